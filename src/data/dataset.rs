@@ -1,0 +1,216 @@
+//! A labelled set of images, and what can be wrong with one.
+
+use std::path::{Path, PathBuf};
+
+/// Channels, height and width of every image of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct ImageShape {
+    /// 1 for grey, 3 for red, green, blue.
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl ImageShape {
+    /// Shape of an image with `channels` planes of `height` rows and `width` columns.
+    pub const fn new(channels: usize, height: usize, width: usize) -> Self {
+        Self { channels, height, width }
+    }
+
+    /// Values in one image: `channels × height × width`.
+    pub const fn len(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    /// Whether an image of this shape holds no value at all.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl std::fmt::Display for ImageShape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}×{}×{}", self.channels, self.height, self.width)
+    }
+}
+
+/// Labelled images in memory: `N × C × H × W` bytes and a class index for each image.
+///
+/// A `Dataset` always holds at least one image and only labels below the number of class names: [`Dataset::new`]
+/// refuses anything else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dataset {
+    name: String,
+    class_names: Vec<String>,
+    shape: ImageShape,
+    images: Vec<u8>,
+    labels: Vec<u32>,
+}
+
+impl Dataset {
+    /// Builds a set from `N × C × H × W` bytes and `N` labels.
+    ///
+    /// # Errors
+    /// [`DataError::Inconsistent`] when the byte count is not `labels.len() × shape.len()`, when there is no image, fewer
+    /// than two classes, or a label is not below `class_names.len()`.
+    pub fn new(
+        name: impl Into<String>,
+        class_names: Vec<String>,
+        shape: ImageShape,
+        images: Vec<u8>,
+        labels: Vec<u32>,
+    ) -> Result<Self, DataError> {
+        let name = name.into();
+        let fail = |what: String| Err(DataError::Inconsistent { name: name.clone(), what });
+        if labels.is_empty() || shape.is_empty() {
+            return fail("it holds no image".into());
+        }
+        if class_names.len() < 2 {
+            return fail(format!("a classifier needs at least two classes, found {}", class_names.len()));
+        }
+        if images.len() != labels.len() * shape.len() {
+            return fail(format!(
+                "{} labels of {shape} images need {} bytes, found {}",
+                labels.len(),
+                labels.len() * shape.len(),
+                images.len()
+            ));
+        }
+        if let Some((i, label)) = labels.iter().enumerate().find(|(_, l)| **l as usize >= class_names.len()) {
+            return fail(format!("image {i} has label {label}, expected 0 to {}", class_names.len() - 1));
+        }
+        Ok(Self { name, class_names, shape, images, labels })
+    }
+
+    /// What the set is called in messages and reports.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A name for every class, in the order of the labels.
+    pub fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    /// Number of classes `K`.
+    pub fn classes(&self) -> usize {
+        self.class_names.len()
+    }
+
+    /// Shape of each image.
+    pub fn shape(&self) -> ImageShape {
+        self.shape
+    }
+
+    /// Number of images `N`.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Always `false`: an empty set cannot be built. Here because `len` is.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The bytes of image `index`, planar. `index` must be below [`Self::len`].
+    pub fn image(&self, index: usize) -> &[u8] {
+        &self.images[index * self.shape.len()..][..self.shape.len()]
+    }
+
+    /// All bytes, `N × C × H × W`.
+    pub fn images(&self) -> &[u8] {
+        &self.images
+    }
+
+    /// The class of every image.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// How many images each class has.
+    pub fn class_counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.classes()];
+        for &label in &self.labels {
+            counts[label as usize] += 1;
+        }
+        counts
+    }
+
+    /// A set of the images at `indices`, in that order, with the same classes.
+    ///
+    /// # Errors
+    /// [`DataError::Inconsistent`] when `indices` is empty or one of them is out of range.
+    pub fn select(&self, indices: &[usize]) -> Result<Self, DataError> {
+        if let Some(bad) = indices.iter().find(|i| **i >= self.len()) {
+            return Err(DataError::Inconsistent {
+                name: self.name.clone(),
+                what: format!("image {bad} was asked for, expected 0 to {}", self.len() - 1),
+            });
+        }
+        let mut images = Vec::with_capacity(indices.len() * self.shape.len());
+        for &i in indices {
+            images.extend_from_slice(self.image(i));
+        }
+        let labels = indices.iter().map(|&i| self.labels[i]).collect();
+        Self::new(self.name.clone(), self.class_names.clone(), self.shape, images, labels)
+    }
+}
+
+/// The two parts every source of data comes in.
+#[derive(Debug, Clone)]
+pub struct TrainTest {
+    /// Images to train on, and to take the validation split from.
+    pub train: Dataset,
+    /// Images that are only ever evaluated.
+    pub test: Dataset,
+}
+
+/// What can be wrong with data. Every message says where, what was expected and what was found.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A file or directory could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file does not hold what its format promises.
+    #[error("{path}: {what}")]
+    Format {
+        /// The file or directory.
+        path: PathBuf,
+        /// Offset or entry, expected and found, in words.
+        what: String,
+    },
+    /// Images, labels and class names do not fit together.
+    #[error("data set '{name}': {what}")]
+    Inconsistent {
+        /// Name of the set.
+        name: String,
+        /// Expected and found, in words.
+        what: String,
+    },
+    /// The set is not here, or what was asked for does not exist.
+    #[error("{0}")]
+    Missing(String),
+    /// A download failed or brought something else than promised.
+    #[error("{0}")]
+    Download(String),
+}
+
+impl DataError {
+    /// A closure that gives an [`std::io::Error`] its path: `read(path).map_err(DataError::io(path))`.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+
+    /// A [`DataError::Format`] for `path`.
+    pub fn format(path: impl AsRef<Path>, what: impl Into<String>) -> Self {
+        Self::Format { path: path.as_ref().to_path_buf(), what: what.into() }
+    }
+}

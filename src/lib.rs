@@ -1,0 +1,19 @@
+//! Training of image classifiers that are robust *and fair across classes*.
+//!
+//! Data flows one way through the modules, and a module knows only those before it:
+//!
+//! ```text
+//! data → model → engine → fairness → train → evaluate
+//! ```
+//!
+//! * [`data`]: images as bytes with labels, from the program itself, from disk, from their publishers
+//! * [`rng`]: counter-based random numbers, the same on every engine
+//! * [`model`]: networks as data, their parameters, initialisation and files
+//! * [`engine`]: what runs a network: perturbation, training step, logits, gradients
+//! * [`fairness`]: class statistics, CFPS, target distribution, class-wise epsilon
+//! * [`train`]: schedules, averaging, the training loop, the run directory
+//! * [`evaluate`]: accuracy under attack, figures
+//! * [`config`]: the one description of an experiment behind command line and file
+
+pub mod data;
+pub mod rng;
