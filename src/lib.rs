@@ -16,4 +16,7 @@
 //! * [`config`]: the one description of an experiment behind command line and file
 
 pub mod data;
+pub mod evaluate;
+pub mod files;
 pub mod rng;
+pub mod train;

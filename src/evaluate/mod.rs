@@ -1,0 +1,1 @@
+//! What a trained network is worth: accuracy under attack, reports and figures.

@@ -1,0 +1,62 @@
+//! The rows of `metrics.csv` and `classes.csv`: what a run tells about itself.
+//!
+//! Scripts read these files by column name: columns may be added, never renamed. Accuracies and probabilities are
+//! fractions, epsilon is in `[0, 1]` pixel units, times are in seconds.
+
+use serde::{Deserialize, Serialize};
+
+/// One epoch: a row of `metrics.csv`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricsRow {
+    /// Epoch index, from 0.
+    pub epoch: u32,
+    /// Learning rate at the epoch's last step.
+    pub lr: f64,
+    /// Mean outer loss over the training images.
+    pub train_loss: f64,
+    /// Accuracy on the unperturbed training images; empty where the epoch did not measure it.
+    pub train_clean_accuracy: Option<f64>,
+    /// Accuracy on the training attack's images, before each step.
+    pub train_robust_accuracy: f64,
+    /// Mean accuracy on the validation split.
+    pub val_clean_accuracy: f64,
+    /// Accuracy of the worst class on the validation split.
+    pub val_clean_worst: f64,
+    /// Mean accuracy on the validation split under the run's evaluation attack.
+    pub val_robust_accuracy: f64,
+    /// Accuracy of the worst class under that attack.
+    pub val_robust_worst: f64,
+    /// Wall-clock time of the whole epoch.
+    pub seconds: f64,
+    /// Of it, the inner maximisation.
+    pub seconds_attack: f64,
+    /// Of it, the weight updates.
+    pub seconds_update: f64,
+    /// Of it, class statistics, targets and class-wise epsilon.
+    pub seconds_statistics: f64,
+}
+
+/// One epoch and class: a row of `classes.csv`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassRow {
+    /// Epoch index, from 0.
+    pub epoch: u32,
+    /// Class index.
+    pub class: u32,
+    /// Class name.
+    pub name: String,
+    /// Radius of the attack on images of this class, used in this epoch.
+    pub epsilon: f64,
+    /// Probability of this class as a target before the true class is excluded, used in this epoch.
+    pub target_probability: f64,
+    /// Share of all mistakes that landed on this class, measured in this epoch.
+    pub cfps: f64,
+    /// Accuracy of this class under the training attack, measured in this epoch.
+    pub train_robust_accuracy: f64,
+    /// Accuracy of this class on unperturbed training images; empty where the epoch did not measure it.
+    pub train_clean_accuracy: Option<f64>,
+    /// Accuracy of this class on the validation split.
+    pub val_clean_accuracy: f64,
+    /// The same under the run's evaluation attack.
+    pub val_robust_accuracy: f64,
+}
