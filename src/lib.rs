@@ -16,7 +16,9 @@
 //! * [`config`]: the one description of an experiment behind command line and file
 
 pub mod data;
+pub mod engine;
 pub mod evaluate;
 pub mod files;
+pub mod model;
 pub mod rng;
 pub mod train;

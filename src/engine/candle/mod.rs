@@ -1,0 +1,328 @@
+//! The Candle engine: the reference that other engines are compared with, and the one for machines without a GPU.
+//!
+//! Forward and backward passes are written out over the layer list instead of being recorded by automatic
+//! differentiation: an attack needs the gradient with respect to the image and nothing else, and a tape would compute
+//! every weight gradient along with it.
+
+mod conv;
+mod kernels;
+mod ops;
+mod passes;
+mod portable;
+mod search;
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+
+use self::ops::Ops;
+use self::passes::{Compiled, Gradients};
+use super::loss;
+use super::types::check_labels;
+use super::{
+    Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, PerturbSpec,
+    SgdStep, View, Views,
+};
+use crate::model::{Array, Network, State, StateSpec};
+
+/// Where Candle computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CandleDevice {
+    /// All cores of the CPU.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU, with the cargo feature `cuda`.
+    Cuda(usize),
+    /// An Apple GPU, with the cargo feature `metal`.
+    Metal(usize),
+}
+
+impl CandleDevice {
+    /// The devices that this build could open on this machine, the CPU first.
+    pub fn available() -> Vec<Self> {
+        let mut devices = vec![Self::Cpu];
+        if candle_core::utils::cuda_is_available() {
+            devices.push(Self::Cuda(0));
+        }
+        if candle_core::utils::metal_is_available() {
+            devices.push(Self::Metal(0));
+        }
+        devices
+    }
+
+    fn open(self) -> Result<Device, EngineError> {
+        let unavailable = |name: &str| {
+            EngineError::Unavailable(format!(
+                "this build of fairtat has no {name}; build it with `cargo build --release --features {name}`"
+            ))
+        };
+        Ok(match self {
+            Self::Cpu => Device::Cpu,
+            Self::Cuda(_) if !candle_core::utils::cuda_is_available() => return Err(unavailable("cuda")),
+            Self::Metal(_) if !candle_core::utils::metal_is_available() => return Err(unavailable("metal")),
+            Self::Cuda(index) => Device::new_cuda(index)?,
+            Self::Metal(index) => Device::new_metal(index)?,
+        })
+    }
+}
+
+impl std::fmt::Display for CandleDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => write!(f, "cpu, {} threads", rayon::current_num_threads()),
+            Self::Cuda(index) => write!(f, "cuda {index}"),
+            Self::Metal(index) => write!(f, "metal {index}"),
+        }
+    }
+}
+
+/// The images that the last perturbation left here.
+#[derive(Debug)]
+struct Held {
+    generation: u64,
+    labels: Vec<u32>,
+    clean: Tensor,
+    adversarial: Tensor,
+}
+
+/// Runs a [`Network`] with Candle.
+#[derive(Debug)]
+pub struct CandleEngine {
+    network: Network,
+    device: Device,
+    device_name: CandleDevice,
+    compiled: Compiled,
+    specs: Vec<StateSpec>,
+    /// Parameters and running statistics in the order of `specs`.
+    arrays: Vec<Tensor>,
+    /// Momentum in the same order; none for running statistics.
+    momentum: Vec<Option<Tensor>>,
+    held: Option<Held>,
+    generation: u64,
+}
+
+impl CandleEngine {
+    /// An engine for `network` with the parameters of `state`.
+    ///
+    /// # Errors
+    /// When the device is not available, or `state` does not fit.
+    pub fn new(network: Network, state: &State, device: CandleDevice) -> Result<Self, EngineError> {
+        let opened = device.open()?;
+        let ops = Ops { kernels: opened.is_cpu() };
+        let compiled = Compiled::new(&network, &opened, ops)?;
+        let specs = network.state_specs();
+        let mut engine = Self {
+            network,
+            device: opened,
+            device_name: device,
+            compiled,
+            specs,
+            arrays: Vec::new(),
+            momentum: Vec::new(),
+            held: None,
+            generation: 0,
+        };
+        engine.load_model(state)?;
+        engine.reset_momentum()?;
+        Ok(engine)
+    }
+
+    fn reset_momentum(&mut self) -> Result<(), EngineError> {
+        let zeros = |(spec, array): (&StateSpec, &Tensor)| spec.trained.then(|| array.zeros_like()).transpose();
+        self.momentum = self.specs.iter().zip(&self.arrays).map(zeros).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    fn upload(&self, array: &Array) -> Result<Tensor, EngineError> {
+        Ok(Tensor::from_slice(&array.data, array.shape.as_slice(), &self.device)?)
+    }
+
+    fn images(&self, data: Vec<f32>) -> Result<Tensor, EngineError> {
+        let shape = self.network.input;
+        let n = data.len() / shape.len();
+        Ok(Tensor::from_vec(data, (n, shape.channels, shape.height, shape.width), &self.device)?)
+    }
+
+    fn prepare(&self, batch: &Batch<'_>) -> Result<Tensor, EngineError> {
+        batch.check(self.network.input, self.network.classes)?;
+        self.images(batch.prepare(self.network.input))
+    }
+
+    fn held(&self, views: &Views) -> Result<&Held, EngineError> {
+        match &self.held {
+            Some(held) if held.generation == views.generation => Ok(held),
+            _ => Err(EngineError::Invalid("these views are gone: a later perturbation has replaced them".into())),
+        }
+    }
+
+    fn view(&self, views: &Views, view: View) -> Result<Tensor, EngineError> {
+        let held = self.held(views)?;
+        Ok(match view {
+            View::Clean => held.clean.clone(),
+            View::Adversarial => held.adversarial.clone(),
+        })
+    }
+
+    /// The images of an input, and their labels.
+    fn resolve(&self, input: &Input<'_>) -> Result<(Tensor, Vec<u32>), EngineError> {
+        match input {
+            Input::Batch(batch) => Ok((self.prepare(batch)?, batch.labels.to_vec())),
+            Input::View(views, view) => Ok((self.view(views, *view)?, self.held(views)?.labels.clone())),
+            Input::Images(data, labels) => {
+                let expected = labels.len() * self.network.input.len();
+                if labels.is_empty() || data.len() != expected {
+                    return Err(EngineError::Invalid(format!(
+                        "{} images of {} hold {expected} values, found {}",
+                        labels.len(),
+                        self.network.input,
+                        data.len()
+                    )));
+                }
+                check_labels(labels, self.network.classes)?;
+                Ok((self.images(data.to_vec())?, labels.to_vec()))
+            }
+        }
+    }
+
+    /// Logits on the host, checked to be numbers.
+    fn read_logits(logits: &Tensor) -> Result<Vec<f32>, EngineError> {
+        let values: Vec<f32> = logits.flatten_all()?.to_vec1()?;
+        if values.iter().all(|v| v.is_finite()) {
+            Ok(values)
+        } else {
+            Err(EngineError::NotFinite { what: "logits", batch: logits.dim(0)? })
+        }
+    }
+
+    fn step(&mut self, gradients: &Gradients, sgd: &SgdStep) -> Result<(), EngineError> {
+        for (i, gradient) in gradients.iter().enumerate() {
+            let (Some(gradient), Some(momentum)) = (gradient, &self.momentum[i]) else { continue };
+            let decayed = (gradient + (&self.arrays[i] * sgd.weight_decay)?)?;
+            let direction = ((momentum * sgd.momentum)? + decayed)?;
+            self.arrays[i] = (&self.arrays[i] - (&direction * sgd.lr)?)?;
+            self.momentum[i] = Some(direction);
+        }
+        Ok(())
+    }
+
+    fn read(array: &Tensor) -> Result<Array, EngineError> {
+        Ok(Array { shape: array.dims().to_vec(), data: array.flatten_all()?.to_vec1()? })
+    }
+}
+
+impl Engine for CandleEngine {
+    fn describe(&self) -> String {
+        format!("candle ({})", self.device_name)
+    }
+
+    fn network(&self) -> &Network {
+        &self.network
+    }
+
+    fn perturb(&mut self, batch: &Batch<'_>, spec: &PerturbSpec) -> Result<Views, EngineError> {
+        spec.check(batch.len(), self.network.classes)?;
+        let clean = self.prepare(batch)?;
+        let adversarial = self.search(batch, &clean, spec)?;
+        self.generation += 1;
+        let generation = self.generation;
+        self.held = Some(Held { generation, labels: batch.labels.to_vec(), clean, adversarial });
+        Ok(Views { generation, len: batch.len() })
+    }
+
+    fn train_step(&mut self, views: &Views, loss: &LossSpec, sgd: &SgdStep) -> Result<BatchStats, EngineError> {
+        loss.check(views.len())?;
+        let labels = self.held(views)?.labels.clone();
+        let names = loss.views();
+        let (mut tapes, mut logits) = (Vec::new(), Vec::new());
+        for &view in &names {
+            let x = self.view(views, view)?;
+            let tape = self.compiled.forward(&mut self.arrays, &x, BatchNormMode::Train)?;
+            logits.push(Self::read_logits(tape.logits())?);
+            tapes.push(tape);
+        }
+        let classes = self.network.classes;
+        let (value, logit_gradients) = loss::outer(loss, &names, &logits, &labels, classes);
+        let mut total: Option<Gradients> = None;
+        for (tape, gradient) in tapes.into_iter().zip(logit_gradients) {
+            let gradient = Tensor::from_vec(gradient, (labels.len(), classes), &self.device)?;
+            let gradients = self.compiled.parameter_gradients(&self.arrays, tape, gradient)?;
+            total = Some(match total {
+                None => gradients,
+                Some(total) => passes::add_gradients(total, gradients)?,
+            });
+        }
+        if let Some(total) = total {
+            self.step(&total, sgd)?;
+        }
+        let predict = |z: &Vec<f32>| z.chunks(classes).map(loss::argmax).collect();
+        let predictions = names.into_iter().zip(logits.iter().map(predict)).collect();
+        Ok(BatchStats { loss: value, predictions })
+    }
+
+    fn logits(&mut self, input: &Input<'_>, mode: BatchNormMode) -> Result<Vec<f32>, EngineError> {
+        let (x, _) = self.resolve(input)?;
+        let tape = self.compiled.forward(&mut self.arrays, &x, mode)?;
+        Self::read_logits(tape.logits())
+    }
+
+    fn input_gradient(
+        &mut self,
+        input: &Input<'_>,
+        objective: &Objective,
+        mode: BatchNormMode,
+    ) -> Result<(Vec<f32>, Vec<f32>), EngineError> {
+        let (x, labels) = self.resolve(input)?;
+        if *objective == Objective::KlToClean {
+            return Err(EngineError::Invalid("the KL objective is for a perturbation, which knows the clean images".into()));
+        }
+        if let Objective::Targeted(targets) = objective {
+            if targets.len() != labels.len() {
+                let (found, n) = (targets.len(), labels.len());
+                return Err(EngineError::Invalid(format!("targets are given for {found} images, expected {n}")));
+            }
+            check_labels(targets, self.network.classes)?;
+        }
+        let (logits, gradient) = self.gradient_at(&x, &labels, objective, mode, None)?;
+        Ok((logits, gradient.flatten_all()?.to_vec1()?))
+    }
+
+    fn read_view(&mut self, views: &Views, view: View) -> Result<Vec<f32>, EngineError> {
+        Ok(self.view(views, view)?.flatten_all()?.to_vec1()?)
+    }
+
+    fn state(&mut self) -> Result<EngineState, EngineError> {
+        let (mut model, mut momentum) = (BTreeMap::new(), BTreeMap::new());
+        for ((spec, array), direction) in self.specs.iter().zip(&self.arrays).zip(&self.momentum) {
+            model.insert(spec.name.clone(), Self::read(array)?);
+            if let Some(direction) = direction {
+                momentum.insert(spec.name.clone(), Self::read(direction)?);
+            }
+        }
+        Ok(EngineState { model: State(model), momentum: State(momentum) })
+    }
+
+    fn load_model(&mut self, model: &State) -> Result<(), EngineError> {
+        model.check(&self.network)?;
+        self.arrays = self.specs.iter().map(|spec| self.upload(&model.0[&spec.name])).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    fn load_state(&mut self, state: &EngineState) -> Result<(), EngineError> {
+        let mismatch = |what| crate::model::ModelError::Mismatch { architecture: self.network.architecture.clone(), what };
+        let mut momentum = Vec::with_capacity(self.specs.len());
+        for spec in &self.specs {
+            momentum.push(match state.momentum.0.get(&spec.name) {
+                _ if !spec.trained => None,
+                Some(array) if array.shape == spec.shape => Some(self.upload(array)?),
+                Some(array) => {
+                    let what = format!("momentum of '{}' has shape {:?}, expected {:?}", spec.name, array.shape, spec.shape);
+                    return Err(mismatch(what).into());
+                }
+                None => return Err(mismatch(format!("momentum of '{}' is missing", spec.name)).into()),
+            });
+        }
+        self.load_model(&state.model)?;
+        self.momentum = momentum;
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! Forward and backward passes over a network's layers.
+
+use candle_core::{Device, Result, Tensor};
+
+use super::conv::ConvShape;
+use super::ops::{NormSaved, Ops};
+use crate::engine::BatchNormMode;
+use crate::model::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Network, Op, Value};
+
+/// A gradient for every array of the state; none for running statistics.
+pub(super) type Gradients = Vec<Option<Tensor>>;
+
+/// A layer as it runs. `at` is the index of its first array in the state.
+#[derive(Debug)]
+enum Step {
+    Normalize { mean: Tensor, inverse_std: Tensor },
+    Conv { at: usize, shape: ConvShape },
+    /// Batch norm; with `relu` the layer behind it runs along.
+    Norm { at: usize, relu: bool },
+    Relu,
+    /// Has run with the batch norm before it.
+    Fused,
+    Add,
+    MaxPool { size: usize },
+    GlobalPool { height: usize, width: usize },
+    Linear { at: usize },
+}
+
+/// A network ready to run on a device.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    steps: Vec<(Step, Vec<Value>)>,
+    ops: Ops,
+    arrays: usize,
+}
+
+/// What a forward pass leaves for the backward pass.
+#[derive(Debug)]
+pub(super) struct Tape {
+    values: Vec<Option<Tensor>>,
+    norms: Vec<Option<NormSaved>>,
+    logits: Tensor,
+    mode: BatchNormMode,
+}
+
+impl Tape {
+    /// `B × K`.
+    pub(super) fn logits(&self) -> &Tensor {
+        &self.logits
+    }
+}
+
+impl Compiled {
+    pub(super) fn new(network: &Network, device: &Device, ops: Ops) -> Result<Self> {
+        let readers = network.readers();
+        let mut at = 0;
+        let mut steps: Vec<(Step, Vec<Value>)> = Vec::with_capacity(network.layers.len());
+        for (i, layer) in network.layers.iter().enumerate() {
+            let input = network.shape_of(layer.inputs[0]);
+            let mut arrays = 0;
+            let step = match &layer.op {
+                Op::Normalize { mean, std } => {
+                    let shape = (1, mean.len(), 1, 1);
+                    let mean = Tensor::from_slice(mean, shape, device)?;
+                    let inverse_std = Tensor::from_slice(std, shape, device)?.recip()?;
+                    Step::Normalize { mean, inverse_std }
+                }
+                Op::Conv2d { in_channels, out_channels, kernel, stride, padding } => {
+                    arrays = 1;
+                    let shape = ConvShape {
+                        in_channels: *in_channels,
+                        height: input.height,
+                        width: input.width,
+                        out_channels: *out_channels,
+                        out_height: layer.shape.height,
+                        out_width: layer.shape.width,
+                        kernel: *kernel,
+                        stride: *stride,
+                        padding: *padding,
+                    };
+                    Step::Conv { at, shape }
+                }
+                Op::BatchNorm { .. } => {
+                    arrays = 4;
+                    let next = network.layers.get(i + 1);
+                    let relu = readers[i + 1] == 1
+                        && next.is_some_and(|next| next.op == Op::Relu && next.inputs[0] == i + 1);
+                    Step::Norm { at, relu }
+                }
+                Op::Relu if matches!(steps.last(), Some((Step::Norm { relu: true, .. }, _))) => Step::Fused,
+                Op::Relu => Step::Relu,
+                Op::Add => Step::Add,
+                Op::MaxPool { size } => Step::MaxPool { size: *size },
+                Op::GlobalAvgPool => Step::GlobalPool { height: input.height, width: input.width },
+                Op::Linear { .. } => {
+                    arrays = 2;
+                    Step::Linear { at }
+                }
+            };
+            at += arrays;
+            steps.push((step, layer.inputs.clone()));
+        }
+        Ok(Self { steps, ops, arrays: at })
+    }
+
+    /// Runs the network on `x`, `B × C × H × W` in `[0, 1]`. In train mode the running statistics in `arrays` move.
+    pub(super) fn forward(&self, arrays: &mut [Tensor], x: &Tensor, mode: BatchNormMode) -> Result<Tape> {
+        let ops = self.ops;
+        let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.steps.len() + 1);
+        let mut norms = Vec::with_capacity(self.steps.len());
+        values.push(Some(x.clone()));
+        for (step, inputs) in &self.steps {
+            let input = value(&values, inputs[0])?;
+            let mut saved = None;
+            let output = match step {
+                Step::Normalize { mean, inverse_std } => input.broadcast_sub(mean)?.broadcast_mul(inverse_std)?,
+                Step::Conv { at, shape } => ops.conv(input, &arrays[*at], shape)?,
+                Step::Norm { at, relu } => {
+                    let running = match mode {
+                        BatchNormMode::Train => None,
+                        BatchNormMode::Eval => Some((&arrays[at + 2], &arrays[at + 3])),
+                    };
+                    let (weight, bias) = (&arrays[*at], &arrays[at + 1]);
+                    let (output, kept) = ops.norm(input, weight, bias, running, BATCH_NORM_EPSILON, *relu)?;
+                    if let Some((mean, variance)) = kept.batch_moments() {
+                        let count = (input.elem_count() / mean.elem_count()) as f64;
+                        // PyTorch normalises with the biased variance and keeps the unbiased one.
+                        let unbiased = (variance * (count / (count - 1.0).max(1.0)))?;
+                        arrays[at + 2] = moved(&arrays[at + 2], mean)?;
+                        arrays[at + 3] = moved(&arrays[at + 3], &unbiased)?;
+                    }
+                    saved = Some(kept);
+                    output
+                }
+                Step::Relu => ops.relu(input)?,
+                Step::Fused => input.clone(),
+                Step::Add => ops.add(input, value(&values, inputs[1])?)?,
+                Step::MaxPool { size } => ops.max_pool(input, *size)?,
+                Step::GlobalPool { .. } => ops.global_pool(input)?,
+                Step::Linear { at } => input.matmul(&arrays[*at].t()?)?.broadcast_add(&arrays[at + 1])?,
+            };
+            values.push(Some(output));
+            norms.push(saved);
+        }
+        let logits = value(&values, self.steps.len())?.clone();
+        Ok(Tape { values, norms, logits, mode })
+    }
+
+    /// Gradient with respect to the image, from that with respect to the logits.
+    pub(super) fn input_gradient(&self, arrays: &[Tensor], tape: Tape, logits: Tensor) -> Result<Tensor> {
+        let (input, _) = self.backward(arrays, tape, logits, false)?;
+        input.ok_or_else(|| candle_core::Error::Msg("the network does not read its input".into()))
+    }
+
+    /// Gradient with respect to every parameter, from that with respect to the logits.
+    pub(super) fn parameter_gradients(&self, arrays: &[Tensor], tape: Tape, logits: Tensor) -> Result<Gradients> {
+        Ok(self.backward(arrays, tape, logits, true)?.1)
+    }
+
+    /// With `parameters`, weight gradients and no gradient of the image; without, the other way round.
+    fn backward(
+        &self,
+        arrays: &[Tensor],
+        mut tape: Tape,
+        logits: Tensor,
+        parameters: bool,
+    ) -> Result<(Option<Tensor>, Gradients)> {
+        let ops = self.ops;
+        let mut found: Gradients = vec![None; if parameters { self.arrays } else { 0 }];
+        let mut gradients: Vec<Option<Tensor>> = vec![None; self.steps.len() + 1];
+        gradients[self.steps.len()] = Some(logits);
+        // Nothing before the first layer with parameters needs a gradient when only parameters do.
+        let first = if parameters { self.steps.iter().position(|(step, _)| step.has_parameters()).unwrap_or(0) } else { 0 };
+        for (i, (step, inputs)) in self.steps.iter().enumerate().skip(first).rev() {
+            let Some(dy) = gradients[i + 1].take() else { continue };
+            let output = tape.values[i + 1].take();
+            let wanted = !parameters || i > first;
+            let dx = match step {
+                Step::Normalize { inverse_std, .. } => Some(dy.broadcast_mul(inverse_std)?),
+                Step::Conv { at, shape } => {
+                    if parameters {
+                        let x = value(&tape.values, inputs[0])?;
+                        found[*at] = Some(ops.conv_weight_gradient(x, &dy, shape)?);
+                    }
+                    wanted.then(|| ops.conv_input_gradient(&dy, &arrays[*at], shape)).transpose()?
+                }
+                Step::Norm { at, relu } => {
+                    let saved = tape.norms[i].take();
+                    let saved = saved.ok_or_else(|| candle_core::Error::Msg("batch norm kept nothing".into()))?;
+                    Some(match tape.mode {
+                        BatchNormMode::Train => {
+                            let g = ops.norm_backward(&saved, &dy, BATCH_NORM_EPSILON, *relu)?;
+                            if parameters {
+                                found[*at] = Some(g.weight);
+                                found[at + 1] = Some(g.bias);
+                            }
+                            g.input
+                        }
+                        BatchNormMode::Eval => ops.affine_backward(&saved, &dy, *relu)?,
+                    })
+                }
+                Step::Relu => {
+                    let y = output.ok_or_else(|| candle_core::Error::Msg("ReLU kept nothing".into()))?;
+                    Some(ops.relu_backward(&y, &dy)?)
+                }
+                Step::Fused => Some(dy),
+                Step::Add => {
+                    accumulate(ops, &mut gradients[inputs[1]], dy.clone())?;
+                    Some(dy)
+                }
+                Step::MaxPool { size } => Some(ops.max_pool_backward(value(&tape.values, inputs[0])?, &dy, *size)?),
+                Step::GlobalPool { height, width } => Some(ops.global_pool_backward(&dy, *height, *width)?),
+                Step::Linear { at } => {
+                    if parameters {
+                        let x = value(&tape.values, inputs[0])?;
+                        found[*at] = Some(dy.t()?.matmul(x)?);
+                        found[at + 1] = Some(dy.sum(0)?);
+                    }
+                    Some(dy.matmul(&arrays[*at])?)
+                }
+            };
+            if let Some(dx) = dx {
+                accumulate(ops, &mut gradients[inputs[0]], dx)?;
+            }
+        }
+        Ok((gradients[0].take(), found))
+    }
+}
+
+impl Step {
+    const fn has_parameters(&self) -> bool {
+        matches!(self, Self::Conv { .. } | Self::Norm { .. } | Self::Linear { .. })
+    }
+}
+
+fn value(values: &[Option<Tensor>], index: Value) -> Result<&Tensor> {
+    values[index].as_ref().ok_or_else(|| candle_core::Error::Msg(format!("value {index} is not there any more")))
+}
+
+/// A running statistic after one batch: `(1 - momentum) · old + momentum · new`.
+fn moved(running: &Tensor, batch: &Tensor) -> Result<Tensor> {
+    let momentum = f64::from(BATCH_NORM_MOMENTUM);
+    (running * (1.0 - momentum))? + (batch * momentum)?
+}
+
+fn accumulate(ops: Ops, sum: &mut Option<Tensor>, gradient: Tensor) -> Result<()> {
+    *sum = Some(match sum.take() {
+        None => gradient,
+        Some(sum) => ops.add(&sum, &gradient)?,
+    });
+    Ok(())
+}
+
+/// Adds the gradients of two views.
+pub(super) fn add_gradients(a: Gradients, b: Gradients) -> Result<Gradients> {
+    a.into_iter().zip(b).map(|pair| if let (Some(a), Some(b)) = pair { (a + b).map(Some) } else { Ok(None) }).collect()
+}

@@ -1,0 +1,99 @@
+//! The operations of [`super::ops`] as Candle tensor operations: for every device that Candle knows, and the twin that
+//! the CPU kernels are tested against.
+
+use candle_core::{D, Result, Tensor};
+
+use super::conv::ConvShape;
+use super::ops::NormBackward;
+
+/// `B × C × H × W` shaped view of one value for each channel.
+fn per_channel(values: &Tensor) -> Result<Tensor> {
+    values.reshape((1, values.elem_count(), 1, 1))
+}
+
+pub(super) fn conv(x: &Tensor, weight: &Tensor, shape: &ConvShape) -> Result<Tensor> {
+    x.conv2d(weight, shape.padding, shape.stride, 1, 1)
+}
+
+pub(super) fn conv_input_gradient(dy: &Tensor, weight: &Tensor, shape: &ConvShape) -> Result<Tensor> {
+    // The rows that a strided forward pass never reached get none from the transposed one either: padded with zeros.
+    let reached = (shape.out_height - 1) * shape.stride + shape.kernel;
+    let reached_width = (shape.out_width - 1) * shape.stride + shape.kernel;
+    let full = dy.conv_transpose2d(weight, 0, 0, shape.stride, 1)?;
+    let full = full.pad_with_zeros(2, 0, (shape.height + 2 * shape.padding).saturating_sub(reached))?;
+    let full = full.pad_with_zeros(3, 0, (shape.width + 2 * shape.padding).saturating_sub(reached_width))?;
+    full.narrow(2, shape.padding, shape.height)?.narrow(3, shape.padding, shape.width)?.contiguous()
+}
+
+pub(super) fn conv_weight_gradient(x: &Tensor, dy: &Tensor, shape: &ConvShape) -> Result<Tensor> {
+    let (x, dy) = (x.transpose(0, 1)?.contiguous()?, dy.transpose(0, 1)?.contiguous()?);
+    // Stride and dilation change places when the output's gradient becomes the kernel.
+    let dw = x.conv2d(&dy, shape.padding, 1, shape.stride, 1)?;
+    dw.transpose(0, 1)?.narrow(2, 0, shape.kernel)?.narrow(3, 0, shape.kernel)?.contiguous()
+}
+
+pub(super) fn moments(x: &Tensor) -> Result<(Tensor, Tensor)> {
+    let mean = x.mean((0, 2, 3))?;
+    let variance = x.broadcast_sub(&per_channel(&mean)?)?.sqr()?.mean((0, 2, 3))?;
+    Ok((mean, variance))
+}
+
+pub(super) fn affine(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Result<Tensor> {
+    let y = x.broadcast_mul(&per_channel(scale)?)?.broadcast_add(&per_channel(shift)?)?;
+    if relu { y.relu() } else { Ok(y) }
+}
+
+/// `dy` where `y` is positive, 0 elsewhere.
+pub(super) fn relu_backward(y: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    dy * y.gt(0.0)?.to_dtype(dy.dtype())?
+}
+
+pub(super) fn affine_backward(x: &Tensor, dy: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Result<Tensor> {
+    let dy = if relu { relu_backward(&affine(x, scale, shift, true)?, dy)? } else { dy.clone() };
+    dy.broadcast_mul(&per_channel(scale)?)
+}
+
+#[allow(clippy::too_many_arguments, reason = "the inputs of one backward pass")]
+pub(super) fn norm_backward(
+    x: &Tensor,
+    dy: &Tensor,
+    scale: &Tensor,
+    shift: &Tensor,
+    mean: &Tensor,
+    variance: &Tensor,
+    epsilon: f32,
+    relu: bool,
+) -> Result<NormBackward> {
+    let dy = if relu { relu_backward(&affine(x, scale, shift, true)?, dy)? } else { dy.clone() };
+    let rstd = (variance + f64::from(epsilon))?.sqrt()?.recip()?;
+    let normalised = x.broadcast_sub(&per_channel(mean)?)?.broadcast_mul(&per_channel(&rstd)?)?;
+    let count = (x.elem_count() / mean.elem_count()) as f64;
+    let bias = dy.sum((0, 2, 3))?;
+    let weight = (&dy * &normalised)?.sum((0, 2, 3))?;
+    let input = dy
+        .broadcast_sub(&per_channel(&(&bias / count)?)?)?
+        .sub(&normalised.broadcast_mul(&per_channel(&(&weight / count)?)?)?)?
+        .broadcast_mul(&per_channel(scale)?)?;
+    Ok(NormBackward { input, weight, bias })
+}
+
+pub(super) fn max_pool(x: &Tensor, size: usize) -> Result<Tensor> {
+    x.max_pool2d(size)
+}
+
+/// Shares a window's gradient among its largest values. (Equal values behind a ReLU are zeros, whose gradient ends there.)
+pub(super) fn max_pool_backward(x: &Tensor, dy: &Tensor, size: usize) -> Result<Tensor> {
+    let (_, _, height, width) = x.dims4()?;
+    let (_, _, oh, ow) = dy.dims4()?;
+    let inside = x.narrow(2, 0, oh * size)?.narrow(3, 0, ow * size)?.contiguous()?;
+    let largest = inside.max_pool2d(size)?.upsample_nearest2d(oh * size, ow * size)?;
+    let hits = inside.eq(&largest)?.to_dtype(x.dtype())?;
+    let shares = (hits.avg_pool2d(size)? * (size * size) as f64)?;
+    let dx = (hits * (dy / shares)?.upsample_nearest2d(oh * size, ow * size)?)?;
+    dx.pad_with_zeros(2, 0, height - oh * size)?.pad_with_zeros(3, 0, width - ow * size)
+}
+
+/// Mean over the pixels: `B × C × H × W` to `B × C`.
+pub(super) fn global_pool(x: &Tensor) -> Result<Tensor> {
+    x.flatten_from(2)?.mean(D::Minus1)
+}

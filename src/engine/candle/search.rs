@@ -1,0 +1,101 @@
+//! The inner maximisation: projected gradient ascent on the perturbation.
+
+use candle_core::Tensor;
+
+use super::CandleEngine;
+use crate::engine::{Batch, BatchNormMode, EngineError, Norm, Objective, PerturbSpec, Start, loss};
+use crate::rng::Stream;
+
+/// Keeps a gradient that is zero everywhere from becoming a division by zero.
+const SMALLEST_LENGTH: f64 = 1e-12;
+
+impl CandleEngine {
+    /// Finds the adversarial images of `clean`. The perturbation `d` is kept apart from the image:
+    /// `d ← clip(project(d + step · direction(gradient)))`, where `project` leads into the ball and `clip` keeps the
+    /// image in `[0, 1]`.
+    pub(super) fn search(
+        &mut self,
+        batch: &Batch<'_>,
+        clean: &Tensor,
+        spec: &PerturbSpec,
+    ) -> Result<Tensor, EngineError> {
+        let per_image = |values: &[f32]| Tensor::from_slice(values, (values.len(), 1, 1, 1), &self.device);
+        let (epsilon, step_size) = (per_image(&spec.epsilon)?, per_image(&spec.step_size)?);
+        let (lowest, highest) = (clean.neg()?, (1.0 - clean)?);
+        let clip = |delta: &Tensor| delta.maximum(&lowest)?.minimum(&highest);
+        let project = |delta: &Tensor| match spec.norm {
+            Norm::Linf => delta.broadcast_minimum(&epsilon)?.broadcast_maximum(&epsilon.neg()?),
+            Norm::L2 => {
+                let longest = length(delta)?.broadcast_maximum(&epsilon)?;
+                delta.broadcast_mul(&(&epsilon / (longest + SMALLEST_LENGTH)?)?)
+            }
+        };
+        let reference = match spec.objective {
+            Objective::KlToClean => {
+                let tape = self.compiled.forward(&mut self.arrays, clean, spec.batch_norm)?;
+                Some(Self::read_logits(tape.logits())?)
+            }
+            _ => None,
+        };
+        let mut delta = match self.start(batch, clean, spec)? {
+            Some(start) => clip(&project(&start)?)?,
+            None => clean.zeros_like()?,
+        };
+        for _ in 0..spec.steps {
+            let x = (clean + &delta)?;
+            let (_, gradient) =
+                self.gradient_at(&x, batch.labels, &spec.objective, spec.batch_norm, reference.as_deref())?;
+            let direction = match spec.norm {
+                Norm::Linf => gradient.sign()?,
+                Norm::L2 => gradient.broadcast_div(&(length(&gradient)? + SMALLEST_LENGTH)?)?,
+            };
+            delta = clip(&project(&(delta + direction.broadcast_mul(&step_size)?)?)?)?;
+        }
+        Ok((clean + delta)?)
+    }
+
+    /// The random start, or none for zero.
+    fn start(&self, batch: &Batch<'_>, clean: &Tensor, spec: &PerturbSpec) -> Result<Option<Tensor>, EngineError> {
+        let image = self.network.input.len();
+        let mut noise = vec![0.0; clean.elem_count()];
+        let images = noise.chunks_mut(image).zip(batch.ids).zip(&spec.epsilon);
+        match spec.start {
+            Start::Zero => return Ok(None),
+            Start::Uniform { purpose, epoch } => {
+                for ((noise, id), epsilon) in images {
+                    Stream::new(batch.seed, purpose, epoch, *id).fill_symmetric(noise);
+                    noise.iter_mut().for_each(|v| *v *= epsilon);
+                }
+            }
+            Start::Normal { deviation, purpose, epoch } => {
+                for ((noise, id), _) in images {
+                    let stream = Stream::new(batch.seed, purpose, epoch, *id);
+                    noise.iter_mut().enumerate().for_each(|(i, v)| *v = deviation * stream.normal(i as u32));
+                }
+            }
+        }
+        Ok(Some(Tensor::from_vec(noise, clean.shape(), &self.device)?))
+    }
+
+    /// Logits at `x`, and the gradient of each image's objective with respect to it.
+    pub(super) fn gradient_at(
+        &mut self,
+        x: &Tensor,
+        labels: &[u32],
+        objective: &Objective,
+        mode: BatchNormMode,
+        reference: Option<&[f32]>,
+    ) -> Result<(Vec<f32>, Tensor), EngineError> {
+        let classes = self.network.classes;
+        let tape = self.compiled.forward(&mut self.arrays, x, mode)?;
+        let logits = Self::read_logits(tape.logits())?;
+        let (_, gradient) = loss::objective(objective, &logits, labels, classes, reference)?;
+        let gradient = Tensor::from_vec(gradient, (labels.len(), classes), &self.device)?;
+        Ok((logits, self.compiled.input_gradient(&self.arrays, tape, gradient)?))
+    }
+}
+
+/// Euclidean length of each image, `B × 1 × 1 × 1`.
+fn length(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.sqr()?.sum_keepdim((1, 2, 3))?.sqrt()
+}

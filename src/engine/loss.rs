@@ -1,0 +1,251 @@
+//! Losses of one image and their gradients with respect to its logits, in plain Rust.
+//!
+//! The head of a network is tiny beside its body: these functions serve engines on the CPU directly, and are the
+//! reference for those that compute the same on a GPU. `z` are logits, `p = softmax(z)`, `y` is a class.
+
+use super::{EngineError, LossSpec, Objective, Term, View};
+
+/// `log softmax(z)`, shifted by the largest logit so that nothing overflows.
+pub fn log_softmax(z: &[f32]) -> Vec<f32> {
+    let max = z.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let log_sum = z.iter().map(|v| (v - max).exp()).sum::<f32>().ln() + max;
+    z.iter().map(|v| v - log_sum).collect()
+}
+
+/// The class with the largest logit; the first of equals.
+pub fn argmax(z: &[f32]) -> u32 {
+    let mut best = 0;
+    for (k, value) in z.iter().enumerate() {
+        if *value > z[best] {
+            best = k;
+        }
+    }
+    best as u32
+}
+
+/// Cross-entropy `-log p_y`; adds `weight · (p - e_y)` to `gradient`.
+pub fn cross_entropy(z: &[f32], y: u32, weight: f32, gradient: &mut [f32]) -> f32 {
+    let log_p = log_softmax(z);
+    for (g, log_p) in gradient.iter_mut().zip(&log_p) {
+        *g += weight * log_p.exp();
+    }
+    gradient[y as usize] -= weight;
+    -log_p[y as usize]
+}
+
+/// `KL(p(a) ‖ p(b)) = Σ p_a (log p_a - log p_b)`; adds `weight ·` its gradients to those of `a` and `b`:
+/// `p_a ∘ (log p_a - log p_b - KL)` and `p_b - p_a`.
+pub fn kl(a: &[f32], b: &[f32], weight: f32, gradient_a: Option<&mut [f32]>, gradient_b: Option<&mut [f32]>) -> f32 {
+    let (log_a, log_b) = (log_softmax(a), log_softmax(b));
+    let value: f32 = log_a.iter().zip(&log_b).map(|(la, lb)| la.exp() * (la - lb)).sum();
+    if let Some(gradient) = gradient_a {
+        for ((g, la), lb) in gradient.iter_mut().zip(&log_a).zip(&log_b) {
+            *g += weight * la.exp() * (la - lb - value);
+        }
+    }
+    if let Some(gradient) = gradient_b {
+        for ((g, la), lb) in gradient.iter_mut().zip(&log_a).zip(&log_b) {
+            *g += weight * (lb.exp() - la.exp());
+        }
+    }
+    value
+}
+
+/// `KL(p ‖ uniform) = log K + Σ p log p`; adds `weight · p ∘ (log p - Σ p log p)` to `gradient`.
+pub fn kl_to_uniform(z: &[f32], weight: f32, gradient: &mut [f32]) -> f32 {
+    let log_p = log_softmax(z);
+    let negative_entropy: f32 = log_p.iter().map(|lp| lp.exp() * lp).sum();
+    for (g, lp) in gradient.iter_mut().zip(&log_p) {
+        *g += weight * lp.exp() * (lp - negative_entropy);
+    }
+    (z.len() as f32).ln() + negative_entropy
+}
+
+/// Difference-of-logits ratio `-(z_y - max_{i≠y} z_i) / (z_(1) - z_(3) + 1e-12)`, where `z_(k)` is the k-th largest logit
+/// (Croce and Hein 2020, eq. 6); adds `weight ·` its gradient to `gradient`. Needs at least three logits.
+pub fn dlr(z: &[f32], y: u32, weight: f32, gradient: &mut [f32]) -> f32 {
+    let y = y as usize;
+    let mut order: Vec<usize> = (0..z.len()).collect();
+    order.sort_by(|a, b| z[*b].total_cmp(&z[*a]).then(a.cmp(b)));
+    let other = if order[0] == y { order[1] } else { order[0] };
+    let (first, third) = (order[0], order[2]);
+    let numerator = z[y] - z[other];
+    let denominator = z[first] - z[third] + 1e-12;
+    gradient[y] -= weight / denominator;
+    gradient[other] += weight / denominator;
+    let through_denominator = weight * numerator / (denominator * denominator);
+    gradient[first] += through_denominator;
+    gradient[third] -= through_denominator;
+    -numerator / denominator
+}
+
+/// Value of an attack's objective for each image and its gradient, `B × K`.
+///
+/// `clean` are the logits of the unperturbed images, which [`Objective::KlToClean`] needs.
+///
+/// # Errors
+/// [`EngineError::Invalid`] when `clean` is missing.
+pub fn objective(
+    objective: &Objective,
+    logits: &[f32],
+    labels: &[u32],
+    classes: usize,
+    clean: Option<&[f32]>,
+) -> Result<(Vec<f32>, Vec<f32>), EngineError> {
+    let mut gradient = vec![0.0; logits.len()];
+    let mut values = Vec::with_capacity(labels.len());
+    for (i, (z, g)) in logits.chunks(classes).zip(gradient.chunks_mut(classes)).enumerate() {
+        values.push(match objective {
+            Objective::CrossEntropy => cross_entropy(z, labels[i], 1.0, g),
+            Objective::Targeted(targets) => -cross_entropy(z, targets[i], -1.0, g),
+            Objective::Dlr => dlr(z, labels[i], 1.0, g),
+            Objective::KlToClean => {
+                let clean = clean.ok_or_else(|| {
+                    EngineError::Invalid("the KL objective needs the prediction on the clean images".into())
+                })?;
+                kl(&clean[i * classes..][..classes], z, 1.0, None, Some(g))
+            }
+        });
+    }
+    Ok((values, gradient))
+}
+
+/// The outer loss and its gradient with respect to the logits of each view, in the order of `views`.
+///
+/// `logits` holds `B × K` values for each of `views`.
+pub fn outer(
+    loss: &LossSpec,
+    views: &[View],
+    logits: &[Vec<f32>],
+    labels: &[u32],
+    classes: usize,
+) -> (f64, Vec<Vec<f32>>) {
+    let n = labels.len();
+    let mut gradients: Vec<Vec<f32>> = logits.iter().map(|z| vec![0.0; z.len()]).collect();
+    let at = |view: View| views.iter().position(|v| *v == view).unwrap_or(0);
+    let mut total = 0.0;
+    for term in &loss.terms {
+        for (i, &label) in labels.iter().enumerate() {
+            let row = i * classes..(i + 1) * classes;
+            let weight = term.weights.at(i, n);
+            let value = match term.term {
+                Term::CrossEntropy(view) => {
+                    let v = at(view);
+                    cross_entropy(&logits[v][row.clone()], label, weight, &mut gradients[v][row])
+                }
+                Term::KlToUniform(view) => {
+                    let v = at(view);
+                    kl_to_uniform(&logits[v][row.clone()], weight, &mut gradients[v][row])
+                }
+                Term::Kl { from, to } => {
+                    let (a, b) = (at(from), at(to));
+                    let (za, zb) = (&logits[a][row.clone()], &logits[b][row.clone()]);
+                    let value = kl(za, zb, weight, Some(&mut gradients[a][row.clone()]), None);
+                    kl(za, zb, weight, None, Some(&mut gradients[b][row]));
+                    value
+                }
+            };
+            total += f64::from(weight) * f64::from(value);
+        }
+    }
+    (total, gradients)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{LossTerm, Weights};
+    use crate::rng::{Purpose, Stream};
+
+    fn random(n: usize, sample: u32) -> Vec<f32> {
+        let stream = Stream::new(11, Purpose::Test, 0, sample);
+        (0..n as u32).map(|i| 2.0 * stream.normal(i)).collect()
+    }
+
+    /// Compares `gradient` with central differences of `value`, in the middle of which no kink lies.
+    fn check(z: &[f32], gradient: &[f32], value: impl Fn(&[f32]) -> f32) {
+        for k in 0..z.len() {
+            let at = |h: f32| {
+                let mut moved = z.to_vec();
+                moved[k] += h;
+                f64::from(value(&moved))
+            };
+            let numeric = (at(1e-2) - at(-1e-2)) / 2e-2;
+            assert!((numeric - f64::from(gradient[k])).abs() < 2e-3, "{k}: {numeric} {}", gradient[k]);
+        }
+    }
+
+    #[test]
+    fn gradients_match_finite_differences() {
+        for sample in 0..20 {
+            let (z, other, y) = (random(5, sample), random(5, 100 + sample), sample % 5);
+            let mut g = vec![0.0; 5];
+            cross_entropy(&z, y, 1.0, &mut g);
+            check(&z, &g, |z| cross_entropy(z, y, 0.0, &mut [0.0; 5]));
+            g.fill(0.0);
+            kl_to_uniform(&z, 1.0, &mut g);
+            check(&z, &g, |z| kl_to_uniform(z, 0.0, &mut [0.0; 5]));
+            let mut sorted = z.clone();
+            sorted.sort_by(f32::total_cmp);
+            if sorted.windows(2).all(|w| w[1] - w[0] > 0.1) {
+                g.fill(0.0);
+                dlr(&z, y, 1.0, &mut g);
+                check(&z, &g, |z| dlr(z, y, 0.0, &mut [0.0; 5]));
+            }
+            let (mut ga, mut gb) = (vec![0.0; 5], vec![0.0; 5]);
+            kl(&z, &other, 1.0, Some(&mut ga), Some(&mut gb));
+            check(&z, &ga, |z| kl(z, &other, 0.0, None, None));
+            check(&other, &gb, |b| kl(&z, b, 0.0, None, None));
+        }
+    }
+
+    #[test]
+    fn known_values() {
+        let mut g = [0.0; 2];
+        assert!((cross_entropy(&[0.0, 0.0], 1, 1.0, &mut g) - 2f32.ln()).abs() < 1e-6);
+        assert_eq!(g, [0.5, -0.5]);
+        assert!(kl_to_uniform(&[3.0, 3.0, 3.0], 1.0, &mut [0.0; 3]).abs() < 1e-6);
+        assert_eq!(kl(&[1.0, 2.0], &[1.0, 2.0], 1.0, None, None), 0.0);
+        assert_eq!(dlr(&[3.0, 1.0, 0.0], 0, 1.0, &mut [0.0; 3]), -2.0 / 3.0);
+        assert_eq!(argmax(&[1.0, 3.0, 3.0]), 1);
+    }
+
+    #[test]
+    fn huge_logits_stay_finite() {
+        let mut g = [0.0; 3];
+        let value = cross_entropy(&[1e30, -1e30, 0.0], 0, 1.0, &mut g);
+        assert!(value == 0.0 && g.iter().all(|v| v.is_finite()), "{value} {g:?}");
+    }
+
+    #[test]
+    fn targeted_is_minus_the_cross_entropy_of_the_target() {
+        let z = random(6, 1);
+        let (up, gradient_up) = objective(&Objective::CrossEntropy, &z, &[2, 0], 3, None).unwrap();
+        let (down, gradient_down) = objective(&Objective::Targeted(vec![2, 0]), &z, &[1, 1], 3, None).unwrap();
+        assert!(up.iter().zip(&down).all(|(a, b)| a == &-b));
+        assert!(gradient_up.iter().zip(&gradient_down).all(|(a, b)| a == &-b));
+        assert!(objective(&Objective::KlToClean, &z, &[0, 0], 3, None).is_err());
+    }
+
+    #[test]
+    fn outer_loss_adds_weighted_terms() {
+        let (za, zb) = (random(6, 1), random(6, 2));
+        let loss = LossSpec {
+            terms: vec![
+                LossTerm { term: Term::CrossEntropy(View::Clean), weights: Weights::Mean(0.25) },
+                LossTerm {
+                    term: Term::Kl { from: View::Clean, to: View::Adversarial },
+                    weights: Weights::PerSample(vec![2.0, 0.0]),
+                },
+            ],
+        };
+        let views = loss.views();
+        assert_eq!(views, [View::Clean, View::Adversarial]);
+        let (value, gradients) = outer(&loss, &views, &[za.clone(), zb.clone()], &[1, 2], 3);
+        let ce = |i: usize, y| cross_entropy(&za[i..i + 3], y, 0.0, &mut [0.0; 3]);
+        let expected = 0.125 * (ce(0, 1) + ce(3, 2)) + 2.0 * kl(&za[..3], &zb[..3], 0.0, None, None);
+        assert!((value - f64::from(expected)).abs() < 1e-5);
+        assert_eq!(gradients[1][3..], [0.0; 3]);
+        assert_ne!(gradients[1][..3], [0.0; 3]);
+    }
+}

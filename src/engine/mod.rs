@@ -1,0 +1,115 @@
+//! What runs a network: perturbation, training step, logits, input gradients.
+//!
+//! An [`Engine`] works on batches, not on tensors, so that one that lives on a GPU can keep everything there: pixels and
+//! labels go in, predictions and losses come out. The images that [`Engine::perturb`] makes stay inside the engine as
+//! *views* until the next call; [`Views`] is the receipt for them.
+//!
+//! All engines share names ([`crate::model::State`]), random numbers ([`crate::rng`]) and losses ([`loss`]), so that the
+//! same experiment can be run, resumed and compared on any of them.
+
+pub mod candle;
+pub mod loss;
+mod types;
+
+pub use types::{
+    Augment, Batch, BatchNormMode, BatchStats, EngineState, Input, LossSpec, LossTerm, Norm, Objective, Padding,
+    PerturbSpec, SgdStep, Start, Term, View, Views, Weights,
+};
+
+use crate::model::{ModelError, Network, State};
+
+/// What can go wrong in an engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Candle refused an operation: an unsupported device, or no memory.
+    #[error("candle: {0}")]
+    Candle(#[from] candle_core::Error),
+    /// Parameters do not fit the network.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A batch or specification contradicts itself or the network.
+    #[error("{0}")]
+    Invalid(String),
+    /// Logits stopped being numbers.
+    #[error(
+        "the network's {what} are not finite any more (NaN or infinity) in batch of {batch} images; a lower learning \
+         rate, or a checkpoint from before, is the usual way on"
+    )]
+    NotFinite {
+        /// What was looked at.
+        what: &'static str,
+        /// Images in the batch.
+        batch: usize,
+    },
+    /// The engine that was asked for is not in this build or on this machine.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Runs one network.
+///
+/// Every call checks its arguments and gives a typed error; none panics. Results are a function of the arguments and the
+/// engine's state alone: the same calls give the same bits on the same machine.
+pub trait Engine: Send {
+    /// Short name and device, such as `candle (cpu, 8 threads)`.
+    fn describe(&self) -> String;
+
+    /// The network that this engine runs.
+    fn network(&self) -> &Network;
+
+    /// The inner maximisation: prepares the batch (augmentation, scaling to `[0, 1]`) and searches a perturbation of
+    /// every image. Gives views of the batch: [`View::Clean`] and [`View::Adversarial`].
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] when sizes do not fit, [`EngineError::NotFinite`] when the network has diverged.
+    fn perturb(&mut self, batch: &Batch<'_>, spec: &PerturbSpec) -> Result<Views, EngineError>;
+
+    /// One forward pass in train mode for every view that `loss` names, one backward pass and one SGD step.
+    ///
+    /// The statistics are those of the network before the step.
+    ///
+    /// # Errors
+    /// As [`Self::perturb`]; also when `views` is older than the last call to it.
+    fn train_step(&mut self, views: &Views, loss: &LossSpec, sgd: &SgdStep) -> Result<BatchStats, EngineError>;
+
+    /// Logits, `B × K` in row-major order. In [`BatchNormMode::Train`] the running statistics move.
+    ///
+    /// # Errors
+    /// As [`Self::perturb`].
+    fn logits(&mut self, input: &Input<'_>, mode: BatchNormMode) -> Result<Vec<f32>, EngineError>;
+
+    /// Logits, and the gradient of each image's `objective` with respect to its pixels in `[0, 1]`, `B × C × H × W`.
+    ///
+    /// # Errors
+    /// As [`Self::perturb`].
+    fn input_gradient(
+        &mut self,
+        input: &Input<'_>,
+        objective: &Objective,
+        mode: BatchNormMode,
+    ) -> Result<(Vec<f32>, Vec<f32>), EngineError>;
+
+    /// Reads the images of a view back, `B × C × H × W` in `[0, 1]`.
+    ///
+    /// # Errors
+    /// When `views` is older than the last call to [`Self::perturb`] or does not hold `view`.
+    fn read_view(&mut self, views: &Views, view: View) -> Result<Vec<f32>, EngineError>;
+
+    /// Reads parameters, running statistics and momentum back.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn state(&mut self) -> Result<EngineState, EngineError>;
+
+    /// Replaces parameters and running statistics. Momentum stays.
+    ///
+    /// # Errors
+    /// [`EngineError::Model`] when they do not fit the network.
+    fn load_model(&mut self, model: &State) -> Result<(), EngineError>;
+
+    /// Replaces everything that [`Self::state`] gives.
+    ///
+    /// # Errors
+    /// [`EngineError::Model`] when it does not fit the network.
+    fn load_state(&mut self, state: &EngineState) -> Result<(), EngineError>;
+}

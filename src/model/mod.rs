@@ -1,0 +1,9 @@
+//! Networks as data, their parameters, initialisation and files.
+
+mod architectures;
+mod network;
+mod state;
+
+pub use architectures::Architecture;
+pub use network::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Layer, Network, Op, Start, StateSpec, Value};
+pub use state::{Array, ModelError, State};

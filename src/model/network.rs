@@ -1,0 +1,268 @@
+//! A network as data: layers in the order in which they run, each naming the values it reads.
+//!
+//! Value 0 is the image batch `B × C × H × W` in `[0, 1]`; value `i + 1` is what layer `i` gives. Residual joins are
+//! layers with two inputs. Engines compile this list; nothing here computes.
+
+use crate::data::ImageShape;
+
+/// Index of a value: 0 is the input, `i + 1` the output of layer `i`.
+pub type Value = usize;
+
+/// PyTorch's default for batch norm, which all architectures here use.
+pub const BATCH_NORM_EPSILON: f32 = 1e-5;
+/// PyTorch's default momentum of the running statistics.
+pub const BATCH_NORM_MOMENTUM: f32 = 0.1;
+
+/// What a layer computes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// `(x - mean) / std` for each channel. Always the first layer: images stay in `[0, 1]` outside the network.
+    Normalize {
+        /// Mean of each channel.
+        mean: Vec<f32>,
+        /// Standard deviation of each channel.
+        std: Vec<f32>,
+    },
+    /// Convolution without bias, square kernel, zero padding. Weight `out × in × kernel × kernel`.
+    Conv2d {
+        /// Input channels.
+        in_channels: usize,
+        /// Output channels.
+        out_channels: usize,
+        /// Rows and columns of the kernel.
+        kernel: usize,
+        /// Step in both directions.
+        stride: usize,
+        /// Zeros added on each side.
+        padding: usize,
+    },
+    /// Batch norm over `B × H × W` for each channel, affine, with running statistics.
+    BatchNorm {
+        /// Channels.
+        channels: usize,
+    },
+    /// `max(x, 0)`.
+    Relu,
+    /// Sum of two values of one shape.
+    Add,
+    /// Maximum over windows of `size × size` that do not overlap; what does not fill a window is dropped.
+    MaxPool {
+        /// Rows and columns of a window, and the step.
+        size: usize,
+    },
+    /// Mean over all pixels of a channel: `B × C × H × W` to `B × C`.
+    GlobalAvgPool,
+    /// `x · weightᵀ + bias`. Weight `out × in`.
+    Linear {
+        /// Input features.
+        in_features: usize,
+        /// Output features.
+        out_features: usize,
+    },
+}
+
+/// One layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Layer {
+    /// PyTorch's module path, such as `layer2.0.bn1`; parameters are named `NAME.weight` and so on.
+    pub name: String,
+    /// What it computes.
+    pub op: Op,
+    /// The values it reads: one, or two for [`Op::Add`].
+    pub inputs: Vec<Value>,
+    /// Shape of its output for one image. Features after pooling have height and width 1.
+    pub shape: ImageShape,
+}
+
+/// How a parameter starts, which is PyTorch's default for the layer it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Start {
+    /// Uniform in `±bound`, with `bound = 1 / √fan_in` (`kaiming_uniform` with `a = √5`, and the bias of linear layers).
+    Uniform {
+        /// Half the width of the interval.
+        bound: f32,
+    },
+    /// The same value everywhere: 1 for scales and running variances, 0 for shifts and running means.
+    Constant(f32),
+}
+
+/// A named array of the network's state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StateSpec {
+    /// PyTorch's name in the state dict.
+    pub name: String,
+    /// PyTorch's shape.
+    pub shape: Vec<usize>,
+    /// Its initial values.
+    pub start: Start,
+    /// Trained by SGD; `false` for running statistics.
+    pub trained: bool,
+}
+
+/// A classifier: layers from an image to `classes` logits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Network {
+    /// Which architecture, such as `preact-resnet-18`.
+    pub architecture: String,
+    /// Shape of the images.
+    pub input: ImageShape,
+    /// Number of logits `K`.
+    pub classes: usize,
+    /// The layers in running order. The last one gives the logits.
+    pub layers: Vec<Layer>,
+}
+
+impl Network {
+    /// Every array of the state dict in running order: parameters and running statistics.
+    pub fn state_specs(&self) -> Vec<StateSpec> {
+        let mut specs = Vec::new();
+        for layer in &self.layers {
+            let mut add = |field: &str, shape: Vec<usize>, start, trained| {
+                specs.push(StateSpec { name: format!("{}.{field}", layer.name), shape, start, trained });
+            };
+            match layer.op {
+                Op::Conv2d { in_channels, out_channels, kernel, .. } => {
+                    let bound = 1.0 / ((in_channels * kernel * kernel) as f32).sqrt();
+                    let shape = vec![out_channels, in_channels, kernel, kernel];
+                    add("weight", shape, Start::Uniform { bound }, true);
+                }
+                Op::BatchNorm { channels } => {
+                    add("weight", vec![channels], Start::Constant(1.0), true);
+                    add("bias", vec![channels], Start::Constant(0.0), true);
+                    add("running_mean", vec![channels], Start::Constant(0.0), false);
+                    add("running_var", vec![channels], Start::Constant(1.0), false);
+                }
+                Op::Linear { in_features, out_features } => {
+                    let bound = 1.0 / (in_features as f32).sqrt();
+                    add("weight", vec![out_features, in_features], Start::Uniform { bound }, true);
+                    add("bias", vec![out_features], Start::Uniform { bound }, true);
+                }
+                Op::Normalize { .. } | Op::Relu | Op::Add | Op::MaxPool { .. } | Op::GlobalAvgPool => {}
+            }
+        }
+        specs
+    }
+
+    /// Number of trained parameters.
+    pub fn parameter_count(&self) -> usize {
+        let trained = self.state_specs().into_iter().filter(|spec| spec.trained);
+        trained.map(|spec| spec.shape.iter().product::<usize>()).sum()
+    }
+
+    /// Multiply-adds of convolutions and linear layers in one forward pass of one image.
+    pub fn multiply_adds(&self) -> u64 {
+        let of = |layer: &Layer| match layer.op {
+            Op::Conv2d { in_channels, kernel, .. } => layer.shape.len() * in_channels * kernel * kernel,
+            Op::Linear { in_features, out_features } => in_features * out_features,
+            _ => 0,
+        };
+        self.layers.iter().map(|layer| of(layer) as u64).sum()
+    }
+
+    /// Shape of a value for one image.
+    pub fn shape_of(&self, value: Value) -> ImageShape {
+        match value.checked_sub(1) {
+            None => self.input,
+            Some(layer) => self.layers[layer].shape,
+        }
+    }
+
+    /// How many layers read each value.
+    pub fn readers(&self) -> Vec<usize> {
+        let mut readers = vec![0; self.layers.len() + 1];
+        for &value in self.layers.iter().flat_map(|layer| &layer.inputs) {
+            readers[value] += 1;
+        }
+        readers
+    }
+}
+
+/// Puts a [`Network`] together, keeping track of shapes.
+#[derive(Debug)]
+pub(super) struct Builder {
+    network: Network,
+}
+
+impl Builder {
+    /// Starts with the input normalisation, if there is one.
+    pub(super) fn new(
+        architecture: &str,
+        input: ImageShape,
+        classes: usize,
+        normalisation: Option<(&[f32], &[f32])>,
+    ) -> Self {
+        let network = Network { architecture: architecture.into(), input, classes, layers: Vec::new() };
+        let mut builder = Self { network };
+        if let Some((mean, std)) = normalisation {
+            let op = Op::Normalize { mean: mean.to_vec(), std: std.to_vec() };
+            builder.push("normalize", op, vec![0], input);
+        }
+        builder
+    }
+
+    /// The value that the next layer would naturally read.
+    pub(super) fn last(&self) -> Value {
+        self.network.layers.len()
+    }
+
+    /// Channels of a value.
+    pub(super) fn channels(&self, value: Value) -> usize {
+        self.network.shape_of(value).channels
+    }
+
+    fn push(&mut self, name: &str, op: Op, inputs: Vec<Value>, shape: ImageShape) -> Value {
+        self.network.layers.push(Layer { name: name.into(), op, inputs, shape });
+        self.last()
+    }
+
+    /// 3×3 or 1×1 convolution whose padding keeps the size at stride 1.
+    pub(super) fn conv(&mut self, name: &str, x: Value, out_channels: usize, kernel: usize, stride: usize) -> Value {
+        let input = self.network.shape_of(x);
+        let padding = kernel / 2;
+        let size = |n: usize| (n + 2 * padding - kernel) / stride + 1;
+        let shape = ImageShape::new(out_channels, size(input.height), size(input.width));
+        self.push(name, Op::Conv2d { in_channels: input.channels, out_channels, kernel, stride, padding }, vec![x], shape)
+    }
+
+    /// Batch norm.
+    pub(super) fn norm(&mut self, name: &str, x: Value) -> Value {
+        let shape = self.network.shape_of(x);
+        self.push(name, Op::BatchNorm { channels: shape.channels }, vec![x], shape)
+    }
+
+    /// Batch norm, then ReLU.
+    pub(super) fn norm_relu(&mut self, name: &str, x: Value) -> Value {
+        let x = self.norm(name, x);
+        self.relu(x)
+    }
+
+    /// ReLU.
+    pub(super) fn relu(&mut self, x: Value) -> Value {
+        self.push("relu", Op::Relu, vec![x], self.network.shape_of(x))
+    }
+
+    /// Residual join.
+    pub(super) fn add(&mut self, a: Value, b: Value) -> Value {
+        self.push("add", Op::Add, vec![a, b], self.network.shape_of(a))
+    }
+
+    /// 2×2 maximum pooling. An image that has become one pixel wide or high stays as it is.
+    pub(super) fn max_pool(&mut self, x: Value) -> Value {
+        let input = self.network.shape_of(x);
+        if input.height < 2 || input.width < 2 {
+            return x;
+        }
+        let shape = ImageShape::new(input.channels, input.height / 2, input.width / 2);
+        self.push("pool", Op::MaxPool { size: 2 }, vec![x], shape)
+    }
+
+    /// Global average pooling and the linear layer that gives the logits.
+    pub(super) fn head(mut self, name: &str, x: Value) -> Network {
+        let channels = self.channels(x);
+        let pooled = self.push("pool", Op::GlobalAvgPool, vec![x], ImageShape::new(channels, 1, 1));
+        let classes = self.network.classes;
+        let op = Op::Linear { in_features: channels, out_features: classes };
+        self.push(name, op, vec![pooled], ImageShape::new(classes, 1, 1));
+        self.network
+    }
+}

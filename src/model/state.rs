@@ -1,0 +1,283 @@
+//! The values of a network: PyTorch's state dict as plain arrays, and its file.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, SafeTensors, View};
+
+use super::network::{Network, Start};
+use crate::files::write_atomic;
+use crate::rng::{Purpose, Stream};
+
+/// An `f32` array in row-major order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Array {
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Its values.
+    pub data: Vec<f32>,
+}
+
+impl Array {
+    /// Zeros of the given shape.
+    pub fn zeros(shape: &[usize]) -> Self {
+        Self { shape: shape.to_vec(), data: vec![0.0; shape.iter().product()] }
+    }
+}
+
+/// What can be wrong with parameters and their files.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file is not a safetensors file, or holds something else than `f32` arrays.
+    #[error("{path}: {what}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Expected and found.
+        what: String,
+    },
+    /// Arrays do not fit the network.
+    #[error("the parameters do not fit {architecture}: {what}")]
+    Mismatch {
+        /// The network's architecture.
+        architecture: String,
+        /// Which array, expected and found.
+        what: String,
+    },
+}
+
+/// Named arrays, sorted by name: parameters and running statistics under PyTorch's names.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct State(pub BTreeMap<String, Array>);
+
+impl State {
+    /// PyTorch's default initialisation, drawn from our own generator: the array with index `i` in the order of
+    /// [`Network::state_specs`] takes its values from the stream `(seed, Initialise, 0, i)`.
+    pub fn initialise(network: &Network, seed: u64) -> Self {
+        let arrays = network.state_specs().into_iter().enumerate().map(|(i, spec)| {
+            let mut array = Array::zeros(&spec.shape);
+            match spec.start {
+                Start::Constant(value) => array.data.fill(value),
+                Start::Uniform { bound } => {
+                    Stream::new(seed, Purpose::Initialise, 0, i as u32).fill_symmetric(&mut array.data);
+                    array.data.iter_mut().for_each(|value| *value *= bound);
+                }
+            }
+            (spec.name, array)
+        });
+        Self(arrays.collect())
+    }
+
+    /// Checks that every array of `network` is here with its shape and nothing else, and that all values are finite.
+    ///
+    /// # Errors
+    /// [`ModelError::Mismatch`] names the first array that is missing, left over, of another shape or not finite.
+    pub fn check(&self, network: &Network) -> Result<(), ModelError> {
+        let fail = |what| Err(ModelError::Mismatch { architecture: network.architecture.clone(), what });
+        let specs = network.state_specs();
+        for spec in &specs {
+            match self.0.get(&spec.name) {
+                None => return fail(format!("'{}' {:?} is missing", spec.name, spec.shape)),
+                Some(array) if array.shape != spec.shape => {
+                    return fail(format!("'{}' has shape {:?}, expected {:?}", spec.name, array.shape, spec.shape));
+                }
+                Some(array) if !array.data.iter().all(|v| v.is_finite()) => {
+                    return fail(format!("'{}' holds values that are not finite", spec.name));
+                }
+                Some(_) => {}
+            }
+        }
+        match self.0.keys().find(|name| !specs.iter().any(|spec| spec.name == **name)) {
+            Some(extra) => fail(format!("'{extra}' is not part of it")),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes over a foreign state dict: drops `num_batches_tracked`, and the prefixes `module.` (data parallel) and `1.`
+    /// (the network behind a normalisation layer, as in the authors' code) where every name has them.
+    pub fn from_foreign(mut self) -> Self {
+        self.0.retain(|name, _| !name.ends_with("num_batches_tracked"));
+        for prefix in ["module.", "1."] {
+            // The authors' normalisation layer is module 0 and may bring buffers of its own.
+            if prefix == "1." {
+                let normalisation = |name: &String| name.starts_with("0.");
+                if self.0.keys().any(|n| n.starts_with("1.")) {
+                    self.0.retain(|name, _| !normalisation(name));
+                }
+            }
+            if !self.0.is_empty() && self.0.keys().all(|name| name.starts_with(prefix)) {
+                self.0 = std::mem::take(&mut self.0)
+                    .into_iter()
+                    .map(|(name, array)| (name[prefix.len()..].to_owned(), array))
+                    .collect();
+            }
+        }
+        self
+    }
+
+    /// `self ← decay · self + (1 - decay) · other` for every array, running statistics included.
+    ///
+    /// # Panics
+    /// When the two do not hold the same arrays; both must have passed [`Self::check`] for one network.
+    pub fn average_with(&mut self, other: &Self, decay: f32) {
+        assert_eq!(self.0.len(), other.0.len(), "both states belong to one network");
+        for ((name, ours), (other_name, theirs)) in self.0.iter_mut().zip(&other.0) {
+            assert_eq!((name, &ours.shape), (other_name, &theirs.shape), "both states belong to one network");
+            for (a, b) in ours.data.iter_mut().zip(&theirs.data) {
+                *a = decay * *a + (1.0 - decay) * b;
+            }
+        }
+    }
+
+    /// Writes a safetensors file with `metadata` in its header, whole or not at all.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`] with the path.
+    pub fn save(&self, path: &Path, metadata: &BTreeMap<String, String>) -> Result<(), ModelError> {
+        let bytes = self.to_bytes(metadata).map_err(|e| ModelError::Format { path: path.into(), what: e.to_string() })?;
+        write_atomic(path, &bytes).map_err(|source| ModelError::Io { path: path.into(), source })
+    }
+
+    /// The bytes of the safetensors file. The same values and metadata always give the same bytes.
+    fn to_bytes(&self, metadata: &BTreeMap<String, String>) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+        // The header's own map has no fixed order, so metadata travels as one JSON text.
+        let text = serde_json::to_string(metadata).unwrap_or_default();
+        let header = HashMap::from([("fairtat".to_owned(), text)]);
+        safetensors::serialize(self.0.iter().map(|(name, array)| (name, ArrayView(array))), Some(header))
+    }
+
+    /// Reads a safetensors file and the metadata that [`Self::save`] wrote (empty for foreign files).
+    ///
+    /// # Errors
+    /// [`ModelError::Io`], or [`ModelError::Format`] for anything but `f32` arrays.
+    pub fn load(path: &Path) -> Result<(Self, BTreeMap<String, String>), ModelError> {
+        let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
+        let fail = |what: String| ModelError::Format { path: path.into(), what };
+        let file = SafeTensors::deserialize(&bytes)
+            .map_err(|e| fail(format!("not a whole safetensors file ({e}); found {} bytes", bytes.len())))?;
+        let mut arrays = BTreeMap::new();
+        for (name, view) in file.tensors() {
+            let data = match view.dtype() {
+                Dtype::F32 => {
+                    view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+                }
+                // PyTorch's counter of batches, which no computation here needs.
+                Dtype::I64 if name.ends_with("num_batches_tracked") => continue,
+                other => return Err(fail(format!("'{name}' holds {other:?}, expected F32"))),
+            };
+            arrays.insert(name, Array { shape: view.shape().to_vec(), data });
+        }
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| fail(e.to_string()))?;
+        let metadata = match header.metadata().as_ref().and_then(|m| m.get("fairtat")) {
+            Some(text) => serde_json::from_str(text).map_err(|e| fail(format!("its metadata is not JSON: {e}")))?,
+            None => BTreeMap::new(),
+        };
+        Ok((Self(arrays), metadata))
+    }
+}
+
+struct ArrayView<'a>(&'a Array);
+
+impl View for ArrayView<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.0.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(self.0.data.iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    fn data_len(&self) -> usize {
+        self.0.data.len() * 4
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Architecture;
+    use super::*;
+    use crate::data::ImageShape;
+
+    fn network() -> Network {
+        Architecture::SmallCnn.build(ImageShape::new(3, 8, 8), 4, Some((&[0.5; 3], &[0.25; 3])), Some(4))
+    }
+
+    #[test]
+    fn initialisation_is_pytorchs_distribution() {
+        let network = Architecture::PreActResNet18.build(ImageShape::new(3, 32, 32), 10, None, Some(32));
+        let state = State::initialise(&network, 1);
+        state.check(&network).unwrap();
+        let weight = &state.0["layer3.0.conv2.weight"];
+        let bound = 1.0 / (128.0f64 * 9.0).sqrt();
+        let n = weight.data.len() as f64;
+        assert!(weight.data.iter().all(|v| f64::from(v.abs()) <= bound));
+        let variance = weight.data.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / n;
+        // Variance of a uniform number is bound²/3; five standard errors of its estimate.
+        assert!((variance / (bound * bound / 3.0) - 1.0).abs() < 5.0 * (0.8 / n).sqrt());
+        assert!(state.0["bn.weight"].data.iter().all(|v| *v == 1.0));
+        assert!(state.0["bn.running_mean"].data.iter().all(|v| *v == 0.0));
+        assert_ne!(state, State::initialise(&network, 2));
+    }
+
+    #[test]
+    fn files_keep_every_bit_and_the_same_state_gives_the_same_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.safetensors");
+        let state = State::initialise(&network(), 3);
+        let metadata: BTreeMap<_, _> = [("a", "1"), ("b", "ε"), ("c", "")].map(|(k, v)| (k.into(), v.into())).into();
+        state.save(&path, &metadata).unwrap();
+        let first = std::fs::read(&path).unwrap();
+        state.save(&path, &metadata).unwrap();
+        assert_eq!(first, std::fs::read(&path).unwrap());
+        assert_eq!(State::load(&path).unwrap(), (state, metadata));
+    }
+
+    #[test]
+    fn wrong_states_are_named() {
+        let network = network();
+        let state = State::initialise(&network, 0);
+        let broken = |change: &dyn Fn(&mut State)| {
+            let mut state = state.clone();
+            change(&mut state);
+            state.check(&network).unwrap_err().to_string()
+        };
+        assert!(broken(&|s| drop(s.0.remove("bn2.bias"))).contains("'bn2.bias' [8] is missing"));
+        assert!(broken(&|s| drop(s.0.insert("x".into(), Array::zeros(&[1])))).contains("'x' is not part of it"));
+        assert!(broken(&|s| s.0.get_mut("bn1.bias").unwrap().shape = vec![2]).contains("shape [2], expected [4]"));
+        assert!(broken(&|s| s.0.get_mut("bn1.bias").unwrap().data[0] = f32::NAN).contains("not finite"));
+    }
+
+    #[test]
+    fn truncated_and_foreign_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.safetensors");
+        let state = State::initialise(&network(), 3);
+        state.save(&path, &BTreeMap::new()).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        for length in [0, 7, 8, 100, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            let message = State::load(&path).unwrap_err().to_string();
+            assert!(message.contains("a.safetensors") && message.contains("not a whole safetensors file"), "{message}");
+        }
+        let mut foreign = State::default();
+        for (name, array) in &state.0 {
+            foreign.0.insert(format!("module.1.{name}"), array.clone());
+        }
+        foreign.0.insert("module.0.mean".into(), Array::zeros(&[3]));
+        foreign.0.insert("module.1.bn1.num_batches_tracked".into(), Array::zeros(&[]));
+        assert_eq!(foreign.from_foreign(), state);
+    }
+}
