@@ -18,6 +18,7 @@
 pub mod data;
 pub mod engine;
 pub mod evaluate;
+pub mod fairness;
 pub mod files;
 pub mod model;
 pub mod rng;

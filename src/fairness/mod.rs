@@ -1,0 +1,12 @@
+//! Who is mistaken for whom, and what FAIR-TAT makes of it: class statistics, CFPS, target distribution, class-wise
+//! epsilon.
+//!
+//! Everything here is counted in integers and computed in `f64` from counts, so that it can be checked by hand.
+
+mod margins;
+mod statistics;
+mod targets;
+
+pub use margins::{Combine, EpsilonRule, Margins, Reference, Statistic};
+pub use statistics::{ClassStats, Confusion};
+pub use targets::{TargetDistribution, TargetMode};

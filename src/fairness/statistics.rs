@@ -1,0 +1,269 @@
+//! Confusion counts, and all that derives from them.
+
+use serde::{Deserialize, Serialize};
+
+/// How often each true class (row) was predicted as each class (column).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confusion {
+    classes: usize,
+    counts: Vec<u64>,
+}
+
+impl Confusion {
+    /// No image counted yet.
+    pub fn new(classes: usize) -> Self {
+        Self { classes, counts: vec![0; classes * classes] }
+    }
+
+    /// Counts one image.
+    ///
+    /// # Panics
+    /// When a class is not below [`Self::classes`].
+    pub fn add(&mut self, truth: u32, prediction: u32) {
+        let (truth, prediction) = (truth as usize, prediction as usize);
+        assert!(truth < self.classes && prediction < self.classes, "classes {truth} and {prediction}");
+        self.counts[truth * self.classes + prediction] += 1;
+    }
+
+    /// Counts a batch.
+    ///
+    /// # Panics
+    /// As [`Self::add`], and when the lengths differ.
+    pub fn add_all(&mut self, truths: &[u32], predictions: &[u32]) {
+        assert_eq!(truths.len(), predictions.len(), "one prediction for each image");
+        truths.iter().zip(predictions).for_each(|(t, p)| self.add(*t, *p));
+    }
+
+    /// Number of classes `K`.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// `K × K` counts, a row for each true class.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// Images of true class `class` that were predicted as `prediction`.
+    pub fn at(&self, class: usize, prediction: usize) -> u64 {
+        self.counts[class * self.classes + prediction]
+    }
+
+    /// Images counted.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Images of a class.
+    pub fn of_class(&self, class: usize) -> u64 {
+        self.counts[class * self.classes..][..self.classes].iter().sum()
+    }
+
+    /// Images predicted right.
+    pub fn correct(&self) -> u64 {
+        (0..self.classes).map(|k| self.at(k, k)).sum()
+    }
+
+    /// Images predicted wrong.
+    pub fn mistakes(&self) -> u64 {
+        self.total() - self.correct()
+    }
+
+    /// Share of all images that was predicted right; 0 when nothing was counted.
+    pub fn accuracy(&self) -> f64 {
+        ratio(self.correct(), self.total())
+    }
+
+    /// Share of each class that was predicted right; 0 for a class without images.
+    pub fn class_accuracy(&self) -> Vec<f64> {
+        (0..self.classes).map(|k| ratio(self.at(k, k), self.of_class(k))).collect()
+    }
+
+    /// Accuracy of the worst class that has images, and which it is; the first of equals.
+    pub fn worst_class(&self) -> Option<(usize, f64)> {
+        let accuracy = self.class_accuracy();
+        (0..self.classes).filter(|k| self.of_class(*k) > 0).map(|k| (k, accuracy[k])).min_by(|a, b| a.1.total_cmp(&b.1))
+    }
+
+    /// Accuracy of the worst class; 0 when nothing was counted.
+    pub fn worst(&self) -> f64 {
+        self.worst_class().map_or(0.0, |(_, accuracy)| accuracy)
+    }
+
+    /// Accuracy of the best class minus that of the worst, among classes with images.
+    pub fn gap(&self) -> f64 {
+        let accuracy = self.class_accuracy();
+        let best = (0..self.classes).filter(|k| self.of_class(*k) > 0).map(|k| accuracy[k]).fold(0.0, f64::max);
+        best - self.worst()
+    }
+
+    /// Mean accuracy of the worst tenth of the classes, rounded up: what is reported where the worst class alone says
+    /// little because every run has one near zero (CIFAR-100).
+    pub fn worst_tenth(&self) -> f64 {
+        let accuracy = self.class_accuracy();
+        let mut present: Vec<f64> = (0..self.classes).filter(|k| self.of_class(*k) > 0).map(|k| accuracy[k]).collect();
+        present.sort_by(f64::total_cmp);
+        let count = present.len().div_ceil(10);
+        if count == 0 { 0.0 } else { present[..count].iter().sum::<f64>() / count as f64 }
+    }
+
+    /// Class-wise false-positive score: of all mistakes, the share that landed on each class. `1 / K` for every class
+    /// when there was no mistake.
+    ///
+    /// `CFPS(j) = #{i : ŷ_i = j, y_i ≠ j} / #{i : ŷ_i ≠ y_i}` (FAIR-TAT, the authors' `CW_log`). Sums to 1.
+    pub fn cfps(&self) -> Vec<f64> {
+        let landed = |j: usize| (0..self.classes).filter(|k| *k != j).map(|k| self.at(k, j)).sum();
+        self.shares_of_mistakes(landed)
+    }
+
+    /// Class-wise false-negative score: of all mistakes, the share made on images of each class.
+    pub fn cfns(&self) -> Vec<f64> {
+        self.shares_of_mistakes(|j| self.of_class(j) - self.at(j, j))
+    }
+
+    fn shares_of_mistakes(&self, of: impl Fn(usize) -> u64) -> Vec<f64> {
+        let mistakes = self.mistakes();
+        let share = |j| if mistakes == 0 { 1.0 / self.classes as f64 } else { ratio(of(j), mistakes) };
+        (0..self.classes).map(share).collect()
+    }
+}
+
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// What one pass over the training images counted.
+///
+/// Beside the confusion there are the same counters against the *target* of each image, which only some rules for the
+/// class-wise epsilon use; there, "right" means that the attack reached its target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassStats {
+    /// True class × prediction on the training attack's images.
+    pub robust: Confusion,
+    /// True class × prediction on the unperturbed images, where the method looked at them.
+    pub clean: Confusion,
+    /// For each true class, how many images ended at their target.
+    reached: Vec<u64>,
+    /// For each predicted class, how many images ended there without it being their target.
+    missed_into: Vec<u64>,
+}
+
+impl ClassStats {
+    /// Nothing counted yet.
+    pub fn new(classes: usize) -> Self {
+        let (robust, clean) = (Confusion::new(classes), Confusion::new(classes));
+        Self { robust, clean, reached: vec![0; classes], missed_into: vec![0; classes] }
+    }
+
+    /// Number of classes `K`.
+    pub fn classes(&self) -> usize {
+        self.robust.classes()
+    }
+
+    /// Counts a batch of attacked images; `targets` are missing when the attack had none.
+    ///
+    /// # Panics
+    /// When lengths differ or a class is out of range.
+    pub fn add_robust(&mut self, truths: &[u32], targets: Option<&[u32]>, predictions: &[u32]) {
+        self.robust.add_all(truths, predictions);
+        if let Some(targets) = targets {
+            assert_eq!(targets.len(), truths.len(), "one target for each image");
+            for ((truth, target), prediction) in truths.iter().zip(targets).zip(predictions) {
+                if prediction == target {
+                    self.reached[*truth as usize] += 1;
+                } else {
+                    self.missed_into[*prediction as usize] += 1;
+                }
+            }
+        }
+    }
+
+    /// How many images of each true class ended at their target.
+    pub fn reached(&self) -> &[u64] {
+        &self.reached
+    }
+
+    /// Share of each class that ended at its target; 0 for a class without images.
+    pub fn target_rate(&self) -> Vec<f64> {
+        (0..self.classes()).map(|k| ratio(self.reached[k], self.robust.of_class(k))).collect()
+    }
+
+    /// As [`Confusion::cfps`] with the target in the place of the true class: of the images that did not reach their
+    /// target, the share that ended in each class.
+    pub fn target_cfps(&self) -> Vec<f64> {
+        self.shares_of_missed(|j| self.missed_into[j])
+    }
+
+    /// As [`Confusion::cfns`] with the target in the place of the true class: of the images that did not reach their
+    /// target, the share that belongs to each true class.
+    pub fn target_cfns(&self) -> Vec<f64> {
+        self.shares_of_missed(|j| self.robust.of_class(j) - self.reached[j])
+    }
+
+    fn shares_of_missed(&self, of: impl Fn(usize) -> u64) -> Vec<f64> {
+        let missed: u64 = self.missed_into.iter().sum();
+        let uniform = 1.0 / self.classes() as f64;
+        (0..self.classes()).map(|j| if missed == 0 { uniform } else { ratio(of(j), missed) }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn cfps_of_a_small_table_by_hand() {
+        let mut c = Confusion::new(3);
+        // Two right, three into class 2 (two from 0, one from 1), one from 2 into 0.
+        c.add_all(&[0, 1, 0, 0, 1, 2], &[0, 1, 2, 2, 2, 0]);
+        assert_eq!(c.cfps(), [0.25, 0.0, 0.75]);
+        assert_eq!(c.cfns(), [0.5, 0.25, 0.25]);
+        assert_eq!(c.class_accuracy(), [1.0 / 3.0, 0.5, 0.0]);
+        assert_eq!((c.worst_class(), c.gap(), c.accuracy()), (Some((2, 0.0)), 0.5, 1.0 / 3.0));
+    }
+
+    #[test]
+    fn nobody_errs() {
+        let mut c = Confusion::new(4);
+        assert_eq!(c.cfps(), [0.25; 4]);
+        c.add_all(&[0, 1, 2, 3], &[0, 1, 2, 3]);
+        assert_eq!((c.cfps(), c.cfns()), (vec![0.25; 4], vec![0.25; 4]));
+        assert_eq!((c.accuracy(), c.worst(), c.gap()), (1.0, 1.0, 0.0));
+    }
+
+    #[test]
+    fn a_class_without_images_is_not_the_worst() {
+        let mut c = Confusion::new(3);
+        c.add_all(&[0, 0, 1], &[0, 1, 1]);
+        assert_eq!(c.worst_class(), Some((0, 0.5)));
+        assert_eq!(c.worst_tenth(), 0.5);
+        assert_eq!(Confusion::new(3).worst_class(), None);
+    }
+
+    #[test]
+    fn counters_against_the_target() {
+        let mut s = ClassStats::new(3);
+        // Image by image: reached, missed into 0 (right), missed into 1, reached.
+        s.add_robust(&[0, 0, 0, 2], Some(&[1, 1, 2, 0]), &[1, 0, 1, 0]);
+        assert_eq!(s.target_rate(), [1.0 / 3.0, 0.0, 1.0]);
+        assert_eq!(s.target_cfps(), [0.5, 0.5, 0.0]);
+        assert_eq!(s.target_cfns(), [1.0, 0.0, 0.0]);
+    }
+
+    proptest! {
+        #[test]
+        fn shares_sum_to_one(pairs in prop::collection::vec((0u32..5, 0u32..5, 0u32..5), 0..200)) {
+            let mut s = ClassStats::new(5);
+            for (truth, target, prediction) in &pairs {
+                s.add_robust(&[*truth], Some(&[*target]), &[*prediction]);
+            }
+            for shares in [s.robust.cfps(), s.robust.cfns(), s.target_cfps(), s.target_cfns()] {
+                prop_assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+                prop_assert!(shares.iter().all(|v| (0.0..=1.0).contains(v)));
+            }
+            prop_assert!(s.robust.gap() >= 0.0 && s.robust.worst() <= s.robust.accuracy() + 1e-12);
+            prop_assert_eq!(s.robust.total(), pairs.len() as u64);
+        }
+    }
+}
