@@ -15,6 +15,7 @@
 //! * [`evaluate`]: accuracy under attack, figures
 //! * [`config`]: the one description of an experiment behind command line and file
 
+pub mod attack;
 pub mod data;
 pub mod engine;
 pub mod evaluate;
@@ -23,3 +24,4 @@ pub mod files;
 pub mod model;
 pub mod rng;
 pub mod train;
+pub mod units;

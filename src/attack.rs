@@ -1,0 +1,144 @@
+//! Attacks as an evaluation uses them: the same ball for every image, the network in eval mode, the worst of several
+//! restarts.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{
+    Batch, BatchNormMode, Engine, EngineError, Input, Norm, Objective, PerturbSpec, Start, View, loss,
+};
+use crate::rng::Purpose;
+use crate::units::Epsilon;
+
+/// Which attack to evaluate under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttackKind {
+    /// No perturbation
+    Clean,
+    /// One step of size epsilon from the image itself (Goodfellow et al. 2015)
+    Fgsm,
+    /// Projected gradient ascent on the cross-entropy (Madry et al. 2018)
+    Pgd,
+}
+
+/// An attack with all that a reported number has to name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attack {
+    /// Which one.
+    pub kind: AttackKind,
+    /// Shape of the ball.
+    pub norm: Norm,
+    /// Its radius.
+    pub epsilon: Epsilon,
+    /// Size of a step.
+    pub step_size: Epsilon,
+    /// Number of steps.
+    pub steps: u32,
+    /// Whether a search starts at a random point of the ball.
+    pub random_start: bool,
+    /// Searches from different starts; an image counts as robust only if it withstands all of them.
+    pub restarts: u32,
+    /// Seed of the starts.
+    pub seed: u64,
+}
+
+impl Attack {
+    /// No perturbation.
+    pub fn clean() -> Self {
+        Self {
+            kind: AttackKind::Clean,
+            norm: Norm::Linf,
+            epsilon: Epsilon::ZERO,
+            step_size: Epsilon::ZERO,
+            steps: 0,
+            random_start: false,
+            restarts: 1,
+            seed: 0,
+        }
+    }
+
+    /// FGSM: one step of size epsilon.
+    pub fn fgsm(epsilon: Epsilon, norm: Norm) -> Self {
+        Self { kind: AttackKind::Fgsm, norm, epsilon, step_size: epsilon, steps: 1, ..Self::clean() }
+    }
+
+    /// PGD with one random start.
+    pub fn pgd(epsilon: Epsilon, step_size: Epsilon, steps: u32, norm: Norm, seed: u64) -> Self {
+        let random_start = true;
+        Self { kind: AttackKind::Pgd, norm, epsilon, step_size, steps, random_start, seed, ..Self::clean() }
+    }
+
+    /// Runs the attack on a batch and gives the prediction for each image: a wrong one if any restart found one.
+    ///
+    /// Each image's result depends on that image and its id alone, not on the batch around it.
+    ///
+    /// # Errors
+    /// As [`Engine::perturb`].
+    pub fn predictions(&self, engine: &mut dyn Engine, batch: &Batch<'_>) -> Result<Vec<u32>, EngineError> {
+        let n = batch.len();
+        let classes = engine.network().classes;
+        let predict = |logits: &[f32]| logits.chunks(classes).map(loss::argmax).collect::<Vec<u32>>();
+        if self.kind == AttackKind::Clean {
+            return Ok(predict(&engine.logits(&Input::Batch(batch), BatchNormMode::Eval)?));
+        }
+        let mut found: Option<Vec<u32>> = None;
+        for restart in 0..self.restarts.max(1) {
+            let spec = PerturbSpec {
+                objective: Objective::CrossEntropy,
+                norm: self.norm,
+                epsilon: vec![self.epsilon.value(); n],
+                step_size: vec![self.step_size.value(); n],
+                steps: self.steps,
+                start: self.start(restart),
+                batch_norm: BatchNormMode::Eval,
+            };
+            let batch = Batch { seed: self.seed, ..*batch };
+            let views = engine.perturb(&batch, &spec)?;
+            let logits = engine.logits(&Input::View(&views, View::Adversarial), BatchNormMode::Eval)?;
+            let predictions = predict(&logits);
+            found = Some(match found {
+                None => predictions,
+                Some(mut kept) => {
+                    for ((kept, new), label) in kept.iter_mut().zip(predictions).zip(batch.labels) {
+                        if *kept == *label {
+                            *kept = new;
+                        }
+                    }
+                    kept
+                }
+            });
+        }
+        Ok(found.unwrap_or_default())
+    }
+
+    fn start(&self, restart: u32) -> Start {
+        if self.random_start {
+            Start::Uniform { purpose: Purpose::EvaluationStart, epoch: restart }
+        } else {
+            Start::Zero
+        }
+    }
+}
+
+/// Everything that a robust number has to name, in one line.
+impl std::fmt::Display for Attack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let norm = match self.norm {
+            Norm::Linf => "L∞",
+            Norm::L2 => "L2",
+        };
+        match self.kind {
+            AttackKind::Clean => f.write_str("clean"),
+            AttackKind::Fgsm => write!(f, "FGSM, {norm}, ε {}, no random start", self.epsilon),
+            AttackKind::Pgd => {
+                let (steps, epsilon, step) = (self.steps, self.epsilon, self.step_size);
+                write!(f, "PGD-{steps}, {norm}, ε {epsilon}, step {step}, ")?;
+                match (self.random_start, self.restarts) {
+                    (false, _) => f.write_str("no random start"),
+                    (true, 1) => write!(f, "1 random start, seed {}", self.seed),
+                    (true, n) => write!(f, "worst of {n} random starts, seed {}", self.seed),
+                }
+            }
+        }
+    }
+}
