@@ -257,6 +257,10 @@ impl<'a> Transfer<'a> {
         watch: &mut Watch<'_>,
     ) -> Result<(), Failure> {
         let expected = total.or(self.file.bytes);
+        let cut = |done: u64| match expected {
+            Some(expected) => format!("the connection broke after {done} of {expected} bytes"),
+            None => format!("the connection broke after {done} bytes"),
+        };
         let mut done = start;
         let mut buffer = vec![0; CHUNK];
         let mut head = Vec::new();
@@ -267,7 +271,7 @@ impl<'a> Transfer<'a> {
                 Ok(0) => break,
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Failure::Again(format!("the connection broke after {done} bytes: {error}"))),
+                Err(error) => return Err(Failure::Again(format!("{}: {error}", cut(done)))),
             };
             if start == 0 && head.len() < html::SNIFF {
                 head.extend_from_slice(&buffer[..read.min(html::SNIFF)]);
@@ -287,9 +291,7 @@ impl<'a> Transfer<'a> {
             out.write_all(&buffer[..read]).map_err(DataError::io(&self.part))?;
         }
         match expected {
-            Some(expected) if done < expected => {
-                Err(Failure::Again(format!("the connection closed after {done} of {expected} bytes")))
-            }
+            Some(expected) if done < expected => Err(Failure::Again(cut(done))),
             _ => Ok(()),
         }
     }
