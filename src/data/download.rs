@@ -149,7 +149,22 @@ fn root_from(chosen: Option<PathBuf>, platform: Option<PathBuf>) -> PathBuf {
 
 /// Brings `publisher`'s set below `root`: downloads what is missing, verifies it, unpacks archives.
 ///
-/// A file that the user put in place is verified and used. Sets `stop` to end early: the download can be resumed.
+/// A file that the user put in place is verified and used. Setting `stop` ends it early; the download can be resumed.
+///
+/// ```no_run
+/// use std::sync::atomic::AtomicBool;
+///
+/// use fairtat::data::{download, publishers};
+///
+/// let set = publishers::publisher("mnist")?;
+/// let stop = AtomicBool::new(false);
+/// let options = download::FetchOptions::default();
+/// let fetched = download::fetch(&set, &download::default_root(), &options, &stop, &mut |progress| {
+///     println!("{} {:?} {}", progress.file, progress.phase, progress.done);
+/// })?;
+/// println!("read it from {}", fetched.data.display());
+/// # Ok::<(), fairtat::data::DataError>(())
+/// ```
 ///
 /// # Errors
 /// [`DataError::Download`] with each address, what came from it and what to do by hand; [`DataError::Checksum`];
@@ -236,7 +251,10 @@ impl Set<'_> {
             return Ok(FetchedFile { path, origin: Origin::FoundVerified, against });
         }
         let (origin, against) = if length(&path)?.is_some() {
-            (Origin::FoundUnverified, self.accept(file, &path, watch)?)
+            let against = self.accept(file, &path, watch)?;
+            // What an earlier download left is of no more use.
+            Transfer::new(file, options, &self.directory).discard()?;
+            (Origin::FoundUnverified, against)
         } else {
             let (url, against) = self.download(file, options, watch)?;
             (Origin::Downloaded(url), against)

@@ -5,7 +5,7 @@
 
 mod server;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -327,6 +327,20 @@ fn the_next_address_is_tried() {
 }
 
 #[test]
+fn a_redirection_is_followed_and_keeps_the_range() {
+    let case = Case::new(80_000, |number, request, stream, body| match number {
+        0 | 2 => answer(stream, "302 Found", &["Location: /elsewhere".into(), "Content-Length: 0".into()], b""),
+        1 => broken(stream, body, 30_000),
+        _ => partial(stream, body, request.from().unwrap()),
+    });
+    case.run().unwrap();
+    case.assert_whole();
+    let lines: Vec<String> = case.server.requests().iter().map(|request| request.0[0].clone()).collect();
+    let (first, second) = ("get /x.gz http/1.1", "get /elsewhere http/1.1");
+    assert_eq!(lines, [first, second, first, second]);
+}
+
+#[test]
 fn a_web_page_is_refused_by_type_and_by_content() {
     let page = b"<!DOCTYPE html><html><body>Please log in</body></html>";
     for typed in [true, false] {
@@ -404,6 +418,25 @@ fn a_silent_server_is_given_up() {
 }
 
 #[test]
+fn https_speaks_tls() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut case = Case::new(1_000, |_, _, _, _| {});
+    case.publisher.files[0].urls = vec![format!("https://{}/x.gz", listener.local_addr().unwrap())];
+    let peer = std::thread::spawn(move || {
+        let mut first = [0];
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut first).unwrap();
+        let _ = stream.write_all(b"this is no TLS\r\n\r\n");
+        first[0]
+    });
+    let patience = FetchOptions { attempts: 1, ..options() };
+    let result = fetch(&case.publisher, case.root.path(), &patience, &AtomicBool::new(false), &mut |_| {});
+    assert!(matches!(result, Err(DataError::Download(_))));
+    // A record of type handshake, RFC 8446 section 5.1.
+    assert_eq!(peer.join().unwrap(), 22);
+}
+
+#[test]
 fn nobody_listening_is_a_message() {
     let mut case = Case::new(1_000, |_, _, _, _| {});
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -443,6 +476,7 @@ fn a_file_put_there_by_hand_is_verified_and_used() {
     let case = Case::new(4_000, |_, _, _, _| panic!("nobody should ask the server"));
     std::fs::create_dir_all(case.path("")).unwrap();
     std::fs::write(case.path("x.gz"), &case.body).unwrap();
+    std::fs::write(case.path("x.gz.part"), b"left by an earlier download").unwrap();
     assert!(matches!(status(&case.publisher, case.root.path()).unwrap(), Status::Unverified { bytes: 4_000, .. }));
     assert_eq!(case.run().unwrap().files[0].origin, Origin::FoundUnverified);
     case.assert_whole();

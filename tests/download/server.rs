@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// The header lines of a request, in lower case.
 #[derive(Debug, Clone)]
-pub(crate) struct Request(Vec<String>);
+pub(crate) struct Request(pub(crate) Vec<String>);
 
 impl Request {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {

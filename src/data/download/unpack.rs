@@ -92,8 +92,9 @@ fn write_entries(
             continue;
         }
         let relative = safe_path(&entry.path().map_err(broken)?).map_err(|what| DataError::format(archive, what))?;
-        let Some(text) = relative.to_str().map(|text| text.replace('\\', "/")) else {
-            return Err(DataError::format(archive, format!("entry {} has no readable name", relative.display())));
+        let parts: Option<Vec<&str>> = relative.iter().map(|part| part.to_str()).collect();
+        let Some(text) = parts.map(|parts| parts.join("/")) else {
+            return Err(DataError::format(archive, format!("entry {} is not named in UTF-8", relative.display())));
         };
         if !(kind.is_file() || kind.is_dir()) {
             let what = format!("entry {text} is neither a file nor a directory ({kind:?}); links are refused");
