@@ -200,6 +200,21 @@ pub enum DataError {
     /// A download failed or brought something else than promised.
     #[error("{0}")]
     Download(String),
+    /// A file is not the one that its publisher describes.
+    #[error("{path}: expected {expected}, found {found}; {advice}")]
+    Checksum {
+        /// Where the file was.
+        path: PathBuf,
+        /// Length or checksum, and who gives it.
+        expected: String,
+        /// Length or checksum of the file.
+        found: String,
+        /// What became of the file and what to do.
+        advice: String,
+    },
+    /// The user asked to stop.
+    #[error("{0}")]
+    Stopped(String),
 }
 
 impl DataError {

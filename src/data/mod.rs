@@ -3,5 +3,7 @@
 //! Pixels stay `u8`, planar (`N × C × H × W`), from the file to the engine; an image in `[0, 1]` is `pixel / 255`.
 
 mod dataset;
+pub mod download;
+pub mod publishers;
 
 pub use dataset::{DataError, Dataset, ImageShape, TrainTest};
