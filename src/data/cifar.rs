@@ -116,7 +116,7 @@ fn append_records(
                 "expected records of {record_bytes} bytes, found {whole} of them and {rest} bytes more from byte {} \
                  ({}); fetch the file again",
                 whole * record_bytes,
-                describe_start(bytes)
+                describe_start(bytes, &mut std::io::empty())
             ),
         ));
     }
@@ -246,7 +246,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_give_a_value_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..64), records in 0usize..3) {
+        fn any_bytes_give_a_value_or_an_error(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..64),
+            records in 0usize..3,
+        ) {
             bytes.resize(bytes.len() + records * 3073, 1);
             for which in [Cifar::Ten, Cifar::Hundred] {
                 let (mut images, mut labels) = (Vec::new(), Vec::new());

@@ -1,18 +1,4 @@
 //! Image folders: PNG and JPEG files, a directory for each class.
-//!
-//! Layouts: `DIR/train/CLASS/…` with `DIR/test/CLASS/…`, or `DIR/CLASS/…` alone. In the second the test part is the last
-//! `max(1, ⌊n / 5⌋)` of the `n` images of each class, in file order.
-//!
-//! * Classes are the directories in bytewise order of their names; the images of a class are all files below its
-//!   directory in bytewise order of their paths. Names that start with a dot are ignored everywhere; so are files
-//!   beside the class directories, unless they are images.
-//! * The format is told by a file's content, never by its name. Anything but PNG and JPEG is an error.
-//! * Grey or colour is a property of the whole set. A colour file with equal channels is a colour file; a palette is
-//!   colour. Mixed files are an error unless the number of channels is given.
-//! * 16-bit samples become 8-bit ones: `round(v / 257)`. An alpha channel is dropped where it is opaque everywhere; a
-//!   pixel that is not opaque is an error, because any background would be an invention.
-//! * Without an image size all files must have the same size. With one, see [`super::fit`] for the rule.
-//! * An orientation in EXIF data is not applied (as in torchvision).
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -37,17 +23,32 @@ const BATCH: usize = 1024;
 /// What an image folder is brought to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FolderOptions {
-    /// Side of the square that every image is cut and scaled to.
+    /// Side of the square that every image is brought to: the largest centred square is cut out, then scaled with a
+    /// triangle filter (an average over all source pixels when shrinking, bilinear when enlarging).
     pub image_size: Option<usize>,
-    /// 1 or 3: every image is converted.
+    /// 1 or 3: every image is converted, to grey by Rec. 601 luma, to colour by repetition.
     pub channels: Option<usize>,
 }
 
 /// Reads an image folder.
 ///
+/// Layouts: `DIR/train/CLASS/…` with `DIR/test/CLASS/…`, or `DIR/CLASS/…` alone. In the second the test part is the
+/// last `max(1, ⌊n / 5⌋)` of the `n` images of each class, in file order.
+///
+/// * Classes are the directories in bytewise order of their names; the images of a class are all files below its
+///   directory in bytewise order of their paths. Names that start with a dot are ignored everywhere; so are files
+///   beside the class directories, unless they are images.
+/// * The format is told by a file's content, never by its name. Anything but PNG and JPEG is an error.
+/// * Grey or colour is a property of the whole set. A colour file with equal channels is a colour file; a palette is
+///   colour. Mixed files are an error unless the number of channels is given.
+/// * 16-bit samples become 8-bit ones: `round(v / 257)`. An alpha channel is dropped where it is opaque everywhere; a
+///   pixel that is not opaque is an error, because any background would be an invention.
+/// * Without an image size all files must have the same size.
+/// * An orientation in EXIF data is not applied (as in torchvision).
+///
 /// # Errors
-/// A file that is not an image, or one that cannot be decoded; images of different kinds or sizes (see the
-/// [module](self)); a class without an image; parts with different classes.
+/// A file that is not an image, or one that cannot be decoded; images of different kinds or sizes; a class without an
+/// image; parts with different classes.
 pub fn load_folder(directory: &Path, options: FolderOptions) -> Result<TrainTest, DataError> {
     let name = directory.file_name().map_or_else(|| "folder".into(), |n| n.to_string_lossy().into_owned());
     check_request(&name, options.channels, options.image_size)?;
@@ -281,8 +282,10 @@ fn compare(first: &Path, expected: ImageShape, path: &Path, found: ImageShape) -
 fn decode_file(path: &Path) -> Result<Decoded, DataError> {
     let bytes = read_file(path, MAX_FILE_BYTES)?;
     let Some(format) = format_of(&bytes) else {
-        let what =
-            format!("is neither PNG nor JPEG: {}; remove it or start its name with a dot", describe_start(&bytes));
+        let what = format!(
+            "is neither PNG nor JPEG: {}; remove it or start its name with a dot",
+            describe_start(&bytes, &mut std::io::empty())
+        );
         return Err(DataError::format(path, what));
     };
     let unreadable = |e: image::ImageError| DataError::format(path, format!("cannot be decoded: {e}"));

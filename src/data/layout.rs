@@ -70,12 +70,29 @@ pub struct Detected {
 /// # Errors
 /// A path that is no directory, holds no known layout, or several.
 pub fn detect(path: &Path) -> Result<Detected, DataError> {
+    let mut found = candidates(path)?;
+    if found.len() > 1 {
+        let several: Vec<String> =
+            found.iter().map(|d| format!("{} in {}", d.layout.name(), d.directory.display())).collect();
+        let what = format!("holds several data sets: {}; name one of them", several.join(", "));
+        return Err(DataError::format(path, what));
+    }
+    found.pop().ok_or_else(|| {
+        let what = "holds no known data set, expected CIFAR binary files (data_batch_1.bin or train.bin), IDX files \
+                    (train-images-idx3-ubyte), a directory of PNG or JPEG files for each class (in train and test, or \
+                    alone), or train_images.npy";
+        DataError::format(path, what)
+    })
+}
+
+/// What `path` holds itself, else everything that the directories in it hold.
+pub(super) fn candidates(path: &Path) -> Result<Vec<Detected>, DataError> {
     let metadata = std::fs::metadata(path).map_err(DataError::io(path))?;
     if !metadata.is_dir() {
         return Err(DataError::format(path, "is a file, expected the directory of a data set"));
     }
     if let Some(layout) = layout_of(path) {
-        return Ok(Detected { layout, directory: path.to_path_buf() });
+        return Ok(vec![Detected { layout, directory: path.to_path_buf() }]);
     }
     let mut found = Vec::new();
     for entry in entries(path)? {
@@ -84,20 +101,7 @@ pub fn detect(path: &Path) -> Result<Detected, DataError> {
             found.push(Detected { layout, directory });
         }
     }
-    if found.len() > 1 {
-        let several: Vec<String> =
-            found.iter().map(|d| format!("{} in {}", d.layout.name(), d.directory.display())).collect();
-        return Err(DataError::format(
-            path,
-            format!("holds several data sets: {}; name one of them", several.join(", ")),
-        ));
-    }
-    found.pop().ok_or_else(|| {
-        let what = "holds no known data set, expected CIFAR binary files (data_batch_1.bin or train.bin), IDX files \
-                    (train-images-idx3-ubyte), a directory of PNG or JPEG files for each class (in train and test, or \
-                    alone), or train_images.npy";
-        DataError::format(path, what)
-    })
+    Ok(found)
 }
 
 /// The layout whose characteristic files lie in `directory`.
@@ -174,7 +178,8 @@ mod tests {
                 for file in files {
                     let path = dir.path().join(below).join(file);
                     fs::create_dir_all(path.parent().unwrap()).unwrap();
-                    fs::write(path, png).unwrap();
+                    let content: &[u8] = if file.ends_with(".png") { &png } else { b"content" };
+                    fs::write(path, content).unwrap();
                 }
                 let found = detect(dir.path()).unwrap();
                 assert_eq!(

@@ -106,7 +106,7 @@ fn read_header(path: &Path, stream: &mut impl Read, length: u64) -> Result<Heade
     let mut start = [0; 12];
     let found = fill(stream, &mut start[..10]).map_err(DataError::io(path))?;
     if found < 10 || start[..6] != MAGIC[..] {
-        let told = describe_start(&start[..found]);
+        let told = describe_start(&start[..found], stream);
         return fail(format!("expected a .npy file, which starts with 93 4e 55 4d 50 59 (\"\\x93NUMPY\"); {told}"));
     }
     let (prefix, header_bytes) = match start[6] {
@@ -244,8 +244,10 @@ pub fn write_npy_u64(shape: &[usize], values: &[u64]) -> Result<Vec<u8>, DataErr
         let what = format!("an array of shape {shape:?} cannot be made of {} values", values.len());
         return Err(DataError::Inconsistent { name: "npy".into(), what });
     }
-    let sizes: String = shape.iter().map(|size| format!("{size}, ")).collect();
-    let mut header = format!("{{'descr': '<u8', 'fortran_order': False, 'shape': ({}), }}", sizes.trim_end());
+    let sizes = shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    // A Python tuple of one needs its comma.
+    let sizes = if shape.len() == 1 { sizes + "," } else { sizes };
+    let mut header = format!("{{'descr': '<u8', 'fortran_order': False, 'shape': ({sizes}), }}");
     // The values start at a multiple of 64 bytes, one of them the line feed that ends the header.
     let end = (MAGIC.len() + 4 + header.len() + 1).next_multiple_of(64);
     header.extend(std::iter::repeat_n(' ', end - MAGIC.len() - 4 - header.len() - 1));
@@ -297,7 +299,7 @@ pub(super) mod tests {
         assert!(write_npy_u64(&[2, 2], &[1]).unwrap_err().to_string().contains("[2, 2]"));
     }
 
-    /// The bytes that NumPy 2.2 writes for `numpy.save(f, numpy.array([[1, 2]], dtype='u8'))`.
+    /// The bytes that NumPy 2.4 writes for `numpy.save(f, numpy.array([[1, 2]], dtype='u8'))`.
     #[test]
     fn writes_the_bytes_that_numpy_writes() {
         let header = format!("{:<117}\n", "{'descr': '<u8', 'fortran_order': False, 'shape': (1, 2), }");

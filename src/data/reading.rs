@@ -50,11 +50,19 @@ pub(super) fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usiz
 }
 
 /// How the first bytes of a file read, for a message about a file of the wrong kind.
-pub(super) fn describe_start(head: &[u8]) -> String {
+///
+/// `rest` is what follows `head`; a few bytes of it are read.
+pub(super) fn describe_start(head: &[u8], rest: &mut impl Read) -> String {
+    let mut start = [0; 80];
+    let taken = head.len().min(start.len());
+    start[..taken].copy_from_slice(&head[..taken]);
+    // What cannot be read is not described; the message is about the bytes before it.
+    let more = fill(rest, &mut start[taken..]).unwrap_or(0);
+    let head = &start[..taken + more];
     if head.is_empty() {
         return "it is empty".into();
     }
-    let text: String = head.iter().take(64).map(|b| b.to_ascii_lowercase() as char).collect();
+    let text: String = head.iter().map(|b| b.to_ascii_lowercase() as char).collect();
     let text = text.trim_start();
     if text.starts_with("<!doctype html") || text.starts_with("<html") {
         return "it holds an HTML page, as left by a download that failed".into();
@@ -150,9 +158,9 @@ mod tests {
 
     #[test]
     fn start_of_a_file_is_told() {
-        assert!(describe_start(b"\n <!DOCTYPE HTML><html>").contains("HTML page"));
-        assert!(describe_start(b"\x00\x01").contains("00 01"));
-        assert!(describe_start(b"").contains("empty"));
+        assert!(describe_start(b"\n <!DOC", &mut &b"TYPE HTML><html>"[..]).contains("HTML page"));
+        assert!(describe_start(b"\x00\x01", &mut io::empty()).contains("00 01"));
+        assert!(describe_start(b"", &mut io::empty()).contains("empty"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::cifar::Cifar;
 use super::fit::fit_dataset;
 use super::folder::FolderOptions;
 use super::idx::IdxSet;
-use super::layout::{Layout, check_parts, detect};
+use super::layout::{Layout, candidates, check_parts, detect};
 use super::reading::did_you_mean;
 use super::{DataError, TrainTest};
 
@@ -19,7 +19,7 @@ pub struct SourceOptions {
     pub path: Option<PathBuf>,
     /// Where named sets lie.
     pub root: PathBuf,
-    /// Side of the square that every image is cut and scaled to; `None` keeps the images' size.
+    /// Side of the square that every image is cut and scaled to, see [`FolderOptions`]; `None` keeps the images' size.
     pub image_size: Option<usize>,
     /// 1 or 3: grey or colour; `None` keeps what is there.
     pub channels: Option<usize>,
@@ -93,18 +93,20 @@ fn load_layout(layout: Layout, directory: &Path, options: &SourceOptions) -> Res
 
 /// Where below `path` the layout lies: there, or one level down.
 fn find(path: &Path, wanted: Layout) -> Result<PathBuf, DataError> {
-    match detect(path) {
-        // MNIST and Fashion-MNIST cannot be told apart by their files.
-        Ok(found) if found.layout == wanted || matches!((found.layout, wanted), (Layout::Idx(_), Layout::Idx(_))) => {
-            Ok(found.directory)
-        }
-        Ok(found) => {
-            let (found, wanted) = (found.layout.name(), wanted.name());
-            Err(DataError::format(path, format!("holds a data set of the kind {found}, expected {wanted}")))
-        }
+    // MNIST and Fashion-MNIST cannot be told apart by their files.
+    let fits = |layout| layout == wanted || matches!((layout, wanted), (Layout::Idx(_), Layout::Idx(_)));
+    let found = candidates(path)?;
+    let fitting: Vec<_> = found.iter().filter(|d| fits(d.layout)).collect();
+    match (&fitting[..], &found[..]) {
+        ([one], _) => Ok(one.directory.clone()),
         // The reader of a folder says more precisely what is amiss with it.
-        Err(DataError::Format { .. }) if wanted == Layout::Folder && path.is_dir() => Ok(path.to_path_buf()),
-        Err(error) => Err(error),
+        ([], []) if wanted == Layout::Folder => Ok(path.to_path_buf()),
+        ([], [other, ..]) => {
+            let what = format!("holds a data set of the kind {}, expected {}", other.layout.name(), wanted.name());
+            Err(DataError::format(&other.directory, what))
+        }
+        // Several, or nothing at all.
+        _ => detect(path).map(|found| found.directory),
     }
 }
 
@@ -140,6 +142,9 @@ mod tests {
             assert_eq!(load(&options("cifar10", Some(path), Path::new("none"))).unwrap().train, by_name.train);
             assert_eq!(load_path(path, &options("", None, path)).unwrap().test, by_name.test);
         }
+        fs::create_dir(root.path().join("cifar10/other")).unwrap();
+        fs::write(root.path().join("cifar10/other/train.bin"), "").unwrap();
+        assert_eq!(load(&options("cifar10", None, root.path())).unwrap().train, by_name.train);
         let small = SourceOptions { image_size: Some(8), channels: Some(1), ..options("cifar10", None, root.path()) };
         let small = load(&small).unwrap();
         assert_eq!((small.train.shape().len(), small.train.image(9)[0]), (64, 18));
