@@ -45,6 +45,8 @@ pub struct FolderOptions {
 ///   pixel that is not opaque is an error, because any background would be an invention.
 /// * Without an image size all files must have the same size.
 /// * An orientation in EXIF data is not applied (as in torchvision).
+/// * A JPEG file that stops early is an error. Damage within its compressed pixels usually decodes to wrong pixels: the
+///   format has no checksum (PNG has).
 ///
 /// # Errors
 /// A file that is not an image, or one that cannot be decoded; images of different kinds or sizes; a class without an
