@@ -2,8 +2,28 @@
 //!
 //! Pixels stay `u8`, planar (`N × C × H × W`), from the file to the engine; an image in `[0, 1]` is `pixel / 255`.
 
+mod cifar;
 mod dataset;
 pub mod download;
+mod fit;
+mod folder;
+mod idx;
+mod layout;
+mod npy;
+mod npy_sets;
 pub mod publishers;
+mod reading;
+mod source;
+mod split;
+mod summary;
 
+pub use cifar::{Cifar, load_cifar};
 pub use dataset::{DataError, Dataset, ImageShape, TrainTest};
+pub use folder::{FolderOptions, MAX_PIXELS, MAX_SIDE, load_folder};
+pub use idx::{IdxSet, load_idx};
+pub use layout::{Detected, Layout, check_parts, detect};
+pub use npy::{read_npy_u64, write_npy_u64};
+pub use npy_sets::{Corruptions, SEVERITIES, corruption_class_names, load_npy, load_pair};
+pub use source::{SourceOptions, load, load_path, source_names};
+pub use split::{ValidationChoice, ValidationSize, split};
+pub use summary::{Summary, channel_statistics, describe};

@@ -1,0 +1,183 @@
+//! What every reader of files shares: bounded reads, class names, hints for the commonest mishaps.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use super::DataError;
+
+/// No single part of a set that this program reads into memory is larger.
+pub(super) const MAX_PART_BYTES: u64 = 1 << 34;
+
+/// Opens a file and tells its length.
+pub(super) fn open(path: &Path) -> Result<(File, u64), DataError> {
+    let file = File::open(path).map_err(DataError::io(path))?;
+    let metadata = file.metadata().map_err(DataError::io(path))?;
+    if metadata.is_dir() {
+        return Err(DataError::format(path, "is a directory, expected a file"));
+    }
+    Ok((file, metadata.len()))
+}
+
+/// The whole of a file of at most `max` bytes.
+pub(super) fn read_file(path: &Path, max: u64) -> Result<Vec<u8>, DataError> {
+    let (file, length) = open(path)?;
+    let too_long = |found: u64| DataError::format(path, format!("is {found} bytes long, expected at most {max}"));
+    if length > max {
+        return Err(too_long(length));
+    }
+    let mut bytes = Vec::with_capacity(length as usize);
+    // A device or a file that grows does not keep to the length it reported.
+    file.take(max + 1).read_to_end(&mut bytes).map_err(DataError::io(path))?;
+    if bytes.len() as u64 > max {
+        return Err(too_long(bytes.len() as u64));
+    }
+    Ok(bytes)
+}
+
+/// Reads until `buffer` is full or the stream ends; returns how many bytes were read.
+pub(super) fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
+/// How the first bytes of a file read, for a message about a file of the wrong kind.
+///
+/// `rest` is what follows `head`; a few bytes of it are read.
+pub(super) fn describe_start(head: &[u8], rest: &mut impl Read) -> String {
+    let mut start = [0; 80];
+    let taken = head.len().min(start.len());
+    start[..taken].copy_from_slice(&head[..taken]);
+    // What cannot be read is not described; the message is about the bytes before it.
+    let more = fill(rest, &mut start[taken..]).unwrap_or(0);
+    let head = &start[..taken + more];
+    if head.is_empty() {
+        return "it is empty".into();
+    }
+    let text: String = head.iter().map(|b| b.to_ascii_lowercase() as char).collect();
+    let text = text.trim_start();
+    if text.starts_with("<!doctype html") || text.starts_with("<html") {
+        return "it holds an HTML page, as left by a download that failed".into();
+    }
+    let hex: Vec<String> = head.iter().take(8).map(|b| format!("{b:02x}")).collect();
+    format!("it starts with the bytes {}", hex.join(" "))
+}
+
+/// Names from a text file, one a line; blank lines at the end do not count.
+pub(super) fn read_class_names(path: &Path) -> Result<Vec<String>, DataError> {
+    let bytes = read_file(path, 1 << 20)?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        DataError::format(
+            path,
+            format!("byte {} is not UTF-8, expected one class name a line", e.utf8_error().valid_up_to()),
+        )
+    })?;
+    let mut names: Vec<String> = Vec::new();
+    for (number, line) in text.trim_end().lines().enumerate() {
+        let name = line.trim();
+        if name.is_empty() {
+            return Err(DataError::format(path, format!("line {} is blank, expected a class name", number + 1)));
+        }
+        if let Some(first) = names.iter().position(|n| n == name) {
+            let what = format!("lines {} and {} both name the class '{name}'", first + 1, number + 1);
+            return Err(DataError::format(path, what));
+        }
+        names.push(name.into());
+    }
+    Ok(names)
+}
+
+/// The names in `path` when that file exists, else `built_in`; the file must name as many classes.
+pub(super) fn class_names_or(path: &Path, built_in: &[&str]) -> Result<Vec<String>, DataError> {
+    if !path.exists() {
+        return Ok(built_in.iter().map(|n| (*n).to_owned()).collect());
+    }
+    let names = read_class_names(path)?;
+    if names.len() != built_in.len() {
+        return Err(DataError::format(path, format!("expected {} class names, found {}", built_in.len(), names.len())));
+    }
+    Ok(names)
+}
+
+/// Names of the entries of a directory that are not hidden, in bytewise order.
+pub(super) fn entries(directory: &Path) -> Result<Vec<std::fs::DirEntry>, DataError> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(DataError::io(directory))? {
+        let entry = entry.map_err(DataError::io(directory))?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            found.push(entry);
+        }
+    }
+    found.sort_by(|a, b| a.file_name().as_encoded_bytes().cmp(b.file_name().as_encoded_bytes()));
+    Ok(found)
+}
+
+/// The candidate closest to `name` in spelling, as the end of a sentence; nothing when none is close.
+pub(super) fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+    let wanted = name.to_lowercase();
+    candidates
+        .into_iter()
+        .map(|c| (strsim::normalized_damerau_levenshtein(&wanted, &c.to_lowercase()), c))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(similarity, _)| *similarity >= 0.5)
+        .map_or_else(String::new, |(_, c)| format!("; did you mean '{c}'?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn class_names_are_checked_line_by_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("names.txt");
+        let names = |text: &[u8]| {
+            std::fs::write(&path, text).unwrap();
+            class_names_or(&path, &["x", "y"])
+        };
+        assert_eq!(names(b"cat\r\ndog\n\n").unwrap(), ["cat", "dog"]);
+        for (text, expected) in [
+            (&b"cat\n"[..], "expected 2 class names, found 1"),
+            (b"cat\n\ndog", "line 2 is blank"),
+            (b"cat\ncat", "lines 1 and 2 both name the class 'cat'"),
+            (b"ca\xff", "byte 2 is not UTF-8"),
+        ] {
+            let message = names(text).unwrap_err().to_string();
+            assert!(message.contains(expected) && message.contains("names.txt"), "{message}");
+        }
+        assert_eq!(class_names_or(&dir.path().join("none"), &["x", "y"]).unwrap(), ["x", "y"]);
+    }
+
+    #[test]
+    fn start_of_a_file_is_told() {
+        assert!(describe_start(b"\n <!DOC", &mut &b"TYPE HTML><html>"[..]).contains("HTML page"));
+        assert!(describe_start(b"\x00\x01", &mut io::empty()).contains("00 01"));
+        assert!(describe_start(b"", &mut io::empty()).contains("empty"));
+    }
+
+    #[test]
+    fn a_file_beyond_the_limit_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, [0; 11]).unwrap();
+        assert_eq!(read_file(&path, 11).unwrap().len(), 11);
+        assert!(read_file(&path, 10).unwrap_err().to_string().contains("11 bytes long, expected at most 10"));
+        assert!(read_file(dir.path(), 10).unwrap_err().to_string().contains("is a directory"));
+    }
+
+    #[test]
+    fn suggestions_are_close_or_absent() {
+        let names = ["cifar10", "cifar100", "mnist"];
+        assert_eq!(did_you_mean("cifra10", names), "; did you mean 'cifar10'?");
+        assert_eq!(did_you_mean("MNST", names), "; did you mean 'mnist'?");
+        assert_eq!(did_you_mean("zzzz", names), "");
+    }
+}

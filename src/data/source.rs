@@ -1,0 +1,186 @@
+//! One entry to every data set: a name, perhaps a place, and what its images shall be brought to.
+
+use std::path::{Path, PathBuf};
+
+use super::cifar::Cifar;
+use super::fit::fit_dataset;
+use super::folder::FolderOptions;
+use super::idx::IdxSet;
+use super::layout::{Layout, candidates, check_parts, detect};
+use super::reading::did_you_mean;
+use super::{DataError, TrainTest};
+
+/// Which data set, from where, in which form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceOptions {
+    /// One of [`source_names`].
+    pub dataset: String,
+    /// The directory of the set, or one that holds nothing but that directory. `None`: `root/dataset`.
+    pub path: Option<PathBuf>,
+    /// Where named sets lie.
+    pub root: PathBuf,
+    /// Side of the square that every image is cut and scaled to, see [`FolderOptions`]; `None` keeps the images' size.
+    pub image_size: Option<usize>,
+    /// 1 or 3: grey or colour; `None` keeps what is there.
+    pub channels: Option<usize>,
+    /// Seed of the sets that are drawn.
+    pub seed: u64,
+}
+
+/// The sets that are read from disk and their layouts.
+const ON_DISK: [(&str, Layout); 6] = [
+    ("cifar10", Layout::Cifar(Cifar::Ten)),
+    ("cifar100", Layout::Cifar(Cifar::Hundred)),
+    ("mnist", Layout::Idx(IdxSet::Mnist)),
+    ("fashion-mnist", Layout::Idx(IdxSet::FashionMnist)),
+    ("folder", Layout::Folder),
+    ("npy", Layout::Npy),
+];
+
+/// Every name that [`load`] knows.
+pub fn source_names() -> impl Iterator<Item = &'static str> {
+    ON_DISK.iter().map(|(name, _)| *name)
+}
+
+/// Loads a data set, checks that its parts agree and have every class, and brings it to the wanted form.
+///
+/// # Errors
+/// An unknown name, a set that is not there, another set than named, or whatever its reader finds.
+pub fn load(options: &SourceOptions) -> Result<TrainTest, DataError> {
+    let name = options.dataset.as_str();
+    let Some((_, layout)) = ON_DISK.iter().find(|(known, _)| *known == name) else {
+        let (hint, known) = (did_you_mean(name, source_names()), source_names().collect::<Vec<_>>().join(", "));
+        return Err(DataError::Missing(format!("no data set is called '{name}'{hint} (known: {known})")));
+    };
+    let directory = match (&options.path, layout) {
+        (Some(path), _) => find(path, *layout)?,
+        (None, Layout::Folder | Layout::Npy) => {
+            let what = format!("the data set '{name}' needs a path: the directory that holds it");
+            return Err(DataError::Missing(what));
+        }
+        (None, _) => {
+            let place = options.root.join(name);
+            if !place.exists() {
+                let what = format!(
+                    "{name} is not in {}: run `fairtat data fetch {name}`, or give the path of a copy",
+                    place.display()
+                );
+                return Err(DataError::Missing(what));
+            }
+            find(&place, *layout)?
+        }
+    };
+    load_layout(*layout, &directory, options)
+}
+
+/// Loads whatever set `path` holds, see [`detect`]; the name and place in `options` are not looked at.
+///
+/// # Errors
+/// Those of [`detect`] and [`load`].
+pub fn load_path(path: &Path, options: &SourceOptions) -> Result<TrainTest, DataError> {
+    let found = detect(path)?;
+    load_layout(found.layout, &found.directory, options)
+}
+
+fn load_layout(layout: Layout, directory: &Path, options: &SourceOptions) -> Result<TrainTest, DataError> {
+    let wanted = FolderOptions { image_size: options.image_size, channels: options.channels };
+    let TrainTest { train, test } = layout.load(directory, wanted)?;
+    let fit = |set| fit_dataset(set, options.channels, options.image_size);
+    let data = TrainTest { train: fit(train)?, test: fit(test)? };
+    check_parts(&data)?;
+    Ok(data)
+}
+
+/// Where below `path` the layout lies: there, or one level down.
+fn find(path: &Path, wanted: Layout) -> Result<PathBuf, DataError> {
+    // MNIST and Fashion-MNIST cannot be told apart by their files.
+    let fits = |layout| layout == wanted || matches!((layout, wanted), (Layout::Idx(_), Layout::Idx(_)));
+    let found = candidates(path)?;
+    let fitting: Vec<_> = found.iter().filter(|d| fits(d.layout)).collect();
+    match (&fitting[..], &found[..]) {
+        ([one], _) => Ok(one.directory.clone()),
+        // The reader of a folder says more precisely what is amiss with it.
+        ([], []) if wanted == Layout::Folder => Ok(path.to_path_buf()),
+        ([], [other, ..]) => {
+            let what = format!("holds a data set of the kind {}, expected {}", other.layout.name(), wanted.name());
+            Err(DataError::format(&other.directory, what))
+        }
+        // Several, or nothing at all.
+        _ => detect(path).map(|found| found.directory),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::npy::tests::array;
+    use super::*;
+
+    fn options(dataset: &str, path: Option<&Path>, root: &Path) -> SourceOptions {
+        let (path, root) = (path.map(Path::to_path_buf), root.to_path_buf());
+        SourceOptions { dataset: dataset.into(), path, root, image_size: None, channels: None, seed: 0 }
+    }
+
+    /// Ten images of ten classes in both parts, as CIFAR-10.
+    fn cifar10(dir: &Path) {
+        fs::create_dir_all(dir).unwrap();
+        let records: Vec<u8> = (0..10).flat_map(|l| [vec![l], vec![l * 2; 3072]].concat()).collect();
+        for file in Cifar::Ten.train_files().iter().chain([&"test_batch.bin"]) {
+            fs::write(dir.join(file), &records).unwrap();
+        }
+    }
+
+    #[test]
+    fn named_sets_come_from_the_root_or_a_path() {
+        let root = tempfile::tempdir().unwrap();
+        let inner = root.path().join("cifar10/cifar-10-batches-bin");
+        cifar10(&inner);
+        let by_name = load(&options("cifar10", None, root.path())).unwrap();
+        assert_eq!(by_name.train.len(), 50);
+        for path in [inner.as_path(), &root.path().join("cifar10")] {
+            assert_eq!(load(&options("cifar10", Some(path), Path::new("none"))).unwrap().train, by_name.train);
+            assert_eq!(load_path(path, &options("", None, path)).unwrap().test, by_name.test);
+        }
+        fs::create_dir(root.path().join("cifar10/other")).unwrap();
+        fs::write(root.path().join("cifar10/other/train.bin"), "").unwrap();
+        assert_eq!(load(&options("cifar10", None, root.path())).unwrap().train, by_name.train);
+        let small = SourceOptions { image_size: Some(8), channels: Some(1), ..options("cifar10", None, root.path()) };
+        let small = load(&small).unwrap();
+        assert_eq!((small.train.shape().len(), small.train.image(9)[0]), (64, 18));
+    }
+
+    #[test]
+    fn wrong_names_and_places_are_told() {
+        let root = tempfile::tempdir().unwrap();
+        cifar10(&root.path().join("cifar100"));
+        let message = |dataset, path| load(&options(dataset, path, root.path())).unwrap_err().to_string();
+        for (dataset, expected) in [
+            ("cifar-10", "no data set is called 'cifar-10'; did you mean 'cifar10'? (known: "),
+            ("cifar10", "run `fairtat data fetch cifar10`"),
+            ("cifar100", "holds a data set of the kind cifar10, expected cifar100"),
+            ("folder", "needs a path"),
+            ("npy", "needs a path"),
+        ] {
+            let text = message(dataset, None);
+            assert!(text.contains(expected), "{text}");
+        }
+        let empty = tempfile::tempdir().unwrap();
+        assert!(message("mnist", Some(empty.path())).contains("holds no known data set"));
+        assert!(message("folder", Some(empty.path())).contains("at least two classes, found 0"));
+        assert!(message("folder", Some(&empty.path().join("none"))).contains("none: "));
+    }
+
+    #[test]
+    fn empty_classes_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes| fs::write(dir.path().join(name), bytes).unwrap();
+        put("class_names.txt", b"cat\ndog\nemu".to_vec());
+        for part in ["train", "test"] {
+            put(&format!("{part}_images.npy"), array("|u1", &[2, 1, 1], &[1, 2]));
+            put(&format!("{part}_labels.npy"), array("|u1", &[2], &[0, 2]));
+        }
+        let text = load(&options("npy", Some(dir.path()), dir.path())).unwrap_err().to_string();
+        assert!(text.contains("class 1, 'dog', has no training image"), "{text}");
+    }
+}
