@@ -47,8 +47,9 @@ pub struct ClassRow {
     pub name: String,
     /// Radius of the attack on images of this class, used in this epoch.
     pub epsilon: f64,
-    /// Probability of this class as a target before the true class is excluded, used in this epoch.
-    pub target_probability: f64,
+    /// Probability of this class as a target before the true class is excluded, used in this epoch; empty where targets
+    /// are not drawn.
+    pub target_probability: Option<f64>,
     /// Share of all mistakes that landed on this class, measured in this epoch.
     pub cfps: f64,
     /// Accuracy of this class under the training attack, measured in this epoch.

@@ -1,6 +1,10 @@
 //! Attacks as an evaluation uses them: the same ball for every image, the network in eval mode, the worst of several
 //! restarts.
 
+mod measure;
+
+pub use measure::{ClassAccuracy, Measured, Report, measure};
+
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{

@@ -1,0 +1,135 @@
+//! What a run leaves behind so that it can go on, and what others read.
+//!
+//! `resume.safetensors` is one file, so that it is whole or not there: all arrays under the prefixes `model.`, `momentum.`,
+//! `ema.` and `fawa.`, and everything else as JSON in its header. `last`, `best`, `ema` and `fawa` hold PyTorch's names
+//! alone, each with a `.json` beside it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::EngineState;
+use crate::fairness::ClassStats;
+use crate::model::{Array, ModelError, State};
+
+/// Where a run stands, apart from its arrays.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The epoch that runs, or the number of epochs when all have.
+    pub epoch: u32,
+    /// The next batch of that epoch.
+    pub batch: u32,
+    /// What this epoch has counted so far.
+    pub counted: ClassStats,
+    /// Sum of this epoch's loss over images.
+    pub loss_sum: f64,
+    /// The statistics that radii and targets come from.
+    pub statistics: Option<ClassStats>,
+    /// The best validation score (mean + worst robust accuracy) and its epoch.
+    pub best: Option<(f64, u32)>,
+    /// Seconds that this epoch has taken so far: all, attack, update, statistics.
+    pub seconds: [f64; 4],
+}
+
+impl Progress {
+    /// Before the first batch.
+    pub fn start(classes: usize) -> Self {
+        Self {
+            epoch: 0,
+            batch: 0,
+            counted: ClassStats::new(classes),
+            loss_sum: 0.0,
+            statistics: None,
+            best: None,
+            seconds: [0.0; 4],
+        }
+    }
+
+    /// Moves on to the next epoch.
+    pub fn next_epoch(&mut self) {
+        let classes = self.counted.classes();
+        *self = Self { epoch: self.epoch + 1, statistics: self.statistics.take(), best: self.best, ..Self::start(classes) };
+    }
+}
+
+/// A run at rest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// Where it stands.
+    pub progress: Progress,
+    /// Parameters, running statistics, momentum.
+    pub engine: EngineState,
+    /// The exponential moving average, once it has begun.
+    pub ema: Option<State>,
+    /// The fairness-aware average, once it has begun.
+    pub fawa: Option<State>,
+}
+
+const KEY: &str = "progress";
+
+impl Checkpoint {
+    /// Writes the one file.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), ModelError> {
+        let mut all = BTreeMap::new();
+        let mut add = |prefix: &str, state: &State| {
+            all.extend(state.0.iter().map(|(name, array)| (format!("{prefix}.{name}"), array.clone())));
+        };
+        add("model", &self.engine.model);
+        add("momentum", &self.engine.momentum);
+        for (prefix, average) in [("ema", &self.ema), ("fawa", &self.fawa)] {
+            if let Some(average) = average {
+                add(prefix, average);
+            }
+        }
+        let text = serde_json::to_string(&self.progress)
+            .map_err(|e| ModelError::Format { path: path.into(), what: e.to_string() })?;
+        State(all).save(path, &BTreeMap::from([(KEY.to_owned(), text)]))
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// When the file is not there or not whole, or was not written by [`Self::save`].
+    pub fn load(path: &Path) -> Result<Self, ModelError> {
+        let fail = |what: String| ModelError::Format { path: path.into(), what };
+        let (State(all), metadata) = State::load(path)?;
+        let text = metadata.get(KEY).ok_or_else(|| fail("it holds no progress of a run".into()))?;
+        let progress = serde_json::from_str(text).map_err(|e| fail(format!("its progress cannot be read: {e}")))?;
+        let mut parts: BTreeMap<&str, BTreeMap<String, Array>> = BTreeMap::new();
+        for (name, array) in all {
+            let known = ["model", "momentum", "ema", "fawa"];
+            match name.split_once('.').and_then(|(p, rest)| known.iter().find(|k| **k == p).map(|k| (*k, rest))) {
+                Some((prefix, rest)) => parts.entry(prefix).or_default().insert(rest.to_owned(), array),
+                None => return Err(fail(format!("'{name}' belongs to no part of a run"))),
+            };
+        }
+        let mut part = |prefix| parts.remove(prefix).map(State);
+        let model = part("model").ok_or_else(|| fail("it holds no model".into()))?;
+        let momentum = part("momentum").unwrap_or_default();
+        Ok(Self { progress, engine: EngineState { model, momentum }, ema: part("ema"), fawa: part("fawa") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_at_rest_comes_back_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("resume.safetensors");
+        let state = |v: f32| State([("a.weight".to_owned(), Array { shape: vec![2], data: vec![v, -v] })].into());
+        let mut progress = Progress { loss_sum: 0.1 + 0.2, best: Some((1.0 / 3.0, 2)), ..Progress::start(3) };
+        progress.counted.add_robust(&[0, 1], Some(&[1, 2]), &[1, 1]);
+        let engine = EngineState { model: state(1.0), momentum: state(2.0) };
+        let checkpoint = Checkpoint { progress, engine, ema: Some(state(3.0)), fawa: None };
+        checkpoint.save(&path).unwrap();
+        assert_eq!(Checkpoint::load(&path).unwrap(), checkpoint);
+        state(1.0).save(&path, &BTreeMap::new()).unwrap();
+        assert!(Checkpoint::load(&path).unwrap_err().to_string().contains("no progress of a run"));
+    }
+}

@@ -1,0 +1,54 @@
+//! Training methods: an inner attack, an outer loss, and what adapts between epochs. One file each.
+
+mod adversarial;
+mod fair_tat;
+
+pub use adversarial::AdversarialTraining;
+pub use fair_tat::FairTat;
+
+use crate::config::{Experiment, MethodChoice};
+use crate::engine::{Batch, Engine, EngineError, LossSpec, PerturbSpec, Start, View};
+use crate::fairness::{ClassStats, TargetDistribution};
+use crate::rng::Purpose;
+
+/// What a training method decides.
+///
+/// A method carries nothing from one epoch to the next but what [`Method::plan`] is given, so a run that is resumed goes
+/// on as if it had never stopped.
+pub trait Method: Send {
+    /// Sets the epoch's radii and targets from the statistics in force, if there are any yet.
+    fn plan(&mut self, epoch: u32, statistics: Option<&ClassStats>);
+
+    /// Radius for each true class in this epoch, in `[0, 1]` pixel units.
+    fn class_epsilon(&self) -> &[f64];
+
+    /// Distribution that this epoch's targets are drawn from, where there is one.
+    fn target_distribution(&self) -> Option<&TargetDistribution>;
+
+    /// Target of each image, or none when the attack leads away from the true class.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn targets(&self, engine: &mut dyn Engine, batch: &Batch<'_>) -> Result<Option<Vec<u32>>, EngineError>;
+
+    /// The inner maximisation for a batch with these targets.
+    fn perturbation(&self, batch: &Batch<'_>, targets: Option<&[u32]>) -> PerturbSpec;
+
+    /// The outer loss.
+    fn loss(&self) -> LossSpec {
+        LossSpec::cross_entropy(View::Adversarial)
+    }
+}
+
+/// The method that an experiment asks for, for `classes` classes.
+pub fn build(experiment: &Experiment, classes: usize) -> Box<dyn Method> {
+    match experiment.fairness.method {
+        MethodChoice::FairTat => Box::new(FairTat::new(experiment, classes)),
+        MethodChoice::At => Box::new(AdversarialTraining::new(experiment, classes)),
+    }
+}
+
+/// Where a training attack starts in an epoch.
+fn start(random: bool, epoch: u32) -> Start {
+    if random { Start::Uniform { purpose: Purpose::AttackStart, epoch } } else { Start::Zero }
+}

@@ -1,0 +1,184 @@
+//! The directory of a run: everything it leaves behind, under names that scripts rely on.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{ClassRow, MetricsRow};
+use crate::config::{ConfigError, Experiment};
+use crate::data::write_npy_u64;
+use crate::fairness::Confusion;
+use crate::files::write_atomic;
+
+/// What can go wrong with a run directory.
+#[derive(Debug, thiserror::Error)]
+pub enum RunDirError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file does not hold what a run writes.
+    #[error("{path}: {what}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Expected and found.
+        what: String,
+    },
+    /// The directory belongs to another run.
+    #[error("{path} already holds a run; go on with it by `fairtat resume {path}`, or name another directory")]
+    Taken {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory holds no run.
+    #[error("{path} holds no run: there is no config.toml in it")]
+    Empty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Its config.toml is not a valid experiment.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// The directory of a run.
+#[derive(Debug, Clone)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// Begins a run in a directory that does not exist yet, or holds no run.
+    ///
+    /// # Errors
+    /// [`RunDirError::Taken`], or when it cannot be written.
+    pub fn create(path: &Path, experiment: &Experiment) -> Result<Self, RunDirError> {
+        let run = Self { path: path.to_path_buf() };
+        if run.config_path().exists() {
+            return Err(RunDirError::Taken { path: run.path });
+        }
+        let header = "# Everything that determined this run. `fairtat train --config THIS-FILE` runs it again.\n\n";
+        run.write("config.toml", format!("{header}{}", experiment.to_toml()).as_bytes())?;
+        Ok(run)
+    }
+
+    /// Opens the directory of an earlier run.
+    ///
+    /// # Errors
+    /// [`RunDirError::Empty`], or when its config cannot be read.
+    pub fn open(path: &Path) -> Result<(Self, Experiment), RunDirError> {
+        let run = Self { path: path.to_path_buf() };
+        if !run.config_path().exists() {
+            return Err(RunDirError::Empty { path: run.path });
+        }
+        let experiment = Experiment::load(&run.config_path())?;
+        Ok((run, experiment))
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.path.join("config.toml")
+    }
+
+    /// `checkpoints/NAME.safetensors`.
+    pub fn checkpoint(&self, name: &str) -> PathBuf {
+        self.path.join("checkpoints").join(format!("{name}.safetensors"))
+    }
+
+    /// Where the figures go.
+    pub fn figures(&self) -> PathBuf {
+        self.path.join("figures")
+    }
+
+    /// Writes a file below the directory, whole or not at all.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`].
+    pub fn write(&self, name: impl AsRef<Path>, bytes: &[u8]) -> Result<(), RunDirError> {
+        let path = self.path.join(name);
+        write_atomic(&path, bytes).map_err(|source| RunDirError::Io { path, source })
+    }
+
+    /// Writes a value as indented JSON.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`].
+    pub fn write_json(&self, name: impl AsRef<Path>, value: &impl Serialize) -> Result<(), RunDirError> {
+        let text = serde_json::to_string_pretty(value)
+            .map_err(|e| RunDirError::Format { path: self.path.join(name.as_ref()), what: e.to_string() })?;
+        self.write(name, format!("{text}\n").as_bytes())
+    }
+
+    /// Rewrites `metrics.csv` and `classes.csv`.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`].
+    pub fn write_rows(&self, metrics: &[MetricsRow], classes: &[ClassRow]) -> Result<(), RunDirError> {
+        self.write_csv("metrics.csv", metrics)?;
+        self.write_csv("classes.csv", classes)
+    }
+
+    fn write_csv<T: Serialize>(&self, name: &str, rows: &[T]) -> Result<(), RunDirError> {
+        let fail = |e: String| RunDirError::Format { path: self.path.join(name), what: e };
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        for row in rows {
+            writer.serialize(row).map_err(|e| fail(e.to_string()))?;
+        }
+        let bytes = writer.into_inner().map_err(|e| fail(e.to_string()))?;
+        self.write(name, &bytes)
+    }
+
+    /// Reads both tables; empty where there is none yet.
+    ///
+    /// # Errors
+    /// [`RunDirError::Format`] with line and column.
+    pub fn read_rows(&self) -> Result<(Vec<MetricsRow>, Vec<ClassRow>), RunDirError> {
+        Ok((self.read_csv("metrics.csv")?, self.read_csv("classes.csv")?))
+    }
+
+    fn read_csv<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, RunDirError> {
+        let path = self.path.join(name);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let fail = |e: csv::Error| RunDirError::Format { path: path.clone(), what: e.to_string() };
+        csv::Reader::from_path(&path).map_err(fail)?.deserialize().map(|row| row.map_err(fail)).collect()
+    }
+
+    /// Writes the counts of an epoch as `confusion/epoch-NNNN-PART.npy`: true class × prediction.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`].
+    pub fn write_confusion(&self, epoch: u32, part: &str, confusion: &Confusion) -> Result<(), RunDirError> {
+        let name = format!("confusion/epoch-{epoch:04}-{part}.npy");
+        let k = confusion.classes();
+        let bytes = write_npy_u64(&[k, k], confusion.counts())
+            .map_err(|e| RunDirError::Format { path: self.path.join(&name), what: e.to_string() })?;
+        self.write(name, &bytes)
+    }
+
+    /// Adds a line to `log.jsonl`. A line is written by one call, so that a killed run leaves whole lines.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`].
+    pub fn log(&self, line: &serde_json::Value) -> Result<(), RunDirError> {
+        let path = self.path.join("log.jsonl");
+        let write = || {
+            std::fs::create_dir_all(&self.path)?;
+            OpenOptions::new().create(true).append(true).open(&path)?.write_all(format!("{line}\n").as_bytes())
+        };
+        write().map_err(|source| RunDirError::Io { path: path.clone(), source })
+    }
+}

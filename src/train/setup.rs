@@ -1,0 +1,118 @@
+//! From the description of an experiment to images, network and engine.
+
+use crate::config::{DeviceChoice, EngineChoice, Experiment};
+use crate::data::{self, DataError, Dataset, TrainTest, channel_statistics};
+use crate::engine::candle::{CandleDevice, CandleEngine};
+use crate::engine::{Engine, EngineError};
+use crate::model::{Network, State};
+
+/// The images of a run.
+#[derive(Debug, Clone)]
+pub struct Splits {
+    /// Trained on.
+    pub train: Dataset,
+    /// Part of the training images, kept for choosing between epochs.
+    pub validation: Dataset,
+    /// Only ever evaluated.
+    pub test: Dataset,
+}
+
+impl Splits {
+    /// Loads, limits and splits the data set of an experiment.
+    ///
+    /// # Errors
+    /// Whatever [`data::load`] and [`data::split`] find.
+    pub fn load(experiment: &Experiment) -> Result<Self, DataError> {
+        Self::new(data::load(&experiment.source())?, experiment)
+    }
+
+    /// Limits and splits a data set that is in memory.
+    ///
+    /// # Errors
+    /// When a limit leaves a class without images.
+    pub fn new(TrainTest { train, test }: TrainTest, experiment: &Experiment) -> Result<Self, DataError> {
+        let train = limited(train, experiment.data.limit)?;
+        let test = limited(test, experiment.data.test_limit)?;
+        let (size, choice) = experiment.validation();
+        let (training, validation) = data::split(&train, size, choice)?;
+        Ok(Self { validation: train.select(&validation)?, train: train.select(&training)?, test })
+    }
+}
+
+/// The first images of each class, `limit` in all, in equal shares; a remainder goes to the first classes.
+fn limited(set: Dataset, limit: Option<usize>) -> Result<Dataset, DataError> {
+    let Some(limit) = limit.filter(|limit| *limit < set.len()) else { return Ok(set) };
+    let classes = set.classes();
+    if limit < classes {
+        let what = format!("a limit of {limit} images leaves some of its {classes} classes without any");
+        return Err(DataError::Inconsistent { name: set.name().to_owned(), what });
+    }
+    let mut room: Vec<usize> = (0..classes).map(|k| limit / classes + usize::from(k < limit % classes)).collect();
+    let fits = |label: u32| {
+        let room = &mut room[label as usize];
+        let fits = *room > 0;
+        *room -= usize::from(fits);
+        fits
+    };
+    let mut fits = fits;
+    let kept: Vec<usize> = set.labels().iter().enumerate().filter(|(_, l)| fits(**l)).map(|(i, _)| i).collect();
+    set.select(&kept)
+}
+
+/// Mean and standard deviation of each channel that the network's first layer takes out: the published ones of CIFAR
+/// (CFA, FAIR-TAT), else those of the training images.
+pub fn normalisation(experiment: &Experiment, train: &Dataset) -> Option<(Vec<f32>, Vec<f32>)> {
+    let colour = train.shape().channels == 3;
+    match experiment.data.dataset.as_str() {
+        _ if !experiment.data.normalize => None,
+        "cifar10" if colour => Some((vec![0.491_399_7, 0.482_158_4, 0.446_530_9], vec![0.247_032_2, 0.243_484_9, 0.261_587_8])),
+        "cifar100" if colour => Some((vec![0.5071, 0.4867, 0.4408], vec![0.2675, 0.2565, 0.2761])),
+        _ => Some(channel_statistics(train)),
+    }
+}
+
+/// The network of an experiment for these training images.
+pub fn network(experiment: &Experiment, train: &Dataset) -> Network {
+    let normalisation = normalisation(experiment, train);
+    let normalisation = normalisation.as_ref().map(|(mean, std)| (mean.as_slice(), std.as_slice()));
+    experiment.model.arch.build(train.shape(), train.classes(), normalisation, experiment.model.width)
+}
+
+/// Opens the engine that is asked for.
+///
+/// # Errors
+/// When this machine or this build does not have it, or the state does not fit the network.
+pub fn open_engine(
+    engine: EngineChoice,
+    device: DeviceChoice,
+    network: Network,
+    state: &State,
+) -> Result<Box<dyn Engine>, EngineError> {
+    match engine {
+        EngineChoice::Auto | EngineChoice::Candle => {
+            let device = match device {
+                DeviceChoice::Cpu => CandleDevice::Cpu,
+                DeviceChoice::Cuda => CandleDevice::Cuda(0),
+                DeviceChoice::Metal => CandleDevice::Metal(0),
+            };
+            Ok(Box::new(CandleEngine::new(network, state, device)?))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::ImageShape;
+
+    #[test]
+    fn limits_keep_classes_in_balance_and_order() {
+        let names = (0..3).map(|k| k.to_string()).collect();
+        let labels = vec![0, 0, 0, 1, 1, 1, 2, 2, 2];
+        let set = Dataset::new("t", names, ImageShape::new(1, 1, 1), (0..9).collect(), labels).unwrap();
+        let kept = limited(set.clone(), Some(5)).unwrap();
+        assert_eq!((kept.labels(), kept.images()), (&[0, 0, 1, 1, 2][..], &[0, 1, 3, 4, 6][..]));
+        assert_eq!(limited(set.clone(), Some(9)).unwrap(), set);
+        assert!(limited(set, Some(2)).unwrap_err().to_string().contains("limit of 2"));
+    }
+}
