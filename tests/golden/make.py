@@ -54,18 +54,28 @@ def smooth_images(rng, count, shape):
     return np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
 
 
-def random_network(architecture, shape, classes, width, seed, mean, std):
-    """PyTorch's initialisation, batch normalisation made unlike its default; every value a float32, held in float64."""
+def random_network(architecture, images, classes, width, seed, mean, std):
+    """PyTorch's initialisation, batch normalisation made unlike its default; every value a float32, held in float64.
+
+    Running statistics lie round those of `images`, as after training: with others the activations of a deep network
+    shrink from layer to layer until its logits in eval mode are those of the last bias.
+    """
     torch.manual_seed(seed)
-    network = build(architecture, shape[0], classes, width)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.1)
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
+    network = build(architecture, images.shape[1], classes, width)
     network.set_normalisation(np.float32(mean), np.float32(std))
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    drawn = []
+    with torch.no_grad():
+        for norm in norms:
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.normal_(0, 0.1)
+            drawn.append((norm.running_mean.normal_(0, 0.1).clone(), norm.running_var.uniform_(0.5, 1.5).clone()))
+            norm.momentum = 1.0
+        network.train()(torch.from_numpy(images).float() / 255)
+        for norm, (shift, scale) in zip(norms, drawn):
+            norm.running_mean += shift * norm.running_var.sqrt()
+            norm.running_var *= scale
+            norm.momentum = 0.1
     return network.double()
 
 
@@ -73,8 +83,8 @@ def make_case(name, seed):
     width, shape, with_parameters, kept = CASES[name]
     rng = np.random.default_rng(seed)
     mean, std = (CIFAR_MEAN, CIFAR_STD) if shape[0] == 3 else (GREY_MEAN, GREY_STD)
-    network = random_network(name, shape, 10, width, seed, mean, std)
     images, labels = smooth_images(rng, 8, shape), rng.permutation(10)[:8].astype(np.int64)
+    network = random_network(name, images, 10, width, seed, mean, std)
     out = {"images": images, "labels": labels, "mean": np.float32(mean), "std": np.float32(std)}
     out |= prefixed("state", state(network))
 
@@ -154,7 +164,7 @@ def spread(reference, other):
     return max(float((reference[k] - other[k]).abs().max() / reference[k].abs().max()) for k in reference)
 
 
-def make_run(seed=37, count=32, classes=4, shape=(1, 8, 8), width=8, lr=0.05, epochs=2, batch=16, repeats=12):
+def make_run(seed=142, count=32, classes=4, shape=(1, 8, 8), width=8, lr=0.05, epochs=2, batch=16, repeats=15):
     """The small FAIR-TAT run. Refuses to write one that float32 does not reproduce, count for count.
 
     The sign of a gradient near zero makes any rounding error a step of 4/255, and one such step changes all that comes
@@ -163,7 +173,7 @@ def make_run(seed=37, count=32, classes=4, shape=(1, 8, 8), width=8, lr=0.05, ep
     rng = np.random.default_rng(seed)
     images, labels = class_images(rng, count, classes, shape)
     mean, std = np.float32(GREY_MEAN), np.float32(GREY_STD)
-    network = random_network("small-cnn", shape, classes, width, seed, mean, std)
+    network = random_network("small-cnn", images, classes, width, seed, mean, std)
     arguments = (images, labels, classes, seed, epochs, batch, lr)
     truth_network = copy.deepcopy(network)
     truth, margin = train(truth_network, *arguments)
@@ -171,7 +181,7 @@ def make_run(seed=37, count=32, classes=4, shape=(1, 8, 8), width=8, lr=0.05, ep
     spreads = []
     for repeat in range(repeats):
         # Another engine rounds elsewhere: all repeats but the first start from parameters that are moved by up to 2, 4,
-        # 8 ... 64 times float32's rounding error.
+        # 8 ... 128 times float32's rounding error.
         moved = 2.0 ** (-24 + (repeat + 1) // 2) if repeat else 0.0
         single = copy.deepcopy(network).float()
         torch.manual_seed(repeat)
