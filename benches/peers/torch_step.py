@@ -61,7 +61,8 @@ class Step:
         self.layout = LAYOUTS[layout]
         self.shape = (1, 8, 8) if architecture == "digits-cnn" else (3, 32, 32)
         torch.manual_seed(0)
-        network = build(architecture, self.shape[0], CLASSES).set_normalisation([0.5] * self.shape[0], [0.25] * self.shape[0])
+        channels = self.shape[0]
+        network = build(architecture, channels, CLASSES).set_normalisation([0.5] * channels, [0.25] * channels)
         self.network = network.to(device, memory_format=self.layout).train()
         self.forward = self.network
         if options.compile != "none":
@@ -208,7 +209,7 @@ def main():
         "results": [],
     }
     print(f"{report['program']} on {report['device']}, {report['threads']} threads, PGD-{options.steps}")
-    print(f"{'architecture':<18} {'batch':>5} {'images/s':>10} {'perturb':>9} {'update':>9} {'statist.':>9} {'repeats':>7}  layout")
+    print("architecture       batch   images/s   perturb    update  statist. repeats  layout")
     for architecture in options.arch or DEFAULT:
         for batch in options.batch or [128]:
             result = measure(architecture, batch, device, options)

@@ -30,14 +30,17 @@ CASES = {
 }
 
 
-def save(name, tensors, **metadata):
-    """float64 becomes float32 here and nowhere earlier; integers keep their type."""
+def save(name, tensors):
+    """float64 becomes float32 here and nowhere earlier; integers keep their type.
+
+    One entry of metadata only: safetensors writes several in any order, and the same numbers should be the same file.
+    """
     plain = {}
     for key, value in tensors.items():
         value = value.detach().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
         plain[key] = np.ascontiguousarray(value.astype(np.float32) if value.dtype == np.float64 else value)
     path = HERE / f"{name}.safetensors"
-    safetensors.numpy.save_file(plain, path, {"made_by": f"make.py, torch {torch.__version__.split('+')[0]}", **metadata})
+    safetensors.numpy.save_file(plain, path, {"made_by": f"make.py, torch {torch.__version__.split('+')[0]}"})
     path.chmod(0o644)
     print(f"{path.name}: {len(plain)} tensors, {path.stat().st_size:,} bytes")
 
@@ -86,7 +89,7 @@ def make_case(name, seed):
     images, labels = smooth_images(rng, 8, shape), rng.permutation(10)[:8].astype(np.int64)
     network = random_network(name, images, 10, width, seed, mean, std)
     out = {"images": images, "labels": labels, "mean": np.float32(mean), "std": np.float32(std)}
-    out |= prefixed("state", state(network))
+    out |= prefixed("state", state(network)) | {"width": np.array([width])}
 
     x, y = torch.from_numpy(images).double() / 255, torch.from_numpy(labels)
     for mode in ("eval", "train"):
@@ -103,9 +106,9 @@ def make_case(name, seed):
                 out |= prefixed("param_grad", {k: p.grad for k, p in net.named_parameters()})
     if kept:
         out |= attack(network, x[:4], y[:4], rng, kept)
-    save(name, out, architecture=name, width=str(width))
+    save(name, out)
     if kept:
-        save(f"{name}-sgd", three_steps(network, x, y), architecture=name, width=str(width))
+        save(f"{name}-sgd", three_steps(network, x, y))
 
 
 def attack(network, x, y, rng, kept):
@@ -196,12 +199,13 @@ def make_run(seed=142, count=32, classes=4, shape=(1, 8, 8), width=8, lr=0.05, e
     print(f"  seed {seed}: smallest margin {margin:.1e}, float32 strays by {', '.join(f'{s:.1e}' for s in spreads)}")
     assert max(spreads) < 1e-4 and margin > 1e-4, "too near to chaos for an expected value"
     for epoch in range(epochs):
-        print(f"  epoch {epoch}: confusion {truth[f'epoch.{epoch}.confusion'].tolist()}, loss {truth[f'epoch.{epoch}.train_loss']}")
+        confusion, loss = (truth[f"epoch.{epoch}.{what}"].tolist() for what in ("confusion", "train_loss"))
+        print(f"  epoch {epoch}: confusion {confusion}, loss {loss}")
     out = {"images": images, "labels": labels, "mean": mean, "std": std}
-    out |= {"seed": np.array([seed]), "batch": np.array([batch]), "lr": np.array([lr])}
+    out |= {"seed": np.array([seed]), "batch": np.array([batch]), "lr": np.array([lr]), "width": np.array([width])}
     out |= {"float32_spread": np.array([spreads[0]]), "float32_spread_perturbed": np.array([max(spreads)])}
     out |= prefixed("state", state(network)) | truth | prefixed("final", truth_state)
-    save("fair_tat_epoch", out, architecture="small-cnn", width=str(width))
+    save("fair_tat_epoch", out)
 
 
 def dlr(z, y):
