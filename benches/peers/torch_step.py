@@ -8,6 +8,9 @@ faster of the two memory layouts is found first (--layout best), SGD updates all
 back to the host inside a step. Half precision (--amp) and --compile are off unless asked for: fairtat's numbers are
 float32 (--tf32 says whether a GPU may round products to TF32, PyTorch's default for convolutions).
 
+On a CPU that other programs use too, set OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0: threads that spin while they wait for
+one that was interrupted have made the small networks up to thirty times slower.
+
 Warm-up is not counted; every step ends with a synchronisation; the median step is reported.
 """
 
