@@ -138,7 +138,7 @@ impl EventWriter {
 fn create_new(dir: &Path, seconds: u64) -> io::Result<(File, PathBuf)> {
     let mut number = 0;
     loop {
-        let path = dir.join(format!("events.out.tfevents.{seconds:010}.fairtat.{number}"));
+        let path = dir.join(format!("events.out.tfevents.{seconds:010}.fairtat.{number:04}"));
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(file) => return Ok((file, path)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,

@@ -50,7 +50,7 @@ pub fn target_distribution(rows: &[ClassRow], context: &Context) -> Result<Figur
     let (panel_width, value_room, gap) = (180.0, 40.0, 22.0);
     let width = left + panels.len() as f64 * (panel_width + value_room) + (panels.len() - 1) as f64 * gap + MARGIN;
     let mut canvas = Canvas::new(width.max(440.0));
-    let mut notes = vec![training_note("Targets and mistakes of", context)];
+    let mut notes = vec![training_note("Training attack:", context)];
     if previous.is_none() && epoch == 0 {
         notes.push("The first epoch has no mistakes to learn from yet".to_owned());
     }
@@ -80,7 +80,7 @@ pub fn target_distribution(rows: &[ClassRow], context: &Context) -> Result<Figur
                         // Beside the line of chance, not across it.
                         let clear = plot.px(chance) + 5.0;
                         let reach = end + 5.0 + text::width(&text, SMALL, Weight::Regular);
-                        let x = if end < clear && reach > clear - 8.0 { clear } else { end + 5.0 };
+                        let x = if end < clear && reach > clear - 8.0 { clear.max(end + 4.0) } else { end + 5.0 };
                         canvas.centered_text(x, middle, Style::new(SMALL).fill(MUTED), &text);
                     }
                 }
@@ -135,7 +135,8 @@ pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
     let mean = known.iter().sum::<f64>() / known.len() as f64;
 
     let pitch = pitch(table.classes);
-    let name_room = gutter(&context.class_names, SMALL, 160.0);
+    // The worst class is in bold.
+    let name_room = gutter(&context.class_names, SMALL, 150.0) * 1.06;
     let left = MARGIN + name_room + 8.0;
     let numbers = 108.0;
     let mut canvas = Canvas::new(560.0);
@@ -152,14 +153,14 @@ pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
     share_axis(&mut canvas, &plot, &[0.0, 0.25, 0.5, 0.75, 1.0]);
     let (robust_end, clean_end) = (canvas.width() - MARGIN - 54.0, canvas.width() - MARGIN);
     let head = Style::new(SMALL).bold().end();
-    canvas.text(robust_end, top - 8.0, head.fill(BLUE), "robust");
-    canvas.text(clean_end, top - 8.0, head.fill("#6f8ba3"), "clean");
+    canvas.text(robust_end, top - 9.0, head.fill(BLUE), "robust");
+    canvas.text(clean_end, top - 9.0, head.fill("#6f8ba3"), "clean");
 
     let step = thinning(pitch, 10.5);
     for (place, &class) in order.iter().enumerate() {
         let y = top + place as f64 * pitch;
         let middle = y + pitch / 2.0;
-        let is_worst = place + 1 == table.classes;
+        let is_worst = worst < best && robust[class] == Some(worst);
         if let Some(value) = clean[class] {
             canvas.rect(plot.left, y + 0.12 * pitch, plot.px(value) - plot.left, 0.76 * pitch, CLEAN);
         }

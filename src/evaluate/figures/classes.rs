@@ -34,13 +34,18 @@ impl<'a> ClassTable<'a> {
         Ok(Self { epochs, classes, rows: table })
     }
 
-    /// A finite value of the class in the epoch with this index (not number).
+    /// A value of the class in the epoch with this index (not number), where it is one.
     pub(super) fn value(&self, epoch: usize, class: usize, value: impl Fn(&ClassRow) -> f64) -> Option<f64> {
-        self.rows[epoch * self.classes + class].map(value).filter(|value| value.is_finite())
+        self.rows[epoch * self.classes + class].map(value).filter(is_fraction)
     }
 
     /// The values of all classes in one epoch.
     pub(super) fn column(&self, epoch: usize, value: impl Fn(&ClassRow) -> f64) -> Vec<Option<f64>> {
         (0..self.classes).map(|class| self.value(epoch, class, &value)).collect()
     }
+}
+
+/// Accuracies, probabilities and epsilons lie in `[0, 1]`, but for rounding; anything else was not measured.
+pub(super) fn is_fraction(value: &f64) -> bool {
+    (-1e-6..=1.0 + 1e-6).contains(value)
 }

@@ -6,7 +6,7 @@ use super::axes::{
     BLUE, CLASS_COLORS, EPOCH_AXIS, EndLabel, LABEL, LEADER, MARGIN, Plot, SMALL, VERMILLION, end_labels, epoch_range,
     evaluation_note, gutter, header, k255, nice_above, percent, series, some, ticks, trimmed,
 };
-use super::classes::ClassTable;
+use super::classes::{ClassTable, is_fraction};
 use super::svg::{Canvas, INK, MUTED, Stroke, Style};
 use super::text::{self, Weight};
 use super::{Context, Figure, FigureError};
@@ -52,7 +52,7 @@ pub fn accuracy_curves(rows: &[MetricsRow], context: &Context) -> Result<Figure,
 
     type Column = fn(&MetricsRow) -> f64;
     let columns: [(&str, Column, Stroke<'_>, bool); 5] = [
-        ("training attack", |row| row.train_robust_accuracy, Stroke::new("#777777", 0.9), false),
+        ("training images", |row| row.train_robust_accuracy, Stroke::new("#777777", 0.9), false),
         ("clean, worst class", |row| row.val_clean_worst, Stroke::new(BLUE, 1.4).dashed("5 3"), false),
         ("robust, worst class", |row| row.val_robust_worst, Stroke::new(VERMILLION, 1.4).dashed("5 3"), false),
         ("clean", |row| row.val_clean_accuracy, Stroke::new(BLUE, 2.2), true),
@@ -61,7 +61,7 @@ pub fn accuracy_curves(rows: &[MetricsRow], context: &Context) -> Result<Figure,
     let mut labels = Vec::new();
     for (name, value, stroke, bold) in columns {
         let points: Vec<(u32, Option<f64>)> =
-            rows.iter().map(|(&epoch, row)| (epoch, Some(value(row)).filter(|v| v.is_finite()))).collect();
+            rows.iter().map(|(&epoch, row)| (epoch, Some(value(row)).filter(is_fraction))).collect();
         series(&mut canvas, &plot, &points, stroke);
         if let Some((epoch, last)) = points.iter().rev().find_map(|&(epoch, value)| Some((epoch, value?))) {
             let at = (plot.px(f64::from(epoch)), plot.py(last));
@@ -95,8 +95,10 @@ pub fn epsilon_curves(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
             table.epochs.iter().enumerate().map(|(index, &epoch)| (epoch, value(index))).collect()
         })
         .collect();
-    let base = Some(context.base_epsilon).filter(|base| base.is_finite() && *base > 0.0);
-    let highest = lines.iter().flatten().filter_map(|point| point.1).chain(base).fold(0.0, f64::max);
+    let base = Some(context.base_epsilon).filter(|base| is_fraction(base) && *base > 0.0);
+    let known: Vec<f64> = lines.iter().flatten().filter_map(|point| point.1).chain(base).collect();
+    let (lowest, highest) =
+        known.iter().fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), &v| (low.min(v), high.max(v)));
     if highest <= 0.0 {
         return Err(FigureError::Empty { figure: NAME, missing: "no epsilon above 0" });
     }
@@ -120,9 +122,12 @@ pub fn epsilon_curves(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
         place.map(|place| CLASS_COLORS[place % CLASS_COLORS.len()])
     };
 
+    // As in a method without class-wise epsilon, or in the first epoch: one label says it all.
+    let uniform = base.is_some_and(|base| known.iter().all(|epsilon| (epsilon - base).abs() < 1e-9));
+
     let mut canvas = Canvas::new(560.0);
     let mut note = "Radius of the training attack on the images of each class".to_owned();
-    if !all {
+    if !all && !uniform {
         note.push_str(&format!(
             "; of {} classes the {EXTREMES} highest and lowest at the end are named",
             table.classes
@@ -131,46 +136,53 @@ pub fn epsilon_curves(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
     let top = header(&mut canvas, "Class-wise epsilon", context, &[note]) + 28.0;
     let widest = text::width(" 12.3/255", LABEL, Weight::Regular);
     let names: Vec<String> = shown.iter().map(|end| context.class_names[end.0].clone()).collect();
-    let room = LEADER + gutter(&names, LABEL, 130.0).max(text::width("base", LABEL, Weight::Regular)) + widest + 6.0;
-    let step = nice_above(highest * 255.0 / 6.0);
-    let bound = (highest * 255.0 / step).ceil().max(1.0) * step / 255.0;
-    let left = MARGIN + 84.0;
+    let room =
+        LEADER + gutter(&names, LABEL, 130.0).max(text::width("all classes", LABEL, Weight::SemiBold)) + widest + 6.0;
+    // The axis need not start at 0, for lines have no area. In steps of `step` grey levels, from `first` to `last`.
+    let step = nice_above((highest - lowest).max(0.5 * highest) * 255.0 / 7.0);
+    let last = (highest * 255.0 / step + 0.1).ceil();
+    let first = (lowest * 255.0 / step - 0.1).floor().min(last - 3.0).max(0.0);
+    let count = (last - first) as u32;
+    let levels: Vec<f64> = (0..=count).map(|index| (first + f64::from(index)) * step / 255.0).collect();
+    let left = MARGIN + 96.0;
     let plot = Plot {
         left,
         top,
         width: canvas.width() - left - MARGIN - room,
         height: 270.0,
         x: epoch_range(&table.epochs),
-        y: (0.0, bound),
+        y: (first * step / 255.0, last * step / 255.0),
     };
-    let levels: Vec<f64> = ticks(0.0, bound * 255.0, 6).into_iter().map(|k| k / 255.0).collect();
     plot.grid(&mut canvas, &levels);
     let title = Style::new(SMALL).fill(MUTED).end();
     canvas.text(plot.left - 8.0, plot.top - 14.0, Style::new(LABEL).end(), "ε");
-    canvas.text(plot.left - 48.0, plot.top - 14.0, title, "decimal");
+    canvas.text(plot.left - 54.0, plot.top - 14.0, title, "decimal");
     for &level in &levels {
         canvas.centered_text(plot.left - 8.0, plot.py(level), Style::new(SMALL).end(), &tick_k255(level));
-        canvas.centered_text(plot.left - 48.0, plot.py(level), title, &format!("{level:.3}"));
+        canvas.centered_text(plot.left - 54.0, plot.py(level), title, &format!("{level:.3}"));
     }
     plot.epoch_axis(&mut canvas);
 
     let mut labels = Vec::new();
+    for class in (0..table.classes).filter(|&class| color_of(class).is_none()) {
+        series(&mut canvas, &plot, &lines[class], Stroke::new("#cfcfcf", 0.7));
+    }
     if let Some(base) = base {
         let y = plot.py(base);
         canvas.line((plot.left, y), (plot.right(), y), Stroke::new(INK, 1.2).dashed("5 4"));
         let at = (plot.right(), y);
-        labels.push(EndLabel { name: "base".to_owned(), value: k255(base), at, color: INK, bold: true });
+        let name = if uniform { "all classes" } else { "base" }.to_owned();
+        labels.push(EndLabel { name, value: k255(base), at, color: INK, bold: true });
     }
-    let mut order: Vec<usize> = (0..table.classes).collect();
-    order.sort_by_key(|&class| color_of(class).is_some());
-    for class in order {
-        let stroke = match color_of(class) {
-            Some(color) => Stroke::new(color, 1.6),
-            None => Stroke::new("#cfcfcf", 0.7),
-        };
-        series(&mut canvas, &plot, &lines[class], stroke);
+    for class in 0..table.classes {
+        if let Some(color) = color_of(class) {
+            series(&mut canvas, &plot, &lines[class], Stroke::new(color, 1.6));
+        }
     }
     for &(class, epoch, value) in &shown {
+        if uniform {
+            break;
+        }
         labels.push(EndLabel {
             name: context.class_names[class].clone(),
             value: k255(value),

@@ -1,6 +1,7 @@
 //! Adversarial examples as a table of pixels: original, perturbation, adversarial, and what the network made of them.
 
 use super::axes::{GREEN, LABEL, MARGIN, SMALL, VERMILLION, evaluation_note, header, k255, some, training_note};
+use super::classes::is_fraction;
 use super::svg::{AXIS, Canvas, INK, MUTED, Stroke, Style};
 use super::text::{self, Weight};
 use super::{Context, Figure, FigureError, RenderError, raster};
@@ -59,13 +60,14 @@ pub fn adversarial_examples(examples: &[Example], context: &Context) -> Result<F
     let mistaken = |example: &Example| example.clean_prediction.is_some_and(|class| class != example.label);
     let clean_row = examples.iter().any(mistaken);
     let mut titles = vec!["label"];
-    if clean_row {
-        titles.push("clean prediction");
-    }
     if targeted {
         titles.push("→ target");
     }
-    titles.extend(["→ prediction", "ε"]);
+    titles.push("→ prediction");
+    if clean_row {
+        titles.push("clean prediction");
+    }
+    titles.push("ε");
     let perturbation = format!("× {factor}");
     let image_titles: [&[&str]; 3] = [&["original"], &["perturbation", &perturbation], &["adversarial"]];
     let head = titles.iter().chain(image_titles.iter().copied().flatten());
@@ -107,23 +109,24 @@ pub fn adversarial_examples(examples: &[Example], context: &Context) -> Result<F
                 canvas.frame(x + offset - 0.25, y - 0.25, width + 0.5, height + 0.5, Stroke::new(AXIS, 0.5));
             }
             let mut lines = vec![(Some(example.label), INK)];
-            if clean_row {
-                lines.push((example.clean_prediction, if mistaken(example) { VERMILLION } else { MUTED }));
-            }
+            let verdict = lines.len() + usize::from(targeted);
             if targeted {
                 lines.push((example.target, INK));
             }
             lines
                 .push((Some(example.prediction), if example.prediction == example.label { GREEN } else { VERMILLION }));
+            if clean_row {
+                lines.push((example.clean_prediction, if mistaken(example) { VERMILLION } else { MUTED }));
+            }
             let center = x + room / 2.0;
             for (row, &(class, color)) in lines.iter().enumerate() {
                 let style = Style::new(SMALL).fill(color).middle();
-                let style = if row + 1 == lines.len() { style.bold() } else { style };
+                let style = if row == verdict { style.bold() } else { style };
                 let name = class.map_or("–".to_owned(), |class| name_of(class, context));
                 let name = text::fit(&name, style.size, style.weight, pitch - 4.0);
                 canvas.text(center, table + row as f64 * LINE, style, &name);
             }
-            let epsilon = if example.epsilon.is_finite() { k255(example.epsilon) } else { "–".to_owned() };
+            let epsilon = if is_fraction(&example.epsilon) { k255(example.epsilon) } else { "–".to_owned() };
             let y = table + lines.len() as f64 * LINE;
             canvas.text(center, y, Style::new(SMALL).fill(MUTED).middle(), &epsilon);
         }

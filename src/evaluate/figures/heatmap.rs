@@ -66,8 +66,8 @@ pub fn cfps_heatmap(rows: &[ClassRow], context: &Context) -> Result<Figure, Figu
     let bar = ColorBar {
         id: "cfps-scale",
         x: left + size.0 + ASIDE,
-        top: top + 18.0,
-        height: (size.1 - 18.0).clamp(60.0, 170.0),
+        top: top + 22.0,
+        height: (size.1 - 22.0).clamp(60.0, 170.0),
         maximum: top_of_scale,
         title: if matrix.has_text() { "CFPS (%)" } else { "CFPS" },
     };
@@ -168,7 +168,7 @@ pub fn confusion_matrix(counts: &[u64], unit: CellUnit, context: &Context) -> Re
     let bar = ColorBar {
         id: "confusion-scale",
         x,
-        top: top + 18.0,
+        top: top + 22.0,
         height: 110.0,
         maximum,
         title: "Errors, % of the true class",
@@ -176,23 +176,22 @@ pub fn confusion_matrix(counts: &[u64], unit: CellUnit, context: &Context) -> Re
     let colors = (0..=16).map(|i| hex(error_color(f64::from(i) / 16.0))).collect::<Vec<_>>();
     let marks = [0.0, 0.5, 1.0].map(|part| (part * maximum, share(part * maximum)));
     bar.draw(&mut canvas, &colors, &marks, None);
-    let panel_end = frequent_errors(
-        &mut canvas,
-        (x, bar.top + bar.height + 34.0),
-        panel,
-        &errors,
-        names,
-        |row, column| match unit {
-            CellUnit::Percent => share_of(row, column).map_or(String::new(), percent),
-            CellUnit::Count => counts[row * classes + column].to_string(),
-        },
-    );
+    if unit == CellUnit::Count {
+        errors.sort_by_key(|&(row, column, _)| std::cmp::Reverse(counts[row * classes + column]));
+    }
+    let list_top = bar.top + bar.height + 34.0;
+    let fitting = ((top + size - list_top) / 18.0).clamp(FREQUENT.0, FREQUENT.1) as usize;
+    errors.truncate(fitting);
+    let panel_end = frequent_errors(&mut canvas, (x, list_top), panel, &errors, names, |row, column| match unit {
+        CellUnit::Percent => share_of(row, column).map_or(String::new(), percent),
+        CellUnit::Count => counts[row * classes + column].to_string(),
+    });
     let height = (bottom + 26.0).max(panel_end) + MARGIN - 6.0;
     Ok(Figure { name: NAME, svg: canvas.finish(height, "Confusion matrix under attack") })
 }
 
-/// Errors written out beside the matrix.
-const FREQUENT: usize = 8;
+/// Errors written out beside the matrix: at least so many, and at most so many where it is high enough.
+const FREQUENT: (f64, f64) = (8.0, 14.0);
 
 fn frequent_errors(
     canvas: &mut Canvas,
@@ -207,7 +206,7 @@ fn frequent_errors(
         canvas.text(x, y + 18.0, Style::new(LABEL).fill(MUTED), "none");
         return y + 24.0;
     }
-    for &(row, column, _) in errors.iter().take(FREQUENT) {
+    for &(row, column, _) in errors {
         y += 18.0;
         let style = Style::new(LABEL);
         canvas.text(x + width, y, style.end(), &value(row, column));
@@ -270,7 +269,7 @@ struct Cell {
 }
 
 /// Width and height from which a cell has room for its number.
-const MINIMUM_TEXT: (f64, f64) = (22.0, 13.0);
+const MINIMUM_TEXT: (f64, f64) = (19.0, 13.0);
 
 struct Matrix {
     left: f64,
@@ -308,7 +307,7 @@ impl Matrix {
                 let needed = text::width(&text, size, Weight::Regular);
                 size *= ((width - 3.0) / needed).min(1.0);
                 let style = Style::new(size).middle().fill(match color {
-                    _ if quiet => "#8a8a8a",
+                    _ if quiet => "#8f8f8f",
                     Some(color) if is_dark(color) => "#ffffff",
                     _ => INK,
                 });
@@ -341,7 +340,7 @@ impl Matrix {
 
 /// Whether white text reads better than black on `color` (ITU-R BT.601 luma).
 fn is_dark(color: Color) -> bool {
-    0.299 * f64::from(color.r) + 0.587 * f64::from(color.g) + 0.114 * f64::from(color.b) < 140.0
+    0.299 * f64::from(color.r) + 0.587 * f64::from(color.g) + 0.114 * f64::from(color.b) < 110.0
 }
 
 struct ColorBar<'a> {
@@ -356,7 +355,7 @@ struct ColorBar<'a> {
 impl ColorBar<'_> {
     fn draw(&self, canvas: &mut Canvas, colors: &[String], marks: &[(f64, String)], chance: Option<f64>) {
         let width = 12.0;
-        canvas.text(self.x, self.top - 9.0, Style::new(SMALL).fill(INK), self.title);
+        canvas.text(self.x, self.top - 13.0, Style::new(SMALL).fill(INK), self.title);
         canvas.gradient(self.id, self.x, self.top, width, self.height, colors);
         canvas.frame(self.x, self.top, width, self.height, Stroke::new(AXIS, 0.6));
         let y_of = |value: f64| self.top + self.height * (1.0 - (value / self.maximum).clamp(0.0, 1.0));

@@ -2,7 +2,8 @@
 //!
 //! A figure that shows a robust accuracy names the attack under it, for the number means nothing without. Colours are
 //! told apart with every common colour vision; scales are fixed by what is shown, not by the values met, where two runs
-//! are likely to be compared. Values that are missing or not finite are left out.
+//! are likely to be compared. Values that are missing, not
+//! finite or beyond what they can be are left out.
 
 mod axes;
 mod bars;
@@ -168,3 +169,6 @@ pub fn draw_all(
         None => Ok(written),
     }
 }
+
+#[cfg(test)]
+mod tests;
