@@ -27,7 +27,7 @@ const MINIMUM_TEXT: f64 = 13.0;
 pub fn target_distribution(rows: &[ClassRow], context: &Context) -> Result<Figure, FigureError> {
     const NAME: &str = "targets";
     let table = ClassTable::new(NAME, rows, context)?;
-    let names = &context.class_names;
+    let names = &context.labels();
     let last = table.epochs.len() - 1;
     let epoch = table.epochs[last];
     let targets = table.column(last, |row| row.target_probability);
@@ -135,8 +135,9 @@ pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
     let mean = known.iter().sum::<f64>() / known.len() as f64;
 
     let pitch = pitch(table.classes);
+    let names = &context.labels();
     // The worst class is in bold.
-    let name_room = gutter(&context.class_names, SMALL, 150.0) * 1.06;
+    let name_room = gutter(names, SMALL, 150.0) * 1.06;
     let left = MARGIN + name_room + 8.0;
     let numbers = 108.0;
     let mut canvas = Canvas::new(560.0);
@@ -173,7 +174,7 @@ pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
             let size = if pitch < MINIMUM_TEXT { 9.5 } else { SMALL };
             let style = Style::new(size).end();
             let style = if is_worst { style.bold().fill(VERMILLION) } else { style };
-            let name = text::fit(&context.class_names[class], size, style.weight, name_room);
+            let name = text::fit(&names[class], size, style.weight, name_room);
             canvas.centered_text(plot.left - 8.0, middle, style, &name);
             let number = |value: Option<f64>| value.map_or("–".to_owned(), percent);
             canvas.centered_text(robust_end, middle, style, &number(robust[class]));

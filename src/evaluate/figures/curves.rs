@@ -135,7 +135,7 @@ pub fn epsilon_curves(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
     }
     let top = header(&mut canvas, "Class-wise epsilon", context, &[note]) + 28.0;
     let widest = text::width(" 12.3/255", LABEL, Weight::Regular);
-    let names: Vec<String> = shown.iter().map(|end| context.class_names[end.0].clone()).collect();
+    let names: Vec<String> = shown.iter().map(|end| context.label(end.0)).collect();
     let room =
         LEADER + gutter(&names, LABEL, 130.0).max(text::width("all classes", LABEL, Weight::SemiBold)) + widest + 6.0;
     // The axis need not start at 0, for lines have no area. In steps of `step` grey levels, from `first` to `last`.
@@ -174,9 +174,9 @@ pub fn epsilon_curves(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
         let name = if uniform { "all classes" } else { "base" }.to_owned();
         labels.push(EndLabel { name, value: k255(base), at, color: INK, bold: true });
     }
-    for class in 0..table.classes {
+    for (class, line) in lines.iter().enumerate() {
         if let Some(color) = color_of(class) {
-            series(&mut canvas, &plot, &lines[class], Stroke::new(color, 1.6));
+            series(&mut canvas, &plot, line, Stroke::new(color, 1.6));
         }
     }
     for &(class, epoch, value) in &shown {
@@ -184,7 +184,7 @@ pub fn epsilon_curves(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
             break;
         }
         labels.push(EndLabel {
-            name: context.class_names[class].clone(),
+            name: context.label(class),
             value: k255(value),
             at: (plot.px(f64::from(epoch)), plot.py(value)),
             color: color_of(class).unwrap_or(MUTED),

@@ -1,6 +1,6 @@
 //! Adversarial examples as a table of pixels: original, perturbation, adversarial, and what the network made of them.
 
-use super::axes::{GREEN, LABEL, MARGIN, SMALL, VERMILLION, evaluation_note, header, k255, some, training_note};
+use super::axes::{GREEN, LABEL, MARGIN, SMALL, VERMILLION, header, k255, named, some};
 use super::classes::is_fraction;
 use super::svg::{AXIS, Canvas, INK, MUTED, Stroke, Style};
 use super::text::{self, Weight};
@@ -52,8 +52,7 @@ pub fn adversarial_examples(examples: &[Example], context: &Context) -> Result<F
     let largest = examples.iter().flat_map(deltas).filter(|d| d.is_finite()).fold(0.0, |a: f32, d| a.max(d.abs()));
     let factor = magnification(largest);
     let columns = columns(examples.len());
-    let side =
-        examples.iter().map(|example| shown(example)).fold((0.0, 0.0), |a: (f64, f64), b| (a.0.max(b.0), a.1.max(b.1)));
+    let side = examples.iter().map(shown).fold((0.0, 0.0), |a: (f64, f64), b| (a.0.max(b.0), a.1.max(b.1)));
     let pitch = side.0.max(56.0) + COLUMN_GAP;
 
     let targeted = examples.iter().any(|example| example.target.is_some());
@@ -76,10 +75,11 @@ pub fn adversarial_examples(examples: &[Example], context: &Context) -> Result<F
     let left = MARGIN + gutter + 12.0;
     let mut canvas = Canvas::new((left + columns as f64 * pitch - COLUMN_GAP + MARGIN).max(440.0));
     let attack = if targeted {
-        training_note("Attack:", context)
+        named(&context.train_attack, "the training attack")
     } else {
-        evaluation_note(context).replacen("Robust: under", "Attack:", 1)
+        named(&context.attack, "the evaluation attack")
     };
+    let attack = format!("Attack: {attack}");
     let magnified = format!("Perturbation: {factor} × (adversarial − original) on mid grey");
     let mut top = header(&mut canvas, "Adversarial examples", context, &[attack, magnified]) + 10.0;
     for band in examples.chunks(columns) {
@@ -122,7 +122,7 @@ pub fn adversarial_examples(examples: &[Example], context: &Context) -> Result<F
             for (row, &(class, color)) in lines.iter().enumerate() {
                 let style = Style::new(SMALL).fill(color).middle();
                 let style = if row == verdict { style.bold() } else { style };
-                let name = class.map_or("–".to_owned(), |class| name_of(class, context));
+                let name = class.map_or("–".to_owned(), |class| context.label(class));
                 let name = text::fit(&name, style.size, style.weight, pitch - 4.0);
                 canvas.text(center, table + row as f64 * LINE, style, &name);
             }
@@ -133,10 +133,6 @@ pub fn adversarial_examples(examples: &[Example], context: &Context) -> Result<F
         top = table + titles.len() as f64 * LINE + 10.0;
     }
     Ok(Figure { name: NAME, svg: canvas.finish(top - 16.0 + MARGIN - 6.0, "Adversarial examples") })
-}
-
-fn name_of(class: usize, context: &Context) -> String {
-    context.class_names.get(class).cloned().unwrap_or_else(|| format!("class {class}"))
 }
 
 fn check(figure: &'static str, index: usize, example: &Example) -> Result<(), FigureError> {

@@ -3,8 +3,7 @@
 use colorous::Color;
 
 use super::axes::{
-    LABEL, MARGIN, SMALL, evaluation_note, gutter, header, nice_above, percent, row_labels, thinning, training_note,
-    trimmed,
+    LABEL, MARGIN, SMALL, gutter, header, named, nice_above, percent, row_labels, thinning, training_note, trimmed,
 };
 use super::classes::ClassTable;
 use super::svg::{AXIS, Canvas, INK, MISSING, MUTED, Stroke, Style};
@@ -30,7 +29,7 @@ pub fn cfps_heatmap(rows: &[ClassRow], context: &Context) -> Result<Figure, Figu
     const NAME: &str = "cfps";
     let table = ClassTable::new(NAME, rows, context)?;
     let (epochs, classes) = (table.epochs.len(), table.classes);
-    let names = &context.class_names;
+    let names = &context.labels();
     let chance = 1.0 / classes as f64;
     let top_of_scale = (3.0 * chance).min(1.0);
 
@@ -106,7 +105,7 @@ pub enum CellUnit {
 /// [`FigureError::Empty`] without counts or class names, [`FigureError::Length`] when there are not K × K.
 pub fn confusion_matrix(counts: &[u64], unit: CellUnit, context: &Context) -> Result<Figure, FigureError> {
     const NAME: &str = "confusion";
-    let names = &context.class_names;
+    let names = &context.labels();
     let classes = names.len();
     if counts.is_empty() || classes == 0 || counts.iter().all(|&count| count == 0) {
         return Err(FigureError::Empty { figure: NAME, missing: "no predictions were counted" });
@@ -138,7 +137,7 @@ pub fn confusion_matrix(counts: &[u64], unit: CellUnit, context: &Context) -> Re
         CellUnit::Percent => "Numbers: % of the true class's images",
         CellUnit::Count => "Numbers: images; colour: % of the true class",
     };
-    let mut notes = vec![evaluation_note(context)];
+    let mut notes = vec![format!("Predictions under {}", named(&context.attack, "the evaluation attack"))];
     if pitch >= MINIMUM_TEXT.0 {
         notes.push(format!("{shown}; correct predictions in grey"));
     }

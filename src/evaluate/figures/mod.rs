@@ -44,6 +44,18 @@ pub struct Context {
     pub base_epsilon: f64,
 }
 
+impl Context {
+    /// The name of a class, or its number where it has none that can be seen.
+    fn label(&self, class: usize) -> String {
+        let name = self.class_names.get(class).filter(|name| !name.trim().is_empty());
+        name.cloned().unwrap_or_else(|| format!("class {class}"))
+    }
+
+    fn labels(&self) -> Vec<String> {
+        (0..self.class_names.len()).map(|class| self.label(class)).collect()
+    }
+}
+
 /// A drawn figure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {

@@ -6,7 +6,7 @@ use super::text::{self, Weight};
 
 /// Families in the order in which a viewer tries them: the embedded one first, then faces of similar width.
 pub(super) const FONT_FAMILY: &str =
-    "'Fairtat Sans', Inter, 'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif";
+    "'Fairtat Sans', Inter, 'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif";
 
 pub(super) const INK: &str = "#1a1a1a";
 pub(super) const MUTED: &str = "#636363";
