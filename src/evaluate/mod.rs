@@ -1,1 +1,3 @@
 //! What a trained network is worth: accuracy under attack, reports and figures.
+
+pub mod figures;

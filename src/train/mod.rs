@@ -8,7 +8,7 @@ mod record;
 mod run_dir;
 mod schedule;
 mod setup;
-mod tensorboard;
+pub mod tensorboard;
 mod trainer;
 
 pub use average::Average;

@@ -127,7 +127,7 @@ impl Trainer {
             return Err(ModelError::Format { path: directory.checkpoint("resume"), what }.into());
         }
         let method = methods::build(&experiment, classes);
-        let board = EventWriter::create(directory.path()).map_err(TrainError::TensorBoard)?;
+        let board = EventWriter::create(directory.path(), u64::from(progress.epoch)).map_err(TrainError::TensorBoard)?;
         let (ema, fawa, metrics, classes) = Default::default();
         Ok(Self { experiment, splits, engine, method, directory, progress, ema, fawa, metrics, classes, board })
     }
@@ -334,8 +334,8 @@ impl Trainer {
         self.directory.write_confusion(epoch, "train", &self.progress.counted.robust)?;
         self.directory.write_confusion(epoch, "validation", robust)?;
         self.directory.log(&json!({ "event": "epoch", "row": row }))?;
-        self.write_board()?;
-        observer.event(&Event::EpochDone(&self.metrics[self.metrics.len() - 1]));
+        self.board.epoch(row, &self.classes).map_err(TrainError::TensorBoard)?;
+        observer.event(&Event::EpochDone(row));
 
         // The checkpoint score of CFA and FAIR-TAT, on the validation split instead of the test set.
         let score = robust.accuracy() + robust.worst();
@@ -408,27 +408,6 @@ impl Trainer {
                 val_robust_accuracy: val_robust[k],
             });
         }
-    }
-
-    fn write_board(&mut self) -> Result<(), TrainError> {
-        let row = &self.metrics[self.metrics.len() - 1];
-        let mut scalars = vec![
-            ("train/loss".to_owned(), row.train_loss),
-            ("train/robust_accuracy".to_owned(), row.train_robust_accuracy),
-            ("train/lr".to_owned(), row.lr),
-            ("validation/clean_accuracy".to_owned(), row.val_clean_accuracy),
-            ("validation/clean_worst".to_owned(), row.val_clean_worst),
-            ("validation/robust_accuracy".to_owned(), row.val_robust_accuracy),
-            ("validation/robust_worst".to_owned(), row.val_robust_worst),
-        ];
-        scalars.extend(row.train_clean_accuracy.map(|accuracy| ("train/clean_accuracy".to_owned(), accuracy)));
-        for class in self.classes.iter().filter(|class| class.epoch == row.epoch) {
-            scalars.push((format!("cfps/{}", class.name), class.cfps));
-            scalars.push((format!("epsilon/{}", class.name), class.epsilon));
-        }
-        let step = i64::from(row.epoch);
-        let scalars: Vec<(&str, f32)> = scalars.iter().map(|(tag, value)| (tag.as_str(), *value as f32)).collect();
-        self.board.scalars(step, &scalars).map_err(TrainError::TensorBoard)
     }
 
     /// Writes `checkpoints/NAME.safetensors` and its `.json`.

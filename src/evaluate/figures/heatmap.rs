@@ -1,0 +1,371 @@
+//! Matrices as colour: CFPS over epochs, confusion.
+
+use colorous::Color;
+
+use super::axes::{
+    LABEL, MARGIN, SMALL, gutter, header, named, nice_above, percent, row_labels, thinning, training_note, trimmed,
+};
+use super::classes::ClassTable;
+use super::svg::{AXIS, Canvas, INK, MISSING, MUTED, Stroke, Style};
+use super::text::{self, Weight};
+use super::{Context, Figure, FigureError, RenderError, raster};
+use crate::train::ClassRow;
+
+/// From so many cells on, a matrix is one image in the SVG instead of a rectangle a cell.
+const MOST_RECTANGLES: usize = 5000;
+
+/// Space between a matrix and what stands right of it.
+const ASIDE: f64 = 26.0;
+/// Width of a colour bar with its labels.
+const BAR_ROOM: f64 = 112.0;
+
+/// CFPS of each class in each epoch: the share of all mistakes that landed on the class.
+///
+/// The colours go from 0 to three times chance (1/K), whatever the values are, so that runs compare.
+///
+/// # Errors
+/// [`FigureError::Empty`] without rows or class names, [`FigureError::Class`] for a class without a name.
+pub fn cfps_heatmap(rows: &[ClassRow], context: &Context) -> Result<Figure, FigureError> {
+    const NAME: &str = "cfps";
+    let table = ClassTable::new(NAME, rows, context)?;
+    let (epochs, classes) = (table.epochs.len(), table.classes);
+    let names = &context.labels();
+    let chance = 1.0 / classes as f64;
+    let top_of_scale = (3.0 * chance).min(1.0);
+
+    let name_room = gutter(names, SMALL, 160.0);
+    let left = MARGIN + name_room + 8.0;
+    let cell_width = ((760.0 - left - ASIDE - BAR_ROOM - MARGIN) / epochs as f64).min(44.0);
+    let cell_height = (440.0 / classes as f64).clamp(6.5, 24.0);
+    let size = (cell_width * epochs as f64, cell_height * classes as f64);
+    let mut canvas = Canvas::new((left + size.0 + ASIDE + BAR_ROOM + MARGIN).max(440.0));
+    let notes = [training_note("Share of all mistakes that landed on the class; training images under", context)];
+    let top = header(&mut canvas, "CFPS: which classes attract the mistakes", context, &notes) + 12.0;
+
+    let decimals = usize::from(cell_width >= 33.0);
+    let matrix = Matrix { left, top, cell: (cell_width, cell_height), rows: classes, columns: epochs };
+    matrix.draw(&mut canvas, NAME, |class, epoch| match table.value(epoch, class, |row| row.cfps) {
+        Some(value) => Cell {
+            color: Some(colorous::VIRIDIS.eval_continuous((value / top_of_scale).clamp(0.0, 1.0))),
+            text: format!("{:.decimals$}", 100.0 * value),
+            quiet: false,
+        },
+        None => Cell { color: None, text: "–".to_owned(), quiet: true },
+    })?;
+    row_labels(&mut canvas, names, left - 8.0, top, cell_height, name_room);
+    let step = thinning(cell_width, 26.0);
+    let bottom = top + size.1;
+    for (index, epoch) in table.epochs.iter().enumerate().step_by(step) {
+        let x = left + (index as f64 + 0.5) * cell_width;
+        canvas.line((x, bottom), (x, bottom + 4.0), Stroke::new(AXIS, 1.0));
+        canvas.text(x, bottom + 16.0, Style::new(SMALL).fill(MUTED).middle(), &epoch.to_string());
+    }
+    canvas.text(left + size.0 / 2.0, bottom + 33.0, Style::new(LABEL).middle(), "Epoch");
+
+    let bar = ColorBar {
+        id: "cfps-scale",
+        x: left + size.0 + ASIDE,
+        top: top + 22.0,
+        height: (size.1 - 22.0).clamp(60.0, 170.0),
+        maximum: top_of_scale,
+        title: if matrix.has_text() { "CFPS (%)" } else { "CFPS" },
+    };
+    let colors = (0..=16).map(|i| hex(colorous::VIRIDIS.eval_continuous(f64::from(i) / 16.0))).collect::<Vec<_>>();
+    let mut marks = vec![(0.0, "0%".to_owned()), (chance, format!("{} chance", share(chance)))];
+    for multiple in [2.0, 3.0] {
+        let value = multiple * chance;
+        if value < 1.0 {
+            let text = if multiple == 3.0 { format!("≥ {}", share(value)) } else { share(value) };
+            marks.push((value, text));
+        }
+    }
+    if 3.0 * chance >= 1.0 && classes > 1 {
+        marks.push((1.0, "100%".to_owned()));
+    }
+    bar.draw(&mut canvas, &colors, &marks, Some(chance));
+    let height = (bottom + 40.0).max(bar.top + bar.height + 8.0) + MARGIN - 6.0;
+    Ok(Figure { name: NAME, svg: canvas.finish(height, "CFPS by class and epoch") })
+}
+
+/// What the cells of a confusion matrix say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CellUnit {
+    /// Share of the true class's images.
+    Percent,
+    /// Number of images.
+    Count,
+}
+
+/// Confusion under the evaluation attack: rows are true classes, columns predictions, colour the share of the row.
+///
+/// `counts` is K × K, row by row. The diagonal is grey, so that the colours show errors only; the most frequent errors
+/// are also written out.
+///
+/// # Errors
+/// [`FigureError::Empty`] without counts or class names, [`FigureError::Length`] when there are not K × K.
+pub fn confusion_matrix(counts: &[u64], unit: CellUnit, context: &Context) -> Result<Figure, FigureError> {
+    const NAME: &str = "confusion";
+    let names = &context.labels();
+    let classes = names.len();
+    if counts.is_empty() || classes == 0 || counts.iter().all(|&count| count == 0) {
+        return Err(FigureError::Empty { figure: NAME, missing: "no predictions were counted" });
+    }
+    if counts.len() != classes * classes {
+        let what = format!("the confusion of {classes} classes");
+        return Err(FigureError::Length { figure: NAME, what, expected: classes * classes, found: counts.len() });
+    }
+    let totals: Vec<f64> = counts.chunks_exact(classes).map(|row| row.iter().map(|&c| c as f64).sum()).collect();
+    let share_of = |row: usize, column: usize| {
+        if totals[row] > 0.0 { Some(counts[row * classes + column] as f64 / totals[row]) } else { None }
+    };
+    let mut errors: Vec<(usize, usize, f64)> = (0..classes)
+        .flat_map(|row| (0..classes).map(move |column| (row, column)))
+        .filter(|(row, column)| row != column)
+        .filter_map(|(row, column)| Some((row, column, share_of(row, column).filter(|share| *share > 0.0)?)))
+        .collect();
+    errors.sort_by(|a, b| b.2.total_cmp(&a.2));
+    let maximum = nice_above(errors.first().map_or(0.1, |error| error.2)).min(1.0);
+
+    let limit = 130.0;
+    let name_room = gutter(names, SMALL, limit);
+    let left = MARGIN + 20.0 + name_room + 8.0;
+    let pitch = (400.0 / classes as f64).clamp(5.0, 44.0);
+    let size = pitch * classes as f64;
+    let panel = 210.0;
+    let mut canvas = Canvas::new((left + size + ASIDE + panel + MARGIN).max(440.0));
+    let shown = match unit {
+        CellUnit::Percent => "Numbers: % of the true class's images",
+        CellUnit::Count => "Numbers: images; colour: % of the true class",
+    };
+    let mut notes = vec![format!("Predictions under {}", named(&context.attack, "the evaluation attack"))];
+    if pitch >= MINIMUM_TEXT.0 {
+        notes.push(format!("{shown}; correct predictions in grey"));
+    }
+    let top = header(&mut canvas, "Which class is mistaken for which", context, &notes) + 12.0;
+    let matrix = Matrix { left, top, cell: (pitch, pitch), rows: classes, columns: classes };
+    matrix.draw(&mut canvas, NAME, |row, column| {
+        let Some(share) = share_of(row, column) else {
+            return Cell { color: None, text: "–".to_owned(), quiet: true };
+        };
+        let text = match unit {
+            CellUnit::Percent if share > 0.0 && share < 0.005 => "<1".to_owned(),
+            CellUnit::Percent => format!("{:.0}", 100.0 * share),
+            CellUnit::Count => counts[row * classes + column].to_string(),
+        };
+        if row == column {
+            return Cell { color: Some(Color { r: 226, g: 226, b: 226 }), text, quiet: true };
+        }
+        Cell { color: Some(error_color(share / maximum)), text, quiet: share == 0.0 }
+    })?;
+    canvas.frame(left, top, size, size, Stroke::new(AXIS, 0.8));
+    row_labels(&mut canvas, names, left - 8.0, top, pitch, name_room);
+    let bottom = column_labels(&mut canvas, names, &matrix, limit);
+    canvas.rotated_text(MARGIN + 9.0, top + size / 2.0, -90.0, Style::new(LABEL).middle(), "True class");
+    canvas.text(left + size / 2.0, bottom + 18.0, Style::new(LABEL).middle(), "Predicted class");
+
+    let x = left + size + ASIDE;
+    let bar = ColorBar {
+        id: "confusion-scale",
+        x,
+        top: top + 22.0,
+        height: 110.0,
+        maximum,
+        title: "Errors, % of the true class",
+    };
+    let colors = (0..=16).map(|i| hex(error_color(f64::from(i) / 16.0))).collect::<Vec<_>>();
+    let marks = [0.0, 0.5, 1.0].map(|part| (part * maximum, share(part * maximum)));
+    bar.draw(&mut canvas, &colors, &marks, None);
+    if unit == CellUnit::Count {
+        errors.sort_by_key(|&(row, column, _)| std::cmp::Reverse(counts[row * classes + column]));
+    }
+    let list_top = bar.top + bar.height + 34.0;
+    let fitting = ((top + size - list_top) / 18.0).clamp(FREQUENT.0, FREQUENT.1) as usize;
+    errors.truncate(fitting);
+    let panel_end = frequent_errors(&mut canvas, (x, list_top), panel, &errors, names, |row, column| match unit {
+        CellUnit::Percent => share_of(row, column).map_or(String::new(), percent),
+        CellUnit::Count => counts[row * classes + column].to_string(),
+    });
+    let height = (bottom + 26.0).max(panel_end) + MARGIN - 6.0;
+    Ok(Figure { name: NAME, svg: canvas.finish(height, "Confusion matrix under attack") })
+}
+
+/// Errors written out beside the matrix: at least so many, and at most so many where it is high enough.
+const FREQUENT: (f64, f64) = (8.0, 14.0);
+
+fn frequent_errors(
+    canvas: &mut Canvas,
+    (x, mut y): (f64, f64),
+    width: f64,
+    errors: &[(usize, usize, f64)],
+    names: &[String],
+    value: impl Fn(usize, usize) -> String,
+) -> f64 {
+    canvas.text(x, y, Style::new(LABEL).bold(), "Most frequent errors");
+    if errors.is_empty() {
+        canvas.text(x, y + 18.0, Style::new(LABEL).fill(MUTED), "none");
+        return y + 24.0;
+    }
+    for &(row, column, _) in errors {
+        y += 18.0;
+        let style = Style::new(LABEL);
+        canvas.text(x + width, y, style.end(), &value(row, column));
+        let arrow = " → ";
+        let room = width - 52.0 - text::width(arrow, LABEL, Weight::Regular);
+        let (from, to) = (&names[row], &names[column]);
+        let (from_width, to_width) =
+            (text::width(from, LABEL, Weight::Regular), text::width(to, LABEL, Weight::Regular));
+        // What one name leaves of its half, the other may use.
+        let half = room / 2.0;
+        let from_room = if from_width + to_width <= room { room } else { half.max(room - to_width) };
+        let from = text::fit(from, LABEL, Weight::Regular, from_room);
+        let to = text::fit(to, LABEL, Weight::Regular, room - text::width(&from, LABEL, Weight::Regular));
+        canvas.text(x, y, style, &format!("{from}{arrow}{to}"));
+    }
+    y + 6.0
+}
+
+/// Names under the columns, upright where they fit and slanted where not; returns where they end.
+fn column_labels(canvas: &mut Canvas, names: &[String], matrix: &Matrix, limit: f64) -> f64 {
+    let bottom = matrix.top + matrix.cell.1 * matrix.rows as f64;
+    let pitch = matrix.cell.0;
+    let widest = gutter(names, SMALL, limit);
+    let center = |column: usize| matrix.left + (column as f64 + 0.5) * pitch;
+    if widest + 6.0 <= pitch {
+        for (column, name) in names.iter().enumerate() {
+            canvas.text(center(column), bottom + 16.0, Style::new(SMALL).middle(), name);
+        }
+        return bottom + 20.0;
+    }
+    let size = if pitch < 13.0 { 9.5 } else { SMALL };
+    // Lines at 45° are closer to each other than their columns are.
+    let step = thinning(pitch * std::f64::consts::FRAC_1_SQRT_2, size + 0.5);
+    for (column, name) in names.iter().enumerate().step_by(step) {
+        let name = text::fit(name, size, Weight::Regular, limit);
+        canvas.rotated_text(center(column) + 3.0, bottom + 11.0, -45.0, Style::new(size).end(), &name);
+    }
+    bottom + 14.0 + widest * std::f64::consts::FRAC_1_SQRT_2
+}
+
+/// White over orange to dark brown.
+fn error_color(part: f64) -> Color {
+    let part = part.clamp(0.0, 1.0);
+    if part <= 0.0 { Color { r: 255, g: 255, b: 255 } } else { colorous::ORANGES.eval_continuous(0.06 + 0.84 * part) }
+}
+
+fn hex(color: Color) -> String {
+    format!("#{color:x}")
+}
+
+fn share(fraction: f64) -> String {
+    format!("{}%", trimmed(100.0 * fraction, 1))
+}
+
+struct Cell {
+    /// Nothing for a missing value.
+    color: Option<Color>,
+    text: String,
+    quiet: bool,
+}
+
+/// Width and height from which a cell has room for its number.
+const MINIMUM_TEXT: (f64, f64) = (19.0, 13.0);
+
+struct Matrix {
+    left: f64,
+    top: f64,
+    cell: (f64, f64),
+    rows: usize,
+    columns: usize,
+}
+
+impl Matrix {
+    fn has_text(&self) -> bool {
+        self.cell.0 >= MINIMUM_TEXT.0 && self.cell.1 >= MINIMUM_TEXT.1
+    }
+
+    fn draw(
+        &self,
+        canvas: &mut Canvas,
+        figure: &'static str,
+        cell: impl Fn(usize, usize) -> Cell,
+    ) -> Result<(), FigureError> {
+        if self.rows * self.columns > MOST_RECTANGLES {
+            return self.draw_image(canvas, figure, cell);
+        }
+        let (width, height) = self.cell;
+        for row in 0..self.rows {
+            for column in 0..self.columns {
+                let Cell { color, text, quiet } = cell(row, column);
+                let (x, y) = (self.left + column as f64 * width, self.top + row as f64 * height);
+                let fill = color.map_or_else(|| MISSING.to_owned(), hex);
+                canvas.cell(x, y, width, height, &fill);
+                if !self.has_text() {
+                    continue;
+                }
+                let mut size = if width < 30.0 || height < 16.0 { 9.5 } else { 10.5 };
+                let needed = text::width(&text, size, Weight::Regular);
+                size *= ((width - 3.0) / needed).min(1.0);
+                let style = Style::new(size).middle().fill(match color {
+                    _ if quiet => "#8f8f8f",
+                    Some(color) if is_dark(color) => "#ffffff",
+                    _ => INK,
+                });
+                canvas.centered_text(x + width / 2.0, y + height / 2.0, style, &text);
+            }
+        }
+        Ok(())
+    }
+
+    fn draw_image(
+        &self,
+        canvas: &mut Canvas,
+        figure: &'static str,
+        cell: impl Fn(usize, usize) -> Cell,
+    ) -> Result<(), FigureError> {
+        let mut pixels = Vec::with_capacity(self.rows * self.columns * 3);
+        for row in 0..self.rows {
+            for column in 0..self.columns {
+                let Color { r, g, b } = cell(row, column).color.unwrap_or(Color { r: 236, g: 236, b: 236 });
+                pixels.extend([r, g, b]);
+            }
+        }
+        let png = raster::encode(&pixels, self.columns as u32, self.rows as u32, 3)
+            .map_err(|source| FigureError::Render { figure, source: RenderError::Encode(source) })?;
+        let (width, height) = (self.cell.0 * self.columns as f64, self.cell.1 * self.rows as f64);
+        canvas.pixels(self.left, self.top, width, height, &png);
+        Ok(())
+    }
+}
+
+/// Whether white text reads better than black on `color` (ITU-R BT.601 luma).
+fn is_dark(color: Color) -> bool {
+    0.299 * f64::from(color.r) + 0.587 * f64::from(color.g) + 0.114 * f64::from(color.b) < 110.0
+}
+
+struct ColorBar<'a> {
+    id: &'a str,
+    x: f64,
+    top: f64,
+    height: f64,
+    maximum: f64,
+    title: &'a str,
+}
+
+impl ColorBar<'_> {
+    fn draw(&self, canvas: &mut Canvas, colors: &[String], marks: &[(f64, String)], chance: Option<f64>) {
+        let width = 12.0;
+        canvas.text(self.x, self.top - 13.0, Style::new(SMALL).fill(INK), self.title);
+        canvas.gradient(self.id, self.x, self.top, width, self.height, colors);
+        canvas.frame(self.x, self.top, width, self.height, Stroke::new(AXIS, 0.6));
+        let y_of = |value: f64| self.top + self.height * (1.0 - (value / self.maximum).clamp(0.0, 1.0));
+        for (value, label) in marks {
+            let y = y_of(*value);
+            canvas.line((self.x + width, y), (self.x + width + 4.0, y), Stroke::new(AXIS, 1.0));
+            canvas.centered_text(self.x + width + 8.0, y, Style::new(SMALL).fill(MUTED), label);
+        }
+        if let Some(chance) = chance {
+            let y = y_of(chance);
+            canvas.line((self.x - 3.0, y), (self.x + width + 4.0, y), Stroke::new(INK, 1.4));
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! PNG: small ones inside an SVG, and the SVG itself as pixels.
+
+use std::sync::{Arc, LazyLock};
+
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ExtendedColorType, ImageEncoder, ImageError};
+use resvg::{tiny_skia, usvg};
+
+use super::text;
+
+/// Why an SVG did not become a PNG.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// The SVG is not valid.
+    #[error("the SVG is not valid: {0}")]
+    Svg(#[from] usvg::Error),
+    /// No memory for so many pixels.
+    #[error("{width} × {height} pixels are too many to draw")]
+    TooLarge {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
+    /// The PNG encoder refused.
+    #[error("cannot encode the PNG: {0}")]
+    Encode(#[from] ImageError),
+}
+
+/// Pixels of an image for the canvas, `channels` (1 grey, 3 colour) interleaved.
+pub(super) fn encode(pixels: &[u8], width: u32, height: u32, channels: usize) -> Result<Vec<u8>, ImageError> {
+    let color = if channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
+    let mut png = Vec::new();
+    PngEncoder::new_with_quality(&mut png, CompressionType::Default, FilterType::Adaptive)
+        .write_image(pixels, width, height, color)?;
+    Ok(png)
+}
+
+/// Draws `svg` at `scale` device pixels per unit on white.
+pub(super) fn render(svg: &str, scale: f32) -> Result<Vec<u8>, RenderError> {
+    // Only names that users bring can need more than the embedded font; without them every machine draws the same.
+    let fonts = if text::is_covered(svg) { &*EMBEDDED } else { &*WITH_SYSTEM };
+    let options =
+        usvg::Options { font_family: text::FAMILY.to_owned(), fontdb: Arc::clone(fonts), ..usvg::Options::default() };
+    let tree = usvg::Tree::from_str(svg, &options)?;
+    let (width, height) = ((tree.size().width() * scale).ceil() as u32, (tree.size().height() * scale).ceil() as u32);
+    let mut pixmap = tiny_skia::Pixmap::new(width, height).ok_or(RenderError::TooLarge { width, height })?;
+    pixmap.fill(tiny_skia::Color::WHITE);
+    resvg::render(&tree, tiny_skia::Transform::from_scale(scale, scale), &mut pixmap.as_mut());
+    let rgb: Vec<u8> = pixmap.data().chunks_exact(4).flat_map(|rgba| [rgba[0], rgba[1], rgba[2]]).collect();
+    Ok(encode(&rgb, width, height, 3)?)
+}
+
+static EMBEDDED: LazyLock<Arc<fontdb::Database>> = LazyLock::new(|| Arc::new(embedded()));
+
+static WITH_SYSTEM: LazyLock<Arc<fontdb::Database>> = LazyLock::new(|| {
+    let mut database = embedded();
+    database.load_system_fonts();
+    Arc::new(database)
+});
+
+fn embedded() -> fontdb::Database {
+    let mut database = fontdb::Database::new();
+    database.load_font_data(text::REGULAR.to_vec());
+    database.load_font_data(text::SEMI_BOLD.to_vec());
+    database.set_sans_serif_family(text::FAMILY);
+    database
+}
