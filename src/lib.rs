@@ -16,6 +16,7 @@
 //! * [`config`]: the one description of an experiment behind command line and file
 
 pub mod attack;
+pub mod cli;
 pub mod config;
 pub mod data;
 pub mod engine;

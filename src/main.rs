@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `fairtat`: see [`fairtat::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fairtat::cli::main()
+}

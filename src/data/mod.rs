@@ -4,6 +4,7 @@
 
 mod cifar;
 mod dataset;
+mod digits;
 pub mod download;
 mod fit;
 mod folder;
@@ -13,17 +14,20 @@ mod npy;
 mod npy_sets;
 pub mod publishers;
 mod reading;
+mod shapes;
 mod source;
 mod split;
 mod summary;
 
 pub use cifar::{Cifar, load_cifar};
 pub use dataset::{DataError, Dataset, ImageShape, TrainTest};
+pub use digits::digits;
 pub use folder::{FolderOptions, MAX_PIXELS, MAX_SIDE, load_folder};
 pub use idx::{IdxSet, load_idx};
 pub use layout::{Detected, Layout, check_parts, detect};
 pub use npy::{read_npy_u64, write_npy_u64};
 pub use npy_sets::{Corruptions, SEVERITIES, corruption_class_names, load_npy, load_pair};
+pub use shapes::{ShapesOptions, shapes};
 pub use source::{SourceOptions, load, load_path, source_names};
 pub use split::{ValidationChoice, ValidationSize, split};
 pub use summary::{Summary, channel_statistics, describe};

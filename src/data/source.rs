@@ -8,7 +8,7 @@ use super::folder::FolderOptions;
 use super::idx::IdxSet;
 use super::layout::{Layout, candidates, check_parts, detect};
 use super::reading::did_you_mean;
-use super::{DataError, TrainTest};
+use super::{DataError, ShapesOptions, TrainTest, digits, shapes};
 
 /// Which data set, from where, in which form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,9 +37,12 @@ const ON_DISK: [(&str, Layout); 6] = [
     ("npy", Layout::Npy),
 ];
 
+/// The sets that the program carries.
+const BUILT_IN: [&str; 2] = ["digits", "shapes"];
+
 /// Every name that [`load`] knows.
 pub fn source_names() -> impl Iterator<Item = &'static str> {
-    ON_DISK.iter().map(|(name, _)| *name)
+    BUILT_IN.into_iter().chain(ON_DISK.iter().map(|(name, _)| *name))
 }
 
 /// Loads a data set, checks that its parts agree and have every class, and brings it to the wanted form.
@@ -48,6 +51,17 @@ pub fn source_names() -> impl Iterator<Item = &'static str> {
 /// An unknown name, a set that is not there, another set than named, or whatever its reader finds.
 pub fn load(options: &SourceOptions) -> Result<TrainTest, DataError> {
     let name = options.dataset.as_str();
+    if BUILT_IN.contains(&name) {
+        if let Some(path) = &options.path {
+            let what = format!("the data set '{name}' is built in and has no path, found {}", path.display());
+            return Err(DataError::Missing(what));
+        }
+        let data = match name {
+            "digits" => digits()?,
+            _ => shapes(&ShapesOptions { seed: options.seed, ..ShapesOptions::default() })?,
+        };
+        return fitted(data, options);
+    }
     let Some((_, layout)) = ON_DISK.iter().find(|(known, _)| *known == name) else {
         let (hint, known) = (did_you_mean(name, source_names()), source_names().collect::<Vec<_>>().join(", "));
         return Err(DataError::Missing(format!("no data set is called '{name}'{hint} (known: {known})")));
@@ -84,7 +98,11 @@ pub fn load_path(path: &Path, options: &SourceOptions) -> Result<TrainTest, Data
 
 fn load_layout(layout: Layout, directory: &Path, options: &SourceOptions) -> Result<TrainTest, DataError> {
     let wanted = FolderOptions { image_size: options.image_size, channels: options.channels };
-    let TrainTest { train, test } = layout.load(directory, wanted)?;
+    fitted(layout.load(directory, wanted)?, options)
+}
+
+/// Brings both parts to the wanted form and checks that they agree.
+fn fitted(TrainTest { train, test }: TrainTest, options: &SourceOptions) -> Result<TrainTest, DataError> {
     let fit = |set| fit_dataset(set, options.channels, options.image_size);
     let data = TrainTest { train: fit(train)?, test: fit(test)? };
     check_parts(&data)?;

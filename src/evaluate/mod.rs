@@ -1,3 +1,8 @@
 //! What a trained network is worth: accuracy under attack, reports and figures.
 
+pub mod bench;
 pub mod figures;
+mod report;
+pub mod study;
+
+pub use report::{FinalReport, ReportError, WeightsReport, examples, finish};

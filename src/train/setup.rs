@@ -40,7 +40,10 @@ impl Splits {
 }
 
 /// The first images of each class, `limit` in all, in equal shares; a remainder goes to the first classes.
-fn limited(set: Dataset, limit: Option<usize>) -> Result<Dataset, DataError> {
+///
+/// # Errors
+/// When the limit leaves a class without images.
+pub fn limited(set: Dataset, limit: Option<usize>) -> Result<Dataset, DataError> {
     let Some(limit) = limit.filter(|limit| *limit < set.len()) else { return Ok(set) };
     let classes = set.classes();
     if limit < classes {

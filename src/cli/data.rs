@@ -1,0 +1,162 @@
+//! `fairtat data`.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use clap::Subcommand;
+use indicatif::ProgressBar;
+
+use super::{interrupt, print, progress};
+use crate::data::download::{self, FetchOptions, Phase, Progress, Status};
+use crate::data::publishers::{Publisher, publisher, publishers};
+use crate::data::{self, Corruptions, Layout, SourceOptions, corruption_class_names, describe, detect};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DataCommand {
+    /// List data sets: what the program carries, and what it can fetch
+    List,
+    /// Fetch a data set from its publisher, checked by size and checksum; goes on where it was broken off
+    Fetch {
+        /// Name, as `fairtat data list` shows it
+        name: String,
+    },
+    /// Check a data set: its files against their checksums, and that every image can be read
+    Check {
+        /// Name of a data set, or a path to one in any layout that can be read
+        name_or_path: String,
+    },
+}
+
+pub(super) fn data(command: &DataCommand) -> Result<()> {
+    match command {
+        DataCommand::List => list(),
+        DataCommand::Fetch { name } => fetch(&publisher(name)?),
+        DataCommand::Check { name_or_path } => check(name_or_path),
+    }
+}
+
+fn list() -> Result<()> {
+    let root = download::default_root();
+    let mut text = String::new();
+    let mut line = |name: &str, state: &str, what: &str| text += &format!("{name:<14} {state:<24} {what}\n");
+    line("digits", "built in", "1,797 handwritten digits, 8×8 grey, 10 classes");
+    line("shapes", "built in", "drawn shapes, 32×32 colour, 10 classes, some hard to tell apart");
+    for publisher in publishers() {
+        let state = match download::status(&publisher, &root)? {
+            Status::Absent => "not fetched".to_owned(),
+            Status::Partial { bytes, total } => match total {
+                Some(total) => format!("partial, {} of {}", size(bytes), size(total)),
+                None => format!("partial, {}", size(bytes)),
+            },
+            Status::Unverified { .. } => "here, not verified".to_owned(),
+            Status::Verified { bytes } => format!("verified, {}", size(bytes)),
+        };
+        line(&publisher.name, &state, &publisher.title);
+    }
+    text += &format!("\nFetched sets lie in {} (set FAIRTAT_DATA to change that).\n", root.display());
+    text += "Your own images: --dataset folder --path DIR, with a directory for each class.\n";
+    print(&text)
+}
+
+/// Bars for the phases of a download.
+#[derive(Default)]
+struct Bars {
+    current: Option<(String, ProgressBar)>,
+}
+
+impl Bars {
+    fn show(&mut self, p: &Progress<'_>) {
+        let what = match p.phase {
+            Phase::Downloading => "fetching",
+            Phase::Waiting => "waiting to try again for",
+            Phase::Verifying => "verifying",
+            Phase::Unpacking => "unpacking",
+        };
+        let title = format!("{what} {}", p.file);
+        if self.current.as_ref().is_none_or(|(shown, _)| *shown != title) {
+            self.finish();
+            let bar = progress::bytes(p.total, title.clone());
+            bar.set_position(p.done);
+            bar.reset_eta();
+            self.current = Some((title, bar));
+        }
+        if let Some((_, bar)) = &self.current {
+            bar.set_position(p.done);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some((_, bar)) = self.current.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn fetch(publisher: &Publisher) -> Result<()> {
+    let root = download::default_root();
+    let mut bars = Bars::default();
+    let fetched =
+        download::fetch(publisher, &root, &FetchOptions::default(), interrupt::flag(), &mut |p| bars.show(&p));
+    bars.finish();
+    let fetched = fetched?;
+    for file in &fetched.files {
+        eprintln!("{}: {}", file.path.display(), file.against);
+    }
+    print(&format!("{} is ready in {}\n", publisher.name, fetched.data.display()))
+}
+
+fn check(name_or_path: &str) -> Result<()> {
+    let path = Path::new(name_or_path);
+    let options = |dataset: &str| SourceOptions {
+        dataset: dataset.into(),
+        path: None,
+        root: download::default_root(),
+        image_size: None,
+        channels: None,
+        seed: 0,
+    };
+    if matches!(name_or_path, "digits" | "shapes") {
+        return print(&describe(&data::load(&options(name_or_path))?).to_string());
+    }
+    if let Ok(publisher) = publisher(name_or_path) {
+        let root = download::default_root();
+        let mut bars = Bars::default();
+        let report = download::verify(&publisher, &root, interrupt::flag(), &mut |p| bars.show(&p));
+        bars.finish();
+        let report = report?;
+        print(&report.to_string())?;
+        if !report.is_sound() {
+            bail!("{} is not whole; `fairtat data fetch {}` mends it", publisher.name, publisher.name);
+        }
+        return contents(&publisher.data_directory(&root), &options(&publisher.name));
+    }
+    if !path.exists() {
+        // The publisher's error names what there is; a path was not what was meant, or does not exist either.
+        let unknown = publisher(name_or_path).err().map_or_else(String::new, |error| format!(" ({error})"));
+        bail!("'{name_or_path}' is neither a path that exists nor a data set's name{unknown}");
+    }
+    contents(path, &options("folder"))
+}
+
+/// Reads every image and says what there is.
+fn contents(path: &Path, options: &SourceOptions) -> Result<()> {
+    let found = detect(path)?;
+    if matches!(found.layout, Layout::Corruptions) {
+        let set = Corruptions::open(&found.directory, &corruption_class_names(&found.directory)?)?;
+        let mut text = format!("{}: corruptions\n", found.directory.display());
+        for name in set.names() {
+            for severity in 1..=data::SEVERITIES {
+                let images = set.load(name, severity)?.len();
+                text += &format!("{name} severity {severity}: {images} images\n");
+            }
+        }
+        return print(&text);
+    }
+    let loaded = data::load_path(path, options)?;
+    print(&format!("{}: layout {}\n{}", found.directory.display(), found.layout.name(), describe(&loaded)))
+}
+
+/// Bytes for people.
+fn size(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}

@@ -1,0 +1,179 @@
+//! The command line.
+//!
+//! Exit status 0, 1 for a failure (one sentence on standard error: what, where, what to do), 2 for wrong usage. Progress
+//! goes to standard error; what a program may want to read goes to files and standard output.
+
+mod bench;
+mod data;
+mod eval;
+mod interrupt;
+mod overrides;
+mod progress;
+mod study;
+mod train;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use self::overrides::{ExperimentArgs, Source};
+use crate::config::{DEFAULT_PRESET, PRESETS};
+use crate::engine::candle::CandleDevice;
+
+/// Train image classifiers that are robust and fair across classes (FAIR-TAT), and see what happens
+///
+/// Without a command, the default preset is trained: real handwritten digits, in under a minute on two CPU cores.
+#[derive(Debug, Parser)]
+#[command(name = "fairtat", version, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a network and leave a run directory with checkpoints, tables and figures
+    Train(train::TrainArgs),
+    /// Go on with a run that was stopped
+    Resume(train::ResumeArgs),
+    /// Measure accuracy under an attack: mean, worst class, every class
+    Eval(eval::EvalArgs),
+    /// Studies over several runs
+    #[command(subcommand)]
+    Study(study::StudyCommand),
+    /// List, fetch and check data sets
+    #[command(subcommand)]
+    Data(data::DataCommand),
+    /// List the engines of this build and the devices they find
+    Engines {
+        /// Also write them as JSON
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Measure images per second of a FAIR-TAT training step
+    Bench(bench::BenchArgs),
+    /// Show experiments
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print a whole experiment as TOML
+    Show {
+        #[command(flatten)]
+        source: Source,
+        #[command(flatten)]
+        fields: ExperimentArgs,
+    },
+    /// List the presets
+    List,
+}
+
+/// Runs the program with the arguments of the process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.downcast_ref::<Usage>().is_some() => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+        // A closed pipe (`fairtat config show | head`) is nobody's mistake.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Arguments that each make sense but not together.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.into_iter().any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        None => {
+            eprintln!("No command: training the preset {DEFAULT_PRESET}. `fairtat --help` lists what else there is.");
+            train::train(train::TrainArgs::default_preset())
+        }
+        Some(Command::Train(arguments)) => train::train(arguments),
+        Some(Command::Resume(arguments)) => train::resume(&arguments),
+        Some(Command::Eval(arguments)) => eval::eval(&arguments),
+        Some(Command::Study(command)) => study::study(&command),
+        Some(Command::Data(command)) => data::data(&command),
+        Some(Command::Engines { json }) => engines(json),
+        Some(Command::Bench(arguments)) => bench::bench(&arguments),
+        Some(Command::Config(ConfigCommand::Show { source, fields })) => {
+            print(&fields.experiment(&source)?.to_toml())
+        }
+        Some(Command::Config(ConfigCommand::List)) => {
+            let width = PRESETS.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+            let line = |(name, text): &(&str, &str)| {
+                let purpose = text.lines().next().unwrap_or_default().trim_start_matches('#').trim();
+                let default = if *name == DEFAULT_PRESET { " (default)" } else { "" };
+                format!("{name:width$}  {purpose}{default}\n")
+            };
+            print(&PRESETS.iter().map(line).collect::<String>())
+        }
+    }
+}
+
+/// Writes to standard output.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Writes JSON to a file, whole or not at all.
+fn write_json(path: &std::path::Path, value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
+    crate::files::write_atomic(path, format!("{text}\n").as_bytes())
+        .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+}
+
+/// An engine of this build with what it found.
+#[derive(Debug, serde::Serialize)]
+struct EngineEntry {
+    engine: &'static str,
+    device: String,
+    available: bool,
+    note: &'static str,
+}
+
+fn engines(json: Option<PathBuf>) -> Result<()> {
+    let available = CandleDevice::available();
+    let entry = |device: CandleDevice, flag, note| EngineEntry {
+        engine: "candle",
+        device: flag,
+        available: available.contains(&device),
+        note,
+    };
+    let threads = rayon::current_num_threads();
+    let entries = [
+        entry(CandleDevice::Cpu, format!("cpu ({threads} threads)"), "the default"),
+        entry(CandleDevice::Cuda(0), "cuda".into(), "needs an NVIDIA GPU and a build with `--features cuda`"),
+        entry(CandleDevice::Metal(0), "metal".into(), "needs an Apple GPU and a build with `--features metal`"),
+    ];
+    let mut text = String::new();
+    for EngineEntry { engine, device, available, note } in &entries {
+        let state = if *available { "available" } else { "not here" };
+        text += &format!("{engine}  {device:<18} {state:<10} {note}\n");
+    }
+    print(&text)?;
+    match json {
+        Some(path) => write_json(&path, &entries),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,86 @@
+//! An experiment from a preset or a file, with the fields that the command line names put over it.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+
+use crate::config::{DEFAULT_PRESET, Experiment};
+
+/// Where an experiment starts from.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Source {
+    /// Start from a preset (see `fairtat config list`)
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    pub(super) preset: Option<String>,
+    /// Start from a TOML file, such as the config.toml of a run
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+impl Source {
+    /// The experiment, and a name for its run directory.
+    fn load(&self) -> Result<(Experiment, String)> {
+        match &self.config {
+            Some(path) => {
+                let stem = path.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
+                Ok((Experiment::load(path)?, stem))
+            }
+            None => {
+                let name = self.preset.as_deref().unwrap_or(DEFAULT_PRESET);
+                Ok((Experiment::preset(name)?, name.to_owned()))
+            }
+        }
+    }
+}
+
+/// Flags for every field of [`Experiment`]. Keeps what was given, so that it can be put over any other experiment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ExperimentArgs {
+    given: Option<ArgMatches>,
+}
+
+impl Args for ExperimentArgs {
+    fn augment_args(command: Command) -> Command {
+        // No flag is required and none has a default: what is not given stays as the preset or file has it.
+        Experiment::augment_args_for_update(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Experiment::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for ExperimentArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self { given: Some(matches.clone()) })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.given = Some(matches.clone());
+        Ok(())
+    }
+}
+
+impl ExperimentArgs {
+    /// The experiment of `source` with these flags put over it, checked.
+    pub(super) fn experiment(&self, source: &Source) -> Result<Experiment> {
+        Ok(self.named(source)?.0)
+    }
+
+    /// The same with a name for its run directory.
+    pub(super) fn named(&self, source: &Source) -> Result<(Experiment, String)> {
+        let (mut experiment, name) = source.load()?;
+        self.put_over(&mut experiment)?;
+        experiment.validate()?;
+        Ok((experiment, name))
+    }
+
+    /// Replaces the fields that were given.
+    pub(super) fn put_over(&self, experiment: &mut Experiment) -> Result<()> {
+        if let Some(given) = &self.given {
+            experiment.update_from_arg_matches(given)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! Progress bars with rate and remaining time, and a line for every epoch.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::interrupt;
+use crate::train::{Event, Observer};
+
+const IMAGES: &str = "{prefix} {bar:24} {human_pos}/{human_len} images  {per_sec}  ETA {eta}  {msg}";
+const BYTES: &str = "{prefix} {bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}  {msg}";
+
+/// A bar on standard error; invisible where that is no terminal.
+fn bar(length: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr_with_hz(8));
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("━╸─"));
+    }
+    bar.enable_steady_tick(Duration::from_millis(500));
+    bar
+}
+
+/// A bar that counts images.
+pub(super) fn images(length: usize, prefix: impl Into<String>) -> ProgressBar {
+    let bar = bar(length as u64, IMAGES);
+    bar.set_prefix(prefix.into());
+    bar
+}
+
+/// A bar that counts bytes.
+pub(super) fn bytes(length: Option<u64>, prefix: impl Into<String>) -> ProgressBar {
+    let bar = bar(length.unwrap_or(0), BYTES);
+    if length.is_none() {
+        bar.unset_length();
+    }
+    bar.set_prefix(prefix.into());
+    bar
+}
+
+/// Writes a line above a bar, or plainly where no bar is drawn.
+pub(super) fn line(bar: Option<&ProgressBar>, text: &str) {
+    match bar {
+        Some(bar) if !bar.is_hidden() => bar.println(text),
+        _ => eprintln!("{text}"),
+    }
+}
+
+/// Shows a training run in the terminal.
+pub(super) struct Terminal {
+    stop: &'static AtomicBool,
+    /// Images in an epoch.
+    images: usize,
+    training: Option<ProgressBar>,
+    evaluating: Option<(String, ProgressBar)>,
+    header_shown: bool,
+}
+
+impl Terminal {
+    pub(super) fn new(images: usize) -> Self {
+        Self { stop: interrupt::flag(), images, training: None, evaluating: None, header_shown: false }
+    }
+
+    /// Removes the bars.
+    pub(super) fn finish(&mut self) {
+        for bar in self.training.take().into_iter().chain(self.evaluating.take().map(|(_, bar)| bar)) {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn say(&self, text: &str) {
+        line(self.training.as_ref(), text);
+    }
+}
+
+impl Observer for Terminal {
+    fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::EpochStarted { epoch, epochs, batch, .. } => {
+                let total = self.images * *epochs as usize;
+                let bar = self.training.get_or_insert_with(|| {
+                    let bar = images(total, "");
+                    // The rate is measured from here on, also after a resume.
+                    bar.set_position(u64::from(*epoch) * self.images as u64);
+                    bar.reset_eta();
+                    bar
+                });
+                bar.set_prefix(format!("epoch {}/{epochs}", epoch + 1));
+                if *batch > 0 {
+                    self.say(&format!("Going on in epoch {}, batch {}.", epoch + 1, batch + 1));
+                }
+            }
+            Event::Batch { images, loss, robust_accuracy, .. } => {
+                if let Some(bar) = &self.training {
+                    bar.inc(*images as u64);
+                    bar.set_message(format!("loss {loss:.3}  robust {:.1} %", 100.0 * robust_accuracy));
+                }
+            }
+            Event::Evaluating { attack, done, total } => {
+                let same = matches!(&self.evaluating, Some((name, _)) if name == attack);
+                if !same {
+                    if let Some((_, bar)) = self.evaluating.take() {
+                        bar.finish_and_clear();
+                    }
+                    self.evaluating = Some(((*attack).to_owned(), images(*total, format!("evaluating {attack}"))));
+                }
+                if let Some((_, bar)) = &self.evaluating {
+                    bar.set_position(*done as u64);
+                }
+                if done == total
+                    && let Some((_, bar)) = self.evaluating.take()
+                {
+                    bar.finish_and_clear();
+                }
+            }
+            Event::EpochDone(row) => {
+                if !self.header_shown {
+                    self.say("epoch    loss   train robust   val clean (worst)   val robust (worst)   seconds");
+                    self.header_shown = true;
+                }
+                self.say(&format!(
+                    "{:>5} {:>7.3} {:>12.1} %   {:>6.1} % ({:>5.1} %)   {:>7.1} % ({:>5.1} %)   {:>7.1}",
+                    row.epoch + 1,
+                    row.train_loss,
+                    100.0 * row.train_robust_accuracy,
+                    100.0 * row.val_clean_accuracy,
+                    100.0 * row.val_clean_worst,
+                    100.0 * row.val_robust_accuracy,
+                    100.0 * row.val_robust_worst,
+                    row.seconds,
+                ));
+            }
+            Event::Checkpoint { .. } => {}
+            Event::Warning(text) => self.say(&format!("warning: {text}")),
+        }
+    }
+
+    fn stop(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+}

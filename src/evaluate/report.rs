@@ -1,0 +1,323 @@
+//! The end of a run: accuracy on the test set for every kind of weights, figures, examples.
+
+use serde::{Deserialize, Serialize};
+
+use super::figures::{self, Context, Example, FigureError};
+use crate::attack::{Attack, Measured, measure};
+use crate::config::Experiment;
+use crate::data::Dataset;
+use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, PerturbSpec, View, loss};
+use crate::fairness::Confusion;
+use crate::files::write_atomic;
+use crate::model::{ModelError, State};
+use crate::train::methods::{self, Method};
+use crate::train::{Event, Observer, RunDir, RunDirError, Trainer, evaluation_attack};
+
+/// What can go wrong at the end of a run.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A checkpoint cannot be read.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The run directory cannot be written.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    /// A figure cannot be drawn.
+    #[error(transparent)]
+    Figure(#[from] FigureError),
+    /// An image cannot be encoded.
+    #[error("example images: {0}")]
+    Image(#[from] image::ImageError),
+}
+
+/// Accuracy of one kind of weights on the test set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WeightsReport {
+    /// `last`, `best` (by the validation split), `ema` or `fawa`.
+    pub weights: String,
+    /// Mean accuracy on the images themselves.
+    pub clean: f64,
+    /// Its worst class.
+    pub clean_worst: f64,
+    /// Mean accuracy under the attack.
+    pub robust: f64,
+    /// Its worst class.
+    pub robust_worst: f64,
+    /// Best minus worst class under the attack.
+    pub robust_gap: f64,
+    /// Mean of the worst tenth of the classes under the attack.
+    pub robust_worst_tenth: f64,
+    /// Accuracy of each class on the images themselves, in the order of the labels.
+    pub clean_classes: Vec<f64>,
+    /// Accuracy of each class under the attack.
+    pub robust_classes: Vec<f64>,
+}
+
+/// `evaluation.json`: accuracy on the test set at the end of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FinalReport {
+    /// Training method.
+    pub method: String,
+    /// Data set.
+    pub dataset: String,
+    /// Architecture.
+    pub architecture: String,
+    /// Seed of the run.
+    pub seed: u64,
+    /// The attack in one line, with steps, step size, epsilon, restarts and seed.
+    pub attack: String,
+    /// Images in the test set.
+    pub images: usize,
+    /// Names of the classes.
+    pub class_names: Vec<String>,
+    /// A row for each kind of weights.
+    pub weights: Vec<WeightsReport>,
+}
+
+impl FinalReport {
+    /// The row of some weights.
+    pub fn of(&self, weights: &str) -> Option<&WeightsReport> {
+        self.weights.iter().find(|row| row.weights == weights)
+    }
+
+    /// A table for the terminal.
+    pub fn table(&self) -> String {
+        let mut text = format!("Test set: {} images. Robust: {}.\n", self.images, self.attack);
+        text += "weights    clean   worst   robust  worst   gap\n";
+        for row in &self.weights {
+            let percent = |value: f64| format!("{:5.1} %", 100.0 * value);
+            text += &format!(
+                "{:<8} {} {} {} {} {}\n",
+                row.weights,
+                percent(row.clean),
+                percent(row.clean_worst),
+                percent(row.robust),
+                percent(row.robust_worst),
+                percent(row.robust_gap),
+            );
+        }
+        text
+    }
+}
+
+/// Evaluates every kind of weights on the test set, draws the figures and writes the examples. `None` when the observer
+/// asks to stop on the way.
+///
+/// # Errors
+/// When the engine fails, or the directory cannot be read or written.
+pub fn finish(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Option<FinalReport>, ReportError> {
+    let experiment = trainer.experiment().clone();
+    let test = trainer.splits().test.clone();
+    let directory = trainer.directory().clone();
+    let last = trainer.engine().state()?.model;
+    let best = match trainer.progress().best {
+        Some(_) => Some(State::load(&directory.checkpoint("best"))?.0),
+        None => None,
+    };
+    let (ema, fawa) = trainer.averages();
+    let kinds = [("last", Some(last.clone())), ("best", best), ("ema", ema.cloned()), ("fawa", fawa.cloned())];
+
+    let attack = evaluation_attack(&experiment, experiment.evaluation.test_steps.max(1));
+    let mut report = FinalReport {
+        method: experiment.fairness.method.title().into(),
+        dataset: experiment.data.dataset.clone(),
+        architecture: experiment.model.arch.name().into(),
+        seed: experiment.run.seed,
+        attack: attack.to_string(),
+        images: test.len(),
+        class_names: test.class_names().to_vec(),
+        weights: Vec::new(),
+    };
+    let mut confusion = None;
+    if experiment.evaluation.test_steps > 0 {
+        for (weights, state) in kinds {
+            let Some(state) = state else { continue };
+            trainer.engine().load_model(&state)?;
+            let batch_size = experiment.evaluation.eval_batch_size;
+            let measured = evaluate(trainer.engine(), &test, &attack, batch_size, observer)?;
+            let Some((clean, robust)) = measured else {
+                trainer.engine().load_model(&last)?;
+                return Ok(None);
+            };
+            report.weights.push(row(weights, &clean.confusion, &robust.confusion));
+            if weights == "last" {
+                confusion = Some(robust.confusion);
+            }
+        }
+        directory.write_json("evaluation.json", &report)?;
+    }
+    trainer.engine().load_model(&last)?;
+    let examples = examples(trainer.engine(), &experiment, &test, experiment.optimizer.epochs)?;
+    write_examples(&directory, &examples)?;
+    draw(trainer, confusion.as_ref(), &attack, &examples)?;
+    Ok(Some(report))
+}
+
+fn evaluate(
+    engine: &mut dyn Engine,
+    test: &Dataset,
+    attack: &Attack,
+    batch_size: usize,
+    observer: &mut dyn Observer,
+) -> Result<Option<(Measured, Measured)>, EngineError> {
+    let mut run = |attack: &Attack| {
+        let name = attack.to_string();
+        measure(engine, test, attack, batch_size, &mut |done| {
+            observer.event(&Event::Evaluating { attack: &name, done, total: test.len() });
+            !observer.stop()
+        })
+    };
+    let Some(clean) = run(&Attack::clean())? else { return Ok(None) };
+    Ok(run(attack)?.map(|robust| (clean, robust)))
+}
+
+fn row(weights: &str, clean: &Confusion, robust: &Confusion) -> WeightsReport {
+    WeightsReport {
+        weights: weights.into(),
+        clean: clean.accuracy(),
+        clean_worst: clean.worst(),
+        robust: robust.accuracy(),
+        robust_worst: robust.worst(),
+        robust_gap: robust.gap(),
+        robust_worst_tenth: robust.worst_tenth(),
+        clean_classes: clean.class_accuracy(),
+        robust_classes: robust.class_accuracy(),
+    }
+}
+
+/// Draws every figure that there is data for.
+fn draw(
+    trainer: &Trainer,
+    confusion: Option<&Confusion>,
+    test_attack: &Attack,
+    examples: &[Example],
+) -> Result<(), ReportError> {
+    let (metrics, classes) = trainer.rows();
+    if metrics.is_empty() {
+        return Ok(());
+    }
+    let experiment = trainer.experiment();
+    let context = Context {
+        title: format!(
+            "{} on {}, {}",
+            experiment.fairness.method.title(),
+            experiment.data.dataset,
+            experiment.model.arch
+        ),
+        attack: evaluation_attack(experiment, experiment.evaluation.eval_steps).to_string(),
+        train_attack: describe_training_attack(experiment),
+        class_names: trainer.splits().train.class_names().to_vec(),
+        base_epsilon: experiment.attack.epsilon.exact(),
+    };
+    let directory = trainer.directory().path();
+    figures::draw_all(directory, metrics, classes, &[], examples, &context)?;
+    if let Some(confusion) = confusion {
+        let title = format!("{}, test set", context.title);
+        let context = Context { title, attack: test_attack.to_string(), ..context };
+        figures::confusion_matrix(confusion.counts(), figures::CellUnit::Percent, &context)?.save(directory)?;
+    }
+    Ok(())
+}
+
+/// The training attack in one line.
+fn describe_training_attack(experiment: &Experiment) -> String {
+    let (attack, fairness) = (&experiment.attack, &experiment.fairness);
+    let adaptive = fairness.method == crate::config::MethodChoice::FairTat;
+    let kind = if adaptive && fairness.targeted { "targeted" } else { "untargeted" };
+    let scaled = if adaptive && !fairness.epsilon_rules.is_empty() { " scaled by class" } else { "" };
+    let start = if attack.random_start { "random start" } else { "no random start" };
+    let (steps, epsilon, step) = (attack.steps, attack.epsilon, attack.step_size);
+    format!("PGD-{steps}, {kind}, ε {epsilon}{scaled}, step {step}, {start}")
+}
+
+/// Adversarial examples of test images, class after class: towards targets as in training where the method has targets,
+/// else under the evaluation attack. Batch norm is in eval mode, so what is shown is what an evaluation meets.
+///
+/// # Errors
+/// When the engine fails.
+pub fn examples(
+    engine: &mut dyn Engine,
+    experiment: &Experiment,
+    set: &Dataset,
+    epoch: u32,
+) -> Result<Vec<Example>, EngineError> {
+    let ids = spread(set, experiment.run.examples);
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut pixels = Vec::new();
+    ids.iter().for_each(|id| pixels.extend_from_slice(set.image(*id as usize)));
+    let labels: Vec<u32> = ids.iter().map(|id| set.labels()[*id as usize]).collect();
+    let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: experiment.run.seed, epoch };
+    let mut method: Box<dyn Method> = methods::build(experiment, set.classes());
+    method.plan(epoch, None);
+    let targets = method.targets(engine, &batch)?;
+    let mut spec = PerturbSpec { batch_norm: BatchNormMode::Eval, ..method.perturbation(&batch, targets.as_deref()) };
+    if targets.is_none() {
+        let evaluation = evaluation_attack(experiment, experiment.evaluation.eval_steps);
+        spec.epsilon = vec![evaluation.epsilon.value(); ids.len()];
+        spec.step_size = vec![evaluation.step_size.value(); ids.len()];
+        spec.steps = evaluation.steps;
+    }
+    let views = engine.perturb(&batch, &spec)?;
+    let mut predict = |view| {
+        let logits = engine.logits(&Input::View(&views, view), BatchNormMode::Eval)?;
+        Ok::<_, EngineError>(logits.chunks(set.classes()).map(loss::argmax).collect::<Vec<u32>>())
+    };
+    let (clean_predictions, predictions) = (predict(View::Clean)?, predict(View::Adversarial)?);
+    let (clean, adversarial) = (engine.read_view(&views, View::Clean)?, engine.read_view(&views, View::Adversarial)?);
+    let shape = set.shape();
+    let image = |values: &[f32], i: usize| values[i * shape.len()..][..shape.len()].to_vec();
+    let example = |i: usize| Example {
+        original: image(&clean, i),
+        adversarial: image(&adversarial, i),
+        channels: shape.channels,
+        height: shape.height,
+        width: shape.width,
+        label: labels[i] as usize,
+        target: targets.as_ref().map(|t| t[i] as usize),
+        prediction: predictions[i] as usize,
+        clean_prediction: Some(clean_predictions[i] as usize),
+        epsilon: f64::from(spec.epsilon[i]),
+    };
+    Ok((0..ids.len()).map(example).collect())
+}
+
+/// The first image of each class, then the second of each, until there are `count`.
+fn spread(set: &Dataset, count: usize) -> Vec<u32> {
+    let mut rank = vec![0usize; set.classes()];
+    let mut order: Vec<(usize, u32, u32)> = Vec::with_capacity(set.len());
+    for (id, &label) in set.labels().iter().enumerate() {
+        order.push((rank[label as usize], label, id as u32));
+        rank[label as usize] += 1;
+    }
+    order.sort_unstable();
+    order.into_iter().take(count).map(|(_, _, id)| id).collect()
+}
+
+/// Writes `examples/NN-original.png` and `NN-adversarial.png`, pixel for pixel.
+fn write_examples(directory: &RunDir, examples: &[Example]) -> Result<(), ReportError> {
+    for (i, example) in examples.iter().enumerate() {
+        for (part, values) in [("original", &example.original), ("adversarial", &example.adversarial)] {
+            let bytes = encode(values, example)?;
+            let path = directory.path().join("examples").join(format!("{i:02}-{part}.png"));
+            write_atomic(&path, &bytes).map_err(|source| RunDirError::Io { path, source })?;
+        }
+    }
+    Ok(())
+}
+
+fn encode(values: &[f32], example: &Example) -> Result<Vec<u8>, image::ImageError> {
+    let plane = example.height * example.width;
+    let byte = |channel: usize, i: usize| (values[channel * plane + i] * 255.0).round().clamp(0.0, 255.0) as u8;
+    let interleaved: Vec<u8> =
+        (0..plane).flat_map(|i| (0..example.channels).map(move |c| (c, i))).map(|(c, i)| byte(c, i)).collect();
+    let color = if example.channels == 3 { image::ExtendedColorType::Rgb8 } else { image::ExtendedColorType::L8 };
+    let mut bytes = Vec::new();
+    let encoder = image::codecs::png::PngEncoder::new(&mut bytes);
+    image::ImageEncoder::write_image(encoder, &interleaved, example.width as u32, example.height as u32, color)?;
+    Ok(bytes)
+}

@@ -1,0 +1,167 @@
+//! Several runs as one result: mean and standard deviation over seeds.
+
+use serde::Serialize;
+
+use super::FinalReport;
+
+/// Mean and sample standard deviation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    /// Mean.
+    pub mean: f64,
+    /// Standard deviation with `n - 1`; 0 for a single value.
+    pub deviation: f64,
+}
+
+impl Spread {
+    /// Of some values; zeros when there is none.
+    pub fn of(values: &[f64]) -> Self {
+        let n = values.len() as f64;
+        if values.is_empty() {
+            return Self { mean: 0.0, deviation: 0.0 };
+        }
+        let mean = values.iter().sum::<f64>() / n;
+        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+        Self { mean, deviation: if values.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 } }
+    }
+}
+
+/// `71.3 ± 0.8` in percent.
+impl std::fmt::Display for Spread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.1} ± {:.1}", 100.0 * self.mean, 100.0 * self.deviation)
+    }
+}
+
+/// One line of the table: a method with some weights over all seeds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StudyRow {
+    /// Training method.
+    pub method: String,
+    /// `last`, `best`, `ema` or `fawa`.
+    pub weights: String,
+    /// Seeds that gave a result.
+    pub seeds: Vec<u64>,
+    /// Mean accuracy on the images themselves.
+    pub clean: Spread,
+    /// Its worst class.
+    pub clean_worst: Spread,
+    /// Mean accuracy under the attack.
+    pub robust: Spread,
+    /// Its worst class.
+    pub robust_worst: Spread,
+    /// Best minus worst class under the attack.
+    pub robust_gap: Spread,
+}
+
+/// A table over runs that share everything but method and seed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Study {
+    /// Data set and architecture.
+    pub title: String,
+    /// The evaluation attack of all runs, without its seed.
+    pub attack: String,
+    /// The rows, a block for each method.
+    pub rows: Vec<StudyRow>,
+}
+
+impl Study {
+    /// Gathers reports. Methods appear in order of their first report.
+    pub fn new(reports: &[FinalReport]) -> Self {
+        let mut methods: Vec<&str> = Vec::new();
+        for report in reports {
+            if !methods.contains(&report.method.as_str()) {
+                methods.push(&report.method);
+            }
+        }
+        let mut rows = Vec::new();
+        for method in methods {
+            for weights in ["last", "best", "ema", "fawa"] {
+                let found: Vec<_> = reports
+                    .iter()
+                    .filter(|report| report.method == method)
+                    .filter_map(|report| report.of(weights).map(|row| (report.seed, row)))
+                    .collect();
+                if found.is_empty() {
+                    continue;
+                }
+                let spread = |value: fn(&super::WeightsReport) -> f64| {
+                    Spread::of(&found.iter().map(|(_, row)| value(row)).collect::<Vec<_>>())
+                };
+                rows.push(StudyRow {
+                    method: method.into(),
+                    weights: weights.into(),
+                    seeds: found.iter().map(|(seed, _)| *seed).collect(),
+                    clean: spread(|row| row.clean),
+                    clean_worst: spread(|row| row.clean_worst),
+                    robust: spread(|row| row.robust),
+                    robust_worst: spread(|row| row.robust_worst),
+                    robust_gap: spread(|row| row.robust_gap),
+                });
+            }
+        }
+        let (title, attack) = reports.first().map_or_else(Default::default, |report| {
+            let attack = report.attack.split(", seed ").next().unwrap_or_default().to_owned();
+            (format!("{}, {}, {} test images", report.dataset, report.architecture, report.images), attack)
+        });
+        Self { title, attack, rows }
+    }
+
+    /// The table as Markdown, in percent.
+    pub fn to_markdown(&self) -> String {
+        let mut text = format!("{}. Robust: {}, seed of the run.\n\n", self.title, self.attack);
+        text += "| method | weights | seeds | clean | clean worst | robust | robust worst | robust gap |\n";
+        text += "|---|---|---|---|---|---|---|---|\n";
+        for row in &self.rows {
+            let (seeds, StudyRow { method, weights, .. }) = (row.seeds.len(), row);
+            text += &format!(
+                "| {method} | {weights} | {seeds} | {} | {} | {} | {} | {} |\n",
+                row.clean, row.clean_worst, row.robust, row.robust_worst, row.robust_gap
+            );
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::WeightsReport;
+
+    #[test]
+    fn mean_and_deviation() {
+        assert_eq!(Spread::of(&[1.0, 2.0, 3.0]), Spread { mean: 2.0, deviation: 1.0 });
+        assert_eq!(Spread::of(&[0.5]), Spread { mean: 0.5, deviation: 0.0 });
+        assert_eq!(Spread { mean: 0.7134, deviation: 0.0081 }.to_string(), "71.3 ± 0.8");
+    }
+
+    #[test]
+    fn reports_become_rows_by_method_and_weights() {
+        let report = |method: &str, seed, robust| FinalReport {
+            method: method.into(),
+            dataset: "digits".into(),
+            architecture: "digits-cnn".into(),
+            seed,
+            attack: format!("PGD-20, ε 8/255, 1 random start, seed {seed}"),
+            images: 360,
+            class_names: vec!["0".into(), "1".into()],
+            weights: vec![WeightsReport {
+                weights: "last".into(),
+                clean: 1.0,
+                clean_worst: 1.0,
+                robust,
+                robust_worst: 0.5,
+                robust_gap: 0.25,
+                robust_worst_tenth: 0.5,
+                clean_classes: vec![1.0; 2],
+                robust_classes: vec![0.75, 0.5],
+            }],
+        };
+        let study = Study::new(&[report("PGD-AT", 0, 0.5), report("FAIR-TAT", 0, 0.6), report("PGD-AT", 1, 0.7)]);
+        assert_eq!(study.rows.len(), 2);
+        assert_eq!((study.rows[0].seeds.as_slice(), study.rows[0].robust.mean), (&[0, 1][..], 0.6));
+        let text = study.to_markdown();
+        assert!(text.contains("| PGD-AT | last | 2 | 100.0 ± 0.0 |") && text.contains("60.0 ± 14.1"), "{text}");
+        assert!(text.contains("PGD-20, ε 8/255, 1 random start, seed of the run"), "{text}");
+    }
+}
