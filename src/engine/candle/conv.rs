@@ -11,6 +11,8 @@
 use gemm::{Parallelism, gemm};
 use rayon::prelude::*;
 
+use super::kernels::vectorised;
+
 /// Columns in a block: large enough for the matrix product, small enough for the cache.
 const BLOCK: usize = 256;
 /// Pieces of the batch that add up their weight gradients on their own.
@@ -74,6 +76,41 @@ impl ConvShape {
         first..last.max(first)
     }
 
+    /// Whether a row of columns is a plane moved by a fixed distance: stride 1, and as wide as the input.
+    const fn is_shift(&self) -> bool {
+        self.stride == 1 && self.out_width == self.width
+    }
+
+    /// For [`Self::is_shift`]: which part of output rows `rows` reads inside the plane at kernel element `(ky, kx)` when
+    /// left and right edges are not looked at, as a range of pixels from the first of `rows`; and where in the plane it
+    /// starts.
+    fn shifted(&self, rows: &std::ops::Range<usize>, ky: usize, kx: usize) -> (std::ops::Range<usize>, usize) {
+        let inside = self.inside(ky, self.height, self.out_height);
+        let (first, last) = (inside.start.max(rows.start), inside.end.min(rows.end));
+        if first >= last {
+            return (0..0, 0);
+        }
+        // Position in the plane of output (first, 0), which may lie before its start by up to the padding.
+        let start = (first + ky - self.padding) as isize * self.width as isize + kx as isize - self.padding as isize;
+        let length = ((last - first) * self.width) as isize;
+        let skipped = (-start).clamp(0, length);
+        let kept = (self.height * self.width) as isize - start;
+        let end = length.min(kept).max(skipped);
+        let at = (first - rows.start) * self.width;
+        (at + skipped as usize..at + end as usize, (start + skipped).max(0) as usize)
+    }
+
+    /// Sets the values of `line`, whole output rows, to 0 where kernel column `kx` reads beside the plane.
+    fn clear_edges(&self, line: &mut [f32], kx: usize) {
+        let inside = self.inside(kx, self.width, self.out_width);
+        if inside.len() < self.out_width {
+            for row in line.chunks_mut(self.out_width) {
+                row[..inside.start].fill(0.0);
+                row[inside.end..].fill(0.0);
+            }
+        }
+    }
+
     /// Gathers output rows `rows` of one image into `columns`, a matrix with `stride` values a row, from column `offset`.
     fn gather(&self, x: &[f32], rows: std::ops::Range<usize>, columns: &mut [f32], stride: usize, offset: usize) {
         let count = rows.len() * self.out_width;
@@ -81,45 +118,55 @@ impl ConvShape {
             let (channel, ky, kx) = self.tap(row);
             let plane = &x[channel * self.height * self.width..][..self.height * self.width];
             let target = &mut target[offset..offset + count];
+            if self.is_shift() {
+                let (part, start) = self.shifted(&rows, ky, kx);
+                target[..part.start].fill(0.0);
+                target[part.end..].fill(0.0);
+                let length = part.len();
+                target[part].copy_from_slice(&plane[start..start + length]);
+                self.clear_edges(target, kx);
+                continue;
+            }
             let inside = self.inside(kx, self.width, self.out_width);
             for (oy, line) in rows.clone().zip(target.chunks_mut(self.out_width)) {
-                let Some(iy) = self.source(oy, ky, self.height) else {
+                let source = self.source(oy, ky, self.height).filter(|_| !inside.is_empty());
+                let Some(iy) = source else {
                     line.fill(0.0);
                     continue;
                 };
-                let source = &plane[iy * self.width..][..self.width];
                 line[..inside.start].fill(0.0);
                 line[inside.end..].fill(0.0);
-                if inside.is_empty() {
-                    continue;
-                }
-                let first = inside.start * self.stride + kx - self.padding;
-                if self.stride == 1 {
-                    line[inside.clone()].copy_from_slice(&source[first..first + inside.len()]);
-                } else {
-                    for (value, s) in line[inside.clone()].iter_mut().zip(source[first..].iter().step_by(self.stride)) {
-                        *value = *s;
-                    }
+                let first = iy * self.width + inside.start * self.stride + kx - self.padding;
+                for (value, s) in line[inside.clone()].iter_mut().zip(plane[first..].iter().step_by(self.stride)) {
+                    *value = *s;
                 }
             }
         }
     }
 
     /// Adds `columns` back to the pixels that [`Self::gather`] took them from.
-    fn scatter(&self, columns: &[f32], stride: usize, offset: usize, rows: std::ops::Range<usize>, dx: &mut [f32]) {
+    fn scatter(&self, columns: &mut [f32], stride: usize, offset: usize, rows: std::ops::Range<usize>, dx: &mut [f32]) {
         let count = rows.len() * self.out_width;
-        for (row, source) in columns.chunks(stride).take(self.depth()).enumerate() {
+        for (row, source) in columns.chunks_mut(stride).take(self.depth()).enumerate() {
             let (channel, ky, kx) = self.tap(row);
             let plane = &mut dx[channel * self.height * self.width..][..self.height * self.width];
-            let source = &source[offset..offset + count];
+            let source = &mut source[offset..offset + count];
+            if self.is_shift() {
+                self.clear_edges(source, kx);
+                let (part, start) = self.shifted(&rows, ky, kx);
+                let target = &mut plane[start..start + part.len()];
+                let source = &source[part];
+                vectorised(|| target.iter_mut().zip(source).for_each(|(value, s)| *value += s));
+                continue;
+            }
             let inside = self.inside(kx, self.width, self.out_width);
             if inside.is_empty() {
                 continue;
             }
-            let first = inside.start * self.stride + kx - self.padding;
             for (oy, line) in rows.clone().zip(source.chunks(self.out_width)) {
                 let Some(iy) = self.source(oy, ky, self.height) else { continue };
-                let target = plane[iy * self.width + first..][..(inside.len() - 1) * self.stride + 1].iter_mut();
+                let first = iy * self.width + inside.start * self.stride + kx - self.padding;
+                let target = plane[first..][..(inside.len() - 1) * self.stride + 1].iter_mut();
                 for (value, s) in target.step_by(self.stride).zip(&line[inside.clone()]) {
                     *value += s;
                 }

@@ -3,16 +3,25 @@
 //! Written out by hand because the same operations put together from tensor operations read and write every activation
 //! several times, on one core. [`super::portable`] is their twin in tensor operations, for other devices and for tests.
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 /// Values a thread works on at a time in elementwise operations.
 const CHUNK: usize = 1 << 14;
+/// Planes that a thread pools at a time.
+const PLANES: usize = 64;
+
+/// Runs a loop with the widest vectors that this CPU has, whatever the program was compiled for.
+#[inline(always)]
+pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    Arch::new().dispatch(work)
+}
 
 /// `f(a)` for every value.
 pub(super) fn map(a: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     let mut out = vec![0.0; a.len()];
     out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).for_each(|(out, a)| {
-        out.iter_mut().zip(a).for_each(|(out, a)| *out = f(*a));
+        vectorised(|| out.iter_mut().zip(a).for_each(|(out, a)| *out = f(*a)));
     });
     out
 }
@@ -21,7 +30,7 @@ pub(super) fn map(a: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
 pub(super) fn zip(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
     let mut out = vec![0.0; a.len()];
     out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK)).for_each(|((out, a), b)| {
-        out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = f(*a, *b));
+        vectorised(|| out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = f(*a, *b)));
     });
     out
 }
@@ -34,14 +43,14 @@ pub(super) struct Affine {
 }
 
 impl Affine {
-    #[inline]
+    #[inline(always)]
     fn at(self, x: f32) -> f32 {
         self.scale * x + self.shift
     }
 }
 
 /// Sum of `f(i)` over a plane in double precision, in eight lanes so that the compiler can vectorise it.
-#[inline]
+#[inline(always)]
 fn lanes<const N: usize>(len: usize, f: impl Fn(usize) -> [f64; N]) -> [f64; N] {
     let mut sums = [[0.0; N]; 8];
     let whole = len / 8 * 8;
@@ -74,9 +83,11 @@ pub(super) fn moments(x: &[f32], channels: usize, pixels: usize) -> Vec<(f32, f3
             let (mut sum, mut squares) = (0.0, 0.0);
             for i in 0..n {
                 let plane = &x[(i * channels + c) * pixels..][..pixels];
-                let [s, q] = lanes(pixels, |j| {
-                    let v = f64::from(plane[j]);
-                    [v, v * v]
+                let [s, q] = vectorised(|| {
+                    lanes(pixels, |j| {
+                        let v = f64::from(plane[j]);
+                        [v, v * v]
+                    })
                 });
                 sum += s;
                 squares += q;
@@ -94,13 +105,15 @@ pub(super) fn affine(x: &[f32], per_channel: &[Affine], pixels: usize, relu: boo
     let channels = per_channel.len();
     let work = y.par_chunks_mut(channels * pixels).zip(x.par_chunks(channels * pixels));
     work.for_each(|(y, x)| {
-        for ((y, x), a) in y.chunks_mut(pixels).zip(x.chunks(pixels)).zip(per_channel) {
-            if relu {
-                y.iter_mut().zip(x).for_each(|(y, x)| *y = a.at(*x).max(0.0));
-            } else {
-                y.iter_mut().zip(x).for_each(|(y, x)| *y = a.at(*x));
+        vectorised(|| {
+            for ((y, x), a) in y.chunks_mut(pixels).zip(x.chunks(pixels)).zip(per_channel) {
+                if relu {
+                    y.iter_mut().zip(x).for_each(|(y, x)| *y = a.at(*x).max(0.0));
+                } else {
+                    y.iter_mut().zip(x).for_each(|(y, x)| *y = a.at(*x));
+                }
             }
-        }
+        });
     });
     y
 }
@@ -111,13 +124,14 @@ pub(super) fn affine_backward(x: &[f32], dy: &[f32], per_channel: &[Affine], pix
     let channels = per_channel.len();
     let image = channels * pixels;
     dx.par_chunks_mut(image).zip(x.par_chunks(image)).zip(dy.par_chunks(image)).for_each(|((dx, x), dy)| {
-        for (((dx, x), dy), a) in
-            dx.chunks_mut(pixels).zip(x.chunks(pixels)).zip(dy.chunks(pixels)).zip(per_channel.iter().copied())
-        {
-            for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
-                *dx = if relu && a.at(*x) <= 0.0 { 0.0 } else { a.scale * dy };
+        vectorised(|| {
+            let planes = dx.chunks_mut(pixels).zip(x.chunks(pixels)).zip(dy.chunks(pixels));
+            for (((dx, x), dy), a) in planes.zip(per_channel) {
+                for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
+                    *dx = if relu && a.at(*x) <= 0.0 { 0.0 } else { a.scale * dy };
+                }
             }
-        }
+        });
     });
     dx
 }
@@ -153,9 +167,11 @@ pub(super) fn norm_backward(
             for i in 0..n {
                 let at = (i * channels + c) * pixels;
                 let (x, dy) = (&x[at..][..pixels], &dy[at..][..pixels]);
-                let [s, p] = lanes(pixels, |j| {
-                    let dy = if relu && a.at(x[j]) <= 0.0 { 0.0 } else { f64::from(dy[j]) };
-                    [dy, dy * (f64::from(x[j]) - mean)]
+                let [s, p] = vectorised(|| {
+                    lanes(pixels, |j| {
+                        let dy = if relu && a.at(x[j]) <= 0.0 { 0.0 } else { f64::from(dy[j]) };
+                        [dy, dy * (f64::from(x[j]) - mean)]
+                    })
                 });
                 sum += s;
                 product += p;
@@ -174,13 +190,15 @@ pub(super) fn norm_backward(
         .collect();
     let mut dx = vec![0.0; x.len()];
     dx.par_chunks_mut(image).zip(x.par_chunks(image)).zip(dy.par_chunks(image)).for_each(|((dx, x), dy)| {
-        for (c, ((dx, x), dy)) in dx.chunks_mut(pixels).zip(x.chunks(pixels)).zip(dy.chunks(pixels)).enumerate() {
-            let (a, (slope, offset), mean) = (per_channel[c], lines[c], moments[c].0);
-            for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
-                let dy = if relu && a.at(*x) <= 0.0 { 0.0 } else { *dy };
-                *dx = a.scale * dy + (slope * (x - mean) + offset);
+        vectorised(|| {
+            for (c, ((dx, x), dy)) in dx.chunks_mut(pixels).zip(x.chunks(pixels)).zip(dy.chunks(pixels)).enumerate() {
+                let (a, (slope, offset), mean) = (per_channel[c], lines[c], moments[c].0);
+                for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
+                    let dy = if relu && a.at(*x) <= 0.0 { 0.0 } else { *dy };
+                    *dx = a.scale * dy + (slope * (x - mean) + offset);
+                }
             }
-        }
+        });
     });
     NormGradients {
         input: dx,
@@ -203,7 +221,7 @@ impl Pool {
     }
 
     /// Index in the plane of a window's largest value; the first of equals, as in PyTorch.
-    #[inline]
+    #[inline(always)]
     fn largest(&self, plane: &[f32], oy: usize, ox: usize) -> usize {
         let mut best = oy * self.size * self.width + ox * self.size;
         for y in oy * self.size..(oy + 1) * self.size {
@@ -220,9 +238,10 @@ impl Pool {
     pub(super) fn forward(&self, x: &[f32]) -> Vec<f32> {
         let (oh, ow) = self.out();
         let mut y = vec![0.0; x.len() / (self.height * self.width) * oh * ow];
-        y.par_chunks_mut(oh * ow).zip(x.par_chunks(self.height * self.width)).for_each(|(y, plane)| {
-            for (i, y) in y.iter_mut().enumerate() {
-                *y = plane[self.largest(plane, i / ow, i % ow)];
+        let work = y.par_chunks_mut(oh * ow).zip(x.par_chunks(self.height * self.width)).with_min_len(PLANES);
+        work.for_each(|(y, plane)| {
+            for (oy, row) in y.chunks_mut(ow).enumerate() {
+                row.iter_mut().enumerate().for_each(|(ox, y)| *y = plane[self.largest(plane, oy, ox)]);
             }
         });
         y
@@ -233,9 +252,10 @@ impl Pool {
         let (oh, ow) = self.out();
         let plane = self.height * self.width;
         let mut dx = vec![0.0; x.len()];
-        dx.par_chunks_mut(plane).zip(x.par_chunks(plane)).zip(dy.par_chunks(oh * ow)).for_each(|((dx, plane), dy)| {
-            for (i, dy) in dy.iter().enumerate() {
-                dx[self.largest(plane, i / ow, i % ow)] += dy;
+        let work = dx.par_chunks_mut(plane).zip(x.par_chunks(plane)).zip(dy.par_chunks(oh * ow));
+        work.with_min_len(PLANES).for_each(|((dx, plane), dy)| {
+            for (oy, row) in dy.chunks(ow).enumerate() {
+                row.iter().enumerate().for_each(|(ox, dy)| dx[self.largest(plane, oy, ox)] += dy);
             }
         });
         dx

@@ -242,7 +242,7 @@ mod tests {
     }
 
     /// Odd sizes, strides, one pixel, one image, several blocks an image and several images a block.
-    const CASES: [(usize, usize, usize, usize, usize, usize, usize); 9] = [
+    const CASES: [(usize, usize, usize, usize, usize, usize, usize); 11] = [
         (7, 3, 41, 41, 20, 3, 1),
         (1, 20, 41, 33, 5, 3, 2),
         (5, 4, 8, 8, 6, 3, 1),
@@ -252,6 +252,8 @@ mod tests {
         (70, 2, 2, 2, 3, 3, 1),
         (2, 3, 1, 1, 4, 3, 1),
         (2, 1, 6, 11, 2, 5, 3),
+        (2, 2, 3, 2, 3, 5, 1),
+        (1, 1, 40, 40, 2, 7, 1),
     ];
 
     fn cases() -> impl Iterator<Item = (ConvShape, usize)> {
