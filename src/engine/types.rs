@@ -191,6 +191,9 @@ pub enum Start {
         /// As for [`Start::Uniform`].
         epoch: u32,
     },
+    /// At the clean image plus these values, `B × C × H × W`, which are led into the ball and the image into `[0, 1]` as
+    /// after a step. For noise that was drawn elsewhere, and for going on from an earlier perturbation.
+    Given(Vec<f32>),
 }
 
 /// The inner maximisation: projected gradient ascent in a ball of its own for each image.
@@ -213,11 +216,11 @@ pub struct PerturbSpec {
 }
 
 impl PerturbSpec {
-    /// Checks sizes and numbers for a batch of `n` images and a network with `classes` classes.
+    /// Checks sizes and numbers for a batch of `n` images of `shape` and a network with `classes` classes.
     ///
     /// # Errors
     /// [`EngineError::Invalid`] with expected and found.
-    pub fn check(&self, n: usize, classes: usize) -> Result<(), EngineError> {
+    pub fn check(&self, n: usize, shape: ImageShape, classes: usize) -> Result<(), EngineError> {
         let fail = |what: String| Err(EngineError::Invalid(what));
         for (name, values) in [("epsilon", &self.epsilon), ("step_size", &self.step_size)] {
             if values.len() != n {
@@ -226,6 +229,19 @@ impl PerturbSpec {
             if let Some(bad) = values.iter().find(|v| !(v.is_finite() && **v >= 0.0)) {
                 return fail(format!("{name} is {bad}, expected a number of at least 0"));
             }
+        }
+        match &self.start {
+            Start::Given(values) if values.len() != n * shape.len() => {
+                let (expected, found) = (n * shape.len(), values.len());
+                return fail(format!("a start for {n} images of {shape} holds {expected} values, found {found}"));
+            }
+            Start::Given(values) if !values.iter().all(|v| v.is_finite()) => {
+                return fail("a start holds values that are not finite".into());
+            }
+            Start::Normal { deviation, .. } if !deviation.is_finite() => {
+                return fail(format!("the deviation of the start is {deviation}, expected a number"));
+            }
+            Start::Zero | Start::Uniform { .. } | Start::Normal { .. } | Start::Given(_) => {}
         }
         match &self.objective {
             Objective::Targeted(targets) if targets.len() != n => {

@@ -220,8 +220,8 @@ impl Engine for CandleEngine {
     }
 
     fn perturb(&mut self, batch: &Batch<'_>, spec: &PerturbSpec) -> Result<Views, EngineError> {
-        spec.check(batch.len(), self.network.classes)?;
         let clean = self.prepare(batch)?;
+        spec.check(batch.len(), self.network.input, self.network.classes)?;
         let adversarial = self.search(batch, &clean, spec)?;
         self.generation += 1;
         let generation = self.generation;
