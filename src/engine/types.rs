@@ -159,6 +159,24 @@ pub enum Objective {
     Dlr,
 }
 
+impl Objective {
+    /// Checks targets and classes for `n` images and a network with `classes` classes.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] with expected and found.
+    pub fn check(&self, n: usize, classes: usize) -> Result<(), EngineError> {
+        let fail = |what: String| Err(EngineError::Invalid(what));
+        match self {
+            Self::Targeted(targets) if targets.len() != n => {
+                fail(format!("targets are given for {} images, expected {n}", targets.len()))
+            }
+            Self::Targeted(targets) => check_labels(targets, classes),
+            Self::Dlr if classes < 3 => fail(format!("DLR compares three logits, the network has {classes}")),
+            Self::CrossEntropy | Self::KlToClean | Self::Dlr => Ok(()),
+        }
+    }
+}
+
 /// The ball a perturbation stays in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -243,14 +261,7 @@ impl PerturbSpec {
             }
             Start::Zero | Start::Uniform { .. } | Start::Normal { .. } | Start::Given(_) => {}
         }
-        match &self.objective {
-            Objective::Targeted(targets) if targets.len() != n => {
-                fail(format!("targets are given for {} images, expected {n}", targets.len()))
-            }
-            Objective::Targeted(targets) => check_labels(targets, classes),
-            Objective::Dlr if classes < 3 => fail(format!("DLR compares three logits, the network has {classes}")),
-            _ => Ok(()),
-        }
+        self.objective.check(n, classes)
     }
 }
 
