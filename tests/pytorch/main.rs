@@ -9,6 +9,7 @@ mod golden;
 mod losses;
 mod optimizer;
 mod passes;
+mod properties;
 mod run;
 mod search;
 mod tables;
