@@ -111,15 +111,15 @@ fn patches(n: usize, seed: u64) -> Dataset {
 
 /// A small network after some epochs on [`patches`], so that its running statistics and decisions mean something.
 fn trained(tested: Tested) -> (Box<dyn Engine>, Dataset) {
-    let set = patches(100, 5);
+    let set = patches(60, 5);
     let network = Architecture::DigitsCnn.build(set.shape(), CLASSES, Some((&[0.45], &[0.2])), Some(4));
     let mut engine = (tested.open)(network.clone(), &State::initialise(&network, 3));
     let ids: Vec<u32> = (0..set.len() as u32).collect();
     let batch = Batch { pixels: set.images(), labels: set.labels(), ids: &ids, augment: None, seed: 0, epoch: 0 };
     let views = engine.perturb(&batch, &no_search(set.len())).unwrap();
     let sgd = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 0.0 };
-    for _ in 0..30 {
+    for _ in 0..20 {
         engine.train_step(&views, &LossSpec::cross_entropy(View::Clean), &sgd).unwrap();
     }
-    (engine, patches(100, 6))
+    (engine, patches(70, 6))
 }

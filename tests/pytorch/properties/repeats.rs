@@ -84,7 +84,7 @@ fn train(tested: Tested, subject: &Subject) -> (EngineState, Vec<BatchStats>, Ve
 fn the_same_calls_give_the_same_bits() {
     for tested in ENGINES {
         for kind in 0..4 {
-            let subject = Subject::new(kind, 19, 8);
+            let subject = Subject::new(kind, 9, 8);
             assert!(train(tested, &subject) == train(tested, &subject), "{}: network {kind}", tested.name);
         }
     }
