@@ -37,10 +37,14 @@ pub fn cross_entropy(z: &[f32], y: u32, weight: f32, gradient: &mut [f32]) -> f3
 /// `p_a ∘ (log p_a - log p_b - KL)` and `p_b - p_a`.
 pub fn kl(a: &[f32], b: &[f32], weight: f32, gradient_a: Option<&mut [f32]>, gradient_b: Option<&mut [f32]>) -> f32 {
     let (log_a, log_b) = (log_softmax(a), log_softmax(b));
-    let value: f32 = log_a.iter().zip(&log_b).map(|(la, lb)| la.exp() * (la - lb)).sum();
+    let ratio = |j: usize| log_a[j] - log_b[j];
+    // Ratios are taken relative to that of the likeliest class: where `p_a` is all but certain, KL is that ratio up to
+    // rounding, and the difference of the two would be nothing but the rounding.
+    let reference = ratio(argmax(a) as usize);
+    let beyond: f32 = (0..a.len()).map(|j| log_a[j].exp() * (ratio(j) - reference)).sum();
     if let Some(gradient) = gradient_a {
-        for ((g, la), lb) in gradient.iter_mut().zip(&log_a).zip(&log_b) {
-            *g += weight * la.exp() * (la - lb - value);
+        for (j, g) in gradient.iter_mut().enumerate() {
+            *g += weight * log_a[j].exp() * (ratio(j) - reference - beyond);
         }
     }
     if let Some(gradient) = gradient_b {
@@ -48,7 +52,7 @@ pub fn kl(a: &[f32], b: &[f32], weight: f32, gradient_a: Option<&mut [f32]>, gra
             *g += weight * (lb.exp() - la.exp());
         }
     }
-    value
+    reference + beyond
 }
 
 /// `KL(p ‖ uniform) = log K + Σ p log p`; adds `weight · p ∘ (log p - Σ p log p)` to `gradient`.

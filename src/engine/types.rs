@@ -159,6 +159,24 @@ pub enum Objective {
     Dlr,
 }
 
+impl Objective {
+    /// Checks targets and classes for `n` images and a network with `classes` classes.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] with expected and found.
+    pub fn check(&self, n: usize, classes: usize) -> Result<(), EngineError> {
+        let fail = |what: String| Err(EngineError::Invalid(what));
+        match self {
+            Self::Targeted(targets) if targets.len() != n => {
+                fail(format!("targets are given for {} images, expected {n}", targets.len()))
+            }
+            Self::Targeted(targets) => check_labels(targets, classes),
+            Self::Dlr if classes < 3 => fail(format!("DLR compares three logits, the network has {classes}")),
+            Self::CrossEntropy | Self::KlToClean | Self::Dlr => Ok(()),
+        }
+    }
+}
+
 /// The ball a perturbation stays in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -191,6 +209,9 @@ pub enum Start {
         /// As for [`Start::Uniform`].
         epoch: u32,
     },
+    /// At the clean image plus these values, `B × C × H × W`, which are led into the ball and the image into `[0, 1]` as
+    /// after a step. For noise that was drawn elsewhere, and for going on from an earlier perturbation.
+    Given(Vec<f32>),
 }
 
 /// The inner maximisation: projected gradient ascent in a ball of its own for each image.
@@ -213,11 +234,11 @@ pub struct PerturbSpec {
 }
 
 impl PerturbSpec {
-    /// Checks sizes and numbers for a batch of `n` images and a network with `classes` classes.
+    /// Checks sizes and numbers for a batch of `n` images of `shape` and a network with `classes` classes.
     ///
     /// # Errors
     /// [`EngineError::Invalid`] with expected and found.
-    pub fn check(&self, n: usize, classes: usize) -> Result<(), EngineError> {
+    pub fn check(&self, n: usize, shape: ImageShape, classes: usize) -> Result<(), EngineError> {
         let fail = |what: String| Err(EngineError::Invalid(what));
         for (name, values) in [("epsilon", &self.epsilon), ("step_size", &self.step_size)] {
             if values.len() != n {
@@ -227,14 +248,20 @@ impl PerturbSpec {
                 return fail(format!("{name} is {bad}, expected a number of at least 0"));
             }
         }
-        match &self.objective {
-            Objective::Targeted(targets) if targets.len() != n => {
-                fail(format!("targets are given for {} images, expected {n}", targets.len()))
+        match &self.start {
+            Start::Given(values) if values.len() != n * shape.len() => {
+                let (expected, found) = (n * shape.len(), values.len());
+                return fail(format!("a start for {n} images of {shape} holds {expected} values, found {found}"));
             }
-            Objective::Targeted(targets) => check_labels(targets, classes),
-            Objective::Dlr if classes < 3 => fail(format!("DLR compares three logits, the network has {classes}")),
-            _ => Ok(()),
+            Start::Given(values) if !values.iter().all(|v| v.is_finite()) => {
+                return fail("a start holds values that are not finite".into());
+            }
+            Start::Normal { deviation, .. } if !deviation.is_finite() => {
+                return fail(format!("the deviation of the start is {deviation}, expected a number"));
+            }
+            Start::Zero | Start::Uniform { .. } | Start::Normal { .. } | Start::Given(_) => {}
         }
+        self.objective.check(n, classes)
     }
 }
 

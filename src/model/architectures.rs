@@ -172,11 +172,10 @@ fn preact_resnet(mut b: Builder, width: usize, blocks: [usize; 4]) -> Network {
     b.head("linear", x)
 }
 
-/// `width` is the number of channels of the first group, 16 times the widening factor.
+/// `width` is the number of channels of the first group, ten times those of the convolution before it.
 fn wide_resnet(mut b: Builder, width: usize, blocks: usize) -> Network {
     let x = b.last();
-    // The stem is not widened.
-    let mut x = b.conv("conv1", x, 16, 3, 1);
+    let mut x = b.conv("conv1", x, width.div_ceil(10), 3, 1);
     for group in 0..3 {
         for block in 0..blocks {
             let name = format!("block{}.layer.{block}", group + 1);

@@ -80,12 +80,33 @@ impl Trainer {
     /// # Errors
     /// When the experiment is invalid, or data, engine or directory cannot be had.
     pub fn begin(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
-        let classes = splits.train.classes();
         let network = setup::network(&experiment, &splits.train);
         let state = State::initialise(&network, experiment.run.seed);
         let engine = setup::open_engine(experiment.run.engine, experiment.run.device, network, &state)?;
-        let start = Progress::start(classes);
-        Self::assemble(experiment, splits, engine, directory, start)
+        Self::begin_with(experiment, splits, engine, directory)
+    }
+
+    /// Begins a run with an engine that is there already, from the parameters in it: fine-tuning, or a network that the
+    /// experiment cannot describe. The experiment's choice of network, engine and device is not looked at.
+    ///
+    /// # Errors
+    /// As [`Self::begin`], and when the engine's network is not for these images.
+    pub fn begin_with(
+        experiment: Experiment,
+        splits: Splits,
+        engine: Box<dyn Engine>,
+        directory: RunDir,
+    ) -> Result<Self, TrainError> {
+        let (shape, classes) = (splits.train.shape(), splits.train.classes());
+        let network = engine.network();
+        if network.input != shape || network.classes != classes {
+            let what = format!(
+                "the images are {shape} of {classes} classes, the engine's network takes {} of {}",
+                network.input, network.classes
+            );
+            return Err(EngineError::Invalid(what).into());
+        }
+        Self::assemble(experiment, splits, engine, directory, Progress::start(classes))
     }
 
     /// Goes on with a run from its last checkpoint.

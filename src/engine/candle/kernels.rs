@@ -35,6 +35,13 @@ pub(super) fn zip(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> V
     out
 }
 
+/// `max(x, 0)` that lets NaN through, as PyTorch does. `f32::max` would turn it into 0, and an overflow inside the network
+/// into logits that look sound.
+#[inline]
+pub(super) fn relu(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
+}
+
 /// What batch norm multiplies with and adds in one channel: `y = scale · x + shift`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Affine {
@@ -108,7 +115,7 @@ pub(super) fn affine(x: &[f32], per_channel: &[Affine], pixels: usize, relu: boo
         vectorised(|| {
             for ((y, x), a) in y.chunks_mut(pixels).zip(x.chunks(pixels)).zip(per_channel) {
                 if relu {
-                    y.iter_mut().zip(x).for_each(|(y, x)| *y = a.at(*x).max(0.0));
+                    y.iter_mut().zip(x).for_each(|(y, x)| *y = self::relu(a.at(*x)));
                 } else {
                     y.iter_mut().zip(x).for_each(|(y, x)| *y = a.at(*x));
                 }
@@ -220,13 +227,14 @@ impl Pool {
         (self.height / self.size, self.width / self.size)
     }
 
-    /// Index in the plane of a window's largest value; the first of equals, as in PyTorch.
+    /// Index in the plane of a window's largest value; the first of equals, and NaN before all others, as in PyTorch.
     #[inline(always)]
     fn largest(&self, plane: &[f32], oy: usize, ox: usize) -> usize {
         let mut best = oy * self.size * self.width + ox * self.size;
         for y in oy * self.size..(oy + 1) * self.size {
             for x in ox * self.size..(ox + 1) * self.size {
-                if plane[y * self.width + x] > plane[best] {
+                let value = plane[y * self.width + x];
+                if value > plane[best] || value.is_nan() {
                     best = y * self.width + x;
                 }
             }

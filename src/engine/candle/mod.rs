@@ -220,8 +220,8 @@ impl Engine for CandleEngine {
     }
 
     fn perturb(&mut self, batch: &Batch<'_>, spec: &PerturbSpec) -> Result<Views, EngineError> {
-        spec.check(batch.len(), self.network.classes)?;
         let clean = self.prepare(batch)?;
+        spec.check(batch.len(), self.network.input, self.network.classes)?;
         let adversarial = self.search(batch, &clean, spec)?;
         self.generation += 1;
         let generation = self.generation;
@@ -275,13 +275,7 @@ impl Engine for CandleEngine {
         if *objective == Objective::KlToClean {
             return Err(EngineError::Invalid("the KL objective is for a perturbation, which knows the clean images".into()));
         }
-        if let Objective::Targeted(targets) = objective {
-            if targets.len() != labels.len() {
-                let (found, n) = (targets.len(), labels.len());
-                return Err(EngineError::Invalid(format!("targets are given for {found} images, expected {n}")));
-            }
-            check_labels(targets, self.network.classes)?;
-        }
+        objective.check(labels.len(), self.network.classes)?;
         let (logits, gradient) = self.gradient_at(&x, &labels, objective, mode, None)?;
         Ok((logits, gradient.flatten_all()?.to_vec1()?))
     }
@@ -313,6 +307,10 @@ impl Engine for CandleEngine {
         for spec in &self.specs {
             momentum.push(match state.momentum.0.get(&spec.name) {
                 _ if !spec.trained => None,
+                Some(array) if !array.data.iter().all(|v| v.is_finite()) => {
+                    let what = format!("momentum of '{}' holds values that are not finite", spec.name);
+                    return Err(mismatch(what).into());
+                }
                 Some(array) if array.shape == spec.shape => Some(self.upload(array)?),
                 Some(array) => {
                     let what = format!("momentum of '{}' has shape {:?}, expected {:?}", spec.name, array.shape, spec.shape);

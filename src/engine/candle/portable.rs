@@ -40,7 +40,12 @@ pub(super) fn moments(x: &Tensor) -> Result<(Tensor, Tensor)> {
 
 pub(super) fn affine(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Result<Tensor> {
     let y = x.broadcast_mul(&per_channel(scale)?)?.broadcast_add(&per_channel(shift)?)?;
-    if relu { y.relu() } else { Ok(y) }
+    if relu { self::relu(&y) } else { Ok(y) }
+}
+
+/// `max(x, 0)` as a product, because Candle's own turns NaN into 0.
+pub(super) fn relu(x: &Tensor) -> Result<Tensor> {
+    x * x.gt(0.0)?.to_dtype(x.dtype())?
 }
 
 /// `dy` where `y` is positive, 0 elsewhere.

@@ -54,20 +54,21 @@ impl CandleEngine {
         Ok((clean + delta)?)
     }
 
-    /// The random start, or none for zero.
+    /// The start before it is led into the ball, or none for zero.
     fn start(&self, batch: &Batch<'_>, clean: &Tensor, spec: &PerturbSpec) -> Result<Option<Tensor>, EngineError> {
         let image = self.network.input.len();
         let mut noise = vec![0.0; clean.elem_count()];
         let images = noise.chunks_mut(image).zip(batch.ids).zip(&spec.epsilon);
-        match spec.start {
+        match &spec.start {
             Start::Zero => return Ok(None),
-            Start::Uniform { purpose, epoch } => {
+            Start::Given(values) => noise.copy_from_slice(values),
+            &Start::Uniform { purpose, epoch } => {
                 for ((noise, id), epsilon) in images {
                     Stream::new(batch.seed, purpose, epoch, *id).fill_symmetric(noise);
                     noise.iter_mut().for_each(|v| *v *= epsilon);
                 }
             }
-            Start::Normal { deviation, purpose, epoch } => {
+            &Start::Normal { deviation, purpose, epoch } => {
                 for ((noise, id), _) in images {
                     let stream = Stream::new(batch.seed, purpose, epoch, *id);
                     noise.iter_mut().enumerate().for_each(|(i, v)| *v = deviation * stream.normal(i as u32));

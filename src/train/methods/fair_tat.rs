@@ -150,8 +150,8 @@ mod tests {
         method.plan(1, Some(&statistics()));
         let batch = Batch { pixels: &[], labels: &[2, 0], ids: &[0, 1], augment: None, seed: 0, epoch: 1 };
         let spec = method.perturbation(&batch, Some(&[0, 1]));
-        let base = experiment.attack.epsilon.value();
-        assert_eq!(spec.epsilon, [0.5 * base, 1.5 * base]);
+        let base = experiment.attack.epsilon.exact();
+        assert_eq!(spec.epsilon, [0.5 * base, 1.5 * base].map(|epsilon| epsilon as f32));
         assert_eq!(spec.objective, Objective::Targeted(vec![0, 1]));
     }
 

@@ -1,0 +1,24 @@
+//! The engines that all tests here run on.
+
+use fairtat::engine::Engine;
+use fairtat::engine::candle::{CandleDevice, CandleEngine};
+use fairtat::model::{Network, State};
+
+/// Opens an engine for a network with the parameters of a state.
+pub(crate) type Open = fn(Network, &State) -> Box<dyn Engine>;
+
+/// An engine, and how near to PyTorch it must come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tested {
+    pub(crate) name: &'static str,
+    pub(crate) open: Open,
+    /// Largest relative error of any quantity; never above [`crate::golden::TOLERANCE`].
+    pub(crate) tolerance: f64,
+}
+
+/// All of them. Candle's largest error is 6e-6, in parameter gradients of resnet-20, and most are below 1e-6.
+pub(crate) const ENGINES: [Tested; 1] = [Tested { name: "candle", open: candle, tolerance: 2e-5 }];
+
+fn candle(network: Network, state: &State) -> Box<dyn Engine> {
+    Box::new(CandleEngine::new(network, state, CandleDevice::Cpu).unwrap())
+}

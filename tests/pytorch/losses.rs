@@ -1,0 +1,98 @@
+//! Losses and their gradients with respect to logits. No engine takes part.
+
+use fairtat::engine::{LossSpec, LossTerm, Objective, Term, View, Weights, loss};
+
+use crate::golden::{Errors, Golden, wide};
+
+const CLASSES: usize = 10;
+/// They reach 2e-6.
+const LIMIT: f64 = 1e-5;
+
+/// A value and gradients for each row.
+type Rows = (Vec<f32>, Vec<Vec<f32>>);
+
+/// Runs `row` on each row of logits `p` and `q` with its label.
+fn rows(golden: &Golden, row: impl Fn(&[f32], &[f32], u32, &mut [f32], &mut [f32]) -> f32) -> Rows {
+    let (p, q, labels) = (golden.floats("p"), golden.floats("q"), golden.integers::<u32>("labels"));
+    let (mut grad_p, mut grad_q) = (vec![0.0; p.len()], vec![0.0; q.len()]);
+    let mut values = Vec::new();
+    for (i, label) in labels.into_iter().enumerate() {
+        let at = i * CLASSES..(i + 1) * CLASSES;
+        values.push(row(&p[at.clone()], &q[at.clone()], label, &mut grad_p[at.clone()], &mut grad_q[at]));
+    }
+    (values, vec![grad_p, grad_q])
+}
+
+/// Compares with the file, the four extreme rows apart from the others, which would vanish beside them.
+fn compare(golden: &Golden, name: &str, (values, gradients): &Rows) {
+    let mut errors = Errors::new("losses", LIMIT);
+    let count = values.len();
+    for (part, rows) in [("", 0..count - 4), (" of extreme rows", count - 4..count)] {
+        errors.close(&format!("{name}{part}"), &values[rows.clone()], &golden.floats(name)[rows.clone()]);
+        let at = rows.start * CLASSES..rows.end * CLASSES;
+        for (gradient, view) in gradients.iter().zip(["p", "q"]) {
+            let key = format!("{name}.grad_{view}");
+            errors.close(&format!("{key}{part}"), &gradient[at.clone()], &golden.floats(&key)[at.clone()]);
+        }
+    }
+}
+
+#[test]
+fn losses_and_their_gradients_are_pytorchs() {
+    let golden = Golden::load("losses");
+    let one = |(values, mut gradients): Rows| {
+        gradients.truncate(1);
+        (values, gradients)
+    };
+    compare(&golden, "ce", &one(rows(&golden, |p, _, y, g, _| loss::cross_entropy(p, y, 1.0, g))));
+    compare(&golden, "kl_uniform", &one(rows(&golden, |p, _, _, g, _| loss::kl_to_uniform(p, 1.0, g))));
+    compare(&golden, "dlr", &one(rows(&golden, |p, _, y, g, _| loss::dlr(p, y, 1.0, g))));
+    compare(&golden, "kl", &rows(&golden, |p, q, _, gp, gq| loss::kl(p, q, 1.0, Some(gp), Some(gq))));
+}
+
+#[test]
+fn objectives_are_the_losses_that_an_attack_maximises() {
+    let golden = Golden::load("losses");
+    let (p, q, labels) = (golden.floats("p"), golden.floats("q"), golden.integers::<u32>("labels"));
+    let found = |objective, logits, clean| loss::objective(&objective, logits, &labels, CLASSES, clean).unwrap();
+    let (values, gradient) = found(Objective::CrossEntropy, p, None);
+    compare(&golden, "ce", &(values, vec![gradient]));
+    let (values, gradient) = found(Objective::Dlr, p, None);
+    compare(&golden, "dlr", &(values, vec![gradient]));
+    let (values, gradient) = found(Objective::KlToClean, q, Some(p));
+    let mut errors = Errors::new("losses", LIMIT);
+    errors.close("kl to clean", &values, golden.floats("kl"));
+    errors.close("kl to clean, gradient", &gradient, golden.floats("kl.grad_q"));
+}
+
+/// `(1 - b) CE(p) + b KL(p ‖ q)` with `b = 6/7`, as an outer loss of two terms whose weights add the images up.
+#[test]
+fn the_trades_loss_is_pytorchs() {
+    let golden = Golden::load("losses");
+    let labels = golden.integers::<u32>("labels");
+    let logits = [golden.floats("p").to_vec(), golden.floats("q").to_vec()];
+    let (n, share) = (labels.len(), 6.0 / 7.0);
+    let spec = |weights: &dyn Fn(f32) -> Weights| LossSpec {
+        terms: vec![
+            LossTerm { term: Term::CrossEntropy(View::Clean), weights: weights(1.0 - share) },
+            LossTerm { term: Term::Kl { from: View::Clean, to: View::Adversarial }, weights: weights(share) },
+        ],
+    };
+    let run = |spec: &LossSpec, rows: std::ops::Range<usize>| {
+        let part = |view: &Vec<f32>| view[rows.start * CLASSES..rows.end * CLASSES].to_vec();
+        loss::outer(spec, &spec.views(), &[part(&logits[0]), part(&logits[1])], &labels[rows.clone()], CLASSES)
+    };
+    let sum = spec(&|factor| Weights::PerSample(vec![factor; n]));
+    let (_, gradients) = run(&sum, 0..n);
+    let values = (0..n).map(|i| run(&spec(&|factor| Weights::PerSample(vec![factor])), i..i + 1).0 as f32).collect();
+    compare(&golden, "trades", &(values, gradients.clone()));
+
+    let (mean, mean_gradients) = run(&spec(&Weights::Mean), 0..n);
+    let expected = wide(golden.floats("trades")).iter().sum::<f64>() / n as f64;
+    let mut errors = Errors::new("losses", LIMIT);
+    errors.close_f64("mean of trades", &[mean], &[expected]);
+    for (mean, sum) in mean_gradients.iter().zip(&gradients) {
+        let expected: Vec<f32> = sum.iter().map(|v| v / n as f32).collect();
+        errors.close("gradient of the mean of trades", mean, &expected);
+    }
+}

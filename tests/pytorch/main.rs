@@ -1,0 +1,15 @@
+//! Every engine against the numbers that PyTorch gives (`tests/golden`), and against what must hold for any network.
+//!
+//! `cargo test --test pytorch -- --nocapture` prints the largest error of every quantity.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends at the first surprise")]
+
+mod engines;
+mod golden;
+mod losses;
+mod optimizer;
+mod passes;
+mod properties;
+mod run;
+mod search;
+mod tables;

@@ -1,0 +1,100 @@
+//! Forward and backward passes of every architecture.
+
+use fairtat::engine::{BatchNormMode, Input, LossSpec, Norm, Objective, PerturbSpec, SgdStep, Start, View, loss};
+use fairtat::model::State;
+
+use crate::engines::{ENGINES, Tested};
+use crate::golden::{Case, Errors, wide};
+
+pub(crate) const MODES: [(&str, BatchNormMode); 2] = [("eval", BatchNormMode::Eval), ("train", BatchNormMode::Train)];
+const CASES: [&str; 5] = ["digits-cnn", "small-cnn", "resnet-20", "preact-resnet-18", "wide-resnet-28-10"];
+
+/// Runs a check on every engine and case.
+fn each(cases: &[&'static str], check: impl Fn(&Case, Tested, &mut Errors)) {
+    for name in cases {
+        let case = Case::load(name);
+        for tested in ENGINES {
+            check(&case, tested, &mut Errors::of(tested, name));
+        }
+    }
+}
+
+/// A search of no steps: the clean images become views.
+pub(crate) fn no_search(n: usize) -> PerturbSpec {
+    PerturbSpec {
+        objective: Objective::CrossEntropy,
+        norm: Norm::Linf,
+        epsilon: vec![0.0; n],
+        step_size: vec![0.0; n],
+        steps: 0,
+        start: Start::Zero,
+        batch_norm: BatchNormMode::Eval,
+    }
+}
+
+/// The running statistics among the arrays of a state.
+pub(crate) fn running(state: State) -> State {
+    State(state.0.into_iter().filter(|(name, _)| name.contains(".running_")).collect())
+}
+
+#[test]
+fn logits_and_losses_are_pytorchs() {
+    each(&CASES, |case, tested, errors| {
+        for (name, mode) in MODES {
+            let logits = case.open(tested).logits(&Input::Batch(&case.batch(8)), mode).unwrap();
+            errors.close(&format!("logits {name}"), &logits, case.golden.floats(&format!("logits_{name}")));
+            let (losses, _) = loss::objective(&Objective::CrossEntropy, &logits, &case.labels, 10, None).unwrap();
+            errors.close(&format!("loss {name}"), &losses, case.golden.floats(&format!("loss_{name}")));
+        }
+    });
+}
+
+#[test]
+fn input_gradients_are_pytorchs() {
+    each(&CASES, |case, tested, errors| {
+        for (name, mode) in MODES {
+            let (logits, gradient) = case
+                .open(tested)
+                .input_gradient(&Input::Batch(&case.batch(8)), &Objective::CrossEntropy, mode)
+                .unwrap();
+            let expected = case.golden.floats(&format!("input_grad_{name}"));
+            errors.close(&format!("input gradient {name}"), &gradient, expected);
+            assert_eq!(logits, case.open(tested).logits(&Input::Batch(&case.batch(8)), mode).unwrap());
+        }
+    });
+}
+
+#[test]
+fn running_statistics_move_in_train_mode_alone() {
+    each(&CASES, |case, tested, errors| {
+        let mut engine = case.open(tested);
+        engine.logits(&Input::Batch(&case.batch(8)), BatchNormMode::Eval).unwrap();
+        assert_eq!(engine.state().unwrap().model, case.state);
+        engine.logits(&Input::Batch(&case.batch(8)), BatchNormMode::Train).unwrap();
+        let model = engine.state().unwrap().model;
+        errors.close_states("running statistics", &model, &case.golden.state("after_forward"));
+        assert_eq!(running(model).0.len(), case.golden.state("after_forward").0.len());
+    });
+}
+
+/// The first step of SGD without weight decay leaves the gradient itself behind as momentum. With a learning rate of
+/// 2³⁰ the step is so much longer than the parameter that its difference is the gradient too, but for one rounding.
+#[test]
+fn parameter_gradients_are_pytorchs() {
+    each(&CASES[..4], |case, tested, errors| {
+        let mut engine = case.open(tested);
+        let views = engine.perturb(&case.batch(8), &no_search(8)).unwrap();
+        let lr = 2f64.powi(30);
+        let step = SgdStep { lr, momentum: 0.0, weight_decay: 0.0 };
+        engine.train_step(&views, &LossSpec::cross_entropy(View::Clean), &step).unwrap();
+        let after = engine.state().unwrap();
+        let expected = case.golden.state("param_grad");
+        errors.close_states("parameter gradient", &after.momentum, &expected);
+        assert_eq!(after.momentum.0.len(), expected.0.len());
+        for (name, gradient) in &expected.0 {
+            let pairs = case.state.0[name].data.iter().zip(&after.model.0[name].data);
+            let found: Vec<f64> = pairs.map(|(before, after)| (f64::from(*before) - f64::from(*after)) / lr).collect();
+            errors.close_f64("parameter gradient from a step", &found, &wide(&gradient.data));
+        }
+    });
+}
