@@ -425,14 +425,7 @@ impl Default for FairnessConfig {
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
-        Self {
-            epochs: 200,
-            batch_size: 128,
-            lr: 0.1,
-            schedule: Schedule::Step3,
-            momentum: 0.9,
-            weight_decay: 5e-4,
-        }
+        Self { epochs: 200, batch_size: 128, lr: 0.1, schedule: Schedule::Step3, momentum: 0.9, weight_decay: 5e-4 }
     }
 }
 
@@ -524,7 +517,11 @@ impl Experiment {
         at_least_one(data.validation_per_class.unwrap_or(1), "data.validation_per_class")?;
         at_least_one(data.limit.unwrap_or(1), "data.limit")?;
         at_least_one(data.test_limit.unwrap_or(1), "data.test_limit")?;
-        check(data.crop_padding <= 64, "data.crop_padding", format!("expected at most 64, found {}", data.crop_padding))?;
+        check(
+            data.crop_padding <= 64,
+            "data.crop_padding",
+            format!("expected at most 64, found {}", data.crop_padding),
+        )?;
         at_least_one(self.model.width.unwrap_or(1), "model.width")?;
         let width = self.model.width.unwrap_or(1);
         check(width <= 4096, "model.width", format!("expected at most 4096, found {width}"))?;
@@ -534,19 +531,47 @@ impl Experiment {
         at_least_one(self.evaluation.eval_steps as usize, "evaluation.eval_steps")?;
         at_least_one(self.run.checkpoint_every as usize, "run.checkpoint_every")?;
         check(positive(o.lr), "optimizer.lr", format!("expected a number above 0, found {}", o.lr))?;
-        check(share(o.momentum), "optimizer.momentum", format!("expected at least 0 and below 1, found {}", o.momentum))?;
-        check(not_negative(o.weight_decay), "optimizer.weight_decay", format!("expected at least 0, found {}", o.weight_decay))?;
-        check(not_negative(f.temperature), "fairness.temperature", format!("expected at least 0, found {}", f.temperature))?;
-        check(not_negative(f.lambda_rob), "fairness.lambda_rob", format!("expected at least 0, found {}", f.lambda_rob))?;
-        check(not_negative(f.lambda_count), "fairness.lambda_count", format!("expected at least 0, found {}", f.lambda_count))?;
+        check(
+            share(o.momentum),
+            "optimizer.momentum",
+            format!("expected at least 0 and below 1, found {}", o.momentum),
+        )?;
+        check(
+            not_negative(o.weight_decay),
+            "optimizer.weight_decay",
+            format!("expected at least 0, found {}", o.weight_decay),
+        )?;
+        check(
+            not_negative(f.temperature),
+            "fairness.temperature",
+            format!("expected at least 0, found {}", f.temperature),
+        )?;
+        check(
+            not_negative(f.lambda_rob),
+            "fairness.lambda_rob",
+            format!("expected at least 0, found {}", f.lambda_rob),
+        )?;
+        check(
+            not_negative(f.lambda_count),
+            "fairness.lambda_count",
+            format!("expected at least 0, found {}", f.lambda_count),
+        )?;
         check(f.clean_passes <= 2, "fairness.clean_passes", format!("expected 0, 1 or 2, found {}", f.clean_passes))?;
         if let Some(maximum) = f.epsilon_max {
             let what = format!("expected at least epsilon_min, {}, found {maximum}", f.epsilon_min);
             check(maximum >= f.epsilon_min, "fairness.epsilon_max", what)?;
         }
         let a = &self.averaging;
-        check((0.0..=1.0).contains(&a.average_decay), "averaging.average_decay", format!("expected 0 to 1, found {}", a.average_decay))?;
-        check((0.0..=1.0).contains(&a.fawa_threshold), "averaging.fawa_threshold", format!("expected 0 to 1, found {}", a.fawa_threshold))?;
+        check(
+            (0.0..=1.0).contains(&a.average_decay),
+            "averaging.average_decay",
+            format!("expected 0 to 1, found {}", a.average_decay),
+        )?;
+        check(
+            (0.0..=1.0).contains(&a.fawa_threshold),
+            "averaging.fawa_threshold",
+            format!("expected 0 to 1, found {}", a.fawa_threshold),
+        )?;
         if let Some(channels) = data.channels {
             check(matches!(channels, 1 | 3), "data.channels", format!("expected 1 or 3, found {channels}"))?;
         }

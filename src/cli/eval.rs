@@ -115,17 +115,15 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
         }
     }
     let state = if metadata.contains_key("experiment") { state } else { state.from_foreign() };
-    let mut engine = open_engine(arguments.engine, arguments.device, network, &state)
-        .with_context(|| file.display().to_string())?;
+    let mut engine =
+        open_engine(arguments.engine, arguments.device, network, &state).with_context(|| file.display().to_string())?;
     let set = match arguments.part {
         Part::Test => splits.test,
         Part::Validation => splits.validation,
         Part::Train => splits.train,
     };
     let set = match (arguments.part, arguments.limit) {
-        (Part::Train | Part::Validation, Some(limit)) if limit < set.len() => {
-            crate::train::limited(set, Some(limit))?
-        }
+        (Part::Train | Part::Validation, Some(limit)) if limit < set.len() => crate::train::limited(set, Some(limit))?,
         _ => set,
     };
 
@@ -167,7 +165,11 @@ fn find(path: &Path) -> Result<PathBuf> {
         return Ok(path.to_path_buf());
     }
     let best = path.join("checkpoints").join("best.safetensors");
-    if best.exists() { Ok(best) } else { bail!("{} is a directory without checkpoints/best.safetensors", path.display()) }
+    if best.exists() {
+        Ok(best)
+    } else {
+        bail!("{} is a directory without checkpoints/best.safetensors", path.display())
+    }
 }
 
 fn attack(kind: AttackKind, arguments: &EvalArgs, experiment: &Experiment) -> Attack {

@@ -114,9 +114,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Data(command)) => data::data(&command),
         Some(Command::Engines { json }) => engines(json),
         Some(Command::Bench(arguments)) => bench::bench(&arguments),
-        Some(Command::Config(ConfigCommand::Show { source, fields })) => {
-            print(&fields.experiment(&source)?.to_toml())
-        }
+        Some(Command::Config(ConfigCommand::Show { source, fields })) => print(&fields.experiment(&source)?.to_toml()),
         Some(Command::Config(ConfigCommand::List)) => {
             let width = PRESETS.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
             let line = |(name, text): &(&str, &str)| {

@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::overrides::{ExperimentArgs, Source};
-use super::progress::Terminal;
 use super::print;
+use super::progress::Terminal;
 use crate::config::Experiment;
 use crate::evaluate;
 use crate::train::{Outcome, RunDir, Splits, Trainer};

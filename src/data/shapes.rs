@@ -80,3 +80,67 @@ const fn class_of(index: u32) -> u32 {
 fn draw(seed: u64, split: u32, index: u32, image: &mut [u8]) {
     scene::draw(class_of(index), Stream::new(seed, Purpose::Draw, split, index), image);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sha2::{Digest, Sha256};
+    use std::collections::HashSet;
+
+    fn small(seed: u64) -> TrainTest {
+        shapes(&ShapesOptions { seed, train_per_class: 12, test_per_class: 7 }).unwrap()
+    }
+
+    /// Whoever changes what is drawn changes every number ever reported on the set: this must not happen by accident.
+    #[test]
+    fn the_default_set_never_changes() {
+        let set = shapes(&ShapesOptions::default()).unwrap();
+        let hash =
+            |part: &Dataset| Sha256::digest(part.images()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(hash(&set.train), "cb2de3dad69b3e2349e653f1b7d9313d23fb6c35a55b8419bf482514f27c3ba5");
+        assert_eq!(hash(&set.test), "04bc7ee43f284a4a7f8e21bd3ad94e721c32bc0107dc1e174515cf5017744dc1");
+    }
+
+    #[test]
+    fn classes_are_balanced_and_named() {
+        let TrainTest { train, test } = shapes(&ShapesOptions::default()).unwrap();
+        assert_eq!(train.class_counts(), [300; 10]);
+        assert_eq!(test.class_counts(), [100; 10]);
+        assert_eq!(train.shape(), ImageShape::new(3, 32, 32));
+        assert_eq!(train.class_names(), test.class_names());
+        assert_eq!(train.class_names().iter().collect::<HashSet<_>>().len(), 10);
+    }
+
+    #[test]
+    fn an_image_depends_on_its_index_alone() {
+        let (few, many) =
+            (small(3), shapes(&ShapesOptions { seed: 3, train_per_class: 30, test_per_class: 9 }).unwrap());
+        for (few, many, split) in [(&few.train, &many.train, 0), (&few.test, &many.test, 1)] {
+            for i in (0..few.len()).rev() {
+                let mut alone = vec![0; few.shape().len()];
+                draw(3, split, i as u32, &mut alone);
+                assert_eq!(few.image(i), many.image(i));
+                assert_eq!(few.image(i), alone);
+                assert_eq!(few.labels()[i], many.labels()[i]);
+            }
+        }
+    }
+
+    #[test]
+    fn no_image_comes_twice_in_parts_or_seeds() {
+        let sets = [small(0), small(1), small(1 << 32)];
+        let images: Vec<&[u8]> =
+            sets.iter().flat_map(|s| [&s.train, &s.test]).flat_map(|p| (0..p.len()).map(|i| p.image(i))).collect();
+        assert_eq!(images.len(), 3 * 190);
+        assert_eq!(images.iter().collect::<HashSet<_>>().len(), images.len());
+    }
+
+    #[test]
+    fn absurd_numbers_are_refused() {
+        for (train, test) in [(0, 5), (5, 0), (50_001, 5), (5, usize::MAX)] {
+            let options = ShapesOptions { seed: 0, train_per_class: train, test_per_class: test };
+            let message = shapes(&options).unwrap_err().to_string();
+            assert!(message.contains("expected 1 to 50000"), "{message}");
+        }
+    }
+}

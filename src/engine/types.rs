@@ -466,7 +466,8 @@ mod tests {
 
         let shape = ImageShape::new(1, 4, 4);
         let pixels: Vec<u8> = (0..32).map(|i| i * 7).collect();
-        let batch = |pixels, ids| Batch { pixels, labels: &[0, 0][..1], ids, augment: Some(augment), seed: 3, epoch: 1 };
+        let batch =
+            |pixels, ids| Batch { pixels, labels: &[0, 0][..1], ids, augment: Some(augment), seed: 3, epoch: 1 };
         let both = Batch { labels: &[0, 0], ..batch(&pixels, &[5, 9]) }.prepare(shape);
         assert_eq!(both[16..], batch(&pixels[16..], &[9]).prepare(shape));
     }

@@ -221,7 +221,12 @@ impl Builder {
         let padding = kernel / 2;
         let size = |n: usize| (n + 2 * padding - kernel) / stride + 1;
         let shape = ImageShape::new(out_channels, size(input.height), size(input.width));
-        self.push(name, Op::Conv2d { in_channels: input.channels, out_channels, kernel, stride, padding }, vec![x], shape)
+        self.push(
+            name,
+            Op::Conv2d { in_channels: input.channels, out_channels, kernel, stride, padding },
+            vec![x],
+            shape,
+        )
     }
 
     /// Batch norm.

@@ -143,7 +143,8 @@ impl State {
     /// # Errors
     /// [`ModelError::Io`] with the path.
     pub fn save(&self, path: &Path, metadata: &BTreeMap<String, String>) -> Result<(), ModelError> {
-        let bytes = self.to_bytes(metadata).map_err(|e| ModelError::Format { path: path.into(), what: e.to_string() })?;
+        let bytes =
+            self.to_bytes(metadata).map_err(|e| ModelError::Format { path: path.into(), what: e.to_string() })?;
         write_atomic(path, &bytes).map_err(|source| ModelError::Io { path: path.into(), source })
     }
 

@@ -49,7 +49,8 @@ impl Progress {
     /// Moves on to the next epoch.
     pub fn next_epoch(&mut self) {
         let classes = self.counted.classes();
-        *self = Self { epoch: self.epoch + 1, statistics: self.statistics.take(), best: self.best, ..Self::start(classes) };
+        *self =
+            Self { epoch: self.epoch + 1, statistics: self.statistics.take(), best: self.best, ..Self::start(classes) };
     }
 }
 

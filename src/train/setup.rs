@@ -68,7 +68,9 @@ pub fn normalisation(experiment: &Experiment, train: &Dataset) -> Option<(Vec<f3
     let colour = train.shape().channels == 3;
     match experiment.data.dataset.as_str() {
         _ if !experiment.data.normalize => None,
-        "cifar10" if colour => Some((vec![0.491_399_7, 0.482_158_4, 0.446_530_9], vec![0.247_032_2, 0.243_484_9, 0.261_587_8])),
+        "cifar10" if colour => {
+            Some((vec![0.491_399_7, 0.482_158_4, 0.446_530_9], vec![0.247_032_2, 0.243_484_9, 0.261_587_8]))
+        }
         "cifar100" if colour => Some((vec![0.5071, 0.4867, 0.4408], vec![0.2675, 0.2565, 0.2761])),
         _ => Some(channel_statistics(train)),
     }

@@ -144,11 +144,13 @@ impl Trainer {
             return Err(ConfigError::Invalid { field: "fairness.fixed_target", what }.into());
         }
         if progress.counted.classes() != classes {
-            let what = format!("the checkpoint counts {} classes, the data set has {classes}", progress.counted.classes());
+            let what =
+                format!("the checkpoint counts {} classes, the data set has {classes}", progress.counted.classes());
             return Err(ModelError::Format { path: directory.checkpoint("resume"), what }.into());
         }
         let method = methods::build(&experiment, classes);
-        let board = EventWriter::create(directory.path(), u64::from(progress.epoch)).map_err(TrainError::TensorBoard)?;
+        let board =
+            EventWriter::create(directory.path(), u64::from(progress.epoch)).map_err(TrainError::TensorBoard)?;
         let (ema, fawa, metrics, classes) = Default::default();
         Ok(Self { experiment, splits, engine, method, directory, progress, ema, fawa, metrics, classes, board })
     }
@@ -448,9 +450,9 @@ impl Trainer {
         }
         state.save(&self.directory.checkpoint(name), &metadata)?;
         let o = &self.experiment.optimizer;
-        let results = validation.map(|v| {
-            json!({ "clean": v.clean.report(train.class_names()), "robust": v.robust.report(train.class_names()) })
-        });
+        let results = validation.map(
+            |v| json!({ "clean": v.clean.report(train.class_names()), "robust": v.robust.report(train.class_names()) }),
+        );
         let description = json!({
             "epoch": epoch,
             "architecture": self.experiment.model.arch,

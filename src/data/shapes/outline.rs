@@ -71,21 +71,27 @@ fn polygon(p: Point, corners: &[Point]) -> f32 {
     let mut inside = false;
     for (i, &a) in corners.iter().enumerate() {
         let b = corners[(i + 1) % corners.len()];
-        nearest = nearest.min(segment(p, a, b));
+        nearest = nearest.min(segment_squared(p, a, b));
         let (above_a, above_b) = (a[1] > p[1], b[1] > p[1]);
         if above_a != above_b && p[0] < a[0] + (p[1] - a[1]) / (b[1] - a[1]) * (b[0] - a[0]) {
             inside = !inside;
         }
     }
+    let nearest = nearest.sqrt();
     if inside { -nearest } else { nearest }
 }
 
 /// Distance of `p` from the line from `a` to `b`.
 pub(super) fn segment(p: Point, a: Point, b: Point) -> f32 {
+    segment_squared(p, a, b).sqrt()
+}
+
+fn segment_squared(p: Point, a: Point, b: Point) -> f32 {
     let (along, to) = (minus(b, a), minus(p, a));
     let squared = dot(along, along);
     let t = if squared == 0.0 { 0.0 } else { (dot(to, along) / squared).clamp(0.0, 1.0) };
-    length([to[0] - t * along[0], to[1] - t * along[1]])
+    let rest = [to[0] - t * along[0], to[1] - t * along[1]];
+    dot(rest, rest)
 }
 
 /// Corners of a regular triangle with circumradius 1, the first one up (−y).

@@ -7,14 +7,18 @@ use crate::rng::{Sequence, Stream};
 /// Red, green and blue in `[0, 1]`.
 type Colour = [f32; 3];
 
-/// Mean absolute difference over red, green and blue between figure and background, least and most.
-const CONTRAST: [f32; 2] = [0.16, 0.42];
+/// How much brighter than the background a figure is, as the mean over red, green and blue: least and most.
+const CONTRAST: [f32; 2] = [0.2, 0.5];
 /// Circumradius of a figure in pixels, before its class scales it.
 const SIZE: [f32; 2] = [7.0, 10.0];
+/// No pixel further than this from a figure's centre shows any of it: the stripes' corners lie at 13.7.
+const REACH: f32 = 14.7;
 /// Length to width of ellipses and rectangles.
-const ASPECT: [f32; 2] = [1.35, 1.65];
-/// How far a figure's centre may lie from the middle, along x and y, in pixels.
-const SHIFT: f32 = 3.5;
+const ASPECT: [f32; 2] = [1.4, 1.75];
+/// How far a figure's centre may lie from the middle, along x and y, in pixels: no figure leaves the image.
+const SHIFT: f32 = 3.0;
+/// Tangent of half the largest turn of a figure: 20°.
+const TURN: f32 = 0.176;
 /// Half the support of the triangular noise of each value.
 const NOISE: f32 = 0.05;
 /// The pixel noise reads its words from here on, well past what a scene draws.
@@ -22,6 +26,11 @@ const NOISE_BLOCK: u32 = 1 << 16;
 
 /// Draws class `class` with the numbers of `stream` into `3 × SIDE × SIDE` bytes.
 pub(super) fn draw(class: u32, stream: Stream, image: &mut [u8]) {
+    let (canvas, _) = compose(class, stream);
+    canvas.write(image);
+}
+
+fn compose(class: u32, stream: Stream) -> (Canvas, Figure) {
     let mut random = stream.sequence();
     let mut canvas = Canvas::background(&mut random);
     let background = canvas.mean();
@@ -30,7 +39,7 @@ pub(super) fn draw(class: u32, stream: Stream, image: &mut [u8]) {
     let colour = contrasting(&mut random, background);
     canvas.figure(&figure, colour, &mut random);
     canvas.noise(stream);
-    canvas.write(image);
+    (canvas, figure)
 }
 
 /// A figure where it stands.
@@ -44,7 +53,7 @@ struct Figure {
 impl Figure {
     fn random(class: u32, random: &mut Sequence) -> Self {
         let centre = [0; 2].map(|_| SIDE as f32 / 2.0 + random.between(-SHIFT, SHIFT));
-        let axis = direction(random);
+        let axis = tilt(random);
         let size = random.between(SIZE[0], SIZE[1]);
         // Elongation keeps the area, so that only the form tells the alike classes apart.
         let stretch = random.between(ASPECT[0], ASPECT[1]).sqrt();
@@ -69,6 +78,14 @@ impl Figure {
     }
 }
 
+/// The x axis of a figure, turned by up to [`TURN`] either way.
+fn tilt(random: &mut Sequence) -> Point {
+    // (1 − t², 2t) / (1 + t²) is the unit vector at twice the angle whose tangent is t: no sine, no cosine.
+    let t = random.between(-TURN, TURN);
+    let scale = 1.0 + t * t;
+    [(1.0 - t * t) / scale, 2.0 * t / scale]
+}
+
 /// A uniformly random unit vector.
 fn direction(random: &mut Sequence) -> Point {
     loop {
@@ -84,19 +101,18 @@ fn colour(random: &mut Sequence, low: f32, high: f32) -> Colour {
     [0; 3].map(|_| random.between(low, high))
 }
 
-/// A random colour that stands out from `background` as much as [`CONTRAST`] says.
+/// A random colour that is brighter than `background` by as much as [`CONTRAST`] says.
 fn contrasting(random: &mut Sequence, background: Colour) -> Colour {
     loop {
         let candidate = colour(random, 0.02, 0.98);
-        if (CONTRAST[0]..=CONTRAST[1]).contains(&difference(candidate, background)) {
+        if (CONTRAST[0]..=CONTRAST[1]).contains(&(brightness(candidate) - brightness(background))) {
             return candidate;
         }
     }
 }
 
-/// Mean absolute difference of two colours.
-fn difference(a: Colour, b: Colour) -> f32 {
-    ((a[0] - b[0]).abs() + (a[1] - b[1]).abs() + (a[2] - b[2]).abs()) / 3.0
+fn brightness(c: Colour) -> f32 {
+    (c[0] + c[1] + c[2]) / 3.0
 }
 
 /// The picture while it is painted, row by row.
@@ -105,7 +121,7 @@ struct Canvas(Vec<Colour>);
 impl Canvas {
     /// A linear gradient in a random direction.
     fn background(random: &mut Sequence) -> Self {
-        let base = colour(random, 0.2, 0.8);
+        let base = colour(random, 0.1, 0.5);
         let change = colour(random, -0.1, 0.1);
         let axis = direction(random);
         let half = SIDE as f32 / 2.0;
@@ -130,10 +146,10 @@ impl Canvas {
             [0, 1, 2].map(|c| background[c] + change[c])
         };
         for _ in 0..3 + random.below(3) {
-            let (centre, radius) = (anywhere(random), random.between(4.0, 9.0));
+            let (at, radius) = (anywhere(random), random.between(4.0, 9.0));
             let paint = near(random, 0.2);
-            self.paint(paint, |p| {
-                let t = length(minus(p, centre)) / radius;
+            self.paint([at; 2], radius, paint, |distance| {
+                let t = distance / radius;
                 let fall = (1.0 - t * t).max(0.0);
                 0.8 * fall * fall
             });
@@ -142,12 +158,12 @@ impl Canvas {
             let (from, to) = (anywhere(random), anywhere(random));
             let half = random.between(0.3, 0.6);
             let paint = near(random, 0.3);
-            self.paint(paint, |p| 0.7 * coverage(segment(p, from, to) - half));
+            self.paint([from, to], half + 1.0, paint, |distance| 0.7 * coverage(distance - half));
         }
         for _ in 0..4 + random.below(5) {
-            let (centre, radius) = (anywhere(random), random.between(0.6, 1.4));
+            let (at, radius) = (anywhere(random), random.between(0.6, 1.4));
             let paint = near(random, 0.35);
-            self.paint(paint, |p| coverage(length(minus(p, centre)) - radius));
+            self.paint([at; 2], radius + 1.0, paint, |distance| coverage(distance - radius));
         }
     }
 
@@ -163,20 +179,31 @@ impl Canvas {
         }
     }
 
+    /// Adds triangular noise: the difference of two uniform numbers, of 8 bits each.
     fn noise(&mut self, stream: Stream) {
-        for (i, pixel) in self.0.iter_mut().enumerate() {
-            let words = stream.block(NOISE_BLOCK + i as u32);
-            for (value, word) in pixel.iter_mut().zip(words) {
-                // The difference of two uniform numbers of 16 bits is triangular.
-                let triangular = ((word & 0xffff) as f32 - (word >> 16) as f32) / 65_536.0;
-                *value += NOISE * triangular;
+        for (block, values) in self.0.as_flattened_mut().chunks_mut(8).enumerate() {
+            let words = stream.block(NOISE_BLOCK + block as u32);
+            for (i, value) in values.iter_mut().enumerate() {
+                let [a, b, c, d] = words[i / 2].to_le_bytes();
+                let [plus, minus] = if i % 2 == 0 { [a, b] } else { [c, d] };
+                *value += NOISE * (f32::from(plus) - f32::from(minus)) / 256.0;
             }
         }
     }
 
-    fn paint(&mut self, paint: Colour, opacity: impl Fn(Point) -> f32) {
-        for (i, pixel) in self.0.iter_mut().enumerate() {
-            blend(pixel, paint, opacity(centre_of(i)));
+    /// Paints what lies no further than `reach` from the line from `from` to `to`, with the opacity at each distance.
+    fn paint(&mut self, [from, to]: [Point; 2], reach: f32, paint: Colour, opacity: impl Fn(f32) -> f32) {
+        let span = |axis: usize| {
+            let low = from[axis].min(to[axis]) - reach;
+            let high = from[axis].max(to[axis]) + reach;
+            // Conversion from `f32` to `usize` stops at 0.
+            low as usize..(high as usize + 1).min(SIDE)
+        };
+        for y in span(1) {
+            for x in span(0) {
+                let i = y * SIDE + x;
+                blend(&mut self.0[i], paint, opacity(segment(centre_of(i), from, to)));
+            }
         }
     }
 
@@ -204,24 +231,104 @@ fn coverage(distance: f32) -> f32 {
     (0.5 - distance).clamp(0.0, 1.0)
 }
 
-/// Part of the pixel round `p` that the figure covers: 4×4 points near the outline, one elsewhere.
+/// Part of the pixel round `p` that the figure covers: 2×2 points near the outline, one elsewhere.
 fn supersample(figure: &Figure, p: Point) -> f32 {
+    if length(minus(p, figure.centre)) > REACH {
+        return 0.0;
+    }
     let distance = figure.distance(p);
-    // The ellipse's distance is only near the truth, so keep some way beyond the pixel's half diagonal of 0.71.
+    // An ellipse's distance is exact only near its outline: leave room beyond the pixel's half diagonal of 0.71.
     if distance.abs() > 1.5 {
         return if distance < 0.0 { 1.0 } else { 0.0 };
     }
     let mut inside = 0.0;
-    for i in 0..16 {
-        let offset = [(i % 4) as f32 / 4.0 - 0.375, (i / 4) as f32 / 4.0 - 0.375];
-        // Each point stands for a square of a quarter pixel.
-        inside += (0.5 - 4.0 * figure.distance([p[0] + offset[0], p[1] + offset[1]])).clamp(0.0, 1.0);
+    for offset in [[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]] {
+        // Each point stands for a square of half a pixel.
+        inside += coverage(2.0 * figure.distance([p[0] + offset[0], p[1] + offset[1]]));
     }
-    inside / 16.0
+    inside / 4.0
 }
 
 fn blend(pixel: &mut Colour, paint: Colour, opacity: f32) {
     for (value, paint) in pixel.iter_mut().zip(paint) {
         *value += opacity * (paint - *value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Purpose;
+
+    fn scenes(per_class: u32) -> impl Iterator<Item = (Canvas, Figure)> {
+        (0..10 * per_class).map(|i| compose(i % 10, Stream::new(11, Purpose::Draw, 0, i)))
+    }
+
+    #[test]
+    fn figures_stand_out_from_their_background() {
+        for (canvas, figure) in scenes(100) {
+            let mean = |inside: bool| {
+                let chosen = |i: &usize| {
+                    let distance = figure.distance(centre_of(*i));
+                    if inside { distance < -0.71 } else { distance > 0.71 }
+                };
+                let values: Vec<f32> = (0..SIDE * SIDE).filter(chosen).map(|i| brightness(canvas.0[i])).collect();
+                assert!(values.len() > 30, "{:?}", figure.outline);
+                values.iter().sum::<f32>() / values.len() as f32
+            };
+            let contrast = mean(true) - mean(false);
+            assert!(contrast > 0.15, "{contrast} for {:?}", figure.outline);
+        }
+    }
+
+    #[test]
+    fn figures_lie_inside_the_image_and_inside_their_reach() {
+        for (_, figure) in scenes(200) {
+            for step in 0..=SIDE {
+                let (t, side) = (step as f32, SIDE as f32);
+                for p in [[t, 0.0], [t, side], [0.0, t], [side, t]] {
+                    assert!(figure.distance(p) >= 0.0, "{:?} at {:?}", figure.outline, figure.centre);
+                }
+            }
+            for step in 0..64 {
+                let (s, c) = (step as f32 / 64.0 * std::f32::consts::TAU).sin_cos();
+                let p = [figure.centre[0] + c * REACH, figure.centre[1] + s * REACH];
+                assert!(figure.distance(p) > 0.71, "{:?}", figure.outline);
+            }
+        }
+    }
+
+    #[test]
+    fn alike_classes_have_equal_areas_but_not_equal_forms() {
+        for (plain, long) in [(0, 1), (2, 3)] {
+            let mean_area = |class: u32| {
+                let area = |i: u32| {
+                    let figure = Figure::random(class, &mut Stream::new(5, Purpose::Draw, 0, i).sequence());
+                    (0..SIDE * SIDE).map(|p| supersample(&figure, centre_of(p))).sum::<f32>()
+                };
+                (0..300).map(area).sum::<f32>() / 300.0
+            };
+            let (a, b) = (mean_area(plain), mean_area(long));
+            assert!((a / b - 1.0).abs() < 0.01, "areas {a} and {b}");
+        }
+        let aspect =
+            |class: u32, i: u32| match Figure::random(class, &mut Stream::new(5, Purpose::Draw, 0, i).sequence())
+                .outline
+            {
+                Outline::Ellipse([x, y]) | Outline::Rectangle([x, y]) => x / y,
+                other => panic!("class {class} is {other:?}"),
+            };
+        for i in 0..300 {
+            assert!(aspect(0, i) == 1.0 && aspect(2, i) == 1.0);
+            assert!(aspect(1, i) > 1.39 && aspect(3, i) > 1.39);
+        }
+    }
+
+    #[test]
+    fn a_covered_pixel_counts_its_part() {
+        let half = Figure { outline: Outline::Rectangle([5.0, 5.0]), centre: [16.0, 16.5], axis: [1.0, 0.0] };
+        assert_eq!(supersample(&half, [16.5, 16.5]), 1.0);
+        assert_eq!(supersample(&half, [16.5, 11.5]), 0.5);
+        assert_eq!(supersample(&half, [21.5, 16.5]), 0.0);
     }
 }

@@ -193,7 +193,14 @@ impl ConvShape {
                     let columns = take(scratch, depth * count);
                     self.gather(x, rows.clone(), columns, count, 0);
                     let (a, b) = (Matrix::new(weight, depth), Matrix::new(columns, count));
-                    matmul([self.out_channels, count, depth], &mut y[rows.start * self.out_width..], pixels, false, a, b);
+                    matmul(
+                        [self.out_channels, count, depth],
+                        &mut y[rows.start * self.out_width..],
+                        pixels,
+                        false,
+                        a,
+                        b,
+                    );
                 }
             } else {
                 let count = x.len() / self.input() * pixels;
@@ -326,22 +333,13 @@ impl<'a> Matrix<'a> {
     }
 
     const fn covers(&self, rows: usize, columns: usize) -> bool {
-        rows == 0
-            || columns == 0
-            || (rows - 1) * self.row_stride + (columns - 1) * self.column_stride < self.data.len()
+        rows == 0 || columns == 0 || (rows - 1) * self.row_stride + (columns - 1) * self.column_stride < self.data.len()
     }
 }
 
 /// `dst = a · b`, or `dst += a · b`, for `[rows, columns, depth]`; `dst` is row-major. One thread: the batch is what is
 /// shared out.
-fn matmul(
-    [m, n, k]: [usize; 3],
-    dst: &mut [f32],
-    dst_stride: usize,
-    accumulate: bool,
-    a: Matrix<'_>,
-    b: Matrix<'_>,
-) {
+fn matmul([m, n, k]: [usize; 3], dst: &mut [f32], dst_stride: usize, accumulate: bool, a: Matrix<'_>, b: Matrix<'_>) {
     assert!(a.covers(m, k) && b.covers(k, n) && Matrix::new(dst, dst_stride).covers(m, n) && dst_stride >= n);
     // SAFETY: the assertion shows that every element the product reads or writes lies inside its slice, rows of `dst` do
     // not overlap, and `dst` is borrowed exclusively.

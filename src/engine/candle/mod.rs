@@ -273,7 +273,9 @@ impl Engine for CandleEngine {
     ) -> Result<(Vec<f32>, Vec<f32>), EngineError> {
         let (x, labels) = self.resolve(input)?;
         if *objective == Objective::KlToClean {
-            return Err(EngineError::Invalid("the KL objective is for a perturbation, which knows the clean images".into()));
+            return Err(EngineError::Invalid(
+                "the KL objective is for a perturbation, which knows the clean images".into(),
+            ));
         }
         objective.check(labels.len(), self.network.classes)?;
         let (logits, gradient) = self.gradient_at(&x, &labels, objective, mode, None)?;
@@ -302,7 +304,8 @@ impl Engine for CandleEngine {
     }
 
     fn load_state(&mut self, state: &EngineState) -> Result<(), EngineError> {
-        let mismatch = |what| crate::model::ModelError::Mismatch { architecture: self.network.architecture.clone(), what };
+        let mismatch =
+            |what| crate::model::ModelError::Mismatch { architecture: self.network.architecture.clone(), what };
         let mut momentum = Vec::with_capacity(self.specs.len());
         for spec in &self.specs {
             momentum.push(match state.momentum.0.get(&spec.name) {
@@ -313,7 +316,8 @@ impl Engine for CandleEngine {
                 }
                 Some(array) if array.shape == spec.shape => Some(self.upload(array)?),
                 Some(array) => {
-                    let what = format!("momentum of '{}' has shape {:?}, expected {:?}", spec.name, array.shape, spec.shape);
+                    let what =
+                        format!("momentum of '{}' has shape {:?}, expected {:?}", spec.name, array.shape, spec.shape);
                     return Err(mismatch(what).into());
                 }
                 None => return Err(mismatch(format!("momentum of '{}' is missing", spec.name)).into()),

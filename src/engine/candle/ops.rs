@@ -132,7 +132,13 @@ impl Ops {
     }
 
     /// Backward of [`Self::norm`] with batch statistics.
-    pub(super) fn norm_backward(self, saved: &NormSaved, dy: &Tensor, epsilon: f32, relu: bool) -> Result<NormBackward> {
+    pub(super) fn norm_backward(
+        self,
+        saved: &NormSaved,
+        dy: &Tensor,
+        epsilon: f32,
+        relu: bool,
+    ) -> Result<NormBackward> {
         let x = &saved.input;
         let Some((mean, variance)) = &saved.batch else {
             return Err(Error::Msg("parameters of batch norm have no gradient with running statistics".into()));
@@ -140,8 +146,7 @@ impl Ops {
         if !self.kernels {
             return portable::norm_backward(x, dy, &saved.scale, &saved.shift, mean, variance, epsilon, relu);
         }
-        let moments: Vec<(f32, f32)> =
-            mean.to_vec1::<f32>()?.into_iter().zip(variance.to_vec1::<f32>()?).collect();
+        let moments: Vec<(f32, f32)> = mean.to_vec1::<f32>()?.into_iter().zip(variance.to_vec1::<f32>()?).collect();
         let (affine, pixels) = (saved.affine()?, pixels(x)?);
         let g = with_two(x, dy, |x, dy| kernels::norm_backward(x, dy, &affine, &moments, epsilon, pixels, relu))?;
         Ok(NormBackward {
@@ -261,17 +266,8 @@ mod tests {
             let padding = kernel / 2;
             let out = |size: usize| (size + 2 * padding - kernel) / stride + 1;
             let (out_height, out_width) = (out(height), out(width));
-            let shape = ConvShape {
-                in_channels,
-                height,
-                width,
-                out_channels,
-                out_height,
-                out_width,
-                kernel,
-                stride,
-                padding,
-            };
+            let shape =
+                ConvShape { in_channels, height, width, out_channels, out_height, out_width, kernel, stride, padding };
             (shape, n)
         })
     }

@@ -13,17 +13,33 @@ pub(super) type Gradients = Vec<Option<Tensor>>;
 /// A layer as it runs. `at` is the index of its first array in the state.
 #[derive(Debug)]
 enum Step {
-    Normalize { mean: Tensor, inverse_std: Tensor },
-    Conv { at: usize, shape: ConvShape },
+    Normalize {
+        mean: Tensor,
+        inverse_std: Tensor,
+    },
+    Conv {
+        at: usize,
+        shape: ConvShape,
+    },
     /// Batch norm; with `relu` the layer behind it runs along.
-    Norm { at: usize, relu: bool },
+    Norm {
+        at: usize,
+        relu: bool,
+    },
     Relu,
     /// Has run with the batch norm before it.
     Fused,
     Add,
-    MaxPool { size: usize },
-    GlobalPool { height: usize, width: usize },
-    Linear { at: usize },
+    MaxPool {
+        size: usize,
+    },
+    GlobalPool {
+        height: usize,
+        width: usize,
+    },
+    Linear {
+        at: usize,
+    },
 }
 
 /// A network ready to run on a device.
@@ -83,8 +99,8 @@ impl Compiled {
                 Op::BatchNorm { .. } => {
                     arrays = 4;
                     let next = network.layers.get(i + 1);
-                    let relu = readers[i + 1] == 1
-                        && next.is_some_and(|next| next.op == Op::Relu && next.inputs[0] == i + 1);
+                    let relu =
+                        readers[i + 1] == 1 && next.is_some_and(|next| next.op == Op::Relu && next.inputs[0] == i + 1);
                     Step::Norm { at, relu }
                 }
                 Op::Relu if matches!(steps.last(), Some((Step::Norm { relu: true, .. }, _))) => Step::Fused,
@@ -170,7 +186,8 @@ impl Compiled {
         let mut gradients: Vec<Option<Tensor>> = vec![None; self.steps.len() + 1];
         gradients[self.steps.len()] = Some(logits);
         // Nothing before the first layer with parameters needs a gradient when only parameters do.
-        let first = if parameters { self.steps.iter().position(|(step, _)| step.has_parameters()).unwrap_or(0) } else { 0 };
+        let first =
+            if parameters { self.steps.iter().position(|(step, _)| step.has_parameters()).unwrap_or(0) } else { 0 };
         for (i, (step, inputs)) in self.steps.iter().enumerate().skip(first).rev() {
             let Some(dy) = gradients[i + 1].take() else { continue };
             let output = tape.values[i + 1].take();
