@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{SourceOptions, ValidationChoice, ValidationSize, download};
 use crate::engine::{Augment, BatchNormMode, Norm, Padding};
-use crate::fairness::{Combine, EpsilonRule, Margins, TargetMode};
+use crate::fairness::{Combine, EpsilonRule, Margins, Reference, TargetMode};
 use crate::model::Architecture;
 use crate::train::Schedule;
 use crate::units::Epsilon;
@@ -443,7 +443,7 @@ impl Default for EvaluationConfig {
 
 impl Default for RunConfig {
     fn default() -> Self {
-        Self { seed: 0, engine: EngineChoice::Auto, device: DeviceChoice::Cpu, checkpoint_every: 1, examples: 8 }
+        Self { seed: 0, engine: EngineChoice::Auto, device: DeviceChoice::Cpu, checkpoint_every: 1, examples: 10 }
     }
 }
 
@@ -557,6 +557,15 @@ impl Experiment {
             format!("expected at least 0, found {}", f.lambda_count),
         )?;
         check(f.clean_passes <= 2, "fairness.clean_passes", format!("expected 0, 1 or 2, found {}", f.clean_passes))?;
+        let against_target = f.epsilon_rules.iter().find(|rule| rule.parts().0 == Reference::Target);
+        if let (StatisticsSource::Validation, Some(rule)) = (f.statistics_source, against_target) {
+            let what = format!("{rule:?} counts against targets, which the validation attack does not have");
+            return Err(ConfigError::Invalid { field: "fairness.epsilon_rules", what });
+        }
+        if let (false, Some(rule)) = (f.targeted, against_target) {
+            let what = format!("{rule:?} counts against targets, which an untargeted attack does not have");
+            return Err(ConfigError::Invalid { field: "fairness.epsilon_rules", what });
+        }
         if let Some(maximum) = f.epsilon_max {
             let what = format!("expected at least epsilon_min, {}, found {maximum}", f.epsilon_min);
             check(maximum >= f.epsilon_min, "fairness.epsilon_max", what)?;
@@ -658,5 +667,69 @@ fn suggestion(message: &str) -> String {
     match best {
         Some((score, section, name)) if score > 0.75 => format!("; did you mean '{name}' in [{section}]?"),
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Experiment::from_toml(text, "test.toml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_written_experiment_reads_back_the_same() {
+        for (name, _) in PRESETS {
+            let experiment = Experiment::preset(name).unwrap();
+            experiment.validate().unwrap();
+            assert_eq!(Experiment::from_toml(&experiment.to_toml(), "written").unwrap(), experiment, "{name}");
+        }
+        let mut experiment = Experiment::default();
+        experiment.data.path = Some("a b/ü".into());
+        experiment.fairness.epsilon_rules = vec![];
+        experiment.fairness.epsilon_max = Some(Epsilon::levels(12.0));
+        assert_eq!(Experiment::from_toml(&experiment.to_toml(), "written").unwrap(), experiment);
+    }
+
+    #[test]
+    fn unknown_keys_are_errors_with_a_suggestion() {
+        let message = error("[attack]\nepsilon = 0.03\nstepsize = 0.01\n");
+        assert!(
+            message.contains("test.toml: line 3") && message.contains("did you mean 'step_size' in [attack]?"),
+            "{message}"
+        );
+        assert!(error("[attack]\nlr = 0.1\n").contains("did you mean 'lr' in [optimizer]?"));
+        assert!(error("[attack]\nnorm = \"l3\"\n").contains("line 2"));
+        assert!(error("[run]\nfairness = 1\n").contains("is a section"));
+        assert!(error("x = 1").contains("unknown field"));
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let check = |change: &dyn Fn(&mut Experiment), expected: &str| {
+            let mut experiment = Experiment::default();
+            change(&mut experiment);
+            let message = experiment.validate().unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        check(&|e| e.optimizer.lr = f64::NAN, "optimizer.lr: expected a number above 0, found NaN");
+        check(&|e| e.optimizer.epochs = 0, "optimizer.epochs");
+        check(&|e| e.data.validation_fraction = 1.0, "data.validation_fraction");
+        let t_rules = |e: &mut Experiment| {
+            e.fairness.epsilon_rules = vec![EpsilonRule::TRob];
+            e.fairness.statistics_source = StatisticsSource::Validation;
+        };
+        check(&t_rules, "fairness.epsilon_rules: TRob counts against targets");
+    }
+
+    #[test]
+    fn every_preset_says_what_it_is_for_and_the_paper_preset_is_the_authors() {
+        assert!(PRESETS.iter().all(|(_, text)| text.starts_with("# ")));
+        let paper = Experiment::preset("cifar10-paper").unwrap();
+        assert_eq!((paper.optimizer.epochs, paper.optimizer.batch_size, paper.optimizer.lr), (200, 128, 0.1));
+        assert_eq!((paper.attack.epsilon, paper.attack.steps), (Epsilon::levels(8.0), 10));
+        assert_eq!((paper.fairness.temperature, paper.fairness.lambda_rob), (2.0, 0.5));
+        assert!(Experiment::preset("nothing").unwrap_err().to_string().contains("digits-60s"));
     }
 }

@@ -7,7 +7,7 @@ use crate::attack::{Attack, Measured, measure};
 use crate::config::Experiment;
 use crate::data::Dataset;
 use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, PerturbSpec, View, loss};
-use crate::fairness::Confusion;
+use crate::fairness::{ClassStats, Confusion};
 use crate::files::write_atomic;
 use crate::model::{ModelError, State};
 use crate::train::methods::{self, Method};
@@ -150,7 +150,9 @@ pub fn finish(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Opti
         directory.write_json("evaluation.json", &report)?;
     }
     trainer.engine().load_model(&last)?;
-    let examples = examples(trainer.engine(), &experiment, &test, experiment.optimizer.epochs)?;
+    let statistics = trainer.progress().statistics.clone();
+    let epoch = experiment.optimizer.epochs;
+    let examples = examples(trainer.engine(), &experiment, statistics.as_ref(), &test, epoch)?;
     write_examples(&directory, &examples)?;
     draw(trainer, confusion.as_ref(), &attack, &examples)?;
     Ok(Some(report))
@@ -233,14 +235,15 @@ fn describe_training_attack(experiment: &Experiment) -> String {
     format!("PGD-{steps}, {kind}, ε {epsilon}{scaled}, step {step}, {start}")
 }
 
-/// Adversarial examples of test images, class after class: towards targets as in training where the method has targets,
-/// else under the evaluation attack. Batch norm is in eval mode, so what is shown is what an evaluation meets.
+/// Adversarial examples of images of `set`, class after class: with targets and radii as the next training epoch would have
+/// them where the method has targets, else under the evaluation attack. Batch norm is in eval mode, so what is shown is what an evaluation meets.
 ///
 /// # Errors
 /// When the engine fails.
 pub fn examples(
     engine: &mut dyn Engine,
     experiment: &Experiment,
+    statistics: Option<&ClassStats>,
     set: &Dataset,
     epoch: u32,
 ) -> Result<Vec<Example>, EngineError> {
@@ -253,7 +256,7 @@ pub fn examples(
     let labels: Vec<u32> = ids.iter().map(|id| set.labels()[*id as usize]).collect();
     let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: experiment.run.seed, epoch };
     let mut method: Box<dyn Method> = methods::build(experiment, set.classes());
-    method.plan(epoch, None);
+    method.plan(epoch, statistics);
     let targets = method.targets(engine, &batch)?;
     let mut spec = PerturbSpec { batch_norm: BatchNormMode::Eval, ..method.perturbation(&batch, targets.as_deref()) };
     if targets.is_none() {

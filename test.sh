@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Everything that has to hold before a change lands: format, lints, tests. Runs on any machine with Rust.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+# A linker and the C compiler for the TLS library; Rust itself is not installed by this script.
+need() {
+    command -v "$1" >/dev/null 2>&1 && return
+    if command -v apt-get >/dev/null 2>&1; then
+        sudo=""
+        [ "$(id -u)" = 0 ] || sudo="sudo"
+        $sudo apt-get update -q
+        $sudo apt-get install -y -q "$2"
+    else
+        echo "error: '$1' is missing; install it with your package manager" >&2
+        exit 1
+    fi
+}
+need cc gcc
+command -v cargo >/dev/null 2>&1 || {
+    echo "error: 'cargo' is missing; install Rust 1.95 or newer, see rustup.rs" >&2
+    exit 1
+}
+
+cargo fmt --all --check
+cargo clippy --all-targets --locked -- -D warnings
+cargo test --locked
+RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --quiet

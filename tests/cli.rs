@@ -1,0 +1,247 @@
+//! The program as its user calls it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn fairtat(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_fairtat"))
+        .args(arguments)
+        .current_dir(directory)
+        .env("FAIRTAT_DATA", directory.join("data"))
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn ok(directory: &Path, arguments: &[&str]) -> String {
+    let output = fairtat(directory, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Standard error of a call that fails with `status`.
+fn fails(directory: &Path, arguments: &[&str], status: i32) -> String {
+    let output = fairtat(directory, arguments);
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {message}");
+    assert!(!message.contains("panicked"), "{message}");
+    message
+}
+
+fn columns(path: &Path) -> (Vec<String>, Vec<csv::StringRecord>) {
+    let mut reader = csv::Reader::from_path(path).unwrap();
+    let header = reader.headers().unwrap().iter().map(str::to_owned).collect();
+    (header, reader.records().map(Result::unwrap).collect())
+}
+
+fn names(directory: &Path) -> BTreeSet<String> {
+    std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn training_real_digits_beats_chance_and_leaves_every_promised_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("runs/digits-60s");
+    let table = ok(dir.path(), &["train", "--epochs", "3", "--validation-per-class", "10"]);
+    assert!(table.contains("PGD-20, L∞, ε 24/255, step 6/255, 1 random start, seed 0"), "{table}");
+
+    let expected = [
+        "checkpoints",
+        "classes.csv",
+        "config.toml",
+        "confusion",
+        "evaluation.json",
+        "examples",
+        "figures",
+        "log.jsonl",
+        "metrics.csv",
+    ];
+    let found = names(&run);
+    assert!(expected.iter().all(|name| found.contains(*name)), "{found:?}");
+    assert!(found.iter().any(|name| name.starts_with("events.out.tfevents")), "{found:?}");
+    let checkpoints = names(&run.join("checkpoints"));
+    for name in [
+        "last.safetensors",
+        "last.json",
+        "best.safetensors",
+        "best.json",
+        "ema.safetensors",
+        "ema.json",
+        "resume.safetensors",
+    ] {
+        assert!(checkpoints.contains(name), "{name} {checkpoints:?}");
+    }
+
+    let (header, rows) = columns(&run.join("metrics.csv"));
+    let promised = "epoch,lr,train_loss,train_clean_accuracy,train_robust_accuracy,val_clean_accuracy,val_clean_worst,\
+                    val_robust_accuracy,val_robust_worst,seconds,seconds_attack,seconds_update,seconds_statistics";
+    assert_eq!(header.join(","), promised);
+    assert_eq!(rows.len(), 3);
+    let (header, rows) = columns(&run.join("classes.csv"));
+    let promised = "epoch,class,name,epsilon,target_probability,cfps,train_robust_accuracy,train_clean_accuracy,\
+                    val_clean_accuracy,val_robust_accuracy";
+    assert_eq!(header.join(","), promised);
+    assert_eq!(rows.len(), 30);
+    for epoch in 0..3 {
+        let sum =
+            |column: usize| rows[epoch * 10..][..10].iter().map(|row| row[column].parse::<f64>().unwrap()).sum::<f64>();
+        assert!((sum(4) - 1.0).abs() < 1e-9 && (sum(5) - 1.0).abs() < 1e-9);
+    }
+
+    // Ten classes: chance is 0.1. One epoch of FAIR-TAT already has more than half of the test digits right.
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(run.join("evaluation.json")).unwrap()).unwrap();
+    let weights = report["weights"].as_array().unwrap();
+    let best = weights.iter().find(|row| row["weights"] == "best").unwrap();
+    assert!(best["clean"].as_f64().unwrap() > 0.6, "{best}");
+    assert!(best["robust"].as_f64().unwrap() > 0.25, "{best}");
+    assert!(best["robust"].as_f64() <= best["clean"].as_f64());
+
+    for figure in ["accuracy", "cfps", "confusion", "epsilon", "targets", "classes", "examples"] {
+        let png = image::open(run.join(format!("figures/{figure}.png"))).unwrap();
+        assert!(png.width() > 300 && png.height() > 200, "{figure}");
+        let svg = std::fs::read_to_string(run.join(format!("figures/{figure}.svg"))).unwrap();
+        assert!(svg.starts_with("<svg") || svg.starts_with("<?xml"), "{figure}");
+    }
+    assert_eq!(names(&run.join("examples")).len(), 20);
+    for line in std::fs::read_to_string(run.join("log.jsonl")).unwrap().lines() {
+        serde_json::from_str::<serde_json::Value>(line).unwrap();
+    }
+    let (shape, counts) = fairtat::data::read_npy_u64(&run.join("confusion/epoch-0002-validation.npy")).unwrap();
+    assert_eq!((shape, counts.iter().sum::<u64>()), (vec![10, 10], 100));
+
+    // The checkpoint alone is enough to evaluate it, and the numbers are those of the run.
+    let json = dir.path().join("eval.json");
+    let file = run.join("checkpoints/best.safetensors");
+    let arguments = [
+        "eval",
+        file.to_str().unwrap(),
+        "--attack",
+        "clean,fgsm,pgd",
+        "--batch-size",
+        "100",
+        "--json",
+        json.to_str().unwrap(),
+    ];
+    let shown = ok(dir.path(), &arguments);
+    assert!(shown.contains("FGSM, L∞, ε 24/255, no random start") && shown.contains("worst class"), "{shown}");
+    let evaluated: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!(evaluated["results"][0]["accuracy"], best["clean"]);
+    assert_eq!(evaluated["results"][2]["accuracy"], best["robust"]);
+
+    // The same directory is not trained into twice, and a finished run has nothing left to do but its report.
+    let message = fails(dir.path(), &["train", "--run-dir", run.to_str().unwrap()], 1);
+    assert!(message.contains("already holds a run"), "{message}");
+    let again = ok(dir.path(), &["resume", run.to_str().unwrap()]);
+    assert_eq!(again, table);
+}
+
+#[test]
+fn mistakes_are_answered_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    assert!(fails(d, &["train", "--stepsize", "1/255"], 2).contains("--step-size"));
+    assert!(fails(d, &["train", "--epsilon", "x"], 2).contains("a fraction such as 8/255"));
+    assert!(
+        fails(d, &["train", "--lr", "-1"], 2).contains("--lr")
+            || fails(d, &["train", "--lr=-1"], 1).contains("optimizer.lr")
+    );
+    assert!(fails(d, &["train", "--dataset", "digit"], 1).contains("digits"));
+    assert!(fails(d, &["train", "--preset", "nothing"], 1).contains("shapes-unfair"));
+    assert!(fails(d, &["train", "--preset", "cifar10-small"], 1).contains("fairtat data fetch cifar10"));
+    assert!(fails(d, &["resume", "nowhere"], 1).contains("nowhere holds no run"));
+    assert!(fails(d, &["eval", "nowhere.safetensors"], 1).contains("nowhere.safetensors"));
+    assert!(fails(d, &["data", "check", "nowhere"], 1).contains("neither a path that exists nor a data set's name"));
+    assert!(fails(d, &["data", "fetch", "cifar11"], 1).contains("cifar10"));
+    std::fs::write(d.join("c.toml"), "[attack]\nstep-size = 0.01\n").unwrap();
+    let message = fails(d, &["train", "--config", "c.toml"], 1);
+    assert!(message.contains("c.toml: line 2") && message.contains("did you mean 'step_size'"), "{message}");
+    assert!(fails(d, &["train", "--limit", "3"], 1).contains("limit of 3"));
+    assert!(fails(d, &["train", "--fixed-target", "10"], 1).contains("fairness.fixed_target"));
+    assert!(!d.join("runs").exists() || names(&d.join("runs")).iter().all(|name| !name.contains("shapes")));
+}
+
+#[test]
+fn a_configuration_survives_being_shown_and_flags_go_over_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let shown =
+        ok(d, &["config", "show", "--preset", "cifar10-paper", "--epsilon-rules", "g-rob,t-cfps", "--seed", "7"]);
+    assert!(shown.contains("epsilon_rules = [\"g-rob\", \"t-cfps\"]") && shown.contains("seed = 7"), "{shown}");
+    std::fs::write(d.join("c.toml"), &shown).unwrap();
+    assert_eq!(ok(d, &["config", "show", "--config", "c.toml"]), shown);
+    assert!(ok(d, &["config", "show", "--epsilon-rules"]).contains("epsilon_rules = []"));
+    assert!(ok(d, &["config", "list"]).contains("digits-60s"));
+    assert!(ok(d, &["engines"]).contains("candle"));
+    assert!(ok(d, &["data", "list"]).contains("shapes"));
+    assert!(
+        ok(d, &["data", "check", "digits"]).contains("1442") || ok(d, &["data", "check", "digits"]).contains("1,442")
+    );
+}
+
+#[test]
+fn a_foreign_state_dict_can_be_evaluated_with_a_config() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/digits-cnn.safetensors");
+    // Not a state dict: the message says which array is amiss.
+    let message = fails(d, &["eval", golden.to_str().unwrap(), "--preset", "digits-60s"], 1);
+    assert!(message.contains("digits-cnn.safetensors"), "{message}");
+}
+
+#[test]
+fn the_bench_measures_what_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = [
+        "bench",
+        "--arch",
+        "digits-cnn",
+        "--batch",
+        "8",
+        "--batch",
+        "16",
+        "--steps",
+        "2",
+        "--seconds",
+        "0.01",
+        "--json",
+        "b.json",
+    ];
+    ok(dir.path(), &arguments);
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.path().join("b.json")).unwrap()).unwrap();
+    let rows = report["results"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert!(row["images_per_second"].as_f64().unwrap() > 0.0);
+        assert!(["perturb", "update", "statistics"].iter().all(|phase| row["seconds"][phase].as_f64().unwrap() >= 0.0));
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_once_writes_a_checkpoint_and_says_how_to_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_fairtat"))
+        .args(["train", "--run-dir", "run", "--epochs", "500", "--limit", "300"])
+        .current_dir(dir.path())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = dir.path().join("run/metrics.csv");
+    let begun = (0..600).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        log.exists()
+    });
+    assert!(begun, "no epoch was done within a minute");
+    let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(signal.success());
+    let output = child.wait_with_output().unwrap();
+    let message = text(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    assert!(message.contains("Go on with: fairtat resume run"), "{message}");
+    assert!(dir.path().join("run/checkpoints/resume.safetensors").exists());
+}
