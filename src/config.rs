@@ -66,6 +66,8 @@ pub enum EngineChoice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceChoice {
+    /// A GPU that this build can use, else the CPU
+    Auto,
     /// All cores of the CPU
     Cpu,
     /// The first NVIDIA GPU (needs the cargo feature `cuda`)
@@ -193,7 +195,7 @@ pub struct AttackConfig {
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Method and fairness")]
 pub struct FairnessConfig {
-    /// Training method; everything below is for fair-tat
+    /// Training method; targets, CFPS and class-wise epsilon are fair-tat's
     #[arg(long, value_enum)]
     pub method: MethodChoice,
     /// Attack towards a target class instead of away from the true one
@@ -443,7 +445,7 @@ impl Default for EvaluationConfig {
 
 impl Default for RunConfig {
     fn default() -> Self {
-        Self { seed: 0, engine: EngineChoice::Auto, device: DeviceChoice::Cpu, checkpoint_every: 1, examples: 10 }
+        Self { seed: 0, engine: EngineChoice::Auto, device: DeviceChoice::Auto, checkpoint_every: 1, examples: 10 }
     }
 }
 
@@ -581,6 +583,8 @@ impl Experiment {
             "averaging.fawa_threshold",
             format!("expected 0 to 1, found {}", a.fawa_threshold),
         )?;
+        let examples = self.run.examples;
+        check(examples <= 100, "run.examples", format!("expected at most 100, found {examples}"))?;
         if let Some(channels) = data.channels {
             check(matches!(channels, 1 | 3), "data.channels", format!("expected 1 or 3, found {channels}"))?;
         }

@@ -45,7 +45,8 @@ impl Epsilon {
     fn as_levels(self) -> Option<f64> {
         let levels = self.0 * 255.0;
         let rounded = (levels * 1000.0).round() / 1000.0;
-        ((levels - rounded).abs() < 1e-9).then_some(rounded)
+        // Only where reading the fraction gives the very same number again.
+        (Self::levels(rounded) == self).then_some(rounded)
     }
 }
 
@@ -123,7 +124,7 @@ mod tests {
         assert_eq!("0.5".parse::<Epsilon>().unwrap().exact(), 0.5);
         assert_eq!(Epsilon::levels(8.0).to_string(), "8/255");
         assert_eq!(Epsilon::levels(1.5).to_string(), "1.5/255");
-        assert_eq!(Epsilon::new(0.031).unwrap().to_string(), "7.905/255");
+        assert_eq!(Epsilon::new(0.005).unwrap().to_string(), "0.005");
         assert_eq!(Epsilon::new(0.0310001).unwrap().to_string(), "0.0310001");
         for bad in ["", "8/0", "x", "-1/255", "8/255/2", "inf", "nan"] {
             assert!(bad.parse::<Epsilon>().is_err(), "{bad}");
@@ -132,11 +133,12 @@ mod tests {
 
     #[test]
     fn values_survive_writing_and_reading() {
-        for value in [0.0, 8.0 / 255.0, 0.031, 1.0 / 3.0, 0.1, 2.5] {
+        let thousandths = (0..1000).map(|k| f64::from(k) / 1000.0);
+        let levels = (0..2550).map(|k| f64::from(k) / 10.0 / 255.0);
+        for value in thousandths.chain(levels).chain([1.0 / 3.0, 2.5]) {
             let epsilon = Epsilon::new(value).unwrap();
             let text = serde_json::to_string(&epsilon).unwrap();
-            let back: Epsilon = serde_json::from_str(&text).unwrap();
-            assert!((back.exact() - value).abs() < 1e-15, "{value} {text}");
+            assert_eq!(serde_json::from_str::<Epsilon>(&text).unwrap(), epsilon, "{value} {text}");
         }
     }
 }

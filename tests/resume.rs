@@ -1,5 +1,7 @@
 //! A run that was stopped and resumed ends with the same bytes as one that was not.
 
+#![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
+
 use std::cell::Cell;
 use std::path::Path;
 

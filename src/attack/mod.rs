@@ -87,15 +87,7 @@ impl Attack {
         }
         let mut found: Option<Vec<u32>> = None;
         for restart in 0..self.restarts.max(1) {
-            let spec = PerturbSpec {
-                objective: Objective::CrossEntropy,
-                norm: self.norm,
-                epsilon: vec![self.epsilon.value(); n],
-                step_size: vec![self.step_size.value(); n],
-                steps: self.steps,
-                start: self.start(restart),
-                batch_norm: BatchNormMode::Eval,
-            };
+            let spec = self.perturbation(n, restart);
             let batch = Batch { seed: self.seed, ..*batch };
             let views = engine.perturb(&batch, &spec)?;
             let logits = engine.logits(&Input::View(&views, View::Adversarial), BatchNormMode::Eval)?;
@@ -113,6 +105,19 @@ impl Attack {
             });
         }
         Ok(found.unwrap_or_default())
+    }
+
+    /// The search of one restart for a batch of `n` images, whose random numbers must be keyed by [`Self::seed`].
+    pub fn perturbation(&self, n: usize, restart: u32) -> PerturbSpec {
+        PerturbSpec {
+            objective: Objective::CrossEntropy,
+            norm: self.norm,
+            epsilon: vec![self.epsilon.value(); n],
+            step_size: vec![self.step_size.value(); n],
+            steps: self.steps,
+            start: self.start(restart),
+            batch_norm: BatchNormMode::Eval,
+        }
     }
 
     fn start(&self, restart: u32) -> Start {

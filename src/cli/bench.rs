@@ -23,7 +23,7 @@ pub(super) struct BenchArgs {
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
     engine: EngineChoice,
     /// Device of the Candle engine
-    #[arg(long, value_enum, default_value_t = DeviceChoice::Cpu)]
+    #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
     /// Steps of the attack
     #[arg(long, default_value_t = 10)]
@@ -39,7 +39,8 @@ pub(super) struct BenchArgs {
 pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
     let small = [Architecture::DigitsCnn, Architecture::SmallCnn, Architecture::ResNet20, Architecture::PreActResNet18];
     let architectures = if arguments.arch.is_empty() { &small[..] } else { &arguments.arch };
-    let at_least = Duration::try_from_secs_f64(arguments.seconds)?;
+    let at_least = Duration::try_from_secs_f64(arguments.seconds)
+        .map_err(|e| super::Usage(format!("--seconds {}: {e}", arguments.seconds)))?;
     let options =
         BenchOptions { engine: arguments.engine, device: arguments.device, attack_steps: arguments.steps, at_least };
     let mut report = BenchReport {

@@ -58,13 +58,13 @@ pub(super) struct EvalArgs {
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
     /// Images in a batch; results do not depend on it
-    #[arg(long, value_name = "N")]
-    batch_size: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    batch_size: Option<u32>,
     /// Engine
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
     engine: EngineChoice,
     /// Device of the Candle engine
-    #[arg(long, value_enum, default_value_t = DeviceChoice::Cpu)]
+    #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
     device: DeviceChoice,
     /// Also write the results as JSON
     #[arg(long, value_name = "FILE")]
@@ -110,7 +110,9 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
     if let (Some(mean), Some(std)) = (metadata.get("mean"), metadata.get("std")) {
         // The statistics of the training images as they were in training, also where --path now leads elsewhere.
         let (mean, std) = (serde_json::from_str(mean)?, serde_json::from_str(std)?);
-        if let Some(layer) = network.layers.first_mut() {
+        if let Some(layer) = network.layers.first_mut()
+            && matches!(layer.op, crate::model::Op::Normalize { .. })
+        {
             layer.op = crate::model::Op::Normalize { mean, std };
         }
     }
@@ -128,7 +130,7 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
     };
 
     let stop = interrupt::flag();
-    let batch_size = arguments.batch_size.unwrap_or(experiment.evaluation.eval_batch_size);
+    let batch_size = arguments.batch_size.map_or(experiment.evaluation.eval_batch_size, |n| n as usize);
     let mut results = Vec::new();
     for kind in &arguments.attack {
         let attack = attack(*kind, arguments, &experiment);

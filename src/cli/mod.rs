@@ -20,7 +20,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use self::overrides::{ExperimentArgs, Source};
-use crate::config::{DEFAULT_PRESET, PRESETS};
+use crate::config::{ConfigError, DEFAULT_PRESET, PRESETS};
 use crate::engine::candle::CandleDevice;
 
 /// Train image classifiers that are robust and fair across classes (FAIR-TAT), and see what happens
@@ -78,7 +78,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.downcast_ref::<Usage>().is_some() => {
+        Err(error) if is_usage(&error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)
         }
@@ -95,6 +95,13 @@ pub fn main() -> ExitCode {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
+
+/// Whether an error is about what was asked for, not about carrying it out.
+fn is_usage(error: &anyhow::Error) -> bool {
+    let config = error.downcast_ref::<ConfigError>();
+    error.downcast_ref::<Usage>().is_some()
+        || matches!(config, Some(ConfigError::Invalid { .. } | ConfigError::UnknownPreset { .. }))
+}
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());

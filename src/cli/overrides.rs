@@ -76,10 +76,20 @@ impl ExperimentArgs {
         Ok((experiment, name))
     }
 
+    /// Whether a field was given on the command line.
+    pub(super) fn names(&self, field: &str) -> bool {
+        let given = |matches: &ArgMatches| matches.try_contains_id(field).unwrap_or(false);
+        self.given.as_ref().is_some_and(given)
+    }
+
     /// Replaces the fields that were given.
     pub(super) fn put_over(&self, experiment: &mut Experiment) -> Result<()> {
         if let Some(given) = &self.given {
             experiment.update_from_arg_matches(given)?;
+            // The number of images replaces the share; who names the share alone does not want the preset's number.
+            if self.names("validation_fraction") && !self.names("validation_per_class") {
+                experiment.data.validation_per_class = None;
+            }
         }
         Ok(())
     }

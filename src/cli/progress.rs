@@ -38,6 +38,22 @@ pub(super) fn bytes(length: Option<u64>, prefix: impl Into<String>) -> ProgressB
     bar
 }
 
+/// A sign of life for work whose length is not known; gone when it is dropped.
+pub(super) struct Spinner(ProgressBar);
+
+/// Starts a [`Spinner`].
+pub(super) fn spinner(what: impl Into<String>) -> Spinner {
+    let bar = bar(0, "{spinner} {prefix} {elapsed}");
+    bar.set_prefix(what.into());
+    Spinner(bar)
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 /// Writes a line above a bar, or plainly where no bar is drawn.
 pub(super) fn line(bar: Option<&ProgressBar>, text: &str) {
     match bar {
@@ -76,17 +92,18 @@ impl Terminal {
 impl Observer for Terminal {
     fn event(&mut self, event: &Event<'_>) {
         match event {
-            Event::EpochStarted { epoch, epochs, batch, .. } => {
+            Event::EpochStarted { epoch, epochs, batch, batches } => {
                 let total = self.images * *epochs as usize;
                 let bar = self.training.get_or_insert_with(|| {
                     let bar = images(total, "");
                     // The rate is measured from here on, also after a resume.
-                    bar.set_position(u64::from(*epoch) * self.images as u64);
+                    let begun = self.images as u64 * u64::from(*batch) / u64::from((*batches).max(1));
+                    bar.set_position(u64::from(*epoch) * self.images as u64 + begun);
                     bar.reset_eta();
                     bar
                 });
                 bar.set_prefix(format!("epoch {}/{epochs}", epoch + 1));
-                if *batch > 0 {
+                if *batch > 0 && batch < batches {
                     self.say(&format!("Going on in epoch {}, batch {}.", epoch + 1, batch + 1));
                 }
             }

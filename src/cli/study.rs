@@ -7,10 +7,11 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::overrides::{ExperimentArgs, Source};
 use super::train::{resume_run, run_new};
-use super::{print, write_json};
-use crate::config::MethodChoice;
+use super::{Usage, print, write_json};
+use crate::config::{Experiment, MethodChoice};
 use crate::evaluate::FinalReport;
 use crate::evaluate::study::Study;
+use crate::train::RunDir;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StudyCommand {
@@ -35,18 +36,51 @@ pub(super) struct SeedsArgs {
     fields: ExperimentArgs,
 }
 
+/// Fails with the first field in which two experiments differ.
+fn same(asked: &Experiment, found: &Experiment) -> Result<()> {
+    let (asked, found) = (asked.to_toml(), found.to_toml());
+    let differs = asked.lines().zip(found.lines()).find(|(a, b)| a != b);
+    match differs {
+        _ if asked == found => Ok(()),
+        Some((a, b)) => bail!("asked for `{a}`, found `{b}`; name another directory with --out"),
+        None => bail!("one names fields that the other does not; name another directory with --out"),
+    }
+}
+
 pub(super) fn study(command: &StudyCommand) -> Result<()> {
     let StudyCommand::Seeds(arguments) = command;
+    if let Some(flag) = ["seed", "method"].into_iter().find(|flag| arguments.fields.names(flag)) {
+        bail!(Usage(format!("--{flag} is what a study varies; use --{flag}s")));
+    }
     let base = arguments.fields.experiment(&arguments.source)?;
+    let (mut methods, mut seeds) = (arguments.methods.clone(), arguments.seeds.clone());
+    let mut seen = Vec::new();
+    methods.retain(|method| {
+        !seen.contains(method) && {
+            seen.push(*method);
+            true
+        }
+    });
+    let mut seen = Vec::new();
+    seeds.retain(|seed| {
+        !seen.contains(seed) && {
+            seen.push(*seed);
+            true
+        }
+    });
     let mut reports = Vec::new();
-    for &method in &arguments.methods {
-        for &seed in &arguments.seeds {
+    for &method in &methods {
+        for &seed in &seeds {
             let mut experiment = base.clone();
             experiment.fairness.method = method;
             experiment.run.seed = seed;
             let name = method.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
             let directory = arguments.out.join(format!("{name}-seed-{seed}"));
             let done = directory.join("evaluation.json");
+            if directory.join("config.toml").exists() {
+                same(&experiment, &RunDir::open(&directory)?.1)
+                    .with_context(|| format!("{} holds a run of another experiment", directory.display()))?;
+            }
             let report = if done.exists() {
                 let text = std::fs::read_to_string(&done).with_context(|| done.display().to_string())?;
                 Some(serde_json::from_str::<FinalReport>(&text).with_context(|| done.display().to_string())?)

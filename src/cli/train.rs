@@ -44,10 +44,20 @@ pub(super) fn train(arguments: TrainArgs) -> Result<()> {
 
 /// Trains an experiment in a new directory; gives the report, or none when the run was stopped.
 pub(super) fn run_new(experiment: Experiment, path: &Path) -> Result<Option<evaluate::FinalReport>> {
+    let mut experiment = experiment;
+    if let Some(data) = &mut experiment.data.path {
+        // A resume may be called from elsewhere.
+        *data = std::path::absolute(&data)?;
+    }
     let splits = load(&experiment)?;
     let directory = RunDir::create(path, &experiment)?;
-    let trainer = Trainer::begin(experiment, splits, directory)?;
-    drive(trainer)
+    match Trainer::begin(experiment, splits, directory.clone()) {
+        Ok(trainer) => drive(trainer),
+        Err(error) => {
+            directory.abandon();
+            Err(error.into())
+        }
+    }
 }
 
 pub(super) fn resume(arguments: &ResumeArgs) -> Result<()> {
@@ -70,6 +80,7 @@ pub(super) fn resume_run(path: &Path) -> Result<Option<evaluate::FinalReport>> {
 }
 
 fn load(experiment: &Experiment) -> Result<Splits> {
+    let _spinner = super::progress::spinner(format!("loading {}", experiment.data.dataset));
     Splits::load(experiment).with_context(|| format!("data set '{}'", experiment.data.dataset))
 }
 

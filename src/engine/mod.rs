@@ -54,6 +54,9 @@ pub trait Engine: Send {
     /// Short name and device, such as `candle (cpu, 8 threads)`.
     fn describe(&self) -> String;
 
+    /// Name for tables and files, such as `candle-cpu`.
+    fn name(&self) -> String;
+
     /// The network that this engine runs.
     fn network(&self) -> &Network;
 

@@ -41,7 +41,7 @@ pub struct Measurement {
     /// Architecture.
     pub architecture: &'static str,
     /// Engine, as the command line names it.
-    pub engine: &'static str,
+    pub engine: String,
     /// Images in a batch.
     pub batch: usize,
     /// Shape of an image.
@@ -102,7 +102,9 @@ pub fn measure_step(
     options: &BenchOptions,
 ) -> Result<(Measurement, String), EngineError> {
     let shape = image_shape(architecture);
-    let network = architecture.build(shape, CLASSES, None, None);
+    let normalisation = (vec![0.5; shape.channels], vec![0.25; shape.channels]);
+    let normalisation = Some((normalisation.0.as_slice(), normalisation.1.as_slice()));
+    let network = architecture.build(shape, CLASSES, normalisation, None);
     let state = State::initialise(&network, 0);
     let mut engine = open_engine(options.engine, options.device, network, &state)?;
     let mut random = Stream::new(0, Purpose::Test, 0, 0).sequence();
@@ -152,11 +154,7 @@ pub fn measure_step(
     let median = steps[steps.len() / 2];
     let measurement = Measurement {
         architecture: architecture.name(),
-        engine: match options.device {
-            DeviceChoice::Cpu => "candle-cpu",
-            DeviceChoice::Cuda => "candle-cuda",
-            DeviceChoice::Metal => "candle-metal",
-        },
+        engine: engine.name(),
         batch: batch_size,
         image: format!("{}x{}x{}", shape.channels, shape.height, shape.width),
         classes: CLASSES,

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::figures::{self, Context, Example, FigureError};
 use crate::attack::{Attack, Measured, measure};
-use crate::config::Experiment;
+use crate::config::{Experiment, StatisticsSource};
 use crate::data::Dataset;
-use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, PerturbSpec, View, loss};
+use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Norm, PerturbSpec, View, loss};
 use crate::fairness::{ClassStats, Confusion};
 use crate::files::write_atomic;
 use crate::model::{ModelError, State};
@@ -85,6 +85,9 @@ impl FinalReport {
 
     /// A table for the terminal.
     pub fn table(&self) -> String {
+        if self.weights.is_empty() {
+            return String::new();
+        }
         let mut text = format!("Test set: {} images. Robust: {}.\n", self.images, self.attack);
         text += "weights    clean   worst   robust  worst   gap\n";
         for row in &self.weights {
@@ -120,13 +123,13 @@ pub fn finish(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Opti
     let (ema, fawa) = trainer.averages();
     let kinds = [("last", Some(last.clone())), ("best", best), ("ema", ema.cloned()), ("fawa", fawa.cloned())];
 
-    let attack = evaluation_attack(&experiment, experiment.evaluation.test_steps.max(1));
+    let attack = evaluation_attack(&experiment, experiment.evaluation.test_steps);
     let mut report = FinalReport {
         method: experiment.fairness.method.title().into(),
         dataset: experiment.data.dataset.clone(),
         architecture: experiment.model.arch.name().into(),
         seed: experiment.run.seed,
-        attack: attack.to_string(),
+        attack: if experiment.evaluation.test_steps > 0 { attack.to_string() } else { "none".into() },
         images: test.len(),
         class_names: test.class_names().to_vec(),
         weights: Vec::new(),
@@ -147,8 +150,8 @@ pub fn finish(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Opti
                 confusion = Some(robust.confusion);
             }
         }
-        directory.write_json("evaluation.json", &report)?;
     }
+    directory.write_json("evaluation.json", &report)?;
     trainer.engine().load_model(&last)?;
     let statistics = trainer.progress().statistics.clone();
     let epoch = experiment.optimizer.epochs;
@@ -202,24 +205,39 @@ fn draw(
         return Ok(());
     }
     let experiment = trainer.experiment();
+    let train_attack = describe_training_attack(experiment);
+    let attack = evaluation_attack(experiment, experiment.evaluation.eval_steps).to_string();
+    let fairness = &experiment.fairness;
     let context = Context {
+        statistics: match fairness.statistics_source {
+            StatisticsSource::Training => format!("training images under {train_attack}"),
+            StatisticsSource::Validation => format!("validation split under {attack}"),
+        },
+        frozen_after: fairness.freeze_after,
         title: format!(
             "{} on {}, {}",
             experiment.fairness.method.title(),
             experiment.data.dataset,
             experiment.model.arch
         ),
-        attack: evaluation_attack(experiment, experiment.evaluation.eval_steps).to_string(),
-        train_attack: describe_training_attack(experiment),
+        attack,
+        train_attack,
         class_names: trainer.splits().train.class_names().to_vec(),
         base_epsilon: experiment.attack.epsilon.exact(),
     };
     let directory = trainer.directory().path();
-    figures::draw_all(directory, metrics, classes, &[], examples, &context)?;
-    if let Some(confusion) = confusion {
-        let title = format!("{}, test set", context.title);
-        let context = Context { title, attack: test_attack.to_string(), ..context };
-        figures::confusion_matrix(confusion.counts(), figures::CellUnit::Percent, &context)?.save(directory)?;
+    figures::draw_all(directory, metrics, classes, &[], &[], &context)?;
+    let (title, train_attack) = (context.title.clone(), context.train_attack.clone());
+    let (part, attack, counts) = match confusion {
+        Some(confusion) => ("test set", test_attack.to_string(), confusion.counts().to_vec()),
+        None => ("validation split", context.attack.clone(), trainer.directory().last_confusion(metrics.len())?),
+    };
+    let of_part = Context { title: format!("{title}, {part}"), attack, ..context.clone() };
+    figures::confusion_matrix(&counts, figures::CellUnit::Percent, &of_part)?.save(directory)?;
+    if !examples.is_empty() {
+        let title = format!("{title}, test set");
+        let train_attack = train_attack.replace("batch norm in train mode", "but batch norm in eval mode");
+        figures::adversarial_examples(examples, &Context { title, train_attack, ..context })?.save(directory)?;
     }
     Ok(())
 }
@@ -228,11 +246,19 @@ fn draw(
 fn describe_training_attack(experiment: &Experiment) -> String {
     let (attack, fairness) = (&experiment.attack, &experiment.fairness);
     let adaptive = fairness.method == crate::config::MethodChoice::FairTat;
+    let norm = match attack.norm {
+        Norm::Linf => "L∞",
+        Norm::L2 => "L2",
+    };
+    let mode = match attack.attack_bn {
+        BatchNormMode::Train => "batch norm in train mode",
+        BatchNormMode::Eval => "batch norm in eval mode",
+    };
     let kind = if adaptive && fairness.targeted { "targeted" } else { "untargeted" };
     let scaled = if adaptive && !fairness.epsilon_rules.is_empty() { " scaled by class" } else { "" };
     let start = if attack.random_start { "random start" } else { "no random start" };
     let (steps, epsilon, step) = (attack.steps, attack.epsilon, attack.step_size);
-    format!("PGD-{steps}, {kind}, ε {epsilon}{scaled}, step {step}, {start}")
+    format!("PGD-{steps}, {kind}, {norm}, ε {epsilon}{scaled}, step {step}, {start}, {mode}")
 }
 
 /// Adversarial examples of images of `set`, class after class: with targets and radii as the next training epoch would have
@@ -258,13 +284,10 @@ pub fn examples(
     let mut method: Box<dyn Method> = methods::build(experiment, set.classes());
     method.plan(epoch, statistics);
     let targets = method.targets(engine, &batch)?;
-    let mut spec = PerturbSpec { batch_norm: BatchNormMode::Eval, ..method.perturbation(&batch, targets.as_deref()) };
-    if targets.is_none() {
-        let evaluation = evaluation_attack(experiment, experiment.evaluation.eval_steps);
-        spec.epsilon = vec![evaluation.epsilon.value(); ids.len()];
-        spec.step_size = vec![evaluation.step_size.value(); ids.len()];
-        spec.steps = evaluation.steps;
-    }
+    let spec = match &targets {
+        Some(_) => PerturbSpec { batch_norm: BatchNormMode::Eval, ..method.perturbation(&batch, targets.as_deref()) },
+        None => evaluation_attack(experiment, experiment.evaluation.eval_steps).perturbation(ids.len(), 0),
+    };
     let views = engine.perturb(&batch, &spec)?;
     let mut predict = |view| {
         let logits = engine.logits(&Input::View(&views, view), BatchNormMode::Eval)?;

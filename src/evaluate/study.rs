@@ -9,8 +9,8 @@ use super::FinalReport;
 pub struct Spread {
     /// Mean.
     pub mean: f64,
-    /// Standard deviation with `n - 1`; 0 for a single value.
-    pub deviation: f64,
+    /// Standard deviation with `n - 1`; none for a single value.
+    pub deviation: Option<f64>,
 }
 
 impl Spread {
@@ -18,18 +18,21 @@ impl Spread {
     pub fn of(values: &[f64]) -> Self {
         let n = values.len() as f64;
         if values.is_empty() {
-            return Self { mean: 0.0, deviation: 0.0 };
+            return Self { mean: 0.0, deviation: None };
         }
         let mean = values.iter().sum::<f64>() / n;
         let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-        Self { mean, deviation: if values.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 } }
+        Self { mean, deviation: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()) }
     }
 }
 
 /// `71.3 ± 0.8` in percent.
 impl std::fmt::Display for Spread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.1} ± {:.1}", 100.0 * self.mean, 100.0 * self.deviation)
+        match self.deviation {
+            Some(deviation) => write!(f, "{:.1} ± {:.1}", 100.0 * self.mean, 100.0 * deviation),
+            None => write!(f, "{:.1}", 100.0 * self.mean),
+        }
     }
 }
 
@@ -130,9 +133,9 @@ mod tests {
 
     #[test]
     fn mean_and_deviation() {
-        assert_eq!(Spread::of(&[1.0, 2.0, 3.0]), Spread { mean: 2.0, deviation: 1.0 });
-        assert_eq!(Spread::of(&[0.5]), Spread { mean: 0.5, deviation: 0.0 });
-        assert_eq!(Spread { mean: 0.7134, deviation: 0.0081 }.to_string(), "71.3 ± 0.8");
+        assert_eq!(Spread::of(&[1.0, 2.0, 3.0]), Spread { mean: 2.0, deviation: Some(1.0) });
+        assert_eq!(Spread::of(&[0.5]), Spread { mean: 0.5, deviation: None });
+        assert_eq!(Spread { mean: 0.7134, deviation: Some(0.0081) }.to_string(), "71.3 ± 0.8");
     }
 
     #[test]

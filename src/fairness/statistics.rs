@@ -160,6 +160,12 @@ impl ClassStats {
         self.robust.classes()
     }
 
+    /// Whether every counter is there for `classes` classes: values that were read from a file may be damaged.
+    pub fn is_for(&self, classes: usize) -> bool {
+        let whole = |c: &Confusion| c.classes == classes && c.counts.len() == classes * classes;
+        whole(&self.robust) && whole(&self.clean) && self.reached.len() == classes && self.missed_into.len() == classes
+    }
+
     /// Counts a batch of attacked images; `targets` are missing when the attack had none.
     ///
     /// # Panics

@@ -97,11 +97,6 @@ impl RunDir {
         self.path.join("checkpoints").join(format!("{name}.safetensors"))
     }
 
-    /// Where the figures go.
-    pub fn figures(&self) -> PathBuf {
-        self.path.join("figures")
-    }
-
     /// Writes a file below the directory, whole or not at all.
     ///
     /// # Errors
@@ -167,6 +162,24 @@ impl RunDir {
         let bytes = write_npy_u64(&[k, k], confusion.counts())
             .map_err(|e| RunDirError::Format { path: self.path.join(&name), what: e.to_string() })?;
         self.write(name, &bytes)
+    }
+
+    /// The counts on the validation split in the last of `epochs` epochs; empty where there is none.
+    ///
+    /// # Errors
+    /// [`RunDirError::Format`] when the file does not hold counts.
+    pub fn last_confusion(&self, epochs: usize) -> Result<Vec<u64>, RunDirError> {
+        let Some(epoch) = epochs.checked_sub(1) else { return Ok(Vec::new()) };
+        let path = self.path.join(format!("confusion/epoch-{epoch:04}-validation.npy"));
+        let fail = |e: crate::data::DataError| RunDirError::Format { path: path.clone(), what: e.to_string() };
+        Ok(crate::data::read_npy_u64(&path).map_err(fail)?.1)
+    }
+
+    /// Gives the directory up again after a run that could not begin: removes its config.toml, and it where it is empty.
+    pub fn abandon(self) {
+        // Best effort: the error that matters is why the run could not begin.
+        let _ = std::fs::remove_file(self.config_path());
+        let _ = std::fs::remove_dir(&self.path);
     }
 
     /// Adds a line to `log.jsonl`. A line is written by one call, so that a killed run leaves whole lines.

@@ -43,7 +43,8 @@ fn anneal(progress: f64) -> f64 {
     (1.0 + (std::f64::consts::PI * progress).cos()) / 2.0
 }
 
-/// PyTorch's `OneCycleLR` with its defaults.
+/// The learning rate of PyTorch's `OneCycleLR` with its defaults. Momentum stays as it is; PyTorch cycles that as well
+/// unless told not to.
 fn one_cycle(base: f64, step: f64, total: f64) -> f64 {
     const RISE: f64 = 0.3;
     const START: f64 = 1.0 / 25.0;

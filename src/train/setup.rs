@@ -62,8 +62,8 @@ pub fn limited(set: Dataset, limit: Option<usize>) -> Result<Dataset, DataError>
     set.select(&kept)
 }
 
-/// Mean and standard deviation of each channel that the network's first layer takes out: the published ones of CIFAR
-/// (CFA, FAIR-TAT), else those of the training images.
+/// Mean and standard deviation of each channel that the network's first layer takes out: for CIFAR those in the authors'
+/// final script, else those of the training images.
 pub fn normalisation(experiment: &Experiment, train: &Dataset) -> Option<(Vec<f32>, Vec<f32>)> {
     let colour = train.shape().channels == 3;
     match experiment.data.dataset.as_str() {
@@ -96,6 +96,8 @@ pub fn open_engine(
     match engine {
         EngineChoice::Auto | EngineChoice::Candle => {
             let device = match device {
+                // The CPU comes first in the list; anything after it is a GPU.
+                DeviceChoice::Auto => CandleDevice::available().pop().unwrap_or_default(),
                 DeviceChoice::Cpu => CandleDevice::Cpu,
                 DeviceChoice::Cuda => CandleDevice::Cuda(0),
                 DeviceChoice::Metal => CandleDevice::Metal(0),

@@ -106,7 +106,8 @@ impl Trainer {
             );
             return Err(EngineError::Invalid(what).into());
         }
-        Self::assemble(experiment, splits, engine, directory, Progress::start(classes))
+        let start = Progress { images: fingerprint(&splits.train), ..Progress::start(classes) };
+        Self::assemble(experiment, splits, engine, directory, start)
     }
 
     /// Goes on with a run from its last checkpoint.
@@ -143,10 +144,15 @@ impl Trainer {
             let what = format!("expected 0 to {}, found {}", classes - 1, experiment.fairness.fixed_target);
             return Err(ConfigError::Invalid { field: "fairness.fixed_target", what }.into());
         }
-        if progress.counted.classes() != classes {
-            let what =
-                format!("the checkpoint counts {} classes, the data set has {classes}", progress.counted.classes());
-            return Err(ModelError::Format { path: directory.checkpoint("resume"), what }.into());
+        let statistics = [Some(&progress.counted), progress.statistics.as_ref()];
+        let path = directory.checkpoint("resume");
+        if !statistics.into_iter().flatten().all(|statistics| statistics.is_for(classes)) {
+            let what = format!("its statistics are not for the {classes} classes of the data set");
+            return Err(ModelError::Format { path, what }.into());
+        }
+        if progress.images != fingerprint(&splits.train) {
+            let what = "the training images are not those that the run began with".into();
+            return Err(ModelError::Format { path, what }.into());
         }
         let method = methods::build(&experiment, classes);
         let board =
@@ -214,6 +220,14 @@ impl Trainer {
             if done % every == 0 || done == self.experiment.optimizer.epochs {
                 self.save_checkpoint(observer)?;
             }
+        }
+        let averaging = &self.experiment.averaging;
+        if averaging.fawa && self.fawa.state().is_none() {
+            observer.event(&Event::Warning(&format!(
+                "no epoch's worst class reached the robust accuracy of {} that the fairness-aware average asks for, so \
+                 there is none; --fawa-threshold sets another",
+                averaging.fawa_threshold
+            )));
         }
         Ok(Outcome::Finished)
     }
@@ -343,13 +357,14 @@ impl Trainer {
         let epoch = self.progress.epoch;
         let robust = &validation.robust.confusion;
         let averaging = &self.experiment.averaging;
-        if epoch >= averaging.average_from {
-            if averaging.ema {
-                self.ema.update(model, averaging.average_decay);
-            }
-            if averaging.fawa && robust.worst() >= averaging.fawa_threshold {
-                self.fawa.update(model, averaging.average_decay);
-            }
+        let begun = epoch >= averaging.average_from;
+        let update_ema = begun && averaging.ema;
+        let update_fawa = begun && averaging.fawa && robust.worst() >= averaging.fawa_threshold;
+        if update_ema {
+            self.ema.update(model, averaging.average_decay);
+        }
+        if update_fawa {
+            self.fawa.update(model, averaging.average_decay);
         }
         self.record(validation);
         let row = &self.metrics[self.metrics.len() - 1];
@@ -367,8 +382,8 @@ impl Trainer {
             self.save_model("best", model, Some(validation))?;
         }
         self.save_model("last", model, Some(validation))?;
-        for (name, average) in [("ema", self.ema.state()), ("fawa", self.fawa.state())] {
-            if let Some(state) = average {
+        for (name, average, updated) in [("ema", &self.ema, update_ema), ("fawa", &self.fawa, update_fawa)] {
+            if let (Some(state), true) = (average.state(), updated) {
                 self.save_model(name, state, None)?;
             }
         }
@@ -482,6 +497,14 @@ impl Trainer {
         observer.event(&Event::Checkpoint { epoch, batch, path: &path });
         Ok(())
     }
+}
+
+/// A checksum of all training images and labels, in order.
+fn fingerprint(set: &Dataset) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(set.images());
+    set.labels().iter().for_each(|label| crc.update(&label.to_le_bytes()));
+    crc.sum()
 }
 
 /// PGD as an experiment evaluates with it.

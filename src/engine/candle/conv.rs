@@ -16,7 +16,7 @@ use super::kernels::vectorised;
 /// Columns in a block: large enough for the matrix product, small enough for the cache.
 const BLOCK: usize = 256;
 /// Pieces of the batch that add up their weight gradients on their own.
-const PARTS: usize = 4;
+const PARTS: usize = 8;
 
 /// A convolution of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

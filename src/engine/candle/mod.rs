@@ -215,6 +215,15 @@ impl Engine for CandleEngine {
         format!("candle ({})", self.device_name)
     }
 
+    fn name(&self) -> String {
+        let device = match self.device_name {
+            CandleDevice::Cpu => "cpu",
+            CandleDevice::Cuda(_) => "cuda",
+            CandleDevice::Metal(_) => "metal",
+        };
+        format!("candle-{device}")
+    }
+
     fn network(&self) -> &Network {
         &self.network
     }

@@ -1,8 +1,8 @@
 //! Bars by class: where the targets came from, accuracy under attack.
 
 use super::axes::{
-    BLUE, LABEL, MARGIN, Plot, SMALL, VERMILLION, evaluation_note, gutter, header, nice_above, percent, row_labels,
-    thinning, ticks, training_note, trimmed,
+    BLUE, LABEL, MARGIN, Plot, SMALL, VERMILLION, evaluation_note, gutter, header, named, nice_above, percent,
+    row_labels, thinning, ticks, training_note, trimmed,
 };
 use super::classes::ClassTable;
 use super::svg::{AXIS, Canvas, GRID, INK, MUTED, Stroke, Style};
@@ -34,8 +34,9 @@ pub fn target_distribution(rows: &[ClassRow], context: &Context) -> Result<Figur
         return Err(FigureError::Empty { figure: NAME, missing: "targets are not drawn from a distribution" });
     }
     let targets = table.column(last, |row| row.target_probability.unwrap_or(f64::NAN));
-    // Targets come from the epoch just before, not from whatever epoch was written last before it.
-    let previous = last.checked_sub(1).filter(|&index| table.epochs[index] + 1 == epoch);
+    // Targets come from the epoch just before (or the one that was frozen), not from whatever was written last before it.
+    let origin = epoch.checked_sub(1).map(|before| context.frozen_after.map_or(before, |frozen| frozen.min(before)));
+    let previous = origin.and_then(|origin| table.epochs.iter().position(|written| *written == origin));
     let mut panels = Vec::new();
     if let Some(index) = previous {
         let title = format!("CFPS, epoch {}", table.epochs[index]);
@@ -53,7 +54,10 @@ pub fn target_distribution(rows: &[ClassRow], context: &Context) -> Result<Figur
     let (panel_width, value_room, gap) = (180.0, 40.0, 22.0);
     let width = left + panels.len() as f64 * (panel_width + value_room) + (panels.len() - 1) as f64 * gap + MARGIN;
     let mut canvas = Canvas::new(width.max(440.0));
-    let mut notes = vec![training_note("Training attack:", context)];
+    let mut notes = vec![
+        training_note("Training attack:", context),
+        format!("CFPS of {}", named(&context.statistics, "training images")),
+    ];
     if previous.is_none() && epoch == 0 {
         notes.push("The first epoch has no mistakes to learn from yet".to_owned());
     }

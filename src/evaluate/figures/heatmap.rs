@@ -2,9 +2,7 @@
 
 use colorous::Color;
 
-use super::axes::{
-    LABEL, MARGIN, SMALL, gutter, header, named, nice_above, percent, row_labels, thinning, training_note, trimmed,
-};
+use super::axes::{LABEL, MARGIN, SMALL, gutter, header, named, nice_above, percent, row_labels, thinning, trimmed};
 use super::classes::ClassTable;
 use super::svg::{AXIS, Canvas, INK, MISSING, MUTED, Stroke, Style};
 use super::text::{self, Weight};
@@ -39,7 +37,8 @@ pub fn cfps_heatmap(rows: &[ClassRow], context: &Context) -> Result<Figure, Figu
     let cell_height = (440.0 / classes as f64).clamp(6.5, 24.0);
     let size = (cell_width * epochs as f64, cell_height * classes as f64);
     let mut canvas = Canvas::new((left + size.0 + ASIDE + BAR_ROOM + MARGIN).max(440.0));
-    let notes = [training_note("Share of all mistakes that landed on the class; training images under", context)];
+    let notes =
+        [format!("Share of all mistakes that landed on the class; {}", named(&context.statistics, "training images"))];
     let top = header(&mut canvas, "CFPS: which classes attract the mistakes", context, &notes) + 12.0;
 
     let decimals = usize::from(cell_width >= 33.0);

@@ -36,8 +36,12 @@ pub struct Context {
     pub title: String,
     /// The evaluation attack, such as `PGD-10, ε 8/255, step 2/255, 1 random start, seed 0`.
     pub attack: String,
-    /// The training attack, which CFPS, targets and class-wise epsilon come from.
+    /// The training attack.
     pub train_attack: String,
+    /// What CFPS was measured on, such as `training images under targeted PGD-10`; targets and radii come from it.
+    pub statistics: String,
+    /// The epoch whose statistics stay in force after it, if they are frozen.
+    pub frozen_after: Option<u32>,
     /// Name of each class; its length is the number of classes.
     pub class_names: Vec<String>,
     /// Epsilon before it is scaled by class, in `[0, 1]` pixel units.

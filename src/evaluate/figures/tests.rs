@@ -10,6 +10,8 @@ fn context(classes: usize) -> Context {
         title: "FAIR-TAT on digits, digits-cnn".to_owned(),
         attack: "PGD-20, ε 8/255, step 2/255, 1 random start, seed 0".to_owned(),
         train_attack: "targeted PGD-10, class-wise ε".to_owned(),
+        statistics: "training images under targeted PGD-10, class-wise ε".to_owned(),
+        frozen_after: None,
         class_names: (0..classes).map(|class| format!("{}{}", NAMES[class % 10], class / 10)).collect(),
         base_epsilon: 8.0 / 255.0,
     }
