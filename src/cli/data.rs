@@ -116,7 +116,7 @@ fn check(name_or_path: &str) -> Result<()> {
         seed: 0,
     };
     if matches!(name_or_path, "digits" | "shapes") {
-        return print(&describe(&data::load(&options(name_or_path))?).to_string());
+        return print(&format!("{}\n", describe(&data::load(&options(name_or_path))?)));
     }
     if let Ok(publisher) = publisher(name_or_path) {
         let root = download::default_root();
@@ -153,7 +153,7 @@ fn contents(path: &Path, options: &SourceOptions) -> Result<()> {
         return print(&text);
     }
     let loaded = data::load_path(path, options)?;
-    print(&format!("{}: layout {}\n{}", found.directory.display(), found.layout.name(), describe(&loaded)))
+    print(&format!("{}: layout {}\n{}\n", found.directory.display(), found.layout.name(), describe(&loaded)))
 }
 
 /// Bytes for people.

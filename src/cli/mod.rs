@@ -33,9 +33,14 @@ struct Cli {
     command: Option<Command>,
 }
 
+/// What the help of commands with the fields of an experiment ends with.
+const FIELDS: &str = "Fields that are not given come from the preset (digits-60s unless another is named) or the file; \
+                      `fairtat config show` prints them all.";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Train a network and leave a run directory with checkpoints, tables and figures
+    #[command(after_help = FIELDS)]
     Train(train::TrainArgs),
     /// Go on with a run that was stopped
     Resume(train::ResumeArgs),

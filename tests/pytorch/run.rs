@@ -38,6 +38,10 @@ struct Recorder {
 }
 
 impl Engine for Recorder {
+    fn name(&self) -> String {
+        self.engine.name()
+    }
+
     fn describe(&self) -> String {
         self.engine.describe()
     }
