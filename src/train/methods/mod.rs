@@ -1,7 +1,7 @@
 //! Training methods: an inner attack, an outer loss, and what adapts between epochs. One file each.
 
-mod adversarial;
-mod fair_tat;
+pub mod adversarial;
+pub mod fair_tat;
 
 pub use adversarial::AdversarialTraining;
 pub use fair_tat::FairTat;

@@ -3,16 +3,21 @@
 //! Every field's doc comment is its help text. A TOML file holds the same fields in the sections [`Experiment`] names; the
 //! command line has a flag for each field, `--step-size` for `step_size`.
 
+mod sections;
+
+pub use sections::{
+    AttackConfig, AveragingConfig, DataConfig, DeviceChoice, EngineChoice, EvaluationConfig, FairnessConfig,
+    MethodChoice, ModelConfig, OptimizerConfig, RunConfig, StatisticsSource,
+};
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Command};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{SourceOptions, ValidationChoice, ValidationSize, download};
-use crate::engine::{Augment, BatchNormMode, Norm, Padding};
-use crate::fairness::{Combine, EpsilonRule, Margins, Reference, TargetMode};
-use crate::model::Architecture;
-use crate::train::Schedule;
+use crate::engine::Augment;
+use crate::fairness::{Margins, Reference};
 use crate::units::Epsilon;
 
 /// What can be wrong with the description of an experiment.
@@ -52,288 +57,6 @@ pub enum ConfigError {
     },
 }
 
-/// Which engine runs the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum EngineChoice {
-    /// The fastest that this machine has
-    Auto,
-    /// Candle
-    Candle,
-}
-
-/// Where Candle computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum DeviceChoice {
-    /// A GPU that this build can use, else the CPU
-    Auto,
-    /// All cores of the CPU
-    Cpu,
-    /// The first NVIDIA GPU (needs the cargo feature `cuda`)
-    Cuda,
-    /// The first Apple GPU (needs the cargo feature `metal`)
-    Metal,
-}
-
-/// How training makes its adversarial images and adapts between epochs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum MethodChoice {
-    /// Fair targeted adversarial training
-    FairTat,
-    /// Plain adversarial training (Madry et al.): untargeted, one epsilon for all classes
-    At,
-}
-
-impl MethodChoice {
-    /// The name that papers use.
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::FairTat => "FAIR-TAT",
-            Self::At => "PGD-AT",
-        }
-    }
-}
-
-/// Which images CFPS and the class-wise epsilon are measured on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum StatisticsSource {
-    /// The adversarial images of the training pass, at no extra cost (the authors' code)
-    Training,
-    /// The validation split under the evaluation attack
-    Validation,
-}
-
-/// Images and how they are prepared.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Args)]
-#[serde(default, deny_unknown_fields)]
-#[command(next_help_heading = "Data")]
-pub struct DataConfig {
-    /// Data set: digits, shapes, cifar10, cifar100, mnist, fashion-mnist, folder, npy
-    #[arg(long, value_name = "NAME")]
-    pub dataset: String,
-    /// Directory of the data set; a named set is otherwise looked for where `fairtat data fetch` puts it
-    #[arg(long, value_name = "DIR")]
-    pub path: Option<PathBuf>,
-    /// Side in pixels that every image is cut to a square and scaled to; unset keeps the size
-    #[arg(long, value_name = "PIXELS")]
-    pub image_size: Option<usize>,
-    /// 1 for grey, 3 for colour; unset keeps what is there
-    #[arg(long, value_name = "1|3")]
-    pub channels: Option<usize>,
-    /// Training images in all, the first of each class in equal shares, before the validation split; unset takes all
-    #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
-    /// Test images in all, chosen in the same way
-    #[arg(long, value_name = "N")]
-    pub test_limit: Option<usize>,
-    /// Share of each class's training images kept for validation
-    #[arg(long, value_name = "SHARE")]
-    pub validation_fraction: f64,
-    /// Validation images of each class as a number, for small sets; replaces the share
-    #[arg(long, value_name = "N")]
-    pub validation_per_class: Option<usize>,
-    /// Choose the validation images at random (by the seed) instead of the first ones of each class
-    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
-    pub validation_random: bool,
-    /// Make input normalisation (mean and standard deviation of each channel) the network's first layer
-    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
-    pub normalize: bool,
-    /// Pixels added on each side before a random crop of training images; 0 for no crop
-    #[arg(long, value_name = "PIXELS")]
-    pub crop_padding: usize,
-    /// What those pixels are
-    #[arg(long, value_enum)]
-    pub padding: Padding,
-    /// Mirror half of the training images
-    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
-    pub flip: bool,
-}
-
-/// The network.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Args)]
-#[serde(default, deny_unknown_fields)]
-#[command(next_help_heading = "Model")]
-pub struct ModelConfig {
-    /// Architecture
-    #[arg(long, value_enum, value_name = "NAME")]
-    pub arch: Architecture,
-    /// Channels of the first stage instead of the published number; the other stages follow
-    #[arg(long, value_name = "CHANNELS")]
-    pub width: Option<usize>,
-}
-
-/// The training attack (inner maximisation).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Args)]
-#[serde(default, deny_unknown_fields)]
-#[command(next_help_heading = "Training attack")]
-pub struct AttackConfig {
-    /// Base radius of the perturbation, such as 8/255
-    #[arg(long, value_name = "K/255")]
-    pub epsilon: Epsilon,
-    /// Size of a step
-    #[arg(long, value_name = "K/255")]
-    pub step_size: Epsilon,
-    /// Number of steps
-    #[arg(long, value_name = "N")]
-    pub steps: u32,
-    /// Shape of the ball
-    #[arg(long, value_enum)]
-    pub norm: Norm,
-    /// Start at a random point of the ball
-    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
-    pub random_start: bool,
-    /// Batch norm during the attack
-    #[arg(long, value_enum)]
-    pub attack_bn: BatchNormMode,
-}
-
-/// The method, and what it adapts between epochs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Args)]
-#[serde(default, deny_unknown_fields)]
-#[command(next_help_heading = "Method and fairness")]
-pub struct FairnessConfig {
-    /// Training method; targets, CFPS and class-wise epsilon are fair-tat's
-    #[arg(long, value_enum)]
-    pub method: MethodChoice,
-    /// Attack towards a target class instead of away from the true one
-    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
-    pub targeted: bool,
-    /// How targets are chosen after the warm-up
-    #[arg(long, value_enum)]
-    pub target_mode: TargetMode,
-    /// Factor of CFPS in the softmax target mode
-    #[arg(long, value_name = "FACTOR")]
-    pub temperature: f64,
-    /// Class that the fixed target mode attacks towards
-    #[arg(long, value_name = "CLASS")]
-    pub fixed_target: u32,
-    /// Images that CFPS and the class-wise epsilon come from
-    #[arg(long, value_enum)]
-    pub statistics_source: StatisticsSource,
-    /// Keep the statistics of this epoch from then on instead of updating them each epoch
-    #[arg(long, value_name = "EPOCH")]
-    pub freeze_after: Option<u32>,
-    /// Rules for the class-wise epsilon, separated by commas; none leaves every class at the base radius
-    #[arg(long, value_enum, value_delimiter = ',', num_args = 0.., value_name = "RULES")]
-    pub epsilon_rules: Vec<EpsilonRule>,
-    /// How several rules become one radius
-    #[arg(long, value_enum)]
-    pub combine: Combine,
-    /// Lambda of the rules on robust accuracy: epsilon_k = (lambda + accuracy_k) * epsilon
-    #[arg(long, value_name = "LAMBDA")]
-    pub lambda_rob: f64,
-    /// Lambda of the rules on CFPS and CFNS
-    #[arg(long, value_name = "LAMBDA")]
-    pub lambda_count: f64,
-    /// No class gets a smaller radius
-    #[arg(long, value_name = "K/255")]
-    pub epsilon_min: Epsilon,
-    /// No class gets a larger radius; unset for no bound
-    #[arg(long, value_name = "K/255")]
-    pub epsilon_max: Option<Epsilon>,
-    /// Epochs with uniform targets and the base radius before the method adapts
-    #[arg(long, value_name = "EPOCHS")]
-    pub warmup_epochs: u32,
-    /// Forward passes on clean images in train mode for each batch: 0, 1 (after the step, gives
-    /// train_clean_accuracy), or 2 (also one before it, as in the authors' code, where it only moves running statistics)
-    #[arg(long, value_name = "0|1|2")]
-    pub clean_passes: u32,
-}
-
-/// Optimiser (outer minimisation).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Args)]
-#[serde(default, deny_unknown_fields)]
-#[command(next_help_heading = "Optimiser")]
-pub struct OptimizerConfig {
-    /// Passes over the training images
-    #[arg(long, value_name = "N")]
-    pub epochs: u32,
-    /// Images in a batch
-    #[arg(long, value_name = "N")]
-    pub batch_size: usize,
-    /// Largest learning rate
-    #[arg(long, value_name = "RATE")]
-    pub lr: f64,
-    /// How the learning rate falls
-    #[arg(long, value_enum)]
-    pub schedule: Schedule,
-    /// Momentum of SGD
-    #[arg(long, value_name = "SHARE")]
-    pub momentum: f64,
-    /// Weight decay of SGD, for all parameters
-    #[arg(long, value_name = "RATE")]
-    pub weight_decay: f64,
-}
-
-/// Averages of the weights over epochs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Args)]
-#[serde(default, deny_unknown_fields)]
-#[command(next_help_heading = "Weight averaging")]
-pub struct AveragingConfig {
-    /// Keep an exponential moving average of the weights, updated after every epoch
-    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
-    pub ema: bool,
-    /// Keep a fairness-aware average (CFA), updated only after epochs whose worst class is robust enough
-    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
-    pub fawa: bool,
-    /// Share of the average that is kept at an update
-    #[arg(long, value_name = "SHARE")]
-    pub average_decay: f64,
-    /// Robust accuracy on the validation split that the worst class must have for a FAWA update
-    #[arg(long, value_name = "ACCURACY")]
-    pub fawa_threshold: f64,
-    /// First epoch that is averaged
-    #[arg(long, value_name = "EPOCH")]
-    pub average_from: u32,
-}
-
-/// The evaluation on the validation split after each epoch, and on the test set at the end: PGD in eval mode.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Args)]
-#[serde(default, deny_unknown_fields)]
-#[command(next_help_heading = "Evaluation")]
-pub struct EvaluationConfig {
-    /// Steps of PGD on the validation split
-    #[arg(long, value_name = "N")]
-    pub eval_steps: u32,
-    /// Steps of PGD on the test set after the last epoch; 0 leaves that evaluation out
-    #[arg(long, value_name = "N")]
-    pub test_steps: u32,
-    /// Radius; unset takes the training attack's base radius
-    #[arg(long, value_name = "K/255")]
-    pub eval_epsilon: Option<Epsilon>,
-    /// Step size; unset takes the training attack's
-    #[arg(long, value_name = "K/255")]
-    pub eval_step_size: Option<Epsilon>,
-    /// Images in a batch of an evaluation; results do not depend on it
-    #[arg(long, value_name = "N")]
-    pub eval_batch_size: usize,
-}
-
-/// The run itself.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Args)]
-#[serde(default, deny_unknown_fields)]
-#[command(next_help_heading = "Run")]
-pub struct RunConfig {
-    /// Seed of everything random
-    #[arg(long, value_name = "N")]
-    pub seed: u64,
-    /// Engine that runs the network
-    #[arg(long, value_enum)]
-    pub engine: EngineChoice,
-    /// Device of the Candle engine
-    #[arg(long, value_enum)]
-    pub device: DeviceChoice,
-    /// Epochs from one checkpoint to the next
-    #[arg(long, value_name = "EPOCHS")]
-    pub checkpoint_every: u32,
-    /// Images in the figure of adversarial examples
-    #[arg(long, value_name = "N")]
-    pub examples: usize,
-}
-
 /// Everything that determines a run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Args)]
 #[serde(default, deny_unknown_fields)]
@@ -364,97 +87,12 @@ pub struct Experiment {
     pub run: RunConfig,
 }
 
-impl Default for DataConfig {
-    fn default() -> Self {
-        Self {
-            dataset: "digits".into(),
-            path: None,
-            image_size: None,
-            channels: None,
-            limit: None,
-            test_limit: None,
-            validation_fraction: 0.02,
-            validation_per_class: None,
-            validation_random: false,
-            normalize: true,
-            crop_padding: 0,
-            padding: Padding::Reflect,
-            flip: false,
-        }
-    }
-}
-
-impl Default for ModelConfig {
-    fn default() -> Self {
-        Self { arch: Architecture::DigitsCnn, width: None }
-    }
-}
-
-impl Default for AttackConfig {
-    fn default() -> Self {
-        Self {
-            epsilon: Epsilon::levels(8.0),
-            step_size: Epsilon::levels(2.0),
-            steps: 10,
-            norm: Norm::Linf,
-            random_start: true,
-            attack_bn: BatchNormMode::Train,
-        }
-    }
-}
-
-impl Default for FairnessConfig {
-    fn default() -> Self {
-        Self {
-            method: MethodChoice::FairTat,
-            targeted: true,
-            target_mode: TargetMode::Softmax,
-            temperature: 2.0,
-            fixed_target: 0,
-            statistics_source: StatisticsSource::Training,
-            freeze_after: None,
-            epsilon_rules: vec![EpsilonRule::GRob],
-            combine: Combine::Average,
-            lambda_rob: 0.5,
-            lambda_count: 0.5,
-            epsilon_min: Epsilon::ZERO,
-            epsilon_max: None,
-            warmup_epochs: 1,
-            clean_passes: 1,
-        }
-    }
-}
-
-impl Default for OptimizerConfig {
-    fn default() -> Self {
-        Self { epochs: 200, batch_size: 128, lr: 0.1, schedule: Schedule::Step3, momentum: 0.9, weight_decay: 5e-4 }
-    }
-}
-
-impl Default for AveragingConfig {
-    fn default() -> Self {
-        Self { ema: true, fawa: true, average_decay: 0.85, fawa_threshold: 0.2, average_from: 0 }
-    }
-}
-
-impl Default for EvaluationConfig {
-    fn default() -> Self {
-        Self { eval_steps: 10, test_steps: 20, eval_epsilon: None, eval_step_size: None, eval_batch_size: 256 }
-    }
-}
-
-impl Default for RunConfig {
-    fn default() -> Self {
-        Self { seed: 0, engine: EngineChoice::Auto, device: DeviceChoice::Auto, checkpoint_every: 1, examples: 10 }
-    }
-}
-
 /// The presets that the program carries: name and text. The first line of the text says what it is for.
 pub const PRESETS: [(&str, &str); 4] = [
-    ("digits-60s", include_str!("../assets/presets/digits-60s.toml")),
-    ("shapes-unfair", include_str!("../assets/presets/shapes-unfair.toml")),
-    ("cifar10-small", include_str!("../assets/presets/cifar10-small.toml")),
-    ("cifar10-paper", include_str!("../assets/presets/cifar10-paper.toml")),
+    ("digits-60s", include_str!("../../assets/presets/digits-60s.toml")),
+    ("shapes-unfair", include_str!("../../assets/presets/shapes-unfair.toml")),
+    ("cifar10-small", include_str!("../../assets/presets/cifar10-small.toml")),
+    ("cifar10-paper", include_str!("../../assets/presets/cifar10-paper.toml")),
 ];
 
 /// The preset that runs when nothing is asked for.
@@ -677,6 +315,7 @@ fn suggestion(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fairness::EpsilonRule;
 
     fn error(text: &str) -> String {
         Experiment::from_toml(text, "test.toml").unwrap_err().to_string()
