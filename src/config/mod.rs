@@ -237,8 +237,8 @@ impl Experiment {
             root: download::default_root(),
             image_size: self.data.image_size,
             channels: self.data.channels,
-            // The drawn set is the same for every seed of a run, as a set from disk is.
-            seed: 0,
+            // Not the seed of the run: a drawn set stays the same over runs, as a set from disk does.
+            seed: self.data.shapes_seed,
         }
     }
 

@@ -79,6 +79,9 @@ pub struct DataConfig {
     /// Side in pixels that every image is cut to a square and scaled to; unset keeps the size
     #[arg(long, value_name = "PIXELS")]
     pub image_size: Option<usize>,
+    /// Seed that the data set shapes is drawn from; every run on one seed sees the same images
+    #[arg(long, value_name = "N")]
+    pub shapes_seed: u64,
     /// 1 for grey, 3 for colour; unset keeps what is there
     #[arg(long, value_name = "1|3")]
     pub channels: Option<usize>,
@@ -299,6 +302,7 @@ impl Default for DataConfig {
             dataset: "digits".into(),
             path: None,
             image_size: None,
+            shapes_seed: 0,
             channels: None,
             limit: None,
             test_limit: None,
