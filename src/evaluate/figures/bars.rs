@@ -2,7 +2,7 @@
 
 use super::axes::{
     BLUE, LABEL, MARGIN, Plot, SMALL, VERMILLION, evaluation_note, gutter, header, named, nice_above, percent,
-    row_labels, thinning, ticks, training_note, trimmed,
+    row_labels, thinning, ticks, trimmed,
 };
 use super::classes::ClassTable;
 use super::svg::{AXIS, Canvas, GRID, INK, MUTED, Stroke, Style};
@@ -54,10 +54,7 @@ pub fn target_distribution(rows: &[ClassRow], context: &Context) -> Result<Figur
     let (panel_width, value_room, gap) = (180.0, 40.0, 22.0);
     let width = left + panels.len() as f64 * (panel_width + value_room) + (panels.len() - 1) as f64 * gap + MARGIN;
     let mut canvas = Canvas::new(width.max(440.0));
-    let mut notes = vec![
-        training_note("Training attack:", context),
-        format!("CFPS of {}", named(&context.statistics, "training images")),
-    ];
+    let mut notes = vec![format!("CFPS of {}", named(&context.statistics, "training images"))];
     if previous.is_none() && epoch == 0 {
         notes.push("The first epoch has no mistakes to learn from yet".to_owned());
     }
