@@ -10,6 +10,7 @@
 pub mod candle;
 pub mod loss;
 mod types;
+pub mod wgsl;
 
 pub use types::{
     Augment, Batch, BatchNormMode, BatchStats, EngineState, Input, LossSpec, LossTerm, Norm, Objective, Padding,

@@ -1,0 +1,148 @@
+//! Runs single kernels for tests: upload, dispatch, read back, compare with a twin.
+
+use std::sync::{Arc, OnceLock};
+
+use super::device::{Checks, Gpu};
+use super::kernel::{BufferId, Dispatch, Slice};
+use crate::rng::{Purpose, Stream};
+
+/// The adapter that tests run on: the first that there is, or the one that `FAIRTAT_TEST_ADAPTER` names a part of.
+///
+/// # Panics
+/// When there is none, with what to install. A test that passes without a device would show nothing.
+fn gpu(checks: Checks) -> Arc<Gpu> {
+    static GPUS: OnceLock<[Arc<Gpu>; 2]> = OnceLock::new();
+    let gpus = GPUS.get_or_init(|| {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+        let wanted = std::env::var("FAIRTAT_TEST_ADAPTER").unwrap_or_default().to_lowercase();
+        let adapter = adapters.iter().find(|a| a.get_info().name.to_lowercase().contains(&wanted)).expect(
+            "these tests need a Vulkan, Metal or DirectX 12 adapter; on Debian and Ubuntu \
+             `apt-get install mesa-vulkan-drivers` brings one that runs on the CPU",
+        );
+        [Checks::Off, Checks::On].map(|checks| Arc::new(Gpu::open(adapter, checks).unwrap()))
+    });
+    Arc::clone(&gpus[usize::from(checks == Checks::On)])
+}
+
+/// Buffers and dispatches of one test.
+pub(super) struct Harness {
+    gpu: Arc<Gpu>,
+    buffers: Vec<wgpu::Buffer>,
+    checks: Checks,
+}
+
+/// What an output holds before a kernel writes it, so that a value that was never written is seen.
+const UNWRITTEN: f32 = -7.25e30;
+
+impl Harness {
+    pub(super) fn new(checks: Checks) -> Self {
+        Self { gpu: gpu(checks), buffers: Vec::new(), checks }
+    }
+
+    /// One without run-time checks in shaders, one with them.
+    pub(super) fn both() -> [Self; 2] {
+        [Checks::Off, Checks::On].map(Self::new)
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Slice {
+        let buffer = self.gpu.buffer("test", bytes.len() as u64).unwrap();
+        self.gpu.queue.write_buffer(&buffer, 0, bytes);
+        self.buffers.push(buffer);
+        Slice { buffer: BufferId(self.buffers.len() - 1), offset: 0, size: bytes.len() as u64 }
+    }
+
+    /// A buffer with these values (`f32`, `u32`, or any plain struct).
+    pub(super) fn input<T: bytemuck::NoUninit>(&mut self, values: &[T]) -> Slice {
+        self.add(bytemuck::cast_slice(values))
+    }
+
+    /// A buffer for `len` values of `f32`, none of which is written yet.
+    pub(super) fn output(&mut self, len: usize) -> Slice {
+        self.input(&vec![UNWRITTEN; len])
+    }
+
+    pub(super) fn run(&self, dispatches: &[Dispatch]) {
+        let device = &self.gpu.device;
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            for dispatch in dispatches {
+                let pipeline = self.gpu.pipeline(&dispatch.kernel).unwrap();
+                let uniform = device.create_buffer(&wgpu::BufferDescriptor {
+                    label: None,
+                    size: dispatch.params.len() as u64,
+                    usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                    mapped_at_creation: false,
+                });
+                self.gpu.queue.write_buffer(&uniform, 0, &dispatch.params);
+                let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() }];
+                for (i, slice) in dispatch.bindings.iter().enumerate() {
+                    let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &self.buffers[slice.buffer.0],
+                        offset: slice.offset,
+                        size: std::num::NonZeroU64::new(slice.size),
+                    });
+                    entries.push(wgpu::BindGroupEntry { binding: 1 + i as u32, resource });
+                }
+                let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: Some(&dispatch.kernel.label()),
+                    layout: &pipeline.get_bind_group_layout(0),
+                    entries: &entries,
+                });
+                pass.set_pipeline(&pipeline);
+                pass.set_bind_group(0, &group, &[]);
+                pass.dispatch_workgroups(dispatch.grid[0], dispatch.grid[1], dispatch.grid[2]);
+            }
+        }
+        self.gpu.queue.submit([encoder.finish()]);
+        self.gpu.wait().unwrap();
+    }
+
+    pub(super) fn read<T: bytemuck::Pod>(&self, slice: Slice) -> Vec<T> {
+        let bytes = self.gpu.read(&[(&self.buffers[slice.buffer.0], slice.offset, slice.size)]).unwrap();
+        bytemuck::pod_collect_to_vec(&bytes[0])
+    }
+
+    /// Compares a buffer with its twin's values: relative L2 error of at most `tolerance`, every value finite and
+    /// written.
+    pub(super) fn expect(&self, what: &str, slice: Slice, expected: &[f32], tolerance: f64) {
+        let found: Vec<f32> = self.read(slice);
+        assert_eq!(found.len(), expected.len(), "{what}");
+        if let Some(i) = found.iter().position(|v| *v == UNWRITTEN || !v.is_finite()) {
+            panic!("{what}, checks {:?}: value {i} of {} is {}", self.checks, found.len(), found[i]);
+        }
+        let error = relative_error(&found, expected);
+        assert!(
+            error <= tolerance,
+            "{what}, checks {:?}: relative error {error:.3e}, allowed {tolerance:.0e}; found {:?}, expected {:?}",
+            self.checks,
+            &found[..found.len().min(8)],
+            &expected[..expected.len().min(8)]
+        );
+    }
+}
+
+/// `‖a - b‖ / ‖b‖`, or `‖a‖` where `b` is zero.
+pub(super) fn relative_error(a: &[f32], b: &[f32]) -> f64 {
+    let square = |x: f64| x * x;
+    let difference: f64 = a.iter().zip(b).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
+    let size: f64 = b.iter().map(|b| square(f64::from(*b))).sum();
+    if size == 0.0 { difference.sqrt() } else { (difference / size).sqrt() }
+}
+
+/// Standard normal values, other ones for each `sample`.
+pub(super) fn random(len: usize, sample: u32) -> Vec<f32> {
+    let stream = Stream::new(21, Purpose::Test, 0, sample);
+    (0..len).map(|i| stream.normal(i as u32)).collect()
+}
+
+/// Rows of `channels` values, padded with zeros to whole quads.
+pub(super) fn pad(values: &[f32], channels: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(values.len().div_ceil(channels) * channels.next_multiple_of(4));
+    for row in values.chunks(channels) {
+        out.extend_from_slice(row);
+        out.resize(out.len().next_multiple_of(4), 0.0);
+    }
+    out
+}

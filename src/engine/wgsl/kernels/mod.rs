@@ -1,0 +1,3 @@
+//! The kernels: for each operation, functions that give the dispatches which compute it.
+
+pub(super) mod pointwise;

@@ -1,0 +1,262 @@
+//! Shader sources and how variants are made from them.
+//!
+//! Every kernel is a file in `shaders/`, what several share lies in `shaders/shared/`. A file is WGSL with four
+//! directives, each alone on its line:
+//!
+//! * `#import "shared/philox.wgsl"`: that file's text, once.
+//! * `#for i in A..B` … `#end`: the lines between, once for each value of `i`.
+//! * `#if X` … `#else` … `#end`: the lines between when the expression is not zero.
+//! * `#let x = EXPRESSION`: a name for a number, until the end of the block.
+//!
+//! and `{{EXPRESSION}}` anywhere: an integer, from the variant's constants, loop variables, numbers, parentheses and
+//! `+ - * / %` and `== != < >`. Loops over registers are unrolled here because WGSL compilers are not reliable at it: an
+//! array that is indexed by a loop variable ends up in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Every file below `shaders/`.
+pub(super) const FILES: &[(&str, &str)] = &[
+    ("add.wgsl", include_str!("../../../shaders/add.wgsl")),
+    ("shared/grid.wgsl", include_str!("../../../shaders/shared/grid.wgsl")),
+];
+
+type Names = BTreeMap<String, i64>;
+
+/// The WGSL of a variant: `file` with everything resolved for `constants`.
+///
+/// # Errors
+/// With file and line, when a directive is wrong or a name is not known.
+pub(super) fn expand(file: &str, constants: &[(&'static str, u32)]) -> Result<String, String> {
+    let names = constants.iter().map(|(name, value)| ((*name).to_owned(), i64::from(*value))).collect();
+    let mut out = String::new();
+    include(file, &names, &mut BTreeSet::new(), &mut out)?;
+    Ok(out)
+}
+
+fn include(file: &str, names: &Names, seen: &mut BTreeSet<String>, out: &mut String) -> Result<(), String> {
+    if !seen.insert(file.to_owned()) {
+        return Ok(());
+    }
+    let source = FILES.iter().find(|(name, _)| *name == file);
+    let (_, source) = source.ok_or_else(|| format!("there is no shader file '{file}'"))?;
+    let lines: Vec<(usize, &str)> = source.lines().enumerate().map(|(i, line)| (i + 1, line)).collect();
+    block(&lines, names, seen, out).map_err(|(line, what)| format!("{file}:{line}: {what}"))
+}
+
+type At<T> = Result<T, (usize, String)>;
+
+fn block(lines: &[(usize, &str)], names: &Names, seen: &mut BTreeSet<String>, out: &mut String) -> At<()> {
+    let mut names = names.clone();
+    let mut at = 0;
+    while let Some(&(number, line)) = lines.get(at) {
+        let fail = |what: String| (number, what);
+        at += 1;
+        let Some(directive) = line.trim_start().strip_prefix('#') else {
+            out.push_str(&interpolate(line, &names).map_err(fail)?);
+            out.push('\n');
+            continue;
+        };
+        let (word, rest) = directive.split_once(' ').unwrap_or((directive, ""));
+        match word {
+            "import" => include(rest.trim().trim_matches('"'), &names, seen, out).map_err(fail)?,
+            "let" => {
+                let (name, value) = rest.split_once('=').ok_or_else(|| fail("expected `#let NAME = VALUE`".into()))?;
+                let value = evaluate(value, &names).map_err(fail)?;
+                names.insert(name.trim().to_owned(), value);
+            }
+            "for" => {
+                let (body, otherwise, next) = body(lines, at).ok_or_else(|| fail("`#for` without `#end`".into()))?;
+                if otherwise.is_some() {
+                    return Err(fail("`#else` belongs to `#if`".into()));
+                }
+                let usage = || fail("expected `#for NAME in A..B`".into());
+                let (name, range) = rest.split_once(" in ").ok_or_else(usage)?;
+                let (from, to) = range.split_once("..").ok_or_else(usage)?;
+                for value in evaluate(from, &names).map_err(fail)?..evaluate(to, &names).map_err(fail)? {
+                    names.insert(name.trim().to_owned(), value);
+                    block(body, &names, seen, out)?;
+                }
+                names.remove(name.trim());
+                at = next;
+            }
+            "if" => {
+                let (yes, no, next) = body(lines, at).ok_or_else(|| fail("`#if` without `#end`".into()))?;
+                if evaluate(rest, &names).map_err(fail)? != 0 {
+                    block(yes, &names, seen, out)?;
+                } else if let Some(no) = no {
+                    block(no, &names, seen, out)?;
+                }
+                at = next;
+            }
+            _ => return Err(fail(format!("unknown directive `#{word}`"))),
+        }
+    }
+    Ok(())
+}
+
+type Lines<'a> = &'a [(usize, &'a str)];
+
+/// The lines up to the matching `#end`, those after an `#else`, and where to go on.
+fn body<'a>(lines: Lines<'a>, start: usize) -> Option<(Lines<'a>, Option<Lines<'a>>, usize)> {
+    let (mut depth, mut middle) = (0, None);
+    for (at, (_, line)) in lines.iter().enumerate().skip(start) {
+        let line = line.trim();
+        if line.starts_with("#for ") || line.starts_with("#if ") {
+            depth += 1;
+        } else if line == "#else" && depth == 0 {
+            middle = Some(at);
+        } else if line == "#end" {
+            if depth == 0 {
+                let first = &lines[start..middle.unwrap_or(at)];
+                return Some((first, middle.map(|m| &lines[m + 1..at]), at + 1));
+            }
+            depth -= 1;
+        }
+    }
+    None
+}
+
+fn interpolate(line: &str, names: &Names) -> Result<String, String> {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (expression, after) = after.split_once("}}").ok_or("`{{` without `}}`")?;
+        out.push_str(before);
+        out.push_str(&evaluate(expression, names)?.to_string());
+        rest = after;
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// The value of an integer expression.
+fn evaluate(text: &str, names: &Names) -> Result<i64, String> {
+    let mut parser = Parser { rest: text.trim(), names };
+    let value = parser.comparison()?;
+    if parser.rest.is_empty() { Ok(value) } else { Err(format!("cannot read '{}' in '{text}'", parser.rest)) }
+}
+
+struct Parser<'a> {
+    rest: &'a str,
+    names: &'a Names,
+}
+
+impl Parser<'_> {
+    fn take(&mut self, token: &str) -> bool {
+        let found = self.rest.strip_prefix(token);
+        if let Some(rest) = found {
+            self.rest = rest.trim_start();
+        }
+        found.is_some()
+    }
+
+    fn comparison(&mut self) -> Result<i64, String> {
+        let left = self.sum()?;
+        for (token, holds) in
+            [("==", i64::eq as fn(&i64, &i64) -> bool), ("!=", i64::ne), ("<", i64::lt), (">", i64::gt)]
+        {
+            if self.take(token) {
+                let right = self.sum()?;
+                return Ok(i64::from(holds(&left, &right)));
+            }
+        }
+        Ok(left)
+    }
+
+    fn sum(&mut self) -> Result<i64, String> {
+        let mut value = self.product()?;
+        loop {
+            if self.take("+") {
+                value += self.product()?;
+            } else if self.take("-") {
+                value -= self.product()?;
+            } else {
+                return Ok(value);
+            }
+        }
+    }
+
+    fn product(&mut self) -> Result<i64, String> {
+        let mut value = self.atom()?;
+        let by_zero = || "division by zero".to_owned();
+        loop {
+            if self.take("*") {
+                value *= self.atom()?;
+            } else if self.take("/") {
+                value = value.checked_div(self.atom()?).ok_or_else(by_zero)?;
+            } else if self.take("%") {
+                value = value.checked_rem(self.atom()?).ok_or_else(by_zero)?;
+            } else {
+                return Ok(value);
+            }
+        }
+    }
+
+    fn atom(&mut self) -> Result<i64, String> {
+        if self.take("(") {
+            let value = self.comparison()?;
+            return if self.take(")") { Ok(value) } else { Err("`(` without `)`".into()) };
+        }
+        let end = self.rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest.trim_start();
+        match word.parse() {
+            Ok(number) => Ok(number),
+            Err(_) => self.names.get(word).copied().ok_or_else(|| format!("'{word}' is not known")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(source: &str, constants: &[(&str, i64)]) -> Result<String, (usize, String)> {
+        let names = constants.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect();
+        let lines: Vec<(usize, &str)> = source.lines().enumerate().map(|(i, l)| (i + 1, l)).collect();
+        let mut out = String::new();
+        block(&lines, &names, &mut BTreeSet::new(), &mut out).map(|()| out)
+    }
+
+    #[test]
+    fn directives_do_what_they_say() {
+        let source = "#for i in 0..N\n#if i == 1\nb{{i * 2 + 1}}\n#else\na{{i}} {{(i+1)%2}}\n#end\n#end";
+        assert_eq!(run(source, &[("N", 3)]).unwrap(), "a0 1\nb3\na2 1\n");
+        assert_eq!(run("#let x = N - 1\n{{x}}", &[("N", 3)]).unwrap(), "2\n");
+        assert_eq!(run("#for i in 0..2\n#for j in i..2\n{{i}}{{j}}\n#end\n#end", &[]).unwrap(), "00\n01\n11\n");
+    }
+
+    #[test]
+    fn mistakes_name_their_line() {
+        for (source, line, what) in [
+            ("x\n{{y}}", 2, "'y' is not known"),
+            ("#for i in 0..2\nx", 1, "without `#end`"),
+            ("\n#iff x", 2, "unknown directive"),
+            ("{{1/0}}", 1, "division by zero"),
+            ("{{(1}}", 1, "`(` without `)`"),
+            ("{{1", 1, "`{{` without"),
+            ("#import \"none.wgsl\"", 1, "no shader file"),
+        ] {
+            let (at, message) = run(source, &[]).unwrap_err();
+            assert!(at == line && message.contains(what), "{source}: {at}: {message}");
+        }
+    }
+
+    #[test]
+    fn every_file_of_the_folder_is_listed() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+        let mut found = Vec::new();
+        for (folder, prefix) in [(root.clone(), ""), (root.join("shared"), "shared/")] {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                if name.ends_with(".wgsl") {
+                    found.push(format!("{prefix}{name}"));
+                }
+            }
+        }
+        found.sort();
+        let mut listed: Vec<_> = FILES.iter().map(|(name, _)| (*name).to_owned()).collect();
+        listed.sort();
+        assert_eq!(found, listed);
+    }
+}
