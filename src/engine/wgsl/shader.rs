@@ -17,6 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Every file below `shaders/`.
 pub(super) const FILES: &[(&str, &str)] = &[
     ("add.wgsl", include_str!("../../../shaders/add.wgsl")),
+    ("conv_gemm.wgsl", include_str!("../../../shaders/conv_gemm.wgsl")),
+    ("conv_weight_gradient.wgsl", include_str!("../../../shaders/conv_weight_gradient.wgsl")),
+    ("sum_parts.wgsl", include_str!("../../../shaders/sum_parts.wgsl")),
     ("shared/grid.wgsl", include_str!("../../../shaders/shared/grid.wgsl")),
 ];
 
