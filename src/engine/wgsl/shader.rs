@@ -20,7 +20,25 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("conv_gemm.wgsl", include_str!("../../../shaders/conv_gemm.wgsl")),
     ("conv_weight_gradient.wgsl", include_str!("../../../shaders/conv_weight_gradient.wgsl")),
     ("sum_parts.wgsl", include_str!("../../../shaders/sum_parts.wgsl")),
+    ("confusion.wgsl", include_str!("../../../shaders/confusion.wgsl")),
+    ("objective.wgsl", include_str!("../../../shaders/objective.wgsl")),
+    ("outer_loss.wgsl", include_str!("../../../shaders/outer_loss.wgsl")),
+    ("pgd_start.wgsl", include_str!("../../../shaders/pgd_start.wgsl")),
+    ("pgd_step.wgsl", include_str!("../../../shaders/pgd_step.wgsl")),
+    ("prepare.wgsl", include_str!("../../../shaders/prepare.wgsl")),
+    #[cfg(test)]
+    ("random_words.wgsl", include_str!("../../../shaders/random_words.wgsl")),
+    ("sample_targets.wgsl", include_str!("../../../shaders/sample_targets.wgsl")),
+    ("sgd.wgsl", include_str!("../../../shaders/sgd.wgsl")),
+    ("shared/across_lanes.wgsl", include_str!("../../../shaders/shared/across_lanes.wgsl")),
+    ("shared/ball.wgsl", include_str!("../../../shaders/shared/ball.wgsl")),
+    ("shared/call.wgsl", include_str!("../../../shaders/shared/call.wgsl")),
+    ("shared/first_largest.wgsl", include_str!("../../../shaders/shared/first_largest.wgsl")),
     ("shared/grid.wgsl", include_str!("../../../shaders/shared/grid.wgsl")),
+    ("shared/image_info.wgsl", include_str!("../../../shaders/shared/image_info.wgsl")),
+    ("shared/logarithm.wgsl", include_str!("../../../shaders/shared/logarithm.wgsl")),
+    ("shared/philox.wgsl", include_str!("../../../shaders/shared/philox.wgsl")),
+    ("shared/softmax.wgsl", include_str!("../../../shaders/shared/softmax.wgsl")),
 ];
 
 type Names = BTreeMap<String, i64>;

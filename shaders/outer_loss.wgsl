@@ -1,0 +1,137 @@
+// The outer loss of one or two views of each image, its gradients with respect to their logits, and the predictions.
+// A term has a weight w for each image and is, with p = softmax(z) and its gradients:
+//
+//   cross-entropy      -log p_y                           w (p - e_y)
+//   KL(p_a ‖ p_b)      Σ p_a (log p_a - log p_b)          w p_a ∘ (log p_a - log p_b - KL),  w (p_b - p_a)
+//   KL(p ‖ uniform)    log K + Σ p log p                  w p ∘ (log p - Σ p log p)
+//
+// logits, gradients: B × K4, from the first image of the range on. `terms`: number of terms T and of images N, then kind
+// and views (2 words) of each term, then T × N weights. `results`: bits of the loss and two predictions for each image.
+// One workgroup an image.
+#import "shared/grid.wgsl"
+#import "shared/image_info.wgsl"
+
+const TERM_CROSS_ENTROPY: u32 = 0u;
+const TERM_KL: u32 = 1u;
+
+struct Params {
+    images: u32,
+    first_image: u32,
+    classes: u32,
+    stride: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> info: array<ImageInfo>;
+@group(0) @binding(2) var<storage, read> terms: array<u32>;
+@group(0) @binding(3) var<storage, read_write> results: array<u32>;
+#for view in 0..VIEWS
+@group(0) @binding({{4 + 2 * view}}) var<storage, read> logits{{view}}: array<f32>;
+@group(0) @binding({{5 + 2 * view}}) var<storage, read_write> gradient{{view}}: array<f32>;
+#end
+
+#let LANES = 64
+#let ROWS = VIEWS
+#import "shared/softmax.wgsl"
+
+fn log_p(view: u32, at: u32, log_sums: vec2<f32>) -> f32 {
+#if VIEWS == 2
+    if view == 1u {
+        return logits1[at] - log_sums.y;
+    }
+#end
+    return logits0[at] - log_sums.x;
+}
+
+fn add_gradient(view: u32, at: u32, g: f32) {
+#if VIEWS == 2
+    if view == 1u {
+        gradient1[at] += g;
+        return;
+    }
+#end
+    gradient0[at] += g;
+}
+
+fn prediction(row: Row) -> u32 {
+    return select(0xffffffffu, row.likeliest, row.is_finite);
+}
+
+@compute @workgroup_size({{LANES}})
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = linear_group(group, groups);
+    let is_inside = index < params.images;
+    // Workgroups beyond the last image repeat it, without writing.
+    let image = min(index, params.images - 1u);
+    let position = params.first_image + image;
+    let start = image * params.stride;
+    let classes = params.classes;
+    let label = info[position].label;
+
+    var log_sums = vec2<f32>(0.0);
+    var likeliest = vec2<u32>(0u);
+    var predictions = vec2<u32>(0u);
+#for view in 0..VIEWS
+    let row{{view}} = softmax{{view}}(start, classes, lane);
+    log_sums[{{view}}] = row{{view}}.log_sum;
+    likeliest[{{view}}] = row{{view}}.likeliest;
+    predictions[{{view}}] = prediction(row{{view}});
+    if is_inside {
+        for (var j = lane; j < params.stride; j += {{LANES}}u) {
+            gradient{{view}}[start + j] = 0.0;
+        }
+    }
+#end
+
+    var total = 0.0;
+    let count = terms[0];
+    for (var term = 0u; term < count; term++) {
+        let kind = terms[2u + 3u * term];
+        let a = terms[3u + 3u * term];
+        let b = terms[4u + 3u * term];
+        let weight = bitcast<f32>(terms[2u + 3u * count + term * terms[1] + position]);
+        let to_label = kind == TERM_CROSS_ENTROPY;
+        let to_other = kind == TERM_KL;
+        // Ratios are taken relative to that of the likeliest class: where p_a is all but certain, KL is that ratio up to
+        // rounding, and the difference of the two would be nothing but the rounding.
+        let top = start + select(likeliest.x, likeliest.y, a == 1u);
+        let reference = select(0.0, log_p(a, top, log_sums) - log_p(b, top, log_sums), to_other);
+        var own = 0.0;
+        for (var j = lane; j < classes; j += {{LANES}}u) {
+            let log_a = log_p(a, start + j, log_sums);
+            let ratio = select(log_a, log_a - log_p(b, start + j, log_sums), to_other);
+            own += probability(log_a) * (ratio - reference);
+        }
+        let mean = lane_sum(own, lane);
+        if to_label {
+            total += weight * -log_p(a, start + label, log_sums);
+        } else {
+            total += weight * (select(natural_log(f32(classes)), reference, to_other) + mean);
+        }
+        if is_inside {
+            for (var j = lane; j < classes; j += {{LANES}}u) {
+                let at = start + j;
+                let log_a = log_p(a, at, log_sums);
+                let p = probability(log_a);
+                if to_label {
+                    add_gradient(a, at, select(weight * p, weight * p - weight, j == label));
+                } else if to_other {
+                    let log_b = log_p(b, at, log_sums);
+                    add_gradient(a, at, weight * p * (log_a - log_b - reference - mean));
+                    add_gradient(b, at, weight * (probability(log_b) - p));
+                } else {
+                    add_gradient(a, at, weight * p * (log_a - mean));
+                }
+            }
+        }
+    }
+    if is_inside && lane == 0u {
+        results[3u * position] = bitcast<u32>(total);
+        results[3u * position + 1u] = predictions.x;
+        results[3u * position + 2u] = predictions.y;
+    }
+}

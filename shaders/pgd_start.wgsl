@@ -1,0 +1,88 @@
+// Start of a search: delta = clip(project(s)), x = clean + delta, where s is zero, epsilon · u with u uniform in [-1, 1),
+// deviation · n with n standard normal, or what delta holds already. `project` leads into the ball, `clip` keeps x in
+// [0, 1]. Random numbers are addressed by the value's position in C × H × W order. The twin of engine/candle/search.rs.
+// clean, delta, x: B × H × W × C4, from the first image of the range on. One workgroup an image.
+#import "shared/grid.wgsl"
+#import "shared/call.wgsl"
+#import "shared/image_info.wgsl"
+#import "shared/philox.wgsl"
+#import "shared/ball.wgsl"
+
+struct Params {
+    images: u32,
+    first_image: u32,
+    channels: u32,
+    // Pixels of an image, and quads of an image.
+    plane: u32,
+    quads: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> call: Call;
+@group(0) @binding(2) var<storage, read> info: array<ImageInfo>;
+@group(0) @binding(3) var<storage, read> clean: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> delta: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> x: array<vec4<f32>>;
+
+#let LANES = 256
+#import "shared/across_lanes.wgsl"
+
+// The start at a quad of an image, before it is led into the ball; i is its index in the tensors.
+fn start(about: ImageInfo, quad: u32, i: u32) -> vec4<f32> {
+    if call.start == START_GIVEN {
+        return delta[i];
+    }
+    var s = vec4<f32>(0.0);
+    if call.start != START_UNIFORM && call.start != START_NORMAL {
+        return s;
+    }
+    let stream = Stream(call.seed, about.id, call.start_epoch, call.start_purpose);
+    let quads_of_pixel = params.quads / params.plane;
+    let pixel = quad / quads_of_pixel;
+    let channel = 4u * (quad % quads_of_pixel);
+#for lane in 0..4
+    if channel + {{lane}}u < params.channels {
+        let position = (channel + {{lane}}u) * params.plane + pixel;
+        if call.start == START_UNIFORM {
+            s[{{lane}}] = about.epsilon * random_symmetric(stream, position);
+        } else {
+            s[{{lane}}] = call.deviation * random_normal(stream, position);
+        }
+    }
+#end
+    return s;
+}
+
+@compute @workgroup_size({{LANES}})
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let image = linear_group(group, groups);
+    let quads = select(0u, params.quads, image < params.images);
+    let about = info[params.first_image + min(image, params.images - 1u)];
+    let base = image * params.quads;
+    let is_l2 = call.norm == NORM_L2;
+    var squares = 0.0;
+    for (var quad = lane; quad < quads; quad += {{LANES}}u) {
+        let i = base + quad;
+        var d = start(about, quad, i);
+        if is_l2 {
+            squares += dot(d, d);
+        } else {
+            d = clip(project_linf(d, about.epsilon), clean[i]);
+            x[i] = clean[i] + d;
+        }
+        delta[i] = d;
+    }
+    if is_l2 {
+        let factor = scale_l2(sqrt(lane_sum(squares, lane)), about.epsilon);
+        for (var quad = lane; quad < quads; quad += {{LANES}}u) {
+            let i = base + quad;
+            let d = clip(delta[i] * factor, clean[i]);
+            delta[i] = d;
+            x[i] = clean[i] + d;
+        }
+    }
+}

@@ -1,0 +1,28 @@
+// Stochastic gradient descent with PyTorch's momentum: g ← g + decay · p, m ← momentum · m + g, p ← p - lr · m.
+#import "shared/grid.wgsl"
+#import "shared/call.wgsl"
+
+struct Params {
+    quads: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> call: Call;
+@group(0) @binding(2) var<storage, read> gradient: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> parameter: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> momentum: array<vec4<f32>>;
+
+@compute @workgroup_size(256)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = linear_group(group, groups) * 256u + lane;
+    if i < params.quads {
+        let p = parameter[i];
+        let direction = call.momentum * momentum[i] + (gradient[i] + call.weight_decay * p);
+        momentum[i] = direction;
+        parameter[i] = p - call.lr * direction;
+    }
+}

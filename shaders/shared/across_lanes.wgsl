@@ -1,0 +1,17 @@
+// Reductions over the LANES invocations of a workgroup, as trees: in the same order each time. Every lane calls them and
+// every lane gets the result.
+var<workgroup> lane_values: array<f32, {{LANES}}>;
+
+fn lane_sum(value: f32, lane: u32) -> f32 {
+    // What an earlier reduction left may still be read.
+    workgroupBarrier();
+    lane_values[lane] = value;
+    workgroupBarrier();
+    for (var reach = {{LANES / 2}}u; reach > 0u; reach >>= 1u) {
+        if lane < reach {
+            lane_values[lane] += lane_values[lane + reach];
+        }
+        workgroupBarrier();
+    }
+    return lane_values[0];
+}

@@ -1,0 +1,25 @@
+// The ball that a perturbation stays in, and the box [0, 1] that the image stays in. NaN passes through both.
+
+// Keeps what is divided by from being zero.
+const SMALLEST_LENGTH: f32 = 1e-12;
+
+// Into [low, high], and NaN to NaN.
+fn between(v: vec4<f32>, low: vec4<f32>, high: vec4<f32>) -> vec4<f32> {
+    let raised = select(v, low, v < low);
+    return select(raised, high, raised > high);
+}
+
+// The nearest perturbation with no value beyond epsilon.
+fn project_linf(delta: vec4<f32>, epsilon: f32) -> vec4<f32> {
+    return between(delta, vec4<f32>(-epsilon), vec4<f32>(epsilon));
+}
+
+// What a perturbation of this length is multiplied with to have at most the length epsilon.
+fn scale_l2(length: f32, epsilon: f32) -> f32 {
+    return epsilon / (select(epsilon, length, length > epsilon) + SMALLEST_LENGTH);
+}
+
+// The perturbation that keeps clean + delta in [0, 1].
+fn clip(delta: vec4<f32>, clean: vec4<f32>) -> vec4<f32> {
+    return between(delta, -clean, 1.0 - clean);
+}

@@ -1,0 +1,29 @@
+// What one call of the engine asks for. The twin of `Call` in src/engine/wgsl/kernels/call.rs.
+const AUGMENT_NONE: u32 = 0u;
+const AUGMENT_REFLECT: u32 = 2u;
+const START_UNIFORM: u32 = 1u;
+const START_NORMAL: u32 = 2u;
+const START_GIVEN: u32 = 3u;
+const NORM_L2: u32 = 1u;
+const OBJECTIVE_TARGETED: u32 = 1u;
+const OBJECTIVE_KL_TO_CLEAN: u32 = 2u;
+const OBJECTIVE_DLR: u32 = 3u;
+
+struct Call {
+    // Low and high half.
+    seed: vec2<u32>,
+    epoch: u32,
+    augment: u32,
+    padding: u32,
+    flip: u32,
+    start: u32,
+    start_purpose: u32,
+    start_epoch: u32,
+    deviation: f32,
+    norm: u32,
+    objective: u32,
+    lr: f32,
+    momentum: f32,
+    weight_decay: f32,
+    unused: u32,
+}

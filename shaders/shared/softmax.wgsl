@@ -1,0 +1,56 @@
+// Softmax of the rows logits0 … logits{ROWS - 1}, each by all LANES invocations of a workgroup:
+// log p_j = z_j - log Σ exp z, with the largest logit taken out of the sum. The twin of src/engine/loss.rs.
+#import "shared/across_lanes.wgsl"
+#import "shared/first_largest.wgsl"
+#import "shared/logarithm.wgsl"
+
+struct Row {
+    // log Σ exp z.
+    log_sum: f32,
+    // The first class with the largest logit.
+    likeliest: u32,
+    is_finite: bool,
+}
+
+// Unsigned integers in the order of the numbers with these bits; -0 comes before 0.
+fn total_order(bits: u32) -> u32 {
+    return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
+}
+
+// The same with -0 equal to 0.
+fn order(bits: u32) -> u32 {
+    return total_order(select(bits, 0u, bits == 0x80000000u));
+}
+
+// exp x for x ≤ 0; NaN passes. Drivers clamp the built-in function at the smallest number that they know.
+fn probability(x: f32) -> f32 {
+    return select(exp(x), 0.0, x < -104.0);
+}
+
+#for row in 0..ROWS
+// The row of logits{{row}} that starts at `start`.
+fn softmax{{row}}(start: u32, classes: u32, lane: u32) -> Row {
+    // Lanes without a class of their own repeat the last one, which changes neither result.
+    let own = min(lane, classes - 1u);
+    let first = bitcast<u32>(logits{{row}}[start + own]);
+    var largest = Candidate(order(first), own);
+    var farthest = Candidate(first & 0x7fffffffu, own);
+    for (var j = lane + {{LANES}}u; j < classes; j += {{LANES}}u) {
+        let bits = bitcast<u32>(logits{{row}}[start + j]);
+        let next = Candidate(order(bits), j);
+        if better(next, largest) {
+            largest = next;
+        }
+        farthest.key = max(farthest.key, bits & 0x7fffffffu);
+    }
+    largest = lane_first_largest(largest, lane);
+    farthest = lane_first_largest(farthest, lane);
+    let highest = logits{{row}}[start + largest.index];
+    var sum = 0.0;
+    for (var j = lane; j < classes; j += {{LANES}}u) {
+        sum += probability(logits{{row}}[start + j] - highest);
+    }
+    let log_sum = natural_log(lane_sum(sum, lane)) + highest;
+    return Row(log_sum, largest.index, farthest.key < 0x7f800000u);
+}
+#end

@@ -1,0 +1,120 @@
+//! The search for adversarial images, but for the network in it: preparing images, starting and stepping.
+//!
+//! The images of a range are `images` images, the first of which is image `first_image` of the batch. Tensors of a range
+//! start at its first image, `info` and `pixels` hold the whole batch.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::data::ImageShape;
+use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, quads};
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Prepare {
+    images: u32,
+    first_image: u32,
+    channels: u32,
+    height: u32,
+    width: u32,
+}
+
+/// Prepares images: `clean` (`B × H × W × C4`, in `[0, 1]`) from the bytes `pixels` (`N × C × H × W`, four in a word),
+/// with the random crop and flip that `call` asks for.
+pub(in crate::engine::wgsl) fn prepare(
+    images: usize,
+    first_image: usize,
+    shape: ImageShape,
+    pixels: Slice,
+    call: Slice,
+    info: Slice,
+    clean: Slice,
+) -> Dispatch {
+    let total = (images * quads_of(shape)) as u64;
+    let params = Prepare {
+        images: images as u32,
+        first_image: first_image as u32,
+        channels: shape.channels as u32,
+        height: shape.height as u32,
+        width: shape.width as u32,
+    };
+    let work = Work { flops: 4 * total, bytes: 20 * total };
+    let bindings = [call, info, pixels, clean];
+    Dispatch::new(Kernel::plain("prepare.wgsl"), params, &bindings, grid(total.div_ceil(256)), work)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Begin {
+    images: u32,
+    first_image: u32,
+    channels: u32,
+    plane: u32,
+    quads: u32,
+}
+
+/// Starts a search: `delta` from the start that `call` names (a given one lies in `delta` already), led into the ball and
+/// clipped so that `x = clean + delta` stays in `[0, 1]`. For every image, active or not.
+#[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
+pub(in crate::engine::wgsl) fn pgd_start(
+    images: usize,
+    first_image: usize,
+    shape: ImageShape,
+    call: Slice,
+    info: Slice,
+    clean: Slice,
+    delta: Slice,
+    x: Slice,
+) -> Dispatch {
+    let params = Begin {
+        images: images as u32,
+        first_image: first_image as u32,
+        channels: shape.channels as u32,
+        plane: (shape.height * shape.width) as u32,
+        quads: quads_of(shape) as u32,
+    };
+    let total = (images * quads_of(shape)) as u64;
+    let work = Work { flops: 32 * total, bytes: 48 * total };
+    Dispatch::new(Kernel::plain("pgd_start.wgsl"), params, &[call, info, clean, delta, x], grid(images as u64), work)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Step {
+    images: u32,
+    first_image: u32,
+    quads: u32,
+}
+
+/// One step along `gradient`: `delta ← clip(project(delta + step · direction))`, `x = clean + delta`. Images that are not
+/// active stay as they are.
+#[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
+pub(in crate::engine::wgsl) fn pgd_step(
+    images: usize,
+    first_image: usize,
+    shape: ImageShape,
+    call: Slice,
+    info: Slice,
+    clean: Slice,
+    gradient: Slice,
+    delta: Slice,
+    x: Slice,
+) -> Dispatch {
+    let params = Step { images: images as u32, first_image: first_image as u32, quads: quads_of(shape) as u32 };
+    let total = (images * quads_of(shape)) as u64;
+    let work = Work { flops: 32 * total, bytes: 80 * total };
+    let bindings = [call, info, clean, gradient, delta, x];
+    Dispatch::new(Kernel::plain("pgd_step.wgsl"), params, &bindings, grid(images as u64), work)
+}
+
+/// Quads of one image.
+fn quads_of(shape: ImageShape) -> usize {
+    shape.height * shape.width * quads(shape.channels)
+}
+
+/// Every kernel variant of this file.
+pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
+    ["prepare.wgsl", "pgd_start.wgsl", "pgd_step.wgsl"].map(Kernel::plain).into()
+}
+
+#[cfg(test)]
+mod tests;

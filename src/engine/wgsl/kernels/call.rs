@@ -1,0 +1,157 @@
+//! What changes from one call of the engine to the next, as kernels read it: dispatches are recorded once, so these lie
+//! in storage buffers. The WGSL twins are `shaders/shared/call.wgsl` and `image_info.wgsl`.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::engine::{Batch, Norm, Objective, Padding, PerturbSpec, SgdStep, Start};
+
+/// Settings of a call.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+pub(in crate::engine::wgsl) struct Call {
+    /// Key of the random numbers, low and high half.
+    pub(in crate::engine::wgsl) seed: [u32; 2],
+    /// Epoch of augmentation and targets.
+    pub(in crate::engine::wgsl) epoch: u32,
+    /// 0: none, 1: padding with zeros, 2: with reflections.
+    pub(in crate::engine::wgsl) augment: u32,
+    /// Pixels on every side before the crop; below 2¹⁵.
+    pub(in crate::engine::wgsl) padding: u32,
+    /// Whether half of the images are mirrored.
+    pub(in crate::engine::wgsl) flip: u32,
+    /// 0: zero, 1: uniform, 2: normal, 3: given.
+    pub(in crate::engine::wgsl) start: u32,
+    /// Purpose of the start's random numbers.
+    pub(in crate::engine::wgsl) start_purpose: u32,
+    /// Their epoch.
+    pub(in crate::engine::wgsl) start_epoch: u32,
+    /// Standard deviation of a normal start.
+    pub(in crate::engine::wgsl) deviation: f32,
+    /// 0: L∞, 1: L2.
+    pub(in crate::engine::wgsl) norm: u32,
+    /// 0: cross-entropy, 1: towards a target, 2: KL to the clean prediction, 3: DLR.
+    pub(in crate::engine::wgsl) objective: u32,
+    /// Of the SGD step.
+    pub(in crate::engine::wgsl) lr: f32,
+    /// Of the SGD step.
+    pub(in crate::engine::wgsl) momentum: f32,
+    /// Of the SGD step.
+    pub(in crate::engine::wgsl) weight_decay: f32,
+    pad: u32,
+}
+
+impl Call {
+    /// Preparing a batch, without a search.
+    pub(in crate::engine::wgsl) fn for_batch(batch: &Batch<'_>) -> Self {
+        let augment = batch.augment.map_or((0, 0, false), |augment| {
+            let mode = match augment.mode {
+                Padding::Zero => 1,
+                Padding::Reflect => 2,
+            };
+            (mode, augment.padding as u32, augment.flip)
+        });
+        Self {
+            seed: [batch.seed as u32, (batch.seed >> 32) as u32],
+            epoch: batch.epoch,
+            augment: augment.0,
+            padding: augment.1,
+            flip: u32::from(augment.2),
+            ..Self::zeroed()
+        }
+    }
+
+    /// Preparing a batch and searching.
+    pub(in crate::engine::wgsl) fn for_perturb(batch: &Batch<'_>, spec: &PerturbSpec) -> Self {
+        let mut call = Self::for_batch(batch).with_objective(&spec.objective);
+        call.norm = match spec.norm {
+            Norm::Linf => 0,
+            Norm::L2 => 1,
+        };
+        call.start = match spec.start {
+            Start::Zero => 0,
+            Start::Uniform { purpose, epoch } => {
+                (call.start_purpose, call.start_epoch) = (purpose as u32, epoch);
+                1
+            }
+            Start::Normal { deviation, purpose, epoch } => {
+                (call.start_purpose, call.start_epoch, call.deviation) = (purpose as u32, epoch, deviation);
+                2
+            }
+            Start::Given(_) => 3,
+        };
+        call
+    }
+
+    /// The same with another objective.
+    pub(in crate::engine::wgsl) fn with_objective(self, objective: &Objective) -> Self {
+        let objective = match objective {
+            Objective::CrossEntropy => 0,
+            Objective::Targeted(_) => 1,
+            Objective::KlToClean => 2,
+            Objective::Dlr => 3,
+        };
+        Self { objective, ..self }
+    }
+
+    /// The same with an SGD step.
+    pub(in crate::engine::wgsl) fn with_sgd(self, sgd: &SgdStep) -> Self {
+        Self { lr: sgd.lr as f32, momentum: sgd.momentum as f32, weight_decay: sgd.weight_decay as f32, ..self }
+    }
+}
+
+/// What is known of one image of a batch.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+pub(in crate::engine::wgsl) struct ImageInfo {
+    /// Its class.
+    pub(in crate::engine::wgsl) label: u32,
+    /// The class that it is attacked towards.
+    pub(in crate::engine::wgsl) target: u32,
+    /// Key of its random numbers.
+    pub(in crate::engine::wgsl) id: u32,
+    /// Whether steps of the search move it.
+    pub(in crate::engine::wgsl) active: u32,
+    /// Radius of its ball.
+    pub(in crate::engine::wgsl) epsilon: f32,
+    /// Size of its steps.
+    pub(in crate::engine::wgsl) step_size: f32,
+    pad: [u32; 2],
+}
+
+impl ImageInfo {
+    fn new(label: u32, id: u32) -> Self {
+        Self { label, id, active: 1, ..Self::zeroed() }
+    }
+
+    /// Labelled images that no search is for.
+    pub(in crate::engine::wgsl) fn for_labels(labels: &[u32]) -> Vec<Self> {
+        labels.iter().map(|label| Self::new(*label, 0)).collect()
+    }
+
+    /// A batch that no search is for.
+    pub(in crate::engine::wgsl) fn for_batch(batch: &Batch<'_>) -> Vec<Self> {
+        batch.labels.iter().zip(batch.ids).map(|(label, id)| Self::new(*label, *id)).collect()
+    }
+
+    /// A batch and the search for each of its images.
+    pub(in crate::engine::wgsl) fn for_perturb(batch: &Batch<'_>, spec: &PerturbSpec) -> Vec<Self> {
+        let mut images = Self::for_batch(batch);
+        for ((image, epsilon), step_size) in images.iter_mut().zip(&spec.epsilon).zip(&spec.step_size) {
+            (image.epsilon, image.step_size) = (*epsilon, *step_size);
+        }
+        Self::aim(&mut images, &spec.objective);
+        images
+    }
+
+    /// Enters an objective's targets, if it has some.
+    pub(in crate::engine::wgsl) fn aim(images: &mut [Self], objective: &Objective) {
+        if let Objective::Targeted(targets) = objective {
+            for (image, target) in images.iter_mut().zip(targets) {
+                image.target = *target;
+            }
+        }
+    }
+}
+
+/// WGSL lays the structs out in this many bytes.
+const _: () = assert!(size_of::<Call>() == 64 && size_of::<ImageInfo>() == 32);

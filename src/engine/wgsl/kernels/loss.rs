@@ -1,0 +1,179 @@
+//! The ends of a network: objectives and losses on its logits, predictions counted, targets drawn.
+//!
+//! Logits and their gradients are `B × K4`. A range of images is as in [`super::attack`]: tensors start at its first image;
+//! `info`, `terms` and `results` hold the whole batch.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded};
+use crate::engine::{LossSpec, Term, View};
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Rows {
+    images: u32,
+    first_image: u32,
+    classes: u32,
+    stride: u32,
+}
+
+impl Rows {
+    fn new(images: usize, first_image: usize, classes: usize) -> Self {
+        Self {
+            images: images as u32,
+            first_image: first_image as u32,
+            classes: classes as u32,
+            stride: padded(classes) as u32,
+        }
+    }
+}
+
+/// Gradient of the attack's objective that `call` names with respect to the logits. `reference` are the logits of the
+/// clean images for KL, and any slice of that size otherwise. `flag`, one word, becomes 1 when a logit is not finite.
+#[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
+pub(in crate::engine::wgsl) fn objective(
+    images: usize,
+    first_image: usize,
+    classes: usize,
+    call: Slice,
+    info: Slice,
+    logits: Slice,
+    reference: Slice,
+    dlogits: Slice,
+    flag: Slice,
+) -> Dispatch {
+    let values = (images * padded(classes)) as u64;
+    let work = Work { flops: 8 * values, bytes: 12 * values };
+    let bindings = [call, info, logits, reference, dlogits, flag];
+    let params = Rows::new(images, first_image, classes);
+    Dispatch::new(Kernel::plain("objective.wgsl"), params, &bindings, grid(images as u64), work)
+}
+
+/// The outer loss on one or two views, its gradients with respect to their logits, and the predictions.
+///
+/// `results` holds three words for each image: the bits of its share of the loss, its prediction on view 0 and on view 1
+/// (0 where there is none). A prediction is `u32::MAX` when a logit of that view is not finite. `terms` is what
+/// [`encode_terms`] gives.
+#[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
+pub(in crate::engine::wgsl) fn outer_loss(
+    images: usize,
+    first_image: usize,
+    classes: usize,
+    info: Slice,
+    terms: Slice,
+    logits: &[Slice],
+    dlogits: &[Slice],
+    results: Slice,
+) -> Dispatch {
+    let values = (logits.len() * images * padded(classes)) as u64;
+    let work = Work { flops: 16 * values, bytes: 8 * values };
+    let mut bindings = vec![info, terms, results];
+    for (logits, dlogits) in logits.iter().zip(dlogits) {
+        bindings.extend([*logits, *dlogits]);
+    }
+    let params = Rows::new(images, first_image, classes);
+    Dispatch::new(outer_kernel(logits.len()), params, &bindings, grid(images as u64), work)
+}
+
+fn outer_kernel(views: usize) -> Kernel {
+    Kernel::new("outer_loss.wgsl", &[("VIEWS", views as u32)])
+}
+
+/// A loss for a batch of `n` images as [`outer_loss`] reads it: the numbers of terms and of images, kind and views of
+/// each term, then for each term the weights of all images. A view is its position in `views`.
+pub(in crate::engine::wgsl) fn encode_terms(loss: &LossSpec, views: &[View], n: usize) -> Vec<u32> {
+    let at = |view: View| views.iter().position(|v| *v == view).unwrap_or(0) as u32;
+    let mut words = vec![loss.terms.len() as u32, n as u32];
+    for term in &loss.terms {
+        words.extend(match term.term {
+            Term::CrossEntropy(view) => [0, at(view), at(view)],
+            Term::Kl { from, to } => [1, at(from), at(to)],
+            Term::KlToUniform(view) => [2, at(view), at(view)],
+        });
+    }
+    for term in &loss.terms {
+        words.extend((0..n).map(|i| term.weights.at(i, n).to_bits()));
+    }
+    words
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Confusion {
+    images: u32,
+    first_image: u32,
+    classes: u32,
+    views: u32,
+}
+
+/// Adds what [`outer_loss`] predicted to `counts`, one word for each of view, true class and predicted class. A prediction
+/// that is none is not counted.
+pub(in crate::engine::wgsl) fn confusion(
+    images: usize,
+    first_image: usize,
+    classes: usize,
+    views: usize,
+    info: Slice,
+    results: Slice,
+    counts: Slice,
+) -> Dispatch {
+    let params = Confusion {
+        images: images as u32,
+        first_image: first_image as u32,
+        classes: classes as u32,
+        views: views as u32,
+    };
+    let work = Work { flops: 0, bytes: 24 * images as u64 };
+    let groups = grid(images.div_ceil(64) as u64);
+    Dispatch::new(Kernel::plain("confusion.wgsl"), params, &[info, results, counts], groups, work)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Targets {
+    images: u32,
+    first_image: u32,
+    classes: u32,
+}
+
+/// Draws the target of each image into `info`, from `thresholds` (see [`target_thresholds`]).
+pub(in crate::engine::wgsl) fn sample_targets(
+    images: usize,
+    first_image: usize,
+    classes: usize,
+    call: Slice,
+    thresholds: Slice,
+    info: Slice,
+) -> Dispatch {
+    let params = Targets { images: images as u32, first_image: first_image as u32, classes: classes as u32 };
+    let work = Work { flops: 0, bytes: 36 * images as u64 };
+    let groups = grid(images.div_ceil(64) as u64);
+    Dispatch::new(Kernel::plain("sample_targets.wgsl"), params, &[call, thresholds, info], groups, work)
+}
+
+/// For every label, where the cumulative probabilities `P(t ≤ j | label)` lie on the grid of 2⁻²⁴ on which random numbers
+/// lie: the class drawn is the first whose threshold is above the random number, exactly as with probabilities in `f64`.
+///
+/// The last class with any probability takes what rounding leaves over.
+pub(in crate::engine::wgsl) fn target_thresholds(distribution: impl Fn(u32) -> Vec<f64>, classes: usize) -> Vec<u32> {
+    const GRID: f64 = 16_777_216.0;
+    let mut thresholds = Vec::with_capacity(classes * classes);
+    for label in 0..classes as u32 {
+        let probabilities = distribution(label);
+        let last = probabilities.iter().rposition(|p| *p > 0.0).unwrap_or(0);
+        let mut sum = 0.0;
+        thresholds.extend((0..classes).map(|j| {
+            sum += probabilities.get(j).filter(|p| **p > 0.0).unwrap_or(&0.0);
+            if j < last { (sum * GRID).ceil().min(GRID) as u32 } else { GRID as u32 }
+        }));
+    }
+    thresholds
+}
+
+/// Every kernel variant of this file.
+pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
+    let mut kernels: Vec<Kernel> =
+        ["objective.wgsl", "confusion.wgsl", "sample_targets.wgsl"].map(Kernel::plain).into();
+    kernels.extend([1, 2].map(outer_kernel));
+    kernels
+}
