@@ -1,55 +1,19 @@
-//! Adapters, the device of an engine, its pipelines, and what can go wrong with them.
+//! The device of an engine: its pipelines, its buffers, and what goes wrong with them as typed errors.
+//!
+//! An engine opens a device of its own. It never shares the window's: a hidden window would hold up every submission,
+//! and an error on a shared device would end the program.
 
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::Duration;
 
+use super::cache::PipelineStore;
+pub(super) use super::error::GpuError;
 use super::kernel::Kernel;
 use super::shader;
-
-/// What can go wrong with a GPU.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum GpuError {
-    /// No adapter, or none that fits what was asked for.
-    #[error("{0}")]
-    NoAdapter(String),
-    /// The adapter refused to open a device.
-    #[error("{adapter} does not open: {what}")]
-    Open {
-        /// Its name.
-        adapter: String,
-        /// What the driver says.
-        what: String,
-    },
-    /// A buffer did not fit into the device's memory.
-    #[error("{adapter} has no memory left ({what}); a smaller batch needs less")]
-    OutOfMemory {
-        /// Its name.
-        adapter: String,
-        /// What was to be allocated.
-        what: String,
-    },
-    /// The device is gone: the driver was reset, the machine slept, the GPU was removed.
-    #[error(
-        "{adapter} was lost ({what}); the last checkpoint is intact: `fairtat resume` goes on from it, with `--engine candle` on the CPU"
-    )]
-    Lost {
-        /// Its name.
-        adapter: String,
-        /// What the driver says.
-        what: String,
-    },
-    /// A shader or a command was refused: a bug in fairtat or in the driver.
-    #[error("{adapter} refused {what}; this is a bug in fairtat or in the driver, please report it")]
-    Refused {
-        /// Its name.
-        adapter: String,
-        /// What, and what the driver says.
-        what: String,
-    },
-    /// The plan does not fit into what the adapter offers.
-    #[error("{0}")]
-    Limits(String),
-}
 
 /// Whether shaders check their indices while they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -61,6 +25,37 @@ pub enum Checks {
     On,
 }
 
+/// How a device is opened.
+#[derive(Debug, Clone, Default)]
+pub(super) struct GpuOptions {
+    pub(super) checks: Checks,
+    /// Where compiled pipelines are kept; none keeps them nowhere.
+    pub(super) pipelines: Option<PathBuf>,
+}
+
+/// How much work goes to the device at once. Windows resets a GPU that is busy for two seconds, and a GPU that also
+/// draws the desktop must come back to it within a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Budget {
+    /// How long one submission should take.
+    pub(super) submission_target: Duration,
+    /// Floating-point operations of one dispatch at most, a multiply-add counted as two.
+    pub(super) dispatch_flops: u64,
+}
+
+impl Budget {
+    const fn of(kind: wgpu::DeviceType) -> Self {
+        let (milliseconds, dispatch_flops) = match kind {
+            wgpu::DeviceType::DiscreteGpu => (50, 20_000_000_000),
+            wgpu::DeviceType::Cpu => (50, 2_500_000_000),
+            wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => {
+                (16, 2_500_000_000)
+            }
+        };
+        Self { submission_target: Duration::from_millis(milliseconds), dispatch_flops }
+    }
+}
+
 /// An open device with its pipelines.
 #[derive(Debug)]
 pub(super) struct Gpu {
@@ -70,6 +65,7 @@ pub(super) struct Gpu {
     pub(super) limits: wgpu::Limits,
     checks: Checks,
     pipelines: Mutex<HashMap<Kernel, Arc<wgpu::ComputePipeline>>>,
+    store: Option<PipelineStore>,
     failure: Arc<Mutex<Option<GpuError>>>,
 }
 
@@ -77,14 +73,23 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The most that is read back in one copy: staging memory is scarce on some devices.
+const READ_BYTES: u64 = 32 << 20;
+
 impl Gpu {
-    /// Opens a device of its own on `adapter`.
+    /// Opens a device of its own on `adapter`, without a cache of pipelines.
     pub(super) fn open(adapter: &wgpu::Adapter, checks: Checks) -> Result<Self, GpuError> {
+        Self::open_with(adapter, &GpuOptions { checks, pipelines: None })
+    }
+
+    /// Opens a device of its own on `adapter`. It has the limits of the base tier, whatever the adapter allows, so that
+    /// what fits here fits everywhere.
+    pub(super) fn open_with(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
         let info = adapter.get_info();
         let limits = wgpu::Limits::default();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("fairtat"),
-            required_features: wgpu::Features::empty(),
+            required_features: adapter.features() & wgpu::Features::PIPELINE_CACHE,
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
@@ -94,25 +99,39 @@ impl Gpu {
         let failure = Arc::new(Mutex::new(None));
         let (seen, adapter_name) = (Arc::clone(&failure), info.name.clone());
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            let (adapter, what) = (adapter_name.clone(), error.to_string());
-            let error = match error {
-                wgpu::Error::OutOfMemory { .. } => GpuError::OutOfMemory { adapter, what },
-                _ => GpuError::Refused { adapter, what },
-            };
-            lock(&seen).get_or_insert(error);
+            lock(&seen).get_or_insert(typed(&adapter_name, "a command", &error));
         }));
         let (seen, adapter) = (Arc::clone(&failure), info.name.clone());
         device.set_device_lost_callback(move |reason, message| {
-            let what = if message.is_empty() { format!("{reason:?}") } else { message };
+            let what = if message.is_empty() { format!("{reason:?}").to_lowercase() } else { message };
             // A lost device is what explains every error after it, and most before.
             *lock(&seen) = Some(GpuError::Lost { adapter: adapter.clone(), what });
         });
-        Ok(Self { info, device, queue, limits, checks, pipelines: Mutex::default(), failure })
+        let store = options.pipelines.as_deref().and_then(|folder| PipelineStore::open(&device, &info, folder));
+        Ok(Self { info, device, queue, limits, checks: options.checks, pipelines: Mutex::default(), store, failure })
     }
 
-    /// The first error that the device reported, if there was one.
+    /// How much work to give it at once.
+    pub(super) const fn budget(&self) -> Budget {
+        Budget::of(self.info.device_type)
+    }
+
+    /// The first error that the device reported, if there was one. The loss of the device goes before every other: a
+    /// lost device refuses what it is given, and says that it is lost only when it is asked.
     pub(super) fn check(&self) -> Result<(), GpuError> {
-        lock(&self.failure).clone().map_or(Ok(()), Err)
+        let polled = poll(&self.device, wgpu::PollType::Poll);
+        match lock(&self.failure).clone() {
+            Some(error) => Err(error),
+            None => polled.map(|_| ()).map_err(|what| self.refused(format!("to say how it is: {what}"))),
+        }
+    }
+
+    /// `error`, or the loss of the device where that is its cause.
+    fn explained(&self, error: GpuError) -> GpuError {
+        match self.check() {
+            Err(lost @ GpuError::Lost { .. }) => lost,
+            _ => error,
+        }
     }
 
     /// The pipeline of a kernel; compiled at its first use.
@@ -121,87 +140,132 @@ impl Gpu {
             return Ok(Arc::clone(pipeline));
         }
         let label = kernel.label();
-        let refused = |what: String| GpuError::Refused {
-            adapter: self.info.name.clone(),
-            what: format!("the shader '{label}': {what}"),
-        };
-        let source = shader::expand(kernel.file, &kernel.constants).map_err(refused)?;
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let descriptor =
-            wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(source.into()) };
-        let checks = match self.checks {
-            Checks::On => wgpu::ShaderRuntimeChecks::checked(),
-            Checks::Off => wgpu::ShaderRuntimeChecks::unchecked(),
-        };
-        #[allow(unsafe_code)]
-        // SAFETY: only shaders of this crate come here. They end their loops, divide by numbers above zero and guard
-        // every index; the kernel tests run them with and without checks.
-        let module = unsafe { self.device.create_shader_module_trusted(descriptor, checks) };
-        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&label),
-            layout: None,
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                // Every kernel writes its workgroup memory before it reads it.
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: None,
-        });
-        if let Some(error) = pollster::block_on(scope.pop()) {
-            return Err(refused(error.to_string()));
-        }
-        let pipeline = Arc::new(pipeline);
+        let source = shader::expand(kernel.file, &kernel.constants)
+            .map_err(|e| self.refused(format!("the shader '{label}': {e}")))?;
+        let pipeline = Arc::new(self.compile(&label, source)?);
         lock(&self.pipelines).insert(kernel.clone(), Arc::clone(&pipeline));
         Ok(pipeline)
     }
 
+    /// Compiles a shader of this crate.
+    pub(super) fn compile(&self, label: &str, source: String) -> Result<wgpu::ComputePipeline, GpuError> {
+        let descriptor =
+            wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(source.into()) };
+        let checks = match self.checks {
+            Checks::On => wgpu::ShaderRuntimeChecks::checked(),
+            Checks::Off => wgpu::ShaderRuntimeChecks::unchecked(),
+        };
+        let compiled = scoped(&self.device, || {
+            #[allow(unsafe_code)]
+            // SAFETY: only shaders of this crate come here. They end their loops, divide by numbers above zero and guard
+            // every index; the kernel tests run them with and without checks.
+            let module = unsafe { self.device.create_shader_module_trusted(descriptor, checks) };
+            self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(label),
+                layout: None,
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    // Every kernel writes its workgroup memory before it reads it.
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache: self.store.as_ref().map(PipelineStore::cache),
+            })
+        });
+        let pipeline = compiled.map_err(|error| self.typed(&format!("the shader '{label}'"), &error))?;
+        self.check()?;
+        if let Some(store) = &self.store {
+            store.grew();
+        }
+        Ok(pipeline)
+    }
+
+    /// Writes newly compiled pipelines to the cache, if there is one. Also happens when the device is dropped.
+    ///
+    /// # Errors
+    /// Whatever the operating system refuses. Nothing depends on the file.
+    pub(super) fn save_pipelines(&self) -> std::io::Result<()> {
+        self.store.as_ref().map_or(Ok(()), PipelineStore::save)
+    }
+
     /// A storage buffer that can be copied from and to.
     pub(super) fn buffer(&self, label: &str, size: u64) -> Result<wgpu::Buffer, GpuError> {
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        let size = size.max(16).next_multiple_of(4);
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size,
-            usage,
-            mapped_at_creation: false,
-        });
-        match pollster::block_on(scope.pop()) {
-            None => Ok(buffer),
-            Some(error) => Err(GpuError::OutOfMemory {
-                adapter: self.info.name.clone(),
-                what: format!("{label}, {size} bytes: {error}"),
-            }),
+        self.buffer_for(label, size, usage)
+    }
+
+    /// A buffer for another use.
+    pub(super) fn buffer_for(
+        &self,
+        label: &str,
+        size: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer, GpuError> {
+        let (size, most) = (size.max(16).next_multiple_of(4), self.limits.max_buffer_size);
+        if size > most {
+            return Err(GpuError::Limits(format!(
+                "{label} needs {}, and a buffer on {} holds at most {}; a smaller batch needs less",
+                mebibytes(size),
+                self.info.name,
+                mebibytes(most)
+            )));
         }
+        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        let buffer = scoped(&self.device, || self.device.create_buffer(&descriptor))
+            .map_err(|error| self.typed(&format!("{label}, {}", mebibytes(size)), &error))?;
+        self.check()?;
+        Ok(buffer)
     }
 
     /// Waits until everything that was submitted is done.
     pub(super) fn wait(&self) -> Result<(), GpuError> {
-        let done = self.device.poll(wgpu::PollType::wait_indefinitely());
+        let done = poll(&self.device, wgpu::PollType::wait_indefinitely());
         self.check()?;
         done.map(|_| ()).map_err(|e| self.refused(format!("to wait: {e}")))
     }
 
+    /// An error about something that the device or the driver did not take.
     pub(super) fn refused(&self, what: String) -> GpuError {
         GpuError::Refused { adapter: self.info.name.clone(), what }
     }
 
-    /// Reads ranges of buffers back, each as bytes. Waits for the device.
+    fn typed(&self, what: &str, error: &wgpu::Error) -> GpuError {
+        self.explained(typed(&self.info.name, what, error))
+    }
+
+    /// Reads ranges of buffers back, each as bytes. Waits for the device. Offsets and sizes are multiples of four.
     pub(super) fn read(&self, ranges: &[(&wgpu::Buffer, u64, u64)]) -> Result<Vec<Vec<u8>>, GpuError> {
-        let total: u64 = ranges.iter().map(|(_, _, size)| size.next_multiple_of(8)).sum();
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("staging"),
-            size: total.max(8),
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
+        let mut out: Vec<Vec<u8>> = ranges.iter().map(|(_, _, size)| Vec::with_capacity(*size as usize)).collect();
+        let total: u64 = ranges.iter().map(|(_, _, size)| size).sum();
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = self.buffer_for("the staging buffer", total.min(READ_BYTES), usage)?;
+        let mut copies = Vec::new();
+        let mut filled = 0;
+        for (range, &(buffer, offset, size)) in ranges.iter().enumerate() {
+            let mut done = 0;
+            while done < size {
+                let part = (size - done).min(READ_BYTES - filled);
+                copies.push(Piece { range, buffer, offset: offset + done, to: filled, size: part });
+                (done, filled) = (done + part, filled + part);
+                if filled == READ_BYTES {
+                    self.read_staged(&staging, &copies, &mut out)?;
+                    copies.clear();
+                    filled = 0;
+                }
+            }
+        }
+        self.read_staged(&staging, &copies, &mut out)?;
+        Ok(out)
+    }
+
+    fn read_staged(&self, staging: &wgpu::Buffer, copies: &[Piece<'_>], out: &mut [Vec<u8>]) -> Result<(), GpuError> {
+        if copies.is_empty() {
+            return Ok(());
+        }
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let mut at = 0;
-        for (buffer, offset, size) in ranges {
-            encoder.copy_buffer_to_buffer(buffer, *offset, &staging, at, *size);
-            at += size.next_multiple_of(8);
+        for copy in copies {
+            encoder.copy_buffer_to_buffer(copy.buffer, copy.offset, staging, copy.to, copy.size);
         }
         self.queue.submit([encoder.finish()]);
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -209,20 +273,85 @@ impl Gpu {
             let _ = sender.send(result);
         });
         self.wait()?;
-        match receiver.recv() {
-            Ok(Ok(())) => {}
-            _ => {
-                self.check()?;
-                return Err(self.refused("to map a buffer for reading".into()));
+        // Waiting has called the callback; a device that did not is not waited for a second time.
+        let Ok(Ok(())) = receiver.try_recv() else {
+            return Err(self.explained(self.refused("to map a buffer for reading".into())));
+        };
+        {
+            let view = staging.get_mapped_range(..).map_err(|e| self.refused(format!("to read a buffer: {e}")))?;
+            for copy in copies {
+                out[copy.range].extend_from_slice(&view[copy.to as usize..(copy.to + copy.size) as usize]);
             }
         }
-        let view = staging.get_mapped_range(..).map_err(|e| self.refused(format!("to read a buffer: {e}")))?;
-        let mut at = 0;
-        let mut out = Vec::with_capacity(ranges.len());
-        for (_, _, size) in ranges {
-            out.push(view[at as usize..(at + size) as usize].to_vec());
-            at += size.next_multiple_of(8);
-        }
-        Ok(out)
+        staging.unmap();
+        Ok(())
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        // The next start compiles again, nothing more.
+        let _ = self.save_pipelines();
+    }
+}
+
+/// A part of a range on its way to the host.
+struct Piece<'a> {
+    range: usize,
+    buffer: &'a wgpu::Buffer,
+    offset: u64,
+    to: u64,
+    size: u64,
+}
+
+fn typed(adapter: &str, what: &str, error: &wgpu::Error) -> GpuError {
+    let adapter = adapter.to_owned();
+    match error {
+        wgpu::Error::OutOfMemory { .. } => GpuError::OutOfMemory { adapter, what: what.to_owned() },
+        _ => GpuError::Refused { adapter, what: format!("{what}: {error}") },
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+/// Runs `create` and gives the error that it caused on this device.
+pub(super) fn scoped<T>(device: &wgpu::Device, create: impl FnOnce() -> T) -> Result<T, wgpu::Error> {
+    let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+    let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+    let created = create();
+    let errors = [internal.pop(), validation.pop()].map(pollster::block_on);
+    let errors = [pollster::block_on(memory.pop())].into_iter().chain(errors);
+    errors.flatten().next().map_or(Ok(created), Err)
+}
+
+thread_local! {
+    static POLLING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// [`wgpu::Device::poll`], where the loss of the device is an error: wgpu panics at it, after it has called the callback
+/// and released its locks.
+fn poll(device: &wgpu::Device, kind: wgpu::PollType) -> Result<wgpu::PollStatus, String> {
+    static QUIET: Once = Once::new();
+    // A panicking thread may not change the hook.
+    if !std::thread::panicking() {
+        QUIET.call_once(|| {
+            let before = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                // This panic becomes an error with a sentence; its message would only stand before it.
+                if !POLLING.get() {
+                    before(panic);
+                }
+            }));
+        });
+    }
+    POLLING.set(true);
+    let polled = catch_unwind(AssertUnwindSafe(|| device.poll(kind)));
+    POLLING.set(false);
+    match polled {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(panic) => Err(panic.downcast_ref::<String>().map_or("the driver failed", String::as_str).to_owned()),
     }
 }

@@ -17,6 +17,12 @@ pub(in crate::engine::wgsl) fn add(quads: u64, a: Slice, b: Slice, sum: Slice) -
     Dispatch::new(Kernel::plain("add.wgsl"), params, &[a, b, sum], grid(quads.div_ceil(256)), work)
 }
 
+/// Every variant of the kernels here.
+#[cfg(test)]
+pub(super) fn variants() -> Vec<Kernel> {
+    vec![Kernel::plain("add.wgsl")]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,145 @@
+//! Compiled pipelines on disk, so that the driver does not compile every shader at every start.
+//!
+//! Only Vulkan hands its compiled pipelines out. A file is `MAGIC`, the SHA-256 of what follows, and what the driver gave.
+//! The checksum is there because wgpu checks the header of the data and not its body, and a driver is not obliged to
+//! survive a damaged body. The file's name holds the adapter, its driver and the version of this program; a file that
+//! does not fit is ignored and written anew.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sha2::{Digest, Sha256};
+
+use super::device::scoped;
+
+const MAGIC: &[u8; 8] = b"fairtat1";
+const CHECKSUM: usize = 32;
+/// A cache only grows; beyond this it begins anew.
+const LARGEST: usize = 64 << 20;
+
+/// The platform's directory for compiled pipelines, or below `FAIRTAT_CACHE`. None when that is set and empty (no cache),
+/// or when the user has no home.
+pub(super) fn default_folder() -> Option<PathBuf> {
+    let platform = directories::BaseDirs::new().map(|base| base.cache_dir().join("fairtat"));
+    folder_from(std::env::var_os("FAIRTAT_CACHE").map(PathBuf::from), platform)
+}
+
+fn folder_from(chosen: Option<PathBuf>, platform: Option<PathBuf>) -> Option<PathBuf> {
+    let base = match chosen {
+        Some(path) if path.as_os_str().is_empty() => None,
+        Some(path) => Some(path),
+        None => platform,
+    };
+    base.map(|base| base.join("pipelines"))
+}
+
+/// The pipelines of one device.
+#[derive(Debug)]
+pub(super) struct PipelineStore {
+    cache: wgpu::PipelineCache,
+    path: PathBuf,
+    /// Whether something was compiled that the file does not have.
+    changed: AtomicBool,
+}
+
+impl PipelineStore {
+    /// What `folder` has for this device, or an empty store. None where the back end keeps no pipelines.
+    pub(super) fn open(device: &wgpu::Device, info: &wgpu::AdapterInfo, folder: &Path) -> Option<Self> {
+        if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
+            return None;
+        }
+        let path = folder.join(file_name(info)?);
+        let data = std::fs::read(&path).ok().and_then(|bytes| unpack(&bytes).map(<[u8]>::to_vec));
+        let cache = data.and_then(|data| create(device, Some(&data))).or_else(|| create(device, None))?;
+        Some(Self { cache, path, changed: AtomicBool::new(false) })
+    }
+
+    /// For the creation of pipelines.
+    pub(super) const fn cache(&self) -> &wgpu::PipelineCache {
+        &self.cache
+    }
+
+    /// Says that a pipeline was compiled.
+    pub(super) fn grew(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes the file, if there is something new.
+    pub(super) fn save(&self) -> io::Result<()> {
+        if !self.changed.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let Some(data) = self.cache.get_data() else { return Ok(()) };
+        if data.len() > LARGEST {
+            return match std::fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
+        }
+        // Other starts of the program read the file meanwhile.
+        crate::files::write_atomic(&self.path, &pack(&data))
+    }
+}
+
+fn create(device: &wgpu::Device, data: Option<&[u8]>) -> Option<wgpu::PipelineCache> {
+    let descriptor = wgpu::PipelineCacheDescriptor { label: Some("fairtat"), data, fallback: true };
+    #[allow(unsafe_code)]
+    // SAFETY: the data came out of `PipelineCache::get_data` on this adapter with this driver: the file's name says so,
+    // its checksum holds, and it lies in a directory that only this user writes to.
+    scoped(device, || unsafe { device.create_pipeline_cache(&descriptor) }).ok()
+}
+
+/// None where the back end keeps no pipelines.
+fn file_name(info: &wgpu::AdapterInfo) -> Option<String> {
+    let key = wgpu::util::pipeline_cache_key(info)?;
+    let mut hash = Sha256::new();
+    for part in [&info.name, &info.driver, &info.driver_info, env!("CARGO_PKG_VERSION")] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    let driver: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    Some(format!("{key}-{driver}.bin"))
+}
+
+fn pack(data: &[u8]) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&Sha256::digest(data));
+    bytes.extend_from_slice(data);
+    bytes
+}
+
+/// The driver's data, if the file is whole.
+fn unpack(bytes: &[u8]) -> Option<&[u8]> {
+    let rest = bytes.strip_prefix(MAGIC)?;
+    let (checksum, data) = rest.split_at_checked(CHECKSUM)?;
+    (Sha256::digest(data)[..] == *checksum).then_some(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_file_is_no_file() {
+        let bytes = pack(b"what a driver gave");
+        assert_eq!(unpack(&bytes), Some(&b"what a driver gave"[..]));
+        assert_eq!(unpack(&[]), None);
+        assert_eq!(unpack(&bytes[..30]), None);
+        assert_eq!(unpack(&bytes[..bytes.len() - 1]), None);
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            assert_eq!(unpack(&damaged), None, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn the_folder_can_be_chosen_or_switched_off() {
+        let platform = Some(PathBuf::from("home/cache"));
+        assert_eq!(folder_from(None, platform.clone()), Some(PathBuf::from("home/cache/pipelines")));
+        assert_eq!(folder_from(Some("here".into()), platform.clone()), Some(PathBuf::from("here/pipelines")));
+        assert_eq!(folder_from(Some("".into()), platform), None);
+        assert_eq!(folder_from(None, None), None);
+    }
+}

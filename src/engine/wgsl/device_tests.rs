@@ -1,0 +1,169 @@
+//! What an open device promises when something goes wrong.
+
+use std::time::Duration;
+
+use super::adapters::{AdapterKind, Found, found};
+use super::cache::default_folder;
+use super::device::{Checks, Gpu, GpuError, GpuOptions};
+use super::kernel::Kernel;
+
+/// The adapter of the kernel tests.
+fn adapter() -> &'static Found {
+    let wanted = std::env::var("FAIRTAT_TEST_ADAPTER").unwrap_or_default().to_lowercase();
+    let fits = |found: &&Found| found.summary.name.to_lowercase().contains(&wanted);
+    found().iter().find(fits).unwrap_or_else(|| panic!("{}", super::adapters::nothing()))
+}
+
+fn gpu() -> Gpu {
+    Gpu::open(&adapter().adapter, Checks::Off).unwrap()
+}
+
+fn add() -> Kernel {
+    Kernel::plain("add.wgsl")
+}
+
+/// Runs `what` in a thread of its own, so that one that never returns fails the test.
+fn in_time<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(what()));
+    receiver.recv_timeout(Duration::from_secs(60)).expect("returns")
+}
+
+#[test]
+fn bytes_come_back_as_they_went() {
+    let gpu = gpu();
+    // More than one staging buffer holds, in ranges that its end cuts.
+    let bytes: Vec<u8> = (0..40 << 20).map(|i: u32| (i ^ (i >> 8) ^ (i >> 17)) as u8).collect();
+    let buffer = gpu.buffer("test", bytes.len() as u64).unwrap();
+    gpu.queue.write_buffer(&buffer, 0, &bytes);
+    let ranges = [(4, 12), (0, 30 << 20), (20 << 20, 20 << 20), (8, 0)];
+    let read = gpu.read(&ranges.map(|(offset, size)| (&buffer, offset, size))).unwrap();
+    for ((offset, size), found) in ranges.into_iter().zip(read) {
+        assert!(found == bytes[offset as usize..][..size as usize], "{size} bytes from {offset}");
+    }
+    assert_eq!(gpu.read(&[]).unwrap(), Vec::<Vec<u8>>::new());
+    gpu.check().unwrap();
+}
+
+#[test]
+fn a_lost_device_says_so_everywhere() {
+    let (errors, early) = in_time(|| {
+        let gpu = gpu();
+        let buffer = gpu.buffer("test", 1024).unwrap();
+        gpu.queue.write_buffer(&buffer, 0, &[1; 1024]);
+        gpu.device.destroy();
+        let pipeline = gpu.pipeline(&add()).map(|_| ());
+        let errors = [
+            pipeline,
+            gpu.buffer("test", 1024).map(|_| ()),
+            gpu.read(&[(&buffer, 0, 16)]).map(|_| ()),
+            gpu.wait(),
+            gpu.check(),
+        ];
+
+        // The same with work under way, and with a command that the loss makes wrong before anyone asked.
+        let gpu = self::gpu();
+        let buffer = gpu.buffer("test", 1024).unwrap();
+        gpu.queue.write_buffer(&buffer, 0, &[1; 1024]);
+        gpu.queue.submit([]);
+        gpu.device.destroy();
+        gpu.queue.write_buffer(&buffer, 2000, &[1; 1024]);
+        (errors, [gpu.check(), gpu.read(&[(&buffer, 0, 16)]).map(|_| ()), gpu.wait()])
+    });
+    for (i, error) in errors.iter().chain(&early).enumerate() {
+        assert!(matches!(error, Err(GpuError::Lost { .. })), "call {i}: {error:?}");
+    }
+    let message = early[2].as_ref().unwrap_err().to_string();
+    assert!(message.contains("destroyed") && message.contains("fairtat resume"), "{message}");
+}
+
+#[test]
+fn a_buffer_that_is_too_large_is_named_with_its_size() {
+    let gpu = gpu();
+    let error = gpu.buffer("the activations", 300 << 20).unwrap_err();
+    let message = error.to_string();
+    assert!(matches!(error, GpuError::Limits(_)), "{error:?}");
+    assert!(message.contains("the activations needs 300.0 MiB") && message.contains("at most 256.0 MiB"), "{message}");
+    // The device is as good as before.
+    gpu.buffer("test", 1 << 20).unwrap();
+    gpu.check().unwrap();
+}
+
+#[test]
+fn a_broken_shader_is_refused_by_name() {
+    let gpu = gpu();
+    let error = gpu.pipeline(&Kernel::plain("none.wgsl")).unwrap_err().to_string();
+    assert!(error.contains("the shader 'none'") && error.contains("no shader file"), "{error}");
+    // A fragment without an entry point, and one whose source is no WGSL.
+    let error = gpu.pipeline(&Kernel::plain("shared/grid.wgsl")).unwrap_err();
+    assert!(matches!(error, GpuError::Refused { .. }), "{error:?}");
+    let message = error.to_string();
+    assert!(message.contains("the shader 'shared/grid'") && message.contains("main"), "{message}");
+    let message = gpu.compile("broken", "fn main() { let x: f32 = 1u; }".into()).unwrap_err().to_string();
+    assert!(message.contains("the shader 'broken'") && message.contains("f32"), "{message}");
+    gpu.pipeline(&add()).unwrap();
+    gpu.check().unwrap();
+}
+
+#[test]
+fn a_wrong_command_is_reported_once_it_was_given() {
+    let gpu = gpu();
+    let buffer = gpu.buffer("test", 64).unwrap();
+    // Past the end of the buffer.
+    let error = gpu.read(&[(&buffer, 32, 64)]).unwrap_err();
+    assert!(matches!(error, GpuError::Refused { .. }), "{error:?}");
+    assert!(gpu.check().is_err());
+}
+
+#[test]
+fn the_budget_goes_by_the_kind_of_the_adapter() {
+    let budget = gpu().budget();
+    let (target, flops) = match adapter().summary.kind {
+        AdapterKind::Discrete => (50, 20_000_000_000),
+        AdapterKind::Software => (50, 2_500_000_000),
+        _ => (16, 2_500_000_000),
+    };
+    assert_eq!((budget.submission_target, budget.dispatch_flops), (Duration::from_millis(target), flops));
+}
+
+#[test]
+fn pipelines_survive_in_a_file_and_damage_to_it_is_harmless() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = GpuOptions { checks: Checks::Off, pipelines: Some(folder.path().join("pipelines")) };
+    let open = || Gpu::open_with(&adapter().adapter, &options).unwrap();
+    let gpu = open();
+    gpu.pipeline(&add()).unwrap();
+    drop(gpu);
+    let file = || std::fs::read_dir(folder.path().join("pipelines")).map(|mut files| files.next().unwrap().unwrap());
+    if !adapter().summary.features.pipeline_cache {
+        assert!(file().is_err(), "a back end without a cache writes none");
+        return;
+    }
+    let path = file().unwrap().path();
+    let written = std::fs::read(&path).unwrap();
+    assert!(written.len() > 64, "{} bytes", written.len());
+
+    // What is there already is not written again.
+    std::fs::write(&path, &written[..written.len() - 7]).unwrap();
+    drop(open());
+    assert_eq!(std::fs::read(&path).unwrap().len(), written.len() - 7);
+    for damaged in [&written[..written.len() / 2], b"something else", b""] {
+        std::fs::write(&path, damaged).unwrap();
+        let gpu = open();
+        gpu.pipeline(&add()).unwrap();
+        gpu.save_pipelines().unwrap();
+        gpu.check().unwrap();
+        assert!(std::fs::read(&path).unwrap().len() > 64);
+    }
+    // A file that cannot be written stops nothing.
+    let taken = GpuOptions { pipelines: Some(path.join("below a file")), ..options.clone() };
+    let gpu = Gpu::open_with(&adapter().adapter, &taken).unwrap();
+    gpu.pipeline(&add()).unwrap();
+    assert!(gpu.save_pipelines().is_err());
+}
+
+#[test]
+fn the_default_folder_is_the_users() {
+    let folder = default_folder();
+    assert!(folder.is_none_or(|folder| folder.ends_with("pipelines")));
+}

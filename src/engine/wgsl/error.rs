@@ -1,0 +1,47 @@
+//! What can go wrong with a GPU.
+
+/// What can go wrong with a GPU.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GpuError {
+    /// No adapter, or none that fits what was asked for.
+    #[error("{0}")]
+    NoAdapter(String),
+    /// The adapter refused to open a device.
+    #[error("{adapter} does not open ({what}); a newer driver may help, and `--engine candle` runs without a GPU")]
+    Open {
+        /// Its name.
+        adapter: String,
+        /// What the driver says.
+        what: String,
+    },
+    /// A buffer or a pipeline did not fit into the device's memory.
+    #[error("{adapter} has no memory left ({what}); a smaller batch needs less")]
+    OutOfMemory {
+        /// Its name.
+        adapter: String,
+        /// What was to be allocated.
+        what: String,
+    },
+    /// The device is gone: the driver was reset, the machine slept, the GPU was removed.
+    #[error(
+        "{adapter} was lost ({what}); the last checkpoint is intact: `fairtat resume` goes on from it, with `--engine \
+         candle` on the CPU"
+    )]
+    Lost {
+        /// Its name.
+        adapter: String,
+        /// What the driver says.
+        what: String,
+    },
+    /// A shader or a command was refused: a bug in fairtat or in the driver.
+    #[error("{adapter} refused {what}; this is a bug in fairtat or in the driver, please report it")]
+    Refused {
+        /// Its name.
+        adapter: String,
+        /// What, and what the driver says.
+        what: String,
+    },
+    /// Something does not fit into what the adapter offers.
+    #[error("{0}")]
+    Limits(String),
+}

@@ -1,0 +1,147 @@
+//! Looks at every shader without a GPU: does each variant compile for Vulkan, Metal and DirectX, and does it stay within
+//! the base tier?
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use naga::AddressSpace;
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+
+use super::kernels::variants;
+use super::shader::{FILES, expand};
+
+/// What is wrong with a shader, if anything.
+fn examine(source: &str) -> Result<(), String> {
+    let module = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
+    // No capability: nothing beyond what WebGPU has everywhere.
+    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+        .validate(&module)
+        .map_err(|e| e.emit_to_string(source))?;
+    within_base_limits(&module)?;
+
+    let [entry] = &module.entry_points[..] else {
+        return Err(format!("expected one entry point, found {}", module.entry_points.len()));
+    };
+    if (entry.name.as_str(), entry.stage) != ("main", naga::ShaderStage::Compute) {
+        return Err(format!("expected a compute shader 'main', found '{}'", entry.name));
+    }
+    let spirv = naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None);
+    spirv.map_err(|e| format!("SPIR-V: {e}"))?;
+    let options = naga::back::msl::Options { lang_version: (2, 0), ..Default::default() };
+    let metal = naga::back::msl::write_string(&module, &info, &options, &naga::back::msl::PipelineOptions::default());
+    metal.map_err(|e| format!("MSL: {e}"))?;
+    let (mut text, options) = (String::new(), naga::back::hlsl::Options::default());
+    let pipeline = naga::back::hlsl::PipelineOptions::default();
+    let hlsl = naga::back::hlsl::Writer::new(&mut text, &options, &pipeline).write(&module, &info, None);
+    hlsl.map(|_| ()).map_err(|e| format!("HLSL: {e}"))
+}
+
+/// The limits of `wgpu::Limits::default()` that a shader can break.
+fn within_base_limits(module: &naga::Module) -> Result<(), String> {
+    let limits = wgpu::Limits::default();
+    let at_most = |what: &str, found: u32, most: u32| {
+        if found <= most { Ok(()) } else { Err(format!("{what}: {found}, at most {most}")) }
+    };
+    for entry in &module.entry_points {
+        let [x, y, z] = entry.workgroup_size;
+        at_most("invocations in a workgroup", x * y * z, limits.max_compute_invocations_per_workgroup)?;
+        at_most("workgroup size in z", z, limits.max_compute_workgroup_size_z)?;
+    }
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx()).map_err(|e| e.to_string())?;
+    let (mut shared, mut storage) = (0, 0);
+    for (_, variable) in module.global_variables.iter() {
+        match variable.space {
+            AddressSpace::WorkGroup => shared += layouter[variable.ty].size.next_multiple_of(16),
+            AddressSpace::Storage { .. } => storage += 1,
+            AddressSpace::Uniform => at_most(
+                "bytes of a uniform",
+                layouter[variable.ty].size,
+                limits.max_uniform_buffer_binding_size as u32,
+            )?,
+            AddressSpace::Immediate => return Err("immediates are not in the base tier".into()),
+            _ => {}
+        }
+    }
+    at_most("bytes of workgroup memory", shared, limits.max_compute_workgroup_storage_size)?;
+    at_most("storage buffers", storage, limits.max_storage_buffers_per_shader_stage)
+}
+
+#[test]
+fn every_variant_compiles_for_every_back_end_within_the_base_tier() {
+    let mut wrong = Vec::new();
+    for kernel in variants() {
+        let checked = expand(kernel.file, &kernel.constants).and_then(|source| examine(&source));
+        if let Err(what) = checked {
+            wrong.push(format!("{}: {what}", kernel.label()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_shader_file_is_a_kernel_or_imported() {
+    let mut used: BTreeSet<&str> = variants().into_iter().map(|kernel| kernel.file).collect();
+    for (_, source) in FILES {
+        let imports = source.lines().filter_map(|line| line.trim().strip_prefix("#import "));
+        used.extend(imports.map(|name| name.trim().trim_matches('"')));
+    }
+    let listed: BTreeSet<&str> = FILES.iter().map(|(name, _)| *name).collect();
+    assert_eq!(used, listed);
+}
+
+/// Chrome's compiler, which is stricter about barriers than naga. Where it is not installed the test prints so; what it
+/// would find is not needed for wgpu.
+#[test]
+fn tint_takes_every_variant() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shader.wgsl");
+    let run = |source: &str| {
+        std::fs::write(&file, source).unwrap();
+        Command::new("tint").args(["--format", "wgsl"]).arg(&file).output()
+    };
+    let Ok(broken) = run("@compute @workgroup_size(1) fn main() { let x: u32 = 1.0; }") else {
+        println!("tint is not on the path: nothing was checked with it");
+        return;
+    };
+    assert!(!broken.status.success(), "tint takes a broken shader");
+    let mut wrong = Vec::new();
+    let variants = variants();
+    for kernel in &variants {
+        let output = run(&expand(kernel.file, &kernel.constants).unwrap()).unwrap();
+        if !output.status.success() {
+            wrong.push(format!("{}:\n{}", kernel.label(), String::from_utf8_lossy(&output.stderr)));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    println!("tint took {} variants", variants.len());
+}
+
+#[test]
+fn a_wrong_shader_is_found() {
+    let main = |before: &str, size: &str, body: &str| {
+        format!(
+            "{before}\n@compute @workgroup_size({size}) fn main(@builtin(local_invocation_index) lane: u32) {{\n{body}\n}}"
+        )
+    };
+    let nine: String =
+        (0..9).map(|i| format!("@group(0) @binding({i}) var<storage, read_write> b{i}: array<f32>;\n")).collect();
+    let shared = |quads: u32| format!("var<workgroup> tile: array<vec4<f32>, {quads}>; var<workgroup> sum: f32;");
+    for (source, expected) in [
+        (main("", "64", "let x: f32 = 1u;"), "f32"),
+        (main("", "64", "let x = y;"), "y"),
+        (main("", "257", ""), "invocations in a workgroup: 257, at most 256"),
+        (main("", "1, 1, 65", ""), "workgroup size in z: 65, at most 64"),
+        (main(&shared(1024), "64", "tile[lane].x = 1.0;"), "bytes of workgroup memory: 16400, at most 16384"),
+        (main(&nine, "64", "b0[lane] = 1.0;"), "storage buffers: 9, at most 8"),
+        (main("enable f16;", "64", "var x: f16 = 1.0h;"), "f16"),
+        (main("var<private> x: f64;", "64", "x = 1.0lf;"), "f64"),
+        (main("", "64", "let x = subgroupAdd(lane);"), "subgroup"),
+        ("@compute @workgroup_size(64) fn other() {}".into(), "'main'"),
+        ("fn main() {}".into(), "one entry point, found 0"),
+    ] {
+        let message = examine(&source).unwrap_err();
+        assert!(message.to_lowercase().contains(&expected.to_lowercase()), "{source}\n{message}");
+    }
+    examine(&main(&shared(1023), "64", "tile[lane % 1023u].x = 1.0; sum = 0.0;")).unwrap();
+}
