@@ -17,7 +17,28 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Every file below `shaders/`.
 pub(super) const FILES: &[(&str, &str)] = &[
     ("add.wgsl", include_str!("../../../shaders/add.wgsl")),
+    ("global_pool.wgsl", include_str!("../../../shaders/global_pool.wgsl")),
+    ("global_pool_backward.wgsl", include_str!("../../../shaders/global_pool_backward.wgsl")),
+    ("linear_forward.wgsl", include_str!("../../../shaders/linear_forward.wgsl")),
+    ("linear_input_gradient.wgsl", include_str!("../../../shaders/linear_input_gradient.wgsl")),
+    ("linear_weight_gradient.wgsl", include_str!("../../../shaders/linear_weight_gradient.wgsl")),
+    ("max_pool.wgsl", include_str!("../../../shaders/max_pool.wgsl")),
+    ("max_pool_backward.wgsl", include_str!("../../../shaders/max_pool_backward.wgsl")),
+    ("norm_apply.wgsl", include_str!("../../../shaders/norm_apply.wgsl")),
+    ("norm_backward_apply.wgsl", include_str!("../../../shaders/norm_backward_apply.wgsl")),
+    ("norm_backward_finalize.wgsl", include_str!("../../../shaders/norm_backward_finalize.wgsl")),
+    ("norm_backward_sums.wgsl", include_str!("../../../shaders/norm_backward_sums.wgsl")),
+    ("norm_finalize.wgsl", include_str!("../../../shaders/norm_finalize.wgsl")),
+    ("norm_from_running.wgsl", include_str!("../../../shaders/norm_from_running.wgsl")),
+    ("norm_statistics.wgsl", include_str!("../../../shaders/norm_statistics.wgsl")),
+    ("relu.wgsl", include_str!("../../../shaders/relu.wgsl")),
+    ("relu_backward.wgsl", include_str!("../../../shaders/relu_backward.wgsl")),
     ("shared/grid.wgsl", include_str!("../../../shaders/shared/grid.wgsl")),
+    ("shared/lanes.wgsl", include_str!("../../../shaders/shared/lanes.wgsl")),
+    ("shared/max_pool.wgsl", include_str!("../../../shaders/shared/max_pool.wgsl")),
+    ("shared/norm_affine.wgsl", include_str!("../../../shaders/shared/norm_affine.wgsl")),
+    ("shared/norm_rows.wgsl", include_str!("../../../shaders/shared/norm_rows.wgsl")),
+    ("shared/relu.wgsl", include_str!("../../../shaders/shared/relu.wgsl")),
 ];
 
 type Names = BTreeMap<String, i64>;
