@@ -1,14 +1,27 @@
 //! The kernels: for each operation, functions that give the dispatches which compute it.
 
-pub(super) mod conv;
 pub(super) mod attack;
 pub(super) mod call;
+pub(super) mod conv;
+pub(super) mod linear;
 pub(super) mod loss;
+pub(super) mod norm;
 pub(super) mod pointwise;
+pub(super) mod pool;
 pub(super) mod sgd;
 
 /// Every variant of every kernel that an engine may run, for the tests that look at shaders without a GPU.
 #[cfg(test)]
 pub(super) fn variants() -> Vec<super::kernel::Kernel> {
-    [pointwise::variants()].concat()
+    [
+        attack::variants(),
+        conv::variants(),
+        linear::variants(),
+        loss::variants(),
+        norm::variants(),
+        pointwise::variants(),
+        pool::variants(),
+        sgd::variants(),
+    ]
+    .concat()
 }

@@ -1,0 +1,31 @@
+// Sums over the lanes of a workgroup of 256, in an order that only their number decides.
+struct Sums {
+    a: vec4<f32>,
+    b: vec4<f32>,
+}
+
+var<workgroup> lanes_a: array<vec4<f32>, 256>;
+var<workgroup> lanes_b: array<vec4<f32>, 256>;
+
+// The lanes form `rows` rows of `columns`; every lane gets the sums over the rows of its column. Lanes behind the last
+// row take no part, but must call this too.
+fn sum_over_rows(value: Sums, lane: u32, columns: u32, rows: u32) -> Sums {
+    // Some lanes may still read what an earlier call left.
+    workgroupBarrier();
+    lanes_a[lane] = value.a;
+    lanes_b[lane] = value.b;
+    workgroupBarrier();
+    let row = lane / columns;
+    var left = rows;
+    while left > 1u {
+        let half = (left + 1u) / 2u;
+        if row + half < left {
+            lanes_a[lane] += lanes_a[lane + half * columns];
+            lanes_b[lane] += lanes_b[lane + half * columns];
+        }
+        workgroupBarrier();
+        left = half;
+    }
+    let column = lane % columns;
+    return Sums(lanes_a[column], lanes_b[column]);
+}

@@ -1,0 +1,301 @@
+//! Batch norm over rows (pixels of all images) of `C` channels.
+//!
+//! Statistics and the sums of the backward pass come in blocks of 256 rows, each of which leaves partial results; a
+//! second kernel merges them in a fixed order. So a batch may come in ranges: each writes its blocks behind those of the
+//! one before, and the merge sees them all.
+//!
+//! What batch norm does with each channel lies in an *affine*, `4 × C`: `scale = weight · rstd`,
+//! `shift = bias - mean · scale`, `mean`, `rstd = 1 / √(variance + ε)`.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, quads};
+
+/// Rows of a block.
+const BLOCK: u64 = 256;
+/// Invocations of a workgroup.
+const LANES: usize = 256;
+/// Most quads that a workgroup reads of each row: 128 bytes, what memory delivers at once.
+const MAX_COLUMNS: usize = 8;
+
+/// How the lanes of a workgroup lie over a block (shared/norm_rows.wgsl).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tiling {
+    /// Quads of a row.
+    columns: usize,
+    /// Workgroups for all quads of a block.
+    tiles: usize,
+    /// Rows at a time.
+    lanes: usize,
+    /// Rows for each lane.
+    held: usize,
+}
+
+impl Tiling {
+    fn new(channels: usize) -> Self {
+        let tiles = quads(channels).div_ceil(MAX_COLUMNS);
+        Self::of(quads(channels).div_ceil(tiles), tiles)
+    }
+
+    const fn of(columns: usize, tiles: usize) -> Self {
+        let lanes = LANES / columns;
+        Self { columns, tiles, lanes, held: (BLOCK as usize).div_ceil(lanes) }
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Rows {
+    rows: u32,
+    quads: u32,
+    columns: u32,
+    tiles: u32,
+    lanes: u32,
+    first_block: u32,
+}
+
+impl Rows {
+    fn new(rows: u64, channels: usize, tiling: Tiling, first_block: usize) -> Self {
+        Self {
+            rows: rows as u32,
+            quads: quads(channels) as u32,
+            columns: tiling.columns as u32,
+            tiles: tiling.tiles as u32,
+            lanes: tiling.lanes as u32,
+            first_block: first_block as u32,
+        }
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Finalize {
+    blocks: u32,
+    channels: u32,
+    quads: u32,
+    epsilon: f32,
+    keep: f32,
+    momentum: f32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct FromRunning {
+    channels: u32,
+    quads: u32,
+    epsilon: f32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Elements {
+    count: u32,
+    quads: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct BackwardFinalize {
+    blocks: u32,
+    quads: u32,
+    count: f32,
+}
+
+/// Values of `rows × channels`, padding included.
+const fn values(rows: u64, channels: usize) -> u64 {
+    rows * padded(channels) as u64
+}
+
+fn elements(rows: u64, channels: usize) -> (Elements, [u32; 3]) {
+    let count = rows * quads(channels) as u64;
+    (Elements { count: count as u32, quads: quads(channels) as u32 }, grid(count.div_ceil(256)))
+}
+
+/// Blocks that `rows` rows make.
+pub(in crate::engine::wgsl) fn statistics_blocks(rows: u64) -> usize {
+    rows.div_ceil(BLOCK) as usize
+}
+
+/// Values of a buffer for the partials of [`statistics`] or of [`backward_sums`].
+pub(in crate::engine::wgsl) fn partials_len(blocks: usize, channels: usize) -> usize {
+    blocks * (2 * padded(channels) + 4)
+}
+
+/// Count, mean and squared deviations of each block of `x`, `rows × C`. The first goes to `first_block` of `partials`.
+pub(in crate::engine::wgsl) fn statistics(
+    rows: u64,
+    channels: usize,
+    x: Slice,
+    partials: Slice,
+    first_block: usize,
+) -> Dispatch {
+    let tiling = Tiling::new(channels);
+    let blocks = statistics_blocks(rows);
+    let kernel = Kernel::new("norm_statistics.wgsl", &[("HELD", tiling.held as u32)]);
+    let work = Work {
+        flops: 5 * values(rows, channels),
+        bytes: 4 * (values(rows, channels) + partials_len(blocks, channels) as u64),
+    };
+    let params = Rows::new(rows, channels, tiling, first_block);
+    Dispatch::new(kernel, params, &[x, partials], grid((blocks * tiling.tiles) as u64), work)
+}
+
+/// Merges the partials of [`statistics`] into `affine`, and moves the `running` mean and (unbiased) variance, `2 × C`.
+#[allow(clippy::too_many_arguments, reason = "all that a batch norm layer has")]
+pub(in crate::engine::wgsl) fn finalize(
+    blocks: usize,
+    channels: usize,
+    epsilon: f32,
+    momentum: f32,
+    partials: Slice,
+    weight: Slice,
+    bias: Slice,
+    running: Slice,
+    affine: Slice,
+) -> Dispatch {
+    let read = partials_len(blocks, channels) as u64;
+    let work = Work { flops: 4 * read, bytes: 4 * (read + 10 * padded(channels) as u64) };
+    let params = Finalize {
+        blocks: blocks as u32,
+        channels: channels as u32,
+        quads: quads(channels) as u32,
+        epsilon,
+        keep: (1.0 - f64::from(momentum)) as f32,
+        momentum,
+    };
+    let bindings = [partials, weight, bias, running, affine];
+    Dispatch::new(Kernel::plain("norm_finalize.wgsl"), params, &bindings, grid(quads(channels) as u64), work)
+}
+
+/// The `affine` of a layer that normalises with its `running` mean and variance.
+pub(in crate::engine::wgsl) fn from_running(
+    channels: usize,
+    epsilon: f32,
+    weight: Slice,
+    bias: Slice,
+    running: Slice,
+    affine: Slice,
+) -> Dispatch {
+    let work = Work { flops: 6 * padded(channels) as u64, bytes: 32 * padded(channels) as u64 };
+    let params = FromRunning { channels: channels as u32, quads: quads(channels) as u32, epsilon };
+    let groups = quads(channels).div_ceil(64) as u64;
+    let bindings = [weight, bias, running, affine];
+    Dispatch::new(Kernel::plain("norm_from_running.wgsl"), params, &bindings, grid(groups), work)
+}
+
+/// `y = scale · x + shift`, then ReLU if asked for.
+pub(in crate::engine::wgsl) fn apply(
+    rows: u64,
+    channels: usize,
+    relu: bool,
+    x: Slice,
+    affine: Slice,
+    y: Slice,
+) -> Dispatch {
+    let (params, grid) = elements(rows, channels);
+    let work = Work { flops: 2 * values(rows, channels), bytes: 8 * values(rows, channels) };
+    let kernel = Kernel::new("norm_apply.wgsl", &[("RELU", u32::from(relu))]);
+    Dispatch::new(kernel, params, &[x, affine, y], grid, work)
+}
+
+/// `Σ g` and `Σ g · x̂` of each block, where `g` is what of `dy` came through the ReLU. The first block goes to
+/// `first_block` of `partials`.
+#[allow(clippy::too_many_arguments, reason = "the inputs of one backward pass")]
+pub(in crate::engine::wgsl) fn backward_sums(
+    rows: u64,
+    channels: usize,
+    relu: bool,
+    x: Slice,
+    dy: Slice,
+    affine: Slice,
+    partials: Slice,
+    first_block: usize,
+) -> Dispatch {
+    let tiling = Tiling::new(channels);
+    let blocks = statistics_blocks(rows);
+    let constants = [("RELU", u32::from(relu)), ("HELD", tiling.held as u32)];
+    let work = Work {
+        flops: 8 * values(rows, channels),
+        bytes: 4 * (2 * values(rows, channels) + partials_len(blocks, channels) as u64),
+    };
+    let params = Rows::new(rows, channels, tiling, first_block);
+    let kernel = Kernel::new("norm_backward_sums.wgsl", &constants);
+    Dispatch::new(kernel, params, &[x, dy, affine, partials], grid((blocks * tiling.tiles) as u64), work)
+}
+
+/// Where the gradients of weight and bias go, and whether they are added to what is there.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine::wgsl) struct NormGradients {
+    pub(in crate::engine::wgsl) accumulate: bool,
+    pub(in crate::engine::wgsl) weight: Slice,
+    pub(in crate::engine::wgsl) bias: Slice,
+}
+
+/// Adds up the partials of [`backward_sums`] over `count` rows. `means`: `Σ g / count` and `Σ g · x̂ / count`, `2 × C`.
+pub(in crate::engine::wgsl) fn backward_finalize(
+    blocks: usize,
+    channels: usize,
+    count: u64,
+    partials: Slice,
+    means: Slice,
+    gradients: Option<NormGradients>,
+) -> Dispatch {
+    let read = partials_len(blocks, channels) as u64;
+    let work = Work { flops: read, bytes: 4 * (read + 4 * padded(channels) as u64) };
+    let accumulate = gradients.is_some_and(|g| g.accumulate);
+    let constants = [("GRADIENTS", u32::from(gradients.is_some())), ("ACCUMULATE", u32::from(accumulate))];
+    let params = BackwardFinalize { blocks: blocks as u32, quads: quads(channels) as u32, count: count as f32 };
+    let mut bindings = vec![partials, means];
+    if let Some(g) = gradients {
+        bindings.extend([g.weight, g.bias]);
+    }
+    let kernel = Kernel::new("norm_backward_finalize.wgsl", &constants);
+    Dispatch::new(kernel, params, &bindings, grid(quads(channels) as u64), work)
+}
+
+/// Gradient of the input. With `means`, the statistics were those of the batch; without, they are constants.
+#[allow(clippy::too_many_arguments, reason = "the inputs of one backward pass")]
+pub(in crate::engine::wgsl) fn backward_apply(
+    rows: u64,
+    channels: usize,
+    relu: bool,
+    x: Slice,
+    dy: Slice,
+    affine: Slice,
+    means: Option<Slice>,
+    dx: Slice,
+) -> Dispatch {
+    let (params, grid) = elements(rows, channels);
+    let reads_x = relu || means.is_some();
+    let work = Work { flops: 6 * values(rows, channels), bytes: (8 + 4 * u64::from(reads_x)) * values(rows, channels) };
+    let mut bindings = vec![dy, affine, dx];
+    if reads_x {
+        bindings.push(x);
+    }
+    bindings.extend(means);
+    let constants = [("BATCH", u32::from(means.is_some())), ("RELU", u32::from(relu))];
+    Dispatch::new(Kernel::new("norm_backward_apply.wgsl", &constants), params, &bindings, grid, work)
+}
+
+/// Every kernel that the functions of this file can give.
+pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
+    let mut all = vec![Kernel::plain("norm_finalize.wgsl"), Kernel::plain("norm_from_running.wgsl")];
+    let mut held: Vec<u32> = (1..=MAX_COLUMNS).map(|columns| Tiling::of(columns, 1).held as u32).collect();
+    held.dedup();
+    for held in held {
+        all.push(Kernel::new("norm_statistics.wgsl", &[("HELD", held)]));
+        all.extend([0, 1].map(|relu| Kernel::new("norm_backward_sums.wgsl", &[("RELU", relu), ("HELD", held)])));
+    }
+    for relu in [0, 1] {
+        all.push(Kernel::new("norm_apply.wgsl", &[("RELU", relu)]));
+        all.extend([0, 1].map(|b| Kernel::new("norm_backward_apply.wgsl", &[("BATCH", b), ("RELU", relu)])));
+    }
+    for (gradients, accumulate) in [(0, 0), (1, 0), (1, 1)] {
+        let constants = [("GRADIENTS", gradients), ("ACCUMULATE", accumulate)];
+        all.push(Kernel::new("norm_backward_finalize.wgsl", &constants));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;
