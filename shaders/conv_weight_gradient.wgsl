@@ -149,7 +149,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let real_in = vec4<u32>(row{{i}} % params.in_quads * 4u) + lanes < vec4<u32>(params.in_channels);
             let to = ((params.first_part + part) * row_quads + row{{i}}) * 4u * params.out_quads + column;
 #for e in 0..4
-            parts[to + {{e}}u * params.out_quads] = select(vec4<f32>(), sum{{4 * i + e}}_{{j}}, real_out & vec4<bool>(real_in[{{e}}]));
+            let sum_{{e}} = select(vec4<f32>(), sum{{4 * i + e}}_{{j}}, real_out);
+            parts[to + {{e}}u * params.out_quads] = select(vec4<f32>(), sum_{{e}}, real_in[{{e}}]);
 #end
         }
     }

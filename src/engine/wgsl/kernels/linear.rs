@@ -124,8 +124,9 @@ mod tests {
                 let (sw, sb) = (h.input(&pad_matrix(&w, c, k)), h.input(&pad(&b, k)));
                 let (sy, sdx) = (h.output(n * padded(k)), h.output(n * padded(c)));
                 h.run(&[folded(forward(n, c, k, sx, sw, sb, sy)), folded(input_gradient(n, c, k, sdy, sw, sdx))]);
+                // Measured: 9.9e-8 and 2.6e-7; 1.9e-7 and 1.7e-7 below.
                 h.expect("forward", sy, &pad(&y, k), 4e-7);
-                h.expect("input_gradient", sdx, &pad(&dx, c), 4e-7);
+                h.expect("input_gradient", sdx, &pad(&dx, c), 1e-6);
                 assert_padding(&h.read(sy), k);
                 assert_padding(&h.read(sdx), c);
                 for accumulate in [false, true] {
@@ -170,7 +171,8 @@ mod tests {
             let check = |what: &str, found: Vec<f32>, columns: usize, slopes: Vec<f64>| {
                 for (i, slope) in slopes.iter().enumerate() {
                     let found = f64::from(found[i / columns * 8 + i % columns]);
-                    assert!((found - slope).abs() < 1e-6, "{what} {i}: {found}, slope {slope}");
+                    // Measured: 1.6e-7.
+                    assert!((found - slope).abs() < 6e-7, "{what} {i}: {found}, slope {slope}");
                 }
             };
             check("input", h.read(sdx), c, (0..n * c).map(|i| slope(&x, i, &|x| loss(x, &w, &b))).collect());

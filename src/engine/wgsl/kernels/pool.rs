@@ -243,7 +243,8 @@ mod tests {
                 below[i] -= STEP as f32;
                 let slope = (loss(&above) - loss(&below)) / f64::from(above[i] - below[i]);
                 let found = f64::from(found[i / 5 * 8 + i % 5]);
-                assert!((found - slope).abs() < 1e-10, "{i}: {found}, slope {slope}");
+                // Measured: 1.8e-12.
+                assert!((found - slope).abs() < 7e-12, "{i}: {found}, slope {slope}");
             }
         }
     }
@@ -293,6 +294,7 @@ mod tests {
                     folded(global_pool(images, plane, sx, sy)),
                     folded(global_pool_backward(images, plane, sdy, sdx)),
                 ]);
+                // Measured: 1.2e-7 and none; a GPU may divide with an error of 2.5 units in the last place.
                 h.expect("global_pool", sy, &pad(&y, c), 4e-7);
                 h.expect("global_pool_backward", sdx, &pad(&dx, c), 2e-7);
                 assert_padding(&h.read(sy), c);
@@ -319,7 +321,8 @@ mod tests {
                 let y = mean_twin(images, plane, &x);
                 let slope: f64 = y.iter().zip(&dy).map(|(y, dy)| f64::from(*y) * f64::from(*dy)).sum();
                 let found = f64::from(found[i / 3 * 4 + i % 3]);
-                assert!((found - slope).abs() < 4e-8, "{i}: {found}, slope {slope}");
+                // Measured: 7.1e-9.
+                assert!((found - slope).abs() < 2.8e-8, "{i}: {found}, slope {slope}");
             }
         }
     }

@@ -93,9 +93,10 @@ struct Run {
     affine: Slice,
 }
 
-/// Rows, input and gradient, each cut in two where there is more than one row.
+/// The rows of a batch that comes in two ranges, or in one where there is only one row.
 fn cut(rows: usize) -> Vec<std::ops::Range<usize>> {
-    if rows == 1 { vec![0..1] } else { vec![0..rows / 3 + 1, rows / 3 + 1..rows] }
+    let middle = rows / 3 + 1;
+    [0..middle, middle..rows].into_iter().filter(|range| !range.is_empty()).collect()
 }
 
 fn forward(h: &mut Harness, twin: &Twin, running: &[f32]) -> Run {
@@ -134,7 +135,7 @@ const CASES: [(usize, usize); 11] = [
     (66_000, 1),
 ];
 
-/// Relative errors are at most 1.4e-7.
+/// The largest relative error measured is 1.5e-7.
 const TOLERANCE: f64 = 4e-7;
 
 #[test]
@@ -151,7 +152,7 @@ fn training_matches_its_twin() {
         let unbiased = rows as f64 / (rows as f64 - 1.0).max(1.0);
         let batch = mean.iter().copied().chain(variance.iter().map(|v| v * unbiased));
         let moved: Vec<f64> = running.iter().zip(batch).map(|(r, b)| 0.9 * f64::from(*r) + 0.1 * b).collect();
-        // A variance of zero leaves a scale of 316, and scale · x + shift cancels all but 18 bits.
+        // A variance of zero leaves a scale of 316, and scale · x + shift cancels all but 18 bits (measured: 2.7e-5).
         let tolerance = if rows == 1 { 1e-4 } else { TOLERANCE };
         let runs = harnesses.each_mut().map(|h| {
             let what = format!("{rows} × {channels}");
@@ -292,10 +293,11 @@ fn gradients_match_finite_differences() {
                 y.iter().zip(&dy).map(|(y, dy)| y * f64::from(*dy)).sum()
             };
             type Values = fn(&mut Twin) -> &mut Vec<f64>;
+            // Measured: 2.3e-7, 1.0e-6, 6.9e-7.
             let inputs: [(&str, Values, Vec<f32>, f64); 3] = [
-                ("input", |t| &mut t.x, dx, 4e-7),
+                ("input", |t| &mut t.x, dx, 9e-7),
                 ("weight", |t| &mut t.weight, h.read(gradients.weight), 4e-6),
-                ("bias", |t| &mut t.bias, h.read(gradients.bias), 4e-6),
+                ("bias", |t| &mut t.bias, h.read(gradients.bias), 2.8e-6),
             ];
             for (what, values, found, tolerance) in inputs {
                 let found: Vec<f32> =
