@@ -136,7 +136,7 @@ pub(super) fn check_labels(labels: &[u32], classes: usize) -> Result<(), EngineE
 }
 
 /// Where batch norm takes its statistics from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum BatchNormMode {
     /// From the batch; the running statistics move with every forward pass (the authors' code)

@@ -297,7 +297,7 @@ impl Trainer {
         let result = engine.train_step(&views, &self.method.loss(), &sgd)?;
         let updated = clock.elapsed();
         if !result.loss.is_finite() {
-            return Err(EngineError::NotFinite { what: "losses", batch: labels.len() }.into());
+            return Err(EngineError::NotFinite { what: "losses".into(), batch: labels.len() }.into());
         }
         let counted = &mut self.progress.counted;
         if let Some(predictions) = result.predictions(View::Adversarial) {

@@ -45,3 +45,12 @@ pub enum GpuError {
     #[error("{0}")]
     Limits(String),
 }
+
+/// Such as `147 KiB`, rounded down to whole units of at least ten where there are so many.
+pub(super) fn readable(bytes: u64) -> String {
+    match bytes {
+        0..10_240 => format!("{bytes} bytes"),
+        10_240..10_485_760 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}

@@ -5,15 +5,27 @@ mod cache;
 mod device;
 #[cfg(test)]
 mod device_tests;
+mod engine;
 mod error;
 #[cfg(test)]
 mod harness;
 mod kernel;
 mod kernels;
+mod lower;
+mod memory;
+mod pacing;
+mod parameters;
+mod plan;
+mod program;
+mod programs;
+mod recorded;
 mod shader;
 #[cfg(test)]
 mod validation;
 
 pub use adapters::{AdapterFeatures, AdapterKind, AdapterLimits, AdapterSummary, Tier, adapters, default_adapter};
 pub use device::Checks;
+pub use engine::{WgslEngine, WgslOptions};
 pub use error::GpuError;
+pub use pacing::PaceStats;
+pub use plan::{LayerPlan, MemoryPlan, Plan, ProgramPlan};

@@ -1,0 +1,144 @@
+//! `fairtat plan`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::{Usage, print, write_json};
+use crate::data::ImageShape;
+use crate::engine::wgsl::{LayerPlan, Plan};
+use crate::evaluate::bench::image_shape;
+use crate::model::Architecture;
+
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    /// Architecture
+    #[arg(long, value_enum, value_name = "NAME")]
+    arch: Architecture,
+    /// Images in a batch
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    batch: usize,
+    /// Channels of the first stage instead of the published number
+    #[arg(long, value_name = "CHANNELS")]
+    width: Option<usize>,
+    /// Number of classes
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    classes: usize,
+    /// Side of the images in pixels [default: 8 for digits-cnn, 32 for the others]
+    #[arg(long, value_name = "PIXELS")]
+    image_size: Option<usize>,
+    /// Also write the plan as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub(super) fn plan(arguments: &PlanArgs) -> Result<()> {
+    let at_least = |name: &str, value: usize, least: usize| {
+        anyhow::ensure!(value >= least, Usage(format!("--{name}: expected at least {least}, found {value}")));
+        Ok(())
+    };
+    at_least("batch", arguments.batch, 1)?;
+    at_least("classes", arguments.classes, 2)?;
+    at_least("width", arguments.width.unwrap_or(1), 1)?;
+    at_least("image-size", arguments.image_size.unwrap_or(1), 1)?;
+    let usual = image_shape(arguments.arch);
+    let side = arguments.image_size.unwrap_or(usual.height);
+    let shape = ImageShape::new(usual.channels, side, side);
+    let normalisation = (vec![0.5; shape.channels], vec![0.25; shape.channels]);
+    let normalisation = Some((normalisation.0.as_slice(), normalisation.1.as_slice()));
+    let network = arguments.arch.build(shape, arguments.classes, normalisation, arguments.width);
+    let plan = Plan::new(&network, arguments.batch)?;
+    print(&text(&plan))?;
+    match &arguments.json {
+        Some(path) => write_json(path, &plan),
+        None => Ok(()),
+    }
+}
+
+fn text(plan: &Plan) -> String {
+    let mut out = format!("{}, {} images of {}\n\n", plan.architecture, plan.batch, plan.image);
+    let name = plan.layers.iter().map(|layer| layer.name.len()).max().unwrap_or(0).max(5);
+    out += &format!(
+        "{:<name$}  {:<14} {:<11} {:>9} {:>9} {:>9} {:>9} {:>6}  tiles: forward, backward, weights\n",
+        "layer", "operation", "output", "forward", "backward", "weights", "moves", "buffer"
+    );
+    for layer in &plan.layers {
+        out += row(layer, name).trim_end();
+        out.push('\n');
+    }
+    out.push('\n');
+    for program in &plan.programs {
+        out += &format!(
+            "{:<12} {:>5} dispatches {:>12} {:>12} moved\n",
+            program.name,
+            program.dispatches,
+            flops(program.flops),
+            bytes(program.bytes)
+        );
+    }
+    let m = &plan.memory;
+    out += &format!(
+        "\nmemory       {} = {} parameters and momentum + {} batch + {} activations in {} buffers ({} if they did not \
+         share)\n",
+        bytes(m.total),
+        bytes(m.parameters),
+        bytes(m.batch),
+        bytes(m.activations),
+        plan.buffers.len(),
+        bytes(m.activations_unshared)
+    );
+    if plan.ranges.len() > 1 {
+        let ranges: Vec<String> = plan.ranges.iter().map(ToString::to_string).collect();
+        out += &format!("cut into     ranges of {} images, so that every activation fits a binding\n", ranges.join(", "));
+    }
+    out
+}
+
+fn row(layer: &LayerPlan, name: usize) -> String {
+    let count = |value: u64| if value == 0 { String::new() } else { flops(value) };
+    format!(
+        "{:<name$}  {:<14} {:<11} {:>9} {:>9} {:>9} {:>9} {:>6}  {}",
+        layer.name,
+        layer.operation,
+        layer.output,
+        count(layer.flops_forward),
+        count(layer.flops_backward),
+        count(layer.flops_weights),
+        if layer.bytes_forward == 0 { String::new() } else { bytes(layer.bytes_forward) },
+        layer.buffer.map_or(String::new(), |slot| slot.to_string()),
+        layer.algorithm
+    )
+}
+
+/// Such as `9.66 GF`.
+fn flops(value: u64) -> String {
+    scaled(value as f64, 1000.0, &["F", "kF", "MF", "GF", "TF", "PF"])
+}
+
+/// Such as `315 MiB`.
+fn bytes(value: u64) -> String {
+    scaled(value as f64, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"])
+}
+
+/// Three digits and a unit.
+fn scaled(value: f64, step: f64, units: &[&str]) -> String {
+    let (mut value, mut unit) = (value, 0);
+    while value >= 999.5 && unit + 1 < units.len() {
+        value /= step;
+        unit += 1;
+    }
+    let decimals = if unit == 0 || value >= 99.95 { 0 } else if value >= 9.995 { 1 } else { 2 };
+    format!("{value:.decimals$} {}", units[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_three_digits() {
+        assert_eq!([0, 999, 9_663_676_416].map(flops), ["0 F", "999 F", "9.66 GF"]);
+        assert_eq!([1023, 1024, 330_301_440].map(bytes), ["1.00 KiB", "1.00 KiB", "315 MiB"]);
+    }
+}

@@ -1,0 +1,168 @@
+//! Sends dispatches to the device in submissions of bounded time, few of them at once.
+//!
+//! A submission that takes seconds trips a driver's watchdog and freezes a desktop that shares the GPU; thousands of
+//! them at once fill memory. The cost of a dispatch is estimated from its arithmetic and traffic; how fast the device
+//! works that off is measured from the submissions before.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::device::Gpu;
+use super::error::GpuError;
+use super::kernel::Work;
+use super::recorded::Command;
+
+/// Most submissions that wait or run on the device at once.
+pub(super) const IN_FLIGHT: usize = 3;
+/// Share of the target that a submission is planned to take: the estimate of one kernel can be off by a factor.
+const SHARE: f64 = 0.4;
+/// Cost units a second before anything is measured: a slow integrated GPU.
+const FIRST_RATE: f64 = 5e10;
+
+/// Arithmetic, with a byte of traffic weighing as much as ten operations, and a launch as much as 100,000.
+pub(super) const fn cost(work: Work) -> u64 {
+    work.flops + 10 * work.bytes + 100_000
+}
+
+#[derive(Debug)]
+struct Submitted {
+    index: wgpu::SubmissionIndex,
+    at: Instant,
+    cost: u64,
+}
+
+/// What the pacer has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct PaceStats {
+    /// Submissions.
+    pub submissions: u64,
+    /// Dispatches.
+    pub dispatches: u64,
+    /// Most submissions that were in flight at once.
+    pub most_in_flight: usize,
+    /// Longest time that a submission took, from when the one before it was done, in seconds; the first few, from which
+    /// the speed is learned, are not counted.
+    pub longest: f64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Pacer {
+    target: Duration,
+    /// Cost units that the device works off in a second.
+    rate: f64,
+    in_flight: VecDeque<Submitted>,
+    last_done: Option<Instant>,
+    measured: u64,
+    open: Option<wgpu::CommandEncoder>,
+    open_cost: u64,
+    pub(super) stats: PaceStats,
+}
+
+impl Pacer {
+    pub(super) fn new(target: Duration) -> Self {
+        Self {
+            target,
+            rate: FIRST_RATE,
+            in_flight: VecDeque::new(),
+            last_done: None,
+            measured: 0,
+            open: None,
+            open_cost: 0,
+            stats: PaceStats::default(),
+        }
+    }
+
+    /// Cost of a submission that takes its share of the target.
+    fn quota(&self) -> u64 {
+        // The first submissions are small: their time says how fast the device is.
+        let careful = if self.measured < 3 { 0.1 } else { 1.0 };
+        (self.rate * self.target.as_secs_f64() * SHARE * careful) as u64
+    }
+
+    /// Appends commands; submits whenever enough have come together.
+    pub(super) fn run(&mut self, gpu: &Gpu, commands: &[Command]) -> Result<(), GpuError> {
+        let mut rest = commands;
+        while !rest.is_empty() {
+            let quota = self.quota();
+            let mut taken = 0;
+            while taken < rest.len()
+                && (taken == 0 && self.open_cost == 0 || self.open_cost + rest[taken].cost <= quota)
+            {
+                self.open_cost += rest[taken].cost;
+                taken += 1;
+            }
+            let (now, later) = rest.split_at(taken);
+            if !now.is_empty() {
+                self.stats.dispatches += now.len() as u64;
+                let mut pass = self.encoder(gpu).begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                for command in now {
+                    command.record(&mut pass);
+                }
+            }
+            rest = later;
+            if !rest.is_empty() {
+                self.flush(gpu)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a copy.
+    pub(super) fn copy(&mut self, gpu: &Gpu, from: &wgpu::Buffer, to: &wgpu::Buffer, size: u64) {
+        self.encoder(gpu).copy_buffer_to_buffer(from, 0, to, 0, size);
+        self.open_cost += 20 * size;
+    }
+
+    fn encoder(&mut self, gpu: &Gpu) -> &mut wgpu::CommandEncoder {
+        self.open.get_or_insert_with(|| gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()))
+    }
+
+    /// Submits what has been appended. Has to come before the host writes into a buffer that those commands read: writes
+    /// run before commands that are submitted after them.
+    pub(super) fn flush(&mut self, gpu: &Gpu) -> Result<(), GpuError> {
+        let Some(encoder) = self.open.take() else { return Ok(()) };
+        while self.in_flight.len() >= IN_FLIGHT {
+            self.wait_for_oldest(gpu)?;
+        }
+        let index = gpu.queue.submit([encoder.finish()]);
+        self.in_flight.push_back(Submitted { index, at: Instant::now(), cost: self.open_cost });
+        self.open_cost = 0;
+        self.stats.submissions += 1;
+        self.stats.most_in_flight = self.stats.most_in_flight.max(self.in_flight.len());
+        // Lets the device free what finished submissions held.
+        let polled = gpu.device.poll(wgpu::PollType::Poll);
+        gpu.check()?;
+        polled.map(|_| ()).map_err(|e| gpu.refused(format!("to be polled: {e}")))
+    }
+
+    fn wait_for_oldest(&mut self, gpu: &Gpu) -> Result<(), GpuError> {
+        let Some(oldest) = self.in_flight.pop_front() else { return Ok(()) };
+        let wait = wgpu::PollType::Wait { submission_index: Some(oldest.index), timeout: None };
+        let waited = gpu.device.poll(wait);
+        gpu.check()?;
+        waited.map_err(|e| gpu.refused(format!("to wait: {e}")))?;
+        let now = Instant::now();
+        // The device starts on a submission when the one before it is done.
+        let began = self.last_done.map_or(oldest.at, |done| done.max(oldest.at));
+        let seconds = (now - began).as_secs_f64().max(1e-6);
+        self.last_done = Some(now);
+        self.measured += 1;
+        if self.measured > 3 {
+            self.stats.longest = self.stats.longest.max(seconds);
+        }
+        let rate = oldest.cost as f64 / seconds;
+        // Slower is believed at once, faster by and by.
+        self.rate = if rate < self.rate { rate } else { self.rate + 0.3 * (rate - self.rate).min(self.rate) };
+        Ok(())
+    }
+
+    /// Submits and waits until everything is done.
+    pub(super) fn finish(&mut self, gpu: &Gpu) -> Result<(), GpuError> {
+        self.flush(gpu)?;
+        while !self.in_flight.is_empty() {
+            self.wait_for_oldest(gpu)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,230 @@
+//! What the engine would do with a network and a batch size, without a device: algorithms, arithmetic, memory.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::kernel::Work;
+use super::kernels::conv::{self, Pass};
+use super::lower::{self, geometry};
+use super::memory;
+use super::parameters::Parameters;
+use super::program::{Phase, Program};
+use super::programs::{self, Key, Target};
+use super::recorded::transient_lives;
+use crate::engine::{BatchNormMode, EngineError, View};
+use crate::model::{Network, Op};
+
+/// Most floating-point operations of one dispatch that plans are made with: that of a discrete GPU.
+const BUDGET: u64 = 20_000_000_000;
+
+/// One layer of a plan. Numbers are for the whole batch.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LayerPlan {
+    /// PyTorch's module path.
+    pub name: String,
+    /// What it computes.
+    pub operation: String,
+    /// Channels × height × width of its output.
+    pub output: String,
+    /// How it is computed, such as the tile of a convolution.
+    pub algorithm: String,
+    /// Floating-point operations of the forward pass.
+    pub flops_forward: u64,
+    /// Of the backward pass to its input.
+    pub flops_backward: u64,
+    /// Of the backward pass to its weights.
+    pub flops_weights: u64,
+    /// Bytes that the forward pass moves.
+    pub bytes_forward: u64,
+    /// Which buffer holds its output in a training step; none where it is computed with the layer before.
+    pub buffer: Option<usize>,
+    /// Bytes of its output.
+    pub bytes_output: u64,
+}
+
+/// A list of dispatches that is recorded once and replayed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProgramPlan {
+    /// What it does.
+    pub name: &'static str,
+    /// Number of dispatches.
+    pub dispatches: usize,
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Bytes moved.
+    pub bytes: u64,
+    /// Bytes of the buffers that it shares with the others.
+    pub transient_bytes: u64,
+}
+
+/// Bytes on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct MemoryPlan {
+    /// Parameters, gradients, momentum, running statistics.
+    pub parameters: u64,
+    /// Images, perturbations, labels, results.
+    pub batch: u64,
+    /// Activations and their gradients, shared by all programs.
+    pub activations: u64,
+    /// What the activations would take if none shared memory.
+    pub activations_unshared: u64,
+    /// All of it.
+    pub total: u64,
+}
+
+/// What the engine would do.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// Architecture.
+    pub architecture: String,
+    /// Images in a batch.
+    pub batch: usize,
+    /// Shape of an image.
+    pub image: String,
+    /// Images in each range that the batch is cut into, so that a binding holds every activation.
+    pub ranges: Vec<usize>,
+    /// The layers in running order.
+    pub layers: Vec<LayerPlan>,
+    /// One step of an attack, and the update.
+    pub programs: Vec<ProgramPlan>,
+    /// Sizes of the shared buffers.
+    pub buffers: Vec<u64>,
+    /// Memory.
+    pub memory: MemoryPlan,
+}
+
+impl Plan {
+    /// Plans FAIR-TAT training of `network` with batches of `batch` images, within `wgpu::Limits::default()`.
+    ///
+    /// # Errors
+    /// When a single image or array is larger than a binding.
+    pub fn new(network: &Network, batch: usize) -> Result<Self, EngineError> {
+        if batch == 0 {
+            return Err(EngineError::Invalid("a batch needs at least one image".into()));
+        }
+        let limits = wgpu::Limits::default();
+        let parameters = Parameters::new(network, &limits)?;
+        let target = Target { network, parameters: &parameters, batch, limits: &limits, budget: BUDGET };
+        let views = vec![View::Adversarial];
+        let terms = super::kernels::loss::encode_terms(
+            &crate::engine::LossSpec::cross_entropy(View::Adversarial),
+            &views,
+            batch,
+        );
+        let build = |key: Key| programs::build(&key, target);
+        let attack = build(Key::Attack(BatchNormMode::Train))?;
+        let train = build(Key::Train { views, terms: terms.len() })?;
+        let others = [build(Key::Prepare { view: true })?, build(Key::Start)?];
+
+        let mut buffers = Vec::new();
+        let mut programs = Vec::new();
+        let mut unshared = 0;
+        let mut outputs = Vec::new();
+        for (name, program) in [("attack step", &attack), ("update", &train)] {
+            let (ids, lives) = transient_lives(program);
+            let slots = memory::place(&lives, &mut buffers);
+            unshared = unshared.max(lives.iter().map(|life| life.size).sum());
+            let used: BTreeSet<usize> = slots.iter().copied().collect();
+            let work = total(program, |_| true);
+            programs.push(ProgramPlan {
+                name,
+                dispatches: program.steps.len(),
+                flops: work.flops,
+                bytes: work.bytes,
+                transient_bytes: used.iter().map(|slot| buffers[*slot]).sum(),
+            });
+            // The program that comes last is the update, whose outputs all stay for the backward pass.
+            outputs = ids.into_iter().zip(slots).collect();
+        }
+        let layers = network.layers.iter().enumerate();
+        let layers = layers.map(|(i, layer)| layer_plan(network, &train, &attack, &outputs, i, layer, batch)).collect();
+        let memory = memory_plan(&[&attack, &train, &others[0], &others[1]], &buffers, unshared);
+        Ok(Self {
+            architecture: network.architecture.clone(),
+            batch,
+            image: network.input.to_string(),
+            ranges: lower::ranges(network, batch, &limits)?,
+            layers,
+            programs,
+            buffers,
+            memory,
+        })
+    }
+}
+
+fn total(program: &Program, wanted: impl Fn(&super::program::Step) -> bool) -> Work {
+    let steps = program.steps.iter().filter(|step| wanted(step));
+    steps.fold(Work::default(), |sum, step| Work {
+        flops: sum.flops + step.dispatch.work.flops,
+        bytes: sum.bytes + step.dispatch.work.bytes,
+    })
+}
+
+fn layer_plan(
+    network: &Network,
+    train: &Program,
+    attack: &Program,
+    outputs: &[(usize, usize)],
+    i: usize,
+    layer: &crate::model::Layer,
+    batch: usize,
+) -> LayerPlan {
+    let of = |program: &Program, phase: Phase| total(program, |s| s.layer == Some(i) && s.phase == phase);
+    let forward = of(train, Phase::Forward);
+    let written = train.outputs.iter().find(|(found, ..)| *found == i);
+    let slot = written
+        .and_then(|(_, _, slices)| slices.first())
+        .and_then(|slice| outputs.iter().find(|(id, _)| *id == slice.buffer.0).map(|(_, slot)| *slot));
+    let algorithm = match geometry(network, layer) {
+        Some(conv) => [Pass::Forward, Pass::InputGradient, Pass::WeightGradient]
+            .map(|pass| conv::tile_label(&conv, pass))
+            .join(", "),
+        None if forward == Work::default() => "with the layer before".into(),
+        None => "elementwise or reduction".into(),
+    };
+    LayerPlan {
+        name: layer.name.clone(),
+        operation: operation(&layer.op),
+        output: layer.shape.to_string(),
+        algorithm,
+        flops_forward: forward.flops,
+        flops_backward: of(attack, Phase::Backward).flops,
+        flops_weights: of(train, Phase::Weights).flops,
+        bytes_forward: forward.bytes,
+        buffer: slot,
+        bytes_output: written.map_or(0, |_| lower::bytes(batch, layer.shape)),
+    }
+}
+
+fn operation(op: &Op) -> String {
+    match op {
+        Op::Normalize { .. } => "normalize".into(),
+        Op::Conv2d { kernel, stride, .. } => format!("conv {kernel}x{kernel} s{stride}"),
+        Op::BatchNorm { .. } => "batch norm".into(),
+        Op::Relu => "relu".into(),
+        Op::Add => "add".into(),
+        Op::MaxPool { size } => format!("max pool {size}x{size}"),
+        Op::GlobalAvgPool => "global pool".into(),
+        Op::Linear { .. } => "linear".into(),
+    }
+}
+
+fn memory_plan(programs: &[&Program], buffers: &[u64], unshared: u64) -> MemoryPlan {
+    let mut seen = BTreeSet::new();
+    let (mut parameters, mut batch) = (0, 0);
+    for spec in programs.iter().flat_map(|program| &program.buffers) {
+        let Some(home) = spec.home else { continue };
+        if seen.insert(home) {
+            *(if home.of_batch() { &mut batch } else { &mut parameters }) += spec.size;
+        }
+    }
+    let activations = buffers.iter().sum();
+    MemoryPlan {
+        parameters,
+        batch,
+        activations,
+        activations_unshared: unshared,
+        total: parameters + batch + activations,
+    }
+}

@@ -1,0 +1,158 @@
+//! Programs: what the engine does for a batch of one size, as a list of dispatches that is recorded once and replayed.
+//!
+//! Building a program needs no device: buffers are entries of a table. Those with a name ([`Fixed`]) live as long as the
+//! engine or the batch size, the others from the first dispatch that mentions them to the last; [`super::memory`] lets
+//! these share memory.
+
+use super::kernel::{BufferId, Dispatch, Slice};
+
+/// Buffers that outlive a program. A number is the range of images (see [`super::lower`]), or the slab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Fixed {
+    /// A slab of parameters.
+    Parameters(usize),
+    /// Their gradients.
+    Gradients(usize),
+    /// Their momentum.
+    Momentum(usize),
+    /// Running means and variances of all batch norms.
+    Running,
+    /// Scale and shift of the input normalisation.
+    Normalization,
+    /// The numbers of a call that change from one to the next.
+    Call,
+    /// Thresholds of the target distribution.
+    Thresholds,
+    /// Pixels of the batch, as bytes.
+    Pixels,
+    /// Label, target, number, epsilon and step of each image.
+    Info,
+    /// Terms of the outer loss and their weights, in so many words.
+    Terms(usize),
+    /// Loss and predictions of each image.
+    Results,
+    /// Whether logits were not finite.
+    Flag,
+    /// Confusion counts of the step.
+    Counts,
+    /// Prepared images.
+    Clean(usize),
+    /// The images that the search left.
+    Adversarial(usize),
+    /// The perturbation.
+    Delta(usize),
+    /// What the network reads where it is neither of the two views.
+    Input(usize),
+    /// Logits of a forward pass.
+    Logits(usize),
+    /// Logits on the clean images, for the KL objective.
+    Reference(usize),
+}
+
+impl Fixed {
+    /// Whether it belongs to a batch size; the others belong to the engine.
+    pub(super) const fn of_batch(self) -> bool {
+        !matches!(
+            self,
+            Self::Parameters(_)
+                | Self::Gradients(_)
+                | Self::Momentum(_)
+                | Self::Running
+                | Self::Normalization
+                | Self::Call
+                | Self::Thresholds
+        )
+    }
+}
+
+/// A range of a buffer that outlives programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) home: Fixed,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+}
+
+/// A buffer of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BufferSpec {
+    pub(super) size: u64,
+    /// Its name, or none for a transient one.
+    pub(super) home: Option<Fixed>,
+    /// What it holds, for people.
+    pub(super) label: String,
+}
+
+/// What a dispatch belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Phase {
+    /// Forward pass.
+    Forward,
+    /// Backward pass to the input of a layer.
+    Backward,
+    /// Backward pass to parameters.
+    Weights,
+    /// Losses, search, update.
+    Other,
+}
+
+/// A dispatch with the layer that it is for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Step {
+    pub(super) layer: Option<usize>,
+    pub(super) phase: Phase,
+    pub(super) dispatch: Dispatch,
+}
+
+/// A list of dispatches over a table of buffers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Program {
+    pub(super) buffers: Vec<BufferSpec>,
+    pub(super) steps: Vec<Step>,
+    /// Where the host looks at results before the rest runs; the number of steps before it.
+    pub(super) pause: Option<usize>,
+    /// The gradient with respect to the images, which the host reads after the last step.
+    pub(super) image_gradient: Vec<Slice>,
+    /// The values that layers gave, and the number of steps after which they are there: for finding out which layer
+    /// stopped giving numbers.
+    pub(super) outputs: Vec<(usize, usize, Vec<Slice>)>,
+}
+
+impl Program {
+    /// A buffer of its own, for as long as steps mention it.
+    pub(super) fn transient(&mut self, size: u64, label: impl Into<String>) -> Slice {
+        self.buffers.push(BufferSpec { size, home: None, label: label.into() });
+        Slice { buffer: BufferId(self.buffers.len() - 1), offset: 0, size }
+    }
+
+    /// A range of a buffer with a name. `whole` is the size of that buffer.
+    pub(super) fn fixed(&mut self, place: Place, whole: u64) -> Slice {
+        let known = self.buffers.iter().position(|b| b.home == Some(place.home));
+        let index = known.unwrap_or_else(|| {
+            let label = format!("{:?}", place.home);
+            self.buffers.push(BufferSpec { size: whole, home: Some(place.home), label });
+            self.buffers.len() - 1
+        });
+        let spec = &mut self.buffers[index];
+        spec.size = spec.size.max(whole);
+        Slice { buffer: BufferId(index), offset: place.offset, size: place.size }
+    }
+
+    /// Appends a dispatch.
+    pub(super) fn push(&mut self, layer: Option<usize>, phase: Phase, dispatch: Dispatch) {
+        self.steps.push(Step { layer, phase, dispatch });
+    }
+
+    /// First and last step that mentions each buffer, or none.
+    pub(super) fn lives(&self) -> Vec<Option<(usize, usize)>> {
+        let mut lives: Vec<Option<(usize, usize)>> = vec![None; self.buffers.len()];
+        for (i, step) in self.steps.iter().enumerate() {
+            for slice in &step.dispatch.bindings {
+                let life = &mut lives[slice.buffer.0];
+                *life = Some((life.map_or(i, |(first, _)| first), i));
+            }
+        }
+        lives
+    }
+}

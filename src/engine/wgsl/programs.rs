@@ -1,0 +1,212 @@
+//! The programs that the engine is made of, each for one batch size.
+
+use super::error::{GpuError, readable};
+use super::kernel::Slice;
+use super::kernels::call::{Call, ImageInfo};
+use super::kernels::{attack, loss, sgd};
+use super::lower::{Lower, Tensor, Want, ranges};
+use super::parameters::Parameters;
+use super::program::{Fixed, Phase, Program};
+use crate::engine::{BatchNormMode, View};
+use crate::model::Network;
+
+/// Which program.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    /// From bytes to images in `[0, 1]`, into the clean view or into the network's input.
+    Prepare { view: bool },
+    /// Where a search begins.
+    Start,
+    /// One step of a search: forward, loss, backward to the image, step.
+    Attack(BatchNormMode),
+    /// Forward pass over the network's input.
+    Forward(BatchNormMode),
+    /// Forward pass, objective, backward pass to the image.
+    Gradient(BatchNormMode),
+    /// Forward over the views, outer loss; then backward to the parameters and the update.
+    Train {
+        /// The views that the loss names.
+        views: Vec<View>,
+        /// Words that its terms take.
+        terms: usize,
+    },
+}
+
+/// What programs are built for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) network: &'a Network,
+    pub(super) parameters: &'a Parameters,
+    pub(super) batch: usize,
+    pub(super) limits: &'a wgpu::Limits,
+    /// Most floating-point operations of one dispatch.
+    pub(super) budget: u64,
+}
+
+/// Builds a program.
+///
+/// # Errors
+/// [`GpuError::Limits`] when the batch does not fit into bindings.
+pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> {
+    let Target { network, parameters, batch, limits, budget } = target;
+    let pixels = (batch * network.input.len()).next_multiple_of(4) as u64;
+    if pixels > limits.max_storage_buffer_binding_size {
+        return Err(GpuError::Limits(format!(
+            "the pixels of a batch of {batch} images of {} take {}, a binding of this adapter holds {}; a smaller batch \
+             fits",
+            network.input,
+            readable(pixels),
+            readable(limits.max_storage_buffer_binding_size)
+        )));
+    }
+    let ranges = ranges(network, batch, limits)?;
+    let mut build = Builder { lower: Lower::new(network, parameters, ranges, budget), batch };
+    match key {
+        Key::Prepare { view } => build.prepare(*view, pixels),
+        Key::Start => build.start(),
+        Key::Attack(mode) => build.attack(*mode),
+        Key::Forward(mode) => {
+            let (x, logits) = (build.input(), build.logits());
+            build.lower.forward(x, logits, *mode);
+        }
+        Key::Gradient(mode) => {
+            let gradient = build.gradient(*mode);
+            build.lower.program.image_gradient = gradient;
+        }
+        Key::Train { views, terms } => build.train(views, *terms),
+    }
+    Ok(build.lower.program)
+}
+
+struct Builder<'a> {
+    lower: Lower<'a>,
+    batch: usize,
+}
+
+impl Builder<'_> {
+    fn whole(&mut self, home: Fixed, bytes: usize) -> Slice {
+        self.lower.whole(home, bytes as u64)
+    }
+
+    fn call(&mut self) -> Slice {
+        self.whole(Fixed::Call, size_of::<Call>())
+    }
+
+    fn info(&mut self) -> Slice {
+        self.whole(Fixed::Info, self.batch * size_of::<ImageInfo>())
+    }
+
+    fn images(&mut self, home: fn(usize) -> Fixed) -> Tensor {
+        self.lower.named(home, self.lower.network.input)
+    }
+
+    fn input(&mut self) -> Tensor {
+        self.images(Fixed::Input)
+    }
+
+    fn logits(&mut self) -> Tensor {
+        self.lower.named(Fixed::Logits, self.logits_shape())
+    }
+
+    fn logits_shape(&self) -> crate::data::ImageShape {
+        self.lower.network.shape_of(self.lower.network.layers.len())
+    }
+
+    fn prepare(&mut self, view: bool, pixels: u64) {
+        let (call, info) = (self.call(), self.info());
+        let pixels = self.lower.whole(Fixed::Pixels, pixels);
+        let into = self.images(if view { Fixed::Clean } else { Fixed::Input });
+        let shape = self.lower.network.input;
+        for (r, images, first) in self.lower.parts() {
+            let dispatch = attack::prepare(images, first, shape, pixels, call, info, into[r]);
+            self.lower.program.push(None, Phase::Other, dispatch);
+        }
+    }
+
+    fn start(&mut self) {
+        let (call, info) = (self.call(), self.info());
+        let (clean, delta, x) = (self.images(Fixed::Clean), self.images(Fixed::Delta), self.input());
+        let shape = self.lower.network.input;
+        for (r, images, first) in self.lower.parts() {
+            let dispatch = attack::pgd_start(images, first, shape, call, info, clean[r], delta[r], x[r]);
+            self.lower.program.push(None, Phase::Other, dispatch);
+        }
+    }
+
+    /// Forward, objective and backward to the image.
+    fn gradient(&mut self, mode: BatchNormMode) -> Tensor {
+        let (call, info) = (self.call(), self.info());
+        let flag = self.whole(Fixed::Flag, 16);
+        let (x, logits) = (self.input(), self.logits());
+        let reference = self.lower.named(Fixed::Reference, self.logits_shape());
+        let tape = self.lower.forward(x, logits.clone(), mode);
+        let classes = self.lower.network.classes;
+        let mut gradients = Tensor::new();
+        for (r, images, first) in self.lower.parts() {
+            let dlogits = self.lower.program.transient(logits[r].size, "gradient of the logits");
+            let dispatch = loss::objective(images, first, classes, call, info, logits[r], reference[r], dlogits, flag);
+            self.lower.program.push(None, Phase::Other, dispatch);
+            gradients.push(dlogits);
+        }
+        // A network reads its input, so there is a gradient.
+        self.lower.backward(&tape, gradients, Want::Image).unwrap_or_default()
+    }
+
+    fn attack(&mut self, mode: BatchNormMode) {
+        let gradient = self.gradient(mode);
+        let (call, info) = (self.call(), self.info());
+        let (clean, delta, x) = (self.images(Fixed::Clean), self.images(Fixed::Delta), self.input());
+        let shape = self.lower.network.input;
+        for (r, images, first) in self.lower.parts() {
+            let Some(gradient) = gradient.get(r) else { continue };
+            let dispatch = attack::pgd_step(images, first, shape, call, info, clean[r], *gradient, delta[r], x[r]);
+            self.lower.program.push(None, Phase::Other, dispatch);
+        }
+    }
+
+    fn train(&mut self, views: &[View], terms: usize) {
+        let classes = self.lower.network.classes;
+        let (call, info) = (self.call(), self.info());
+        let terms = self.whole(Fixed::Terms(terms), 4 * terms);
+        let results = self.whole(Fixed::Results, self.batch * 12);
+        let shape = self.logits_shape();
+        let mut tapes = Vec::new();
+        for view in views {
+            let x = self.images(match view {
+                View::Clean => Fixed::Clean,
+                View::Adversarial => Fixed::Adversarial,
+            });
+            let logits: Tensor = self
+                .lower
+                .ranges
+                .clone()
+                .into_iter()
+                .map(|images| self.lower.program.transient(super::lower::bytes(images, shape), "logits"))
+                .collect();
+            tapes.push(self.lower.forward(x, logits, BatchNormMode::Train));
+        }
+        let mut gradients: Vec<Tensor> = vec![Tensor::new(); views.len()];
+        for (r, images, first) in self.lower.parts() {
+            let logits: Vec<Slice> = tapes.iter().map(|tape| tape.logits()[r]).collect();
+            let found: Vec<Slice> =
+                logits.iter().map(|z| self.lower.program.transient(z.size, "gradient of the logits")).collect();
+            let dispatch = loss::outer_loss(images, first, classes, info, terms, &logits, &found, results);
+            self.lower.program.push(None, Phase::Other, dispatch);
+            for (gradients, found) in gradients.iter_mut().zip(found) {
+                gradients.push(found);
+            }
+        }
+        self.lower.program.pause = Some(self.lower.program.steps.len());
+        for (v, (tape, gradient)) in tapes.iter().zip(gradients).enumerate() {
+            self.lower.backward(tape, gradient, Want::Parameters { accumulate: v > 0 });
+        }
+        for (slab, bytes) in self.lower.parameters.slabs.iter().enumerate() {
+            let place = |home| super::program::Place { home, offset: 0, size: *bytes };
+            let program = &mut self.lower.program;
+            let parameter = program.fixed(place(Fixed::Parameters(slab)), *bytes);
+            let gradient = program.fixed(place(Fixed::Gradients(slab)), *bytes);
+            let momentum = program.fixed(place(Fixed::Momentum(slab)), *bytes);
+            program.push(None, Phase::Other, sgd::sgd(bytes / 16, call, gradient, parameter, momentum));
+        }
+    }
+}

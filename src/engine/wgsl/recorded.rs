@@ -1,0 +1,174 @@
+//! A program made ready for a device: pipelines, bind groups and uniforms, so that replaying it is nothing but setting
+//! them.
+
+use std::sync::Arc;
+
+use super::device::Gpu;
+use super::error::GpuError;
+use super::kernel::{Dispatch, Slice};
+use super::memory::{self, Life};
+use super::pacing::cost;
+use super::parameters::ALIGNMENT;
+use super::program::{Fixed, Program};
+
+/// One dispatch, ready.
+#[derive(Debug)]
+pub(super) struct Command {
+    pipeline: Arc<wgpu::ComputePipeline>,
+    group: wgpu::BindGroup,
+    grid: [u32; 3],
+    pub(super) cost: u64,
+}
+
+impl Command {
+    pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.group, &[]);
+        pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
+    }
+}
+
+/// Buffers that programs of one engine share for what lives only inside them.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    slots: Vec<wgpu::Buffer>,
+}
+
+impl Pool {
+    /// Bytes of all slots.
+    pub(super) fn bytes(&self) -> u64 {
+        self.slots.iter().map(wgpu::Buffer::size).sum()
+    }
+}
+
+/// A program with everything that replaying it needs.
+#[derive(Debug)]
+pub(super) struct Recorded {
+    pub(super) commands: Vec<Command>,
+    /// Commands before the host looks at results; all of them where it does not.
+    pub(super) pause: usize,
+    /// The values of layers: layer, commands up to it, slices.
+    pub(super) outputs: Vec<(usize, usize, Vec<Slice>)>,
+    pub(super) image_gradient: Vec<Slice>,
+    buffers: Vec<wgpu::Buffer>,
+}
+
+/// The lives of a program's transient buffers, and which buffers they are. One that is never mentioned lives nowhere.
+pub(super) fn transient_lives(program: &Program) -> (Vec<usize>, Vec<Life>) {
+    let lives = program.lives();
+    let end = program.steps.len();
+    let mut ids = Vec::new();
+    let mut found = Vec::new();
+    for (i, (spec, life)) in program.buffers.iter().zip(&lives).enumerate() {
+        let (None, Some((first, last))) = (spec.home, life) else { continue };
+        // What the host reads after the program has to be there then.
+        let kept = program.image_gradient.iter().any(|slice| slice.buffer.0 == i);
+        ids.push(i);
+        found.push(Life { size: spec.size, first: *first, last: if kept { end } else { *last } });
+    }
+    (ids, found)
+}
+
+impl Recorded {
+    /// Makes a program ready. `fixed` gives the buffers with names.
+    pub(super) fn new(
+        gpu: &Gpu,
+        program: Program,
+        pool: &mut Pool,
+        mut fixed: impl FnMut(Fixed, u64) -> Result<wgpu::Buffer, GpuError>,
+    ) -> Result<Self, GpuError> {
+        let (ids, lives) = transient_lives(&program);
+        let mut sizes: Vec<u64> = pool.slots.iter().map(wgpu::Buffer::size).collect();
+        let slots = memory::place(&lives, &mut sizes);
+        for size in &sizes[pool.slots.len()..] {
+            pool.slots.push(gpu.buffer("activations", *size)?);
+        }
+        let mut buffers: Vec<Option<wgpu::Buffer>> = vec![None; program.buffers.len()];
+        for (id, slot) in ids.into_iter().zip(slots) {
+            buffers[id] = Some(pool.slots[slot].clone());
+        }
+        for (buffer, spec) in buffers.iter_mut().zip(&program.buffers) {
+            if let Some(home) = spec.home {
+                *buffer = Some(fixed(home, spec.size)?);
+            }
+        }
+        // A buffer that no dispatch mentions still has an entry.
+        let nothing = gpu.buffer("nothing", 16)?;
+        let buffers: Vec<wgpu::Buffer> = buffers.into_iter().map(|b| b.unwrap_or_else(|| nothing.clone())).collect();
+
+        let uniforms = Uniforms::new(gpu, &program)?;
+        let commands = program.steps.iter().enumerate();
+        let commands = commands.map(|(i, step)| command(gpu, &step.dispatch, &buffers, uniforms.binding(i)));
+        let commands = commands.collect::<Result<Vec<_>, _>>()?;
+        gpu.check()?;
+        Ok(Self {
+            pause: program.pause.unwrap_or(commands.len()),
+            commands,
+            outputs: program.outputs,
+            image_gradient: program.image_gradient,
+            buffers,
+        })
+    }
+
+    /// The buffer behind a slice, for reading it back.
+    pub(super) fn range(&self, slice: Slice) -> (&wgpu::Buffer, u64, u64) {
+        (&self.buffers[slice.buffer.0], slice.offset, slice.size)
+    }
+}
+
+/// The uniform structs of all dispatches in one buffer.
+struct Uniforms {
+    buffer: wgpu::Buffer,
+    ranges: Vec<(u64, u64)>,
+}
+
+impl Uniforms {
+    fn new(gpu: &Gpu, program: &Program) -> Result<Self, GpuError> {
+        let mut bytes = Vec::new();
+        let mut ranges = Vec::new();
+        for step in &program.steps {
+            bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
+            ranges.push((bytes.len() as u64, step.dispatch.params.len() as u64));
+            bytes.extend_from_slice(&step.dispatch.params);
+        }
+        let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("uniforms"),
+            size: (bytes.len() as u64).max(16),
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        gpu.queue.write_buffer(&buffer, 0, &bytes);
+        gpu.check()?;
+        Ok(Self { buffer, ranges })
+    }
+
+    fn binding(&self, step: usize) -> wgpu::BufferBinding<'_> {
+        let (offset, size) = self.ranges[step];
+        wgpu::BufferBinding { buffer: &self.buffer, offset, size: std::num::NonZeroU64::new(size) }
+    }
+}
+
+fn command(
+    gpu: &Gpu,
+    dispatch: &Dispatch,
+    buffers: &[wgpu::Buffer],
+    uniform: wgpu::BufferBinding<'_>,
+) -> Result<Command, GpuError> {
+    let pipeline = gpu.pipeline(&dispatch.kernel)?;
+    let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(uniform) }];
+    for (i, slice) in dispatch.bindings.iter().enumerate() {
+        let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer: &buffers[slice.buffer.0],
+            offset: slice.offset,
+            size: std::num::NonZeroU64::new(slice.size),
+        });
+        entries.push(wgpu::BindGroupEntry { binding: 1 + i as u32, resource });
+    }
+    let label = dispatch.kernel.label();
+    let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some(&label),
+        layout: &pipeline.get_bind_group_layout(0),
+        entries: &entries,
+    });
+    Ok(Command { pipeline, group, grid: dispatch.grid, cost: cost(dispatch.work) })
+}

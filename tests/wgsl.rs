@@ -1,0 +1,376 @@
+//! The WGSL engine against the Candle engine, over whole networks.
+//!
+//! Runs on the adapter that `FAIRTAT_TEST_ADAPTER` names a part of, else on the best one there is; with none it fails.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use fairtat::data::ImageShape;
+use fairtat::engine::candle::{CandleDevice, CandleEngine};
+use fairtat::engine::wgsl::{Checks, WgslEngine, WgslOptions};
+use fairtat::engine::{
+    Augment, Batch, BatchNormMode, Engine, EngineError, Input, LossSpec, LossTerm, Norm, Objective, Padding,
+    PerturbSpec, SgdStep, Start, Term, View, Weights,
+};
+use fairtat::fairness::TargetDistribution;
+use fairtat::model::{Architecture, Network, State};
+use fairtat::rng::{Purpose, Stream};
+
+const CLASSES: usize = 10;
+const MODES: [BatchNormMode; 2] = [BatchNormMode::Train, BatchNormMode::Eval];
+
+fn options() -> WgslOptions {
+    WgslOptions { adapter: std::env::var("FAIRTAT_TEST_ADAPTER").ok(), checks: Checks::Off, ..Default::default() }
+}
+
+fn wgsl(network: &Network, state: &State) -> WgslEngine {
+    WgslEngine::new(network.clone(), state, &options()).unwrap()
+}
+
+fn candle(network: &Network, state: &State) -> CandleEngine {
+    CandleEngine::new(network.clone(), state, CandleDevice::Cpu).unwrap()
+}
+
+/// Every architecture, narrowed to what a software adapter can bear; sizes that leave remainders everywhere.
+fn networks() -> Vec<(Network, usize)> {
+    let build = |architecture: Architecture, channels: usize, side: usize, width: usize| {
+        let (mean, std) = (vec![0.45; channels], vec![0.25; channels]);
+        architecture.build(ImageShape::new(channels, side, side), CLASSES, Some((&mean, &std)), Some(width))
+    };
+    vec![
+        (build(Architecture::DigitsCnn, 1, 8, 16), 7),
+        (build(Architecture::SmallCnn, 3, 41, 10), 3),
+        (build(Architecture::ResNet20, 3, 17, 6), 7),
+        (build(Architecture::PreActResNet18, 3, 32, 8), 3),
+        (build(Architecture::WideResNet28x10, 3, 16, 20), 3),
+        (build(Architecture::WideResNet34x10, 3, 9, 20), 2),
+    ]
+}
+
+/// Parameters as after some training: batch norm is not at its start, so that every term of its gradients counts.
+fn state(network: &Network) -> State {
+    let mut state = State::initialise(network, 5);
+    for (i, spec) in network.state_specs().iter().enumerate() {
+        let stream = Stream::new(5, Purpose::Test, 1, i as u32);
+        let array = state.0.get_mut(&spec.name).unwrap();
+        if array.shape.len() == 1 {
+            for (j, value) in array.data.iter_mut().enumerate() {
+                *value += if spec.name.ends_with("running_var") { 0.5 } else { 0.2 } * stream.unit(j as u32);
+            }
+        }
+    }
+    state
+}
+
+struct Images {
+    pixels: Vec<u8>,
+    labels: Vec<u32>,
+    ids: Vec<u32>,
+}
+
+fn images(network: &Network, n: usize) -> Images {
+    let mut random = Stream::new(9, Purpose::Test, 2, 0).sequence();
+    Images {
+        pixels: (0..n * network.input.len()).map(|_| random.word() as u8).collect(),
+        labels: (0..n).map(|_| random.below(CLASSES as u32)).collect(),
+        ids: (0..n as u32).map(|i| 11 + 7 * i).collect(),
+    }
+}
+
+impl Images {
+    fn batch(&self) -> Batch<'_> {
+        let augment = Some(Augment { padding: 2, mode: Padding::Reflect, flip: true });
+        Batch { pixels: &self.pixels, labels: &self.labels, ids: &self.ids, augment, seed: 3, epoch: 1 }
+    }
+
+    fn targets(&self) -> Vec<u32> {
+        TargetDistribution::uniform(CLASSES).sample(&self.labels, &self.ids, 3, 1)
+    }
+}
+
+fn relative(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let difference = norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    let size = norm(&mut b.iter().map(|b| f64::from(*b)));
+    assert!(size > 0.0 && difference.is_finite(), "size {size}, difference {difference}");
+    difference / size
+}
+
+fn close(what: &str, a: &[f32], b: &[f32], tolerance: f64) {
+    let error = relative(a, b);
+    println!("{what}: {error:.2e}");
+    assert!(error <= tolerance, "{what}: relative error {error:.2e}, allowed {tolerance:.0e}");
+}
+
+fn spec(objective: Objective, n: usize, steps: u32, norm: Norm, batch_norm: BatchNormMode) -> PerturbSpec {
+    let scale = if norm == Norm::L2 { 8.0 } else { 1.0 };
+    PerturbSpec {
+        objective,
+        norm,
+        epsilon: (0..n).map(|i| scale * (4.0 + i as f32) / 255.0).collect(),
+        step_size: vec![scale * 2.0 / 255.0; n],
+        steps,
+        start: Start::Uniform { purpose: Purpose::AttackStart, epoch: 1 },
+        batch_norm,
+    }
+}
+
+#[test]
+fn every_architecture_matches_candle() {
+    for (network, n) in networks() {
+        let (state, images) = (state(&network), images(&network, n));
+        let (mut gpu, mut cpu) = (wgsl(&network, &state), candle(&network, &state));
+        let name = &network.architecture;
+        let batch = images.batch();
+        for mode in MODES {
+            for objective in [Objective::CrossEntropy, Objective::Targeted(images.targets()), Objective::Dlr] {
+                let what = format!("{name}, {mode:?}, {objective:?}");
+                let (z, g) = gpu.input_gradient(&Input::Batch(&batch), &objective, mode).unwrap();
+                let (z2, g2) = cpu.input_gradient(&Input::Batch(&batch), &objective, mode).unwrap();
+                close(&format!("{what}: logits"), &z, &z2, 1e-4);
+                close(&format!("{what}: input gradient"), &g, &g2, 1e-4);
+                let largest = g2.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+                let clear = g.iter().zip(&g2).filter(|(_, g2)| g2.abs() > 1e-4 * largest);
+                let (same, all) =
+                    clear.fold((0, 0), |(s, a), (g, g2)| (s + usize::from(g.signum() == g2.signum()), a + 1));
+                assert!(same as f64 >= 0.999 * all as f64, "{what}: {same} of {all} signs agree");
+            }
+        }
+        // Two views, every kind of term, weights for each image.
+        let loss = LossSpec {
+            terms: vec![
+                LossTerm { term: Term::CrossEntropy(View::Clean), weights: Weights::Mean(1.0) },
+                LossTerm {
+                    term: Term::Kl { from: View::Clean, to: View::Adversarial },
+                    weights: Weights::PerSample((0..n).map(|i| i as f32 / n as f32).collect()),
+                },
+                LossTerm { term: Term::KlToUniform(View::Adversarial), weights: Weights::Mean(0.3) },
+            ],
+        };
+        let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0 };
+        let spec = spec(Objective::Targeted(images.targets()), n, 2, Norm::Linf, BatchNormMode::Train);
+        let mut run = |engine: &mut dyn Engine| {
+            let views = engine.perturb(&batch, &spec).unwrap();
+            let adversarial = engine.read_view(&views, View::Adversarial).unwrap();
+            let stats = engine.train_step(&views, &loss, &sgd).unwrap();
+            (adversarial, stats, engine.state().unwrap())
+        };
+        let ((x, stats, after), (x2, stats2, after2)) = (run(&mut gpu), run(&mut cpu));
+        close(&format!("{name}: adversarial images"), &x, &x2, 1e-3);
+        assert!((stats.loss - stats2.loss).abs() < 1e-3 * stats2.loss.abs(), "{name}: {} {}", stats.loss, stats2.loss);
+        assert_eq!(stats.predictions, stats2.predictions, "{name}");
+        // With no momentum before it and no decay, momentum is the gradient.
+        let flat = |state: &State| state.0.values().flat_map(|a| a.data.iter().copied()).collect::<Vec<f32>>();
+        close(&format!("{name}: weight gradients"), &flat(&after.momentum), &flat(&after2.momentum), 1e-3);
+        close(&format!("{name}: state"), &flat(&after.model), &flat(&after2.model), 1e-3);
+    }
+}
+
+#[test]
+fn searches_match_candle_in_both_norms_and_modes() {
+    let (network, n) = networks().remove(0);
+    let (state, images) = (state(&network), images(&network, n));
+    let (mut gpu, mut cpu) = (wgsl(&network, &state), candle(&network, &state));
+    for norm in [Norm::Linf, Norm::L2] {
+        for mode in MODES {
+            for objective in [Objective::CrossEntropy, Objective::Targeted(images.targets()), Objective::KlToClean] {
+                let normal = Start::Normal { deviation: 0.03, purpose: Purpose::AttackStart, epoch: 1 };
+                let given: Vec<f32> = (0..n * network.input.len()).map(|i| (i % 17) as f32 / 170.0 - 0.05).collect();
+                for start in [Start::Uniform { purpose: Purpose::AttackStart, epoch: 1 }, normal, Start::Given(given)] {
+                    let what = format!("{norm:?} {mode:?} {objective:?}");
+                    let spec = PerturbSpec { start, ..spec(objective.clone(), n, 3, norm, mode) };
+                    let run = |engine: &mut dyn Engine| {
+                        let views = engine.perturb(&images.batch(), &spec).unwrap();
+                        let clean = engine.read_view(&views, View::Clean).unwrap();
+                        (clean, engine.read_view(&views, View::Adversarial).unwrap())
+                    };
+                    let ((clean, x), (clean2, x2)) = (run(&mut gpu), run(&mut cpu));
+                    assert_eq!(clean, clean2, "{what}: prepared images");
+                    // A gradient near zero may have another sign; one step of one value is 2/255.
+                    let strayed = x.iter().zip(&x2).filter(|(a, b)| (*a - *b).abs() > 1e-5).count();
+                    assert!(strayed * 1000 <= x.len(), "{what}: {strayed} of {} values differ", x.len());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn cutting_a_batch_into_ranges_changes_nothing() {
+    let (network, n) = (networks().remove(3).0, 7);
+    let (state, images) = (state(&network), images(&network, n));
+    // Room for the largest weights, and four times for the largest activation of an image: ranges of three and four.
+    let cut = WgslOptions { binding_limit: Some(160_000), ..options() };
+    let mut whole = wgsl(&network, &state);
+    let mut cut = WgslEngine::new(network.clone(), &state, &cut).unwrap();
+    let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4 };
+    let run = |engine: &mut WgslEngine| {
+        let spec = spec(Objective::Targeted(images.targets()), n, 1, Norm::L2, BatchNormMode::Train);
+        let views = engine.perturb(&images.batch(), &spec).unwrap();
+        let stats = engine.train_step(&views, &LossSpec::cross_entropy(View::Adversarial), &sgd).unwrap();
+        let logits = engine.logits(&Input::View(&views, View::Clean), BatchNormMode::Train).unwrap();
+        (stats, logits, engine.read_view(&views, View::Adversarial).unwrap(), engine.state().unwrap())
+    };
+    let (a, b) = (run(&mut whole), run(&mut cut));
+    assert_eq!(a.0.predictions, b.0.predictions);
+    close("logits", &b.1, &a.1, 1e-5);
+    close("adversarial", &b.2, &a.2, 1e-5);
+    for (name, array) in &a.3.model.0 {
+        close(name, &b.3.model.0[name].data, &array.data, 1e-4);
+    }
+}
+
+#[test]
+fn a_network_too_large_for_a_binding_is_refused_with_the_numbers() {
+    let (network, _) = networks().remove(3);
+    let options = WgslOptions { binding_limit: Some(20_000), ..options() };
+    let error = WgslEngine::new(network.clone(), &state(&network), &options).unwrap_err().to_string();
+    assert!(error.contains("binding"), "{error}");
+}
+
+/// 200 steps of FAIR-TAT's inner and outer step on the digits network.
+#[test]
+fn a_training_curve_stays_within_one_percent_of_candles() {
+    let (network, _) = networks().remove(0);
+    let state = State::initialise(&network, 0);
+    let digits = fairtat::data::digits().unwrap().train;
+    let n = 16;
+    let run = |engine: &mut dyn Engine| -> Vec<f64> {
+        (0..200u32)
+            .map(|step| {
+                let ids: Vec<u32> = (0..n).map(|i| (step * n + i) % digits.len() as u32).collect();
+                let pixels: Vec<u8> = ids.iter().flat_map(|id| digits.image(*id as usize).to_vec()).collect();
+                let labels: Vec<u32> = ids.iter().map(|id| digits.labels()[*id as usize]).collect();
+                let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: 0, epoch: step };
+                let targets = TargetDistribution::uniform(CLASSES).sample(&labels, &ids, 0, step);
+                let mut spec = spec(Objective::Targeted(targets), n as usize, 3, Norm::Linf, BatchNormMode::Train);
+                spec.epsilon.fill(16.0 / 255.0);
+                spec.step_size.fill(6.0 / 255.0);
+                let views = engine.perturb(&batch, &spec).unwrap();
+                let sgd = SgdStep { lr: 0.02, momentum: 0.9, weight_decay: 5e-4 };
+                engine.train_step(&views, &LossSpec::cross_entropy(View::Adversarial), &sgd).unwrap().loss
+            })
+            .collect()
+    };
+    let (gpu, cpu) = (run(&mut wgsl(&network, &state)), run(&mut candle(&network, &state)));
+    // Windows of 20 steps: single batches differ once weights have.
+    let windows = |losses: &[f64]| losses.chunks(20).map(|w| w.iter().sum::<f64>() / 20.0).collect::<Vec<_>>();
+    let (gpu, cpu) = (windows(&gpu), windows(&cpu));
+    println!("{gpu:?}\n{cpu:?}");
+    assert!(cpu[9] < 0.7 * cpu[0], "it learns: {cpu:?}");
+    for (g, c) in gpu.iter().zip(&cpu) {
+        assert!((g - c).abs() <= 0.01 * c, "{gpu:?}\n{cpu:?}");
+    }
+}
+
+#[test]
+fn the_same_calls_give_the_same_bytes() {
+    let (network, n) = networks().remove(2);
+    let (state, images) = (state(&network), images(&network, n));
+    let run = || {
+        let mut engine = wgsl(&network, &state);
+        let spec = spec(Objective::Targeted(images.targets()), n, 3, Norm::Linf, BatchNormMode::Train);
+        for _ in 0..3 {
+            let views = engine.perturb(&images.batch(), &spec).unwrap();
+            let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4 };
+            engine.train_step(&views, &LossSpec::cross_entropy(View::Adversarial), &sgd).unwrap();
+        }
+        let after = engine.state().unwrap();
+        let bits =
+            |state: &State| state.0.values().flat_map(|a| a.data.iter().map(|v| v.to_bits())).collect::<Vec<_>>();
+        (bits(&after.model), bits(&after.momentum))
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn numbers_that_are_not_finite_name_their_layer() {
+    let (network, n) = networks().remove(3);
+    let (state, images) = (state(&network), images(&network, n));
+    let spec = spec(Objective::Targeted(images.targets()), n, 1, Norm::Linf, BatchNormMode::Eval);
+    let loss = LossSpec::cross_entropy(View::Adversarial);
+    let layer = "layer2.0.conv1";
+    let mut engine = wgsl(&network, &state);
+    // Finite weights, infinite sums.
+    let mut huge = state.clone();
+    huge.0.get_mut(&format!("{layer}.weight")).unwrap().data.fill(3e38);
+    let views = engine.perturb(&images.batch(), &spec).unwrap();
+    engine.load_model(&huge).unwrap();
+    let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0 };
+    let before = engine.state().unwrap();
+    for result in [
+        engine.train_step(&views, &loss, &sgd).map(|_| ()),
+        engine.logits(&Input::Batch(&images.batch()), BatchNormMode::Eval).map(|_| ()),
+        engine.perturb(&images.batch(), &spec).map(|_| ()),
+    ] {
+        let error = result.unwrap_err();
+        assert!(matches!(error, EngineError::NotFinite { .. }), "{error}");
+        assert!(error.to_string().contains(layer), "{error}");
+    }
+    let after = engine.state().unwrap();
+    for spec in network.state_specs().iter().filter(|spec| spec.trained) {
+        assert_eq!(after.model.0[&spec.name], before.model.0[&spec.name], "{} was changed", spec.name);
+    }
+    engine.load_model(&state).unwrap();
+    engine.perturb(&images.batch(), &spec).unwrap();
+
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut pixels = images.batch().prepare(network.input);
+        pixels[5] = bad;
+        let error = engine.logits(&Input::Images(&pixels, &images.labels), BatchNormMode::Eval).unwrap_err();
+        assert!(error.to_string().contains("images"), "{error}");
+    }
+    let views = engine.perturb(&images.batch(), &spec).unwrap();
+    engine.train_step(&views, &loss, &SgdStep { lr: f64::NAN, ..sgd }).unwrap();
+    let error = engine.perturb(&images.batch(), &spec).unwrap_err();
+    assert!(error.to_string().contains("'conv1'"), "{error}");
+}
+
+#[test]
+fn views_go_stale_and_bad_arguments_are_refused() {
+    let (network, n) = networks().remove(0);
+    let (state, images) = (state(&network), images(&network, n));
+    let mut engine = wgsl(&network, &state);
+    let spec = spec(Objective::CrossEntropy, n, 0, Norm::Linf, BatchNormMode::Eval);
+    let old = engine.perturb(&images.batch(), &spec).unwrap();
+    engine.perturb(&images.batch(), &spec).unwrap();
+    assert!(engine.read_view(&old, View::Clean).unwrap_err().to_string().contains("gone"));
+    let short = Batch { labels: &images.labels[1..], ..images.batch() };
+    assert!(engine.perturb(&short, &spec).is_err());
+    assert!(engine.logits(&Input::Images(&[0.0; 3], &[1]), BatchNormMode::Eval).is_err());
+    assert!(engine.input_gradient(&Input::Batch(&images.batch()), &Objective::KlToClean, BatchNormMode::Eval).is_err());
+    // Batch sizes come and go; views whose buffers went are refused, not read.
+    let views = engine.perturb(&images.batch(), &spec).unwrap();
+    for size in 1..=n - 1 {
+        let part = Batch {
+            pixels: &images.pixels[..size * network.input.len()],
+            labels: &images.labels[..size],
+            ids: &images.ids[..size],
+            ..images.batch()
+        };
+        let logits = engine.logits(&Input::Batch(&part), BatchNormMode::Eval).unwrap();
+        assert_eq!(logits.len(), size * CLASSES);
+    }
+    assert_eq!(engine.read_view(&views, View::Clean).unwrap(), images.batch().prepare(network.input));
+    for size in n + 1..n + 9 {
+        let other = self::images(&network, size);
+        engine.logits(&Input::Batch(&other.batch()), BatchNormMode::Eval).unwrap();
+    }
+    assert!(engine.read_view(&views, View::Clean).unwrap_err().to_string().contains("gone"));
+}
+
+#[test]
+fn state_goes_in_and_out_unchanged() {
+    let (network, _) = networks().remove(4);
+    let state = state(&network);
+    let mut engine = wgsl(&network, &state);
+    let mut found = engine.state().unwrap();
+    assert_eq!(found.model, state);
+    assert!(found.momentum.0.values().all(|a| a.data.iter().all(|v| *v == 0.0)));
+    for (i, array) in found.momentum.0.values_mut().enumerate() {
+        array.data.iter_mut().enumerate().for_each(|(j, v)| *v = (i * 31 + j % 97) as f32);
+    }
+    engine.load_state(&found).unwrap();
+    assert_eq!(engine.state().unwrap(), found);
+    found.momentum.0.pop_first();
+    assert!(engine.load_state(&found).unwrap_err().to_string().contains("missing"));
+}
