@@ -53,6 +53,13 @@ fn add_gradient(view: u32, at: u32, g: f32) {
     gradient0[at] += g;
 }
 
+// log p_a - log p_b relative to that of the likeliest class, the reference: where p_a is all but certain, KL is the
+// reference up to rounding, and the difference of the two would be nothing but the rounding. The zero is spelled out
+// because compilers may add up in another order.
+fn excess(log_a: f32, log_b: f32, reference: f32, is_likeliest: bool) -> f32 {
+    return select(log_a - log_b - reference, 0.0, is_likeliest);
+}
+
 fn prediction(row: Row) -> u32 {
     return select(0xffffffffu, row.likeliest, row.is_finite);
 }
@@ -95,15 +102,13 @@ fn main(
         let to_other = kind == TERM_KL;
         let shift_a = select(row0.shift, row1.shift, a == 1u);
         let shift_b = select(row0.shift, row1.shift, b == 1u);
-        // Ratios are taken relative to that of the likeliest class: where p_a is all but certain, KL is that ratio up to
-        // rounding, and the difference of the two would be nothing but the rounding.
         let top = start + select(row0.likeliest, row1.likeliest, a == 1u);
         let reference = select(0.0, log_p(a, top, shift_a) - log_p(b, top, shift_b), to_other);
         var own = 0.0;
         for (var j = lane; j < classes; j += {{LANES}}u) {
             let log_a = log_p(a, start + j, shift_a);
-            let ratio = select(log_a, log_a - log_p(b, start + j, shift_b), to_other);
-            own += exponential(log_a) * (ratio - reference);
+            let log_b = log_p(b, start + j, shift_b);
+            own += exponential(log_a) * select(log_a, excess(log_a, log_b, reference, start + j == top), to_other);
         }
         let mean = lane_sum(own, lane);
         if to_label {
@@ -120,7 +125,7 @@ fn main(
                     add_gradient(a, at, select(weight * p, weight * p - weight, j == label));
                 } else if to_other {
                     let log_b = log_p(b, at, shift_b);
-                    add_gradient(a, at, weight * p * (log_a - log_b - reference - mean));
+                    add_gradient(a, at, weight * p * (excess(log_a, log_b, reference, at == top) - mean));
                     add_gradient(b, at, weight * (exponential(log_b) - p));
                 } else {
                     add_gradient(a, at, weight * p * (log_a - mean));

@@ -37,7 +37,7 @@ pub(in crate::engine::wgsl) struct Call {
     pub(in crate::engine::wgsl) momentum: f32,
     /// Of the SGD step.
     pub(in crate::engine::wgsl) weight_decay: f32,
-    /// Nothing.
+    /// Fills the struct up to whole vectors.
     pub(in crate::engine::wgsl) pad: u32,
 }
 
@@ -116,7 +116,7 @@ pub(in crate::engine::wgsl) struct ImageInfo {
     pub(in crate::engine::wgsl) epsilon: f32,
     /// Size of its steps.
     pub(in crate::engine::wgsl) step_size: f32,
-    /// Nothing.
+    /// Fills the struct up to whole vectors.
     pub(in crate::engine::wgsl) pad: [u32; 2],
 }
 

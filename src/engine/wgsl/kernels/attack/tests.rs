@@ -159,10 +159,6 @@ impl Case {
         Self { shape, pixels: bytes(n * shape.len(), 9), labels: vec![0; n], ids: ids(n), spec }
     }
 
-    fn n(&self) -> usize {
-        self.labels.len()
-    }
-
     fn batch(&self) -> Batch<'_> {
         let (pixels, labels, ids) = (&self.pixels, &self.labels, &self.ids);
         Batch { pixels, labels, ids, augment: None, seed: SEED, epoch: 2 }

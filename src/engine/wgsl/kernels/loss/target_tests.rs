@@ -54,6 +54,26 @@ fn targets_are_those_of_the_distribution() {
     }
 }
 
+/// A number that meets a threshold exactly belongs to the class behind it.
+#[test]
+fn a_target_lies_strictly_below_its_threshold() {
+    let classes = 64;
+    let ids: Vec<u32> = (0..classes as u32).collect();
+    let wanted: Vec<u32> = ids.iter().map(|id| id * 7 % classes as u32).collect();
+    let drawn = |id: u32| Stream::new(0, Purpose::Target, 0, id).word(0) >> 8;
+    let row = |(id, wanted): (&u32, &u32)| (0..classes as u32).map(|j| drawn(*id) + u32::from(j >= *wanted)).collect();
+    let thresholds: Vec<Vec<u32>> = ids.iter().zip(&wanted).map(row).collect();
+    let mut info = ImageInfo::for_labels(&ids);
+    info.iter_mut().zip(&ids).for_each(|(image, id)| image.id = *id);
+    for mut h in Harness::both() {
+        let (call, thresholds) = (h.input(&[Call::zeroed()]), h.input(&thresholds.concat()));
+        let uploaded = h.input(&info);
+        h.run(&[sample_targets(classes, 0, classes, call, thresholds, uploaded)]);
+        let found: Vec<u32> = h.read::<ImageInfo>(uploaded).iter().map(|image| image.target).collect();
+        assert_eq!(found, wanted);
+    }
+}
+
 /// At both sides of each threshold and at both ends, where a rounding would show.
 #[test]
 fn thresholds_agree_with_probabilities_on_the_grid() {
