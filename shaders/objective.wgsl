@@ -61,11 +61,11 @@ fn main(
 
     let row = softmax0(start, classes, lane);
     var is_finite = row.is_finite;
-    var clean_log_sum = 0.0;
+    var clean_shift = vec2<f32>(0.0);
     if objective == OBJECTIVE_KL_TO_CLEAN {
         let clean = softmax1(start, classes, lane);
         is_finite = is_finite && clean.is_finite;
-        clean_log_sum = clean.log_sum;
+        clean_shift = clean.shift;
     }
     var ranked = vec3<u32>(0u);
     if objective == OBJECTIVE_DLR {
@@ -80,14 +80,14 @@ fn main(
     for (var j = lane; j < params.stride; j += {{LANES}}u) {
         var g = 0.0;
         if j < classes {
-            let p = probability(logits0[start + j] - row.log_sum);
+            let p = exponential(log_softmax(logits0[start + j], row.shift));
             if objective == OBJECTIVE_DLR {
                 g -= select(0.0, 1.0 / denominator, j == label);
                 g += select(0.0, 1.0 / denominator, j == other);
                 g += select(0.0, numerator / (denominator * denominator), j == ranked.x);
                 g -= select(0.0, numerator / (denominator * denominator), j == ranked.z);
             } else if objective == OBJECTIVE_KL_TO_CLEAN {
-                g = p - probability(logits1[start + j] - clean_log_sum);
+                g = p - exponential(log_softmax(logits1[start + j], clean_shift));
             } else if objective == OBJECTIVE_TARGETED {
                 g = select(-p, 1.0 - p, j == goal);
             } else {

@@ -34,13 +34,13 @@ struct Params {
 #let ROWS = VIEWS
 #import "shared/softmax.wgsl"
 
-fn log_p(view: u32, at: u32, log_sums: vec2<f32>) -> f32 {
+fn log_p(view: u32, at: u32, shift: vec2<f32>) -> f32 {
 #if VIEWS == 2
     if view == 1u {
-        return logits1[at] - log_sums.y;
+        return log_softmax(logits1[at], shift);
     }
 #end
-    return logits0[at] - log_sums.x;
+    return log_softmax(logits0[at], shift);
 }
 
 fn add_gradient(view: u32, at: u32, g: f32) {
@@ -51,6 +51,13 @@ fn add_gradient(view: u32, at: u32, g: f32) {
     }
 #end
     gradient0[at] += g;
+}
+
+// log p_a - log p_b relative to that of the likeliest class, the reference: where p_a is all but certain, KL is the
+// reference up to rounding, and the difference of the two would be nothing but the rounding. The zero is spelled out
+// because compilers may add up in another order.
+fn excess(log_a: f32, log_b: f32, reference: f32, is_likeliest: bool) -> f32 {
+    return select(log_a - log_b - reference, 0.0, is_likeliest);
 }
 
 fn prediction(row: Row) -> u32 {
@@ -72,19 +79,16 @@ fn main(
     let classes = params.classes;
     let label = info[position].label;
 
-    var log_sums = vec2<f32>(0.0);
-    var likeliest = vec2<u32>(0u);
-    var predictions = vec2<u32>(0u);
 #for view in 0..VIEWS
     let row{{view}} = softmax{{view}}(start, classes, lane);
-    log_sums[{{view}}] = row{{view}}.log_sum;
-    likeliest[{{view}}] = row{{view}}.likeliest;
-    predictions[{{view}}] = prediction(row{{view}});
     if is_inside {
         for (var j = lane; j < params.stride; j += {{LANES}}u) {
             gradient{{view}}[start + j] = 0.0;
         }
     }
+#end
+#if VIEWS == 1
+    let row1 = row0;
 #end
 
     var total = 0.0;
@@ -96,33 +100,33 @@ fn main(
         let weight = bitcast<f32>(terms[2u + 3u * count + term * terms[1] + position]);
         let to_label = kind == TERM_CROSS_ENTROPY;
         let to_other = kind == TERM_KL;
-        // Ratios are taken relative to that of the likeliest class: where p_a is all but certain, KL is that ratio up to
-        // rounding, and the difference of the two would be nothing but the rounding.
-        let top = start + select(likeliest.x, likeliest.y, a == 1u);
-        let reference = select(0.0, log_p(a, top, log_sums) - log_p(b, top, log_sums), to_other);
+        let shift_a = select(row0.shift, row1.shift, a == 1u);
+        let shift_b = select(row0.shift, row1.shift, b == 1u);
+        let top = start + select(row0.likeliest, row1.likeliest, a == 1u);
+        let reference = select(0.0, log_p(a, top, shift_a) - log_p(b, top, shift_b), to_other);
         var own = 0.0;
         for (var j = lane; j < classes; j += {{LANES}}u) {
-            let log_a = log_p(a, start + j, log_sums);
-            let ratio = select(log_a, log_a - log_p(b, start + j, log_sums), to_other);
-            own += probability(log_a) * (ratio - reference);
+            let log_a = log_p(a, start + j, shift_a);
+            let log_b = log_p(b, start + j, shift_b);
+            own += exponential(log_a) * select(log_a, excess(log_a, log_b, reference, start + j == top), to_other);
         }
         let mean = lane_sum(own, lane);
         if to_label {
-            total += weight * -log_p(a, start + label, log_sums);
+            total += weight * -log_p(a, start + label, shift_a);
         } else {
             total += weight * (select(natural_log(f32(classes)), reference, to_other) + mean);
         }
         if is_inside {
             for (var j = lane; j < classes; j += {{LANES}}u) {
                 let at = start + j;
-                let log_a = log_p(a, at, log_sums);
-                let p = probability(log_a);
+                let log_a = log_p(a, at, shift_a);
+                let p = exponential(log_a);
                 if to_label {
                     add_gradient(a, at, select(weight * p, weight * p - weight, j == label));
                 } else if to_other {
-                    let log_b = log_p(b, at, log_sums);
-                    add_gradient(a, at, weight * p * (log_a - log_b - reference - mean));
-                    add_gradient(b, at, weight * (probability(log_b) - p));
+                    let log_b = log_p(b, at, shift_b);
+                    add_gradient(a, at, weight * p * (excess(log_a, log_b, reference, at == top) - mean));
+                    add_gradient(b, at, weight * (exponential(log_b) - p));
                 } else {
                     add_gradient(a, at, weight * p * (log_a - mean));
                 }
@@ -131,7 +135,7 @@ fn main(
     }
     if is_inside && lane == 0u {
         results[3u * position] = bitcast<u32>(total);
-        results[3u * position + 1u] = predictions.x;
-        results[3u * position + 2u] = predictions.y;
+        results[3u * position + 1u] = prediction(row0);
+        results[3u * position + 2u] = {{VIEWS - 1}}u * prediction(row1);
     }
 }

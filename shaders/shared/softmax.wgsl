@@ -1,12 +1,14 @@
 // Softmax of the rows logits0 … logits{ROWS - 1}, each by all LANES invocations of a workgroup:
-// log p_j = z_j - log Σ exp z, with the largest logit taken out of the sum. The twin of src/engine/loss.rs.
+// log p_j = (z_j - max z) - log Σ exp(z - max z). The twin of src/engine/loss.rs, which adds max and logarithm up first and
+// so loses digits where logits are large.
 #import "shared/across_lanes.wgsl"
 #import "shared/first_largest.wgsl"
+#import "shared/exponential.wgsl"
 #import "shared/logarithm.wgsl"
 
 struct Row {
-    // log Σ exp z.
-    log_sum: f32,
+    // max z and log Σ exp(z - max z): what `log_softmax` subtracts.
+    shift: vec2<f32>,
     // The first class with the largest logit.
     likeliest: u32,
     is_finite: bool,
@@ -22,9 +24,8 @@ fn order(bits: u32) -> u32 {
     return total_order(select(bits, 0u, bits == 0x80000000u));
 }
 
-// exp x for x ≤ 0; NaN passes. Drivers clamp the built-in function at the smallest number that they know.
-fn probability(x: f32) -> f32 {
-    return select(exp(x), 0.0, x < -104.0);
+fn log_softmax(z: f32, shift: vec2<f32>) -> f32 {
+    return (z - shift.x) - shift.y;
 }
 
 #for row in 0..ROWS
@@ -48,9 +49,9 @@ fn softmax{{row}}(start: u32, classes: u32, lane: u32) -> Row {
     let highest = logits{{row}}[start + largest.index];
     var sum = 0.0;
     for (var j = lane; j < classes; j += {{LANES}}u) {
-        sum += probability(logits{{row}}[start + j] - highest);
+        sum += exponential(logits{{row}}[start + j] - highest);
     }
-    let log_sum = natural_log(lane_sum(sum, lane)) + highest;
-    return Row(log_sum, largest.index, farthest.key < 0x7f800000u);
+    let shift = vec2<f32>(highest, natural_log(lane_sum(sum, lane)));
+    return Row(shift, largest.index, farthest.key < 0x7f800000u);
 }
 #end

@@ -33,6 +33,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("shared/across_lanes.wgsl", include_str!("../../../shaders/shared/across_lanes.wgsl")),
     ("shared/ball.wgsl", include_str!("../../../shaders/shared/ball.wgsl")),
     ("shared/call.wgsl", include_str!("../../../shaders/shared/call.wgsl")),
+    ("shared/exponential.wgsl", include_str!("../../../shaders/shared/exponential.wgsl")),
     ("shared/first_largest.wgsl", include_str!("../../../shaders/shared/first_largest.wgsl")),
     ("shared/grid.wgsl", include_str!("../../../shaders/shared/grid.wgsl")),
     ("shared/image_info.wgsl", include_str!("../../../shaders/shared/image_info.wgsl")),

@@ -37,7 +37,8 @@ pub(in crate::engine::wgsl) struct Call {
     pub(in crate::engine::wgsl) momentum: f32,
     /// Of the SGD step.
     pub(in crate::engine::wgsl) weight_decay: f32,
-    pad: u32,
+    /// Fills the struct up to whole vectors.
+    pub(in crate::engine::wgsl) pad: u32,
 }
 
 impl Call {
@@ -115,7 +116,8 @@ pub(in crate::engine::wgsl) struct ImageInfo {
     pub(in crate::engine::wgsl) epsilon: f32,
     /// Size of its steps.
     pub(in crate::engine::wgsl) step_size: f32,
-    pad: [u32; 2],
+    /// Fills the struct up to whole vectors.
+    pub(in crate::engine::wgsl) pad: [u32; 2],
 }
 
 impl ImageInfo {

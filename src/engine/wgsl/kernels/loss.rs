@@ -177,3 +177,8 @@ pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     kernels.extend([1, 2].map(outer_kernel));
     kernels
 }
+
+#[cfg(test)]
+mod target_tests;
+#[cfg(test)]
+mod tests;
