@@ -17,6 +17,8 @@ pub use types::{
     PerturbSpec, SgdStep, Start, Term, View, Views, Weights,
 };
 
+pub use wgsl::GpuError;
+
 use crate::model::{ModelError, Network, State};
 
 /// What can go wrong in an engine.
@@ -31,14 +33,17 @@ pub enum EngineError {
     /// A batch or specification contradicts itself or the network.
     #[error("{0}")]
     Invalid(String),
+    /// The GPU failed.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
     /// Logits stopped being numbers.
     #[error(
-        "the network's {what} are not finite any more (NaN or infinity) in batch of {batch} images; a lower learning \
-         rate, or a checkpoint from before, is the usual way on"
+        "the network does not compute with finite numbers any more: NaN or infinity in the {what}, in a batch of \
+         {batch} images; a lower learning rate, or a checkpoint from before, is the usual way on"
     )]
     NotFinite {
-        /// What was looked at.
-        what: &'static str,
+        /// Where it was met first, such as `logits` or `output of layer 'layer2.0.conv1'`.
+        what: String,
         /// Images in the batch.
         batch: usize,
     },

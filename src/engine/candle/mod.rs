@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 
 use self::ops::Ops;
-use self::passes::{Compiled, Gradients};
+use self::passes::{Compiled, Gradients, Tape};
 use super::loss;
 use super::types::check_labels;
 use super::{
@@ -184,14 +184,18 @@ impl CandleEngine {
         }
     }
 
-    /// Logits on the host, checked to be numbers.
-    fn read_logits(logits: &Tensor) -> Result<Vec<f32>, EngineError> {
-        let values: Vec<f32> = logits.flatten_all()?.to_vec1()?;
+    /// Logits on the host, checked to be numbers. Where they are not, the error names where that began.
+    fn read_logits(&self, tape: &Tape) -> Result<Vec<f32>, EngineError> {
+        let values: Vec<f32> = tape.logits().flatten_all()?.to_vec1()?;
         if values.iter().all(|v| v.is_finite()) {
-            Ok(values)
-        } else {
-            Err(EngineError::NotFinite { what: "logits", batch: logits.dim(0)? })
+            return Ok(values);
         }
+        let what = match tape.first_not_finite()? {
+            None => "logits".into(),
+            Some(0) => "images".into(),
+            Some(value) => format!("output of layer '{}'", self.network.layers[value - 1].name),
+        };
+        Err(EngineError::NotFinite { what, batch: tape.logits().dim(0)? })
     }
 
     fn step(&mut self, gradients: &Gradients, sgd: &SgdStep) -> Result<(), EngineError> {
@@ -246,7 +250,7 @@ impl Engine for CandleEngine {
         for &view in &names {
             let x = self.view(views, view)?;
             let tape = self.compiled.forward(&mut self.arrays, &x, BatchNormMode::Train)?;
-            logits.push(Self::read_logits(tape.logits())?);
+            logits.push(self.read_logits(&tape)?);
             tapes.push(tape);
         }
         let classes = self.network.classes;
@@ -271,7 +275,7 @@ impl Engine for CandleEngine {
     fn logits(&mut self, input: &Input<'_>, mode: BatchNormMode) -> Result<Vec<f32>, EngineError> {
         let (x, _) = self.resolve(input)?;
         let tape = self.compiled.forward(&mut self.arrays, &x, mode)?;
-        Self::read_logits(tape.logits())
+        self.read_logits(&tape)
     }
 
     fn input_gradient(

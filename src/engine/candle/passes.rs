@@ -64,6 +64,18 @@ impl Tape {
     pub(super) fn logits(&self) -> &Tensor {
         &self.logits
     }
+
+    /// The first value that holds NaN or infinity: 0 for the images, then the outputs of the layers in order.
+    pub(super) fn first_not_finite(&self) -> Result<Option<Value>> {
+        for (i, value) in self.values.iter().enumerate() {
+            let Some(value) = value else { continue };
+            let values: Vec<f32> = value.flatten_all()?.to_vec1()?;
+            if !values.iter().all(|v| v.is_finite()) {
+                return Ok(Some(i));
+            }
+        }
+        Ok(None)
+    }
 }
 
 impl Compiled {

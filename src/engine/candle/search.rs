@@ -33,7 +33,7 @@ impl CandleEngine {
         let reference = match spec.objective {
             Objective::KlToClean => {
                 let tape = self.compiled.forward(&mut self.arrays, clean, spec.batch_norm)?;
-                Some(Self::read_logits(tape.logits())?)
+                Some(self.read_logits(&tape)?)
             }
             _ => None,
         };
@@ -89,7 +89,7 @@ impl CandleEngine {
     ) -> Result<(Vec<f32>, Tensor), EngineError> {
         let classes = self.network.classes;
         let tape = self.compiled.forward(&mut self.arrays, x, mode)?;
-        let logits = Self::read_logits(tape.logits())?;
+        let logits = self.read_logits(&tape)?;
         let (_, gradient) = loss::objective(objective, &logits, labels, classes, reference)?;
         let gradient = Tensor::from_vec(gradient, (labels.len(), classes), &self.device)?;
         Ok((logits, self.compiled.input_gradient(&self.arrays, tape, gradient)?))

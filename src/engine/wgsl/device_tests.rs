@@ -11,7 +11,7 @@ use super::kernel::Kernel;
 fn adapter() -> &'static Found {
     let wanted = std::env::var("FAIRTAT_TEST_ADAPTER").unwrap_or_default().to_lowercase();
     let fits = |found: &&Found| found.summary.name.to_lowercase().contains(&wanted);
-    found().iter().find(fits).unwrap_or_else(|| panic!("{}", super::adapters::nothing()))
+    found().iter().find(fits).unwrap_or_else(|| panic!("{}", super::adapters::how_to_get_an_adapter()))
 }
 
 fn gpu() -> Gpu {
