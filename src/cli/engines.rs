@@ -126,7 +126,7 @@ fn table(report: &Report) -> String {
     }
     let software = |adapter: &AdapterSummary| adapter.kind == AdapterKind::Software;
     let note = if !report.wgsl.is_empty() && report.wgsl.iter().all(software) {
-        " (a software adapter is for tests; Candle is faster on this CPU)"
+        "  (a software adapter is for tests: it is taken only when it is asked for)\n"
     } else {
         ""
     };
@@ -135,7 +135,7 @@ fn table(report: &Report) -> String {
         (None, Some(index)) => format!("--engine wgsl --adapter {index}"),
         (None, None) => "--engine wgsl".into(),
     };
-    text + &format!("\n--engine auto takes {chosen}{note}\n")
+    text + &format!("\n--engine auto takes {chosen}\n{note}")
 }
 
 /// Whole mebibytes or gibibytes; drivers without a bound answer with the largest number there is.
@@ -230,6 +230,6 @@ mod tests {
         );
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
         let text = table(&report(vec![adapter(0, "llvmpipe", AdapterKind::Software)], auto()));
-        assert!(text.contains("--device cpu (a software adapter is for tests"), "{text}");
+        assert!(text.contains("--device cpu\n  (a software adapter is for tests"), "{text}");
     }
 }

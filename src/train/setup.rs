@@ -94,7 +94,7 @@ pub enum ChosenEngine {
 }
 
 /// What `options` come down to on this machine. `auto` is a GPU that Candle was built for, else a GPU for our shaders
-/// (never a software one, which is slower than Candle), else Candle on the CPU.
+/// (never a software one, which is for tests), else Candle on the CPU.
 pub fn choose_engine(options: &EngineOptions) -> ChosenEngine {
     decide(options, &CandleDevice::available(), || wgsl::default_adapter().map(|adapter| adapter.kind))
 }

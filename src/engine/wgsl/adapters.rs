@@ -16,7 +16,7 @@ pub enum AdapterKind {
     Virtual,
     /// The driver does not say.
     Other,
-    /// The CPU in the guise of a GPU (lavapipe, WARP): for tests, slower than Candle.
+    /// The CPU in the guise of a GPU (lavapipe, WARP): for tests.
     Software,
 }
 
