@@ -7,12 +7,14 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 fn fairtat(directory: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_fairtat"))
-        .args(arguments)
-        .current_dir(directory)
-        .env("FAIRTAT_DATA", directory.join("data"))
-        .output()
-        .unwrap()
+    command(directory, arguments).output().unwrap()
+}
+
+fn command(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fairtat"));
+    command.args(arguments).current_dir(directory);
+    command.env("FAIRTAT_DATA", directory.join("data")).env("FAIRTAT_CACHE", directory.join("cache"));
+    command
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -178,11 +180,87 @@ fn a_configuration_survives_being_shown_and_flags_go_over_it() {
     assert_eq!(ok(d, &["config", "show", "--config", "c.toml"]), shown);
     assert!(ok(d, &["config", "show", "--epsilon-rules"]).contains("epsilon_rules = []"));
     assert!(ok(d, &["config", "list"]).contains("digits-60s"));
-    assert!(ok(d, &["engines"]).contains("candle"));
     assert!(ok(d, &["data", "list"]).contains("shapes"));
     assert!(
         ok(d, &["data", "check", "digits"]).contains("1442") || ok(d, &["data", "check", "digits"]).contains("1,442")
     );
+}
+
+#[test]
+fn the_engines_are_listed_for_people_and_for_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let shown = ok(dir.path(), &["engines", "--json", "e.json"]);
+    assert!(shown.lines().all(|line| line.chars().count() <= 100), "{shown}");
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.path().join("e.json")).unwrap()).unwrap();
+    assert_eq!((&report["candle"][0]["device"], &report["candle"][0]["available"]), (&"cpu".into(), &true.into()));
+    let adapters = report["wgsl"].as_array().unwrap();
+    assert!(!adapters.is_empty(), "these tests need an adapter: {shown}");
+    for adapter in adapters {
+        let name: String = adapter["name"].as_str().unwrap().chars().take(50).collect();
+        assert!(shown.contains(&name), "{name}\n{shown}");
+        assert!(adapter["limits"]["binding_bytes"].as_u64().unwrap() > 0);
+    }
+    let auto = report["auto"]["engine"].as_str().unwrap();
+    assert!(shown.contains(&format!("--engine auto takes --engine {auto}")), "{shown}");
+    let real = |adapter: &serde_json::Value| adapter["kind"] != "software" && adapter["tier"] == "base";
+    if !report["candle"].as_array().unwrap()[1..].iter().any(|device| device["available"] == true) {
+        assert_eq!(auto == "wgsl", adapters.iter().any(real), "{report}");
+    }
+}
+
+#[test]
+fn without_an_adapter_the_program_says_what_to_install_and_candle_works() {
+    let dir = tempfile::tempdir().unwrap();
+    // No back end is asked, so that there is no adapter on any machine.
+    let alone = |arguments: &[&str]| command(dir.path(), arguments).env("WGPU_BACKEND", "noop").output().unwrap();
+    let output = alone(&["engines"]);
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(shown.contains("None: no GPU driver shows an adapter (WGPU_BACKEND allows only 'noop')"), "{shown}");
+    let train = ["train", "--epochs", "1", "--limit", "60", "--test-limit", "10", "--validation-per-class", "2"];
+    let output = alone(&[&train[..], &["--engine", "wgsl"]].concat());
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("`--engine candle` runs without") && !message.contains("panicked"), "{message}");
+    assert!(!dir.path().join("runs/digits-60s").exists());
+    let output = alone(&[&train[..], &["--steps", "1"]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn engines_devices_and_adapters_that_do_not_belong_together_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let train = |flags: &[&str], status| fails(d, &[&["train"][..], flags].concat(), status);
+    assert!(train(&["--engine", "wgsl", "--device", "cpu"], 2).contains("run.device: a device belongs to the Candle"));
+    assert!(
+        train(&["--engine", "candle", "--adapter", "0"], 2).contains("run.adapter: an adapter belongs to the WGSL")
+    );
+    assert!(train(&["--device", "cuda", "--deterministic", "true"], 2).contains("run.deterministic"));
+    let message = train(&["--engine", "wgsl", "--adapter", "no such gpu"], 1);
+    assert!(message.contains("no adapter is called 'no such gpu'; there are 0: "), "{message}");
+    assert!(fails(d, &["bench", "--engine", "candle", "--adapter", "0"], 2).contains("run.adapter"));
+    assert!(fails(d, &["eval", "x.safetensors", "--engine", "wgsl", "--device", "cpu"], 2).contains("run.device"));
+    let study = ["study", "seeds", "--out", "s", "--engine", "candle", "--adapter", "0"];
+    assert!(fails(d, &study, 2).contains("run.adapter"));
+}
+
+#[test]
+fn a_run_goes_on_with_another_engine_and_remembers_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let small = ["--limit", "60", "--test-limit", "10", "--validation-per-class", "2", "--steps", "1", "--width", "4"];
+    ok(d, &[&["train", "--run-dir", "run", "--epochs", "1", "--engine", "candle"][..], &small].concat());
+    // As if the run had been for a GPU that is gone.
+    let config = d.join("run/config.toml");
+    let written = std::fs::read_to_string(&config).unwrap().replace("epochs = 1\n", "epochs = 2\n");
+    let written = written.replace("engine = \"candle\"", "engine = \"wgsl\"\nadapter = \"a gpu that is gone\"");
+    std::fs::write(&config, &written).unwrap();
+    assert!(fails(d, &["resume", "run"], 1).contains("no adapter is called 'a gpu that is gone'"));
+    assert!(fails(d, &["resume", "run", "--engine", "candle", "--adapter", "0"], 2).contains("run.adapter"));
+    ok(d, &["resume", "run", "--engine", "candle"]);
+    assert_eq!(columns(&d.join("run/metrics.csv")).1.len(), 2);
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), written);
 }
 
 #[test]

@@ -12,7 +12,8 @@ use fairtat::rng::Purpose;
 fn memory_stays_flat_over_twenty_thousand_steps() {
     let network = Architecture::DigitsCnn.build(ImageShape::new(1, 4, 4), 2, None, Some(4));
     let state = State::initialise(&network, 0);
-    let options = WgslOptions { adapter: std::env::var("FAIRTAT_TEST_ADAPTER").ok(), ..Default::default() };
+    let options =
+        WgslOptions { adapter: std::env::var("FAIRTAT_TEST_ADAPTER").ok(), pipelines: None, ..Default::default() };
     let mut engine = WgslEngine::new(network, &state, &options).unwrap();
     let (pixels, labels, ids) = ([90u8; 32], [0, 1], [0, 1]);
     let sgd = SgdStep { lr: 1e-4, momentum: 0.9, weight_decay: 0.0 };

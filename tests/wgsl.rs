@@ -18,7 +18,12 @@ const CLASSES: usize = 10;
 const MODES: [BatchNormMode; 2] = [BatchNormMode::Train, BatchNormMode::Eval];
 
 fn options() -> WgslOptions {
-    WgslOptions { adapter: std::env::var("FAIRTAT_TEST_ADAPTER").ok(), checks: Checks::Off, ..Default::default() }
+    WgslOptions {
+        adapter: std::env::var("FAIRTAT_TEST_ADAPTER").ok(),
+        pipelines: None,
+        checks: Checks::Off,
+        ..Default::default()
+    }
 }
 
 fn wgsl(network: &Network, state: &State) -> WgslEngine {
@@ -148,7 +153,7 @@ fn every_architecture_matches_candle() {
         };
         let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0 };
         let spec = spec(Objective::Targeted(images.targets()), n, 2, Norm::Linf, BatchNormMode::Train);
-        let mut run = |engine: &mut dyn Engine| {
+        let run = |engine: &mut dyn Engine| {
             let views = engine.perturb(&batch, &spec).unwrap();
             let adversarial = engine.read_view(&views, View::Adversarial).unwrap();
             let stats = engine.train_step(&views, &loss, &sgd).unwrap();

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{print, write_json};
-use crate::config::{DeviceChoice, EngineChoice};
+use crate::config::EngineOptions;
 use crate::evaluate::bench::{BenchOptions, BenchReport, image_shape, measure_step};
 use crate::model::Architecture;
 
@@ -19,12 +19,8 @@ pub(super) struct BenchArgs {
     /// Images in a batch; more than one may be named
     #[arg(long, default_values_t = [64])]
     batch: Vec<usize>,
-    /// Engine
-    #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
-    engine: EngineChoice,
-    /// Device of the Candle engine
-    #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
-    device: DeviceChoice,
+    #[command(flatten)]
+    engine: EngineOptions,
     /// Steps of the attack
     #[arg(long, default_value_t = 10)]
     steps: u32,
@@ -41,8 +37,8 @@ pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
     let architectures = if arguments.arch.is_empty() { &small[..] } else { &arguments.arch };
     let at_least = Duration::try_from_secs_f64(arguments.seconds)
         .map_err(|e| super::Usage(format!("--seconds {}: {e}", arguments.seconds)))?;
-    let options =
-        BenchOptions { engine: arguments.engine, device: arguments.device, attack_steps: arguments.steps, at_least };
+    arguments.engine.validate()?;
+    let options = BenchOptions { engine: arguments.engine.clone(), attack_steps: arguments.steps, at_least };
     let mut report = BenchReport {
         program: format!("fairtat {}", env!("CARGO_PKG_VERSION")),
         device: String::new(),

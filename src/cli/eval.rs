@@ -9,7 +9,7 @@ use clap::Args;
 use super::overrides::Source;
 use super::{Usage, interrupt, print, progress, write_json};
 use crate::attack::{Attack, AttackKind, Report, measure};
-use crate::config::{DeviceChoice, EngineChoice, Experiment};
+use crate::config::{EngineOptions, Experiment};
 use crate::engine::Norm;
 use crate::model::State;
 use crate::train::{Splits, network, open_engine};
@@ -60,12 +60,8 @@ pub(super) struct EvalArgs {
     /// Images in a batch; results do not depend on it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: Option<u32>,
-    /// Engine
-    #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
-    engine: EngineChoice,
-    /// Device of the Candle engine
-    #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
-    device: DeviceChoice,
+    #[command(flatten)]
+    engine: EngineOptions,
     /// Also write the results as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -83,6 +79,7 @@ struct EvalReport {
 }
 
 pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
+    arguments.engine.validate()?;
     let file = find(&arguments.checkpoint)?;
     let (state, metadata) = State::load(&file)?;
     let mut experiment = match metadata.get("experiment") {
@@ -117,8 +114,7 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
         }
     }
     let state = if metadata.contains_key("experiment") { state } else { state.from_foreign() };
-    let mut engine =
-        open_engine(arguments.engine, arguments.device, network, &state).with_context(|| file.display().to_string())?;
+    let mut engine = open_engine(&arguments.engine, network, &state).with_context(|| file.display().to_string())?;
     let set = match arguments.part {
         Part::Test => splits.test,
         Part::Validation => splits.validation,

@@ -5,15 +5,16 @@
 
 mod bench;
 mod data;
+mod engines;
 mod eval;
 mod interrupt;
 mod overrides;
+mod plan;
 mod progress;
 mod study;
 mod train;
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -21,7 +22,6 @@ use clap::{Parser, Subcommand};
 
 use self::overrides::{ExperimentArgs, Source};
 use crate::config::{ConfigError, DEFAULT_PRESET, PRESETS};
-use crate::engine::candle::CandleDevice;
 
 /// Train image classifiers that are robust and fair across classes (FAIR-TAT), and see what happens
 ///
@@ -52,12 +52,10 @@ enum Command {
     /// List, fetch and check data sets
     #[command(subcommand)]
     Data(data::DataCommand),
-    /// List the engines of this build and the devices they find
-    Engines {
-        /// Also write them as JSON
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-    },
+    /// List the engines of this build, the devices that they find, and which `--engine auto` takes
+    Engines(engines::EnginesArgs),
+    /// Show what the WGSL engine would do with a network: algorithms, arithmetic and memory of every layer
+    Plan(plan::PlanArgs),
     /// Measure images per second of a FAIR-TAT training step
     Bench(bench::BenchArgs),
     /// Show experiments
@@ -124,7 +122,8 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Eval(arguments)) => eval::eval(&arguments),
         Some(Command::Study(command)) => study::study(&command),
         Some(Command::Data(command)) => data::data(&command),
-        Some(Command::Engines { json }) => engines(json),
+        Some(Command::Engines(arguments)) => engines::engines(&arguments),
+        Some(Command::Plan(arguments)) => plan::plan(&arguments),
         Some(Command::Bench(arguments)) => bench::bench(&arguments),
         Some(Command::Config(ConfigCommand::Show { source, fields })) => print(&fields.experiment(&source)?.to_toml()),
         Some(Command::Config(ConfigCommand::List)) => {
@@ -151,39 +150,4 @@ fn write_json(path: &std::path::Path, value: &impl serde::Serialize) -> Result<(
     let text = serde_json::to_string_pretty(value)?;
     crate::files::write_atomic(path, format!("{text}\n").as_bytes())
         .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
-}
-
-/// An engine of this build with what it found.
-#[derive(Debug, serde::Serialize)]
-struct EngineEntry {
-    engine: &'static str,
-    device: String,
-    available: bool,
-    note: &'static str,
-}
-
-fn engines(json: Option<PathBuf>) -> Result<()> {
-    let available = CandleDevice::available();
-    let entry = |device: CandleDevice, flag, note| EngineEntry {
-        engine: "candle",
-        device: flag,
-        available: available.contains(&device),
-        note,
-    };
-    let threads = rayon::current_num_threads();
-    let entries = [
-        entry(CandleDevice::Cpu, format!("cpu ({threads} threads)"), "the default"),
-        entry(CandleDevice::Cuda(0), "cuda".into(), "needs an NVIDIA GPU and a build with `--features cuda`"),
-        entry(CandleDevice::Metal(0), "metal".into(), "needs an Apple GPU and a build with `--features metal`"),
-    ];
-    let mut text = String::new();
-    for EngineEntry { engine, device, available, note } in &entries {
-        let state = if *available { "available" } else { "not here" };
-        text += &format!("{engine}  {device:<18} {state:<10} {note}\n");
-    }
-    print(&text)?;
-    match json {
-        Some(path) => write_json(&path, &entries),
-        None => Ok(()),
-    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-use crate::config::{DEFAULT_PRESET, Experiment};
+use crate::config::{DEFAULT_PRESET, DeviceChoice, EngineChoice, Experiment, RunConfig};
 
 /// Where an experiment starts from.
 #[derive(Debug, Clone, Default, Args)]
@@ -31,6 +31,37 @@ impl Source {
                 Ok((Experiment::preset(name)?, name.to_owned()))
             }
         }
+    }
+}
+
+/// Another engine for a run that is there already. Its config.toml stays as it is.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct EngineOverride {
+    /// Go on with this engine instead of the run's own
+    #[arg(long, value_enum)]
+    engine: Option<EngineChoice>,
+    /// Go on with this device of the Candle engine
+    #[arg(long, value_enum)]
+    device: Option<DeviceChoice>,
+    /// Go on with this GPU of the WGSL engine: index, a part of its name, high-performance or low-power
+    #[arg(long, value_name = "ADAPTER")]
+    adapter: Option<String>,
+}
+
+impl EngineOverride {
+    /// Replaces what was given. Device and adapter of the run belong to its own choice of an engine: who names any of
+    /// the three anew does not want the rest of the old choice.
+    pub(super) fn put_over(&self, run: &mut RunConfig) {
+        if self.engine.is_none() && self.device.is_none() && self.adapter.is_none() {
+            return;
+        }
+        run.engine = self.engine.unwrap_or(match (self.device, &self.adapter) {
+            (Some(_), None) => EngineChoice::Candle,
+            (None, Some(_)) => EngineChoice::Wgsl,
+            _ => EngineChoice::Auto,
+        });
+        run.device = self.device.unwrap_or(DeviceChoice::Auto);
+        run.adapter = self.adapter.clone();
     }
 }
 

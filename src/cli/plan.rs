@@ -90,7 +90,8 @@ fn text(plan: &Plan) -> String {
     );
     if plan.ranges.len() > 1 {
         let ranges: Vec<String> = plan.ranges.iter().map(ToString::to_string).collect();
-        out += &format!("cut into     ranges of {} images, so that every activation fits a binding\n", ranges.join(", "));
+        out +=
+            &format!("cut into     ranges of {} images, so that every activation fits a binding\n", ranges.join(", "));
     }
     out
 }
@@ -128,7 +129,13 @@ fn scaled(value: f64, step: f64, units: &[&str]) -> String {
         value /= step;
         unit += 1;
     }
-    let decimals = if unit == 0 || value >= 99.95 { 0 } else if value >= 9.995 { 1 } else { 2 };
+    let decimals = if unit == 0 || value >= 99.95 {
+        0
+    } else if value >= 9.995 {
+        1
+    } else {
+        2
+    };
     format!("{value:.decimals$} {}", units[unit])
 }
 

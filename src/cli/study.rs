@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::overrides::{ExperimentArgs, Source};
+use super::overrides::{EngineOverride, ExperimentArgs, Source};
 use super::train::{resume_run, run_new};
 use super::{Usage, print, write_json};
 use crate::config::{Experiment, MethodChoice};
@@ -85,7 +85,7 @@ pub(super) fn study(command: &StudyCommand) -> Result<()> {
                 let text = std::fs::read_to_string(&done).with_context(|| done.display().to_string())?;
                 Some(serde_json::from_str::<FinalReport>(&text).with_context(|| done.display().to_string())?)
             } else if directory.join("config.toml").exists() {
-                resume_run(&directory)?
+                resume_run(&directory, &EngineOverride::default())?
             } else {
                 run_new(experiment, &directory)?
             };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::overrides::{ExperimentArgs, Source};
+use super::overrides::{EngineOverride, ExperimentArgs, Source};
 use super::print;
 use super::progress::Terminal;
 use crate::config::Experiment;
@@ -34,6 +34,8 @@ impl TrainArgs {
 pub(super) struct ResumeArgs {
     /// Directory of the run
     dir: PathBuf,
+    #[command(flatten)]
+    engine: EngineOverride,
 }
 
 pub(super) fn train(arguments: TrainArgs) -> Result<()> {
@@ -61,12 +63,13 @@ pub(super) fn run_new(experiment: Experiment, path: &Path) -> Result<Option<eval
 }
 
 pub(super) fn resume(arguments: &ResumeArgs) -> Result<()> {
-    resume_run(&arguments.dir).map(|_| ())
+    resume_run(&arguments.dir, &arguments.engine).map(|_| ())
 }
 
 /// Goes on with a run; gives the report, or none when it was stopped again.
-pub(super) fn resume_run(path: &Path) -> Result<Option<evaluate::FinalReport>> {
-    let (directory, experiment) = RunDir::open(path)?;
+pub(super) fn resume_run(path: &Path, engine: &EngineOverride) -> Result<Option<evaluate::FinalReport>> {
+    let (directory, mut experiment) = RunDir::open(path)?;
+    engine.put_over(&mut experiment.run);
     experiment.validate()?;
     if !directory.checkpoint("resume").exists() {
         eprintln!("{} was stopped before its first checkpoint; beginning anew.", path.display());

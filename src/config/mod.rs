@@ -6,8 +6,8 @@
 mod sections;
 
 pub use sections::{
-    AttackConfig, AveragingConfig, DataConfig, DeviceChoice, EngineChoice, EvaluationConfig, FairnessConfig,
-    MethodChoice, ModelConfig, OptimizerConfig, RunConfig, StatisticsSource,
+    AttackConfig, AveragingConfig, DataConfig, DeviceChoice, EngineChoice, EngineOptions, EvaluationConfig,
+    FairnessConfig, MethodChoice, ModelConfig, OptimizerConfig, RunConfig, StatisticsSource,
 };
 
 use std::path::{Path, PathBuf};
@@ -226,7 +226,7 @@ impl Experiment {
         if let Some(channels) = data.channels {
             check(matches!(channels, 1 | 3), "data.channels", format!("expected 1 or 3, found {channels}"))?;
         }
-        Ok(())
+        self.run.engine_options().validate()
     }
 
     /// Where the images come from.
@@ -364,6 +364,56 @@ mod tests {
             e.fairness.statistics_source = StatisticsSource::Validation;
         };
         check(&t_rules, "fairness.epsilon_rules: TRob counts against targets");
+    }
+
+    #[test]
+    fn engine_device_and_adapter_belong_together() {
+        use DeviceChoice::{Auto as AnyDevice, Cpu, Cuda, Metal};
+        use EngineChoice::{Auto, Candle, Wgsl};
+        let check = |engine, device, adapter: Option<&str>, deterministic| {
+            let mut e = Experiment::default();
+            (e.run.engine, e.run.device, e.run.deterministic) = (engine, device, deterministic);
+            e.run.adapter = adapter.map(str::to_owned);
+            assert_eq!(Experiment::from_toml(&e.to_toml(), "written").unwrap(), e);
+            e.validate().map_err(|error| error.to_string())
+        };
+        for good in [
+            check(Auto, AnyDevice, None, true),
+            check(Auto, AnyDevice, Some("1"), false),
+            check(Auto, Cuda, None, false),
+            check(Candle, Cpu, None, true),
+            check(Candle, Metal, None, false),
+            check(Wgsl, AnyDevice, None, true),
+            check(Wgsl, AnyDevice, Some("low-power"), true),
+        ] {
+            good.unwrap();
+        }
+        for (result, expected) in [
+            (check(Wgsl, Cpu, None, false), "run.device: a device belongs to the Candle engine"),
+            (check(Candle, AnyDevice, Some("0"), false), "run.adapter: an adapter belongs to the WGSL engine"),
+            (check(Auto, Cpu, Some("0"), false), "run.adapter: an adapter belongs to the WGSL engine"),
+            (check(Wgsl, AnyDevice, Some(" "), false), "run.adapter: expected an index"),
+            (check(Auto, Cuda, None, true), "run.deterministic: the libraries behind Candle's cuda and metal"),
+            (check(Candle, Metal, None, true), "run.deterministic: the libraries"),
+        ] {
+            let message = result.unwrap_err();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_file_from_before_there_were_adapters_still_loads() {
+        let written = "[run]\nseed = 3\nengine = \"candle\"\ndevice = \"cpu\"\ncheckpoint_every = 2\nexamples = 10\n";
+        let run = Experiment::from_toml(written, "config.toml").unwrap().run;
+        let expected = RunConfig {
+            seed: 3,
+            engine: EngineChoice::Candle,
+            device: DeviceChoice::Cpu,
+            checkpoint_every: 2,
+            ..RunConfig::default()
+        };
+        assert_eq!((run.adapter.as_deref(), run.deterministic), (None, false));
+        assert_eq!(run, expected);
     }
 
     #[test]

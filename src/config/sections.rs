@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::ConfigError;
 use crate::engine::{BatchNormMode, Norm, Padding};
 use crate::fairness::{Combine, EpsilonRule, TargetMode};
 use crate::model::Architecture;
@@ -15,10 +16,12 @@ use crate::units::Epsilon;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum EngineChoice {
-    /// The fastest that this machine has
+    /// Candle on a GPU of its own kind if this build finds one, else WGSL on a GPU, else Candle on the CPU
     Auto,
-    /// Candle
+    /// Candle, on the CPU or on a GPU that this build was made for
     Candle,
+    /// Our own shaders, on any GPU with Vulkan, Metal or DirectX 12
+    Wgsl,
 }
 
 /// Where Candle computes.
@@ -33,6 +36,59 @@ pub enum DeviceChoice {
     Cuda,
     /// The first Apple GPU (needs the cargo feature `metal`)
     Metal,
+}
+
+/// Which engine runs a network, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct EngineOptions {
+    /// Engine that runs the network
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
+    pub engine: EngineChoice,
+    /// Device of the Candle engine
+    #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
+    pub device: DeviceChoice,
+    /// GPU of the WGSL engine: its index or a part of its name (see `fairtat engines`), high-performance or low-power
+    #[arg(long, value_name = "ADAPTER")]
+    pub adapter: Option<String>,
+    /// Make only choices that do not depend on measurements or on a vendor's library
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, default_value_t = false)]
+    pub deterministic: bool,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { engine: EngineChoice::Auto, device: DeviceChoice::Auto, adapter: None, deterministic: false }
+    }
+}
+
+impl EngineOptions {
+    /// Checks that engine, device and adapter belong together.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] says which does not, and what to do.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let fail = |field, what: &str| Err(ConfigError::Invalid { field, what: what.into() });
+        let elsewhere = self.device != DeviceChoice::Auto;
+        match &self.adapter {
+            Some(name) if name.trim().is_empty() => {
+                fail("run.adapter", "expected an index, a part of a name, high-performance or low-power, found nothing")
+            }
+            Some(_) if self.engine == EngineChoice::Candle || elsewhere => fail(
+                "run.adapter",
+                "an adapter belongs to the WGSL engine; choose that with --engine wgsl, without a device of Candle",
+            ),
+            _ if self.engine == EngineChoice::Wgsl && elsewhere => fail(
+                "run.device",
+                "a device belongs to the Candle engine; the WGSL engine's GPU is chosen with --adapter",
+            ),
+            _ if self.deterministic && matches!(self.device, DeviceChoice::Cuda | DeviceChoice::Metal) => fail(
+                "run.deterministic",
+                "the libraries behind Candle's cuda and metal do not promise the same bytes twice; use --device cpu or \
+                 --engine wgsl",
+            ),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// How training makes its adversarial images and adapts between epochs.
@@ -288,6 +344,14 @@ pub struct RunConfig {
     /// Device of the Candle engine
     #[arg(long, value_enum)]
     pub device: DeviceChoice,
+    /// GPU of the WGSL engine: its index or a part of its name (see `fairtat engines`), high-performance or low-power;
+    /// unset takes the fastest kind
+    #[arg(long, value_name = "ADAPTER")]
+    pub adapter: Option<String>,
+    /// Make only choices that do not depend on measurements or on a vendor's library: the same seed, device and build
+    /// give the same bytes
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub deterministic: bool,
     /// Epochs from one checkpoint to the next
     #[arg(long, value_name = "EPOCHS")]
     pub checkpoint_every: u32,
@@ -378,6 +442,26 @@ impl Default for EvaluationConfig {
 
 impl Default for RunConfig {
     fn default() -> Self {
-        Self { seed: 0, engine: EngineChoice::Auto, device: DeviceChoice::Auto, checkpoint_every: 1, examples: 10 }
+        Self {
+            seed: 0,
+            engine: EngineChoice::Auto,
+            device: DeviceChoice::Auto,
+            adapter: None,
+            deterministic: false,
+            checkpoint_every: 1,
+            examples: 10,
+        }
+    }
+}
+
+impl RunConfig {
+    /// The part that says which engine to open.
+    pub fn engine_options(&self) -> EngineOptions {
+        EngineOptions {
+            engine: self.engine,
+            device: self.device,
+            adapter: self.adapter.clone(),
+            deterministic: self.deterministic,
+        }
     }
 }

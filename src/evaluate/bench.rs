@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::config::{DeviceChoice, EngineChoice};
+use crate::config::EngineOptions;
 use crate::data::ImageShape;
 use crate::engine::{Batch, BatchNormMode, EngineError, LossSpec, Norm, Objective, PerturbSpec, SgdStep, Start, View};
 use crate::fairness::{ClassStats, TargetDistribution};
@@ -72,12 +72,10 @@ pub struct BenchReport {
 }
 
 /// What to measure.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct BenchOptions {
-    /// Engine.
-    pub engine: EngineChoice,
-    /// Device of the Candle engine.
-    pub device: DeviceChoice,
+    /// Engine, and where it runs.
+    pub engine: EngineOptions,
     /// Steps of the attack.
     pub attack_steps: u32,
     /// A measurement goes on for at least this time, and at least three steps.
@@ -106,7 +104,7 @@ pub fn measure_step(
     let normalisation = Some((normalisation.0.as_slice(), normalisation.1.as_slice()));
     let network = architecture.build(shape, CLASSES, normalisation, None);
     let state = State::initialise(&network, 0);
-    let mut engine = open_engine(options.engine, options.device, network, &state)?;
+    let mut engine = open_engine(&options.engine, network, &state)?;
     let mut random = Stream::new(0, Purpose::Test, 0, 0).sequence();
     let pixels: Vec<u8> = (0..batch_size * shape.len()).map(|_| random.word() as u8).collect();
     let labels: Vec<u32> = (0..batch_size).map(|_| random.below(CLASSES as u32)).collect();

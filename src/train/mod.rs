@@ -17,5 +17,5 @@ pub use events::{Event, Observer};
 pub use record::{ClassRow, MetricsRow};
 pub use run_dir::{RunDir, RunDirError};
 pub use schedule::Schedule;
-pub use setup::{Splits, limited, network, normalisation, open_engine};
+pub use setup::{ChosenEngine, Splits, choose_engine, limited, network, normalisation, open_engine};
 pub use trainer::{Outcome, TrainError, Trainer, evaluation_attack};

@@ -1,8 +1,9 @@
 //! From the description of an experiment to images, network and engine.
 
-use crate::config::{DeviceChoice, EngineChoice, Experiment};
+use crate::config::{DeviceChoice, EngineChoice, EngineOptions, Experiment};
 use crate::data::{self, DataError, Dataset, TrainTest, channel_statistics};
 use crate::engine::candle::{CandleDevice, CandleEngine};
+use crate::engine::wgsl::{self, AdapterKind, WgslEngine, WgslOptions};
 use crate::engine::{Engine, EngineError};
 use crate::model::{Network, State};
 
@@ -83,26 +84,57 @@ pub fn network(experiment: &Experiment, train: &Dataset) -> Network {
     experiment.model.arch.build(train.shape(), train.classes(), normalisation, experiment.model.width)
 }
 
+/// The engine that a choice comes down to on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChosenEngine {
+    /// Candle on this device.
+    Candle(CandleDevice),
+    /// Our shaders, on the adapter that is named or preferred.
+    Wgsl,
+}
+
+/// What `options` come down to on this machine. `auto` is a GPU that Candle was built for, else a GPU for our shaders
+/// (never a software one, which is for tests), else Candle on the CPU.
+pub fn choose_engine(options: &EngineOptions) -> ChosenEngine {
+    decide(options, &CandleDevice::available(), || wgsl::default_adapter().map(|adapter| adapter.kind))
+}
+
+fn decide(
+    options: &EngineOptions,
+    candle: &[CandleDevice],
+    adapter: impl FnOnce() -> Option<AdapterKind>,
+) -> ChosenEngine {
+    // The CPU comes first in the list; anything after it is a GPU, whose libraries do not promise the same bytes twice.
+    let native = candle.last().copied().filter(|device| *device != CandleDevice::Cpu && !options.deterministic);
+    match (options.engine, options.device) {
+        (EngineChoice::Wgsl, _) => ChosenEngine::Wgsl,
+        (_, DeviceChoice::Cpu) => ChosenEngine::Candle(CandleDevice::Cpu),
+        (_, DeviceChoice::Cuda) => ChosenEngine::Candle(CandleDevice::Cuda(0)),
+        (_, DeviceChoice::Metal) => ChosenEngine::Candle(CandleDevice::Metal(0)),
+        (EngineChoice::Candle, DeviceChoice::Auto) => ChosenEngine::Candle(native.unwrap_or_default()),
+        (EngineChoice::Auto, DeviceChoice::Auto) => match native {
+            // Who names an adapter wants the engine that it belongs to.
+            _ if options.adapter.is_some() => ChosenEngine::Wgsl,
+            Some(device) => ChosenEngine::Candle(device),
+            None if adapter().is_some_and(|kind| kind != AdapterKind::Software) => ChosenEngine::Wgsl,
+            None => ChosenEngine::Candle(CandleDevice::Cpu),
+        },
+    }
+}
+
 /// Opens the engine that is asked for.
 ///
 /// # Errors
-/// When this machine or this build does not have it, or the state does not fit the network.
-pub fn open_engine(
-    engine: EngineChoice,
-    device: DeviceChoice,
-    network: Network,
-    state: &State,
-) -> Result<Box<dyn Engine>, EngineError> {
-    match engine {
-        EngineChoice::Auto | EngineChoice::Candle => {
-            let device = match device {
-                // The CPU comes first in the list; anything after it is a GPU.
-                DeviceChoice::Auto => CandleDevice::available().pop().unwrap_or_default(),
-                DeviceChoice::Cpu => CandleDevice::Cpu,
-                DeviceChoice::Cuda => CandleDevice::Cuda(0),
-                DeviceChoice::Metal => CandleDevice::Metal(0),
-            };
-            Ok(Box::new(CandleEngine::new(network, state, device)?))
+/// When the options contradict each other, when this machine or this build does not have the engine, or when the state
+/// does not fit the network.
+pub fn open_engine(options: &EngineOptions, network: Network, state: &State) -> Result<Box<dyn Engine>, EngineError> {
+    options.validate().map_err(|error| EngineError::Invalid(error.to_string()))?;
+    match choose_engine(options) {
+        ChosenEngine::Candle(device) => Ok(Box::new(CandleEngine::new(network, state, device)?)),
+        ChosenEngine::Wgsl => {
+            // It makes no choice that depends on a measurement, so `deterministic` asks for nothing more.
+            let options = WgslOptions { adapter: options.adapter.clone(), ..WgslOptions::default() };
+            Ok(Box::new(WgslEngine::new(network, state, &options)?))
         }
     }
 }
@@ -111,6 +143,36 @@ pub fn open_engine(
 mod tests {
     use super::*;
     use crate::data::ImageShape;
+
+    #[test]
+    fn auto_takes_a_native_gpu_then_a_real_adapter_then_the_cpu() {
+        use AdapterKind::{Discrete, Integrated, Software};
+        use ChosenEngine::{Candle, Wgsl};
+        let cpu = &[CandleDevice::Cpu][..];
+        let cuda = &[CandleDevice::Cpu, CandleDevice::Cuda(0)][..];
+        let auto = EngineOptions::default();
+        let named = EngineOptions { adapter: Some("0".into()), ..auto.clone() };
+        let strict = EngineOptions { deterministic: true, ..auto.clone() };
+        let on_cpu = EngineOptions { device: DeviceChoice::Cpu, ..auto.clone() };
+        let candle = EngineOptions { engine: EngineChoice::Candle, ..auto.clone() };
+        let strict_candle = EngineOptions { engine: EngineChoice::Candle, ..strict.clone() };
+        let wgsl = EngineOptions { engine: EngineChoice::Wgsl, ..auto.clone() };
+        for (options, candle, adapter, expected) in [
+            (&auto, cuda, Some(Discrete), Candle(CandleDevice::Cuda(0))),
+            (&auto, cpu, Some(Integrated), Wgsl),
+            (&auto, cpu, Some(Software), Candle(CandleDevice::Cpu)),
+            (&auto, cpu, None, Candle(CandleDevice::Cpu)),
+            (&named, cuda, Some(Software), Wgsl),
+            (&strict, cuda, Some(Discrete), Wgsl),
+            (&strict, cuda, None, Candle(CandleDevice::Cpu)),
+            (&on_cpu, cuda, Some(Discrete), Candle(CandleDevice::Cpu)),
+            (&candle, cuda, Some(Discrete), Candle(CandleDevice::Cuda(0))),
+            (&strict_candle, cuda, Some(Discrete), Candle(CandleDevice::Cpu)),
+            (&wgsl, cuda, Some(Software), Wgsl),
+        ] {
+            assert_eq!(decide(options, candle, || adapter), expected, "{options:?} {candle:?} {adapter:?}");
+        }
+    }
 
     #[test]
     fn limits_keep_classes_in_balance_and_order() {

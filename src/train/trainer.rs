@@ -82,7 +82,7 @@ impl Trainer {
     pub fn begin(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
         let network = setup::network(&experiment, &splits.train);
         let state = State::initialise(&network, experiment.run.seed);
-        let engine = setup::open_engine(experiment.run.engine, experiment.run.device, network, &state)?;
+        let engine = setup::open_engine(&experiment.run.engine_options(), network, &state)?;
         Self::begin_with(experiment, splits, engine, directory)
     }
 
@@ -117,8 +117,8 @@ impl Trainer {
     pub fn resume(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
         let checkpoint = Checkpoint::load(&directory.checkpoint("resume"))?;
         let network = setup::network(&experiment, &splits.train);
-        let (engine, device) = (experiment.run.engine, experiment.run.device);
-        let mut engine = setup::open_engine(engine, device, network, &checkpoint.engine.model)?;
+        let options = experiment.run.engine_options();
+        let mut engine = setup::open_engine(&options, network, &checkpoint.engine.model)?;
         engine.load_state(&checkpoint.engine)?;
         for average in [&checkpoint.ema, &checkpoint.fawa].into_iter().flatten() {
             average.check(engine.network())?;
@@ -297,7 +297,7 @@ impl Trainer {
         let result = engine.train_step(&views, &self.method.loss(), &sgd)?;
         let updated = clock.elapsed();
         if !result.loss.is_finite() {
-            return Err(EngineError::NotFinite { what: "losses".into(), batch: labels.len() }.into());
+            return Err(EngineError::NotFinite { what: "loss".into(), batch: labels.len() }.into());
         }
         let counted = &mut self.progress.counted;
         if let Some(predictions) = result.predictions(View::Adversarial) {

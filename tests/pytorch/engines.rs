@@ -18,10 +18,8 @@ pub(crate) struct Tested {
 }
 
 /// All of them. Candle's largest error is 6e-6, in parameter gradients of resnet-20, and most are below 1e-6.
-pub(crate) const ENGINES: [Tested; 2] = [
-    Tested { name: "candle", open: candle, tolerance: 2e-5 },
-    Tested { name: "wgsl", open: wgsl, tolerance: 2e-5 },
-];
+pub(crate) const ENGINES: [Tested; 2] =
+    [Tested { name: "candle", open: candle, tolerance: 2e-5 }, Tested { name: "wgsl", open: wgsl, tolerance: 2e-5 }];
 
 fn candle(network: Network, state: &State) -> Box<dyn Engine> {
     Box::new(CandleEngine::new(network, state, CandleDevice::Cpu).unwrap())
@@ -29,6 +27,7 @@ fn candle(network: Network, state: &State) -> Box<dyn Engine> {
 
 /// On the adapter that `FAIRTAT_TEST_ADAPTER` names a part of, else on the best one there is.
 fn wgsl(network: Network, state: &State) -> Box<dyn Engine> {
-    let options = WgslOptions { adapter: std::env::var("FAIRTAT_TEST_ADAPTER").ok(), ..Default::default() };
+    let options =
+        WgslOptions { adapter: std::env::var("FAIRTAT_TEST_ADAPTER").ok(), pipelines: None, ..Default::default() };
     Box::new(WgslEngine::new(network, state, &options).unwrap())
 }

@@ -16,7 +16,7 @@ pub enum AdapterKind {
     Virtual,
     /// The driver does not say.
     Other,
-    /// The CPU in the guise of a GPU (lavapipe, WARP): for tests, slower than Candle.
+    /// The CPU in the guise of a GPU (lavapipe, WARP): for tests.
     Software,
 }
 
@@ -225,7 +225,7 @@ pub(super) fn choose(wanted: Option<&str>) -> Result<&'static Found, GpuError> {
     let found = found();
     let from_environment = std::env::var("WGPU_ADAPTER_NAME").ok().filter(|name| !name.trim().is_empty());
     let index = pick(&adapters(), wanted.or(from_environment.as_deref()))?;
-    found.get(index).ok_or_else(|| GpuError::NoAdapter(nothing()))
+    found.get(index).ok_or_else(|| GpuError::NoAdapter(how_to_get_an_adapter()))
 }
 
 type Rank = fn(AdapterKind) -> u8;
@@ -251,7 +251,7 @@ fn preferred(all: &[AdapterSummary], rank: Rank) -> Option<usize> {
 
 fn pick(all: &[AdapterSummary], wanted: Option<&str>) -> Result<usize, GpuError> {
     if all.is_empty() {
-        return Err(GpuError::NoAdapter(nothing()));
+        return Err(GpuError::NoAdapter(how_to_get_an_adapter()));
     }
     let list = || all.iter().map(AdapterSummary::line).collect::<Vec<_>>().join("; ");
     let fail = |what: String| Err(GpuError::NoAdapter(what));
@@ -303,7 +303,7 @@ fn named(all: &[AdapterSummary], wanted: &str) -> Vec<usize> {
 }
 
 /// What to do where no driver shows an adapter.
-pub(super) fn nothing() -> String {
+pub fn how_to_get_an_adapter() -> String {
     let install = if cfg!(target_os = "linux") {
         "install the Vulkan driver of your GPU (for AMD and Intel on Debian and Ubuntu: `apt-get install \
          mesa-vulkan-drivers`; for NVIDIA: its proprietary driver)"
@@ -404,7 +404,7 @@ mod tests {
     #[test]
     fn the_list_is_what_the_drivers_say() {
         let all = adapters();
-        assert!(!all.is_empty(), "{}", nothing());
+        assert!(!all.is_empty(), "{}", how_to_get_an_adapter());
         for (i, adapter) in all.iter().enumerate() {
             assert_eq!((adapter.index, adapter.tier.is_some()), (i, adapter.lacks.is_empty()), "{adapter:?}");
             assert!(adapter.tier.is_none() || adapter.limits.binding_bytes >= 1 << 27, "{adapter:?}");

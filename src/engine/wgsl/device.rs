@@ -334,13 +334,17 @@ thread_local! {
 /// [`wgpu::Device::poll`], where the loss of the device is an error: wgpu panics at it, after it has called the callback
 /// and released its locks.
 fn poll(device: &wgpu::Device, kind: wgpu::PollType) -> Result<wgpu::PollStatus, String> {
+    without_panic(|| device.poll(kind))?.map_err(|e| e.to_string())
+}
+
+/// Runs `call`; a panic becomes its message, which is then not printed.
+fn without_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     static QUIET: Once = Once::new();
     // A panicking thread may not change the hook.
     if !std::thread::panicking() {
         QUIET.call_once(|| {
             let before = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
-                // This panic becomes an error with a sentence; its message would only stand before it.
                 if !POLLING.get() {
                     before(panic);
                 }
@@ -348,10 +352,24 @@ fn poll(device: &wgpu::Device, kind: wgpu::PollType) -> Result<wgpu::PollStatus,
         });
     }
     POLLING.set(true);
-    let polled = catch_unwind(AssertUnwindSafe(|| device.poll(kind)));
+    let result = catch_unwind(AssertUnwindSafe(call));
     POLLING.set(false);
-    match polled {
-        Ok(result) => result.map_err(|e| e.to_string()),
-        Err(panic) => Err(panic.downcast_ref::<String>().map_or("the driver failed", String::as_str).to_owned()),
+    result.map_err(|panic| panic.downcast_ref::<String>().map_or("the driver failed", String::as_str).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_wgpu_becomes_a_message() {
+        assert_eq!(without_panic(|| 3), Ok(3));
+        let reason = "Parent device is lost";
+        assert_eq!(
+            without_panic(|| panic!("Error in Device::poll: {reason}\n")).map(|()| 0),
+            Err(format!("Error in Device::poll: {reason}"))
+        );
+        // Panics elsewhere in the thread are as loud as before.
+        assert!(!POLLING.get());
     }
 }

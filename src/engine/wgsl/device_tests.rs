@@ -11,7 +11,7 @@ use super::kernel::Kernel;
 fn adapter() -> &'static Found {
     let wanted = std::env::var("FAIRTAT_TEST_ADAPTER").unwrap_or_default().to_lowercase();
     let fits = |found: &&Found| found.summary.name.to_lowercase().contains(&wanted);
-    found().iter().find(fits).unwrap_or_else(|| panic!("{}", super::adapters::nothing()))
+    found().iter().find(fits).unwrap_or_else(|| panic!("{}", super::adapters::how_to_get_an_adapter()))
 }
 
 fn gpu() -> Gpu {
@@ -68,7 +68,8 @@ fn a_lost_device_says_so_everywhere() {
         gpu.queue.submit([]);
         gpu.device.destroy();
         gpu.queue.write_buffer(&buffer, 2000, &[1; 1024]);
-        (errors, [gpu.check(), gpu.read(&[(&buffer, 0, 16)]).map(|_| ()), gpu.wait()])
+        // A device that was destroyed is lost when its work is done, which is what `wait` waits for.
+        (errors, [gpu.wait(), gpu.check(), gpu.read(&[(&buffer, 0, 16)]).map(|_| ())])
     });
     for (i, error) in errors.iter().chain(&early).enumerate() {
         assert!(matches!(error, Err(GpuError::Lost { .. })), "call {i}: {error:?}");

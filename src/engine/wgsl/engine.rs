@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use bytemuck::Zeroable;
 
-use super::adapters;
 use super::device::{Checks, Gpu, GpuOptions};
 use super::kernel::padded;
 use super::kernels::call::{Call, ImageInfo};
@@ -16,6 +15,7 @@ use super::parameters::Parameters;
 use super::program::{Fixed, Place};
 use super::programs::{self, Key, Target};
 use super::recorded::{Pool, Recorded};
+use super::{adapters, cache};
 use crate::engine::types::check_labels;
 use crate::engine::{
     Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, PerturbSpec,
@@ -24,7 +24,7 @@ use crate::engine::{
 use crate::model::{Array, ModelError, Network, Op, State, StateSpec};
 
 /// How a [`WgslEngine`] is opened.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WgslOptions {
     /// Index of an adapter, a part of its name, `high-performance` or `low-power`; none for the best one.
     pub adapter: Option<String>,
@@ -34,6 +34,14 @@ pub struct WgslOptions {
     pub pipelines: Option<PathBuf>,
     /// Largest binding in bytes, for making the engine cut batches into ranges on a device that would not need it.
     pub binding_limit: Option<u64>,
+}
+
+impl Default for WgslOptions {
+    /// The fastest adapter, without checks, with pipelines in the user's cache directory (`FAIRTAT_CACHE` names another,
+    /// empty for none).
+    fn default() -> Self {
+        Self { adapter: None, checks: Checks::Off, pipelines: cache::default_folder(), binding_limit: None }
+    }
 }
 
 /// Batch sizes whose programs are kept; a run has four (training and evaluation, and the last batch of each).

@@ -23,7 +23,9 @@ mod shader;
 #[cfg(test)]
 mod validation;
 
-pub use adapters::{AdapterFeatures, AdapterKind, AdapterLimits, AdapterSummary, Tier, adapters, default_adapter};
+pub use adapters::{
+    AdapterFeatures, AdapterKind, AdapterLimits, AdapterSummary, Tier, adapters, default_adapter, how_to_get_an_adapter,
+};
 pub use device::Checks;
 pub use engine::{WgslEngine, WgslOptions};
 pub use error::GpuError;

@@ -112,6 +112,7 @@ fn quads_of(shape: ImageShape) -> usize {
 }
 
 /// Every kernel variant of this file.
+#[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     ["prepare.wgsl", "pgd_start.wgsl", "pgd_step.wgsl"].map(Kernel::plain).into()
 }

@@ -71,8 +71,10 @@ const NARROW: Tile = Tile::new(64, 16, 4, 4);
 const SINGLE: Tile = Tile::new(128, 4, 2, 4);
 
 /// Tiles of [`Pass::Forward`] and [`Pass::InputGradient`].
+#[cfg(test)]
 const PIXEL_TILES: [Tile; 5] = [WIDE, MEDIUM, SMALL, NARROW, SINGLE];
 /// Tiles of [`Pass::WeightGradient`].
+#[cfg(test)]
 const WEIGHT_TILES: [Tile; 3] = [WIDE, MEDIUM, NARROW];
 
 /// The batch that tiles are chosen for. They must not depend on the batch itself, or its last, smaller one would need
@@ -136,6 +138,7 @@ pub(in crate::engine::wgsl) fn tile_label(conv: &Conv, pass: Pass) -> String {
 }
 
 /// Every kernel that this module can ask for.
+#[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     let mut all = Vec::new();
     for tile in PIXEL_TILES {

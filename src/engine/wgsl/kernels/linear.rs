@@ -71,6 +71,7 @@ pub(in crate::engine::wgsl) fn weight_gradient(
 }
 
 /// Every kernel that the functions of this file can give.
+#[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     let mut all = ["linear_forward.wgsl", "linear_input_gradient.wgsl"].map(Kernel::plain).to_vec();
     all.extend([0, 1].map(|a| Kernel::new("linear_weight_gradient.wgsl", &[("ACCUMULATE", a)])));

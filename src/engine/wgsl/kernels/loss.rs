@@ -171,6 +171,7 @@ pub(in crate::engine::wgsl) fn target_thresholds(distribution: impl Fn(u32) -> V
 }
 
 /// Every kernel variant of this file.
+#[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     let mut kernels: Vec<Kernel> =
         ["objective.wgsl", "confusion.wgsl", "sample_targets.wgsl"].map(Kernel::plain).into();

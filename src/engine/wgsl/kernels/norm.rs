@@ -278,6 +278,7 @@ pub(in crate::engine::wgsl) fn backward_apply(
 }
 
 /// Every kernel that the functions of this file can give.
+#[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     let mut all = vec![Kernel::plain("norm_finalize.wgsl"), Kernel::plain("norm_from_running.wgsl")];
     let mut held: Vec<u32> = (1..=MAX_COLUMNS).map(|columns| Tiling::of(columns, 1).held as u32).collect();

@@ -32,6 +32,7 @@ pub(in crate::engine::wgsl) fn relu_backward(quads: u64, y: Slice, dy: Slice, dx
 }
 
 /// Every kernel that the functions of this file can give.
+#[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     ["add.wgsl", "relu.wgsl", "relu_backward.wgsl"].map(Kernel::plain).to_vec()
 }

@@ -120,6 +120,7 @@ pub(in crate::engine::wgsl) fn global_pool_backward(images: usize, plane: Plane,
 }
 
 /// Every kernel that the functions of this file can give.
+#[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     ["max_pool.wgsl", "max_pool_backward.wgsl", "global_pool.wgsl", "global_pool_backward.wgsl"]
         .map(Kernel::plain)

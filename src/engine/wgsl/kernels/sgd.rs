@@ -25,6 +25,7 @@ pub(in crate::engine::wgsl) fn sgd(
 }
 
 /// Every kernel variant of this file.
+#[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     vec![Kernel::plain("sgd.wgsl")]
 }
