@@ -4,17 +4,21 @@
 //! The checksum is there because wgpu checks the header of the data and not its body, and a driver is not obliged to
 //! survive a damaged body. The file's name holds the adapter, its driver and the version of this program; a file that
 //! does not fit is ignored and written anew.
+//!
+//! Some drivers hand out an empty cache and keep one of their own: Mesa's lavapipe gives 32 bytes, and starts as fast
+//! without our file.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
 use super::device::scoped;
 
 const MAGIC: &[u8; 8] = b"fairtat1";
-const CHECKSUM: usize = 32;
+type Checksum = [u8; 32];
 /// A cache only grows; beyond this it begins anew.
 const LARGEST: usize = 64 << 20;
 
@@ -39,8 +43,10 @@ fn folder_from(chosen: Option<PathBuf>, platform: Option<PathBuf>) -> Option<Pat
 pub(super) struct PipelineStore {
     cache: wgpu::PipelineCache,
     path: PathBuf,
-    /// Whether something was compiled that the file does not have.
-    changed: AtomicBool,
+    /// Whether something was compiled since the last [`Self::save`].
+    grown: AtomicBool,
+    /// Checksum of the data in the file, if it is whole.
+    on_disk: Mutex<Option<Checksum>>,
 }
 
 impl PipelineStore {
@@ -50,9 +56,11 @@ impl PipelineStore {
             return None;
         }
         let path = folder.join(file_name(info)?);
-        let data = std::fs::read(&path).ok().and_then(|bytes| unpack(&bytes).map(<[u8]>::to_vec));
-        let cache = data.and_then(|data| create(device, Some(&data))).or_else(|| create(device, None))?;
-        Some(Self { cache, path, changed: AtomicBool::new(false) })
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        let data = unpack(&bytes);
+        let on_disk = Mutex::new(data.map(checksum));
+        let cache = data.and_then(|data| create(device, Some(data))).or_else(|| create(device, None))?;
+        Some(Self { cache, path, grown: AtomicBool::new(false), on_disk })
     }
 
     /// For the creation of pipelines.
@@ -62,15 +70,20 @@ impl PipelineStore {
 
     /// Says that a pipeline was compiled.
     pub(super) fn grew(&self) {
-        self.changed.store(true, Ordering::Relaxed);
+        self.grown.store(true, Ordering::Relaxed);
     }
 
     /// Writes the file, if there is something new.
     pub(super) fn save(&self) -> io::Result<()> {
-        if !self.changed.swap(false, Ordering::Relaxed) {
+        if !self.grown.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
         let Some(data) = self.cache.get_data() else { return Ok(()) };
+        let mut on_disk = self.on_disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = Some(checksum(&data));
+        if *on_disk == found {
+            return Ok(());
+        }
         if data.len() > LARGEST {
             return match std::fs::remove_file(&self.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -78,7 +91,9 @@ impl PipelineStore {
             };
         }
         // Other starts of the program read the file meanwhile.
-        crate::files::write_atomic(&self.path, &pack(&data))
+        crate::files::write_atomic(&self.path, &pack(&data))?;
+        *on_disk = found;
+        Ok(())
     }
 }
 
@@ -102,9 +117,13 @@ fn file_name(info: &wgpu::AdapterInfo) -> Option<String> {
     Some(format!("{key}-{driver}.bin"))
 }
 
+fn checksum(data: &[u8]) -> Checksum {
+    Sha256::digest(data).into()
+}
+
 fn pack(data: &[u8]) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
-    bytes.extend_from_slice(&Sha256::digest(data));
+    bytes.extend_from_slice(&checksum(data));
     bytes.extend_from_slice(data);
     bytes
 }
@@ -112,8 +131,8 @@ fn pack(data: &[u8]) -> Vec<u8> {
 /// The driver's data, if the file is whole.
 fn unpack(bytes: &[u8]) -> Option<&[u8]> {
     let rest = bytes.strip_prefix(MAGIC)?;
-    let (checksum, data) = rest.split_at_checked(CHECKSUM)?;
-    (Sha256::digest(data)[..] == *checksum).then_some(data)
+    let (checksum, data) = rest.split_first_chunk::<32>()?;
+    (self::checksum(data) == *checksum).then_some(data)
 }
 
 #[cfg(test)]
