@@ -4,13 +4,25 @@
 use fairtat::data::ImageShape;
 use fairtat::engine::wgsl::{WgslEngine, WgslOptions};
 use fairtat::engine::{Batch, BatchNormMode, Engine, LossSpec, Norm, Objective, PerturbSpec, SgdStep, Start, View};
-use fairtat::model::{Architecture, State};
+use fairtat::model::{Layer, Network, Op, State};
 use fairtat::rng::Purpose;
 
 /// 20,000 training steps of a tiny network: memory stays where it was after the first thousand.
 #[test]
 fn memory_stays_flat_over_twenty_thousand_steps() {
-    let network = Architecture::DigitsCnn.build(ImageShape::new(1, 4, 4), 2, None, Some(4));
+    let layer = |name: &str, op, input, shape| Layer { name: name.into(), op, inputs: vec![input], shape };
+    let conv = Op::Conv2d { in_channels: 1, out_channels: 4, kernel: 3, stride: 1, padding: 1 };
+    let network = Network {
+        architecture: "tiny".into(),
+        input: ImageShape::new(1, 4, 4),
+        classes: 2,
+        layers: vec![
+            layer("conv", conv, 0, ImageShape::new(4, 4, 4)),
+            layer("bn", Op::BatchNorm { channels: 4 }, 1, ImageShape::new(4, 4, 4)),
+            layer("pool", Op::GlobalAvgPool, 2, ImageShape::new(4, 1, 1)),
+            layer("linear", Op::Linear { in_features: 4, out_features: 2 }, 3, ImageShape::new(2, 1, 1)),
+        ],
+    };
     let state = State::initialise(&network, 0);
     let options =
         WgslOptions { adapter: std::env::var("FAIRTAT_TEST_ADAPTER").ok(), pipelines: None, ..Default::default() };

@@ -75,6 +75,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// The most that is read back in one copy: staging memory is scarce on some devices.
 const READ_BYTES: u64 = 32 << 20;
+/// How long the callback of a mapping may come after the copy that it waits for.
+const CALLBACK: Duration = Duration::from_secs(10);
 
 impl Gpu {
     /// Opens a device of its own on `adapter`, without a cache of pipelines.
@@ -273,8 +275,9 @@ impl Gpu {
             let _ = sender.send(result);
         });
         self.wait()?;
-        // Waiting has called the callback; a device that did not is not waited for a second time.
-        let Ok(Ok(())) = receiver.try_recv() else {
+        // Waiting has called the callback, or another thread that waits on this device is about to; a device that does
+        // neither is not waited for without end.
+        let Ok(Ok(())) = receiver.recv_timeout(CALLBACK) else {
             return Err(self.explained(self.refused("to map a buffer for reading".into())));
         };
         {

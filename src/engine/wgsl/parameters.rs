@@ -189,7 +189,7 @@ mod tests {
         }
         ranges.sort();
         assert!(ranges.windows(2).all(|w| w[0].0 != w[1].0 || w[0].2 <= w[1].1));
-        let mean = layout.running_of(2);
+        let mean = layout.running_of(1);
         assert_eq!((mean.home, mean.size % ALIGNMENT), (Fixed::Running, mean.size));
     }
 

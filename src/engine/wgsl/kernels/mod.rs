@@ -22,6 +22,8 @@ pub(super) fn variants() -> Vec<super::kernel::Kernel> {
         pointwise::variants(),
         pool::variants(),
         sgd::variants(),
+        // Shows the random words themselves, for the test that compares them with `rng`.
+        vec![super::kernel::Kernel::plain("random_words.wgsl")],
     ]
     .concat()
 }
