@@ -80,6 +80,7 @@ const CALLBACK: Duration = Duration::from_secs(10);
 
 impl Gpu {
     /// Opens a device of its own on `adapter`, without a cache of pipelines.
+    #[cfg(test)]
     pub(super) fn open(adapter: &wgpu::Adapter, checks: Checks) -> Result<Self, GpuError> {
         Self::open_with(adapter, &GpuOptions { checks, pipelines: None })
     }
