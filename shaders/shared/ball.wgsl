@@ -3,10 +3,13 @@
 // Keeps what is divided by from being zero.
 const SMALLEST_LENGTH: f32 = 1e-12;
 
-// Into [low, high], and NaN to NaN.
+// Into [low, high], and NaN to NaN. The last choice goes by the bits, because compilers may turn a comparison and a choice
+// into a minimum or a maximum, which loses NaN.
 fn between(v: vec4<f32>, low: vec4<f32>, high: vec4<f32>) -> vec4<f32> {
     let raised = select(v, low, v < low);
-    return select(raised, high, raised > high);
+    let inside = select(raised, high, raised > high);
+    let is_nan = (bitcast<vec4<u32>>(v) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u);
+    return select(inside, v, is_nan);
 }
 
 // The nearest perturbation with no value beyond epsilon.

@@ -114,6 +114,9 @@ fn table(report: &Report) -> String {
             limits.workgroup_bytes >> 10,
             limits.invocations,
         );
+        if let Some(memory) = limits.memory_bytes {
+            text += &format!("     memory {}\n", size(memory));
+        }
         if !adapter.lacks.is_empty() {
             for line in wrapped(&format!("cannot be used: {}", adapter.lacks.join(", ")), 95) {
                 text += &format!("     {line}\n");
@@ -188,6 +191,7 @@ mod tests {
                 workgroup_bytes: 49_152,
                 invocations: 1024,
                 storage_buffers: 8,
+                memory_bytes: Some(24 << 30),
             },
             features: AdapterFeatures { subgroups: true, f16: true, timestamps: true, pipeline_cache: true },
             tier: Some(Tier::Base),
@@ -215,6 +219,7 @@ mod tests {
             "not usable",
             "takes --engine wgsl --adapter 0\n",
             "a binding 4.0 GiB, a buffer without bound",
+            "memory 24.0 GiB",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }

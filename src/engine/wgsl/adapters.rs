@@ -73,6 +73,8 @@ pub struct AdapterLimits {
     pub invocations: u32,
     /// Storage buffers of a shader.
     pub storage_buffers: u32,
+    /// Bytes of memory next to the GPU, where the driver tells it (Vulkan does; wgpu has no number of its own).
+    pub memory_bytes: Option<u64>,
 }
 
 /// Features of an adapter that a faster kernel could use. The base tier uses none but the cache.
@@ -148,6 +150,7 @@ impl AdapterSummary {
                 workgroup_bytes: limits.max_compute_workgroup_storage_size,
                 invocations: limits.max_compute_invocations_per_workgroup,
                 storage_buffers: limits.max_storage_buffers_per_shader_stage,
+                memory_bytes: memory_bytes(adapter),
             },
             features: AdapterFeatures {
                 subgroups: features.contains(wgpu::Features::SUBGROUP),
@@ -173,6 +176,27 @@ impl AdapterSummary {
             _ => 2,
         }
     }
+}
+
+/// The device-local memory of a Vulkan adapter.
+#[cfg(any(target_os = "linux", target_os = "windows"))]
+pub(super) fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
+    /// `VK_MEMORY_HEAP_DEVICE_LOCAL_BIT`.
+    const DEVICE_LOCAL: u32 = 1;
+    #[allow(unsafe_code)]
+    // SAFETY: the handle is only asked for its properties, and lives as long as `adapter`, which is borrowed.
+    let properties = unsafe {
+        let adapter = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
+        let instance = adapter.shared_instance().raw_instance();
+        instance.get_physical_device_memory_properties(adapter.raw_physical_device())
+    };
+    let heaps = properties.memory_heaps.iter().take(properties.memory_heap_count as usize);
+    heaps.filter(|heap| heap.flags.as_raw() & DEVICE_LOCAL != 0).map(|heap| heap.size).max()
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "windows")))]
+pub(super) const fn memory_bytes(_: &wgpu::Adapter) -> Option<u64> {
+    None
 }
 
 /// An adapter that was found, with what is known about it.
@@ -336,6 +360,7 @@ mod tests {
                 workgroup_bytes: 1 << 14,
                 invocations: 256,
                 storage_buffers: 8,
+                memory_bytes: None,
             },
             features: AdapterFeatures { subgroups: false, f16: false, timestamps: false, pipeline_cache: false },
             tier: Some(Tier::Base),

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
+use super::adapters::memory_bytes;
 use super::cache::PipelineStore;
 pub(super) use super::error::GpuError;
 use super::kernel::Kernel;
@@ -47,9 +48,10 @@ impl Budget {
     const fn of(kind: wgpu::DeviceType) -> Self {
         let (milliseconds, dispatch_flops) = match kind {
             wgpu::DeviceType::DiscreteGpu => (50, 20_000_000_000),
-            wgpu::DeviceType::Cpu => (50, 2_500_000_000),
+            // The slowest that is worth using reaches 30 GFLOP/s; a software adapter a few.
+            wgpu::DeviceType::Cpu => (50, 250_000_000),
             wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => {
-                (16, 2_500_000_000)
+                (16, 500_000_000)
             }
         };
         Self { submission_target: Duration::from_millis(milliseconds), dispatch_flops }
@@ -63,6 +65,8 @@ pub(super) struct Gpu {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) limits: wgpu::Limits,
+    /// Bytes of its memory, where the driver tells.
+    pub(super) memory: Option<u64>,
     checks: Checks,
     pipelines: Mutex<HashMap<Kernel, Arc<wgpu::ComputePipeline>>>,
     store: Option<PipelineStore>,
@@ -75,6 +79,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// The most that is read back in one copy: staging memory is scarce on some devices.
 const READ_BYTES: u64 = 32 << 20;
+/// How long the device may work before it counts as hung.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the callback of a mapping may come after the copy that it waits for.
 const CALLBACK: Duration = Duration::from_secs(10);
 
@@ -88,7 +94,7 @@ impl Gpu {
     /// Opens a device of its own on `adapter`. It has the limits of the base tier, whatever the adapter allows, so that
     /// what fits here fits everywhere.
     pub(super) fn open_with(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
-        let info = adapter.get_info();
+        let (info, memory) = (adapter.get_info(), memory_bytes(adapter));
         let limits = wgpu::Limits::default();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("fairtat"),
@@ -111,7 +117,17 @@ impl Gpu {
             *lock(&seen) = Some(GpuError::Lost { adapter: adapter.clone(), what });
         });
         let store = options.pipelines.as_deref().and_then(|folder| PipelineStore::open(&device, &info, folder));
-        Ok(Self { info, device, queue, limits, checks: options.checks, pipelines: Mutex::default(), store, failure })
+        Ok(Self {
+            memory,
+            info,
+            device,
+            queue,
+            limits,
+            checks: options.checks,
+            pipelines: Mutex::default(),
+            store,
+            failure,
+        })
     }
 
     /// How much work to give it at once.
@@ -223,9 +239,14 @@ impl Gpu {
 
     /// Waits until everything that was submitted is done.
     pub(super) fn wait(&self) -> Result<(), GpuError> {
-        let done = poll(&self.device, wgpu::PollType::wait_indefinitely());
+        self.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) }).map(|_| ())
+    }
+
+    /// Lets the device call its callbacks, and waits where `kind` says so.
+    pub(super) fn poll(&self, kind: wgpu::PollType) -> Result<wgpu::PollStatus, GpuError> {
+        let done = poll(&self.device, kind);
         self.check()?;
-        done.map(|_| ()).map_err(|e| self.refused(format!("to wait: {e}")))
+        done.map_err(|e| self.refused(format!("to wait: {e}")))
     }
 
     /// An error about something that the device or the driver did not take.

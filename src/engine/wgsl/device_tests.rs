@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::adapters::{AdapterKind, Found, found};
+use super::adapters::{Found, found};
 use super::cache::default_folder;
 use super::device::{Checks, Gpu, GpuError, GpuOptions};
 use super::kernel::Kernel;
@@ -114,17 +114,6 @@ fn a_wrong_command_is_reported_once_it_was_given() {
     let error = gpu.read(&[(&buffer, 32, 64)]).unwrap_err();
     assert!(matches!(error, GpuError::Refused { .. }), "{error:?}");
     assert!(gpu.check().is_err());
-}
-
-#[test]
-fn the_budget_goes_by_the_kind_of_the_adapter() {
-    let budget = gpu().budget();
-    let (target, flops) = match adapter().summary.kind {
-        AdapterKind::Discrete => (50, 20_000_000_000),
-        AdapterKind::Software => (50, 2_500_000_000),
-        _ => (16, 2_500_000_000),
-    };
-    assert_eq!((budget.submission_target, budget.dispatch_flops), (Duration::from_millis(target), flops));
 }
 
 #[test]

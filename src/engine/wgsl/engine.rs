@@ -48,6 +48,22 @@ impl Default for WgslOptions {
 /// Batch sizes whose programs are kept; a run has four (training and evaluation, and the last batch of each).
 const KEPT: usize = 8;
 
+/// What is not finite when no layer's output is to blame.
+const LOGITS: &str = "logits";
+/// What is not finite when all logits are.
+const GRADIENT: &str = "gradient with respect to the images";
+
+/// What a search leaves beside images.
+#[derive(Debug)]
+struct Search {
+    /// Logits were not finite.
+    bad_logits: bool,
+    /// The gradient of an image was not finite.
+    bad_gradient: bool,
+    /// The target of each image; 0 where it had none.
+    targets: Vec<u32>,
+}
+
 /// Everything that belongs to one batch size.
 #[derive(Debug)]
 struct BatchSet {
@@ -181,6 +197,12 @@ impl WgslEngine {
                     let gone = self.sets.remove(0).images;
                     self.held.take_if(|held| held.labels.len() == gone);
                 }
+                if self.sets.iter().all(|set| set.images < images) {
+                    // The slots of smaller batches are of no use to this one, but its slots are to them: they are
+                    // recorded again into these when they come back.
+                    self.pool.clear();
+                    self.sets.iter_mut().for_each(|set| set.programs.clear());
+                }
                 self.sets.push(BatchSet { images, ranges, buffers: HashMap::new(), programs: HashMap::new() });
             }
         }
@@ -200,10 +222,11 @@ impl WgslEngine {
             budget: self.gpu.budget().dispatch_flops,
         };
         let program = programs::build(key, target)?;
+        let used = self.device_bytes();
         let Some(set) = self.sets.last_mut() else { return Ok(()) };
         let (gpu, engine_wide) = (&self.gpu, &mut self.buffers);
         let of_batch = &mut set.buffers;
-        let recorded = Recorded::new(gpu, program, &mut self.pool, |home, bytes| {
+        let recorded = Recorded::new(gpu, program, &mut self.pool, used, |home, bytes| {
             find_or_make(gpu, if home.of_batch() { of_batch } else { engine_wide }, home, bytes)
         })?;
         set.programs.insert(key.clone(), recorded);
@@ -418,7 +441,7 @@ impl WgslEngine {
             None => None,
         };
         let mut from = 0;
-        let mut found = "logits".to_owned();
+        let mut found = LOGITS.to_owned();
         for output in 0..self.network.layers.len() {
             let outputs = self.sets.last().and_then(|set| set.programs.get(&key)).map(|r| &r.outputs);
             let Some((layer, to, _)) = outputs.and_then(|o| o.get(output)).map(|(l, t, s)| (*l, *t, s.len())) else {
@@ -441,14 +464,17 @@ impl WgslEngine {
         Ok(found)
     }
 
-    /// Waits for a search. Whether it met logits that are not finite, and the target of each image.
-    fn read_search(&mut self, images: usize) -> Result<(bool, Vec<u32>), EngineError> {
+    /// Waits for a search, and reads what it left beside images.
+    fn read_search(&mut self, images: usize) -> Result<Search, EngineError> {
         self.pacer.finish(&self.gpu)?;
         let bytes = (images * size_of::<ImageInfo>()) as u64;
-        let (flag, info) = (self.buffer(images, Fixed::Flag, 16)?, self.buffer(images, Fixed::Info, bytes)?);
-        let read = self.gpu.read(&[(&flag, 0, 4), (&info, 0, bytes)])?;
-        let info: Vec<ImageInfo> = bytemuck::pod_collect_to_vec(&read[1]);
-        Ok((read[0].iter().any(|byte| *byte != 0), info.iter().map(|image| image.target).collect()))
+        let flags = [self.buffer(images, Fixed::Flag, 16)?, self.buffer(images, Fixed::GradientFlag, 16)?];
+        let info = self.buffer(images, Fixed::Info, bytes)?;
+        let read = self.gpu.read(&[(&flags[0], 0, 4), (&flags[1], 0, 4), (&info, 0, bytes)])?;
+        let raised = |bytes: &[u8]| bytes.iter().any(|byte| *byte != 0);
+        let info: Vec<ImageInfo> = bytemuck::pod_collect_to_vec(&read[2]);
+        let targets = info.iter().map(|image| image.target).collect();
+        Ok(Search { bad_logits: raised(&read[0]), bad_gradient: raised(&read[1]), targets })
     }
 
     /// Uploads an array to its place in a kind of slab.
@@ -545,6 +571,7 @@ impl Engine for WgslEngine {
         self.write_info(&ImageInfo::for_perturb(batch, spec))?;
         self.write_call(n, &Call::for_perturb(batch, spec))?;
         self.write(n, Fixed::Flag, 16, &[0u32; 4])?;
+        self.write(n, Fixed::GradientFlag, 16, &[0u32; 4])?;
         if let Start::Given(values) = &spec.start {
             self.write_images(Fixed::Delta, values)?;
         }
@@ -566,17 +593,14 @@ impl Engine for WgslEngine {
             self.replay(n, &Key::Attack(spec.batch_norm))?;
         }
         self.copy_images(n, Fixed::Input, Fixed::Adversarial)?;
-        let (failed, targets) = self.read_search(n)?;
-        if failed {
-            // The network may have failed on the clean images already.
-            self.copy_images(n, Fixed::Clean, Fixed::Input)?;
-            if let Ok(what) = self.find_not_finite(n, spec.batch_norm)
-                && what != "logits"
-            {
-                return Err(EngineError::NotFinite { what, batch: n });
-            }
-            self.copy_images(n, Fixed::Adversarial, Fixed::Input)?;
-            return Err(self.not_finite(n, spec.batch_norm));
+        let Search { bad_logits, bad_gradient, targets } = self.read_search(n)?;
+        if bad_logits || bad_gradient {
+            // The images have stayed where it happened.
+            let what = match self.find_not_finite(n, spec.batch_norm)? {
+                what if what == LOGITS && bad_gradient => GRADIENT.to_owned(),
+                what => what,
+            };
+            return Err(EngineError::NotFinite { what, batch: n });
         }
         self.generation += 1;
         let generation = self.generation;
@@ -649,7 +673,12 @@ impl Engine for WgslEngine {
             return Err(EngineError::Invalid("a batch needs at least one image".into()));
         };
         let ranges: Vec<_> = recorded.image_gradient.iter().map(|slice| recorded.range(*slice)).collect();
-        Ok((logits, unpack(&self.gpu.read(&ranges)?, self.network.input)))
+        let gradient = unpack(&self.gpu.read(&ranges)?, self.network.input);
+        if gradient.iter().all(|v| v.is_finite()) {
+            Ok((logits, gradient))
+        } else {
+            Err(EngineError::NotFinite { what: GRADIENT.into(), batch: n })
+        }
     }
 
     fn targets(&self, views: &Views) -> Result<Option<&[u32]>, EngineError> {

@@ -7,13 +7,17 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::device::Gpu;
+use super::device::{Gpu, PATIENCE};
 use super::error::GpuError;
 use super::kernel::Work;
 use super::recorded::Command;
 
 /// Most submissions that wait or run on the device at once.
 pub(super) const IN_FLIGHT: usize = 3;
+/// A wait of this length has waited for the device, a shorter one has found it ready.
+const BLOCKED: Duration = Duration::from_micros(50);
+/// Measurements from which the speed is learned with small submissions.
+const LEARNED: u64 = 3;
 /// Share of the target that a submission is planned to take: the estimate of one kernel can be off by a factor.
 const SHARE: f64 = 0.4;
 /// Cost units a second before anything is measured: a slow integrated GPU.
@@ -76,12 +80,13 @@ impl Pacer {
     /// Cost of a submission that takes its share of the target.
     fn quota(&self) -> u64 {
         // The first submissions are small: their time says how fast the device is.
-        let careful = if self.measured < 3 { 0.1 } else { 1.0 };
+        let careful = if self.measured < LEARNED { 0.1 } else { 1.0 };
         (self.rate * self.target.as_secs_f64() * SHARE * careful) as u64
     }
 
     /// Appends commands; submits whenever enough have come together.
     pub(super) fn run(&mut self, gpu: &Gpu, commands: &[Command]) -> Result<(), GpuError> {
+        gpu.check()?;
         let mut rest = commands;
         while !rest.is_empty() {
             let quota = self.quota();
@@ -120,40 +125,48 @@ impl Pacer {
 
     /// Submits what has been appended. Has to come before the host writes into a buffer that those commands read: writes
     /// run before commands that are submitted after them.
+    ///
+    /// After an error nothing is open and nothing in flight: what was asked for is lost, the pacer is as new.
     pub(super) fn flush(&mut self, gpu: &Gpu) -> Result<(), GpuError> {
+        let cost = std::mem::take(&mut self.open_cost);
         let Some(encoder) = self.open.take() else { return Ok(()) };
+        self.submit(gpu, encoder, cost).inspect_err(|_| self.in_flight.clear())
+    }
+
+    fn submit(&mut self, gpu: &Gpu, encoder: wgpu::CommandEncoder, cost: u64) -> Result<(), GpuError> {
+        // Frees what finished submissions held. A queue that has run empty says nothing about how long they took.
+        if gpu.poll(wgpu::PollType::Poll)?.is_queue_empty() {
+            self.in_flight.clear();
+            self.last_done = None;
+        }
         while self.in_flight.len() >= IN_FLIGHT {
             self.wait_for_oldest(gpu)?;
         }
         let index = gpu.queue.submit([encoder.finish()]);
-        self.in_flight.push_back(Submitted { index, at: Instant::now(), cost: self.open_cost });
-        self.open_cost = 0;
+        self.in_flight.push_back(Submitted { index, at: Instant::now(), cost });
         self.stats.submissions += 1;
         self.stats.most_in_flight = self.stats.most_in_flight.max(self.in_flight.len());
-        // Lets the device free what finished submissions held.
-        let polled = gpu.device.poll(wgpu::PollType::Poll);
-        gpu.check()?;
-        polled.map(|_| ()).map_err(|e| gpu.refused(format!("to be polled: {e}")))
+        gpu.check()
     }
 
     fn wait_for_oldest(&mut self, gpu: &Gpu) -> Result<(), GpuError> {
         let Some(oldest) = self.in_flight.pop_front() else { return Ok(()) };
-        let wait = wgpu::PollType::Wait { submission_index: Some(oldest.index), timeout: None };
-        let waited = gpu.device.poll(wait);
-        gpu.check()?;
-        waited.map_err(|e| gpu.refused(format!("to wait: {e}")))?;
+        let before = Instant::now();
+        gpu.poll(wgpu::PollType::Wait { submission_index: Some(oldest.index), timeout: Some(PATIENCE) })?;
         let now = Instant::now();
         // The device starts on a submission when the one before it is done.
         let began = self.last_done.map_or(oldest.at, |done| done.max(oldest.at));
-        let seconds = (now - began).as_secs_f64().max(1e-6);
         self.last_done = Some(now);
+        // What was done before anyone waited may have been done for long: only a wait that blocked is a measurement.
+        if now - before < BLOCKED {
+            return Ok(());
+        }
+        let seconds = (now - began).as_secs_f64().max(1e-6);
         self.measured += 1;
-        if self.measured > 3 {
+        if self.measured > LEARNED {
             self.stats.longest = self.stats.longest.max(seconds);
         }
-        let rate = oldest.cost as f64 / seconds;
-        // Slower is believed at once, faster by and by.
-        self.rate = if rate < self.rate { rate } else { self.rate + 0.3 * (rate - self.rate).min(self.rate) };
+        self.rate = adapted(self.rate, oldest.cost as f64 / seconds);
         Ok(())
     }
 
@@ -161,8 +174,39 @@ impl Pacer {
     pub(super) fn finish(&mut self, gpu: &Gpu) -> Result<(), GpuError> {
         self.flush(gpu)?;
         while !self.in_flight.is_empty() {
-            self.wait_for_oldest(gpu)?;
+            self.wait_for_oldest(gpu).inspect_err(|_| self.in_flight.clear())?;
         }
         Ok(())
+    }
+}
+
+/// The rate after a measurement: slower is believed at once, faster by and by.
+fn adapted(rate: f64, measured: f64) -> f64 {
+    if measured < rate { measured } else { rate + 0.3 * (measured - rate).min(rate) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device of a constant speed is found out, wherever the estimate starts, and the quota then takes its share of
+    /// the target.
+    #[test]
+    fn the_rate_settles_at_the_speed_of_the_device() {
+        for speed in [1e9, 5e10, 3e13] {
+            let mut pacer = Pacer::new(Duration::from_millis(50));
+            let mut longest: f64 = 0.0;
+            for submission in 0..60 {
+                let seconds = pacer.quota() as f64 / speed;
+                if submission > 3 {
+                    longest = longest.max(seconds);
+                }
+                pacer.measured += 1;
+                pacer.rate = adapted(pacer.rate, speed);
+            }
+            let share = pacer.quota() as f64 / speed / 0.050;
+            assert!((share - SHARE).abs() < 1e-6, "{speed}: {share}");
+            assert!(longest <= 0.050, "{speed}: {longest}");
+        }
     }
 }

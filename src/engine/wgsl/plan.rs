@@ -106,6 +106,9 @@ impl Plan {
         let limits = wgpu::Limits::default();
         let parameters = Parameters::new(network, &limits)?;
         let target = Target { network, parameters: &parameters, batch, limits: &limits, budget: BUDGET };
+        // Refuses what is too large before anything is made for every image.
+        lower::ranges(network, batch, &limits)?;
+        let prepare = programs::build(&Key::Prepare { view: true }, target)?;
         let views = vec![View::Adversarial];
         let terms = super::kernels::loss::encode_terms(
             &crate::engine::LossSpec::cross_entropy(View::Adversarial),
@@ -115,7 +118,7 @@ impl Plan {
         let build = |key: Key| programs::build(&key, target);
         let attack = build(Key::Attack(BatchNormMode::Train))?;
         let train = build(Key::Train { views, terms: terms.len() })?;
-        let others = [build(Key::Prepare { view: true })?, build(Key::Targets)?, build(Key::Start)?];
+        let (start, targets) = (build(Key::Start)?, build(Key::Targets)?);
 
         let mut buffers = Vec::new();
         let mut programs = Vec::new();
@@ -139,7 +142,7 @@ impl Plan {
         }
         let layers = network.layers.iter().enumerate();
         let layers = layers.map(|(i, layer)| layer_plan(network, &train, &attack, &outputs, i, layer, batch)).collect();
-        let memory = memory_plan(&[&attack, &train, &others[0], &others[1], &others[2]], &buffers, unshared);
+        let memory = memory_plan(&[&prepare, &start, &targets, &attack, &train], &buffers, unshared);
         Ok(Self {
             architecture: network.architecture.clone(),
             batch,

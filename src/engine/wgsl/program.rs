@@ -33,6 +33,8 @@ pub(super) enum Fixed {
     Results,
     /// Whether logits were not finite.
     Flag,
+    /// Whether the gradient of an image was not finite.
+    GradientFlag,
     /// Confusion counts of the step, `K × K` for each of two views.
     Counts,
     /// Prepared images.

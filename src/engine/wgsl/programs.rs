@@ -185,11 +185,14 @@ impl Builder<'_> {
     fn attack(&mut self, mode: BatchNormMode) {
         let gradient = self.gradient(mode);
         let (call, info) = (self.call(), self.info());
+        let (stopped, bad_gradient) = (self.whole(Fixed::Flag, 16), self.whole(Fixed::GradientFlag, 16));
         let (clean, delta, x) = (self.images(Fixed::Clean), self.images(Fixed::Delta), self.input());
         let shape = self.lower.network.input;
         for (r, images, first) in self.lower.parts() {
             let Some(gradient) = gradient.get(r) else { continue };
-            let dispatch = attack::pgd_step(images, first, shape, call, info, clean[r], *gradient, delta[r], x[r]);
+            let (clean, delta, x) = (clean[r], delta[r], x[r]);
+            let dispatch =
+                attack::pgd_step(images, first, shape, call, info, clean, *gradient, delta, x, stopped, bad_gradient);
             self.lower.program.push(None, Phase::Other, dispatch);
         }
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::device::Gpu;
-use super::error::GpuError;
+use super::error::{GpuError, readable};
 use super::kernel::{Dispatch, Slice};
 use super::memory::{self, Life};
 use super::pacing::cost;
@@ -35,6 +35,11 @@ pub(super) struct Pool {
 }
 
 impl Pool {
+    /// Forgets all slots. Programs that were recorded keep those they use.
+    pub(super) fn clear(&mut self) {
+        self.slots.clear();
+    }
+
     /// Bytes of all slots.
     pub(super) fn bytes(&self) -> u64 {
         self.slots.iter().map(wgpu::Buffer::size).sum()
@@ -70,19 +75,29 @@ pub(super) fn transient_lives(program: &Program) -> (Vec<usize>, Vec<Life>) {
 }
 
 impl Recorded {
-    /// Makes a program ready. `fixed` gives the buffers with names.
+    /// Makes a program ready. `fixed` gives the buffers with names; `used` is what the engine has allocated so far.
     pub(super) fn new(
         gpu: &Gpu,
         program: Program,
         pool: &mut Pool,
+        used: u64,
         mut fixed: impl FnMut(Fixed, u64) -> Result<wgpu::Buffer, GpuError>,
     ) -> Result<Self, GpuError> {
         let (ids, lives) = transient_lives(&program);
         let mut sizes: Vec<u64> = pool.slots.iter().map(wgpu::Buffer::size).collect();
         let slots = memory::place(&lives, &mut sizes);
-        for size in &sizes[pool.slots.len()..] {
-            pool.slots.push(gpu.buffer("activations", *size)?);
+        let wanted: u64 = sizes[pool.slots.len()..].iter().sum();
+        if let Some(memory) = gpu.memory.filter(|memory| used + wanted > *memory) {
+            return Err(GpuError::Limits(format!(
+                "{} has {} of memory, this batch needs {}; a smaller batch needs less (`fairtat plan` tells how much)",
+                gpu.info.name,
+                readable(memory),
+                readable(used + wanted)
+            )));
         }
+        let new = sizes[pool.slots.len()..].iter().map(|size| gpu.buffer("activations", *size));
+        // All or none: what a failed recording had allocated is free for a smaller batch.
+        pool.slots.extend(new.collect::<Result<Vec<_>, _>>()?);
         let mut buffers: Vec<Option<wgpu::Buffer>> = vec![None; program.buffers.len()];
         for (id, slot) in ids.into_iter().zip(slots) {
             buffers[id] = Some(pool.slots[slot].clone());

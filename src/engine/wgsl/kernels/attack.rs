@@ -86,7 +86,8 @@ struct Step {
 }
 
 /// One step along `gradient`: `delta ← clip(project(delta + step · direction))`, `x = clean + delta`. Images that are not
-/// active stay as they are.
+/// active stay as they are; so do all once the word `stopped` is not zero, and those whose gradient is not finite, for
+/// which the word `bad_gradient` becomes 1.
 #[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
 pub(in crate::engine::wgsl) fn pgd_step(
     images: usize,
@@ -98,11 +99,13 @@ pub(in crate::engine::wgsl) fn pgd_step(
     gradient: Slice,
     delta: Slice,
     x: Slice,
+    stopped: Slice,
+    bad_gradient: Slice,
 ) -> Dispatch {
     let params = Step { images: images as u32, first_image: first_image as u32, quads: quads_of(shape) as u32 };
     let total = (images * quads_of(shape)) as u64;
     let work = Work { flops: 32 * total, bytes: 80 * total };
-    let bindings = [call, info, clean, gradient, delta, x];
+    let bindings = [call, info, clean, gradient, delta, x, stopped, bad_gradient];
     Dispatch::new(Kernel::plain("pgd_step.wgsl"), params, &bindings, grid(images as u64), work)
 }
 

@@ -242,6 +242,8 @@ struct OnDevice {
     clean: Slice,
     delta: Slice,
     x: Slice,
+    stopped: Slice,
+    bad_gradient: Slice,
 }
 
 impl OnDevice {
@@ -262,6 +264,8 @@ impl OnDevice {
             clean: h.input(&nhwc(&case.clean()[range], case.shape)),
             delta,
             x: h.output(4 * images * quads_of(case.shape)),
+            stopped: h.input(&[0u32]),
+            bad_gradient: h.input(&[0u32]),
         }
     }
 
@@ -280,6 +284,8 @@ impl OnDevice {
             gradient,
             self.delta,
             self.x,
+            self.stopped,
+            self.bad_gradient,
         ))
     }
 }
@@ -404,30 +410,49 @@ fn perturbations_stay_in_ball_and_box_and_padding_stays_zero() {
     }
 }
 
-/// A network that is all but certain has gradients below the smallest normal number: they have a sign, too. What is not a
-/// number must not be taken for a direction.
+/// A network that is all but certain has gradients below the smallest normal number: they have a sign, too.
 #[test]
-fn tiny_gradients_count_and_what_is_not_a_number_is_seen() {
+fn tiny_gradients_count() {
     let shape = ImageShape::new(1, 1, 4);
     for mut h in Harness::both() {
+        let mut case = Case::new(shape, 1, Norm::Linf, Start::Zero);
+        case.pixels = vec![128; 4];
+        let device = OnDevice::new(&mut h, &case, 0, 1, &[true]);
+        let tiny = h.input(&nhwc(&[1e-40, -1e-42, f32::from_bits(1), -0.0], shape));
+        h.run(&[device.start(), device.step(tiny)]);
+        let delta: Vec<f32> = h.read(device.delta);
+        let step = case.spec.step_size[0];
+        assert_eq!([delta[0], delta[4], delta[8], delta[12]], [step, -step, step, 0.0]);
+        assert_eq!(h.read::<u32>(device.bad_gradient), [0]);
+    }
+}
+
+/// What is not a number is no direction: that image stays, the others move, and it is told.
+#[test]
+fn a_gradient_that_is_not_finite_moves_nothing_and_raises_the_flag() {
+    let shape = ImageShape::new(1, 3, 5);
+    for mut h in Harness::both() {
         for norm in [Norm::Linf, Norm::L2] {
-            let mut case = Case::new(shape, 1, norm, Start::Zero);
-            case.pixels = vec![128; 4];
-            let device = OnDevice::new(&mut h, &case, 0, 1, &[true]);
-            let tiny = h.input(&nhwc(&[1e-40, -1e-42, f32::from_bits(1), -0.0], shape));
-            let poisoned = h.input(&nhwc(&[f32::NAN, 1.0, -f32::NAN, 0.0], shape));
-            h.run(&[device.start(), device.step(tiny)]);
-            let delta: Vec<f32> = h.read(device.delta);
-            let step = case.spec.step_size[0];
-            if norm == Norm::Linf {
-                assert_eq!([delta[0], delta[4], delta[8], delta[12]], [step, -step, step, 0.0]);
+            for (at, bad) in [(0, f32::NAN), (14, -f32::NAN), (7, f32::INFINITY), (3, f32::NEG_INFINITY)] {
+                let case = Case::new(shape, 3, norm, Start::Zero);
+                let device = OnDevice::new(&mut h, &case, 0, 3, &[true; 3]);
+                let mut values = gradient(shape, 3, 1);
+                values[15 + at] = bad;
+                let poisoned = h.input(&nhwc(&values, shape));
+                h.run(&[device.start(), device.step(poisoned)]);
+                let delta: Vec<f32> = h.read(device.delta);
+                let moved = |image: usize| delta[60 * image..60 * (image + 1)].iter().any(|d| *d != 0.0);
+                assert_eq!([0, 1].map(moved), [true, false], "{norm:?} {bad}");
+                assert_eq!(h.read::<u32>(device.bad_gradient), [1], "{norm:?} {bad}");
             }
-            h.run(&[device.step(poisoned)]);
-            for slice in [device.delta, device.x] {
-                let found: Vec<f32> = h.read(slice);
-                assert!(found[0].is_nan() && found[8].is_nan(), "{norm:?}: {found:?}");
-                assert!(norm == Norm::L2 || found[4].is_finite() && found[12].is_finite(), "{norm:?}: {found:?}");
-            }
+            // Nothing moves any more once logits were not finite.
+            let case = Case::new(shape, 3, norm, Start::Zero);
+            let mut device = OnDevice::new(&mut h, &case, 0, 3, &[true; 3]);
+            device.stopped = h.input(&[1u32]);
+            let sound = h.input(&nhwc(&gradient(shape, 3, 1), shape));
+            h.run(&[device.start(), device.step(sound)]);
+            assert!(h.read::<f32>(device.delta).iter().all(|d| *d == 0.0), "{norm:?}");
+            assert_eq!(h.read::<u32>(device.bad_gradient), [0]);
         }
     }
 }

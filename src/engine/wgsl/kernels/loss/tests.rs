@@ -160,7 +160,8 @@ fn a_step_along_the_gradient_raises_the_objective() {
                 let call = h.input(&[Call { norm, ..Call::zeroed() }]);
                 let (info, x, g) = (h.input(&info), h.input(&images), h.input(&dx));
                 let (delta, out) = (h.input(&vec![0.0f32; images.len()]), h.output(images.len()));
-                h.run(&[pgd_step(n, 0, shape, call, info, x, g, delta, out)]);
+                let (stopped, bad) = (h.input(&[0u32]), h.input(&[0u32]));
+                h.run(&[pgd_step(n, 0, shape, call, info, x, g, delta, out, stopped, bad)]);
                 let after = forward(&h.read::<f32>(out));
                 let value = |z: &[f32]| twin::objective(&what, z, &labels, classes, Some(&clean)).unwrap().0;
                 for (i, (before, after)) in value(&z).iter().zip(value(&after)).enumerate() {
