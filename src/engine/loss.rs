@@ -58,11 +58,12 @@ pub fn kl(a: &[f32], b: &[f32], weight: f32, gradient_a: Option<&mut [f32]>, gra
 /// `KL(p ‖ uniform) = log K + Σ p log p`; adds `weight · p ∘ (log p - Σ p log p)` to `gradient`.
 pub fn kl_to_uniform(z: &[f32], weight: f32, gradient: &mut [f32]) -> f32 {
     let log_p = log_softmax(z);
-    let negative_entropy: f32 = log_p.iter().map(|lp| lp.exp() * lp).sum();
+    // Near the uniform distribution the sum of many classes all but cancels `log K`.
+    let negative_entropy: f64 = log_p.iter().map(|lp| f64::from(lp.exp()) * f64::from(*lp)).sum();
     for (g, lp) in gradient.iter_mut().zip(&log_p) {
-        *g += weight * lp.exp() * (lp - negative_entropy);
+        *g += weight * lp.exp() * (f64::from(*lp) - negative_entropy) as f32;
     }
-    (z.len() as f32).ln() + negative_entropy
+    ((z.len() as f64).ln() + negative_entropy) as f32
 }
 
 /// Difference-of-logits ratio `-(z_y - max_{i≠y} z_i) / (z_(1) - z_(3) + 1e-12)`, where `z_(k)` is the k-th largest logit
@@ -212,6 +213,23 @@ mod tests {
         assert_eq!(kl(&[1.0, 2.0], &[1.0, 2.0], 1.0, None, None), 0.0);
         assert_eq!(dlr(&[3.0, 1.0, 0.0], 0, 1.0, &mut [0.0; 3]), -2.0 / 3.0);
         assert_eq!(argmax(&[1.0, 3.0, 3.0]), 1);
+    }
+
+    /// `Σ p log p` is near `-log 1000` while its terms are near 0.007.
+    #[test]
+    fn kl_to_uniform_of_many_classes_is_that_in_f64() {
+        for (sample, scale) in [(0, 1.0), (1, 0.1), (2, 0.01), (3, 0.0)] {
+            let z: Vec<f32> = random(1000, sample).iter().map(|v| scale * v).collect();
+            let exact: Vec<f64> = z.iter().map(|v| f64::from(*v)).collect();
+            let log_sum = exact.iter().map(|v| v.exp()).sum::<f64>().ln();
+            let entropy: f64 = exact.iter().map(|v| (v - log_sum).exp() * (log_sum - v)).sum();
+            let expected = 1000f64.ln() - entropy;
+            let mut gradient = vec![0.0; 1000];
+            let found = f64::from(kl_to_uniform(&z, 1.0, &mut gradient));
+            let error = |(g, v): (&f32, &f64)| (f64::from(*g) - (v - log_sum).exp() * (v - log_sum + entropy)).abs();
+            let largest = gradient.iter().zip(&exact).map(error).fold(0.0, f64::max);
+            assert!((found - expected).abs() < 1e-5 && largest < 1e-6, "{found} {expected} {largest}");
+        }
     }
 
     #[test]
