@@ -7,8 +7,8 @@ use fairtat::data::ImageShape;
 use fairtat::engine::candle::{CandleDevice, CandleEngine};
 use fairtat::engine::wgsl::{Checks, WgslEngine, WgslOptions};
 use fairtat::engine::{
-    Augment, Batch, BatchNormMode, Engine, EngineError, Input, LossSpec, LossTerm, Norm, Objective, Padding,
-    PerturbSpec, SgdStep, Start, Term, View, Weights,
+    Augment, Batch, BatchNormMode, BatchStats, Engine, EngineError, Input, LossSpec, LossTerm, Norm, Objective,
+    Padding, PerturbSpec, SgdStep, Start, TargetTable, Term, View, Weights, loss,
 };
 use fairtat::fairness::TargetDistribution;
 use fairtat::model::{Architecture, Network, State};
@@ -91,6 +91,18 @@ impl Images {
     }
 }
 
+fn uniform() -> TargetTable {
+    TargetDistribution::uniform(CLASSES).table()
+}
+
+/// The confusion of each view is that of its predictions.
+fn counts_agree(stats: &BatchStats, labels: &[u32], views: usize) {
+    assert_eq!(stats.confusion.len(), views);
+    for ((view, counts), (of, predictions)) in stats.confusion.iter().zip(&stats.predictions) {
+        assert_eq!((view, counts), (of, &loss::confusion(labels, predictions, CLASSES)));
+    }
+}
+
 fn relative(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
@@ -152,17 +164,20 @@ fn every_architecture_matches_candle() {
             ],
         };
         let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0 };
-        let spec = spec(Objective::Targeted(images.targets()), n, 2, Norm::Linf, BatchNormMode::Train);
+        let spec = spec(Objective::Drawn(uniform()), n, 2, Norm::Linf, BatchNormMode::Train);
         let run = |engine: &mut dyn Engine| {
             let views = engine.perturb(&batch, &spec).unwrap();
+            assert_eq!(engine.targets(&views).unwrap(), Some(&images.targets()[..]), "{name}");
             let adversarial = engine.read_view(&views, View::Adversarial).unwrap();
             let stats = engine.train_step(&views, &loss, &sgd).unwrap();
+            counts_agree(&stats, &images.labels, 2);
             (adversarial, stats, engine.state().unwrap())
         };
         let ((x, stats, after), (x2, stats2, after2)) = (run(&mut gpu), run(&mut cpu));
         close(&format!("{name}: adversarial images"), &x, &x2, 1e-3);
         assert!((stats.loss - stats2.loss).abs() < 1e-3 * stats2.loss.abs(), "{name}: {} {}", stats.loss, stats2.loss);
         assert_eq!(stats.predictions, stats2.predictions, "{name}");
+        assert_eq!(stats.confusion, stats2.confusion, "{name}");
         // With no momentum before it and no decay, momentum is the gradient.
         let flat = |state: &State| state.0.values().flat_map(|a| a.data.iter().copied()).collect::<Vec<f32>>();
         close(&format!("{name}: weight gradients"), &flat(&after.momentum), &flat(&after2.momentum), 1e-3);
@@ -200,6 +215,64 @@ fn searches_match_candle_in_both_norms_and_modes() {
 }
 
 #[test]
+fn targets_drawn_by_the_engine_are_those_given_to_it() {
+    let (network, _) = networks().remove(0);
+    let state = state(&network);
+    let images = images(&network, 150);
+    let cfps: Vec<f64> = (0..CLASSES).map(|j| (j as f64 * 0.7).sin().abs()).collect();
+    let skewed = [TargetDistribution::softmax(&cfps, 10.0), TargetDistribution::proportional(&cfps)];
+    let engines: [Box<dyn Engine>; 2] = [Box::new(wgsl(&network, &state)), Box::new(candle(&network, &state))];
+    for mut engine in engines {
+        // The batch size changes, and comes back.
+        for (i, n) in [150, 33, 150].into_iter().enumerate() {
+            let distribution = &skewed[i % 2];
+            let pixels = &images.pixels[..n * network.input.len()];
+            let (labels, ids) = (&images.labels[..n], &images.ids[..n]);
+            let batch = Batch { pixels, labels, ids, augment: None, seed: 0x5_0000_0007, epoch: 40 + i as u32 };
+            let targets = distribution.sample(labels, ids, batch.seed, batch.epoch);
+            let mut search = |objective| {
+                let views = engine.perturb(&batch, &spec(objective, n, 2, Norm::Linf, BatchNormMode::Eval)).unwrap();
+                let found = engine.targets(&views).unwrap().map(<[u32]>::to_vec);
+                (views, engine.read_view(&views, View::Adversarial).unwrap(), found)
+            };
+            let (old, given, found) = search(Objective::Targeted(targets.clone()));
+            assert_eq!(found, Some(targets.clone()));
+            assert_eq!(search(Objective::CrossEntropy).2, None);
+            let (_, drawn, found) = search(Objective::Drawn(distribution.table()));
+            assert_eq!(found, Some(targets));
+            assert!(drawn == given, "{}: {n} images", engine.name());
+            assert!(engine.targets(&old).unwrap_err().to_string().contains("gone"));
+        }
+    }
+}
+
+#[test]
+fn confusion_is_counted_anew_in_each_step() {
+    let (network, _) = networks().remove(0);
+    let state = state(&network);
+    let engines: [Box<dyn Engine>; 2] = [Box::new(wgsl(&network, &state)), Box::new(candle(&network, &state))];
+    let both = LossSpec {
+        terms: [View::Adversarial, View::Clean]
+            .map(|view| LossTerm { term: Term::CrossEntropy(view), weights: Weights::Mean(0.5) })
+            .into(),
+    };
+    let one = LossSpec::cross_entropy(View::Adversarial);
+    for mut engine in engines {
+        for (n, loss) in [(70, &one), (70, &both), (9, &both), (70, &one)] {
+            let images = images(&network, n);
+            let search = spec(Objective::CrossEntropy, n, 1, Norm::Linf, BatchNormMode::Train);
+            let views = engine.perturb(&images.batch(), &search).unwrap();
+            let sgd = SgdStep { lr: 0.5, momentum: 0.0, weight_decay: 0.0 };
+            let stats = engine.train_step(&views, loss, &sgd).unwrap();
+            counts_agree(&stats, &images.labels, loss.views().len());
+            let counts = stats.confusion(View::Adversarial).unwrap();
+            assert_eq!(counts.iter().sum::<u32>(), n as u32, "{}", engine.name());
+            assert_eq!(stats.confusion(View::Clean).is_some(), loss.views().len() == 2);
+        }
+    }
+}
+
+#[test]
 fn cutting_a_batch_into_ranges_changes_nothing() {
     let (network, n) = (networks().remove(3).0, 7);
     let (state, images) = (state(&network), images(&network, n));
@@ -209,14 +282,15 @@ fn cutting_a_batch_into_ranges_changes_nothing() {
     let mut cut = WgslEngine::new(network.clone(), &state, &cut).unwrap();
     let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4 };
     let run = |engine: &mut WgslEngine| {
-        let spec = spec(Objective::Targeted(images.targets()), n, 1, Norm::L2, BatchNormMode::Train);
+        let spec = spec(Objective::Drawn(uniform()), n, 1, Norm::L2, BatchNormMode::Train);
         let views = engine.perturb(&images.batch(), &spec).unwrap();
+        assert_eq!(engine.targets(&views).unwrap(), Some(&images.targets()[..]));
         let stats = engine.train_step(&views, &LossSpec::cross_entropy(View::Adversarial), &sgd).unwrap();
         let logits = engine.logits(&Input::View(&views, View::Clean), BatchNormMode::Train).unwrap();
         (stats, logits, engine.read_view(&views, View::Adversarial).unwrap(), engine.state().unwrap())
     };
     let (a, b) = (run(&mut whole), run(&mut cut));
-    assert_eq!(a.0.predictions, b.0.predictions);
+    assert_eq!((a.0.predictions, a.0.confusion), (b.0.predictions, b.0.confusion));
     close("logits", &b.1, &a.1, 1e-5);
     close("adversarial", &b.2, &a.2, 1e-5);
     for (name, array) in &a.3.model.0 {

@@ -84,12 +84,24 @@ pub fn dlr(z: &[f32], y: u32, weight: f32, gradient: &mut [f32]) -> f32 {
     -numerator / denominator
 }
 
+/// Confusion counts of a batch: how often each true class (row) was predicted as each class (column), `K × K`.
+///
+/// # Panics
+/// When a class is not below `classes`.
+pub fn confusion(labels: &[u32], predictions: &[u32], classes: usize) -> Vec<u32> {
+    let mut counts = vec![0; classes * classes];
+    for (label, prediction) in labels.iter().zip(predictions) {
+        counts[*label as usize * classes..][..classes][*prediction as usize] += 1;
+    }
+    counts
+}
+
 /// Value of an attack's objective for each image and its gradient, `B × K`.
 ///
 /// `clean` are the logits of the unperturbed images, which [`Objective::KlToClean`] needs.
 ///
 /// # Errors
-/// [`EngineError::Invalid`] when `clean` is missing.
+/// [`EngineError::Invalid`] when `clean` is missing, or targets are not drawn yet ([`Objective::aimed`]).
 pub fn objective(
     objective: &Objective,
     logits: &[f32],
@@ -103,6 +115,9 @@ pub fn objective(
         values.push(match objective {
             Objective::CrossEntropy => cross_entropy(z, labels[i], 1.0, g),
             Objective::Targeted(targets) => -cross_entropy(z, targets[i], -1.0, g),
+            Objective::Drawn(_) => {
+                return Err(EngineError::Invalid("an objective's targets have to be drawn before its value".into()));
+            }
             Objective::Dlr => dlr(z, labels[i], 1.0, g),
             Objective::KlToClean => {
                 let clean = clean.ok_or_else(|| {
@@ -213,6 +228,7 @@ mod tests {
         assert_eq!(kl(&[1.0, 2.0], &[1.0, 2.0], 1.0, None, None), 0.0);
         assert_eq!(dlr(&[3.0, 1.0, 0.0], 0, 1.0, &mut [0.0; 3]), -2.0 / 3.0);
         assert_eq!(argmax(&[1.0, 3.0, 3.0]), 1);
+        assert_eq!(confusion(&[0, 1, 1, 2, 1], &[2, 1, 0, 2, 1], 3), [0, 0, 1, 1, 2, 0, 0, 0, 1]);
     }
 
     /// `Σ p log p` is near `-log 1000` while its terms are near 0.007.

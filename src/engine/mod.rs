@@ -9,9 +9,11 @@
 
 pub mod candle;
 pub mod loss;
+mod targets;
 mod types;
 pub mod wgsl;
 
+pub use targets::TargetTable;
 pub use types::{
     Augment, Batch, BatchNormMode, BatchStats, EngineState, Input, LossSpec, LossTerm, Norm, Objective, Padding,
     PerturbSpec, SgdStep, Start, Term, View, Views, Weights,
@@ -97,6 +99,13 @@ pub trait Engine: Send {
         objective: &Objective,
         mode: BatchNormMode,
     ) -> Result<(Vec<f32>, Vec<f32>), EngineError>;
+
+    /// The class that each image was led towards by the search that made these views, given or drawn; none where it had no
+    /// targets.
+    ///
+    /// # Errors
+    /// When `views` is older than the last call to [`Self::perturb`].
+    fn targets(&self, views: &Views) -> Result<Option<&[u32]>, EngineError>;
 
     /// Reads the images of a view back, `B × C × H × W` in `[0, 1]`.
     ///

@@ -1,6 +1,8 @@
 //! What goes into an engine and what comes out.
 
-use super::EngineError;
+use std::borrow::Cow;
+
+use super::{EngineError, TargetTable};
 use crate::data::ImageShape;
 use crate::model::State;
 use crate::rng::{Purpose, Stream};
@@ -152,6 +154,9 @@ pub enum Objective {
     CrossEntropy,
     /// Minus the cross-entropy of a target class for each image: towards it (targeted).
     Targeted(Vec<u32>),
+    /// As [`Self::Targeted`], towards a class that the engine draws for each image from the stream
+    /// `(seed, Target, epoch, id)` of its batch.
+    Drawn(TargetTable),
     /// `KL(p(clean) ‖ p(x))`, with the prediction on the unperturbed image held fixed (TRADES). The search must start
     /// away from the clean image, where this gradient is zero.
     KlToClean,
@@ -171,9 +176,29 @@ impl Objective {
                 fail(format!("targets are given for {} images, expected {n}", targets.len()))
             }
             Self::Targeted(targets) => check_labels(targets, classes),
+            Self::Drawn(table) if table.classes() != classes => {
+                fail(format!("targets are drawn from {} classes, the network has {classes}", table.classes()))
+            }
             Self::Dlr if classes < 3 => fail(format!("DLR compares three logits, the network has {classes}")),
-            Self::CrossEntropy | Self::KlToClean | Self::Dlr => Ok(()),
+            Self::CrossEntropy | Self::Drawn(_) | Self::KlToClean | Self::Dlr => Ok(()),
         }
+    }
+
+    /// Checks that this objective has a meaning for images that no search has prepared.
+    pub(super) fn check_without_search(&self) -> Result<(), EngineError> {
+        let what = match self {
+            Self::KlToClean => "the KL objective is for a perturbation, which knows the clean images",
+            Self::Drawn(_) => "targets are drawn for a perturbation; a gradient by itself needs targets that are given",
+            Self::CrossEntropy | Self::Targeted(_) | Self::Dlr => return Ok(()),
+        };
+        Err(EngineError::Invalid(what.into()))
+    }
+
+    /// The same with targets in the place of their distribution. The reference for what engines do on their device.
+    pub fn aimed(&self, batch: &Batch<'_>) -> Cow<'_, Self> {
+        let Self::Drawn(table) = self else { return Cow::Borrowed(self) };
+        let draw = |(label, id): (&u32, &u32)| table.draw(*label, batch.seed, batch.epoch, *id);
+        Cow::Owned(Self::Targeted(batch.labels.iter().zip(batch.ids).map(draw).collect()))
     }
 }
 
@@ -417,12 +442,19 @@ pub struct BatchStats {
     pub loss: f64,
     /// Predicted class of each image, for each view that the loss named, in the order of [`LossSpec::views`].
     pub predictions: Vec<(View, Vec<u32>)>,
+    /// How often each true class (row) was predicted as each class (column), `K × K`, for the same views.
+    pub confusion: Vec<(View, Vec<u32>)>,
 }
 
 impl BatchStats {
     /// Predictions on one view, if the loss named it.
     pub fn predictions(&self, view: View) -> Option<&[u32]> {
         self.predictions.iter().find(|(v, _)| *v == view).map(|(_, p)| p.as_slice())
+    }
+
+    /// Confusion counts on one view, if the loss named it.
+    pub fn confusion(&self, view: View) -> Option<&[u32]> {
+        self.confusion.iter().find(|(v, _)| *v == view).map(|(_, counts)| counts.as_slice())
     }
 }
 

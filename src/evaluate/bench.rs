@@ -21,11 +21,11 @@ const CLASSES: usize = 10;
 /// Seconds of each phase of one step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Phases {
-    /// The inner maximisation.
+    /// The inner maximisation, for which the engine draws the targets.
     pub perturb: f64,
     /// The weight update.
     pub update: f64,
-    /// Targets and class statistics.
+    /// Class statistics.
     pub statistics: f64,
 }
 
@@ -109,7 +109,7 @@ pub fn measure_step(
     let pixels: Vec<u8> = (0..batch_size * shape.len()).map(|_| random.word() as u8).collect();
     let labels: Vec<u32> = (0..batch_size).map(|_| random.below(CLASSES as u32)).collect();
     let ids: Vec<u32> = (0..batch_size as u32).collect();
-    let distribution = TargetDistribution::uniform(CLASSES);
+    let targets = TargetDistribution::uniform(CLASSES).table();
     let sgd = SgdStep { lr: 0.01, momentum: 0.9, weight_decay: 5e-4 };
     let (epsilon, step_size) = (8.0 / 255.0, 2.0 / 255.0);
 
@@ -117,10 +117,8 @@ pub fn measure_step(
     let mut step = |epoch: u32| -> Result<Phases, EngineError> {
         let clock = Instant::now();
         let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: 0, epoch };
-        let targets = distribution.sample(&labels, &ids, 0, epoch);
-        let chosen = clock.elapsed();
         let spec = PerturbSpec {
-            objective: Objective::Targeted(targets.clone()),
+            objective: Objective::Drawn(targets.clone()),
             norm: Norm::Linf,
             epsilon: vec![epsilon; batch_size],
             step_size: vec![step_size; batch_size],
@@ -132,14 +130,17 @@ pub fn measure_step(
         let attacked = clock.elapsed();
         let result = engine.train_step(&views, &LossSpec::cross_entropy(View::Adversarial), &sgd)?;
         let updated = clock.elapsed();
-        if let Some(predictions) = result.predictions(View::Adversarial) {
-            statistics.add_robust(&labels, Some(&targets), predictions);
+        if let Some(counts) = result.confusion(View::Adversarial) {
+            statistics.robust.add_counts(counts);
         }
-        let counting = clock.elapsed() - updated;
+        if let (Some(targets), Some(predictions)) = (engine.targets(&views)?, result.predictions(View::Adversarial)) {
+            statistics.add_targets(&labels, targets, predictions);
+        }
+        let counted = clock.elapsed();
         Ok(Phases {
-            perturb: (attacked - chosen).as_secs_f64(),
+            perturb: attacked.as_secs_f64(),
             update: (updated - attacked).as_secs_f64(),
-            statistics: (chosen + counting).as_secs_f64(),
+            statistics: (counted - updated).as_secs_f64(),
         })
     };
     step(0)?;

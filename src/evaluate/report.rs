@@ -6,7 +6,7 @@ use super::figures::{self, Context, Example, FigureError};
 use crate::attack::{Attack, Measured, measure};
 use crate::config::{Experiment, StatisticsSource};
 use crate::data::Dataset;
-use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Norm, PerturbSpec, View, loss};
+use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Norm, Objective, PerturbSpec, View, loss};
 use crate::fairness::{ClassStats, Confusion};
 use crate::files::write_atomic;
 use crate::model::{ModelError, State};
@@ -283,12 +283,15 @@ pub fn examples(
     let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: experiment.run.seed, epoch };
     let mut method: Box<dyn Method> = methods::build(experiment, set.classes());
     method.plan(epoch, statistics);
-    let targets = method.targets(engine, &batch)?;
-    let spec = match &targets {
-        Some(_) => PerturbSpec { batch_norm: BatchNormMode::Eval, ..method.perturbation(&batch, targets.as_deref()) },
-        None => evaluation_attack(experiment, experiment.evaluation.eval_steps).perturbation(ids.len(), 0),
+    let objective = method.objective(engine, &batch)?;
+    let spec = match objective {
+        Objective::Targeted(_) | Objective::Drawn(_) => {
+            PerturbSpec { batch_norm: BatchNormMode::Eval, ..method.perturbation(&batch, objective) }
+        }
+        _ => evaluation_attack(experiment, experiment.evaluation.eval_steps).perturbation(ids.len(), 0),
     };
     let views = engine.perturb(&batch, &spec)?;
+    let targets = engine.targets(&views)?.map(<[u32]>::to_vec);
     let mut predict = |view| {
         let logits = engine.logits(&Input::View(&views, view), BatchNormMode::Eval)?;
         Ok::<_, EngineError>(logits.chunks(set.classes()).map(loss::argmax).collect::<Vec<u32>>())

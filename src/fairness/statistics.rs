@@ -34,6 +34,15 @@ impl Confusion {
         truths.iter().zip(predictions).for_each(|(t, p)| self.add(*t, *p));
     }
 
+    /// Adds counts that were made elsewhere, `K × K` with a row for each true class.
+    ///
+    /// # Panics
+    /// When there are more or fewer.
+    pub fn add_counts(&mut self, counts: &[u32]) {
+        assert_eq!(counts.len(), self.counts.len(), "one count for each pair of classes");
+        self.counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += u64::from(*count));
+    }
+
     /// Number of classes `K`.
     pub fn classes(&self) -> usize {
         self.classes
@@ -173,13 +182,23 @@ impl ClassStats {
     pub fn add_robust(&mut self, truths: &[u32], targets: Option<&[u32]>, predictions: &[u32]) {
         self.robust.add_all(truths, predictions);
         if let Some(targets) = targets {
-            assert_eq!(targets.len(), truths.len(), "one target for each image");
-            for ((truth, target), prediction) in truths.iter().zip(targets).zip(predictions) {
-                if prediction == target {
-                    self.reached[*truth as usize] += 1;
-                } else {
-                    self.missed_into[*prediction as usize] += 1;
-                }
+            self.add_targets(truths, targets, predictions);
+        }
+    }
+
+    /// Counts a batch of attacked images against their targets alone, beside [`Confusion::add_counts`] on
+    /// [`Self::robust`].
+    ///
+    /// # Panics
+    /// As [`Self::add_robust`].
+    pub fn add_targets(&mut self, truths: &[u32], targets: &[u32], predictions: &[u32]) {
+        let n = truths.len();
+        assert_eq!((targets.len(), predictions.len()), (n, n), "one target and one prediction for each image");
+        for ((truth, target), prediction) in truths.iter().zip(targets).zip(predictions) {
+            if prediction == target {
+                self.reached[*truth as usize] += 1;
+            } else {
+                self.missed_into[*prediction as usize] += 1;
             }
         }
     }
@@ -255,6 +274,19 @@ mod tests {
         assert_eq!(s.target_rate(), [1.0 / 3.0, 0.0, 1.0]);
         assert_eq!(s.target_cfps(), [0.5, 0.5, 0.0]);
         assert_eq!(s.target_cfns(), [1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn counts_made_elsewhere_are_those_of_the_images() {
+        let (truths, targets, predictions) = ([0, 1, 2, 2, 1, 0], [1, 2, 0, 1, 0, 2], [1, 1, 0, 2, 2, 0]);
+        let (mut images, mut counts) = (ClassStats::new(3), ClassStats::new(3));
+        for _ in 0..2 {
+            images.add_robust(&truths, Some(&targets), &predictions);
+            counts.robust.add_counts(&crate::engine::loss::confusion(&truths, &predictions, 3));
+            counts.add_targets(&truths, &targets, &predictions);
+        }
+        assert_eq!(counts, images);
+        assert_eq!((counts.robust.total(), counts.reached()), (12, &[2, 0, 2][..]));
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::TargetTable;
 use crate::rng::{Purpose, Stream};
 
 /// How targets are chosen.
@@ -91,6 +92,11 @@ impl TargetDistribution {
             }
         }
         last
+    }
+
+    /// `P(t | y)` for every `y`, for an engine that draws targets itself: those of [`Self::sample`].
+    pub fn table(&self) -> TargetTable {
+        TargetTable::new(self.probabilities.len(), |label| self.given(label))
     }
 
     /// The target of each image, from the stream `(seed, Target, epoch, id)`.

@@ -32,7 +32,7 @@ pub struct MetricsRow {
     pub seconds_attack: f64,
     /// Of it, the weight updates.
     pub seconds_update: f64,
-    /// Of it, class statistics, targets, class-wise epsilon, and the forward passes on clean images.
+    /// Of it, class statistics, targets that the method chooses itself, and the forward passes on clean images.
     pub seconds_statistics: f64,
 }
 

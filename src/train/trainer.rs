@@ -284,9 +284,9 @@ impl Trainer {
         let engine = self.engine.as_mut();
 
         let clock = Instant::now();
-        let targets = self.method.targets(engine, &batch)?;
+        let objective = self.method.objective(engine, &batch)?;
         let chosen = clock.elapsed();
-        let views = engine.perturb(&batch, &self.method.perturbation(&batch, targets.as_deref()))?;
+        let views = engine.perturb(&batch, &self.method.perturbation(&batch, objective))?;
         let attacked = clock.elapsed();
         let clean_passes = self.experiment.fairness.clean_passes;
         if clean_passes == 2 {
@@ -300,13 +300,18 @@ impl Trainer {
             return Err(EngineError::NotFinite { what: "loss".into(), batch: labels.len() }.into());
         }
         let counted = &mut self.progress.counted;
-        if let Some(predictions) = result.predictions(View::Adversarial) {
-            counted.add_robust(&labels, targets.as_deref(), predictions);
+        if let Some(counts) = result.confusion(View::Adversarial) {
+            counted.robust.add_counts(counts);
+        }
+        if let (Some(targets), Some(predictions)) = (engine.targets(&views)?, result.predictions(View::Adversarial)) {
+            counted.add_targets(&labels, targets, predictions);
         }
         if clean_passes > 0 {
             let logits = engine.logits(&Input::View(&views, View::Clean), BatchNormMode::Train)?;
             let predictions: Vec<u32> = logits.chunks(counted.classes()).map(loss::argmax).collect();
             counted.clean.add_all(&labels, &predictions);
+        } else if let Some(counts) = result.confusion(View::Clean) {
+            counted.clean.add_counts(counts);
         }
         self.progress.loss_sum += result.loss * labels.len() as f64;
         let statistics = clock.elapsed() - updated + chosen + (before_update - attacked);

@@ -54,7 +54,7 @@ impl Engine for Recorder {
         let views = self.engine.perturb(batch, spec)?;
         // Evaluations search in eval mode.
         if spec.batch_norm == BatchNormMode::Train {
-            let Objective::Targeted(targets) = spec.objective.clone() else { panic!("a search without targets") };
+            let targets = self.engine.targets(&views)?.unwrap().to_vec();
             let clean = self.engine.read_view(&views, View::Clean)?;
             let adversarial = self.engine.read_view(&views, View::Adversarial)?;
             self.batches.lock().unwrap().push(Trained {
@@ -87,6 +87,10 @@ impl Engine for Recorder {
         mode: BatchNormMode,
     ) -> Result<(Vec<f32>, Vec<f32>), EngineError> {
         self.engine.input_gradient(input, objective, mode)
+    }
+
+    fn targets(&self, views: &Views) -> Result<Option<&[u32]>, EngineError> {
+        self.engine.targets(views)
     }
 
     fn read_view(&mut self, views: &Views, view: View) -> Result<Vec<f32>, EngineError> {

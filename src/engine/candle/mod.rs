@@ -81,6 +81,7 @@ impl std::fmt::Display for CandleDevice {
 struct Held {
     generation: u64,
     labels: Vec<u32>,
+    targets: Option<Vec<u32>>,
     clean: Tensor,
     adversarial: Tensor,
 }
@@ -235,10 +236,15 @@ impl Engine for CandleEngine {
     fn perturb(&mut self, batch: &Batch<'_>, spec: &PerturbSpec) -> Result<Views, EngineError> {
         let clean = self.prepare(batch)?;
         spec.check(batch.len(), self.network.input, self.network.classes)?;
-        let adversarial = self.search(batch, &clean, spec)?;
+        let objective = spec.objective.aimed(batch);
+        let adversarial = self.search(batch, &clean, spec, &objective)?;
+        let targets = match objective.into_owned() {
+            Objective::Targeted(targets) => Some(targets),
+            _ => None,
+        };
         self.generation += 1;
         let generation = self.generation;
-        self.held = Some(Held { generation, labels: batch.labels.to_vec(), clean, adversarial });
+        self.held = Some(Held { generation, labels: batch.labels.to_vec(), targets, clean, adversarial });
         Ok(Views { generation, len: batch.len() })
     }
 
@@ -268,8 +274,10 @@ impl Engine for CandleEngine {
             self.step(&total, sgd)?;
         }
         let predict = |z: &Vec<f32>| z.chunks(classes).map(loss::argmax).collect();
-        let predictions = names.into_iter().zip(logits.iter().map(predict)).collect();
-        Ok(BatchStats { loss: value, predictions })
+        let predictions: Vec<(View, Vec<u32>)> = names.into_iter().zip(logits.iter().map(predict)).collect();
+        let count = |(view, found): &(View, Vec<u32>)| (*view, loss::confusion(&labels, found, classes));
+        let confusion = predictions.iter().map(count).collect();
+        Ok(BatchStats { loss: value, predictions, confusion })
     }
 
     fn logits(&mut self, input: &Input<'_>, mode: BatchNormMode) -> Result<Vec<f32>, EngineError> {
@@ -284,15 +292,15 @@ impl Engine for CandleEngine {
         objective: &Objective,
         mode: BatchNormMode,
     ) -> Result<(Vec<f32>, Vec<f32>), EngineError> {
+        objective.check_without_search()?;
         let (x, labels) = self.resolve(input)?;
-        if *objective == Objective::KlToClean {
-            return Err(EngineError::Invalid(
-                "the KL objective is for a perturbation, which knows the clean images".into(),
-            ));
-        }
         objective.check(labels.len(), self.network.classes)?;
         let (logits, gradient) = self.gradient_at(&x, &labels, objective, mode, None)?;
         Ok((logits, gradient.flatten_all()?.to_vec1()?))
+    }
+
+    fn targets(&self, views: &Views) -> Result<Option<&[u32]>, EngineError> {
+        Ok(self.held(views)?.targets.as_deref())
     }
 
     fn read_view(&mut self, views: &Views, view: View) -> Result<Vec<f32>, EngineError> {

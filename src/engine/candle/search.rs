@@ -12,12 +12,13 @@ const SMALLEST_LENGTH: f64 = 1e-12;
 impl CandleEngine {
     /// Finds the adversarial images of `clean`. The perturbation `d` is kept apart from the image:
     /// `d ← clip(project(d + step · direction(gradient)))`, where `project` leads into the ball and `clip` keeps the
-    /// image in `[0, 1]`.
+    /// image in `[0, 1]`. `objective` is that of `spec`, with its targets drawn.
     pub(super) fn search(
         &mut self,
         batch: &Batch<'_>,
         clean: &Tensor,
         spec: &PerturbSpec,
+        objective: &Objective,
     ) -> Result<Tensor, EngineError> {
         let per_image = |values: &[f32]| Tensor::from_slice(values, (values.len(), 1, 1, 1), &self.device);
         let (epsilon, step_size) = (per_image(&spec.epsilon)?, per_image(&spec.step_size)?);
@@ -30,7 +31,7 @@ impl CandleEngine {
                 delta.broadcast_mul(&(&epsilon / (longest + SMALLEST_LENGTH)?)?)
             }
         };
-        let reference = match spec.objective {
+        let reference = match objective {
             Objective::KlToClean => {
                 let tape = self.compiled.forward(&mut self.arrays, clean, spec.batch_norm)?;
                 Some(self.read_logits(&tape)?)
@@ -43,8 +44,7 @@ impl CandleEngine {
         };
         for _ in 0..spec.steps {
             let x = (clean + &delta)?;
-            let (_, gradient) =
-                self.gradient_at(&x, batch.labels, &spec.objective, spec.batch_norm, reference.as_deref())?;
+            let (_, gradient) = self.gradient_at(&x, batch.labels, objective, spec.batch_norm, reference.as_deref())?;
             let direction = match spec.norm {
                 Norm::Linf => gradient.sign()?,
                 Norm::L2 => gradient.broadcast_div(&(length(&gradient)? + SMALLEST_LENGTH)?)?,

@@ -78,6 +78,7 @@ const READ_BYTES: u64 = 32 << 20;
 
 impl Gpu {
     /// Opens a device of its own on `adapter`, without a cache of pipelines.
+    #[cfg(test)]
     pub(super) fn open(adapter: &wgpu::Adapter, checks: Checks) -> Result<Self, GpuError> {
         Self::open_with(adapter, &GpuOptions { checks, pipelines: None })
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use bytemuck::Zeroable;
 
 use super::device::{Checks, Gpu, GpuOptions};
+use super::error::GpuError;
 use super::kernel::padded;
 use super::kernels::call::{Call, ImageInfo};
 use super::kernels::loss;
@@ -61,6 +62,7 @@ struct BatchSet {
 struct Held {
     generation: u64,
     labels: Vec<u32>,
+    targets: Option<Vec<u32>>,
 }
 
 /// Runs a [`Network`] in WGSL compute shaders.
@@ -73,7 +75,7 @@ pub struct WgslEngine {
     limits: wgpu::Limits,
     pacer: Pacer,
     pool: Pool,
-    /// Buffers that do not depend on the batch size.
+    /// Buffers that do not depend on the batch size. Those of class by class come with the first program that needs them.
     buffers: HashMap<Fixed, wgpu::Buffer>,
     /// The most recently used batch size last.
     sets: Vec<BatchSet>,
@@ -199,19 +201,10 @@ impl WgslEngine {
         };
         let program = programs::build(key, target)?;
         let Some(set) = self.sets.last_mut() else { return Ok(()) };
-        let (gpu, engine_wide) = (&self.gpu, &self.buffers);
+        let (gpu, engine_wide) = (&self.gpu, &mut self.buffers);
         let of_batch = &mut set.buffers;
         let recorded = Recorded::new(gpu, program, &mut self.pool, |home, bytes| {
-            if !home.of_batch() {
-                let missing = || gpu.refused(format!("a program that reads {home:?}, which is not there"));
-                return engine_wide.get(&home).cloned().ok_or_else(missing);
-            }
-            if let Some(buffer) = of_batch.get(&home) {
-                return Ok(buffer.clone());
-            }
-            let buffer = gpu.buffer(&format!("{home:?}"), bytes)?;
-            of_batch.insert(home, buffer.clone());
-            Ok(buffer)
+            find_or_make(gpu, if home.of_batch() { of_batch } else { engine_wide }, home, bytes)
         })?;
         set.programs.insert(key.clone(), recorded);
         Ok(())
@@ -234,16 +227,14 @@ impl WgslEngine {
         set.and_then(|set| set.programs.get(key)).map_or(0, |recorded| recorded.pause)
     }
 
-    /// A buffer of a batch size; made if no program has asked for it yet.
-    fn batch_buffer(&mut self, images: usize, home: Fixed, bytes: u64) -> Result<wgpu::Buffer, EngineError> {
+    /// The buffer with a name; made if no program has asked for it yet.
+    fn buffer(&mut self, images: usize, home: Fixed, bytes: u64) -> Result<wgpu::Buffer, EngineError> {
         self.set(images)?;
-        let Some(set) = self.sets.last_mut() else { return Err(EngineError::Invalid("no batch".into())) };
-        if let Some(buffer) = set.buffers.get(&home) {
-            return Ok(buffer.clone());
-        }
-        let buffer = self.gpu.buffer(&format!("{home:?}"), bytes)?;
-        set.buffers.insert(home, buffer.clone());
-        Ok(buffer)
+        let buffers = match self.sets.last_mut() {
+            Some(set) if home.of_batch() => &mut set.buffers,
+            _ => &mut self.buffers,
+        };
+        Ok(find_or_make(&self.gpu, buffers, home, bytes)?)
     }
 
     /// Writes into a buffer, after everything that was asked for before.
@@ -255,12 +246,7 @@ impl WgslEngine {
         values: &[T],
     ) -> Result<(), EngineError> {
         self.pacer.flush(&self.gpu)?;
-        let buffer = if home.of_batch() {
-            self.batch_buffer(images, home, bytes)?
-        } else {
-            let missing = || self.gpu.refused(format!("to write {home:?}, which is not there"));
-            self.buffers.get(&home).cloned().ok_or_else(missing)?
-        };
+        let buffer = self.buffer(images, home, bytes)?;
         self.gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(values));
         Ok(())
     }
@@ -315,8 +301,8 @@ impl WgslEngine {
         let ranges = self.set(images)?.ranges.clone();
         for (r, count) in ranges.into_iter().enumerate() {
             let bytes = lower::bytes(count, shape);
-            let from = self.batch_buffer(images, from(r), bytes)?;
-            let to = self.batch_buffer(images, to(r), bytes)?;
+            let from = self.buffer(images, from(r), bytes)?;
+            let to = self.buffer(images, to(r), bytes)?;
             self.pacer.copy(&self.gpu, &from, &to, bytes);
         }
         Ok(())
@@ -334,7 +320,7 @@ impl WgslEngine {
         let mut buffers = Vec::with_capacity(ranges.len());
         for (r, count) in ranges.into_iter().enumerate() {
             let bytes = lower::bytes(count, shape);
-            buffers.push((self.batch_buffer(images, home(r), bytes)?, bytes));
+            buffers.push((self.buffer(images, home(r), bytes)?, bytes));
         }
         let wanted: Vec<_> = buffers.iter().map(|(buffer, bytes)| (buffer, 0, *bytes)).collect();
         Ok(unpack(&self.gpu.read(&wanted)?, shape))
@@ -455,10 +441,14 @@ impl WgslEngine {
         Ok(found)
     }
 
-    fn flag(&mut self, images: usize) -> Result<bool, EngineError> {
+    /// Waits for a search. Whether it met logits that are not finite, and the target of each image.
+    fn read_search(&mut self, images: usize) -> Result<(bool, Vec<u32>), EngineError> {
         self.pacer.finish(&self.gpu)?;
-        let buffer = self.batch_buffer(images, Fixed::Flag, 16)?;
-        Ok(self.gpu.read(&[(&buffer, 0, 4)])?.iter().any(|bytes| bytes.iter().any(|b| *b != 0)))
+        let bytes = (images * size_of::<ImageInfo>()) as u64;
+        let (flag, info) = (self.buffer(images, Fixed::Flag, 16)?, self.buffer(images, Fixed::Info, bytes)?);
+        let read = self.gpu.read(&[(&flag, 0, 4), (&info, 0, bytes)])?;
+        let info: Vec<ImageInfo> = bytemuck::pod_collect_to_vec(&read[1]);
+        Ok((read[0].iter().any(|byte| *byte != 0), info.iter().map(|image| image.target).collect()))
     }
 
     /// Uploads an array to its place in a kind of slab.
@@ -478,6 +468,20 @@ impl WgslEngine {
     fn mismatch(&self, what: String) -> EngineError {
         ModelError::Mismatch { architecture: self.network.architecture.clone(), what }.into()
     }
+}
+
+fn find_or_make(
+    gpu: &Gpu,
+    buffers: &mut HashMap<Fixed, wgpu::Buffer>,
+    home: Fixed,
+    bytes: u64,
+) -> Result<wgpu::Buffer, GpuError> {
+    if let Some(buffer) = buffers.get(&home) {
+        return Ok(buffer.clone());
+    }
+    let buffer = gpu.buffer(&format!("{home:?}"), bytes)?;
+    buffers.insert(home, buffer.clone());
+    Ok(buffer)
 }
 
 /// Where an array lies, or where its momentum does.
@@ -544,6 +548,11 @@ impl Engine for WgslEngine {
         if let Start::Given(values) = &spec.start {
             self.write_images(Fixed::Delta, values)?;
         }
+        if let Objective::Drawn(table) = &spec.objective {
+            let bytes = programs::table_bytes(table.classes(), 1);
+            self.write(n, Fixed::Thresholds, bytes, table.thresholds())?;
+            self.replay(n, &Key::Targets)?;
+        }
         self.replay(n, &Key::Prepare { view: true })?;
         if spec.objective == Objective::KlToClean {
             self.copy_images(n, Fixed::Clean, Fixed::Input)?;
@@ -557,7 +566,8 @@ impl Engine for WgslEngine {
             self.replay(n, &Key::Attack(spec.batch_norm))?;
         }
         self.copy_images(n, Fixed::Input, Fixed::Adversarial)?;
-        if self.flag(n)? {
+        let (failed, targets) = self.read_search(n)?;
+        if failed {
             // The network may have failed on the clean images already.
             self.copy_images(n, Fixed::Clean, Fixed::Input)?;
             if let Ok(what) = self.find_not_finite(n, spec.batch_norm)
@@ -570,7 +580,8 @@ impl Engine for WgslEngine {
         }
         self.generation += 1;
         let generation = self.generation;
-        self.held = Some(Held { generation, labels: batch.labels.to_vec() });
+        let targets = matches!(spec.objective, Objective::Targeted(_) | Objective::Drawn(_)).then_some(targets);
+        self.held = Some(Held { generation, labels: batch.labels.to_vec(), targets });
         Ok(Views { generation, len: n })
     }
 
@@ -586,12 +597,17 @@ impl Engine for WgslEngine {
         self.write_call(n, &Call::zeroed().with_sgd(sgd))?;
         self.write(n, Fixed::Terms(terms.len()), 4 * terms.len() as u64, &terms)?;
         self.ensure(n, &key)?;
+        let table = self.network.classes * self.network.classes;
+        let counts_bytes = programs::table_bytes(self.network.classes, 2);
+        self.write(n, Fixed::Counts, counts_bytes, &vec![0u32; names.len() * table])?;
         let pause = self.pause_of(n, &key);
         self.replay_part(n, &key, 0, pause)?;
         self.pacer.finish(&self.gpu)?;
-        let results = self.batch_buffer(n, Fixed::Results, 12 * n as u64)?;
-        let bytes = self.gpu.read(&[(&results, 0, 12 * n as u64)])?.remove(0);
-        let words: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
+        let results = self.buffer(n, Fixed::Results, 12 * n as u64)?;
+        let counts = self.buffer(n, Fixed::Counts, counts_bytes)?;
+        let counted = programs::table_bytes(self.network.classes, names.len());
+        let read = self.gpu.read(&[(&results, 0, 12 * n as u64), (&counts, 0, counted)])?;
+        let [words, counts] = [&read[0], &read[1]].map(|bytes| bytemuck::pod_collect_to_vec::<u8, u32>(bytes));
         let predictions: Vec<(View, Vec<u32>)> = names
             .iter()
             .enumerate()
@@ -605,10 +621,11 @@ impl Engine for WgslEngine {
             self.copy_images(n, from, Fixed::Input)?;
             return Err(self.not_finite(n, BatchNormMode::Train));
         }
+        let confusion = names.iter().copied().zip(counts.chunks(table).map(<[u32]>::to_vec)).collect();
         let value = words.chunks(3).map(|word| f64::from(f32::from_bits(word[0]))).sum();
         self.replay_part(n, &key, pause, usize::MAX)?;
         self.pacer.flush(&self.gpu)?;
-        Ok(BatchStats { loss: value, predictions })
+        Ok(BatchStats { loss: value, predictions, confusion })
     }
 
     fn logits(&mut self, input: &Input<'_>, mode: BatchNormMode) -> Result<Vec<f32>, EngineError> {
@@ -623,11 +640,7 @@ impl Engine for WgslEngine {
         objective: &Objective,
         mode: BatchNormMode,
     ) -> Result<(Vec<f32>, Vec<f32>), EngineError> {
-        if *objective == Objective::KlToClean {
-            return Err(EngineError::Invalid(
-                "the KL objective is for a perturbation, which knows the clean images".into(),
-            ));
-        }
+        objective.check_without_search()?;
         let n = self.resolve(input, Some(objective))?.len();
         let key = Key::Gradient(mode);
         self.replay(n, &key)?;
@@ -637,6 +650,10 @@ impl Engine for WgslEngine {
         };
         let ranges: Vec<_> = recorded.image_gradient.iter().map(|slice| recorded.range(*slice)).collect();
         Ok((logits, unpack(&self.gpu.read(&ranges)?, self.network.input)))
+    }
+
+    fn targets(&self, views: &Views) -> Result<Option<&[u32]>, EngineError> {
+        Ok(self.held(views)?.targets.as_deref())
     }
 
     fn read_view(&mut self, views: &Views, view: View) -> Result<Vec<f32>, EngineError> {

@@ -61,7 +61,7 @@ pub struct ProgramPlan {
 /// Bytes on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct MemoryPlan {
-    /// Parameters, gradients, momentum, running statistics.
+    /// Parameters, gradients, momentum, running statistics, tables of class by class.
     pub parameters: u64,
     /// Images, perturbations, labels, results.
     pub batch: u64,
@@ -115,7 +115,7 @@ impl Plan {
         let build = |key: Key| programs::build(&key, target);
         let attack = build(Key::Attack(BatchNormMode::Train))?;
         let train = build(Key::Train { views, terms: terms.len() })?;
-        let others = [build(Key::Prepare { view: true })?, build(Key::Start)?];
+        let others = [build(Key::Prepare { view: true })?, build(Key::Targets)?, build(Key::Start)?];
 
         let mut buffers = Vec::new();
         let mut programs = Vec::new();
@@ -139,7 +139,7 @@ impl Plan {
         }
         let layers = network.layers.iter().enumerate();
         let layers = layers.map(|(i, layer)| layer_plan(network, &train, &attack, &outputs, i, layer, batch)).collect();
-        let memory = memory_plan(&[&attack, &train, &others[0], &others[1]], &buffers, unshared);
+        let memory = memory_plan(&[&attack, &train, &others[0], &others[1], &others[2]], &buffers, unshared);
         Ok(Self {
             architecture: network.architecture.clone(),
             batch,

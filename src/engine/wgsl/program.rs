@@ -21,7 +21,7 @@ pub(super) enum Fixed {
     Normalization,
     /// The numbers of a call that change from one to the next.
     Call,
-    /// Thresholds of the target distribution.
+    /// Thresholds of the target distribution, `K × K`.
     Thresholds,
     /// Pixels of the batch, as bytes.
     Pixels,
@@ -33,7 +33,7 @@ pub(super) enum Fixed {
     Results,
     /// Whether logits were not finite.
     Flag,
-    /// Confusion counts of the step.
+    /// Confusion counts of the step, `K × K` for each of two views.
     Counts,
     /// Prepared images.
     Clean(usize),
@@ -61,6 +61,7 @@ impl Fixed {
                 | Self::Normalization
                 | Self::Call
                 | Self::Thresholds
+                | Self::Counts
         )
     }
 }

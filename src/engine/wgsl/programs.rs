@@ -15,6 +15,8 @@ use crate::model::Network;
 pub(super) enum Key {
     /// From bytes to images in `[0, 1]`, into the clean view or into the network's input.
     Prepare { view: bool },
+    /// The class that each image is led towards.
+    Targets,
     /// Where a search begins.
     Start,
     /// One step of a search: forward, loss, backward to the image, step.
@@ -59,10 +61,25 @@ pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> 
             readable(limits.max_storage_buffer_binding_size)
         )));
     }
+    let tables = match key {
+        Key::Targets => 1,
+        Key::Train { .. } => 2,
+        _ => 0,
+    };
+    let tables = table_bytes(network.classes, tables);
+    if tables > limits.max_storage_buffer_binding_size {
+        return Err(GpuError::Limits(format!(
+            "tables of {0} × {0} classes take {1}, a binding of this adapter holds {2}; the Candle engine has no such bound",
+            network.classes,
+            readable(tables),
+            readable(limits.max_storage_buffer_binding_size)
+        )));
+    }
     let ranges = ranges(network, batch, limits)?;
     let mut build = Builder { lower: Lower::new(network, parameters, ranges, budget), batch };
     match key {
         Key::Prepare { view } => build.prepare(*view, pixels),
+        Key::Targets => build.targets(),
         Key::Start => build.start(),
         Key::Attack(mode) => build.attack(*mode),
         Key::Forward(mode) => {
@@ -76,6 +93,11 @@ pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> 
         Key::Train { views, terms } => build.train(views, *terms),
     }
     Ok(build.lower.program)
+}
+
+/// Bytes of tables of class by class.
+pub(super) const fn table_bytes(classes: usize, tables: usize) -> u64 {
+    (tables * classes * classes * size_of::<u32>()) as u64
 }
 
 struct Builder<'a> {
@@ -121,6 +143,14 @@ impl Builder<'_> {
             let dispatch = attack::prepare(images, first, shape, pixels, call, info, into[r]);
             self.lower.program.push(None, Phase::Other, dispatch);
         }
+    }
+
+    fn targets(&mut self) {
+        let (call, info) = (self.call(), self.info());
+        let classes = self.lower.network.classes;
+        let thresholds = self.lower.whole(Fixed::Thresholds, table_bytes(classes, 1));
+        let dispatch = loss::sample_targets(self.batch, 0, classes, call, thresholds, info);
+        self.lower.program.push(None, Phase::Other, dispatch);
     }
 
     fn start(&mut self) {
@@ -196,6 +226,9 @@ impl Builder<'_> {
                 gradients.push(found);
             }
         }
+        let counts = self.lower.whole(Fixed::Counts, table_bytes(classes, 2));
+        let dispatch = loss::confusion(self.batch, 0, classes, views.len(), info, results, counts);
+        self.lower.program.push(None, Phase::Other, dispatch);
         self.lower.program.pause = Some(self.lower.program.steps.len());
         for (v, (tape, gradient)) in tapes.iter().zip(gradients).enumerate() {
             self.lower.backward(tape, gradient, Want::Parameters { accumulate: v > 0 });

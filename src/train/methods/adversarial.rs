@@ -33,13 +33,13 @@ impl Method for AdversarialTraining {
         None
     }
 
-    fn targets(&self, _engine: &mut dyn Engine, _batch: &Batch<'_>) -> Result<Option<Vec<u32>>, EngineError> {
-        Ok(None)
+    fn objective(&self, _engine: &mut dyn Engine, _batch: &Batch<'_>) -> Result<Objective, EngineError> {
+        Ok(Objective::CrossEntropy)
     }
 
-    fn perturbation(&self, batch: &Batch<'_>, _targets: Option<&[u32]>) -> PerturbSpec {
+    fn perturbation(&self, batch: &Batch<'_>, objective: Objective) -> PerturbSpec {
         PerturbSpec {
-            objective: Objective::CrossEntropy,
+            objective,
             norm: self.attack.norm,
             epsilon: vec![self.attack.epsilon.value(); batch.len()],
             step_size: vec![self.attack.step_size.value(); batch.len()],

@@ -14,7 +14,7 @@
 
 use super::{Method, start};
 use crate::config::{AttackConfig, Experiment, FairnessConfig};
-use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Objective, PerturbSpec};
+use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Objective, PerturbSpec, TargetTable};
 use crate::fairness::{ClassStats, Margins, TargetDistribution, TargetMode};
 
 /// See the [module](self).
@@ -23,22 +23,24 @@ pub struct FairTat {
     attack: AttackConfig,
     fairness: FairnessConfig,
     margins: Margins,
-    seed: u64,
     epsilon: Vec<f64>,
     distribution: TargetDistribution,
+    /// The same as engines draw from it.
+    table: TargetTable,
     adapted: bool,
 }
 
 impl FairTat {
     /// For `classes` classes.
     pub fn new(experiment: &Experiment, classes: usize) -> Self {
+        let distribution = TargetDistribution::uniform(classes);
         Self {
             attack: experiment.attack.clone(),
             fairness: experiment.fairness.clone(),
             margins: experiment.margins(),
-            seed: experiment.run.seed,
             epsilon: vec![experiment.attack.epsilon.exact(); classes],
-            distribution: TargetDistribution::uniform(classes),
+            table: distribution.table(),
+            distribution,
             adapted: false,
         }
     }
@@ -56,18 +58,17 @@ impl Method for FairTat {
         let classes = self.epsilon.len();
         let statistics = statistics.filter(|_| epoch >= self.fairness.warmup_epochs);
         self.adapted = statistics.is_some();
-        let Some(statistics) = statistics else {
-            self.epsilon = vec![self.margins.base; classes];
-            self.distribution = TargetDistribution::uniform(classes);
-            return;
+        self.epsilon = match statistics {
+            Some(statistics) => self.margins.class_epsilon(statistics),
+            None => vec![self.margins.base; classes],
         };
-        self.epsilon = self.margins.class_epsilon(statistics);
-        let cfps = statistics.robust.cfps();
-        self.distribution = match self.fairness.target_mode {
-            TargetMode::Softmax => TargetDistribution::softmax(&cfps, self.fairness.temperature),
-            TargetMode::Proportional => TargetDistribution::proportional(&cfps),
-            TargetMode::Uniform | TargetMode::LeastLikely | TargetMode::Fixed => TargetDistribution::uniform(classes),
+        let cfps = statistics.map(|statistics| statistics.robust.cfps());
+        self.distribution = match (self.fairness.target_mode, cfps) {
+            (TargetMode::Softmax, Some(cfps)) => TargetDistribution::softmax(&cfps, self.fairness.temperature),
+            (TargetMode::Proportional, Some(cfps)) => TargetDistribution::proportional(&cfps),
+            _ => TargetDistribution::uniform(classes),
         };
+        self.table = self.distribution.table();
     }
 
     fn class_epsilon(&self) -> &[f64] {
@@ -79,23 +80,27 @@ impl Method for FairTat {
         (self.fairness.targeted && (drawn || !self.adapted)).then_some(&self.distribution)
     }
 
-    fn targets(&self, engine: &mut dyn Engine, batch: &Batch<'_>) -> Result<Option<Vec<u32>>, EngineError> {
+    fn objective(&self, engine: &mut dyn Engine, batch: &Batch<'_>) -> Result<Objective, EngineError> {
         if !self.fairness.targeted {
-            return Ok(None);
+            return Ok(Objective::CrossEntropy);
         }
-        Ok(Some(match self.fairness.target_mode {
-            TargetMode::Fixed if self.adapted => batch.labels.iter().map(|label| self.fixed(*label)).collect(),
+        let classes = self.epsilon.len();
+        Ok(match self.fairness.target_mode {
+            TargetMode::Fixed if self.adapted => {
+                Objective::Targeted(batch.labels.iter().map(|label| self.fixed(*label)).collect())
+            }
             TargetMode::LeastLikely if self.adapted => {
                 let logits = engine.logits(&Input::Batch(batch), BatchNormMode::Eval)?;
-                logits.chunks(self.epsilon.len()).zip(batch.labels).map(|(z, label)| least_likely(z, *label)).collect()
+                let images = logits.chunks(classes).zip(batch.labels);
+                Objective::Targeted(images.map(|(z, label)| least_likely(z, *label)).collect())
             }
-            _ => self.distribution.sample(batch.labels, batch.ids, self.seed, batch.epoch),
-        }))
+            _ => Objective::Drawn(self.table.clone()),
+        })
     }
 
-    fn perturbation(&self, batch: &Batch<'_>, targets: Option<&[u32]>) -> PerturbSpec {
+    fn perturbation(&self, batch: &Batch<'_>, objective: Objective) -> PerturbSpec {
         PerturbSpec {
-            objective: targets.map_or(Objective::CrossEntropy, |targets| Objective::Targeted(targets.to_vec())),
+            objective,
             norm: self.attack.norm,
             // The radius belongs to the true class, not to the target.
             epsilon: batch.labels.iter().map(|label| self.epsilon[*label as usize] as f32).collect(),
@@ -116,7 +121,10 @@ fn least_likely(logits: &[f32], label: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::ImageShape;
+    use crate::engine::candle::{CandleDevice, CandleEngine};
     use crate::fairness::EpsilonRule;
+    use crate::model::State;
 
     fn statistics() -> ClassStats {
         let mut s = ClassStats::new(3);
@@ -143,13 +151,48 @@ mod tests {
     }
 
     #[test]
+    fn each_way_to_targets_is_an_objective() {
+        let network = crate::model::Architecture::DigitsCnn.build(ImageShape::new(1, 8, 8), 3, None, Some(2));
+        let state = State::initialise(&network, 0);
+        let mut engine = CandleEngine::new(network, &state, CandleDevice::Cpu).unwrap();
+        let (pixels, labels) = ([100; 128], [2, 0]);
+        let batch = Batch { pixels: &pixels, labels: &labels, ids: &[0, 1], augment: None, seed: 0, epoch: 1 };
+        let mut objective = |targeted, mode, adapted: bool| {
+            let mut experiment = Experiment::default();
+            experiment.fairness.targeted = targeted;
+            experiment.fairness.target_mode = mode;
+            let mut method = FairTat::new(&experiment, 3);
+            method.plan(1, adapted.then(statistics).as_ref());
+            method.objective(&mut engine, &batch).unwrap()
+        };
+        let uniform = Objective::Drawn(TargetDistribution::uniform(3).table());
+        let cfps = statistics().robust.cfps();
+        assert_eq!(objective(false, TargetMode::Softmax, true), Objective::CrossEntropy);
+        assert_eq!(
+            objective(true, TargetMode::Softmax, true),
+            Objective::Drawn(TargetDistribution::softmax(&cfps, 2.0).table())
+        );
+        assert_eq!(
+            objective(true, TargetMode::Proportional, true),
+            Objective::Drawn(TargetDistribution::proportional(&cfps).table())
+        );
+        assert_eq!(objective(true, TargetMode::Uniform, true), uniform);
+        assert_eq!(objective(true, TargetMode::Fixed, true), Objective::Targeted(vec![0, 1]));
+        let least_likely = objective(true, TargetMode::LeastLikely, true);
+        assert!(matches!(&least_likely, Objective::Targeted(t) if t.len() == 2 && t[0] != 2 && t[1] != 0));
+        for mode in [TargetMode::Softmax, TargetMode::Fixed, TargetMode::LeastLikely] {
+            assert_eq!(objective(true, mode, false), uniform, "{mode:?} in the warm-up");
+        }
+    }
+
+    #[test]
     fn each_image_gets_the_radius_of_its_own_class() {
         let mut experiment = Experiment::default();
         experiment.fairness.epsilon_rules = vec![EpsilonRule::GRob];
         let mut method = FairTat::new(&experiment, 3);
         method.plan(1, Some(&statistics()));
         let batch = Batch { pixels: &[], labels: &[2, 0], ids: &[0, 1], augment: None, seed: 0, epoch: 1 };
-        let spec = method.perturbation(&batch, Some(&[0, 1]));
+        let spec = method.perturbation(&batch, Objective::Targeted(vec![0, 1]));
         let base = experiment.attack.epsilon.exact();
         assert_eq!(spec.epsilon, [0.5 * base, 1.5 * base].map(|epsilon| epsilon as f32));
         assert_eq!(spec.objective, Objective::Targeted(vec![0, 1]));

@@ -7,7 +7,7 @@ pub use adversarial::AdversarialTraining;
 pub use fair_tat::FairTat;
 
 use crate::config::{Experiment, MethodChoice};
-use crate::engine::{Batch, Engine, EngineError, LossSpec, PerturbSpec, Start, View};
+use crate::engine::{Batch, Engine, EngineError, LossSpec, Objective, PerturbSpec, Start, View};
 use crate::fairness::{ClassStats, TargetDistribution};
 use crate::rng::Purpose;
 
@@ -25,14 +25,15 @@ pub trait Method: Send {
     /// Distribution that this epoch's targets are drawn from, where there is one.
     fn target_distribution(&self) -> Option<&TargetDistribution>;
 
-    /// Target of each image, or none when the attack leads away from the true class.
+    /// What the attack on a batch is led by: away from the true class, towards targets that the method chose, or towards
+    /// targets that the engine draws from the method's distribution.
     ///
     /// # Errors
     /// When the engine fails.
-    fn targets(&self, engine: &mut dyn Engine, batch: &Batch<'_>) -> Result<Option<Vec<u32>>, EngineError>;
+    fn objective(&self, engine: &mut dyn Engine, batch: &Batch<'_>) -> Result<Objective, EngineError>;
 
-    /// The inner maximisation for a batch with these targets.
-    fn perturbation(&self, batch: &Batch<'_>, targets: Option<&[u32]>) -> PerturbSpec;
+    /// The inner maximisation of that objective for a batch.
+    fn perturbation(&self, batch: &Batch<'_>, objective: Objective) -> PerturbSpec;
 
     /// The outer loss.
     fn loss(&self) -> LossSpec {

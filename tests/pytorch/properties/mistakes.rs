@@ -5,6 +5,7 @@ use fairtat::engine::{
     Batch, BatchNormMode, Engine, EngineError, Input, LossSpec, LossTerm, Objective, PerturbSpec, SgdStep, Start, Term,
     View, Weights,
 };
+use fairtat::fairness::TargetDistribution;
 use fairtat::model::{Architecture, State};
 use fairtat::rng::Purpose;
 
@@ -86,6 +87,7 @@ fn searches_that_contradict_their_batch_are_refused() {
         let with = |values: [f32; N]| PerturbSpec { epsilon: values.to_vec(), ..good.clone() };
         let normal = |deviation| Start::Normal { deviation, purpose: Purpose::Test, epoch: 0 };
         let values = subject.pixels.len();
+        let drawn = |classes| Objective::Drawn(TargetDistribution::uniform(classes).table());
         let cases = [
             (with([0.1, f32::NAN, 0.1, 0.1]), "epsilon is NaN"),
             (with([0.1, 0.1, -0.1, 0.1]), "epsilon is -0.1, expected a number of at least 0"),
@@ -95,6 +97,7 @@ fn searches_that_contradict_their_batch_are_refused() {
             (PerturbSpec { step_size: vec![f32::NAN; N], ..good.clone() }, "step_size is NaN"),
             (PerturbSpec { objective: Objective::Targeted(vec![0; 3]), ..good.clone() }, "targets are given for 3"),
             (PerturbSpec { objective: Objective::Targeted(vec![0, 1, 2, 5]), ..good.clone() }, "image 3 has class 5"),
+            (PerturbSpec { objective: drawn(CLASSES + 1), ..good.clone() }, "drawn from 6 classes, the network has 5"),
             (PerturbSpec { start: Start::Given(vec![0.0; values - 1]), ..good.clone() }, "holds 768 values, found 767"),
             (PerturbSpec { start: Start::Given(vec![f32::NAN; values]), ..good.clone() }, "not finite"),
             (PerturbSpec { start: normal(f32::NAN), ..good.clone() }, "deviation of the start is NaN"),
@@ -107,6 +110,7 @@ fn searches_that_contradict_their_batch_are_refused() {
         invalid(gradient(Objective::Targeted(vec![0; 3])), "targets are given for 3 images, expected 4");
         invalid(gradient(Objective::Targeted(vec![7; 4])), "class 7");
         invalid(gradient(Objective::KlToClean), "clean images");
+        invalid(gradient(drawn(CLASSES)), "targets that are given");
     });
 }
 

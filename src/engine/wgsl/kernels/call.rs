@@ -87,7 +87,7 @@ impl Call {
     pub(in crate::engine::wgsl) fn with_objective(self, objective: &Objective) -> Self {
         let objective = match objective {
             Objective::CrossEntropy => 0,
-            Objective::Targeted(_) => 1,
+            Objective::Targeted(_) | Objective::Drawn(_) => 1,
             Objective::KlToClean => 2,
             Objective::Dlr => 3,
         };
@@ -145,7 +145,7 @@ impl ImageInfo {
         images
     }
 
-    /// Enters an objective's targets, if it has some.
+    /// Enters an objective's targets, if some are given.
     pub(in crate::engine::wgsl) fn aim(images: &mut [Self], objective: &Objective) {
         if let Objective::Targeted(targets) = objective {
             for (image, target) in images.iter_mut().zip(targets) {

@@ -136,7 +136,7 @@ struct Targets {
     classes: u32,
 }
 
-/// Draws the target of each image into `info`, from `thresholds` (see [`target_thresholds`]).
+/// Draws the target of each image into `info`, from the thresholds of a [`TargetTable`](crate::engine::TargetTable).
 pub(in crate::engine::wgsl) fn sample_targets(
     images: usize,
     first_image: usize,
@@ -149,25 +149,6 @@ pub(in crate::engine::wgsl) fn sample_targets(
     let work = Work { flops: 0, bytes: 36 * images as u64 };
     let groups = grid(images.div_ceil(64) as u64);
     Dispatch::new(Kernel::plain("sample_targets.wgsl"), params, &[call, thresholds, info], groups, work)
-}
-
-/// For every label, where the cumulative probabilities `P(t ≤ j | label)` lie on the grid of 2⁻²⁴ on which random numbers
-/// lie: the class drawn is the first whose threshold is above the random number, exactly as with probabilities in `f64`.
-///
-/// The last class with any probability takes what rounding leaves over.
-pub(in crate::engine::wgsl) fn target_thresholds(distribution: impl Fn(u32) -> Vec<f64>, classes: usize) -> Vec<u32> {
-    const GRID: f64 = 16_777_216.0;
-    let mut thresholds = Vec::with_capacity(classes * classes);
-    for label in 0..classes as u32 {
-        let probabilities = distribution(label);
-        let last = probabilities.iter().rposition(|p| *p > 0.0).unwrap_or(0);
-        let mut sum = 0.0;
-        thresholds.extend((0..classes).map(|j| {
-            sum += probabilities.get(j).filter(|p| **p > 0.0).unwrap_or(&0.0);
-            if j < last { (sum * GRID).ceil().min(GRID) as u32 } else { GRID as u32 }
-        }));
-    }
-    thresholds
 }
 
 /// Every kernel variant of this file.

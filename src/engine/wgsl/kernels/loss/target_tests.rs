@@ -39,7 +39,7 @@ fn targets_are_those_of_the_distribution() {
             let call = Call { seed: [SEED as u32, (SEED >> 32) as u32], epoch: 4, ..Call::zeroed() };
             let call = h.input(&[call]);
             for pi in skewed(classes) {
-                let thresholds = h.input(&target_thresholds(|label| pi.given(label), classes));
+                let thresholds = h.input(pi.table().thresholds());
                 let uploaded = h.input(&info);
                 let ranges = [(1000, 0), (n - 1000, 1000)];
                 h.run(
@@ -71,25 +71,6 @@ fn a_target_lies_strictly_below_its_threshold() {
         h.run(&[sample_targets(classes, 0, classes, call, thresholds, uploaded)]);
         let found: Vec<u32> = h.read::<ImageInfo>(uploaded).iter().map(|image| image.target).collect();
         assert_eq!(found, wanted);
-    }
-}
-
-/// At both sides of each threshold and at both ends, where a rounding would show.
-#[test]
-fn thresholds_agree_with_probabilities_on_the_grid() {
-    for classes in [2, 3, 10, 30] {
-        for pi in skewed(classes) {
-            let thresholds = target_thresholds(|label| pi.given(label), classes);
-            for (label, row) in thresholds.chunks(classes).enumerate() {
-                assert!(row.is_sorted() && row[classes - 1] == 1 << 24);
-                let beside = row.iter().flat_map(|t| [t.saturating_sub(1), *t]);
-                for drawn in beside.chain([0, (1 << 24) - 1]).filter(|drawn| *drawn < 1 << 24) {
-                    let picked = row.iter().position(|t| drawn < *t).unwrap() as u32;
-                    let expected = pi.pick(label as u32, f64::from(drawn) / f64::from(1 << 24));
-                    assert_eq!(picked, expected, "{pi:?}, label {label}, {drawn}");
-                }
-            }
-        }
     }
 }
 
