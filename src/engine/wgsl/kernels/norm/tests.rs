@@ -87,8 +87,6 @@ struct Run {
     /// Rows of the ranges, their inputs and their first blocks.
     ranges: Vec<(u64, Slice, usize)>,
     blocks: usize,
-    weight: Slice,
-    bias: Slice,
     running: Slice,
     affine: Slice,
 }
@@ -117,7 +115,7 @@ fn forward(h: &mut Harness, twin: &Twin, running: &[f32]) -> Run {
         ranges.iter().map(|(rows, x, first)| folded(statistics(*rows, c, *x, partials, *first))).collect();
     dispatches.push(finalize(blocks, c, EPSILON, MOMENTUM, partials, weight, bias, running, affine));
     h.run(&dispatches);
-    Run { ranges, blocks, weight, bias, running, affine }
+    Run { ranges, blocks, running, affine }
 }
 
 /// Rows and channels: each way to lay lanes over quads, one row, more blocks than lanes, 41 × 41 images.
