@@ -18,7 +18,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> call: Call;
+@group(0) @binding(1) var<uniform> call: Call;
 @group(0) @binding(2) var<storage, read> info: array<ImageInfo>;
 @group(0) @binding(3) var<storage, read> logits0: array<f32>;
 // Logits of the clean images, read for KL only.

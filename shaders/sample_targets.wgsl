@@ -12,7 +12,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> call: Call;
+@group(0) @binding(1) var<uniform> call: Call;
 // K × K, a row for each label.
 @group(0) @binding(2) var<storage, read> thresholds: array<u32>;
 @group(0) @binding(3) var<storage, read_write> info: array<ImageInfo>;

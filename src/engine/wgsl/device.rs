@@ -208,10 +208,10 @@ impl Gpu {
         self.store.as_ref().map_or(Ok(()), PipelineStore::save)
     }
 
-    /// A storage buffer that can be copied from and to.
+    /// A buffer for shaders that can be copied from and to.
     pub(super) fn buffer(&self, label: &str, size: u64) -> Result<wgpu::Buffer, GpuError> {
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        self.buffer_for(label, size, usage)
+        let copies = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        self.buffer_for(label, size, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM | copies)
     }
 
     /// A buffer for another use.

@@ -2,14 +2,15 @@
 //!
 //! Conventions that all kernels share:
 //!
-//! * The entry point is `main`. Binding 0 of group 0 is a uniform struct `Params`; bindings 1 and up are storage buffers,
-//!   at most eight.
+//! * The entry point is `main`. Binding 0 of group 0 is a uniform struct `Params`; bindings 1 and up are buffers, at
+//!   most eight of them storage (the settings of a call are a second uniform).
 //! * Activations are `B × H × W × C` with `C` rounded up to a multiple of four, as `array<vec4<f32>>`; four channels are
 //!   a *quad*. The channels added are zero, in activations, gradients and parameters alike, and every kernel keeps them
 //!   so.
 //! * Convolution weights are `tap × C_in × C_out` (tap `= ky · k + kx`), with both channel counts rounded up; linear
 //!   weights are `C_in × K`, vectors are rounded up.
-//! * A buffer is never bound twice in one dispatch, unless both bindings are read-only.
+//! * A buffer that a dispatch writes is bound for writing alone: reading it through another binding is not allowed, even
+//!   elsewhere in it.
 
 use bytemuck::Pod;
 

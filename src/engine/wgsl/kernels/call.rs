@@ -1,5 +1,6 @@
 //! What changes from one call of the engine to the next, as kernels read it: dispatches are recorded once, so these lie
-//! in storage buffers. The WGSL twins are `shaders/shared/call.wgsl` and `image_info.wgsl`.
+//! in buffers of their own. [`Call`] is a uniform, so that every compiler knows a branch on it to be the same for a whole
+//! workgroup. The WGSL twins are `shaders/shared/call.wgsl` and `image_info.wgsl`.
 
 use bytemuck::{Pod, Zeroable};
 
