@@ -231,3 +231,63 @@ fn memory_plan(programs: &[&Program], buffers: &[u64], unshared: u64) -> MemoryP
         total: parameters + batch + activations,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::ImageShape;
+    use crate::model::Architecture;
+
+    fn plan(architecture: Architecture, side: usize, batch: usize) -> (Network, Plan) {
+        let normalisation: (&[f32], &[f32]) = (&[0.5; 3], &[0.25; 3]);
+        let network = architecture.build(ImageShape::new(3, side, side), 10, Some(normalisation), None);
+        let plan = Plan::new(&network, batch).unwrap();
+        (network, plan)
+    }
+
+    #[test]
+    fn arithmetic_is_that_of_the_network() {
+        let batch = 128;
+        let (network, plan) = plan(Architecture::PreActResNet18, 32, batch);
+        let sum = |pass: fn(&LayerPlan) -> u64| -> u64 {
+            plan.layers.iter().filter(|layer| layer.operation.starts_with("conv")).map(pass).sum()
+        };
+        let linear = 512 * 10;
+        let expected = 2 * batch as u64 * (network.multiply_adds() - linear);
+        assert_eq!(sum(|layer| layer.flops_forward), expected);
+        // Splitting the pixels of a weight gradient adds the sum of the parts, and nothing else.
+        let weights = sum(|layer| layer.flops_weights);
+        assert!(weights >= expected && weights < expected + expected / 100, "{weights} {expected}");
+        let gradients = sum(|layer| layer.flops_backward);
+        assert!(gradients >= expected && gradients < expected + expected / 100, "{gradients} {expected}");
+        // An attack computes no weight gradient: two passes where an update has three.
+        let [attack, update] = &plan.programs[..] else { panic!("{:?}", plan.programs) };
+        assert!(attack.flops < update.flops - expected * 9 / 10, "{attack:?} {update:?}");
+    }
+
+    #[test]
+    fn memory_of_the_papers_network_stays_small() {
+        let memory = |batch| plan(Architecture::PreActResNet18, 32, batch).1.memory;
+        let (large, small) = (memory(128), memory(32));
+        assert!(large.total < 1_288_490_188, "{large:?}: above 1.2 GiB");
+        assert!(small.total < 512 << 20, "{small:?}");
+        for plan in [large, small] {
+            assert_eq!(plan.total, plan.parameters + plan.batch + plan.activations);
+            // Every activation of a forward pass is kept, so sharing cannot do wonders.
+            assert!(
+                plan.activations < plan.activations_unshared / 2 && plan.activations > plan.activations_unshared / 4
+            );
+        }
+    }
+
+    #[test]
+    fn a_batch_beyond_a_binding_is_cut_and_an_absurd_one_refused() {
+        let (_, plan) = plan(Architecture::WideResNet34x10, 32, 300);
+        assert_eq!(plan.ranges, [150, 150]);
+        assert!(plan.buffers.iter().all(|size| *size <= 128 << 20));
+        let network = Architecture::SmallCnn.build(ImageShape::new(3, 32, 32), 10, None, None);
+        let error = Plan::new(&network, 4_000_000_000).unwrap_err().to_string();
+        assert!(error.contains("binding"), "{error}");
+        assert!(Plan::new(&network, 0).is_err());
+    }
+}
