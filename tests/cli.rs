@@ -264,6 +264,86 @@ fn a_run_goes_on_with_another_engine_and_remembers_its_own() {
 }
 
 #[test]
+fn the_wgsl_engine_trains_goes_on_and_evaluates() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let adapter = std::env::var("FAIRTAT_TEST_ADAPTER").ok();
+    let mut wgsl = vec!["--engine", "wgsl"];
+    wgsl.extend(adapter.iter().flat_map(|name| ["--adapter", name]));
+    let train = ["train", "--preset", "digits-60s", "--run-dir", "run", "--epochs", "1", "--deterministic", "true"];
+    let small = ["--limit", "60", "--test-limit", "10", "--validation-per-class", "2", "--steps", "1", "--width", "4"];
+    let short = ["--eval-steps", "1", "--test-steps", "1"];
+    let output = fairtat(d, &[&train[..], &wgsl, &small, &short].concat());
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{message}");
+    assert!(message.contains("Engine: wgsl ("), "{message}");
+    let config = d.join("run/config.toml");
+    let written = std::fs::read_to_string(&config).unwrap();
+    assert!(written.contains("engine = \"wgsl\"") && written.contains("deterministic = true"), "{written}");
+    assert!(names(&d.join("run/figures")).contains("accuracy.png"));
+    assert_eq!(columns(&d.join("run/metrics.csv")).1.len(), 1);
+
+    // As if it had been stopped after the first of two epochs.
+    std::fs::write(&config, written.replace("epochs = 1\n", "epochs = 2\n")).unwrap();
+    let output = fairtat(d, &["resume", "run", "--engine", "candle"]);
+    let message = text(&output.stderr);
+    assert!(output.status.success() && message.contains("Engine: candle ("), "{message}");
+    assert_eq!(columns(&d.join("run/metrics.csv")).1.len(), 2);
+
+    let evaluate = |engine: &[&str], file: &str| -> serde_json::Value {
+        ok(d, &[&["eval", "run", "--steps", "2", "--json", file][..], engine].concat());
+        serde_json::from_slice(&std::fs::read(d.join(file)).unwrap()).unwrap()
+    };
+    let (gpu, cpu) = (evaluate(&wgsl, "gpu.json"), evaluate(&["--engine", "candle"], "cpu.json"));
+    let accuracy = |report: &serde_json::Value, i: usize| report["results"][i]["accuracy"].as_f64().unwrap();
+    assert_eq!(accuracy(&gpu, 0), accuracy(&cpu, 0));
+    // One image of ten may stand where a last bit decides.
+    assert!((accuracy(&gpu, 1) - accuracy(&cpu, 1)).abs() < 0.11, "{gpu} {cpu}");
+}
+
+#[test]
+fn a_plan_shows_layers_memory_and_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let shown = ok(d, &["plan", "--arch", "small-cnn", "--batch", "32", "--json", "p.json"]);
+    let plan: serde_json::Value = serde_json::from_slice(&std::fs::read(d.join("p.json")).unwrap()).unwrap();
+    assert_eq!((&plan["architecture"], &plan["batch"]), (&"small-cnn".into(), &32.into()));
+    let layers = plan["layers"].as_array().unwrap();
+    let layer = |name: &str| layers.iter().find(|layer| layer["name"] == name).unwrap();
+    assert!(layers.iter().all(|layer| shown.contains(layer["operation"].as_str().unwrap())), "{shown}");
+    // 64 channels of 16 × 16 pixels from 3 × 3 of 32 channels each, a multiply-add counted as two.
+    let flops = 32 * 64 * 16 * 16 * 32 * 9 * 2;
+    for pass in ["flops_forward", "flops_backward", "flops_weights"] {
+        assert!(layer("conv2")[pass].as_u64().unwrap() >= flops, "{pass}: {}", layer("conv2"));
+        assert!(layer("conv2")[pass].as_f64().unwrap() < 1.1 * flops as f64, "{pass}: {}", layer("conv2"));
+    }
+    assert_eq!(layer("conv2")["bytes_output"].as_u64(), Some(32 * 64 * 16 * 16 * 4));
+    assert_eq!(plan["ranges"], serde_json::json!([32]));
+    let of = |part: &str| plan["memory"][part].as_u64().unwrap();
+    assert_eq!(of("total"), of("parameters") + of("batch") + of("activations"));
+    assert!(of("activations") < of("activations_unshared"), "{plan}");
+    let programs: Vec<_> = plan["programs"].as_array().unwrap().iter().map(|program| &program["name"]).collect();
+    assert_eq!(programs, ["attack step", "update"]);
+    assert!(plan["programs"][1]["dispatches"].as_u64() > Some(layers.len() as u64));
+    // A plan needs no adapter.
+    let alone = command(d, &["plan", "--arch", "resnet-20"]).env("WGPU_BACKEND", "noop").output().unwrap();
+    assert!(alone.status.success(), "{}", text(&alone.stderr));
+
+    for (flags, expected) in [
+        (&["--arch", "small-cnn", "--batch", "0"][..], "--batch: expected at least 1, found 0"),
+        (&["--arch", "small-cnn", "--batch", "many"], "--batch"),
+        (&["--arch", "small-cnn", "--classes", "1"], "--classes: expected at least 2, found 1"),
+        (&["--arch", "small-cnn", "--width", "0"], "--width: expected at least 1, found 0"),
+        (&["--arch", "small-cnn", "--image-size", "0"], "--image-size: expected at least 1, found 0"),
+        (&["--arch", "large-cnn"], "small-cnn"),
+        (&[], "--arch"),
+    ] {
+        let message = fails(d, &[&["plan"][..], flags].concat(), 2);
+        assert!(message.contains(expected), "{flags:?}: {message}");
+    }
+}
+
+#[test]
 fn a_foreign_state_dict_can_be_evaluated_with_a_config() {
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();

@@ -280,22 +280,58 @@ fn cutting_a_batch_into_ranges_changes_nothing() {
     let cut = WgslOptions { binding_limit: Some(160_000), ..options() };
     let mut whole = wgsl(&network, &state);
     let mut cut = WgslEngine::new(network.clone(), &state, &cut).unwrap();
+    assert_eq!(whole.ranges(n).unwrap(), [7]);
+    assert_eq!(cut.ranges(n).unwrap(), [3, 4]);
     let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4 };
-    let run = |engine: &mut WgslEngine| {
-        let spec = spec(Objective::Drawn(uniform()), n, 1, Norm::L2, BatchNormMode::Train);
-        let views = engine.perturb(&images.batch(), &spec).unwrap();
-        assert_eq!(engine.targets(&views).unwrap(), Some(&images.targets()[..]));
-        let stats = engine.train_step(&views, &LossSpec::cross_entropy(View::Adversarial), &sgd).unwrap();
-        let logits = engine.logits(&Input::View(&views, View::Clean), BatchNormMode::Train).unwrap();
-        (stats, logits, engine.read_view(&views, View::Adversarial).unwrap(), engine.state().unwrap())
+    let both_views = LossSpec {
+        terms: vec![
+            LossTerm { term: Term::CrossEntropy(View::Clean), weights: Weights::Mean(1.0) },
+            LossTerm {
+                term: Term::Kl { from: View::Clean, to: View::Adversarial },
+                weights: Weights::PerSample((0..n).map(|i| (1 + i) as f32 / n as f32).collect()),
+            },
+        ],
     };
-    let (a, b) = (run(&mut whole), run(&mut cut));
-    assert_eq!((a.0.predictions, a.0.confusion), (b.0.predictions, b.0.confusion));
-    close("logits", &b.1, &a.1, 1e-5);
-    close("adversarial", &b.2, &a.2, 1e-5);
-    for (name, array) in &a.3.model.0 {
-        close(name, &b.3.model.0[name].data, &array.data, 1e-4);
+    let given = (0..n * network.input.len()).map(|i| (i % 17) as f32 / 170.0 - 0.05).collect();
+    let towards = spec(Objective::Drawn(uniform()), n, 1, Norm::L2, BatchNormMode::Train);
+    let away = spec(Objective::KlToClean, n, 2, Norm::L2, BatchNormMode::Eval);
+    let away = PerturbSpec { start: Start::Given(given), ..away };
+    for (what, spec, loss) in
+        [("drawn targets", towards, LossSpec::cross_entropy(View::Adversarial)), ("KL and two views", away, both_views)]
+    {
+        for engine in [&mut whole, &mut cut] {
+            let mut start = engine.state().unwrap();
+            start.momentum.0.values_mut().for_each(|array| array.data.fill(0.0));
+            start.model = state.clone();
+            engine.load_state(&start).unwrap();
+        }
+        let run = |engine: &mut WgslEngine| {
+            let views = engine.perturb(&images.batch(), &spec).unwrap();
+            let drawn = matches!(spec.objective, Objective::Drawn(_)).then(|| images.targets());
+            assert_eq!(engine.targets(&views).unwrap(), drawn.as_deref());
+            let stats = engine.train_step(&views, &loss, &sgd).unwrap();
+            counts_agree(&stats, &images.labels, loss.views().len());
+            let logits = engine.logits(&Input::View(&views, View::Clean), BatchNormMode::Train).unwrap();
+            let (_, gradient) = engine
+                .input_gradient(&Input::View(&views, View::Adversarial), &Objective::CrossEntropy, BatchNormMode::Train)
+                .unwrap();
+            let adversarial = engine.read_view(&views, View::Adversarial).unwrap();
+            (stats, logits, adversarial, gradient, engine.state().unwrap())
+        };
+        let (a, b) = (run(&mut whole), run(&mut cut));
+        assert_eq!(a.0.predictions, b.0.predictions, "{what}");
+        assert!((a.0.loss - b.0.loss).abs() <= 1e-5 * a.0.loss.abs(), "{what}: {} {}", a.0.loss, b.0.loss);
+        close(&format!("{what}: logits"), &b.1, &a.1, 1e-5);
+        close(&format!("{what}: adversarial"), &b.2, &a.2, 1e-5);
+        close(&format!("{what}: input gradient"), &b.3, &a.3, 1e-4);
+        for (name, array) in &a.4.model.0 {
+            close(&format!("{what}: {name}"), &b.4.model.0[name].data, &array.data, 1e-4);
+        }
+        for (name, array) in &a.4.momentum.0 {
+            close(&format!("{what}: momentum of {name}"), &b.4.momentum.0[name].data, &array.data, 1e-3);
+        }
     }
+    assert_ne!(whole.device_bytes(), cut.device_bytes());
 }
 
 #[test]
@@ -402,6 +438,41 @@ fn numbers_that_are_not_finite_name_their_layer() {
     engine.train_step(&views, &loss, &SgdStep { lr: f64::NAN, ..sgd }).unwrap();
     let error = engine.perturb(&images.batch(), &spec).unwrap_err();
     assert!(error.to_string().contains("'conv1'"), "{error}");
+}
+
+/// Where the images are black and nothing normalises them the first convolution gives zero, however large its weights:
+/// the logits are finite, and the gradient, which goes through those weights, is not.
+#[test]
+fn a_gradient_that_is_not_finite_is_an_error_and_no_direction() {
+    let (shape, n) = (ImageShape::new(1, 8, 8), 3);
+    let network = Architecture::DigitsCnn.build(shape, CLASSES, None, Some(4));
+    let mut state = State::initialise(&network, 5);
+    for (name, scale) in [("conv1.weight", 1e36), ("linear.weight", 1e9)] {
+        state.0.get_mut(name).unwrap().data.iter_mut().for_each(|value| *value *= scale);
+    }
+    state.0.get_mut("bn1.bias").unwrap().data.fill(1.0);
+    let images = Images { pixels: vec![0; n * shape.len()], labels: vec![3; n], ids: vec![0, 1, 2] };
+    let batch = Batch { augment: None, ..images.batch() };
+    let engines: [&mut dyn Engine; 2] = [&mut candle(&network, &state), &mut wgsl(&network, &state)];
+    for engine in engines {
+        let (input, mode) = (Input::Batch(&batch), BatchNormMode::Eval);
+        engine.logits(&input, mode).unwrap();
+        let error = engine.input_gradient(&input, &Objective::CrossEntropy, mode).unwrap_err();
+        assert!(error.to_string().contains("gradient"), "{}: {error}", engine.name());
+        for norm in [Norm::Linf, Norm::L2] {
+            for steps in [1, 2] {
+                let spec = spec(Objective::CrossEntropy, n, steps, norm, mode);
+                let spec = PerturbSpec { start: Start::Zero, ..spec };
+                let error = engine.perturb(&batch, &spec).unwrap_err();
+                let what = format!("{}, {norm:?}, {steps} steps: {error}", engine.name());
+                assert!(matches!(error, EngineError::NotFinite { .. }), "{what}");
+                assert!(error.to_string().contains("gradient"), "{what}");
+            }
+            // Nothing but the gradient is at fault.
+            let spec = spec(Objective::CrossEntropy, n, 0, norm, mode);
+            engine.perturb(&batch, &PerturbSpec { start: Start::Zero, ..spec }).unwrap();
+        }
+    }
 }
 
 #[test]

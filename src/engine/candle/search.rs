@@ -78,7 +78,7 @@ impl CandleEngine {
         Ok(Some(Tensor::from_vec(noise, clean.shape(), &self.device)?))
     }
 
-    /// Logits at `x`, and the gradient of each image's objective with respect to it.
+    /// Logits at `x`, and the gradient of each image's objective with respect to it, both checked to be numbers.
     pub(super) fn gradient_at(
         &mut self,
         x: &Tensor,
@@ -92,8 +92,19 @@ impl CandleEngine {
         let logits = self.read_logits(&tape)?;
         let (_, gradient) = loss::objective(objective, &logits, labels, classes, reference)?;
         let gradient = Tensor::from_vec(gradient, (labels.len(), classes), &self.device)?;
-        Ok((logits, self.compiled.input_gradient(&self.arrays, tape, gradient)?))
+        let gradient = self.compiled.input_gradient(&self.arrays, tape, gradient)?;
+        // The sign of NaN would make a direction that looks like any other.
+        if finite(&gradient)? {
+            Ok((logits, gradient))
+        } else {
+            Err(EngineError::NotFinite { what: "gradient with respect to the images".into(), batch: labels.len() })
+        }
     }
+}
+
+/// Whether all values are numbers: zero times NaN or infinity is NaN, and a sum keeps it.
+fn finite(x: &Tensor) -> candle_core::Result<bool> {
+    Ok(x.affine(0.0, 0.0)?.sum_all()?.to_scalar::<f32>()? == 0.0)
 }
 
 /// Euclidean length of each image, `B × 1 × 1 × 1`.

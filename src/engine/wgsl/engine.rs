@@ -87,7 +87,7 @@ pub struct WgslEngine {
     network: Network,
     specs: Vec<StateSpec>,
     parameters: Parameters,
-    gpu: Gpu,
+    pub(super) gpu: Gpu,
     limits: wgpu::Limits,
     pacer: Pacer,
     pool: Pool,
@@ -184,6 +184,14 @@ impl WgslEngine {
         self.pool.bytes() + fixed.map(wgpu::Buffer::size).sum::<u64>()
     }
 
+    /// Images in each range that a batch of `images` is cut into, so that a binding holds every activation.
+    ///
+    /// # Errors
+    /// When one image alone is too large for a binding.
+    pub fn ranges(&self, images: usize) -> Result<Vec<usize>, EngineError> {
+        Ok(lower::ranges(&self.network, images, &self.limits)?)
+    }
+
     /// Makes the set of a batch size the last one in the list.
     fn set(&mut self, images: usize) -> Result<&mut BatchSet, EngineError> {
         match self.sets.iter().position(|set| set.images == images) {
@@ -192,7 +200,7 @@ impl WgslEngine {
                 self.sets.push(set);
             }
             None => {
-                let ranges = lower::ranges(&self.network, images, &self.limits)?;
+                let ranges = self.ranges(images)?;
                 if self.sets.len() >= KEPT {
                     let gone = self.sets.remove(0).images;
                     self.held.take_if(|held| held.labels.len() == gone);

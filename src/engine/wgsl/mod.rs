@@ -6,6 +6,8 @@ mod device;
 #[cfg(test)]
 mod device_tests;
 mod engine;
+#[cfg(test)]
+mod engine_tests;
 mod error;
 #[cfg(test)]
 mod harness;
