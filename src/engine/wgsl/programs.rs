@@ -45,12 +45,11 @@ pub(super) struct Target<'a> {
     pub(super) budget: u64,
 }
 
-/// Builds a program.
+/// Bytes of a batch's pixels, in whole words.
 ///
 /// # Errors
-/// [`GpuError::Limits`] when the batch does not fit into bindings.
-pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> {
-    let Target { network, parameters, batch, limits, budget } = target;
+/// [`GpuError::Limits`] when they do not fit into a binding.
+pub(super) fn pixel_bytes(network: &Network, batch: usize, limits: &wgpu::Limits) -> Result<u64, GpuError> {
     let pixels = (batch * network.input.len()).next_multiple_of(4) as u64;
     if pixels > limits.max_storage_buffer_binding_size {
         return Err(GpuError::Limits(format!(
@@ -61,6 +60,16 @@ pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> 
             readable(limits.max_storage_buffer_binding_size)
         )));
     }
+    Ok(pixels)
+}
+
+/// Builds a program.
+///
+/// # Errors
+/// [`GpuError::Limits`] when the batch does not fit into bindings.
+pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> {
+    let Target { network, parameters, batch, limits, budget } = target;
+    let pixels = pixel_bytes(network, batch, limits)?;
     let tables = match key {
         Key::Targets => 1,
         Key::Train { .. } => 2,
