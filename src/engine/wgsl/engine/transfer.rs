@@ -1,0 +1,157 @@
+//! Between host and device: what is written before a call, and read after it.
+
+use std::collections::HashMap;
+
+use super::WgslEngine;
+use crate::data::ImageShape;
+use crate::engine::wgsl::device::Gpu;
+use crate::engine::wgsl::error::GpuError;
+use crate::engine::wgsl::kernel::padded;
+use crate::engine::wgsl::kernels::call::{Call, ImageInfo};
+use crate::engine::wgsl::lower;
+use crate::engine::wgsl::program::Fixed;
+use crate::engine::{Batch, EngineError};
+
+impl WgslEngine {
+    /// The buffer with a name; made if no program has asked for it yet.
+    pub(super) fn buffer(&mut self, images: usize, home: Fixed, bytes: u64) -> Result<wgpu::Buffer, EngineError> {
+        self.set(images)?;
+        let buffers = match self.sets.last_mut() {
+            Some(set) if home.of_batch() => &mut set.buffers,
+            _ => &mut self.buffers,
+        };
+        Ok(find_or_make(&self.gpu, buffers, home, bytes)?)
+    }
+
+    /// Writes into a buffer, after everything that was asked for before.
+    pub(super) fn write<T: bytemuck::NoUninit>(
+        &mut self,
+        images: usize,
+        home: Fixed,
+        bytes: u64,
+        values: &[T],
+    ) -> Result<(), EngineError> {
+        self.pacer.flush(&self.gpu)?;
+        let buffer = self.buffer(images, home, bytes)?;
+        self.gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(values));
+        Ok(())
+    }
+
+    pub(super) fn write_call(&mut self, images: usize, call: &Call) -> Result<(), EngineError> {
+        self.write(images, Fixed::Call, size_of::<Call>() as u64, std::slice::from_ref(call))
+    }
+
+    pub(super) fn write_info(&mut self, info: &[ImageInfo]) -> Result<(), EngineError> {
+        self.write(info.len(), Fixed::Info, size_of_val(info) as u64, info)
+    }
+
+    pub(super) fn write_pixels(&mut self, batch: &Batch<'_>) -> Result<(), EngineError> {
+        let mut bytes = batch.pixels.to_vec();
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        self.write(batch.len(), Fixed::Pixels, bytes.len() as u64, &bytes)
+    }
+
+    /// Uploads images or perturbations, `B × C × H × W`.
+    pub(super) fn write_images(&mut self, home: fn(usize) -> Fixed, data: &[f32]) -> Result<(), EngineError> {
+        let shape = self.network.input;
+        let images = data.len() / shape.len();
+        let ranges = self.set(images)?.ranges.clone();
+        let mut rest = data;
+        for (r, count) in ranges.into_iter().enumerate() {
+            let (now, later) = rest.split_at(count * shape.len());
+            rest = later;
+            let packed = pack_images(now, shape);
+            self.write(images, home(r), 4 * packed.len() as u64, &packed)?;
+        }
+        Ok(())
+    }
+
+    /// Copies an image tensor into another.
+    pub(super) fn copy_images(
+        &mut self,
+        images: usize,
+        from: fn(usize) -> Fixed,
+        to: fn(usize) -> Fixed,
+    ) -> Result<(), EngineError> {
+        let shape = self.network.input;
+        self.copy(images, from, to, shape)
+    }
+
+    pub(super) fn copy(
+        &mut self,
+        images: usize,
+        from: fn(usize) -> Fixed,
+        to: fn(usize) -> Fixed,
+        shape: ImageShape,
+    ) -> Result<(), EngineError> {
+        let ranges = self.set(images)?.ranges.clone();
+        for (r, count) in ranges.into_iter().enumerate() {
+            let bytes = lower::bytes(count, shape);
+            let from = self.buffer(images, from(r), bytes)?;
+            let to = self.buffer(images, to(r), bytes)?;
+            self.pacer.copy(&self.gpu, &from, &to, bytes);
+        }
+        Ok(())
+    }
+
+    /// Waits, and reads a tensor with a name back.
+    pub(super) fn read_named(
+        &mut self,
+        images: usize,
+        home: fn(usize) -> Fixed,
+        shape: ImageShape,
+    ) -> Result<Vec<f32>, EngineError> {
+        self.pacer.finish(&self.gpu)?;
+        let ranges = self.set(images)?.ranges.clone();
+        let mut buffers = Vec::with_capacity(ranges.len());
+        for (r, count) in ranges.into_iter().enumerate() {
+            let bytes = lower::bytes(count, shape);
+            buffers.push((self.buffer(images, home(r), bytes)?, bytes));
+        }
+        let wanted: Vec<_> = buffers.iter().map(|(buffer, bytes)| (buffer, 0, *bytes)).collect();
+        Ok(unpack(&self.gpu.read(&wanted)?, shape))
+    }
+}
+
+pub(super) fn find_or_make(
+    gpu: &Gpu,
+    buffers: &mut HashMap<Fixed, wgpu::Buffer>,
+    home: Fixed,
+    bytes: u64,
+) -> Result<wgpu::Buffer, GpuError> {
+    if let Some(buffer) = buffers.get(&home) {
+        return Ok(buffer.clone());
+    }
+    let buffer = gpu.buffer(&format!("{home:?}"), bytes)?;
+    buffers.insert(home, buffer.clone());
+    Ok(buffer)
+}
+
+/// `B × C × H × W` to `B × H × W × C`, channels rounded up with zeros.
+pub(super) fn pack_images(data: &[f32], shape: ImageShape) -> Vec<f32> {
+    let (channels, plane) = (padded(shape.channels), shape.height * shape.width);
+    let mut out = vec![0.0; data.len() / shape.channels * channels];
+    for (image, out) in data.chunks(shape.len()).zip(out.chunks_mut(plane * channels)) {
+        for (c, values) in image.chunks(plane).enumerate() {
+            for (p, value) in values.iter().enumerate() {
+                out[p * channels + c] = *value;
+            }
+        }
+    }
+    out
+}
+
+/// The other way round, from the bytes of each range.
+pub(super) fn unpack(ranges: &[Vec<u8>], shape: ImageShape) -> Vec<f32> {
+    let (channels, plane) = (padded(shape.channels), shape.height * shape.width);
+    let mut out = Vec::new();
+    for bytes in ranges {
+        let values: Vec<f32> = bytemuck::pod_collect_to_vec(bytes);
+        for image in values.chunks(plane * channels) {
+            for c in 0..shape.channels {
+                out.extend((0..plane).map(|p| image[p * channels + c]));
+            }
+        }
+    }
+    out
+}
