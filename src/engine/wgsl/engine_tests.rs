@@ -17,7 +17,7 @@ use crate::rng::{Purpose, Stream};
 const IMAGES: usize = 7;
 const CLASSES: usize = 5;
 /// How long one call may take, on a software adapter that shares its processor.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Every kind of layer, with channels that fill no quads and sizes that leave remainders.
 fn network() -> Network {
