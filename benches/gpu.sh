@@ -32,7 +32,8 @@ bundle)
     ;;
 run)
     out=${2:?directory for the results}
-    export FAIRTAT_TEST_ADAPTER=${3:-} FAIRTAT_CACHE=
+    export FAIRTAT_CACHE=
+    [ -z "${3:-}" ] || export FAIRTAT_TEST_ADAPTER=$3
     adapter=${3:+--adapter $3}
     cifar10=${4:-}
     mkdir -p "$out"

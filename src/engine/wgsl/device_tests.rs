@@ -2,17 +2,10 @@
 
 use std::time::Duration;
 
-use super::adapters::{Found, found};
 use super::cache::default_folder;
 use super::device::{Checks, Gpu, GpuError, GpuOptions};
+use super::harness::adapter;
 use super::kernel::Kernel;
-
-/// The adapter of the kernel tests.
-fn adapter() -> &'static Found {
-    let wanted = std::env::var("FAIRTAT_TEST_ADAPTER").unwrap_or_default().to_lowercase();
-    let fits = |found: &&Found| found.summary.name.to_lowercase().contains(&wanted);
-    found().iter().find(fits).unwrap_or_else(|| panic!("{}", super::adapters::how_to_get_an_adapter()))
-}
 
 fn gpu() -> Gpu {
     Gpu::open(&adapter().adapter, Checks::Off).unwrap()

@@ -2,27 +2,24 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::adapters::{Found, choose};
 use super::device::{Checks, Gpu};
 use super::kernel::{BufferId, Dispatch, Slice};
 use crate::rng::{Purpose, Stream};
 
-/// The adapter that tests run on: the first that there is, or the one that `FAIRTAT_TEST_ADAPTER` names a part of.
+/// The adapter that tests run on: the one that `FAIRTAT_TEST_ADAPTER` names a part of, else the best that there is.
 ///
 /// # Panics
 /// When there is none, with what to install. A test that passes without a device would show nothing.
+pub(super) fn adapter() -> &'static Found {
+    let wanted = std::env::var("FAIRTAT_TEST_ADAPTER").ok();
+    choose(wanted.as_deref()).unwrap_or_else(|error| panic!("these tests need an adapter: {error}"))
+}
+
 fn gpu(checks: Checks) -> Arc<Gpu> {
     static GPUS: OnceLock<[Arc<Gpu>; 2]> = OnceLock::new();
-    let gpus = GPUS.get_or_init(|| {
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-        let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-        let wanted = std::env::var("FAIRTAT_TEST_ADAPTER").unwrap_or_default().to_lowercase();
-        let adapter = adapters.iter().find(|a| a.get_info().name.to_lowercase().contains(&wanted)).expect(
-            "these tests need a Vulkan, Metal or DirectX 12 adapter; on Debian and Ubuntu \
-             `apt-get install mesa-vulkan-drivers` brings one that runs on the CPU",
-        );
-        [Checks::Off, Checks::On].map(|checks| Arc::new(Gpu::open(adapter, checks).unwrap()))
-    });
-    Arc::clone(&gpus[usize::from(checks == Checks::On)])
+    let open = |checks| Arc::new(Gpu::open(&adapter().adapter, checks).unwrap());
+    Arc::clone(&GPUS.get_or_init(|| [Checks::Off, Checks::On].map(open))[usize::from(checks == Checks::On)])
 }
 
 /// Buffers and dispatches of one test.
