@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{EngineError, TargetTable};
 use crate::data::ImageShape;
-use crate::model::State;
+use crate::model::{ModelError, Network, State};
 use crate::rng::{Purpose, Stream};
 
 /// How the border is filled before a random crop.
@@ -135,6 +135,19 @@ pub(super) fn check_labels(labels: &[u32], classes: usize) -> Result<(), EngineE
         }
         None => Ok(()),
     }
+}
+
+/// Checks images of `shape`, `B × C × H × W`, and their labels.
+pub(super) fn check_images(data: &[f32], labels: &[u32], shape: ImageShape, classes: usize) -> Result<(), EngineError> {
+    let expected = labels.len() * shape.len();
+    if labels.is_empty() || data.len() != expected {
+        return Err(EngineError::Invalid(format!(
+            "{} images of {shape} hold {expected} values, found {}",
+            labels.len(),
+            data.len()
+        )));
+    }
+    check_labels(labels, classes)
 }
 
 /// Where batch norm takes its statistics from.
@@ -465,6 +478,27 @@ pub struct EngineState {
     pub model: State,
     /// SGD's momentum for every parameter.
     pub momentum: State,
+}
+
+impl EngineState {
+    /// Checks that there is finite momentum of the right shape for every parameter of `network`. The model is checked
+    /// where it is loaded.
+    pub(super) fn check_momentum(&self, network: &Network) -> Result<(), EngineError> {
+        for spec in network.state_specs().iter().filter(|spec| spec.trained) {
+            let what = match self.momentum.0.get(&spec.name) {
+                None => format!("momentum of '{}' is missing", spec.name),
+                Some(array) if array.shape != spec.shape => {
+                    format!("momentum of '{}' has shape {:?}, expected {:?}", spec.name, array.shape, spec.shape)
+                }
+                Some(array) if !array.data.iter().all(|v| v.is_finite()) => {
+                    format!("momentum of '{}' holds values that are not finite", spec.name)
+                }
+                Some(_) => continue,
+            };
+            return Err(ModelError::Mismatch { architecture: network.architecture.clone(), what }.into());
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

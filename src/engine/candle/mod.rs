@@ -18,7 +18,7 @@ use candle_core::{Device, Tensor};
 use self::ops::Ops;
 use self::passes::{Compiled, Gradients, Tape};
 use super::loss;
-use super::types::check_labels;
+use super::types::check_images;
 use super::{
     Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, PerturbSpec,
     SgdStep, View, Views,
@@ -170,16 +170,7 @@ impl CandleEngine {
             Input::Batch(batch) => Ok((self.prepare(batch)?, batch.labels.to_vec())),
             Input::View(views, view) => Ok((self.view(views, *view)?, self.held(views)?.labels.clone())),
             Input::Images(data, labels) => {
-                let expected = labels.len() * self.network.input.len();
-                if labels.is_empty() || data.len() != expected {
-                    return Err(EngineError::Invalid(format!(
-                        "{} images of {} hold {expected} values, found {}",
-                        labels.len(),
-                        self.network.input,
-                        data.len()
-                    )));
-                }
-                check_labels(labels, self.network.classes)?;
+                check_images(data, labels, self.network.input, self.network.classes)?;
                 Ok((self.images(data.to_vec())?, labels.to_vec()))
             }
         }
@@ -325,25 +316,10 @@ impl Engine for CandleEngine {
     }
 
     fn load_state(&mut self, state: &EngineState) -> Result<(), EngineError> {
-        let mismatch =
-            |what| crate::model::ModelError::Mismatch { architecture: self.network.architecture.clone(), what };
-        let mut momentum = Vec::with_capacity(self.specs.len());
-        for spec in &self.specs {
-            momentum.push(match state.momentum.0.get(&spec.name) {
-                _ if !spec.trained => None,
-                Some(array) if !array.data.iter().all(|v| v.is_finite()) => {
-                    let what = format!("momentum of '{}' holds values that are not finite", spec.name);
-                    return Err(mismatch(what).into());
-                }
-                Some(array) if array.shape == spec.shape => Some(self.upload(array)?),
-                Some(array) => {
-                    let what =
-                        format!("momentum of '{}' has shape {:?}, expected {:?}", spec.name, array.shape, spec.shape);
-                    return Err(mismatch(what).into());
-                }
-                None => return Err(mismatch(format!("momentum of '{}' is missing", spec.name)).into()),
-            });
-        }
+        state.check_momentum(&self.network)?;
+        let upload =
+            |spec: &StateSpec| state.momentum.0.get(&spec.name).filter(|_| spec.trained).map(|a| self.upload(a));
+        let momentum = self.specs.iter().map(|spec| upload(spec).transpose()).collect::<Result<_, _>>()?;
         self.load_model(&state.model)?;
         self.momentum = momentum;
         Ok(())

@@ -7,7 +7,7 @@ use bytemuck::Zeroable;
 use super::not_finite::{GRADIENT, LOGITS};
 use super::transfer::unpack;
 use super::{Held, WgslEngine};
-use crate::engine::types::check_labels;
+use crate::engine::types::check_images;
 use crate::engine::wgsl::kernels::call::{Call, ImageInfo};
 use crate::engine::wgsl::kernels::loss;
 use crate::engine::wgsl::program::{Fixed, Place};
@@ -16,7 +16,7 @@ use crate::engine::{
     Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, PerturbSpec,
     SgdStep, Start, View, Views,
 };
-use crate::model::{Array, ModelError, Network, State};
+use crate::model::{Array, Network, State};
 
 /// What a search leaves beside images.
 #[derive(Debug)]
@@ -46,16 +46,7 @@ impl WgslEngine {
             }
             Input::View(views, _) => self.held(views)?.labels.clone(),
             Input::Images(data, labels) => {
-                let expected = labels.len() * self.network.input.len();
-                if labels.is_empty() || data.len() != expected {
-                    return Err(EngineError::Invalid(format!(
-                        "{} images of {} hold {expected} values, found {}",
-                        labels.len(),
-                        self.network.input,
-                        data.len()
-                    )));
-                }
-                check_labels(labels, self.network.classes)?;
+                check_images(data, labels, self.network.input, self.network.classes)?;
                 labels.to_vec()
             }
         };
@@ -126,10 +117,6 @@ impl WgslEngine {
             self.gpu.queue.write_buffer(buffer, placed.place.offset, bytemuck::cast_slice(&placed.pack(array)));
         }
         Ok(self.gpu.check()?)
-    }
-
-    fn mismatch(&self, what: String) -> EngineError {
-        ModelError::Mismatch { architecture: self.network.architecture.clone(), what }.into()
     }
 }
 
@@ -319,19 +306,7 @@ impl Engine for WgslEngine {
     }
 
     fn load_state(&mut self, state: &EngineState) -> Result<(), EngineError> {
-        for spec in self.specs.iter().filter(|spec| spec.trained) {
-            let what = match state.momentum.0.get(&spec.name) {
-                None => format!("momentum of '{}' is missing", spec.name),
-                Some(array) if array.shape != spec.shape => {
-                    format!("momentum of '{}' has shape {:?}, expected {:?}", spec.name, array.shape, spec.shape)
-                }
-                Some(array) if !array.data.iter().all(|v| v.is_finite()) => {
-                    format!("momentum of '{}' holds values that are not finite", spec.name)
-                }
-                Some(_) => continue,
-            };
-            return Err(self.mismatch(what));
-        }
+        state.check_momentum(&self.network)?;
         self.load_model(&state.model)?;
         self.upload(&state.momentum, true)
     }
