@@ -3,7 +3,7 @@
 //! Data flows one way through the modules, and a module knows only those before it:
 //!
 //! ```text
-//! data → model → engine → fairness → train → evaluate
+//! data → model → engine → fairness → train → evaluate → worker → app
 //! ```
 //!
 //! * [`data`]: images as bytes with labels, from the program itself, from disk, from their publishers
@@ -13,8 +13,11 @@
 //! * [`fairness`]: class statistics, CFPS, target distribution, class-wise epsilon
 //! * [`train`]: schedules, averaging, the training loop, the run directory
 //! * [`evaluate`]: accuracy under attack, figures
+//! * [`worker`]: the thread that owns the engine of a window
+//! * [`app`]: the window
 //! * [`config`]: the one description of an experiment behind command line and file
 
+pub mod app;
 pub mod attack;
 pub mod cli;
 pub mod config;
@@ -27,3 +30,4 @@ pub mod model;
 pub mod rng;
 pub mod train;
 pub mod units;
+pub mod worker;

@@ -1,0 +1,273 @@
+//! Everything the window can be told to do: one enum behind menus, keys and the palette.
+
+use egui::{Key, KeyboardShortcut, Modifiers};
+
+use super::layout::PanelKind;
+
+/// See the [module](self).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Command {
+    /// Begin the run that the form describes.
+    Start,
+    /// Pause or go on; begins a run where there is none.
+    PlayPause,
+    /// Train on one batch, then wait.
+    OneBatch,
+    /// Take one step of the attack, then wait.
+    OneAttackStep,
+    /// Show every attack step, slowly, or train at full speed again.
+    SlowMotion,
+    /// Stop and write a checkpoint.
+    StopAndSave,
+    /// Stop and write nothing.
+    StopWithoutSaving,
+    /// Choose a run directory and go on with it.
+    Resume,
+    /// Load a checkpoint to look at.
+    OpenCheckpoint,
+    /// Load an experiment file into the form.
+    OpenExperiment,
+    /// Save the form as an experiment file.
+    SaveExperiment,
+    /// Copy the command line that reruns the form's experiment.
+    CopyAsCommand,
+    /// Undo the last change of the form.
+    Undo,
+    /// Do it again.
+    Redo,
+    /// Open an image in the inspector.
+    OpenImage,
+    /// Take the image on the clipboard into the inspector.
+    PasteImage,
+    /// Add a run directory to the comparison.
+    AddToComparison,
+    /// Bring a panel to the front.
+    Show(PanelKind),
+    /// Arrange the panels as at the first start.
+    ResetLayout,
+    /// Choose a command by typing.
+    Palette,
+    /// Show lessons and glossary.
+    Help,
+    /// Fill the screen.
+    FullScreen,
+    /// Larger text and controls.
+    ZoomIn,
+    /// Smaller text and controls.
+    ZoomOut,
+    /// The size of the first start.
+    ZoomReset,
+    /// Light colours.
+    ThemeLight,
+    /// Dark colours.
+    ThemeDark,
+    /// The system's colours.
+    ThemeSystem,
+    /// Close the window.
+    Quit,
+}
+
+/// A menu of the menu bar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Menu {
+    /// Files.
+    File,
+    /// The form's history.
+    Edit,
+    /// The run.
+    Run,
+    /// Panels and colours.
+    View,
+    /// Lessons.
+    Help,
+}
+
+impl Menu {
+    /// All, from left to right.
+    pub const ALL: [Self; 5] = [Self::File, Self::Edit, Self::Run, Self::View, Self::Help];
+
+    /// Its title.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::File => "File",
+            Self::Edit => "Edit",
+            Self::Run => "Run",
+            Self::View => "View",
+            Self::Help => "Help",
+        }
+    }
+}
+
+const NONE: Modifiers = Modifiers::NONE;
+const COMMAND: Modifiers = Modifiers::COMMAND;
+const SHIFT: Modifiers = Modifiers::COMMAND.plus(Modifiers::SHIFT);
+
+impl Command {
+    /// All commands, in the order of the menus.
+    pub fn all() -> impl Iterator<Item = Self> {
+        use Command::{
+            AddToComparison, CopyAsCommand, FullScreen, Help, OneAttackStep, OneBatch, OpenCheckpoint, OpenExperiment,
+            OpenImage, Palette, PasteImage, PlayPause, Quit, Redo, ResetLayout, Resume, SaveExperiment, Show,
+            SlowMotion, Start, StopAndSave, StopWithoutSaving, ThemeDark, ThemeLight, ThemeSystem, Undo, ZoomIn,
+            ZoomOut, ZoomReset,
+        };
+        let fixed = [
+            OpenExperiment,
+            SaveExperiment,
+            Resume,
+            OpenCheckpoint,
+            OpenImage,
+            PasteImage,
+            AddToComparison,
+            Quit,
+            Undo,
+            Redo,
+            CopyAsCommand,
+            Start,
+            PlayPause,
+            OneBatch,
+            OneAttackStep,
+            SlowMotion,
+            StopAndSave,
+            StopWithoutSaving,
+            ThemeSystem,
+            ThemeLight,
+            ThemeDark,
+            ZoomIn,
+            ZoomOut,
+            ZoomReset,
+            FullScreen,
+            ResetLayout,
+            Palette,
+            Help,
+        ];
+        fixed.into_iter().chain(PanelKind::ALL.map(Show))
+    }
+
+    /// Its name in menus and the palette.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Start => "Start run",
+            Self::PlayPause => "Play or pause",
+            Self::OneBatch => "Train on one batch",
+            Self::OneAttackStep => "Take one attack step",
+            Self::SlowMotion => "Slow motion",
+            Self::StopAndSave => "Stop and save",
+            Self::StopWithoutSaving => "Stop without saving",
+            Self::Resume => "Resume a run…",
+            Self::OpenCheckpoint => "Open a checkpoint…",
+            Self::OpenExperiment => "Open experiment…",
+            Self::SaveExperiment => "Save experiment…",
+            Self::CopyAsCommand => "Copy as command",
+            Self::Undo => "Undo",
+            Self::Redo => "Redo",
+            Self::OpenImage => "Open an image…",
+            Self::PasteImage => "Paste an image",
+            Self::AddToComparison => "Add a run to compare…",
+            Self::Show(kind) => kind.title(),
+            Self::ResetLayout => "Reset layout",
+            Self::Palette => "Command palette",
+            Self::Help => "Lessons and glossary",
+            Self::FullScreen => "Full screen",
+            Self::ZoomIn => "Zoom in",
+            Self::ZoomOut => "Zoom out",
+            Self::ZoomReset => "Normal size",
+            Self::ThemeLight => "Light theme",
+            Self::ThemeDark => "Dark theme",
+            Self::ThemeSystem => "System theme",
+            Self::Quit => "Quit",
+        }
+    }
+
+    /// What it does, in a sentence.
+    pub const fn tooltip(self) -> &'static str {
+        match self {
+            Self::Start => "Begin the run that the experiment panel describes, in a new directory below runs/.",
+            Self::PlayPause => "Pause after the current batch, or go on. Where there is no run, begin one.",
+            Self::OneBatch => "Attack and train on one batch, then wait.",
+            Self::OneAttackStep => {
+                "Move the images of the current batch by one attack step, then wait. After the last step the network is \
+                 updated."
+            }
+            Self::SlowMotion => "Show every attack step for a moment; again for full speed.",
+            Self::StopAndSave => "End the run with a checkpoint, so that it can be resumed where it stood.",
+            Self::StopWithoutSaving => "End the run and write nothing more; earlier checkpoints stay.",
+            Self::Resume => "Choose a run directory and go on from its last checkpoint.",
+            Self::OpenCheckpoint => "Load trained weights to inspect images with, without training.",
+            Self::OpenExperiment => "Read an experiment (TOML) into the experiment panel.",
+            Self::SaveExperiment => "Write the experiment panel's values as TOML; `fairtat train --config` runs it.",
+            Self::CopyAsCommand => "Copy the command line that runs this experiment again.",
+            Self::Undo => "Take back the last change of the experiment.",
+            Self::Redo => "Make the change that was taken back.",
+            Self::OpenImage => "Choose a PNG or JPEG and open it in the inspector.",
+            Self::PasteImage => "Open the image that is on the clipboard in the inspector.",
+            Self::AddToComparison => "Choose a run directory to show beside others.",
+            Self::Show(kind) => kind.tooltip(),
+            Self::ResetLayout => "Arrange the panels as at the first start.",
+            Self::Palette => "Find any command by typing a part of its name.",
+            Self::Help => "Short lessons, and what every term means.",
+            Self::FullScreen => "Fill the screen, or go back to a window.",
+            Self::ZoomIn => "Larger text and controls.",
+            Self::ZoomOut => "Smaller text and controls.",
+            Self::ZoomReset => "Text and controls in the size of the first start.",
+            Self::ThemeLight => "Dark text on a light ground.",
+            Self::ThemeDark => "Light text on a dark ground.",
+            Self::ThemeSystem => "Light or dark as the system is.",
+            Self::Quit => "Close the window. A run that is under way is asked about first.",
+        }
+    }
+
+    /// The menu it stands in.
+    pub const fn menu(self) -> Menu {
+        match self {
+            Self::OpenExperiment
+            | Self::SaveExperiment
+            | Self::Resume
+            | Self::OpenCheckpoint
+            | Self::OpenImage
+            | Self::PasteImage
+            | Self::AddToComparison
+            | Self::Quit => Menu::File,
+            Self::Undo | Self::Redo | Self::CopyAsCommand => Menu::Edit,
+            Self::Start
+            | Self::PlayPause
+            | Self::OneBatch
+            | Self::OneAttackStep
+            | Self::SlowMotion
+            | Self::StopAndSave
+            | Self::StopWithoutSaving => Menu::Run,
+            Self::Palette | Self::Help => Menu::Help,
+            _ => Menu::View,
+        }
+    }
+
+    /// Its keys.
+    pub const fn shortcut(self) -> Option<KeyboardShortcut> {
+        let (modifiers, key) = match self {
+            Self::PlayPause => (NONE, Key::Space),
+            Self::OneBatch => (NONE, Key::Period),
+            Self::OneAttackStep => (NONE, Key::Comma),
+            Self::SlowMotion => (NONE, Key::M),
+            Self::Start => (COMMAND, Key::Enter),
+            Self::StopAndSave => (COMMAND, Key::Period),
+            Self::OpenExperiment => (COMMAND, Key::O),
+            Self::SaveExperiment => (COMMAND, Key::S),
+            Self::Resume => (SHIFT, Key::R),
+            Self::OpenImage => (COMMAND, Key::I),
+            Self::PasteImage => (SHIFT, Key::V),
+            Self::CopyAsCommand => (SHIFT, Key::C),
+            Self::Undo => (COMMAND, Key::Z),
+            Self::Redo => (SHIFT, Key::Z),
+            Self::Palette => (COMMAND, Key::P),
+            Self::Help => (NONE, Key::F1),
+            Self::FullScreen => (NONE, Key::F11),
+            Self::ZoomIn => (COMMAND, Key::Plus),
+            Self::ZoomOut => (COMMAND, Key::Minus),
+            Self::ZoomReset => (COMMAND, Key::Num0),
+            Self::Quit => (COMMAND, Key::Q),
+            Self::Show(kind) => return kind.shortcut(),
+            _ => return None,
+        };
+        Some(KeyboardShortcut::new(modifiers, key))
+    }
+}

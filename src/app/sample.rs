@@ -1,0 +1,236 @@
+//! A run that was never trained: fixed numbers for tests and pictures of panels. They follow the shape of a real one (clean
+//! and robust accuracy rise, cats and dogs lag behind), so that a panel can be judged by them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::view::RunView;
+use crate::config::Experiment;
+use crate::data::{Dataset, ImageShape};
+use crate::fairness::Confusion;
+use crate::train::{ClassRow, MetricsRow};
+use crate::worker::{BatchPoint, EpochRecord, Examples, Phase, RunInfo, Update};
+
+const NAMES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+/// How hard each class is, from 0.
+const HARD: [f64; 10] = [0.3, 0.15, 0.62, 1.0, 0.7, 0.8, 0.4, 0.35, 0.25, 0.3];
+const EPOCHS: u32 = 30;
+
+/// A run of 30 epochs on ten classes that has done 18 of them and half of the next.
+pub(in crate::app) fn run() -> RunView {
+    let now = Instant::now();
+    let mut view = RunView::default();
+    let mut experiment = Experiment::preset("cifar10-small").unwrap_or_default();
+    experiment.optimizer.epochs = EPOCHS;
+    let history: Vec<EpochRecord> = (0..18).map(epoch).collect();
+    view.apply(
+        Update::Opened(Box::new(RunInfo {
+            directory: Some(PathBuf::from("runs/cifar10-small")),
+            experiment: Box::new(experiment),
+            engine: "wgsl (Example GPU, Vulkan)".into(),
+            parameters: 1_234_567,
+            train: Arc::new(images(40)),
+            validation: Arc::new(images(20)),
+            test: Arc::new(images(30)),
+            history,
+            checkpoints: (1..=18).filter(|e| e % 3 == 0).map(f64::from).collect(),
+        })),
+        now,
+    );
+    view.apply(Update::Phase(Phase::Attack), now);
+    for done in 1..=45 {
+        let at = now + Duration::from_millis(140 * u64::from(done));
+        view.apply(Update::Batch(BatchPoint { done, ..batch(18, done) }), at);
+    }
+    view.apply(Update::Examples(Arc::new(examples())), now);
+    view.apply(Update::Warning("The learning rate fell to 0.01.".into()), now + Duration::from_secs(3));
+    view
+}
+
+/// Class accuracies of an epoch: clean, robust on the training images, robust on the validation split.
+fn accuracies(epoch: u32) -> [Vec<f64>; 3] {
+    let t = 1.0 - (-f64::from(epoch + 1) / 7.0).exp();
+    let wave = |k: usize, phase: f64| 0.015 * ((f64::from(epoch) * 1.3 + k as f64 * 2.1 + phase).sin());
+    let of = |top: f64, cost: f64, phase: f64| {
+        (0..10).map(|k| (t * (top - cost * HARD[k]) + wave(k, phase)).clamp(0.0, 1.0)).collect::<Vec<f64>>()
+    };
+    [of(0.96, 0.3, 0.0), of(0.78, 0.5, 1.0), of(0.72, 0.52, 2.0)]
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn worst(values: &[f64]) -> f64 {
+    values.iter().copied().fold(1.0, f64::min)
+}
+
+/// True × predicted counts for these class accuracies, with mistakes that land on classes that look alike.
+fn confusion(accuracy: &[f64], images: f64) -> Confusion {
+    let mut counts = Vec::new();
+    for (truth, correct) in accuracy.iter().enumerate() {
+        let likeness = |p: usize| {
+            let animal = |k: usize| (2..8).contains(&k);
+            let pair = matches!((truth, p), (3, 5) | (5, 3) | (1, 9) | (9, 1) | (0, 8) | (8, 0) | (2, 4) | (4, 2));
+            if p == truth {
+                0.0
+            } else {
+                0.3 + f64::from(u8::from(animal(truth) == animal(p))) + if pair { 3.0 } else { 0.0 }
+            }
+        };
+        let sum: f64 = (0..10).map(likeness).sum();
+        counts.extend((0..10).map(|p| {
+            let share = if p == truth { *correct } else { (1.0 - correct) * likeness(p) / sum };
+            (share * images).round() as u32
+        }));
+    }
+    let mut confusion = Confusion::new(10);
+    confusion.add_counts(&counts);
+    confusion
+}
+
+fn radii(epoch: u32) -> Vec<f64> {
+    match epoch.checked_sub(1) {
+        None => vec![8.0 / 255.0; 10],
+        Some(last) => accuracies(last)[1].iter().map(|r| (0.5 + r) * 8.0 / 255.0).collect(),
+    }
+}
+
+fn distribution(epoch: u32) -> Vec<f64> {
+    let cfps = match epoch.checked_sub(1) {
+        None => vec![0.1; 10],
+        Some(last) => confusion(&accuracies(last)[1], 4900.0).cfps(),
+    };
+    let sum: f64 = cfps.iter().map(|c| (2.0 * c).exp()).sum();
+    cfps.iter().map(|c| (2.0 * c).exp() / sum).collect()
+}
+
+/// What epoch `epoch` of the run measured.
+pub(in crate::app) fn epoch(epoch: u32) -> EpochRecord {
+    let [clean, train, robust] = accuracies(epoch);
+    let counted = confusion(&train, 4900.0);
+    let cfps = counted.cfps();
+    let (epsilon, targets) = (radii(epoch), distribution(epoch));
+    let classes = (0..10)
+        .map(|k| ClassRow {
+            epoch,
+            class: k as u32,
+            name: NAMES[k].into(),
+            epsilon: epsilon[k],
+            target_probability: Some(targets[k]),
+            cfps: cfps[k],
+            train_robust_accuracy: train[k],
+            train_clean_accuracy: Some((clean[k] + 0.02).min(1.0)),
+            val_clean_accuracy: clean[k],
+            val_robust_accuracy: robust[k],
+        })
+        .collect();
+    let metrics = MetricsRow {
+        epoch,
+        lr: rate(epoch),
+        train_loss: 2.1 - 1.2 * mean(&train),
+        train_clean_accuracy: Some(mean(&clean) + 0.02),
+        train_robust_accuracy: mean(&train),
+        val_clean_accuracy: mean(&clean),
+        val_clean_worst: worst(&clean),
+        val_robust_accuracy: mean(&robust),
+        val_robust_worst: worst(&robust),
+        seconds: 14.0,
+        seconds_attack: 10.4,
+        seconds_update: 2.1,
+        seconds_statistics: 0.6,
+    };
+    let validation = confusion(&robust, 100.0);
+    EpochRecord { metrics, classes, train: Some(counted), validation: Some(validation) }
+}
+
+fn rate(epoch: u32) -> f64 {
+    if epoch < 15 { 0.1 } else { 0.01 }
+}
+
+fn batch(epoch: u32, done: u32) -> BatchPoint {
+    let last = self::epoch(epoch).metrics;
+    let ripple = 0.03 * (f64::from(done) * 0.7).sin() / f64::from(done.max(1)).sqrt();
+    let share = f64::from(done) / 90.0;
+    BatchPoint {
+        epoch,
+        epochs: EPOCHS,
+        done,
+        batches: 90,
+        images: 128,
+        loss: last.train_loss + ripple,
+        robust_accuracy: last.train_robust_accuracy - ripple / 2.0,
+        lr: last.lr,
+        seconds: [12.6, 10.4, 2.1, 0.6].map(|seconds| seconds * share),
+        epsilon: radii(epoch).into(),
+        rule: radii(epoch).into(),
+        targets: Some(distribution(epoch).into()),
+    }
+}
+
+/// `per_class` small colour images of each class: a shape and a hue that belong to it, on a graded ground.
+pub(in crate::app) fn images(per_class: usize) -> Dataset {
+    let shape = ImageShape::new(3, 32, 32);
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    for i in 0..per_class * 10 {
+        let class = i % 10;
+        labels.push(class as u32);
+        let (cx, cy) = (16.0 + 4.0 * (i as f64 * 1.7).sin(), 16.0 + 4.0 * (i as f64 * 2.3).cos());
+        for channel in 0..3 {
+            for y in 0..32 {
+                for x in 0..32 {
+                    let (dx, dy) = (f64::from(x) - cx, f64::from(y) - cy);
+                    let angle = dy.atan2(dx) * (2 + class / 2) as f64 + i as f64;
+                    let inside = dx.hypot(dy) < 9.0 + 3.0 * angle.sin();
+                    let hue = (class as f64 * 0.63 + f64::from(channel) * 2.1).sin();
+                    let ground = 90.0 + 2.0 * f64::from(y) + 10.0 * f64::from(channel);
+                    pixels.push(if inside { 128.0 + 110.0 * hue } else { ground } as u8);
+                }
+            }
+        }
+    }
+    let names = NAMES.map(str::to_owned).to_vec();
+    // Sizes, labels and names agree by construction.
+    Dataset::new("cifar10", names, shape, pixels, labels).unwrap_or_else(|error| unreachable!("{error}"))
+}
+
+/// Sixteen images of a batch, before and after an attack.
+pub(in crate::app) fn examples() -> Examples {
+    let set = images(4);
+    let (shape, count) = (set.shape(), 16usize);
+    let epsilon = radii(18);
+    let labels: Vec<u32> = set.labels()[..count].to_vec();
+    let targets: Vec<u32> = labels.iter().enumerate().map(|(i, label)| (label + 1 + i as u32 % 9) % 10).collect();
+    let clean: Vec<f32> = set.images()[..count * shape.len()].iter().map(|v| f32::from(*v) / 255.0).collect();
+    let sign = |i: usize| if (i * 7919) % 13 < 6 { -1.0 } else { 1.0 };
+    let radius = |i: usize| epsilon[labels[i / shape.len()] as usize] as f32;
+    let move_by = |(i, v): (usize, &f32)| (v + sign(i) * radius(i)).clamp(0.0, 1.0);
+    let adversarial: Vec<f32> = clean.iter().enumerate().map(move_by).collect();
+    let (mut clean_probabilities, mut probabilities) = (Vec::new(), Vec::new());
+    for i in 0..count {
+        let prediction = match i % 3 {
+            0 => labels[i],
+            1 => targets[i],
+            _ => (labels[i] + 5) % 10,
+        };
+        let confidence = 0.45 + 0.03 * i as f32;
+        clean_probabilities.extend((0..10).map(|k| if k == labels[i] { 0.82 } else { 0.02 }));
+        let rest = (1.0 - confidence) / 9.0;
+        probabilities.extend((0..10).map(|k| if k == prediction { confidence } else { rest }));
+    }
+    Examples {
+        epoch: 18,
+        batch: 45,
+        step: (10, 10),
+        shape,
+        ids: (0..count as u32).collect(),
+        epsilon: labels.iter().map(|label| epsilon[*label as usize] as f32).collect(),
+        labels,
+        targets: Some(targets),
+        adversarial,
+        clean,
+        clean_probabilities,
+        probabilities,
+    }
+}

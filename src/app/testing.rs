@@ -1,0 +1,65 @@
+//! A panel in a window of its own, for tests.
+
+use egui_kittest::Harness;
+
+use super::context::{Action, Context, Panel};
+use super::form::Form;
+use super::glossary::Glossary;
+use super::settings::Settings;
+use super::view::RunView;
+
+/// A panel and everything around it; the actions it asked for pile up in `actions`.
+pub(in crate::app) struct Stage<P> {
+    pub(in crate::app) panel: P,
+    pub(in crate::app) run: RunView,
+    pub(in crate::app) form: Form,
+    pub(in crate::app) settings: Settings,
+    pub(in crate::app) glossary: Glossary,
+    pub(in crate::app) actions: Vec<Action>,
+    ready: bool,
+}
+
+impl<P: Panel> Stage<P> {
+    pub(in crate::app) fn new(panel: P, run: RunView) -> Self {
+        let (form, settings, glossary) = Default::default();
+        Self { panel, run, form, settings, glossary, actions: Vec::new(), ready: false }
+    }
+
+    /// Draws the panel as the window does.
+    pub(in crate::app) fn ui(&mut self, ui: &mut egui::Ui) {
+        if !self.ready {
+            super::theme::install(ui.ctx());
+            self.ready = true;
+            // Fonts are there from the next frame on.
+            ui.ctx().request_repaint();
+            return;
+        }
+        let Self { panel, run, form, settings, glossary, actions, .. } = self;
+        let mut context = Context { run, form, settings, glossary, actions };
+        egui::Frame::central_panel(ui.style()).show(ui, |ui| panel.ui(ui, &mut context));
+    }
+}
+
+/// A harness round a stage, `size` in points.
+pub(in crate::app) fn harness<'a, P: Panel + 'a>(
+    stage: Stage<P>,
+    size: [f32; 2],
+    scale: f32,
+    dark: bool,
+) -> Harness<'a, Stage<P>> {
+    Harness::builder()
+        .with_size(size)
+        .with_pixels_per_point(scale)
+        .with_theme(if dark { egui::Theme::Dark } else { egui::Theme::Light })
+        .wgpu()
+        .build_ui_state(|ui, stage: &mut Stage<P>| stage.ui(ui), stage)
+}
+
+/// Writes what the harness shows to `$SHOTS/NAME.png`, for looking at; nothing where `SHOTS` is not set.
+pub(in crate::app) fn shoot<S>(harness: &mut Harness<'_, S>, name: &str) {
+    if let Some(directory) = std::env::var_os("SHOTS") {
+        let directory = std::path::PathBuf::from(directory);
+        std::fs::create_dir_all(&directory).unwrap();
+        harness.render().unwrap().save(directory.join(format!("{name}.png"))).unwrap();
+    }
+}

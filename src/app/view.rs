@@ -1,0 +1,249 @@
+//! What the window knows of a run: the updates of the worker, put together.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::Experiment;
+use crate::evaluate::FinalReport;
+use crate::worker::{
+    BatchPoint, DecisionMap, Ended, EpochRecord, Examples, Failure, Hold, Inspection, Phase, RunInfo, Update,
+};
+
+/// Batches that the loss curve shows one by one; epochs are kept all.
+const BATCHES: usize = 20_000;
+/// Lines of the log that are kept.
+const LOG: usize = 2_000;
+
+/// How far a run has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Status {
+    /// There is none yet.
+    #[default]
+    Empty,
+    /// Data and engine are being opened.
+    Opening,
+    /// It trains or evaluates.
+    Running,
+    /// It waits for the user.
+    Paused,
+    /// A checkpoint is open for looking at; nothing trains.
+    Looking,
+    /// It is over: finished, stopped or failed.
+    Over,
+}
+
+impl Status {
+    /// Whether a run is under way, waiting or not.
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Opening | Self::Running | Self::Paused)
+    }
+}
+
+/// A line of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// Since the program began.
+    pub at: Duration,
+    /// How serious.
+    pub level: super::context::Level,
+    /// What happened.
+    pub text: String,
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct RunView {
+    /// How far it is.
+    pub status: Status,
+    /// What the worker does now.
+    pub phase: Phase,
+    /// What is known since it was opened.
+    pub info: Option<Box<RunInfo>>,
+    /// The experiment in force; differs from `info` after a live change.
+    pub experiment: Option<Box<Experiment>>,
+    /// Epochs that are done, oldest first.
+    pub epochs: Vec<EpochRecord>,
+    /// Batches since the run was opened, oldest first.
+    pub batches: VecDeque<BatchPoint>,
+    /// Epochs done when each checkpoint was written.
+    pub checkpoints: Vec<f64>,
+    /// Images done and in all of the evaluation that is under way.
+    pub evaluating: Option<(usize, usize)>,
+    /// Images of the current batch.
+    pub examples: Option<Arc<Examples>>,
+    /// The newest inspection.
+    pub inspection: Option<Arc<Inspection>>,
+    /// The newest decision map.
+    pub map: Option<Arc<DecisionMap>>,
+    /// Radii given by hand, one entry a class; empty while there is no run.
+    pub holds: Vec<Hold>,
+    /// The test set's report, when all epochs are done.
+    pub report: Option<Box<FinalReport>>,
+    /// Why the last run ended, if something failed.
+    pub failure: Option<Failure>,
+    /// What happened, oldest first.
+    pub log: VecDeque<LogLine>,
+    /// Images a second, over the last seconds.
+    pub rate: Rate,
+    began: Option<Instant>,
+}
+
+impl RunView {
+    /// Takes an update in; `now` is when it was fetched.
+    pub fn apply(&mut self, update: Update, now: Instant) {
+        use super::context::Level::{Error, Info, Warning};
+        match update {
+            Update::Phase(phase) => {
+                self.status = match (&phase, self.status) {
+                    (Phase::LoadingData | Phase::OpeningEngine, _) => Status::Opening,
+                    (Phase::Paused, _) => Status::Paused,
+                    (Phase::Idle, Status::Opening | Status::Running | Status::Paused) => Status::Over,
+                    (Phase::Idle, other) => other,
+                    _ => Status::Running,
+                };
+                if phase == Phase::Paused {
+                    self.rate.forget();
+                }
+                if !matches!(phase, Phase::Evaluating(_)) {
+                    self.evaluating = None;
+                }
+                self.phase = phase;
+            }
+            Update::Opened(info) => {
+                let place = info.directory.as_ref().map_or_else(String::new, |d| format!(" in {}", d.display()));
+                let log = std::mem::take(&mut self.log);
+                let began = self.began;
+                let (inspection, map) = (self.inspection.take(), self.map.take());
+                *self = Self { log, began, inspection, map, phase: self.phase.clone(), ..Self::default() };
+                self.status = if info.directory.is_some() { Status::Running } else { Status::Looking };
+                self.epochs = info.history.clone();
+                self.checkpoints = info.checkpoints.clone();
+                self.experiment = Some(info.experiment.clone());
+                self.holds = vec![Hold::default(); info.class_names().len()];
+                self.say(now, Info, format!("Opened {}{place}, engine {}.", info.experiment.data.dataset, info.engine));
+                self.info = Some(info);
+            }
+            Update::Batch(point) => {
+                self.rate.add(now, point.images);
+                if self.batches.len() == BATCHES {
+                    self.batches.pop_front();
+                }
+                self.batches.push_back(point);
+            }
+            Update::Evaluating { done, total } => self.evaluating = Some((done, total)),
+            Update::Epoch(record) => {
+                self.epochs.retain(|old| old.metrics.epoch < record.metrics.epoch);
+                self.epochs.push(*record);
+            }
+            Update::Checkpoint(position) => self.checkpoints.push(position),
+            Update::Changed(experiment) => self.experiment = Some(experiment),
+            Update::Held(holds) => self.holds = holds,
+            Update::Examples(examples) => self.examples = Some(examples),
+            Update::Inspected(inspection) => self.inspection = Some(inspection),
+            Update::Mapped(map) => self.map = Some(map),
+            Update::Warning(text) => self.say(now, Warning, text),
+            Update::Ended(ended) => {
+                self.status = Status::Over;
+                let text = match ended {
+                    Ended::Finished(report) => {
+                        self.report = Some(report);
+                        "The run is done."
+                    }
+                    Ended::Saved => "Stopped with a checkpoint; the run can be resumed.",
+                    Ended::Discarded => "Stopped without a new checkpoint.",
+                };
+                self.say(now, Info, text.into());
+            }
+            Update::Failed(failure) => {
+                let mut text = format!("{} failed: {}", sentence(&failure.doing), failure.what);
+                if let Some(advice) = &failure.advice {
+                    text = format!("{text} {advice}");
+                }
+                self.say(now, Error, text);
+                self.failure = Some(failure);
+            }
+        }
+    }
+
+    /// Adds a line to the log.
+    pub fn say(&mut self, now: Instant, level: super::context::Level, text: String) {
+        let began = *self.began.get_or_insert(now);
+        if self.log.len() == LOG {
+            self.log.pop_front();
+        }
+        self.log.push_back(LogLine { at: now - began, level, text });
+    }
+
+    /// The newest batch.
+    pub fn now(&self) -> Option<&BatchPoint> {
+        self.batches.back()
+    }
+
+    /// Names of the classes; empty while there is no run.
+    pub fn class_names(&self) -> &[String] {
+        self.info.as_ref().map_or(&[], |info| info.class_names())
+    }
+
+    /// The run directory.
+    pub fn directory(&self) -> Option<&PathBuf> {
+        self.info.as_ref()?.directory.as_ref()
+    }
+
+    /// Epochs done, with the fraction of the one under way, and in all.
+    pub fn position(&self) -> Option<(f64, u32)> {
+        let epochs = self.experiment.as_ref()?.optimizer.epochs;
+        let done = self.epochs.last().map_or(0.0, |last| f64::from(last.metrics.epoch + 1));
+        let now = self.now().map_or(0.0, BatchPoint::position);
+        Some((done.max(now), epochs))
+    }
+
+    /// Seconds until all epochs are done, by the pace of the last ones; none where nothing is known of it.
+    pub fn eta_secs(&self) -> Option<f64> {
+        let (position, epochs) = self.position()?;
+        let left = f64::from(epochs) - position;
+        // A whole epoch counts its evaluation too.
+        let recent = &self.epochs[self.epochs.len().saturating_sub(3)..];
+        let per_epoch = match (recent.len(), self.now()) {
+            (0, Some(now)) if now.done > 0 => now.seconds[0] * f64::from(now.batches) / f64::from(now.done),
+            (0, _) => return None,
+            (n, _) => recent.iter().map(|epoch| epoch.metrics.seconds).sum::<f64>() / n as f64,
+        };
+        Some((left * per_epoch).max(0.0))
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// Images a second over a short past.
+#[derive(Debug, Clone, Default)]
+pub struct Rate {
+    recent: VecDeque<(Instant, usize)>,
+}
+
+impl Rate {
+    const SPAN: Duration = Duration::from_secs(5);
+
+    fn add(&mut self, now: Instant, images: usize) {
+        self.recent.push_back((now, images));
+        while self.recent.len() > 2 && self.recent.front().is_some_and(|(at, _)| now - *at > Self::SPAN) {
+            self.recent.pop_front();
+        }
+    }
+
+    fn forget(&mut self) {
+        self.recent.clear();
+    }
+
+    /// Images a second; none before two batches.
+    pub fn per_second(&self) -> Option<f64> {
+        let (first, last) = (self.recent.front()?.0, self.recent.back()?.0);
+        let images: usize = self.recent.iter().skip(1).map(|(_, images)| images).sum();
+        let seconds = (last - first).as_secs_f64();
+        (seconds > 0.0).then(|| images as f64 / seconds)
+    }
+}

@@ -1,0 +1,5 @@
+//! What several panels draw with.
+
+mod text;
+
+pub use text::{card, empty, epsilon, export_menu, percent, strong, term, weak};
