@@ -87,3 +87,199 @@ impl PanelKind {
         Some(KeyboardShortcut::new(Modifiers::COMMAND, key))
     }
 }
+
+/// How the panels are arranged: as the window's size suggests, until the user moves one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Layout {
+    /// The tree of tiles.
+    tree: egui_tiles::Tree<PanelKind>,
+    /// The arrangement that it is, while nobody has changed it.
+    arrangement: Option<Arrangement>,
+}
+
+/// The arrangements that are made by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Arrangement {
+    /// One panel at a time: a projector at twofold zoom.
+    Single,
+    /// The experiment beside one more: a small laptop.
+    Beside,
+    /// The experiment beside two, one above the other.
+    Full,
+}
+
+impl Arrangement {
+    fn of(size: egui::Vec2) -> Self {
+        match size {
+            size if size.x < 820.0 => Self::Single,
+            size if size.y < 780.0 || size.x < 1200.0 => Self::Beside,
+            _ => Self::Full,
+        }
+    }
+
+    fn tree(self) -> egui_tiles::Tree<PanelKind> {
+        use PanelKind::{Compare, Examples, Experiment, Fairness, Inspector, Learn, Log, Training, Watch};
+        let mut tiles = egui_tiles::Tiles::default();
+        let tabs = |tiles: &mut egui_tiles::Tiles<PanelKind>, kinds: &[PanelKind]| {
+            let children: Vec<_> = kinds.iter().map(|kind| tiles.insert_pane(*kind)).collect();
+            let first = children[0];
+            let mut tabs = egui_tiles::Tabs::new(children);
+            tabs.set_active(first);
+            tiles.insert_container(tabs)
+        };
+        let root = match self {
+            Self::Single => tabs(
+                &mut tiles,
+                &[Experiment, Training, Fairness, Examples, Inspector, Compare, Watch, Learn, Log],
+            ),
+            Self::Beside => {
+                let left = tabs(&mut tiles, &[Experiment]);
+                let right =
+                    tabs(&mut tiles, &[Training, Fairness, Examples, Inspector, Compare, Watch, Learn, Log]);
+                let linear =
+                    egui_tiles::Linear::new_binary(egui_tiles::LinearDir::Horizontal, [left, right], 0.36);
+                tiles.insert_container(linear)
+            }
+            Self::Full => {
+                let left = tabs(&mut tiles, &[Experiment]);
+                let top = tabs(&mut tiles, &[Training, Fairness, Compare, Learn]);
+                let bottom = tabs(&mut tiles, &[Examples, Inspector, Watch, Log]);
+                let right = egui_tiles::Linear::new_binary(egui_tiles::LinearDir::Vertical, [top, bottom], 0.58);
+                let right = tiles.insert_container(right);
+                let linear =
+                    egui_tiles::Linear::new_binary(egui_tiles::LinearDir::Horizontal, [left, right], 0.26);
+                tiles.insert_container(linear)
+            }
+        };
+        egui_tiles::Tree::new(egui::Id::unique("panels"), root, tiles)
+    }
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        let arrangement = Arrangement::Beside;
+        Self { tree: arrangement.tree(), arrangement: Some(arrangement) }
+    }
+}
+
+impl Layout {
+    /// Checks what was read from a file: every panel once.
+    pub fn is_whole(&self) -> bool {
+        let shown = |kind: &PanelKind| self.tree.tiles.tiles().filter(|tile| is(tile, *kind)).count() == 1;
+        let panes = self.tree.tiles.tiles().filter(|tile| matches!(tile, egui_tiles::Tile::Pane(_))).count();
+        self.tree.root().is_some() && panes == PanelKind::ALL.len() && PanelKind::ALL.iter().all(shown)
+    }
+
+    /// Arranges the panels anew, as the next size suggests.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Brings a panel to the front.
+    pub fn show(&mut self, kind: PanelKind) {
+        if let Some(id) = self.tree.tiles.find_pane(&kind) {
+            self.tree.set_visible(id, true);
+        }
+        self.tree.make_active(|_, tile| is(tile, kind));
+    }
+
+    /// Hides these panels and shows all others.
+    pub fn hide(&mut self, hidden: &[PanelKind]) {
+        for kind in PanelKind::ALL {
+            if let Some(id) = self.tree.tiles.find_pane(&kind) {
+                self.tree.set_visible(id, !hidden.contains(&kind));
+            }
+        }
+    }
+
+    /// The panels that can be seen now.
+    pub fn visible(&self) -> Vec<PanelKind> {
+        let panes = self.tree.active_tiles().into_iter().filter_map(|id| self.tree.tiles.get_pane(&id).copied());
+        panes.collect()
+    }
+
+    /// Draws all panels that can be seen; `draw` draws one.
+    pub fn ui(&mut self, ui: &mut egui::Ui, hidden: &[PanelKind], draw: &mut dyn FnMut(PanelKind, &mut egui::Ui)) {
+        let fitting = Arrangement::of(ui.available_size());
+        if self.arrangement.is_some_and(|now| now != fitting) {
+            let front = self.visible();
+            self.tree = fitting.tree();
+            self.arrangement = Some(fitting);
+            self.hide(hidden);
+            front.into_iter().filter(|kind| *kind != PanelKind::Experiment).for_each(|kind| self.show(kind));
+        }
+        let mut behavior = Behavior { draw, moved: false };
+        self.tree.ui(&mut behavior, ui);
+        if behavior.moved {
+            self.arrangement = None;
+        }
+    }
+}
+
+fn is(tile: &egui_tiles::Tile<PanelKind>, kind: PanelKind) -> bool {
+    matches!(tile, egui_tiles::Tile::Pane(pane) if *pane == kind)
+}
+
+struct Behavior<'a> {
+    draw: &'a mut dyn FnMut(PanelKind, &mut egui::Ui),
+    moved: bool,
+}
+
+impl egui_tiles::Behavior<PanelKind> for Behavior<'_> {
+    fn pane_ui(
+        &mut self,
+        ui: &mut egui::Ui,
+        _tile: egui_tiles::TileId,
+        kind: &mut PanelKind,
+    ) -> egui_tiles::UiResponse {
+        egui::Frame::new().inner_margin(8).show(ui, |ui| (self.draw)(*kind, ui));
+        egui_tiles::UiResponse::None
+    }
+
+    fn tab_title_for_pane(&mut self, kind: &PanelKind) -> egui::WidgetText {
+        kind.title().into()
+    }
+
+    fn simplification_options(&self) -> egui_tiles::SimplificationOptions {
+        // A panel alone keeps its tab: it is what it can be moved by.
+        egui_tiles::SimplificationOptions { all_panes_must_have_tabs: true, ..Default::default() }
+    }
+
+    fn tab_bar_height(&self, _style: &egui::Style) -> f32 {
+        28.0
+    }
+
+    fn gap_width(&self, _style: &egui::Style) -> f32 {
+        4.0
+    }
+
+    fn tab_bar_color(&self, visuals: &egui::Visuals) -> egui::Color32 {
+        visuals.faint_bg_color
+    }
+
+    fn on_edit(&mut self, action: egui_tiles::EditAction) {
+        self.moved |= matches!(action, egui_tiles::EditAction::TileResized | egui_tiles::EditAction::TileDropped);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_arrangement_has_every_panel_and_survives_a_file() {
+        for arrangement in [Arrangement::Single, Arrangement::Beside, Arrangement::Full] {
+            let mut layout = Layout { tree: arrangement.tree(), arrangement: None };
+            assert!(layout.is_whole(), "{arrangement:?}");
+            layout.show(PanelKind::Log);
+            let text = serde_json::to_string(&layout).unwrap();
+            let read: Layout = serde_json::from_str(&text).unwrap();
+            assert!(read.is_whole());
+        }
+        let mut broken = Layout::default();
+        let id = broken.tree.tiles.find_pane(&PanelKind::Watch).unwrap();
+        broken.tree.remove_recursively(id);
+        assert!(!broken.is_whole());
+    }
+}

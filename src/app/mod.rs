@@ -7,17 +7,39 @@
 //! Panels only read the view and ask for actions; the application carries them out after the frame. Nothing here waits for
 //! the worker.
 
+mod bars;
+mod closing;
 pub mod command;
 pub mod context;
+pub mod dialogs;
+mod export;
 pub mod form;
+mod frame_times;
 pub mod glossary;
+mod launch;
 pub mod layout;
+pub mod lessons;
+mod palette;
 pub mod panels;
+mod paths;
+pub mod pictures;
 #[cfg(test)]
 mod sample;
 pub mod settings;
 #[cfg(test)]
+mod snapshots;
+mod storage;
+#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 pub mod theme;
+mod toasts;
+mod tour;
 pub mod view;
 pub mod widgets;
+mod window;
+
+pub use launch::{LaunchError, LaunchOptions, has_display, run};
+pub use tour::TourOptions;
+pub use window::{App, Surroundings};

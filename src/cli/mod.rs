@@ -13,6 +13,7 @@ mod plan;
 mod progress;
 mod study;
 mod train;
+mod window;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -25,7 +26,8 @@ use crate::config::{ConfigError, DEFAULT_PRESET, PRESETS};
 
 /// Train image classifiers that are robust and fair across classes (FAIR-TAT), and see what happens
 ///
-/// Without a command, the default preset is trained: real handwritten digits, in under a minute on two CPU cores.
+/// Without a command, the window opens. Where there is no display, the default preset is trained: real handwritten
+/// digits, in under a minute on two CPU cores.
 #[derive(Debug, Parser)]
 #[command(name = "fairtat", version, max_term_width = 120)]
 struct Cli {
@@ -39,6 +41,8 @@ const FIELDS: &str = "Fields that are not given come from the preset (digits-60s
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Open the window
+    Window(window::WindowArgs),
     /// Train a network and leave a run directory with checkpoints, tables and figures
     #[command(after_help = FIELDS)]
     Train(train::TrainArgs),
@@ -113,10 +117,14 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        None => {
-            eprintln!("No command: training the preset {DEFAULT_PRESET}. `fairtat --help` lists what else there is.");
-            train::train(train::TrainArgs::default_preset())
-        }
+        None => match crate::app::run(crate::app::LaunchOptions::default()) {
+            Ok(()) => Ok(()),
+            Err(why) => {
+                eprintln!("No window, for {why}: training the preset {DEFAULT_PRESET}. `fairtat --help` lists what else there is.");
+                train::train(train::TrainArgs::default_preset())
+            }
+        },
+        Some(Command::Window(arguments)) => window::window(arguments),
         Some(Command::Train(arguments)) => train::train(arguments),
         Some(Command::Resume(arguments)) => train::resume(&arguments),
         Some(Command::Eval(arguments)) => eval::eval(&arguments),

@@ -262,6 +262,13 @@ pub struct Failure {
     pub run: Option<PathBuf>,
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.doing, self.what)?;
+        self.advice.as_ref().map_or(Ok(()), |advice| write!(f, " {advice}"))
+    }
+}
+
 /// What the worker tells.
 #[derive(Debug, Clone)]
 pub enum Update {

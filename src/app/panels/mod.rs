@@ -9,3 +9,44 @@ pub mod learn;
 pub mod log;
 pub mod training;
 pub mod watch;
+
+use super::context::{Context, Panel};
+use super::layout::PanelKind;
+
+/// All panels with their state.
+#[derive(Debug, Default)]
+pub struct Panels {
+    pub(super) experiment: experiment::Experiment,
+    pub(super) training: training::Training,
+    pub(super) fairness: fairness::Fairness,
+    pub(super) examples: examples::Examples,
+    pub(super) inspector: inspector::Inspector,
+    pub(super) compare: compare::Compare,
+    pub(super) watch: watch::Watch,
+    pub(super) learn: learn::Learn,
+    pub(super) log: log::Log,
+}
+
+impl Panels {
+    /// The panel of a kind.
+    pub fn of(&mut self, kind: PanelKind) -> &mut dyn Panel {
+        match kind {
+            PanelKind::Experiment => &mut self.experiment,
+            PanelKind::Training => &mut self.training,
+            PanelKind::Fairness => &mut self.fairness,
+            PanelKind::Examples => &mut self.examples,
+            PanelKind::Inspector => &mut self.inspector,
+            PanelKind::Compare => &mut self.compare,
+            PanelKind::Watch => &mut self.watch,
+            PanelKind::Learn => &mut self.learn,
+            PanelKind::Log => &mut self.log,
+        }
+    }
+
+    /// A panel that was seen in the last frame is not seen any more.
+    pub fn hidden(&mut self, kind: PanelKind, context: &mut Context<'_>) {
+        if kind == PanelKind::Examples {
+            self.examples.hidden(context);
+        }
+    }
+}

@@ -122,6 +122,14 @@ pub enum FigureError {
     },
 }
 
+/// A figure's document as a PNG, [`PNG_SCALE`] pixels per unit.
+///
+/// # Errors
+/// When it is no SVG, or has too many pixels for the memory.
+pub fn png(svg: &str) -> Result<Vec<u8>, RenderError> {
+    raster::render(svg, PNG_SCALE)
+}
+
 impl Figure {
     /// The figure as a PNG, [`PNG_SCALE`] pixels per unit of the SVG.
     ///

@@ -1,0 +1,147 @@
+//! The row of menus and run controls at the top, and the status line at the bottom.
+
+use egui::{Align, Layout, Ui};
+
+use super::command::{Command, Menu};
+use super::context::Action;
+use super::settings::Theme;
+use super::theme;
+use super::view::Status;
+use super::widgets::{Icon, Look, icon_button, strong, weak};
+use super::window::App;
+use crate::worker::Phase;
+
+/// Menus and run controls.
+pub(super) fn top(app: &mut App, ui: &mut Ui) {
+    egui::Panel::top("top").show(ui, |ui| {
+        egui::MenuBar::new().ui(ui, |ui| {
+            let narrow = ui.available_width() < 700.0;
+            if narrow {
+                ui.menu_button("Menu", |ui| {
+                    for menu in Menu::ALL {
+                        ui.menu_button(menu.title(), |ui| entries(app, ui, menu));
+                    }
+                });
+            } else {
+                for menu in Menu::ALL {
+                    ui.menu_button(menu.title(), |ui| entries(app, ui, menu));
+                }
+            }
+            ui.add_space(8.0);
+            ui.separator();
+            ui.add_space(2.0);
+            // Menu bars draw their buttons without a ground; the controls are buttons like any other.
+            ui.reset_style();
+            controls(app, ui, narrow);
+        });
+    });
+}
+
+fn entries(app: &mut App, ui: &mut Ui, menu: Menu) {
+    for command in Command::all().filter(|command| command.menu() == menu) {
+        let enabled = app.enabled(command);
+        let keys = command.shortcut().map(|keys| ui.ctx().format_shortcut(&keys)).unwrap_or_default();
+        let chosen = match command {
+            Command::ThemeLight => app.settings.theme == Theme::Light,
+            Command::ThemeDark => app.settings.theme == Theme::Dark,
+            Command::ThemeSystem => app.settings.theme == Theme::System,
+            Command::SlowMotion => app.slow,
+            _ => false,
+        };
+        let button = egui::Button::selectable(chosen, command.title()).shortcut_text(keys);
+        let response = ui.add_enabled(enabled.is_ok(), button).on_hover_text(command.tooltip());
+        let response = match enabled {
+            Err(why) => response.on_disabled_hover_text(why),
+            Ok(()) => response,
+        };
+        if response.clicked() {
+            app.queue(Action::Command(command));
+            ui.close();
+        }
+    }
+}
+
+/// Play, pause, steps, stop: in sight whatever panel is in front.
+fn controls(app: &mut App, ui: &mut Ui, narrow: bool) {
+    let play = match app.view.status {
+        Status::Running => (Icon::Pause, "Pause"),
+        Status::Paused => (Icon::Play, "Continue"),
+        _ => (Icon::Play, "Start"),
+    };
+    let accent = Look { fill: Some(theme::palette(ui).accent), selected: false };
+    let slow = Look { fill: None, selected: app.slow };
+    let wide = ui.available_width() > 640.0;
+    control(app, ui, Command::PlayPause, play, true, accent);
+    control(app, ui, Command::OneBatch, (Icon::Step, "One batch"), wide, Look::default());
+    control(app, ui, Command::OneAttackStep, (Icon::AttackStep, "One attack step"), wide, Look::default());
+    control(app, ui, Command::SlowMotion, (Icon::Slow, "Slow motion"), wide && !narrow, slow);
+    control(app, ui, Command::StopAndSave, (Icon::Stop, "Stop and save"), wide, Look::default());
+    control(app, ui, Command::StopWithoutSaving, (Icon::Discard, "Stop without saving"), false, Look::default());
+}
+
+fn control(app: &mut App, ui: &mut Ui, command: Command, (icon, words): (Icon, &str), with_words: bool, look: Look) {
+    let enabled = app.enabled(command);
+    let keys = command.shortcut().map(|keys| format!(" ({})", ui.ctx().format_shortcut(&keys))).unwrap_or_default();
+    let response =
+        ui.add_enabled_ui(enabled.is_ok(), |ui| icon_button(ui, icon, words, with_words, look)).inner;
+    let response = response.on_hover_text(format!("{}{keys}\n{}", command.title(), command.tooltip()));
+    let response = match enabled {
+        Err(why) => response.on_disabled_hover_text(why),
+        Ok(()) => response,
+    };
+    if response.clicked() {
+        app.queue(Action::Command(command));
+    }
+}
+
+/// What happens now, how far it is, on which device.
+pub(super) fn bottom(app: &mut App, ui: &mut Ui) {
+    egui::Panel::bottom("status").show(ui, |ui| {
+        ui.horizontal(|ui| {
+            let palette = theme::palette(ui);
+            let (color, text) = match (app.view.status, &app.view.phase) {
+                (Status::Empty, _) => (palette.weak, "no run".to_owned()),
+                (Status::Looking, _) => (palette.accent, "looking at a checkpoint".to_owned()),
+                (Status::Over, _) if app.view.failure.is_some() => (palette.error, "failed, see the log".to_owned()),
+                (Status::Over, _) if app.view.report.is_some() => (palette.good, "done".to_owned()),
+                (Status::Over, _) => (palette.weak, "stopped".to_owned()),
+                (Status::Opening, Phase::Idle) => (palette.accent, "opening".to_owned()),
+                (Status::Paused, phase) => (palette.warning, phase.describe()),
+                (_, phase) => (palette.good, phase.describe()),
+            };
+            let (dot, _) = ui.allocate_exact_size(egui::vec2(10.0, 10.0), egui::Sense::hover());
+            ui.painter().circle_filled(dot.center(), 4.5, color);
+            ui.label(strong(text));
+            if let Some((position, epochs)) = app.view.position().filter(|_| app.view.status != Status::Looking) {
+                let epoch = (position.floor() as u32 + 1).min(epochs);
+                ui.label(format!("epoch {epoch}/{epochs}"));
+                let width = (ui.available_width() * 0.25).clamp(40.0, 220.0);
+                let bar = egui::ProgressBar::new((position / f64::from(epochs)) as f32).desired_width(width).desired_height(8.0);
+                ui.add(bar).on_hover_text(format!("{position:.2} of {epochs} epochs"));
+            }
+            ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+                let engine = app.view.info.as_ref().map(|info| info.engine.clone());
+                let times = &app.frame_times;
+                let ms = |share| times.quantile(share).map_or(0.0, |time| 1e3 * time.as_secs_f64());
+                let hover = format!("A frame takes {:.1} ms; one in a hundred over {:.1} ms.", ms(0.5), ms(0.99));
+                let text = engine.unwrap_or_else(|| "no engine open".into());
+                ui.add(egui::Label::new(weak(ui, text)).truncate()).on_hover_text(hover);
+                if app.view.status.is_live() {
+                    if let Some(eta) = app.view.eta_secs() {
+                        ui.label(format!("{} left", clock(eta)));
+                    }
+                    if let Some(rate) = app.view.rate.per_second() {
+                        ui.label(format!("{rate:.0} images/s"));
+                    }
+                }
+            });
+        });
+    });
+}
+
+/// `h:mm:ss`, or `m:ss` below an hour.
+pub(super) fn clock(secs: f64) -> String {
+    let secs = secs.round().clamp(0.0, 1e9) as u64;
+    let (hours, minutes, seconds) = (secs / 3600, secs / 60 % 60, secs % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}

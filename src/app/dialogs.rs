@@ -1,0 +1,116 @@
+//! Choosing files. The system's dialogs run on threads of their own, so that no frame waits for one.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use super::context::OpenFor;
+
+/// What was chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chosen<T> {
+    /// A file or directory, and what it is for.
+    Path(T, PathBuf),
+    /// Nothing.
+    Cancelled,
+    /// This system has no dialog to show; a path has to be typed.
+    Unavailable(T),
+}
+
+/// What a chosen path is used for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Purpose {
+    /// Read something, or write the experiment.
+    Open(OpenFor),
+    /// Write these bytes.
+    Save {
+        /// File name to begin with.
+        name: String,
+        /// The contents.
+        bytes: std::sync::Arc<[u8]>,
+    },
+}
+
+impl Purpose {
+    /// What the dialog says.
+    pub fn title(&self) -> &'static str {
+        match self {
+            Self::Open(OpenFor::Experiment) => "Open an experiment (TOML)",
+            Self::Open(OpenFor::SaveExperiment) => "Save the experiment (TOML)",
+            Self::Open(OpenFor::Resume) => "Choose the run directory to go on with",
+            Self::Open(OpenFor::Image) => "Open an image (PNG or JPEG)",
+            Self::Open(OpenFor::Checkpoint) => "Open a checkpoint (safetensors)",
+            Self::Open(OpenFor::Compare) => "Choose a run directory to compare",
+            Self::Open(OpenFor::DataPath) => "Choose the directory of the data set",
+            Self::Save { .. } => "Save the figure",
+        }
+    }
+}
+
+/// Asks the user for paths.
+pub trait Dialogs {
+    /// Begins to ask; the answer comes by [`Self::poll`]. Called on the main thread.
+    fn ask(&mut self, purpose: Purpose);
+
+    /// The next answer, if there is one.
+    fn poll(&mut self) -> Option<Chosen<Purpose>>;
+}
+
+/// The system's own dialogs.
+pub(super) struct SystemDialogs {
+    answers: Receiver<Chosen<Purpose>>,
+    sender: Sender<Chosen<Purpose>>,
+    wake: egui::Context,
+}
+
+/// A dialog that is gone sooner than a hand can move was never shown.
+const NEVER_SHOWN: Duration = Duration::from_millis(250);
+
+impl SystemDialogs {
+    /// Dialogs that wake `context` when they are answered.
+    pub(super) fn new(context: egui::Context) -> Self {
+        let (sender, answers) = channel();
+        Self { answers, sender, wake: context }
+    }
+}
+
+impl Dialogs for SystemDialogs {
+    fn ask(&mut self, purpose: Purpose) {
+        let dialog = rfd::AsyncFileDialog::new().set_title(purpose.title());
+        // Made on this thread, as some systems demand, and waited for on another.
+        let asked: std::pin::Pin<Box<dyn Future<Output = Option<rfd::FileHandle>> + Send>> = match &purpose {
+            Purpose::Open(OpenFor::Experiment) => Box::pin(dialog.add_filter("Experiment", &["toml"]).pick_file()),
+            Purpose::Open(OpenFor::SaveExperiment) => {
+                Box::pin(dialog.add_filter("Experiment", &["toml"]).set_file_name("experiment.toml").save_file())
+            }
+            Purpose::Open(OpenFor::Image) => {
+                Box::pin(dialog.add_filter("Image", &["png", "jpg", "jpeg"]).pick_file())
+            }
+            Purpose::Open(OpenFor::Checkpoint) => {
+                Box::pin(dialog.add_filter("Checkpoint", &["safetensors"]).pick_file())
+            }
+            Purpose::Open(OpenFor::Resume | OpenFor::Compare | OpenFor::DataPath) => Box::pin(dialog.pick_folder()),
+            Purpose::Save { name, .. } => Box::pin(dialog.set_file_name(name).save_file()),
+        };
+        let (sender, wake) = (self.sender.clone(), self.wake.clone());
+        let again = purpose.clone();
+        let started = Instant::now();
+        let thread = std::thread::Builder::new().name("dialog".into()).spawn(move || {
+            let answer = match pollster::block_on(asked) {
+                Some(file) => Chosen::Path(purpose, file.path().to_path_buf()),
+                None if started.elapsed() < NEVER_SHOWN => Chosen::Unavailable(purpose),
+                None => Chosen::Cancelled,
+            };
+            // The window may be gone by now; then nobody wants the answer.
+            let _ = sender.send(answer);
+            wake.request_repaint();
+        });
+        if thread.is_err() {
+            let _ = self.sender.send(Chosen::Unavailable(again));
+        }
+    }
+
+    fn poll(&mut self) -> Option<Chosen<Purpose>> {
+        self.answers.try_recv().ok()
+    }
+}

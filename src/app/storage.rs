@@ -1,0 +1,90 @@
+//! What the window remembers from one start to the next: a small file, read with suspicion and written whole.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::layout::Layout;
+use super::settings::Settings;
+use crate::config::Experiment;
+use crate::files::write_atomic;
+
+/// Grows when older files cannot be read any more.
+const VERSION: u32 = 1;
+
+/// See the [module](self).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Stored {
+    version: u32,
+    /// Choices.
+    pub(super) settings: Settings,
+    /// Arrangement of the panels.
+    pub(super) layout: Option<Layout>,
+    /// The form's preset.
+    pub(super) preset: String,
+    /// The form's experiment, as TOML.
+    pub(super) experiment: String,
+    /// Size of the window in points.
+    pub(super) size: Option<[f32; 2]>,
+}
+
+impl Stored {
+    /// With this content.
+    pub(super) fn new(settings: Settings, layout: Layout, preset: &str, experiment: &Experiment, size: Option<[f32; 2]>) -> Self {
+        let (preset, experiment) = (preset.to_owned(), experiment.to_toml());
+        Self { version: VERSION, settings, layout: Some(layout), preset, experiment, size }
+    }
+
+    /// Where it is kept: `$FAIRTAT_STATE`, nowhere if that is empty, else the system's place for settings.
+    pub(super) fn place() -> Option<PathBuf> {
+        match std::env::var_os("FAIRTAT_STATE") {
+            Some(path) if path.is_empty() => None,
+            Some(path) => Some(path.into()),
+            None => Some(directories::ProjectDirs::from("", "", "fairtat")?.config_dir().join("window.json")),
+        }
+    }
+
+    /// Reads it; what cannot be used is as at the first start.
+    pub(super) fn load(path: &Path) -> Self {
+        let Ok(text) = std::fs::read_to_string(path) else { return Self::default() };
+        let stored: Self = serde_json::from_str(&text).unwrap_or_default();
+        if stored.version != VERSION {
+            return Self::default();
+        }
+        Self { layout: stored.layout.clone().filter(Layout::is_whole), ..stored }
+    }
+
+    /// Writes it, whole or not at all.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(super) fn save(&self, path: &Path) -> std::io::Result<()> {
+        let text = serde_json::to_string(self).map_err(std::io::Error::other)?;
+        write_atomic(path, text.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_and_what_is_broken_is_a_first_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state/window.json");
+        assert!(Stored::load(&path).layout.is_none());
+        let settings = Settings { zoom: 2.0, ..Settings::default() };
+        let stored = Stored::new(settings, Layout::default(), "digits-60s", &Experiment::default(), Some([800.0, 600.0]));
+        stored.save(&path).unwrap();
+        let read = Stored::load(&path);
+        assert_eq!((read.settings.zoom, read.size), (2.0, Some([800.0, 600.0])));
+        assert_eq!(Experiment::from_toml(&read.experiment, "stored").unwrap(), Experiment::default());
+        assert!(read.layout.is_some());
+        for text in ["", "{", r#"{"version": 99, "settings": {"zoom": 3}}"#, r#"{"version": 1, "layout": 7}"#] {
+            std::fs::write(&path, text).unwrap();
+            let read = Stored::load(&path);
+            assert_eq!(read.settings.zoom, 1.0, "{text}");
+        }
+    }
+}

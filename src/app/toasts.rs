@@ -1,0 +1,81 @@
+//! Messages in passing, at the corner of the window. All of them stand in the log, too.
+
+use std::time::{Duration, Instant};
+
+use egui::{Align2, Color32, Frame, RichText};
+
+use super::context::Level;
+use super::theme;
+use super::widgets::strong;
+
+/// Messages at one time; older ones make room.
+const MOST: usize = 4;
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(super) struct Toasts {
+    shown: Vec<(Instant, Level, String)>,
+}
+
+impl Toasts {
+    /// Shows a message. The same text twice is one message.
+    pub(super) fn add(&mut self, now: Instant, level: Level, text: String) {
+        self.shown.retain(|(_, _, other)| *other != text);
+        if self.shown.len() == MOST {
+            self.shown.remove(0);
+        }
+        self.shown.push((now, level, text));
+    }
+
+    /// Draws what is still to be seen, newest at the bottom. Errors stay until they are closed.
+    pub(super) fn ui(&mut self, context: &egui::Context, now: Instant) {
+        let life = |level| match level {
+            Level::Info => Some(Duration::from_secs(5)),
+            Level::Warning => Some(Duration::from_secs(12)),
+            Level::Error => None,
+        };
+        self.shown.retain(|(at, level, _)| life(*level).is_none_or(|life| now - *at < life));
+        let next = self.shown.iter().filter_map(|(at, level, _)| Some(life(*level)?.saturating_sub(now - *at))).min();
+        if let Some(next) = next {
+            context.request_repaint_after(next);
+        }
+        if self.shown.is_empty() {
+            return;
+        }
+        let mut closed = None;
+        egui::Area::new(egui::Id::unique("toasts"))
+            .order(egui::Order::Foreground)
+            .anchor(Align2::RIGHT_BOTTOM, [-12.0, -40.0])
+            .show(context, |ui| {
+                ui.set_max_width(360.0_f32.min(context.content_rect().width() - 24.0));
+                for (i, (_, level, text)) in self.shown.iter().enumerate() {
+                    let palette = theme::palette(ui);
+                    let (mark, color) = match level {
+                        Level::Info => ("Done", palette.good),
+                        Level::Warning => ("Note", palette.warning),
+                        Level::Error => ("Failed", palette.error),
+                    };
+                    let shadow = egui::Shadow { offset: [0, 2], blur: 8, spread: 0, color: Color32::from_black_alpha(60) };
+                    Frame::new().fill(palette.card).stroke((1.0, color)).corner_radius(6).inner_margin(10).shadow(shadow).show(
+                        ui,
+                        |ui| {
+                            ui.horizontal_top(|ui| {
+                                ui.label(strong(mark).color(color));
+                                ui.add(egui::Label::new(RichText::new(text)).wrap());
+                                let close = ui.add(egui::Button::new("×").small().frame(false));
+                                close.widget_info(|| {
+                                    egui::WidgetInfo::labeled(egui::Role::Button, true, "Close message")
+                                });
+                                if close.clicked() {
+                                    closed = Some(i);
+                                }
+                            });
+                        },
+                    );
+                }
+            });
+        if let Some(closed) = closed {
+            self.shown.remove(closed);
+        }
+    }
+}

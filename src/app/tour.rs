@@ -1,0 +1,199 @@
+//! A tour through the panels during a run, by the program itself: pictures of each, and how quickly the window answers.
+//!
+//! The pictures of the README and the measurements of the window come from here, on whatever machine it is run.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::command::Command;
+use super::context::{Action, Level};
+use super::frame_times::FrameTimes;
+use super::layout::PanelKind;
+use super::window::App;
+use crate::files::write_atomic;
+
+/// Time that a panel is shown before its picture is taken, and the window after it: answers arrive, files are written.
+const SETTLE: Duration = Duration::from_millis(2500);
+/// From one question whether the window is awake to the next.
+const PING: Duration = Duration::from_millis(150);
+
+/// What a tour is made with.
+#[derive(Debug, Clone)]
+pub struct TourOptions {
+    /// Where pictures and `window.json` go.
+    pub directory: PathBuf,
+    /// Epochs to wait for before the first picture.
+    pub epochs: usize,
+}
+
+/// How quickly the window answered: `window.json`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Answers {
+    /// From the start of the program to the end of the first frame.
+    first_frame_ms: f64,
+    /// Frames measured, all but the first few.
+    frames: usize,
+    /// Time to put a frame together, half of the frames.
+    frame_p50_ms: f64,
+    /// The same, 99 of 100 frames.
+    frame_p99_ms: f64,
+    /// From an event to the end of the frame that answers it, half of the events.
+    answer_p50_ms: f64,
+    /// The same, 99 of 100 events.
+    answer_p99_ms: f64,
+    /// The slowest answer.
+    answer_max_ms: f64,
+    /// Events measured.
+    answers: usize,
+    /// Engine of the run meanwhile.
+    engine: String,
+    /// Size of the window in pixels.
+    pixels: [u32; 2],
+}
+
+enum Stop {
+    Start,
+    Epochs,
+    Panel(usize, Instant),
+    Leaving(Instant),
+    Done,
+}
+
+/// Asks the window to wake, as an event of the system does, and keeps when.
+struct Ping {
+    since: Instant,
+    /// Nanoseconds after `since` at which an answer was asked for; 0 while none is.
+    asked: AtomicU64,
+    over: AtomicBool,
+}
+
+/// See the [module](self).
+pub(super) struct Tour {
+    options: TourOptions,
+    stop: Stop,
+    began: Instant,
+    first_frame: Option<Duration>,
+    answers: FrameTimes,
+    ping: Arc<Ping>,
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+impl Tour {
+    pub(super) fn new(options: TourOptions, began: Instant, context: &egui::Context) -> std::io::Result<Self> {
+        std::fs::create_dir_all(&options.directory)?;
+        let ping = Arc::new(Ping { since: Instant::now(), asked: AtomicU64::new(0), over: AtomicBool::new(false) });
+        let (theirs, context) = (Arc::clone(&ping), context.clone());
+        std::thread::Builder::new().name("ping".into()).spawn(move || {
+            while !theirs.over.load(Ordering::Relaxed) {
+                std::thread::sleep(PING);
+                let now = theirs.since.elapsed().as_nanos() as u64;
+                let free = theirs.asked.compare_exchange(0, now, Ordering::SeqCst, Ordering::SeqCst);
+                if free.is_ok() {
+                    context.request_repaint();
+                }
+            }
+        })?;
+        let (first_frame, answers, failure) = Default::default();
+        Ok(Self { options, stop: Stop::Start, began, first_frame, answers, ping, failure })
+    }
+
+    /// Called at the end of every frame.
+    pub(super) fn frame(&mut self, app: &mut App, context: &egui::Context) {
+        self.first_frame.get_or_insert_with(|| self.began.elapsed());
+        let asked = self.ping.asked.swap(0, Ordering::SeqCst);
+        if asked > 0 {
+            let now = self.ping.since.elapsed();
+            self.answers.add(now.saturating_sub(Duration::from_nanos(asked)));
+        }
+        if let Some(what) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            app.tell(Level::Error, what);
+        }
+        match self.stop {
+            Stop::Start => {
+                app.queue(Action::Command(Command::Start));
+                self.stop = Stop::Epochs;
+            }
+            Stop::Epochs if app.view.epochs.len() >= self.options.epochs || app.view.failure.is_some() => {
+                self.visit(0, app);
+            }
+            Stop::Panel(index, since) if since.elapsed() > SETTLE => {
+                self.picture(PanelKind::ALL[index], context);
+                if index + 1 < PanelKind::ALL.len() {
+                    self.visit(index + 1, app);
+                } else {
+                    self.stop = Stop::Leaving(Instant::now());
+                }
+            }
+            Stop::Leaving(since) if since.elapsed() > SETTLE => {
+                self.write(app, context);
+                self.stop = Stop::Done;
+                self.ping.over.store(true, Ordering::Relaxed);
+                app.closing = super::closing::Closing::Yes;
+                context.send_viewport_cmd(egui::ViewportCommand::Close);
+            }
+            Stop::Epochs | Stop::Panel(..) | Stop::Leaving(_) | Stop::Done => {}
+        }
+        context.request_repaint_after(Duration::from_millis(100));
+    }
+
+    fn visit(&mut self, index: usize, app: &mut App) {
+        let kind = PanelKind::ALL[index];
+        app.layout.show(kind);
+        if kind == PanelKind::Inspector
+            && let Some(info) = &app.view.info
+            && let Some(subject) = super::pictures::subject_from_set(&info.test, "test", 3)
+        {
+            app.queue(Action::Inspect(subject));
+        }
+        self.stop = Stop::Panel(index, Instant::now());
+    }
+
+    fn picture(&self, kind: PanelKind, context: &egui::Context) {
+        let name = kind.title().to_lowercase().replace(' ', "-");
+        let path = self.options.directory.join(format!("{name}.png"));
+        let failure = Arc::clone(&self.failure);
+        let callback = egui::ScreenshotCallback::new(move |image: Arc<egui::ColorImage>| {
+            // Packing a PNG takes longer than a frame.
+            std::thread::spawn(move || {
+                if let Err(error) = save(&image, &path) {
+                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
+            });
+        });
+        context.send_viewport_cmd(egui::ViewportCommand::Screenshot(callback));
+    }
+
+    fn write(&self, app: &mut App, context: &egui::Context) {
+        let ms = |time: Option<Duration>| time.map_or(0.0, |time| (1e4 * time.as_secs_f64()).round() / 10.0);
+        let pixels = context.content_rect().size() * context.pixels_per_point();
+        let answers = Answers {
+            first_frame_ms: ms(self.first_frame),
+            frames: app.frame_times.len(),
+            frame_p50_ms: ms(app.frame_times.quantile(0.5)),
+            frame_p99_ms: ms(app.frame_times.quantile(0.99)),
+            answer_p50_ms: ms(self.answers.quantile(0.5)),
+            answer_p99_ms: ms(self.answers.quantile(0.99)),
+            answer_max_ms: ms(self.answers.quantile(1.0)),
+            answers: self.answers.len(),
+            engine: app.view.info.as_ref().map_or_else(String::new, |info| info.engine.clone()),
+            pixels: [pixels.x as u32, pixels.y as u32],
+        };
+        let text = serde_json::to_string_pretty(&answers).unwrap_or_default();
+        let path = self.options.directory.join("window.json");
+        if let Err(error) = write_atomic(&path, format!("{text}\n").as_bytes()) {
+            app.tell(Level::Error, format!("{}: {error}", path.display()));
+        }
+        println!("{text}");
+    }
+}
+
+fn save(image: &egui::ColorImage, path: &Path) -> Result<(), String> {
+    let (width, height) = (image.width() as u32, image.height() as u32);
+    let bytes: Vec<u8> = image.pixels.iter().flat_map(|pixel| [pixel.r(), pixel.g(), pixel.b()]).collect();
+    let picture = image::RgbImage::from_raw(width, height, bytes).ok_or("a picture of the wrong size")?;
+    picture.save(path).map_err(|error| format!("{}: {error}", path.display()))
+}

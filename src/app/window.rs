@@ -1,0 +1,514 @@
+//! The application: panels, worker, and what happens between them.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use egui::Ui;
+
+use super::bars;
+use super::closing::Closing;
+use super::command::Command;
+use super::context::{Action, Context, Level, OpenFor};
+use super::dialogs::{Chosen, Dialogs, Purpose};
+use super::export::Exporter;
+use super::form::Form;
+use super::frame_times::FrameTimes;
+use super::glossary::Glossary;
+use super::layout::{Layout, PanelKind};
+use super::palette::CommandPalette;
+use super::panels::Panels;
+use super::paths::TypedPath;
+use super::settings::{Settings, Theme};
+use super::storage::Stored;
+use super::theme;
+use super::toasts::Toasts;
+use super::view::{RunView, Status};
+use crate::worker::{Request, Update, Worker};
+
+/// Waiting time of slow motion, for each attack step.
+const SLOW: Duration = Duration::from_millis(400);
+
+/// Where the window keeps things, and how it asks for files.
+pub struct Surroundings {
+    /// Directory of new runs.
+    pub runs: PathBuf,
+    /// File that settings and layout are kept in, if they are.
+    pub state: Option<PathBuf>,
+    /// File dialogs.
+    pub dialogs: Box<dyn Dialogs>,
+}
+
+/// The window.
+pub struct App {
+    pub(super) view: RunView,
+    pub(super) form: Form,
+    pub(super) settings: Settings,
+    pub(super) layout: Layout,
+    pub(super) panels: Panels,
+    pub(super) frame_times: FrameTimes,
+    pub(super) closing: Closing,
+    pub(super) slow: bool,
+    glossary: Glossary,
+    palette: CommandPalette,
+    toasts: Toasts,
+    typed: TypedPath,
+    exporter: Exporter,
+    actions: Vec<Action>,
+    /// Panels seen in the last frame.
+    seen: Vec<PanelKind>,
+    surroundings: Surroundings,
+    worker: Option<Worker>,
+    window_size: Option<[f32; 2]>,
+    stored: Option<(Instant, String)>,
+}
+
+impl App {
+    /// An application in `context`, as it was left the last time.
+    pub fn new(context: &egui::Context, surroundings: Surroundings) -> Self {
+        theme::install(context);
+        context.options_mut(|options| options.zoom_with_keyboard = false);
+        let stored = surroundings.state.as_deref().map(Stored::load).unwrap_or_default();
+        let mut form = Form::default();
+        if let Ok(experiment) = crate::config::Experiment::from_toml(&stored.experiment, "the last window")
+            && !stored.experiment.is_empty()
+        {
+            form = Form::restored(&stored.preset, experiment);
+        }
+        let wake = {
+            let context = context.clone();
+            // Soon, but not for each of a thousand batches a second.
+            move || context.request_repaint_after(Duration::from_millis(40))
+        };
+        let (worker, failure) = match Worker::spawn(wake) {
+            Ok(worker) => (Some(worker), None),
+            Err(error) => (None, Some(format!("The system gives no thread for training: {error}. Close other programs."))),
+        };
+        let mut app = Self {
+            view: RunView::default(),
+            form,
+            layout: stored.layout.unwrap_or_default(),
+            settings: stored.settings,
+            panels: Panels::default(),
+            frame_times: FrameTimes::default(),
+            closing: Closing::default(),
+            slow: false,
+            glossary: Glossary::default(),
+            palette: CommandPalette::default(),
+            toasts: Toasts::default(),
+            typed: TypedPath::default(),
+            exporter: Exporter::new(context.clone()),
+            actions: Vec::new(),
+            seen: Vec::new(),
+            surroundings,
+            worker,
+            window_size: stored.size,
+            stored: None,
+        };
+        app.apply_theme(context);
+        context.set_zoom_factor(app.settings.zoom.clamp(0.5, 4.0));
+        app.layout.hide(&app.settings.hidden);
+        if let Some(text) = failure {
+            app.tell(Level::Error, text);
+        }
+        app
+    }
+
+    /// Begins with a file, directory or lesson.
+    pub(super) fn start_with(&mut self, options: super::launch::LaunchOptions) {
+        if let Some(path) = options.open {
+            self.open_any(&path);
+        }
+        if let Some(lesson) = options.lesson {
+            self.queue(Action::Lesson(lesson));
+        }
+    }
+
+    /// One frame.
+    pub fn show(&mut self, ui: &mut Ui) {
+        let began = Instant::now();
+        let context = ui.ctx().clone();
+        self.receive(&context);
+        self.dropped(&context);
+        self.shortcuts(&context);
+        bars::top(self, ui);
+        bars::bottom(self, ui);
+        egui::CentralPanel::default().frame(egui::Frame::new()).show(ui, |ui| self.tiles(ui));
+        let mut palette = std::mem::take(&mut self.palette);
+        let chosen = palette.ui(&context, |command| self.enabled(command));
+        self.palette = palette;
+        self.actions.extend(chosen.map(Action::Command));
+        if let Some((purpose, path)) = self.typed.ui(&context) {
+            self.chosen(purpose, path);
+        }
+        self.toasts.ui(&context, began);
+        self.closing_ui(&context);
+        for action in std::mem::take(&mut self.actions) {
+            self.act(action, &context);
+        }
+        self.remember(&context);
+        self.frame_times.add(began.elapsed());
+    }
+
+    /// Takes in what has happened elsewhere since the last frame.
+    fn receive(&mut self, context: &egui::Context) {
+        let now = Instant::now();
+        for update in self.worker.as_ref().map(Worker::updates).unwrap_or_default() {
+            match &update {
+                Update::Warning(text) => self.toasts.add(now, Level::Warning, text.clone()),
+                Update::Failed(failure) => self.toasts.add(now, Level::Error, format!("{failure}")),
+                Update::Opened(info) => {
+                    self.settings.last_run = info.directory.clone().or(self.settings.last_run.take());
+                    if self.slow {
+                        self.send(Request::Slow(SLOW));
+                    }
+                }
+                _ => {}
+            }
+            self.view.apply(update, now);
+        }
+        while let Some(answer) = self.surroundings.dialogs.poll() {
+            match answer {
+                Chosen::Path(purpose, path) => self.chosen(purpose, path),
+                Chosen::Cancelled => {}
+                Chosen::Unavailable(purpose) => self.typed.ask(purpose),
+            }
+        }
+        for (level, text) in self.exporter.done() {
+            self.tell(level, text);
+        }
+        if let Some(image) = context.input(|input| {
+            input.events.iter().find_map(|event| match event {
+                egui::Event::PasteImage(image) => Some(image.clone()),
+                _ => None,
+            })
+        }) {
+            self.open_pixels("pasted image", &image);
+        }
+    }
+
+    /// Files that were dropped onto the window.
+    fn dropped(&mut self, context: &egui::Context) {
+        for file in context.input(|input| input.raw.dropped_files.clone()) {
+            self.open_any(file.path());
+        }
+    }
+
+    /// Opens a file or directory by what it is.
+    pub(super) fn open_any(&mut self, path: &Path) {
+        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+        let purpose = match extension.as_str() {
+            _ if path.is_dir() && path.join("config.toml").exists() => OpenFor::Compare,
+            "png" | "jpg" | "jpeg" => OpenFor::Image,
+            "toml" => OpenFor::Experiment,
+            "safetensors" => OpenFor::Checkpoint,
+            _ => {
+                let text = format!(
+                    "{}: expected an image (PNG, JPEG), an experiment (TOML), a checkpoint (safetensors) or a run directory.",
+                    path.display()
+                );
+                return self.tell(Level::Error, text);
+            }
+        };
+        self.actions.push(Action::Opened(purpose, path.to_path_buf()));
+    }
+
+    fn shortcuts(&mut self, context: &egui::Context) {
+        if self.palette.is_open() || self.closing.is_asking() || self.typed.is_open() {
+            return;
+        }
+        // A key by itself belongs to whatever has the focus, and every key to a field of text.
+        let (focused, typing) = (context.memory(|memory| memory.focused().is_some()), context.egui_wants_keyboard_input());
+        for command in Command::all() {
+            let Some(keys) = command.shortcut() else { continue };
+            let plain = keys.modifiers.is_none() && !matches!(keys.logical_key, egui::Key::F1 | egui::Key::F11);
+            let edits = matches!(command, Command::Undo | Command::Redo | Command::PasteImage);
+            if (plain && focused) || (edits && typing) {
+                continue;
+            }
+            if context.input_mut(|input| input.consume_shortcut(&keys)) {
+                self.actions.push(Action::Command(command));
+            }
+        }
+    }
+
+    fn tiles(&mut self, ui: &mut Ui) {
+        let Self { layout, view, form, settings, glossary, actions, panels, seen, .. } = self;
+        let mut context = Context { run: view, form, settings, glossary, actions };
+        let hidden = context.settings.hidden.clone();
+        let mut now = Vec::new();
+        layout.ui(ui, &hidden, &mut |kind, ui| {
+            now.push(kind);
+            panels.of(kind).ui(ui, &mut context);
+        });
+        for gone in seen.iter().filter(|kind| !now.contains(kind)) {
+            panels.hidden(*gone, &mut context);
+        }
+        *seen = now;
+    }
+
+    /// Whether a command makes sense now, or why not.
+    pub fn enabled(&self, command: Command) -> Result<(), &'static str> {
+        let live = self.view.status.is_live();
+        match command {
+            Command::Start if live => Err("A run is under way; stop it first."),
+            Command::Start | Command::CopyAsCommand | Command::SaveExperiment if !self.form.errors().is_empty() => {
+                Err("The experiment has a value that cannot be; see the panel Experiment.")
+            }
+            Command::PlayPause if !live && !self.form.errors().is_empty() => {
+                Err("The experiment has a value that cannot be; see the panel Experiment.")
+            }
+            Command::PlayPause | Command::OneBatch | Command::OneAttackStep if self.view.status == Status::Opening => {
+                Err("The run is being opened.")
+            }
+            Command::StopAndSave | Command::StopWithoutSaving if !live => Err("No run is under way."),
+            Command::Resume | Command::OpenCheckpoint if live => Err("A run is under way; stop it first."),
+            Command::Undo if !self.form.can_undo() => Err("There is nothing to take back."),
+            Command::Redo if !self.form.can_redo() => Err("Nothing was taken back."),
+            _ => Ok(()),
+        }
+    }
+
+    /// Carries out a command.
+    pub fn run(&mut self, command: Command, context: &egui::Context) {
+        if let Err(why) = self.enabled(command) {
+            return self.toasts.add(Instant::now(), Level::Warning, why.into());
+        }
+        match command {
+            Command::Start => self.begin(false),
+            Command::PlayPause => match self.view.status {
+                Status::Running => self.send(Request::Pause),
+                Status::Paused => self.send(Request::Continue),
+                _ => self.begin(false),
+            },
+            Command::OneBatch if self.view.status.is_live() => self.send(Request::OneBatch),
+            Command::OneAttackStep if self.view.status.is_live() => self.send(Request::OneAttackStep),
+            Command::OneBatch | Command::OneAttackStep => self.begin(true),
+            Command::SlowMotion => {
+                self.slow = !self.slow;
+                self.send(Request::Slow(if self.slow { SLOW } else { Duration::ZERO }));
+            }
+            Command::StopAndSave => self.send(Request::Stop { save: true }),
+            Command::StopWithoutSaving => self.send(Request::Stop { save: false }),
+            Command::Resume => self.ask(OpenFor::Resume),
+            Command::OpenCheckpoint => self.ask(OpenFor::Checkpoint),
+            Command::OpenExperiment => self.ask(OpenFor::Experiment),
+            Command::SaveExperiment => self.ask(OpenFor::SaveExperiment),
+            Command::OpenImage => self.ask(OpenFor::Image),
+            Command::AddToComparison => self.ask(OpenFor::Compare),
+            Command::PasteImage => context.send_viewport_cmd(egui::ViewportCommand::RequestPaste),
+            Command::CopyAsCommand => {
+                context.copy_text(self.form.command_line());
+                self.tell(Level::Info, "The command line is on the clipboard.".into());
+            }
+            Command::Undo => self.form.undo(),
+            Command::Redo => self.form.redo(),
+            Command::Show(kind) => self.layout.show(kind),
+            Command::ResetLayout => {
+                self.layout.reset();
+                self.layout.hide(&self.settings.hidden);
+            }
+            Command::Palette => self.palette.toggle(),
+            Command::Help => self.layout.show(PanelKind::Learn),
+            Command::FullScreen => {
+                let full = context.input(|input| input.viewport().fullscreen.unwrap_or(false));
+                context.send_viewport_cmd(egui::ViewportCommand::Fullscreen(!full));
+            }
+            Command::ZoomIn => self.zoom(context, 1.1),
+            Command::ZoomOut => self.zoom(context, 1.0 / 1.1),
+            Command::ZoomReset => self.zoom(context, 1.0 / self.settings.zoom),
+            Command::ThemeLight => self.set_theme(context, Theme::Light),
+            Command::ThemeDark => self.set_theme(context, Theme::Dark),
+            Command::ThemeSystem => self.set_theme(context, Theme::System),
+            Command::Quit => context.send_viewport_cmd(egui::ViewportCommand::Close),
+        }
+    }
+
+    fn zoom(&mut self, context: &egui::Context, factor: f32) {
+        self.settings.zoom = (self.settings.zoom * factor).clamp(0.5, 4.0);
+        context.set_zoom_factor(self.settings.zoom);
+    }
+
+    fn set_theme(&mut self, context: &egui::Context, theme: Theme) {
+        self.settings.theme = theme;
+        self.apply_theme(context);
+    }
+
+    fn apply_theme(&self, context: &egui::Context) {
+        context.set_theme(match self.settings.theme {
+            Theme::System => egui::ThemePreference::System,
+            Theme::Light => egui::ThemePreference::Light,
+            Theme::Dark => egui::ThemePreference::Dark,
+        });
+    }
+
+    /// Begins the form's experiment in a new directory.
+    fn begin(&mut self, paused: bool) {
+        let directory = crate::train::free_directory(&self.surroundings.runs, self.form.name());
+        let experiment = Box::new(self.form.experiment().clone());
+        self.send(Request::Begin { experiment, directory, paused });
+        self.view.status = Status::Opening;
+    }
+
+    fn ask(&mut self, purpose: OpenFor) {
+        self.surroundings.dialogs.ask(Purpose::Open(purpose));
+    }
+
+    /// Hands a request to the worker.
+    pub(super) fn send(&mut self, request: Request) {
+        let sent = self.worker.as_ref().map(|worker| worker.send(request));
+        if let Some(Err(busy)) = sent {
+            self.tell(Level::Warning, busy.to_string());
+        }
+    }
+
+    /// Tells the user something, in passing and in the log.
+    pub(super) fn tell(&mut self, level: Level, text: String) {
+        let now = Instant::now();
+        self.toasts.add(now, level, text.clone());
+        self.view.say(now, level, text);
+    }
+
+    /// Something to do after this frame.
+    pub(super) fn queue(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    fn act(&mut self, action: Action, context: &egui::Context) {
+        match action {
+            Action::Worker(request) => self.send(request),
+            Action::Command(command) => self.run(command, context),
+            Action::Show(kind) => self.layout.show(kind),
+            Action::Inspect(subject) => {
+                self.panels.inspector.open(subject);
+                self.layout.show(PanelKind::Inspector);
+            }
+            Action::ShowCell { label, prediction } => {
+                self.panels.examples.show_cell(label, prediction);
+                self.layout.show(PanelKind::Examples);
+            }
+            Action::Lesson(id) => self.lesson(&id),
+            Action::Toast(level, text) => self.tell(level, text),
+            Action::CopyText(text) => {
+                context.copy_text(text);
+                self.toasts.add(Instant::now(), Level::Info, "Copied.".into());
+            }
+            Action::Export(export, format) => {
+                if let Some((name, bytes)) = self.exporter.begin(export, format) {
+                    self.surroundings.dialogs.ask(Purpose::Save { name, bytes });
+                }
+            }
+            Action::Open(purpose) => self.ask(purpose),
+            Action::Opened(purpose, path) => self.chosen(Purpose::Open(purpose), path),
+            Action::PasteImage => context.send_viewport_cmd(egui::ViewportCommand::RequestPaste),
+        }
+    }
+
+    /// Uses a path that was chosen.
+    fn chosen(&mut self, purpose: Purpose, path: PathBuf) {
+        let shown = path.display().to_string();
+        match purpose {
+            Purpose::Save { bytes, .. } => self.exporter.write(path, bytes),
+            Purpose::Open(OpenFor::Experiment) => match self.form.load(&path) {
+                Ok(()) => self.tell(Level::Info, format!("Read {shown}.")),
+                Err(error) => self.tell(Level::Error, format!("{error}")),
+            },
+            Purpose::Open(OpenFor::SaveExperiment) => {
+                let text = self.form.experiment().to_toml();
+                match crate::files::write_atomic(&path, text.as_bytes()) {
+                    Ok(()) => self.tell(Level::Info, format!("Wrote {shown}.")),
+                    Err(error) => self.tell(Level::Error, format!("{shown}: {error}; choose another place.")),
+                }
+            }
+            Purpose::Open(OpenFor::Resume) => {
+                self.view.status = Status::Opening;
+                self.send(Request::Resume { directory: path, engine: None, paused: false });
+            }
+            Purpose::Open(OpenFor::Checkpoint) => {
+                let engine = self.form.experiment().run.engine_options();
+                self.send(Request::Look { path, engine });
+            }
+            Purpose::Open(OpenFor::Image) => self.open_image(&path),
+            Purpose::Open(OpenFor::Compare) => {
+                if !self.settings.compare.contains(&path) {
+                    self.settings.compare.push(path);
+                }
+                self.layout.show(PanelKind::Compare);
+            }
+            Purpose::Open(OpenFor::DataPath) => self.form.set_data_path(path),
+        }
+    }
+
+    fn open_image(&mut self, path: &Path) {
+        let Some(shape) = self.view.info.as_ref().map(|info| info.shape()) else {
+            let text = "An image is looked at through a network: start a run or open a checkpoint first.";
+            return self.tell(Level::Warning, text.into());
+        };
+        match super::pictures::subject_from_file(path, shape) {
+            Ok(subject) => self.queue(Action::Inspect(subject)),
+            Err(error) => self.tell(Level::Error, error.to_string()),
+        }
+    }
+
+    fn open_pixels(&mut self, name: &str, image: &egui::ColorImage) {
+        let Some(shape) = self.view.info.as_ref().map(|info| info.shape()) else {
+            let text = "An image is looked at through a network: start a run or open a checkpoint first.";
+            return self.tell(Level::Warning, text.into());
+        };
+        match super::pictures::subject_from_color_image(name, image, shape) {
+            Ok(subject) => self.queue(Action::Inspect(subject)),
+            Err(error) => self.tell(Level::Error, error.to_string()),
+        }
+    }
+
+    /// Sets the window up for a lesson; an empty name gives everything back.
+    fn lesson(&mut self, id: &str) {
+        let lesson = super::lessons::find(id);
+        self.settings.lesson = lesson.map(|lesson| lesson.id.clone());
+        self.settings.hidden = lesson.map(|lesson| lesson.hidden()).unwrap_or_default();
+        self.layout.hide(&self.settings.hidden);
+        self.layout.show(PanelKind::Learn);
+        let Some(lesson) = lesson else { return };
+        match lesson.experiment() {
+            Ok((preset, experiment)) => self.form.replace(&preset, experiment),
+            Err(error) => self.tell(Level::Error, error.to_string()),
+        }
+    }
+
+    /// Writes what is worth keeping, at most every few seconds and only when it has changed.
+    fn remember(&mut self, context: &egui::Context) {
+        if let Some(rect) = context.input(|input| input.viewport().inner_rect) {
+            let size = rect.size() * self.settings.zoom;
+            self.window_size = Some([size.x, size.y]);
+        }
+        let due = self.stored.as_ref().is_none_or(|(at, _)| at.elapsed() > Duration::from_secs(5));
+        if due {
+            self.store();
+        }
+    }
+
+    /// Writes settings and layout, if they have changed.
+    pub(super) fn store(&mut self) {
+        let Some(path) = self.surroundings.state.clone() else { return };
+        let (form, size) = (&self.form, self.window_size);
+        let stored =
+            Stored::new(self.settings.clone(), self.layout.clone(), form.preset(), form.experiment(), size);
+        let text = format!("{stored:?}");
+        if self.stored.as_ref().is_some_and(|(_, old)| *old == text) {
+            self.stored = Some((Instant::now(), text));
+            return;
+        }
+        let first_failure = self.stored.is_none();
+        self.stored = Some((Instant::now(), text));
+        if let Err(error) = stored.save(&path)
+            && first_failure
+        {
+            self.tell(Level::Warning, format!("{}: {error}; settings will be forgotten.", path.display()));
+        }
+    }
+
+    /// Lets go of the worker: a run that is under way is saved, and waited for.
+    pub(super) fn finish(&mut self) {
+        self.store();
+        self.worker = None;
+    }
+}

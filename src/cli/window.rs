@@ -1,0 +1,48 @@
+//! `fairtat window`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::Usage;
+use crate::app::{self, LaunchOptions, TourOptions};
+
+#[derive(Debug, Args)]
+pub(super) struct WindowArgs {
+    /// Open this: a run directory to compare, an experiment (TOML), a checkpoint (safetensors) or an image
+    path: Option<PathBuf>,
+    /// Begin with this lesson; `list` prints them
+    #[arg(long, value_name = "NAME")]
+    lesson: Option<String>,
+    /// Size of the window in points, such as 1280x820
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    size: Option<[f32; 2]>,
+    /// Train the experiment, write a picture of every panel and how quickly the window answers into DIR, and close
+    #[arg(long, value_name = "DIR")]
+    tour: Option<PathBuf>,
+    /// Epochs that the tour waits for before its first picture
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "tour")]
+    tour_epochs: usize,
+}
+
+fn size(text: &str) -> Result<[f32; 2], String> {
+    let number = |text: &str| text.parse().ok().filter(|n: &f32| (200.0..=16_000.0).contains(n));
+    text.split_once('x')
+        .and_then(|(w, h)| Some([number(w)?, number(h)?]))
+        .ok_or_else(|| "expected width and height from 200 to 16000, such as 1280x820".into())
+}
+
+pub(super) fn window(arguments: WindowArgs) -> Result<()> {
+    let lessons = app::lessons::all();
+    let listed = || lessons.iter().map(|lesson| format!("{}  {}\n", lesson.id, lesson.title)).collect::<String>();
+    match arguments.lesson.as_deref() {
+        Some("list") => return super::print(&listed()),
+        Some(name) if app::lessons::find(name).is_none() => {
+            return Err(Usage(format!("no lesson is called '{name}'; there are:\n{}", listed())).into());
+        }
+        _ => {}
+    }
+    let tour = arguments.tour.map(|directory| TourOptions { directory, epochs: arguments.tour_epochs });
+    Ok(app::run(LaunchOptions { open: arguments.path, lesson: arguments.lesson, size: arguments.size, tour })?)
+}
