@@ -1,6 +1,6 @@
 //! `fairtat eval`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
@@ -10,9 +10,9 @@ use super::overrides::Source;
 use super::{Usage, interrupt, print, progress, write_json};
 use crate::attack::{Attack, AttackKind, Report, measure};
 use crate::config::{EngineOptions, Experiment};
+use crate::data::Dataset;
 use crate::engine::Norm;
-use crate::model::State;
-use crate::train::{Splits, network, open_engine};
+use crate::train::{Splits, Stored, StoredError};
 use crate::units::Epsilon;
 
 /// Which images to evaluate on.
@@ -80,18 +80,16 @@ struct EvalReport {
 
 pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
     arguments.engine.validate()?;
-    let file = find(&arguments.checkpoint)?;
-    let (state, metadata) = State::load(&file)?;
-    let mut experiment = match metadata.get("experiment") {
-        _ if arguments.source.config.is_some() || arguments.source.preset.is_some() => {
-            super::overrides::ExperimentArgs::default().experiment(&arguments.source)?
-        }
-        Some(text) => Experiment::from_toml(text, &format!("{}: its experiment", file.display()))?,
-        None => bail!(Usage(format!(
-            "{} does not say which network and data it belongs to; name its experiment with --config or --preset",
-            file.display()
-        ))),
+    let named = match arguments.source.config.is_some() || arguments.source.preset.is_some() {
+        true => Some(super::overrides::ExperimentArgs::default().experiment(&arguments.source)?),
+        false => None,
     };
+    let mut stored = Stored::load(&arguments.checkpoint, named).map_err(|error| match error {
+        StoredError::Foreign { .. } => Usage(format!("{error}; name its experiment with --config or --preset")).into(),
+        StoredError::Config(error) => error.into(),
+        other => anyhow::Error::from(other),
+    })?;
+    let experiment = &mut stored.experiment;
     if let Some(path) = &arguments.path {
         experiment.data.path = Some(path.clone());
     }
@@ -102,34 +100,26 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
         }
     }
     experiment.validate()?;
-    let splits = Splits::load(&experiment).with_context(|| format!("data set '{}'", experiment.data.dataset))?;
-    let mut network = network(&experiment, &splits.train);
-    if let (Some(mean), Some(std)) = (metadata.get("mean"), metadata.get("std")) {
-        // The statistics of the training images as they were in training, also where --path now leads elsewhere.
-        let (mean, std) = (serde_json::from_str(mean)?, serde_json::from_str(std)?);
-        if let Some(layer) = network.layers.first_mut()
-            && matches!(layer.op, crate::model::Op::Normalize { .. })
-        {
-            layer.op = crate::model::Op::Normalize { mean, std };
-        }
-    }
-    let state = if metadata.contains_key("experiment") { state } else { state.from_foreign() };
-    let mut engine = open_engine(&arguments.engine, network, &state).with_context(|| file.display().to_string())?;
+    let splits = Splits::load(experiment).with_context(|| format!("data set '{}'", experiment.data.dataset))?;
+    let mut engine = stored.open(&splits, &arguments.engine)?;
     let set = match arguments.part {
         Part::Test => splits.test,
         Part::Validation => splits.validation,
         Part::Train => splits.train,
     };
     let set = match (arguments.part, arguments.limit) {
-        (Part::Train | Part::Validation, Some(limit)) if limit < set.len() => crate::train::limited(set, Some(limit))?,
+        (Part::Train | Part::Validation, Some(limit)) if limit < set.len() => {
+            crate::train::limited(Dataset::clone(&set), Some(limit))?.into()
+        }
         _ => set,
     };
 
+    let experiment = &stored.experiment;
     let stop = interrupt::flag();
     let batch_size = arguments.batch_size.map_or(experiment.evaluation.eval_batch_size, |n| n as usize);
     let mut results = Vec::new();
     for kind in &arguments.attack {
-        let attack = attack(*kind, arguments, &experiment);
+        let attack = attack(*kind, arguments, experiment);
         let bar = progress::images(set.len(), format!("evaluating {attack}"));
         let measured = measure(engine.as_mut(), &set, &attack, batch_size, &mut |done| {
             bar.set_position(done as u64);
@@ -145,7 +135,7 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
         Part::Train => "train",
     };
     let report = EvalReport {
-        checkpoint: file.display().to_string(),
+        checkpoint: stored.file.display().to_string(),
         dataset: experiment.data.dataset.clone(),
         part: part.into(),
         results,
@@ -154,19 +144,6 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
     match &arguments.json {
         Some(path) => write_json(path, &report),
         None => Ok(()),
-    }
-}
-
-/// The file itself, or the best checkpoint of a run directory.
-fn find(path: &Path) -> Result<PathBuf> {
-    if !path.is_dir() {
-        return Ok(path.to_path_buf());
-    }
-    let best = path.join("checkpoints").join("best.safetensors");
-    if best.exists() {
-        Ok(best)
-    } else {
-        bail!("{} is a directory without checkpoints/best.safetensors", path.display())
     }
 }
 

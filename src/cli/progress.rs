@@ -6,7 +6,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::interrupt;
-use crate::train::{Event, Observer};
+use crate::train::{Event, Observer, Trainer};
+use crate::worker::session::{Host, Stage};
 
 const IMAGES: &str = "{prefix} {bar:24} {human_pos}/{human_len} images  {per_sec}  ETA {eta}  {msg}";
 const BYTES: &str = "{prefix} {bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}  {msg}";
@@ -65,6 +66,9 @@ pub(super) fn line(bar: Option<&ProgressBar>, text: &str) {
 /// Shows a training run in the terminal.
 pub(super) struct Terminal {
     stop: &'static AtomicBool,
+    /// Whether training was over.
+    pub(super) tested: bool,
+    loading: Option<Spinner>,
     /// Images in an epoch.
     images: usize,
     training: Option<ProgressBar>,
@@ -73,12 +77,21 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    pub(super) fn new(images: usize) -> Self {
-        Self { stop: interrupt::flag(), images, training: None, evaluating: None, header_shown: false }
+    pub(super) fn new() -> Self {
+        Self {
+            stop: interrupt::flag(),
+            tested: false,
+            loading: None,
+            images: 0,
+            training: None,
+            evaluating: None,
+            header_shown: false,
+        }
     }
 
     /// Removes the bars.
     pub(super) fn finish(&mut self) {
+        self.loading = None;
         for bar in self.training.take().into_iter().chain(self.evaluating.take().map(|(_, bar)| bar)) {
             bar.finish_and_clear();
         }
@@ -87,6 +100,44 @@ impl Terminal {
     fn say(&self, text: &str) {
         line(self.training.as_ref(), text);
     }
+}
+
+impl Host for Terminal {
+    fn stage(&mut self, stage: Stage<'_>) {
+        self.finish();
+        match stage {
+            Stage::LoadingData(name) => self.loading = Some(spinner(format!("loading {name}"))),
+            Stage::BeginningAnew(path) => {
+                eprintln!("{} was stopped before its first checkpoint; beginning anew.", path.display());
+            }
+            Stage::OpeningEngine => {}
+            Stage::Testing => self.tested = true,
+        }
+    }
+
+    fn opened(&mut self, trainer: &mut Trainer) {
+        let engine = trainer.engine().describe();
+        let parameters = grouped(trainer.engine().network().parameter_count());
+        let (experiment, splits) = (trainer.experiment(), trainer.splits());
+        eprintln!(
+            "{} on {}: {} ({parameters} parameters); {} images to train on, {} for validation, {} for test.",
+            experiment.fairness.method.title(),
+            experiment.data.dataset,
+            experiment.model.arch,
+            splits.train.len(),
+            splits.validation.len(),
+            splits.test.len(),
+        );
+        eprintln!("Engine: {engine}. Run directory: {}", trainer.directory().path().display());
+        self.images = splits.train.len();
+    }
+}
+
+/// A number with commas between its thousands.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
+    groups.join(",")
 }
 
 impl Observer for Terminal {
@@ -130,7 +181,7 @@ impl Observer for Terminal {
                     bar.finish_and_clear();
                 }
             }
-            Event::EpochDone(row) => {
+            Event::EpochDone { row, .. } => {
                 if !self.header_shown {
                     self.say("epoch    loss   train robust   val clean (worst)   val robust (worst)   seconds");
                     self.header_shown = true;
@@ -147,7 +198,12 @@ impl Observer for Terminal {
                     row.seconds,
                 ));
             }
-            Event::Checkpoint { .. } => {}
+            Event::Attack
+            | Event::Update
+            | Event::Examples(_)
+            | Event::Held(_)
+            | Event::Saving
+            | Event::Checkpoint { .. } => {}
             Event::Warning(text) => self.say(&format!("warning: {text}")),
         }
     }

@@ -83,14 +83,14 @@ pub(super) fn study(command: &StudyCommand) -> Result<()> {
             }
             let report = if done.exists() {
                 let text = std::fs::read_to_string(&done).with_context(|| done.display().to_string())?;
-                Some(serde_json::from_str::<FinalReport>(&text).with_context(|| done.display().to_string())?)
+                Some(serde_json::from_str::<Box<FinalReport>>(&text).with_context(|| done.display().to_string())?)
             } else if directory.join("config.toml").exists() {
                 resume_run(&directory, &EngineOverride::default())?
             } else {
                 run_new(experiment, &directory)?
             };
             match report {
-                Some(report) => reports.push(report),
+                Some(report) => reports.push(*report),
                 None => bail!("stopped; call the same command again to go on"),
             }
         }

@@ -464,4 +464,10 @@ impl RunConfig {
             deterministic: self.deterministic,
         }
     }
+
+    /// Replaces that part.
+    pub fn set_engine_options(&mut self, options: EngineOptions) {
+        let EngineOptions { engine, device, adapter, deterministic } = options;
+        (self.engine, self.device, self.adapter, self.deterministic) = (engine, device, adapter, deterministic);
+    }
 }

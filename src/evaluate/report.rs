@@ -151,6 +151,7 @@ pub fn finish(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Opti
             }
         }
     }
+    observer.event(&Event::Saving);
     directory.write_json("evaluation.json", &report)?;
     trainer.engine().load_model(&last)?;
     let statistics = trainer.progress().statistics.clone();
@@ -172,7 +173,8 @@ fn evaluate(
         let name = attack.to_string();
         measure(engine, test, attack, batch_size, &mut |done| {
             observer.event(&Event::Evaluating { attack: &name, done, total: test.len() });
-            !observer.stop()
+            observer.wait();
+            !(observer.stop() || observer.discard())
         })
     };
     let Some(clean) = run(&Attack::clean())? else { return Ok(None) };

@@ -15,6 +15,12 @@ impl Confusion {
         Self { classes, counts: vec![0; classes * classes] }
     }
 
+    /// Counts that were made elsewhere, `K × K` with a row for each true class; none when they are no such table.
+    pub fn from_counts(counts: Vec<u64>) -> Option<Self> {
+        let classes = counts.len().isqrt();
+        (classes > 0 && classes * classes == counts.len()).then_some(Self { classes, counts })
+    }
+
     /// Counts one image.
     ///
     /// # Panics

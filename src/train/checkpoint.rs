@@ -9,6 +9,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::Hold;
+use crate::config::Experiment;
 use crate::engine::EngineState;
 use crate::fairness::ClassStats;
 use crate::model::{Array, ModelError, State};
@@ -32,6 +34,12 @@ pub struct Progress {
     pub best: Option<(f64, u32)>,
     /// Seconds that this epoch has taken so far: all, attack, update, statistics.
     pub seconds: [f64; 4],
+    /// Radii given by hand, one entry for each class; empty where there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<Hold>,
+    /// The experiment that this epoch began with, where the run has been changed since in a way that waits for the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub this_epoch: Option<Box<Experiment>>,
 }
 
 impl Progress {
@@ -46,13 +54,21 @@ impl Progress {
             statistics: None,
             best: None,
             seconds: [0.0; 4],
+            holds: Vec::new(),
+            this_epoch: None,
         }
     }
 
-    /// Moves on to the next epoch.
+    /// Moves on to the next epoch. Radii that are held by hand but not locked end here.
     pub fn next_epoch(&mut self) {
         let (images, epoch, classes) = (self.images, self.epoch + 1, self.counted.classes());
-        *self = Self { images, epoch, statistics: self.statistics.take(), best: self.best, ..Self::start(classes) };
+        let mut holds = std::mem::take(&mut self.holds);
+        holds.iter_mut().filter(|hold| !hold.locked).for_each(|hold| hold.epsilon = None);
+        if holds.iter().all(|hold| *hold == Hold::default()) {
+            holds.clear();
+        }
+        let (statistics, best) = (self.statistics.take(), self.best);
+        *self = Self { images, epoch, statistics, best, holds, ..Self::start(classes) };
     }
 }
 

@@ -1,8 +1,12 @@
-//! What a run tells while it goes on. The command line draws progress bars from it, a window its panels.
+//! What a run tells while it goes on, and where it can be steered. The command line draws progress bars from it, a window
+//! its panels.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use super::MetricsRow;
+use super::trainer::Live;
+use super::{ClassRow, Examples, Hold, MetricsRow, Watch};
+use crate::fairness::Confusion;
 
 /// One thing that happened.
 #[derive(Debug, Clone)]
@@ -18,12 +22,22 @@ pub enum Event<'a> {
         /// Batches in it.
         batches: u32,
     },
+    /// The inner maximisation of a batch begins.
+    Attack,
+    /// The weight update of a batch begins.
+    Update,
+    /// Images of the batch under attack, where [`Observer::watch`] asked for them.
+    Examples(Arc<Examples>),
     /// A batch was trained on.
     Batch {
         /// Epoch index.
         epoch: u32,
+        /// Number of epochs.
+        epochs: u32,
         /// Batches done in this epoch.
         done: u32,
+        /// Batches in an epoch.
+        batches: u32,
         /// Images in the batch.
         images: usize,
         /// Mean loss of this epoch so far.
@@ -32,6 +46,14 @@ pub enum Event<'a> {
         robust_accuracy: f64,
         /// Learning rate of the step.
         lr: f64,
+        /// Seconds of this epoch so far: all, attack, update, statistics.
+        seconds: [f64; 4],
+        /// Radius of each class that was in force.
+        epsilon: &'a [f64],
+        /// Radius of each class by the method's rule.
+        rule: &'a [f64],
+        /// The distribution that targets were drawn from, where there is one.
+        targets: Option<&'a [f64]>,
     },
     /// Images were evaluated.
     Evaluating {
@@ -43,13 +65,28 @@ pub enum Event<'a> {
         total: usize,
     },
     /// An epoch is complete.
-    EpochDone(&'a MetricsRow),
+    EpochDone {
+        /// Its row of `metrics.csv`.
+        row: &'a MetricsRow,
+        /// Its rows of `classes.csv`.
+        classes: &'a [ClassRow],
+        /// Counts under the training attack.
+        train: &'a Confusion,
+        /// Counts on the validation split under the evaluation attack.
+        validation: &'a Confusion,
+    },
+    /// Radii that are given by hand changed: an epoch ended, and with it those that are not locked.
+    Held(&'a [Hold]),
+    /// A checkpoint or figures are about to be written.
+    Saving,
     /// A checkpoint was written.
     Checkpoint {
         /// The epoch that runs next, or goes on.
         epoch: u32,
         /// Its next batch.
         batch: u32,
+        /// Batches in an epoch.
+        batches: u32,
         /// The file.
         path: &'a Path,
     },
@@ -57,7 +94,11 @@ pub enum Event<'a> {
     Warning(&'a str),
 }
 
-/// Somebody who watches a run and may end it.
+/// Somebody who watches a run and may steer or end it.
+///
+/// Whoever does nothing but watch changes no result: what [`Observer::watch`] asks for leaves no trace in the engine, and
+/// an attack that is run step by step finds the same images up to rounding. Time that passes in here is not counted as
+/// the run's.
 pub trait Observer {
     /// Called for every event, on the thread that trains: it must not block.
     fn event(&mut self, event: &Event<'_>);
@@ -66,6 +107,26 @@ pub trait Observer {
     fn stop(&self) -> bool {
         false
     }
+
+    /// Whether the run should end now and write nothing more.
+    fn discard(&self) -> bool {
+        false
+    }
+
+    /// Called before every batch. It may block.
+    fn between(&mut self, _live: &mut Live<'_>) {}
+
+    /// What is to be seen of the attack; asked before it, and after each step of one that runs step by step.
+    fn watch(&self) -> Watch {
+        Watch::default()
+    }
+
+    /// Called after each step of an attack that runs step by step, with the number of steps done and in all; first with 0
+    /// at its start. It may block.
+    fn stepped(&mut self, _live: &mut Live<'_>, _step: (u32, u32)) {}
+
+    /// Called before every batch of an evaluation. It may block.
+    fn wait(&mut self) {}
 }
 
 /// Watches nothing.

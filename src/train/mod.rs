@@ -8,8 +8,10 @@ mod record;
 mod run_dir;
 mod schedule;
 mod setup;
+mod stored;
 pub mod tensorboard;
 mod trainer;
+mod watch;
 
 pub use average::Average;
 pub use checkpoint::{Checkpoint, Progress};
@@ -18,4 +20,6 @@ pub use record::{ClassRow, MetricsRow};
 pub use run_dir::{RunDir, RunDirError};
 pub use schedule::Schedule;
 pub use setup::{ChosenEngine, Splits, choose_engine, limited, network, normalisation, open_engine};
-pub use trainer::{Outcome, TrainError, Trainer, evaluation_attack};
+pub use stored::{Stored, StoredError};
+pub use trainer::{Change, Live, Outcome, TrainError, Trainer, evaluation_attack};
+pub use watch::{Examples, Hold, Watch};

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{ClassRow, MetricsRow};
-use crate::config::{ConfigError, Experiment};
+use crate::config::{Applies, ConfigError, Experiment};
 use crate::data::write_npy_u64;
 use crate::fairness::Confusion;
 use crate::files::write_atomic;
@@ -49,6 +49,9 @@ pub enum RunDirError {
     Config(#[from] ConfigError),
 }
 
+/// What a run that was changed began with.
+const BEGIN: &str = "config.begin.toml";
+
 /// The directory of a run.
 #[derive(Debug, Clone)]
 pub struct RunDir {
@@ -56,18 +59,46 @@ pub struct RunDir {
 }
 
 impl RunDir {
+    /// Checks that a directory holds no run.
+    ///
+    /// # Errors
+    /// [`RunDirError::Taken`].
+    pub fn check_free(path: &Path) -> Result<(), RunDirError> {
+        let run = Self { path: path.to_path_buf() };
+        if run.config_path().exists() { Err(RunDirError::Taken { path: run.path }) } else { Ok(()) }
+    }
+
     /// Begins a run in a directory that does not exist yet, or holds no run.
     ///
     /// # Errors
     /// [`RunDirError::Taken`], or when it cannot be written.
     pub fn create(path: &Path, experiment: &Experiment) -> Result<Self, RunDirError> {
+        Self::check_free(path)?;
         let run = Self { path: path.to_path_buf() };
-        if run.config_path().exists() {
-            return Err(RunDirError::Taken { path: run.path });
-        }
         let header = "# Everything that determined this run. `fairtat train --config THIS-FILE` runs it again.\n\n";
         run.write("config.toml", format!("{header}{}", experiment.to_toml()).as_bytes())?;
         Ok(run)
+    }
+
+    /// Rewrites config.toml after a change of a run that is under way, from which a resume goes on. What the run began with
+    /// is kept as `config.begin.toml`; what belongs to the machine (engine, device, adapter) stays as it is in the file.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn change_config(&self, experiment: &Experiment, epoch: u32, batch: u32) -> Result<(), RunDirError> {
+        let path = self.config_path();
+        let text = std::fs::read(&path).map_err(|source| RunDirError::Io { path, source })?;
+        if !self.path.join(BEGIN).exists() {
+            self.write(BEGIN, &text)?;
+        }
+        let changed = Experiment::load(&self.config_path())?.with(experiment, &[Applies::Now, Applies::NextEpoch]);
+        let header = format!(
+            "# The experiment since it was last changed, in epoch {} before batch {} (both counted from 1). The run began \
+             with {BEGIN};\n# log.jsonl tells every change.\n\n",
+            epoch + 1,
+            batch + 1
+        );
+        self.write("config.toml", format!("{header}{}", changed.to_toml()).as_bytes())
     }
 
     /// Opens the directory of an earlier run.
@@ -173,6 +204,41 @@ impl RunDir {
         let path = self.path.join(format!("confusion/epoch-{epoch:04}-validation.npy"));
         let fail = |e: crate::data::DataError| RunDirError::Format { path: path.clone(), what: e.to_string() };
         Ok(crate::data::read_npy_u64(&path).map_err(fail)?.1)
+    }
+
+    /// The counts of an epoch, of the part `train` or `validation`; none where the file is gone.
+    ///
+    /// # Errors
+    /// [`RunDirError::Format`] when the file does not hold counts.
+    pub fn confusion(&self, epoch: u32, part: &str) -> Result<Option<Confusion>, RunDirError> {
+        let path = self.path.join(format!("confusion/epoch-{epoch:04}-{part}.npy"));
+        if !path.exists() {
+            return Ok(None);
+        }
+        let fail = |what: String| RunDirError::Format { path: path.clone(), what };
+        let (shape, counts) = crate::data::read_npy_u64(&path).map_err(|e| fail(e.to_string()))?;
+        let confusion = Confusion::from_counts(counts);
+        confusion
+            .map(Some)
+            .ok_or_else(|| fail(format!("expected a table with a row and a column a class, found {shape:?}")))
+    }
+
+    /// Where checkpoints were written according to the log: epochs done, with the fraction of the one that was under way.
+    /// Lines that cannot be read are left out.
+    pub fn logged_checkpoints(&self, batches: u32) -> Vec<f64> {
+        let text = std::fs::read_to_string(self.path.join("log.jsonl")).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let written = lines.filter(|line| line["event"] == "checkpoint");
+        let position = |line: serde_json::Value| {
+            Some(line["epoch"].as_f64()? + line["batch"].as_f64()? / f64::from(batches.max(1)))
+        };
+        let mut positions: Vec<f64> = Vec::new();
+        for position in written.filter_map(position) {
+            // A run that went on from an earlier checkpoint has written over what came after it.
+            positions.retain(|earlier| *earlier < position);
+            positions.push(position);
+        }
+        positions
     }
 
     /// Gives the directory up again after a run that could not begin: removes its config.toml, and it where it is empty.

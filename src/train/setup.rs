@@ -1,5 +1,7 @@
 //! From the description of an experiment to images, network and engine.
 
+use std::sync::Arc;
+
 use crate::config::{DeviceChoice, EngineChoice, EngineOptions, Experiment};
 use crate::data::{self, DataError, Dataset, TrainTest, channel_statistics};
 use crate::engine::candle::{CandleDevice, CandleEngine};
@@ -11,11 +13,11 @@ use crate::model::{Network, State};
 #[derive(Debug, Clone)]
 pub struct Splits {
     /// Trained on.
-    pub train: Dataset,
+    pub train: Arc<Dataset>,
     /// Part of the training images, kept for choosing between epochs.
-    pub validation: Dataset,
+    pub validation: Arc<Dataset>,
     /// Only ever evaluated.
-    pub test: Dataset,
+    pub test: Arc<Dataset>,
 }
 
 impl Splits {
@@ -36,7 +38,8 @@ impl Splits {
         let test = limited(test, experiment.data.test_limit)?;
         let (size, choice) = experiment.validation();
         let (training, validation) = data::split(&train, size, choice)?;
-        Ok(Self { validation: train.select(&validation)?, train: train.select(&training)?, test })
+        let (validation, train) = (train.select(&validation)?, train.select(&training)?);
+        Ok(Self { train: train.into(), validation: validation.into(), test: test.into() })
     }
 }
 

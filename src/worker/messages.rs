@@ -12,6 +12,7 @@ use crate::data::{Dataset, ImageShape};
 use crate::evaluate::FinalReport;
 use crate::fairness::Confusion;
 use crate::train::{ClassRow, MetricsRow};
+pub use crate::train::{Examples, Hold};
 
 /// What the worker is asked for.
 #[derive(Debug, Clone)]
@@ -66,15 +67,6 @@ pub enum Request {
         /// Engine that runs it.
         engine: EngineOptions,
     },
-}
-
-/// How the radius of one class is steered by hand.
-#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
-pub struct Hold {
-    /// The radius in `[0, 1]` pixel units; none leaves it to the method's rule.
-    pub epsilon: Option<f64>,
-    /// Keep it when the next epoch begins; otherwise the rule takes over again there.
-    pub locked: bool,
 }
 
 /// Which images of the current batch a window wants to see.
@@ -206,36 +198,6 @@ impl BatchPoint {
     pub fn position(&self) -> f64 {
         f64::from(self.epoch) + f64::from(self.done) / f64::from(self.batches.max(1))
     }
-}
-
-/// Some images of the batch that is being trained on. All arrays are in the order of `labels`; images are `C × H × W` in
-/// `[0, 1]`, one after another.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Examples {
-    /// Epoch index.
-    pub epoch: u32,
-    /// Batch index in the epoch.
-    pub batch: u32,
-    /// Steps of the attack that have been taken, and in all.
-    pub step: (u32, u32),
-    /// Shape of an image.
-    pub shape: ImageShape,
-    /// Index in the training images.
-    pub ids: Vec<u32>,
-    /// True classes.
-    pub labels: Vec<u32>,
-    /// Targets, where the attack has them.
-    pub targets: Option<Vec<u32>>,
-    /// Radius of each image.
-    pub epsilon: Vec<f32>,
-    /// Images before the attack, augmented as they were trained on.
-    pub clean: Vec<f32>,
-    /// Images after it.
-    pub adversarial: Vec<f32>,
-    /// Class probabilities before, `N × K`, batch norm in eval mode.
-    pub clean_probabilities: Vec<f32>,
-    /// Class probabilities after.
-    pub probabilities: Vec<f32>,
 }
 
 /// How a run ended.

@@ -3,10 +3,14 @@
 //! Requests go in over a bounded channel, updates come out of a mailbox that never makes either side wait: the newest
 //! progress and the newest examples replace older ones that nobody has fetched, everything else is kept in order.
 
+mod desk;
+mod failure;
 mod inspect;
 mod mailbox;
 mod messages;
+pub mod session;
 mod thread;
+mod watcher;
 
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -78,3 +82,6 @@ impl Drop for Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

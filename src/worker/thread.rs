@@ -1,12 +1,159 @@
 //! The loop of the worker's thread.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::mpsc::Receiver;
 
+use super::desk::Desk;
+use super::inspect::{DecisionMap, Inspection, InspectionJob, MapJob};
 use super::mailbox::Mailbox;
-use super::{Phase, Request, Update};
+use super::session::{self, Ending, Start};
+use super::watcher::Watcher;
+use super::{Ended, Phase, Request, RunInfo, Update, failure};
+use crate::config::EngineOptions;
+use crate::engine::{Engine, EngineError};
+use crate::train::{Splits, Stored};
+
+/// What images can be looked at with.
+pub(super) struct Open {
+    engine: Box<dyn Engine>,
+    position: Option<f64>,
+}
 
 /// Serves requests until the channel closes.
 pub(super) fn serve(requests: &Receiver<Request>, mailbox: &Mailbox) {
-    mailbox.put(Update::Phase(Phase::Idle));
-    while requests.recv().is_ok() {}
+    let mut desk = Desk::new(requests, mailbox);
+    let mut open = None;
+    while let Some(request) = desk.next_between_runs() {
+        match desk.take(request) {
+            Some(Request::Begin { experiment, directory, paused }) => {
+                open = run(&mut desk, "beginning a run", Start::New { experiment, directory }, paused, open.take());
+            }
+            Some(Request::Resume { directory, engine, paused }) => {
+                open = run(&mut desk, "resuming a run", Start::Resume { directory, engine }, paused, open.take());
+            }
+            Some(Request::Look { path, engine }) => {
+                let doing = format!("opening {}", path.display());
+                let opened = guarded(&mut desk, &doing, None, |desk| look(desk, &path, &engine, &mut open));
+                open = opened.flatten().or(open);
+                desk.phase(Phase::Idle);
+            }
+            // What steers a run means nothing without one.
+            _ => {}
+        }
+        while desk.has_jobs() {
+            // A newer job replaces an older one that waits with it.
+            while let Some(request) = desk.waiting() {
+                if let Some(other) = desk.take(request) {
+                    desk.put_off(other);
+                }
+            }
+            match &mut open {
+                Some(Open { engine, position }) => {
+                    let engine = engine.as_mut();
+                    guarded(&mut desk, "inspecting an image", None, |desk| desk.do_jobs(engine, *position));
+                }
+                None => desk.refuse_jobs(),
+            }
+        }
+    }
+}
+
+/// Trains from beginning to end. Gives the network that is left; `former` makes room once there is a new one to open.
+fn run(desk: &mut Desk<'_>, doing: &str, start: Start, paused: bool, former: Option<Open>) -> Option<Open> {
+    let directory = start.directory().to_path_buf();
+    let ended = guarded(desk, "training", Some(&directory), |desk| {
+        let mut watcher = Watcher::new(desk, &directory, paused, former);
+        let ended = session::run(start, &mut watcher);
+        (watcher.is_open(), watcher.former(), ended)
+    });
+    let open = match ended {
+        None => None,
+        Some((opened, former, Err(error))) => {
+            let doing = if opened { "training" } else { doing };
+            desk.tell(Update::Failed(failure::of_run(doing, &error, &directory)));
+            former
+        }
+        Some((_, _, Ok((ending, trainer)))) => {
+            desk.tell(Update::Ended(match ending {
+                Ending::Finished(report) => Ended::Finished(report),
+                Ending::Stopped => Ended::Saved,
+                Ending::Discarded => Ended::Discarded,
+            }));
+            let position = Some(trainer.position());
+            Some(Open { engine: trainer.into_engine(), position })
+        }
+    };
+    desk.phase(Phase::Idle);
+    open
+}
+
+/// Opens a checkpoint for looking at; `former` makes room once there is a new one to open.
+fn look(desk: &mut Desk<'_>, path: &Path, options: &EngineOptions, former: &mut Option<Open>) -> Option<Open> {
+    desk.phase(Phase::LoadingData);
+    let stored = match Stored::load(path, None) {
+        Ok(stored) => stored,
+        Err(error) => {
+            desk.tell(Update::Failed(failure::of_stored(path, &error)));
+            return None;
+        }
+    };
+    let splits = match Splits::load(&stored.experiment) {
+        Ok(splits) => splits,
+        Err(error) => {
+            desk.tell(Update::Failed(failure::of_data(path, &error)));
+            return None;
+        }
+    };
+    desk.phase(Phase::OpeningEngine);
+    *former = None;
+    let engine = match stored.open(&splits, options) {
+        Ok(engine) => engine,
+        Err(error) => {
+            desk.tell(Update::Failed(failure::of_stored(path, &error)));
+            return None;
+        }
+    };
+    desk.tell(Update::Opened(Box::new(RunInfo {
+        directory: None,
+        experiment: Box::new(stored.experiment),
+        engine: engine.describe(),
+        parameters: engine.network().parameter_count(),
+        train: splits.train,
+        validation: splits.validation,
+        test: splits.test,
+        history: Vec::new(),
+        checkpoints: Vec::new(),
+    })));
+    Some(Open { engine, position: stored.position })
+}
+
+/// Does `work`; a panic in it becomes a failure that is told.
+fn guarded<'a, T>(
+    desk: &mut Desk<'a>,
+    doing: &str,
+    directory: Option<&Path>,
+    work: impl FnOnce(&mut Desk<'a>) -> T,
+) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(|| work(desk))) {
+        Ok(done) => Some(done),
+        Err(panic) => {
+            desk.tell(Update::Failed(failure::of_panic(doing, panic.as_ref(), directory)));
+            None
+        }
+    }
+}
+
+/// Attacks one image step by step.
+pub(super) fn inspect(
+    _engine: &mut dyn Engine,
+    _job: &InspectionJob,
+    _position: Option<f64>,
+) -> Result<Inspection, EngineError> {
+    Err(EngineError::Unavailable("this build does not inspect images".into()))
+}
+
+/// Colours a plane of images.
+pub(super) fn map(_engine: &mut dyn Engine, _job: &MapJob, _position: Option<f64>) -> Result<DecisionMap, EngineError> {
+    Err(EngineError::Unavailable("this build draws no decision maps".into()))
 }

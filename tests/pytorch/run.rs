@@ -141,7 +141,7 @@ fn splits(golden: &Golden, network: &Network) -> Splits {
     let (images, labels) = (golden.bytes("images").to_vec(), golden.integers("labels"));
     let train = Dataset::new("golden", names, network.input, images, labels).unwrap();
     let few = train.select(&[0, 1, 2, 3]).unwrap();
-    Splits { validation: few.clone(), test: few, train }
+    Splits { validation: few.clone().into(), test: few.into(), train: train.into() }
 }
 
 #[test]

@@ -1,0 +1,108 @@
+//! A network from a file: which experiment it belongs to, and an engine that runs it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::{Splits, network, open_engine};
+use crate::config::{ConfigError, EngineOptions, Experiment};
+use crate::engine::{Engine, EngineError};
+use crate::model::{ModelError, Op, State};
+
+/// Why a checkpoint cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoredError {
+    /// A directory holds no finished epoch.
+    #[error("{path} is a directory without checkpoints/best.safetensors")]
+    NoBest {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The file cannot be read.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The experiment in it, or the one that was named, is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// It was not written by a run, and nothing was named for it.
+    #[error("{path} does not say which network and data it belongs to")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The channel statistics in it cannot be read.
+    #[error("{path}: its mean and standard deviation cannot be read: {source}")]
+    Statistics {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with them.
+        source: serde_json::Error,
+    },
+    /// No engine runs it.
+    #[error("{path}")]
+    Engine {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: EngineError,
+    },
+}
+
+/// Weights from a file, and the experiment that they belong to.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The file.
+    pub file: PathBuf,
+    /// The experiment, which the caller may change where the data now lies elsewhere.
+    pub experiment: Experiment,
+    /// Epochs that they had been trained for, where the file tells.
+    pub position: Option<f64>,
+    state: State,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Stored {
+    /// Reads a checkpoint, or the best one of a run directory. `experiment` stands in for the one in the file.
+    ///
+    /// # Errors
+    /// When there is none, it is damaged, or nobody says which experiment it belongs to.
+    pub fn load(path: &Path, experiment: Option<Experiment>) -> Result<Self, StoredError> {
+        let mut file = path.to_path_buf();
+        if path.is_dir() {
+            file = path.join("checkpoints").join("best.safetensors");
+            if !file.exists() {
+                return Err(StoredError::NoBest { path: path.to_path_buf() });
+            }
+        }
+        let (state, metadata) = State::load(&file)?;
+        let experiment = match (experiment, metadata.get("experiment")) {
+            (Some(experiment), _) => experiment,
+            (None, Some(text)) => Experiment::from_toml(text, &format!("{}: its experiment", file.display()))?,
+            (None, None) => return Err(StoredError::Foreign { path: file }),
+        };
+        let state = if metadata.contains_key("experiment") { state } else { state.from_foreign() };
+        let epoch = metadata.get("epoch").and_then(|epoch| epoch.parse::<u32>().ok());
+        Ok(Self { file, experiment, position: epoch.map(|epoch| f64::from(epoch) + 1.0), state, metadata })
+    }
+
+    /// An engine with these weights, in the network for these images.
+    ///
+    /// # Errors
+    /// When the weights do not fit, or the engine cannot be had.
+    pub fn open(&self, splits: &Splits, options: &EngineOptions) -> Result<Box<dyn Engine>, StoredError> {
+        let mut network = network(&self.experiment, &splits.train);
+        if let (Some(mean), Some(std)) = (self.metadata.get("mean"), self.metadata.get("std")) {
+            // The statistics of the training images as they were in training, also where the data now lies elsewhere.
+            let read = |text: &str| {
+                serde_json::from_str(text).map_err(|source| StoredError::Statistics { path: self.file.clone(), source })
+            };
+            let (mean, std) = (read(mean)?, read(std)?);
+            if let Some(layer) = network.layers.first_mut()
+                && matches!(layer.op, Op::Normalize { .. })
+            {
+                layer.op = Op::Normalize { mean, std };
+            }
+        }
+        open_engine(options, network, &self.state)
+            .map_err(|source| StoredError::Engine { path: self.file.clone(), source })
+    }
+}

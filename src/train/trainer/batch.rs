@@ -1,0 +1,192 @@
+//! One batch: attack, update, statistics, and what there is to see of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Live, TrainError, Trainer};
+use crate::data::Dataset;
+use crate::engine::{Batch, BatchNormMode, EngineError, Input, PerturbSpec, SgdStep, Start, View, Views, loss};
+use crate::train::{Event, Examples, Observer};
+
+/// What is told of a batch when it is done.
+pub(super) struct Trained {
+    pub(super) images: usize,
+    pub(super) lr: f64,
+    /// Radius of each class.
+    pub(super) epsilon: Vec<f64>,
+}
+
+impl Trainer {
+    /// Trains on the next batch; none when the observer wants the run to end at once.
+    pub(super) fn batch(&mut self, order: &[u32], observer: &mut dyn Observer) -> Result<Option<Trained>, TrainError> {
+        // A change while the attack waits between two steps is for the next batch.
+        let o = self.experiment.optimizer.clone();
+        let clean_passes = self.experiment.fairness.clean_passes;
+        let radii = self.radii();
+        let (epoch, index) = (self.progress.epoch, self.progress.batch);
+        let first = index as usize * o.batch_size;
+        let ids = &order[first..(first + o.batch_size).min(order.len())];
+        let (pixels, labels) = gather(&self.splits.train, ids);
+        let augment = self.experiment.augment();
+        let batch = Batch { pixels: &pixels, labels: &labels, ids, augment, seed: self.experiment.run.seed, epoch };
+        let lr = o.schedule.lr(o.lr, epoch, o.epochs, index, self.batches());
+
+        observer.event(&Event::Attack);
+        let clock = Instant::now();
+        let objective = self.method.objective(self.engine.as_mut(), &batch)?;
+        let chosen = clock.elapsed();
+        let mut spec = self.method.perturbation(&batch, objective);
+        self.hold_radii(&mut spec, &labels);
+        let Some((views, attack)) = self.attack(&batch, spec, observer)? else { return Ok(None) };
+        self.watched += clock.elapsed().saturating_sub(chosen + attack);
+
+        observer.event(&Event::Update);
+        let engine = self.engine.as_mut();
+        let clock = Instant::now();
+        if clean_passes == 2 {
+            engine.logits(&Input::View(&views, View::Clean), BatchNormMode::Train)?;
+        }
+        let before_update = clock.elapsed();
+        let sgd = SgdStep { lr, momentum: o.momentum, weight_decay: o.weight_decay };
+        let result = engine.train_step(&views, &self.method.loss(), &sgd)?;
+        let updated = clock.elapsed();
+        if !result.loss.is_finite() {
+            return Err(EngineError::NotFinite { what: "loss".into(), batch: labels.len() }.into());
+        }
+        let counted = &mut self.progress.counted;
+        if let Some(counts) = result.confusion(View::Adversarial) {
+            counted.robust.add_counts(counts);
+        }
+        if let (Some(targets), Some(predictions)) = (engine.targets(&views)?, result.predictions(View::Adversarial)) {
+            counted.add_targets(&labels, targets, predictions);
+        }
+        if clean_passes > 0 {
+            let logits = engine.logits(&Input::View(&views, View::Clean), BatchNormMode::Train)?;
+            let predictions: Vec<u32> = logits.chunks(counted.classes()).map(loss::argmax).collect();
+            counted.clean.add_all(&labels, &predictions);
+        } else if let Some(counts) = result.confusion(View::Clean) {
+            counted.clean.add_counts(counts);
+        }
+        self.progress.loss_sum += result.loss * labels.len() as f64;
+        let statistics = clock.elapsed() - updated + chosen + before_update;
+        let seconds = &mut self.progress.seconds;
+        seconds[1] += attack.as_secs_f64();
+        seconds[2] += (updated - before_update).as_secs_f64();
+        seconds[3] += statistics.as_secs_f64();
+        self.progress.batch += 1;
+        Ok(Some(Trained { images: labels.len(), lr, epsilon: radii }))
+    }
+
+    /// The inner maximisation, and the time that it took; none when the observer wants the run to end at once.
+    fn attack(
+        &mut self,
+        batch: &Batch<'_>,
+        spec: PerturbSpec,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<(Views, Duration)>, TrainError> {
+        let watch = observer.watch();
+        if watch.step_by_step && spec.steps > 0 {
+            return self.attack_step_by_step(batch, spec, observer);
+        }
+        let clock = Instant::now();
+        let views = self.engine.perturb(batch, &spec)?;
+        let spent = clock.elapsed();
+        if watch.examples > 0 {
+            let [clean, adversarial] = self.read_back(&views)?;
+            let steps = (spec.steps, spec.steps);
+            let examples = self.examples(batch, &spec, &views, steps, watch.examples, [&clean, &adversarial])?;
+            observer.event(&Event::Examples(Arc::new(examples)));
+        }
+        Ok(Some((views, spent)))
+    }
+
+    /// The same search in pieces: each goes on from where the one before left the images. Targets are keyed by image and
+    /// epoch, so that every piece draws the same ones.
+    fn attack_step_by_step(
+        &mut self,
+        batch: &Batch<'_>,
+        mut spec: PerturbSpec,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<(Views, Duration)>, TrainError> {
+        let total = std::mem::take(&mut spec.steps);
+        let (mut done, mut spent) = (0, Duration::ZERO);
+        loop {
+            let clock = Instant::now();
+            let mut views = self.engine.perturb(batch, &spec)?;
+            spent += clock.elapsed();
+            done += spec.steps;
+
+            let [clean, adversarial] = self.read_back(&views)?;
+            let count = observer.watch().examples;
+            if count > 0 {
+                let examples = self.examples(batch, &spec, &views, (done, total), count, [&clean, &adversarial])?;
+                observer.event(&Event::Examples(Arc::new(examples)));
+            }
+            let mut live = Live::within_a_batch(self);
+            observer.stepped(&mut live, (done, total));
+            let touched = live.touched();
+            if observer.discard() {
+                return Ok(None);
+            }
+            spec.start = Start::Given(adversarial.iter().zip(&clean).map(|(a, c)| a - c).collect());
+            if done == total {
+                if touched {
+                    // Somebody else's images are in the engine now.
+                    spec.steps = 0;
+                    views = self.engine.perturb(batch, &spec)?;
+                }
+                return Ok(Some((views, spent)));
+            }
+            spec.steps = if observer.watch().step_by_step { 1 } else { total - done };
+        }
+    }
+
+    fn read_back(&mut self, views: &Views) -> Result<[Vec<f32>; 2], EngineError> {
+        Ok([self.engine.read_view(views, View::Clean)?, self.engine.read_view(views, View::Adversarial)?])
+    }
+
+    /// The first `count` images of a batch, clean and adversarial, and what the network says of them. Batch norm is in eval
+    /// mode: nothing in the engine moves.
+    fn examples(
+        &mut self,
+        batch: &Batch<'_>,
+        spec: &PerturbSpec,
+        views: &Views,
+        step: (u32, u32),
+        count: usize,
+        images: [&[f32]; 2],
+    ) -> Result<Examples, EngineError> {
+        let (shape, classes) = (self.splits.train.shape(), self.splits.train.classes());
+        let count = count.min(batch.len());
+        let labels = &batch.labels[..count];
+        let [clean, adversarial] = images.map(|all| &all[..count * shape.len()]);
+        let targets = self.engine.targets(views)?.map(|targets| targets[..count].to_vec());
+        let mut probabilities = |images: &[f32]| {
+            let logits = self.engine.logits(&Input::Images(images, labels), BatchNormMode::Eval)?;
+            Ok::<_, EngineError>(logits.chunks(classes).flat_map(loss::log_softmax).map(f32::exp).collect())
+        };
+        Ok(Examples {
+            epoch: batch.epoch,
+            batch: self.progress.batch,
+            step,
+            shape,
+            ids: batch.ids[..count].to_vec(),
+            labels: labels.to_vec(),
+            targets,
+            epsilon: spec.epsilon[..count].to_vec(),
+            clean_probabilities: probabilities(clean)?,
+            probabilities: probabilities(adversarial)?,
+            clean: clean.to_vec(),
+            adversarial: adversarial.to_vec(),
+        })
+    }
+}
+
+/// Bytes and labels of the images `ids`.
+fn gather(set: &Dataset, ids: &[u32]) -> (Vec<u8>, Vec<u32>) {
+    let mut pixels = Vec::with_capacity(ids.len() * set.shape().len());
+    for &id in ids {
+        pixels.extend_from_slice(set.image(id as usize));
+    }
+    (pixels, ids.iter().map(|id| set.labels()[*id as usize]).collect())
+}

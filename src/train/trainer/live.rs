@@ -1,0 +1,164 @@
+//! Steering a run while it goes on: radii by hand, another experiment.
+
+use serde_json::json;
+
+use super::{TrainError, Trainer};
+use crate::config::{Applies, ConfigError, Difference, Experiment};
+use crate::engine::{Engine, PerturbSpec};
+use crate::train::{Hold, Progress, Splits, methods};
+
+/// A run between two batches, or between two steps of an attack.
+pub struct Live<'a> {
+    trainer: &'a mut Trainer,
+    within_a_batch: bool,
+    touched: bool,
+}
+
+/// What became of a change of the experiment.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Change {
+    /// Fields that were taken over, now or for the next epoch.
+    pub taken: Vec<Difference>,
+    /// Fields that only a new run can take over.
+    pub ignored: Vec<Difference>,
+}
+
+impl<'a> Live<'a> {
+    pub(super) fn between_batches(trainer: &'a mut Trainer) -> Self {
+        Self { trainer, within_a_batch: false, touched: false }
+    }
+
+    pub(super) fn within_a_batch(trainer: &'a mut Trainer) -> Self {
+        Self { trainer, within_a_batch: true, touched: false }
+    }
+
+    /// Whether the engine was handed out.
+    pub(super) fn touched(&self) -> bool {
+        self.touched
+    }
+
+    /// The engine, for whatever leaves its state as it is.
+    pub fn engine(&mut self) -> &mut dyn Engine {
+        self.touched = true;
+        self.trainer.engine.as_mut()
+    }
+
+    /// The experiment, with changes that wait for the next epoch.
+    pub fn experiment(&self) -> &Experiment {
+        self.trainer.wanted()
+    }
+
+    /// The images.
+    pub fn splits(&self) -> &Splits {
+        &self.trainer.splits
+    }
+
+    /// Where the run stands.
+    pub fn progress(&self) -> &Progress {
+        &self.trainer.progress
+    }
+
+    /// Epochs done, with the fraction of the one that is under way.
+    pub fn position(&self) -> f64 {
+        self.trainer.position()
+    }
+
+    /// Gives radii by hand, one entry for each class, from the next batch on.
+    ///
+    /// # Errors
+    /// When an entry is no radius or there are too few, or when the log cannot be written. Nothing is changed then.
+    pub fn hold(&mut self, holds: Vec<Hold>) -> Result<(), TrainError> {
+        self.trainer.hold(holds)
+    }
+
+    /// Trains on with another experiment; [`Applies`] says when each field takes effect. Before the first batch of an
+    /// epoch that epoch is the next.
+    ///
+    /// # Errors
+    /// When the new experiment is invalid, or the run directory cannot be written. Nothing is changed then.
+    pub fn change(&mut self, new: &Experiment) -> Result<Change, TrainError> {
+        let begun = self.within_a_batch || self.trainer.progress.batch > 0;
+        self.trainer.change(new, begun)
+    }
+}
+
+impl Trainer {
+    /// The experiment, with changes that wait for the next epoch.
+    pub fn wanted(&self) -> &Experiment {
+        self.wanted.as_ref().unwrap_or(&self.experiment)
+    }
+
+    /// Epochs done, with the fraction of the one that is under way.
+    pub fn position(&self) -> f64 {
+        f64::from(self.progress.epoch) + f64::from(self.progress.batch) / f64::from(self.batches().max(1))
+    }
+
+    /// Radius of each class: by hand where it is held, else by the method's rule.
+    pub fn radii(&self) -> Vec<f64> {
+        let held = |k: usize| self.progress.holds.get(k).and_then(|hold| hold.epsilon);
+        self.method.class_epsilon().iter().enumerate().map(|(k, rule)| held(k).unwrap_or(*rule)).collect()
+    }
+
+    /// Puts held radii over those of the method.
+    pub(super) fn hold_radii(&self, spec: &mut PerturbSpec, labels: &[u32]) {
+        for (epsilon, label) in spec.epsilon.iter_mut().zip(labels) {
+            if let Some(held) = self.progress.holds.get(*label as usize).and_then(|hold| hold.epsilon) {
+                *epsilon = held as f32;
+            }
+        }
+    }
+
+    fn hold(&mut self, holds: Vec<Hold>) -> Result<(), TrainError> {
+        let classes = self.splits.train.classes();
+        let fail = |what: String| Err(ConfigError::Invalid { field: "attack.epsilon", what }.into());
+        if holds.len() != classes {
+            return fail(format!("expected a radius by hand for each of {classes} classes, found {}", holds.len()));
+        }
+        if let Some(bad) = holds.iter().filter_map(|hold| hold.epsilon).find(|e| !(0.0..=1.0).contains(e)) {
+            return fail(format!("expected a radius by hand between 0 and 1, found {bad}"));
+        }
+        // As a run without any: its checkpoints stay the same to the byte.
+        let holds = if holds.iter().all(|hold| *hold == Hold::default()) { Vec::new() } else { holds };
+        if holds == self.progress.holds {
+            return Ok(());
+        }
+        let (epoch, batch) = (self.progress.epoch, self.progress.batch);
+        self.directory.log(&json!({
+            "event": "hold", "epoch": epoch, "batch": batch, "old": self.progress.holds, "new": holds,
+        }))?;
+        self.progress.holds = holds;
+        Ok(())
+    }
+
+    fn change(&mut self, new: &Experiment, epoch_begun: bool) -> Result<Change, TrainError> {
+        let (taken, ignored) = self.wanted().differences(new).into_iter().partition(|d| d.applies != Applies::Restart);
+        let change = Change { taken, ignored };
+        if change.taken.is_empty() {
+            return Ok(change);
+        }
+        let wanted = self.wanted().with(new, &[Applies::Now, Applies::NextEpoch]);
+        super::check(&wanted, self.splits.train.classes())?;
+        let (epoch, batch) = (self.progress.epoch, self.progress.batch);
+        if wanted.optimizer.epochs <= epoch {
+            let what =
+                format!("expected at least {}, the epoch under way, found {}", epoch + 1, wanted.optimizer.epochs);
+            return Err(ConfigError::Invalid { field: "optimizer.epochs", what }.into());
+        }
+        self.directory.change_config(&wanted, epoch, batch)?;
+        let fields = change.taken.iter().map(|d| json!({ "field": d.path, "old": d.old, "new": d.new }));
+        let fields: Vec<_> = fields.collect();
+        self.directory.log(&json!({ "event": "change", "epoch": epoch, "batch": batch, "fields": fields }))?;
+        self.put_in_force(wanted, epoch_begun);
+        Ok(change)
+    }
+
+    /// Replaces the experiment: all of it, or once the epoch has begun what takes effect within one.
+    pub(super) fn put_in_force(&mut self, wanted: Experiment, epoch_begun: bool) {
+        self.experiment = if epoch_begun { self.experiment.with(&wanted, &[Applies::Now]) } else { wanted.clone() };
+        self.wanted = (wanted != self.experiment).then_some(wanted);
+        self.progress.this_epoch = self.wanted.is_some().then(|| Box::new(self.experiment.clone()));
+        // A method carries nothing that a plan does not give it.
+        self.method = methods::build(&self.experiment, self.splits.train.classes());
+        self.method.plan(self.progress.epoch, self.progress.statistics.as_ref());
+    }
+}

@@ -1,0 +1,178 @@
+//! What a run writes: rows and averages after an epoch, checkpoints.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::{TrainError, Trainer, Validation, setup};
+use crate::config::StatisticsSource;
+use crate::fairness::ClassStats;
+use crate::model::State;
+use crate::train::checkpoint::Checkpoint;
+use crate::train::{ClassRow, Event, Hold, MetricsRow, Observer};
+
+impl Trainer {
+    /// Averages, statistics, rows, best checkpoint: everything between two epochs.
+    pub(super) fn finish_epoch(
+        &mut self,
+        model: &State,
+        validation: &Validation,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let epoch = self.progress.epoch;
+        let robust = &validation.robust.confusion;
+        let averaging = &self.experiment.averaging;
+        let begun = epoch >= averaging.average_from;
+        let update_ema = begun && averaging.ema;
+        let update_fawa = begun && averaging.fawa && robust.worst() >= averaging.fawa_threshold;
+        if update_ema {
+            self.ema.update(model, averaging.average_decay);
+        }
+        if update_fawa {
+            self.fawa.update(model, averaging.average_decay);
+        }
+        self.record(validation);
+        let row = &self.metrics[self.metrics.len() - 1];
+        self.directory.write_rows(&self.metrics, &self.classes)?;
+        self.directory.write_confusion(epoch, "train", &self.progress.counted.robust)?;
+        self.directory.write_confusion(epoch, "validation", robust)?;
+        self.directory.log(&json!({ "event": "epoch", "row": row }))?;
+        self.board.epoch(row, &self.classes).map_err(TrainError::TensorBoard)?;
+        let rows = &self.classes[self.classes.len() - robust.classes()..];
+        let train = &self.progress.counted.robust;
+        observer.event(&Event::EpochDone { row, classes: rows, train, validation: robust });
+
+        // The checkpoint score of CFA and FAIR-TAT, on the validation split instead of the test set.
+        let score = robust.accuracy() + robust.worst();
+        if self.progress.best.is_none_or(|(best, _)| score > best) {
+            self.progress.best = Some((score, epoch));
+            self.save_model("best", model, Some(validation))?;
+        }
+        self.save_model("last", model, Some(validation))?;
+        for (name, average, updated) in [("ema", &self.ema, update_ema), ("fawa", &self.fawa, update_fawa)] {
+            if let (Some(state), true) = (average.state(), updated) {
+                self.save_model(name, state, None)?;
+            }
+        }
+
+        let f = &self.experiment.fairness;
+        if f.freeze_after.is_none_or(|last| epoch <= last) {
+            self.progress.statistics = Some(match f.statistics_source {
+                StatisticsSource::Training => self.progress.counted.clone(),
+                StatisticsSource::Validation => {
+                    let mut statistics = ClassStats::new(robust.classes());
+                    statistics.robust = robust.clone();
+                    statistics
+                }
+            });
+        }
+        let holds = self.progress.holds.len();
+        let held = self.progress.holds.iter().filter(|hold| hold.epsilon.is_some()).count();
+        self.progress.next_epoch();
+        if self.progress.holds.iter().filter(|hold| hold.epsilon.is_some()).count() != held {
+            let now =
+                if self.progress.holds.is_empty() { vec![Hold::default(); holds] } else { self.progress.holds.clone() };
+            observer.event(&Event::Held(&now));
+        }
+        if let Some(wanted) = self.wanted.take() {
+            self.put_in_force(wanted, false);
+        }
+        Ok(())
+    }
+
+    /// Adds the epoch's rows.
+    fn record(&mut self, validation: &Validation) {
+        let (epoch, counted) = (self.progress.epoch, &self.progress.counted);
+        let (clean, robust) = (&validation.clean.confusion, &validation.robust.confusion);
+        let measured_clean = counted.clean.total() > 0;
+        let o = &self.experiment.optimizer;
+        let [seconds, seconds_attack, seconds_update, seconds_statistics] = self.progress.seconds;
+        self.metrics.push(MetricsRow {
+            epoch,
+            lr: o.schedule.lr(o.lr, epoch, o.epochs, self.batches() - 1, self.batches()),
+            train_loss: self.progress.loss_sum / counted.robust.total() as f64,
+            train_clean_accuracy: measured_clean.then(|| counted.clean.accuracy()),
+            train_robust_accuracy: counted.robust.accuracy(),
+            val_clean_accuracy: clean.accuracy(),
+            val_clean_worst: clean.worst(),
+            val_robust_accuracy: robust.accuracy(),
+            val_robust_worst: robust.worst(),
+            seconds,
+            seconds_attack,
+            seconds_update,
+            seconds_statistics,
+        });
+        let cfps = match self.experiment.fairness.statistics_source {
+            StatisticsSource::Training => counted.robust.cfps(),
+            StatisticsSource::Validation => robust.cfps(),
+        };
+        let (train_robust, train_clean) = (counted.robust.class_accuracy(), counted.clean.class_accuracy());
+        let (val_clean, val_robust) = (clean.class_accuracy(), robust.class_accuracy());
+        let (distribution, radii) = (self.method.target_distribution(), self.radii());
+        for (k, name) in self.splits.train.class_names().iter().enumerate() {
+            self.classes.push(ClassRow {
+                epoch,
+                class: k as u32,
+                name: name.clone(),
+                epsilon: radii[k],
+                target_probability: distribution.map(|d| d.probabilities()[k]),
+                cfps: cfps[k],
+                train_robust_accuracy: train_robust[k],
+                train_clean_accuracy: measured_clean.then(|| train_clean[k]),
+                val_clean_accuracy: val_clean[k],
+                val_robust_accuracy: val_robust[k],
+            });
+        }
+    }
+
+    /// Writes `checkpoints/NAME.safetensors` and its `.json`.
+    fn save_model(&self, name: &str, state: &State, validation: Option<&Validation>) -> Result<(), TrainError> {
+        let epoch = self.progress.epoch;
+        let train = &self.splits.train;
+        let names = serde_json::to_string(train.class_names()).unwrap_or_default();
+        let mut metadata = BTreeMap::from([
+            ("epoch".to_owned(), epoch.to_string()),
+            ("experiment".to_owned(), self.experiment.to_toml()),
+            ("class_names".to_owned(), names),
+            ("shape".to_owned(), train.shape().to_string()),
+        ]);
+        if let Some((mean, std)) = setup::normalisation(&self.experiment, train) {
+            metadata.insert("mean".to_owned(), serde_json::to_string(&mean).unwrap_or_default());
+            metadata.insert("std".to_owned(), serde_json::to_string(&std).unwrap_or_default());
+        }
+        state.save(&self.directory.checkpoint(name), &metadata)?;
+        let o = &self.experiment.optimizer;
+        let results = validation.map(
+            |v| json!({ "clean": v.clean.report(train.class_names()), "robust": v.robust.report(train.class_names()) }),
+        );
+        let description = json!({
+            "epoch": epoch,
+            "architecture": self.experiment.model.arch,
+            "parameters": self.engine.network().parameter_count(),
+            "class_names": train.class_names(),
+            "validation": results,
+            "score": validation.map(|v| v.robust.confusion.accuracy() + v.robust.confusion.worst()),
+            "optimizer": { "name": "sgd", "momentum": o.momentum, "weight_decay": o.weight_decay, "schedule": o.schedule },
+            "rng": { "generator": "philox4x32-10", "seed": self.experiment.run.seed },
+            "statistics": self.progress.counted,
+        });
+        Ok(self.directory.write_json(format!("checkpoints/{name}.json"), &description)?)
+    }
+
+    /// Writes the checkpoint that a resume goes on from.
+    pub(super) fn save_checkpoint(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        observer.event(&Event::Saving);
+        let path = self.directory.checkpoint("resume");
+        let checkpoint = Checkpoint {
+            progress: self.progress.clone(),
+            engine: self.engine.state()?,
+            ema: self.ema.state().cloned(),
+            fawa: self.fawa.state().cloned(),
+        };
+        checkpoint.save(&path)?;
+        let (epoch, batch) = (self.progress.epoch, self.progress.batch);
+        self.directory.log(&json!({ "event": "checkpoint", "epoch": epoch, "batch": batch }))?;
+        observer.event(&Event::Checkpoint { epoch, batch, batches: self.batches(), path: &path });
+        Ok(())
+    }
+}

@@ -1,0 +1,236 @@
+//! What went wrong, and what the user can do about it.
+
+use std::any::Any;
+use std::error::Error;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::Failure;
+use super::session::{SessionError, free_directory};
+use crate::data::DataError;
+use crate::engine::{EngineError, GpuError};
+use crate::evaluate::ReportError;
+use crate::model::ModelError;
+use crate::train::{RunDirError, StoredError, TrainError};
+
+/// What an error comes down to.
+enum Root<'a> {
+    Config,
+    Data(&'a DataError),
+    Engine(&'a EngineError),
+    RunDir(&'a RunDirError),
+    Io(&'a std::io::Error),
+    Other,
+}
+
+impl<'a> Root<'a> {
+    fn of_session(error: &'a SessionError) -> Self {
+        match error {
+            SessionError::Config(_) => Self::Config,
+            SessionError::Data { source, .. } => Self::of_data(source),
+            SessionError::Directory(error) => Self::of_run_dir(error),
+            SessionError::Begin(error) | SessionError::Resume { source: error, .. } | SessionError::Train(error) => {
+                match error {
+                    TrainError::Config(_) => Self::Config,
+                    TrainError::Data(error) => Self::of_data(error),
+                    TrainError::Engine(error) => Self::of_engine(error),
+                    TrainError::Model(error) => Self::of_model(error),
+                    TrainError::RunDir(error) => Self::of_run_dir(error),
+                    TrainError::TensorBoard(error) => Self::Io(error),
+                }
+            }
+            SessionError::Report(error) => match error {
+                ReportError::Engine(error) => Self::of_engine(error),
+                ReportError::Model(error) => Self::of_model(error),
+                ReportError::RunDir(error) => Self::of_run_dir(error),
+                ReportError::Figure(_) | ReportError::Image(_) => Self::Other,
+            },
+            SessionError::Path(error) => Self::Io(error),
+        }
+    }
+
+    fn of_stored(error: &'a StoredError) -> Self {
+        match error {
+            StoredError::Model(error) => Self::of_model(error),
+            StoredError::Config(_) => Self::Config,
+            StoredError::Engine { source, .. } => Self::of_engine(source),
+            StoredError::NoBest { .. } | StoredError::Foreign { .. } | StoredError::Statistics { .. } => Self::Other,
+        }
+    }
+
+    fn of_data(error: &'a DataError) -> Self {
+        if let DataError::Io { source, .. } = error { Self::Io(source) } else { Self::Data(error) }
+    }
+
+    fn of_engine(error: &'a EngineError) -> Self {
+        if let EngineError::Model(error) = error { Self::of_model(error) } else { Self::Engine(error) }
+    }
+
+    fn of_model(error: &'a ModelError) -> Self {
+        if let ModelError::Io { source, .. } = error { Self::Io(source) } else { Self::Other }
+    }
+
+    fn of_run_dir(error: &'a RunDirError) -> Self {
+        match error {
+            RunDirError::Io { source, .. } => Self::Io(source),
+            RunDirError::Config(_) => Self::Config,
+            other => Self::RunDir(other),
+        }
+    }
+
+    /// What helps. `resumable` says whether there is a run to go on with.
+    fn advice(&self, resumable: bool) -> Option<String> {
+        let then = if resumable { "then resume the run" } else { "then try again" };
+        let text = match self {
+            Self::Config => format!("Correct that field, {then}."),
+            Self::Data(DataError::Missing(_)) => {
+                return None;
+            }
+            Self::Data(DataError::Checksum { .. } | DataError::Format { .. }) => {
+                "The files of the data set are damaged or of another kind: fetch them again with `fairtat data fetch`, \
+                 or choose another directory."
+                    .into()
+            }
+            Self::Engine(EngineError::Gpu(GpuError::Lost { .. })) if resumable => {
+                "Resume the run on the same engine, on another adapter, or with Candle on the CPU.".into()
+            }
+            Self::Engine(EngineError::Gpu(GpuError::Lost { .. })) => {
+                "Try again on the same engine, on another adapter, or with Candle on the CPU.".into()
+            }
+            Self::Engine(EngineError::Gpu(GpuError::OutOfMemory { .. } | GpuError::Limits(_))) => {
+                "Choose a smaller batch or network, another adapter, or Candle on the CPU.".into()
+            }
+            Self::Engine(EngineError::Gpu(_) | EngineError::Candle(_) | EngineError::Unavailable(_)) => {
+                format!("Choose another engine or adapter, such as Candle on the CPU, {then}.")
+            }
+            Self::Engine(EngineError::NotFinite { .. }) if resumable => {
+                "Resume from the last checkpoint paused, lower the learning rate there, and continue.".into()
+            }
+            Self::RunDir(RunDirError::Taken { path }) => {
+                let name = path.file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy());
+                let free = free_directory(path.parent().unwrap_or(Path::new("")), &name);
+                format!("Resume that run, or begin this one in {}.", free.display())
+            }
+            Self::RunDir(RunDirError::Empty { .. }) => {
+                "Choose a directory that a run has written: it holds a config.toml.".into()
+            }
+            Self::Io(error) => match error.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => format!("Free some space on that disk, {then}."),
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                    "Choose a directory that you may write to, or change its permissions.".into()
+                }
+                _ => return None,
+            },
+            _ => return None,
+        };
+        Some(text)
+    }
+}
+
+/// An error and what it comes from, in one sentence.
+fn sentence(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// A run that did not begin, or ended before its end. `directory` is the run's.
+pub(super) fn of_run(doing: &str, error: &SessionError, directory: &Path) -> Failure {
+    let run = run_in(directory).filter(|_| !is_of_another_run(error));
+    Failure { doing: doing.into(), what: sentence(error), advice: Root::of_session(error).advice(run.is_some()), run }
+}
+
+/// The directory, if a run can be resumed in it.
+fn run_in(directory: &Path) -> Option<std::path::PathBuf> {
+    directory.join("config.toml").exists().then(|| directory.to_path_buf())
+}
+
+/// Whether the run in the directory is not the one that failed.
+fn is_of_another_run(error: &SessionError) -> bool {
+    matches!(error, SessionError::Directory(RunDirError::Taken { .. } | RunDirError::Config(_)))
+}
+
+/// The program itself failed within a run.
+pub(super) fn of_panic(doing: &str, panic: &(dyn Any + Send), directory: Option<&Path>) -> Failure {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let run = directory.and_then(run_in);
+    let checkpoint = directory.map(|directory| directory.join("checkpoints").join("resume.safetensors"));
+    let checkpoint = checkpoint.filter(|path| run.is_some() && path.exists());
+    Failure {
+        doing: doing.into(),
+        what: format!("a bug in fairtat: {}", text.unwrap_or("no more is known")),
+        advice: Some(match checkpoint {
+            Some(path) => format!("The last checkpoint, {}, is whole: the run can be resumed from it.", path.display()),
+            None => "Please report it with the log and the config.toml of the run.".into(),
+        }),
+        run,
+    }
+}
+
+/// A change, or radii, that a run does not take. It goes on as it was.
+pub(super) fn of_change(error: &TrainError) -> Failure {
+    let advice = match error {
+        TrainError::Config(_) => "The run goes on as it was.",
+        _ => "The run goes on as it was; its directory cannot be written, so its next checkpoint may fail too.",
+    };
+    Failure { doing: "changing the run".into(), what: sentence(error), advice: Some(advice.into()), run: None }
+}
+
+/// An image that cannot be looked at.
+pub(super) fn of_job(doing: &str, subject: &str, error: &EngineError) -> Failure {
+    let advice = Root::of_engine(error).advice(false);
+    Failure { doing: format!("{doing} {subject}"), what: sentence(error), advice, run: None }
+}
+
+/// A checkpoint that cannot be looked at.
+pub(super) fn of_stored(path: &Path, error: &StoredError) -> Failure {
+    Failure {
+        doing: format!("opening {}", path.display()),
+        what: sentence(error),
+        advice: match error {
+            StoredError::NoBest { .. } => Some("Train it for at least an epoch, or choose a .safetensors file.".into()),
+            StoredError::Foreign { .. } => {
+                Some("`fairtat eval --config` evaluates it with the experiment that it belongs to.".into())
+            }
+            _ => Root::of_stored(error).advice(false),
+        },
+        run: None,
+    }
+}
+
+/// The images of a checkpoint are not there.
+pub(super) fn of_data(path: &Path, error: &DataError) -> Failure {
+    Failure {
+        doing: format!("opening {}", path.display()),
+        what: sentence(error),
+        advice: Root::of_data(error).advice(false),
+        run: None,
+    }
+}
+
+/// There is nothing to look at an image with.
+pub(super) fn no_network(subject: &str) -> Failure {
+    Failure {
+        doing: format!("inspecting {subject}"),
+        what: "no network is open".into(),
+        advice: Some("Begin or resume a run, or open a checkpoint.".into()),
+        run: None,
+    }
+}
+
+/// Two runs at once were asked for.
+pub(super) fn busy(doing: &str) -> Failure {
+    Failure {
+        doing: doing.into(),
+        what: "a run is under way".into(),
+        advice: Some("Stop it first; it can be resumed later.".into()),
+        run: None,
+    }
+}
