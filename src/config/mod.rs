@@ -3,8 +3,13 @@
 //! Every field's doc comment is its help text. A TOML file holds the same fields in the sections [`Experiment`] names; the
 //! command line has a flag for each field, `--step-size` for `step_size`.
 
+mod applies;
+pub mod fields;
+mod relevance;
 mod sections;
 
+pub use applies::{Applies, Difference, applies};
+pub use relevance::without_effect;
 pub use sections::{
     AttackConfig, AveragingConfig, DataConfig, DeviceChoice, EngineChoice, EngineOptions, EvaluationConfig,
     FairnessConfig, MethodChoice, ModelConfig, OptimizerConfig, RunConfig, StatisticsSource,

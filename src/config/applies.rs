@@ -1,0 +1,163 @@
+//! When a change of an experiment takes effect in a run that is under way.
+
+use serde_json::Value;
+
+use super::Experiment;
+
+/// When a changed field takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Applies {
+    /// Before the next batch, or the next evaluation.
+    Now,
+    /// When the next epoch begins: the method adapts between epochs.
+    NextEpoch,
+    /// Only in a new run: what the run is made of.
+    Restart,
+}
+
+/// When a change of the field at `path`, such as `optimizer.lr`, takes effect; none where there is no such field.
+pub fn applies(path: &str) -> Option<Applies> {
+    use Applies::{NextEpoch, Now, Restart};
+    Some(match path {
+        "data.dataset"
+        | "data.path"
+        | "data.image_size"
+        | "data.shapes_seed"
+        | "data.channels"
+        | "data.limit"
+        | "data.test_limit"
+        | "data.validation_fraction"
+        | "data.validation_per_class"
+        | "data.validation_random"
+        | "data.normalize"
+        | "data.crop_padding"
+        | "data.padding"
+        | "data.flip" => Restart,
+        "model.arch" | "model.width" => Restart,
+        "attack.epsilon" | "attack.norm" => NextEpoch,
+        "attack.step_size" | "attack.steps" | "attack.random_start" | "attack.attack_bn" => Now,
+        "fairness.method"
+        | "fairness.targeted"
+        | "fairness.target_mode"
+        | "fairness.temperature"
+        | "fairness.fixed_target"
+        | "fairness.statistics_source"
+        | "fairness.freeze_after"
+        | "fairness.epsilon_rules"
+        | "fairness.combine"
+        | "fairness.lambda_rob"
+        | "fairness.lambda_count"
+        | "fairness.epsilon_min"
+        | "fairness.epsilon_max"
+        | "fairness.warmup_epochs"
+        | "fairness.clean_passes" => NextEpoch,
+        "optimizer.batch_size" => Restart,
+        "optimizer.epochs"
+        | "optimizer.lr"
+        | "optimizer.schedule"
+        | "optimizer.momentum"
+        | "optimizer.weight_decay" => Now,
+        "averaging.ema" | "averaging.fawa" => NextEpoch,
+        "averaging.average_decay" | "averaging.fawa_threshold" | "averaging.average_from" => Now,
+        "evaluation.eval_steps"
+        | "evaluation.test_steps"
+        | "evaluation.eval_epsilon"
+        | "evaluation.eval_step_size"
+        | "evaluation.eval_batch_size" => Now,
+        "run.seed" | "run.engine" | "run.device" | "run.adapter" | "run.deterministic" => Restart,
+        "run.checkpoint_every" | "run.examples" => Now,
+        _ => return None,
+    })
+}
+
+/// One field in which two experiments differ.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Difference {
+    /// Section and field, such as `optimizer.lr`.
+    pub path: String,
+    /// The value in the first; null where it is not set.
+    pub old: Value,
+    /// The value in the second.
+    pub new: Value,
+    /// When the change from the first to the second takes effect.
+    pub applies: Applies,
+}
+
+impl Experiment {
+    /// Every field in which `new` differs.
+    pub fn differences(&self, new: &Self) -> Vec<Difference> {
+        let (Value::Object(old), Value::Object(new)) = (tree(self), tree(new)) else { return Vec::new() };
+        let mut differences = Vec::new();
+        for (section, fields) in new {
+            let Value::Object(fields) = fields else { continue };
+            for (field, new) in fields {
+                let old = old.get(&section).and_then(|section| section.get(&field)).cloned().unwrap_or_default();
+                let path = format!("{section}.{field}");
+                let applies = applies(&path).unwrap_or(Applies::Restart);
+                if old != new {
+                    differences.push(Difference { path, old, new, applies });
+                }
+            }
+        }
+        differences
+    }
+
+    /// This experiment with those fields of `other` whose changes take effect at one of `times`.
+    pub fn with(&self, other: &Self, times: &[Applies]) -> Self {
+        let mut merged = tree(self);
+        for difference in self.differences(other).into_iter().filter(|d| times.contains(&d.applies)) {
+            if let Some((section, field)) = difference.path.split_once('.') {
+                merged[section][field] = difference.new;
+            }
+        }
+        // Every value comes from one of two experiments, so that they read back.
+        serde_json::from_value(merged).unwrap_or_else(|_| self.clone())
+    }
+}
+
+fn tree(experiment: &Experiment) -> Value {
+    serde_json::to_value(experiment).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{MethodChoice, fields};
+
+    #[test]
+    fn every_field_has_an_answer_and_nothing_else_has() {
+        let mut count = 0;
+        for (section, names) in fields() {
+            for name in names {
+                assert!(applies(&format!("{section}.{name}")).is_some(), "{section}.{name}");
+                count += 1;
+            }
+        }
+        let Value::Object(sections) = tree(&Experiment::default()) else { panic!("no table") };
+        assert_eq!(count, sections.values().map(|fields| fields.as_object().unwrap().len()).sum::<usize>());
+        for path in ["lr", "optimizer", "optimizer.", "fairness.lr", ""] {
+            assert_eq!(applies(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_fields_of_the_asked_time_are_taken_over() {
+        let old = Experiment::default();
+        let mut new = old.clone();
+        new.optimizer.lr = 0.1 + 0.2;
+        new.fairness.method = MethodChoice::At;
+        new.fairness.epsilon_max = Some(crate::units::Epsilon::levels(12.5));
+        new.run.seed = u64::MAX;
+        let paths: Vec<String> = old.differences(&new).into_iter().map(|d| d.path).collect();
+        let mut sorted = paths.clone();
+        sorted.sort();
+        assert_eq!(sorted, ["fairness.epsilon_max", "fairness.method", "optimizer.lr", "run.seed"]);
+        let now = old.with(&new, &[Applies::Now]);
+        assert_eq!((now.optimizer.lr, now.fairness.method, now.run.seed), (0.1 + 0.2, MethodChoice::FairTat, 0));
+        let next = old.with(&new, &[Applies::Now, Applies::NextEpoch]);
+        assert_eq!(next.fairness, new.fairness);
+        assert_eq!(next.run, old.run);
+        assert_eq!(old.with(&new, &[Applies::Now, Applies::NextEpoch, Applies::Restart]), new);
+        assert!(old.differences(&old).is_empty());
+    }
+}
