@@ -115,6 +115,24 @@ impl Form {
         Ok(())
     }
 
+    /// Takes a directory with images as the data set: as the copy of the named set, or as one's own images where a set was
+    /// chosen that is built in. One step.
+    ///
+    /// # Errors
+    /// When the name of the directory is no Unicode.
+    pub fn set_data_path(&mut self, path: &std::path::Path) -> Result<(), String> {
+        let Some(text) = path.to_str() else {
+            return Err(format!("data.path: the name of {} cannot be written to a file", path.display()));
+        };
+        let mut experiment = self.experiment.clone();
+        experiment.data.path = Some(text.into());
+        if matches!(experiment.data.dataset.as_str(), "digits" | "shapes") {
+            experiment.data.dataset = "folder".into();
+        }
+        self.replace(State { experiment, preset: self.preset.clone() });
+        Ok(())
+    }
+
     /// Ends the step that the last [`Self::set`] began: what follows is undone by itself.
     pub fn settle(&mut self) {
         // A drag that came back to where it began is no step.
@@ -251,11 +269,7 @@ impl Form {
 
     /// The experiment of a run with every change of the form that the run can take over; none where there is no such change.
     pub fn change(&self, live: &Experiment) -> Option<Experiment> {
-        let wanted = Values::of(&self.experiment);
-        let mut changed = live.clone();
-        for Pending { field, .. } in self.pending(live).iter().filter(|pending| pending.applies != Applies::Restart) {
-            fields::write(&mut changed, field.path, wanted.get(field.path).clone()).ok()?;
-        }
+        let changed = live.with(&self.experiment, &[Applies::Now, Applies::NextEpoch]);
         (changed != *live).then_some(changed)
     }
 
@@ -349,6 +363,11 @@ mod tests {
         assert_eq!(Experiment::from_toml(&form.to_toml(), "").unwrap(), form.experiment);
         form.undo();
         assert_eq!(form.preset, "shapes-unfair");
+        form.set_data_path(std::path::Path::new("my/images")).unwrap();
+        assert_eq!(form.experiment.data.dataset, "folder");
+        assert_eq!(form.errors(), []);
+        form.undo();
+        assert_eq!((form.experiment.data.dataset.as_str(), &form.experiment.data.path), ("shapes", &None));
     }
 
     #[test]
