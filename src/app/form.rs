@@ -1,19 +1,406 @@
 //! The experiment that is being put together, with its history.
+//!
+//! A step of the history is what a person calls one change: a whole drag, or all that was typed into a field until it was
+//! left. [`Form::set`] goes on with the step it is in as long as the field is the same; [`Form::settle`] ends it.
 
-use crate::config::{DEFAULT_PRESET, Experiment};
+mod command_line;
+
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::config::fields::{self, Field, Values};
+use crate::config::{Applies, ConfigError, DEFAULT_PRESET, Experiment, PRESETS, applies};
+use crate::data::source_names;
+
+/// Steps that can be undone.
+const HISTORY: usize = 200;
 
 /// See the [module](self).
 #[derive(Debug, Clone)]
 pub struct Form {
-    /// The experiment as it stands.
+    /// The experiment as it stands. [`Self::set`] and the other methods change it and remember how it was.
     pub experiment: Experiment,
-    /// The preset that it began as.
+    /// The preset that it is compared with: a name of [`PRESETS`].
     pub preset: String,
+    past: Vec<State>,
+    future: Vec<State>,
+    /// The field that the newest step changes, while it may go on.
+    open: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct State {
+    experiment: Experiment,
+    preset: String,
+}
+
+/// Something that is wrong with a field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field.
+    pub path: &'static str,
+    /// Expected and found.
+    pub what: String,
+}
+
+/// A field in which the form differs from the run.
+#[derive(Debug, Clone, Copy)]
+pub struct Pending {
+    /// The field.
+    pub field: &'static Field,
+    /// When the run could take it over.
+    pub applies: Applies,
+}
+
+/// A preset that has been read.
+#[derive(Debug)]
+pub struct Preset {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is for: the first line of its text.
+    pub purpose: &'static str,
+    /// The experiment.
+    pub experiment: Experiment,
+    /// Its values.
+    pub values: Values,
+}
+
+/// All presets.
+pub fn presets() -> &'static [Preset] {
+    static ALL: OnceLock<Vec<Preset>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let read = |(name, text): &(&'static str, &'static str)| {
+            let experiment = Experiment::preset(name).ok()?;
+            let purpose = text.lines().next().unwrap_or_default().trim_start_matches('#').trim();
+            Some(Preset { name, purpose, values: Values::of(&experiment), experiment })
+        };
+        PRESETS.iter().filter_map(read).collect()
+    })
 }
 
 impl Default for Form {
     fn default() -> Self {
         let preset = DEFAULT_PRESET.to_owned();
-        Self { experiment: Experiment::preset(&preset).unwrap_or_default(), preset }
+        let experiment = Experiment::preset(&preset).unwrap_or_default();
+        Self { experiment, preset, past: Vec::new(), future: Vec::new(), open: None }
+    }
+}
+
+impl Form {
+    /// What the experiment is compared with; none where [`Self::preset`] names nothing that exists.
+    pub fn base(&self) -> Option<&'static Preset> {
+        presets().iter().find(|preset| preset.name == self.preset)
+    }
+
+    /// Whether a field differs from the preset.
+    pub fn differs(&self, path: &str) -> bool {
+        self.base().is_some_and(|base| base.values.get(path) != Values::of(&self.experiment).get(path))
+    }
+
+    /// Changes a field.
+    ///
+    /// # Errors
+    /// When the field cannot hold the value, or does not exist; nothing changes then.
+    pub fn set(&mut self, path: &str, value: Value) -> Result<(), String> {
+        let mut changed = self.experiment.clone();
+        fields::write(&mut changed, path, value)?;
+        if changed != self.experiment {
+            if self.open.as_deref() != Some(path) {
+                self.remember();
+                self.open = Some(path.to_owned());
+            }
+            self.experiment = changed;
+        }
+        Ok(())
+    }
+
+    /// Takes a directory with images as the data set: as the copy of the named set, or as one's own images where a set was
+    /// chosen that is built in. One step.
+    ///
+    /// # Errors
+    /// When the name of the directory is no Unicode.
+    pub fn set_data_path(&mut self, path: &std::path::Path) -> Result<(), String> {
+        let Some(text) = path.to_str() else {
+            return Err(format!("data.path: the name of {} cannot be written to a file", path.display()));
+        };
+        let mut experiment = self.experiment.clone();
+        experiment.data.path = Some(text.into());
+        if matches!(experiment.data.dataset.as_str(), "digits" | "shapes") {
+            experiment.data.dataset = "folder".into();
+        }
+        self.replace(State { experiment, preset: self.preset.clone() });
+        Ok(())
+    }
+
+    /// Ends the step that the last [`Self::set`] began: what follows is undone by itself.
+    pub fn settle(&mut self) {
+        // A drag that came back to where it began is no step.
+        if self.open.take().is_some() && self.past.last() == Some(&self.state()) {
+            self.past.pop();
+        }
+    }
+
+    /// Gives a field the value of the preset.
+    pub fn reset(&mut self, path: &str) {
+        if let Some(base) = self.base() {
+            self.settle();
+            // The preset's own value fits its field.
+            let _ = self.set(path, base.values.get(path).clone());
+            self.settle();
+        }
+    }
+
+    /// Replaces the experiment by a preset.
+    ///
+    /// # Errors
+    /// [`ConfigError::UnknownPreset`].
+    pub fn load_preset(&mut self, name: &str) -> Result<(), ConfigError> {
+        let experiment = Experiment::preset(name)?;
+        self.replace(State { experiment, preset: name.to_owned() });
+        Ok(())
+    }
+
+    /// Replaces the experiment, such as by that of a run, as one step; it is compared with the preset that it is closest to.
+    pub fn load(&mut self, experiment: Experiment) {
+        let values = Values::of(&experiment);
+        let current = self.base().into_iter();
+        let closest = current.chain(presets()).min_by_key(|preset| preset.values.differences(&values).count());
+        let preset = closest.map_or_else(|| self.preset.clone(), |preset| preset.name.to_owned());
+        self.replace(State { experiment, preset });
+    }
+
+    /// Replaces the experiment by what a file says.
+    ///
+    /// # Errors
+    /// [`ConfigError::Format`] with the line; `origin` names the file. [`ConfigError::Invalid`] for numbers that are none.
+    pub fn load_toml(&mut self, text: &str, origin: &str) -> Result<(), ConfigError> {
+        let experiment = Experiment::from_toml(text, origin)?;
+        // A form can hold what is out of range, but not what is no number.
+        let again = serde_json::to_value(&experiment).and_then(serde_json::from_value::<Experiment>);
+        if again.ok().as_ref() != Some(&experiment) {
+            experiment.validate()?;
+        }
+        self.load(experiment);
+        Ok(())
+    }
+
+    /// The experiment as a file, every field written out.
+    pub fn to_toml(&self) -> String {
+        self.experiment.to_toml()
+    }
+
+    /// Whether there is something to undo.
+    pub fn can_undo(&self) -> bool {
+        !self.past.is_empty()
+    }
+
+    /// Whether there is something to do again.
+    pub fn can_redo(&self) -> bool {
+        !self.future.is_empty()
+    }
+
+    /// Takes the last step back.
+    pub fn undo(&mut self) {
+        self.settle();
+        if let Some(state) = self.past.pop() {
+            self.future.push(self.state());
+            (self.experiment, self.preset) = (state.experiment, state.preset);
+        }
+    }
+
+    /// Does the step that was taken back.
+    pub fn redo(&mut self) {
+        self.settle();
+        if let Some(state) = self.future.pop() {
+            self.past.push(self.state());
+            (self.experiment, self.preset) = (state.experiment, state.preset);
+        }
+    }
+
+    /// What is wrong, each with its field; a run can begin when this is empty.
+    pub fn errors(&self) -> Vec<FieldError> {
+        let mut errors = self.data_errors();
+        let mut experiment = self.experiment.clone();
+        // `validate` names the first mistake; with that one mended it names the next.
+        while let Err(error) = experiment.validate() {
+            let (path, what) = match error {
+                ConfigError::Invalid { field, what } => (field, what),
+                other => ("run.seed", other.to_string()),
+            };
+            let known = errors.iter().any(|error| error.path == path);
+            if !known {
+                errors.push(FieldError { path, what });
+            }
+            let mended = self.base().map(|base| fields::write(&mut experiment, path, base.values.get(path).clone()));
+            if known || !matches!(mended, Some(Ok(()))) {
+                break;
+            }
+        }
+        errors
+    }
+
+    /// What is known about the data set without looking at the disk.
+    fn data_errors(&self) -> Vec<FieldError> {
+        let data = &self.experiment.data;
+        let name = data.dataset.as_str();
+        let error = |path, what: String| vec![FieldError { path, what }];
+        if !source_names().any(|known| known == name) {
+            let known = source_names().collect::<Vec<_>>().join(", ");
+            return error("data.dataset", format!("expected one of {known}, found '{name}'"));
+        }
+        match (&data.path, name) {
+            (None, "folder" | "npy") => error("data.path", format!("the data set '{name}' needs a folder")),
+            (Some(path), "digits" | "shapes") => {
+                error("data.path", format!("'{name}' is built in and has no folder, found {}", path.display()))
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The fields in which the form differs from the experiment of a run.
+    pub fn pending(&self, live: &Experiment) -> Vec<Pending> {
+        let differences = Values::of(&self.experiment);
+        let differences = differences.differences(&Values::of(live)).collect::<Vec<_>>();
+        // What is not known to apply while a run goes on waits for the next one.
+        let when = |path| applies(path).unwrap_or(Applies::Restart);
+        differences.into_iter().map(|field| Pending { field, applies: when(field.path) }).collect()
+    }
+
+    /// The experiment of a run with every change of the form that the run can take over; none where there is no such change.
+    pub fn change(&self, live: &Experiment) -> Option<Experiment> {
+        let changed = live.with(&self.experiment, &[Applies::Now, Applies::NextEpoch]);
+        (changed != *live).then_some(changed)
+    }
+
+    fn state(&self) -> State {
+        State { experiment: self.experiment.clone(), preset: self.preset.clone() }
+    }
+
+    fn replace(&mut self, state: State) {
+        self.settle();
+        if state != self.state() {
+            self.remember();
+            (self.experiment, self.preset) = (state.experiment, state.preset);
+        }
+    }
+
+    /// Begins a step.
+    fn remember(&mut self) {
+        self.future.clear();
+        self.past.push(self.state());
+        if self.past.len() > HISTORY {
+            self.past.remove(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_drag_is_one_step_and_so_is_each_field() {
+        let mut form = Form::default();
+        for lr in [0.09, 0.08, 0.05] {
+            form.set("optimizer.lr", json!(lr)).unwrap();
+        }
+        form.settle();
+        form.set("optimizer.lr", json!(0.04)).unwrap();
+        form.set("optimizer.epochs", json!(5)).unwrap();
+        assert!(form.differs("optimizer.lr") && form.differs("optimizer.epochs") && !form.differs("run.seed"));
+        form.undo();
+        assert_eq!((form.experiment.optimizer.lr, form.experiment.optimizer.epochs), (0.04, 14));
+        form.undo();
+        assert_eq!(form.experiment.optimizer.lr, 0.05);
+        form.undo();
+        assert!(!form.differs("optimizer.lr") && !form.can_undo());
+        form.redo();
+        form.redo();
+        form.redo();
+        assert_eq!((form.experiment.optimizer.lr, form.experiment.optimizer.epochs), (0.04, 5));
+        assert!(!form.can_redo());
+    }
+
+    #[test]
+    fn a_drag_back_to_the_start_is_no_step_and_a_new_change_ends_redoing() {
+        let mut form = Form::default();
+        form.set("optimizer.lr", json!(0.2)).unwrap();
+        form.set("optimizer.lr", json!(0.1)).unwrap();
+        form.settle();
+        assert!(!form.can_undo());
+        form.reset("optimizer.lr");
+        assert!(!form.can_undo());
+        form.set("optimizer.lr", json!(0.2)).unwrap();
+        form.undo();
+        form.set("run.seed", json!(7)).unwrap();
+        assert!(!form.can_redo());
+        for seed in 0..300 {
+            form.set("run.seed", json!(seed)).unwrap();
+            form.settle();
+        }
+        assert_eq!(form.past.len(), HISTORY);
+    }
+
+    #[test]
+    fn presets_and_files_are_steps_that_can_be_taken_back() {
+        let mut form = Form::default();
+        form.load_preset("shapes-unfair").unwrap();
+        form.set("run.seed", json!(3)).unwrap();
+        form.reset("run.seed");
+        assert!(!form.differs("run.seed"));
+        let text = Experiment::preset("cifar10-paper").unwrap().to_toml().replace("momentum = 0.9", "momentum = 0.8");
+        form.load_toml(&text, "own.toml").unwrap();
+        assert_eq!(form.preset, "cifar10-paper");
+        assert!(form.differs("optimizer.momentum"));
+        let message = form.load_toml("[attack]\nradius = 1", "own.toml").unwrap_err().to_string();
+        assert!(message.starts_with("own.toml: line 2"), "{message}");
+        let message = form.load_toml("[optimizer]\nlr = nan", "own.toml").unwrap_err().to_string();
+        assert!(message.contains("optimizer.lr: expected a number above 0"), "{message}");
+        assert!(form.load_preset("none").is_err());
+        assert_eq!(Experiment::from_toml(&form.to_toml(), "").unwrap(), form.experiment);
+        form.undo();
+        assert_eq!(form.preset, "shapes-unfair");
+        form.set_data_path(std::path::Path::new("my/images")).unwrap();
+        assert_eq!(form.experiment.data.dataset, "folder");
+        assert_eq!(form.errors(), []);
+        form.undo();
+        assert_eq!((form.experiment.data.dataset.as_str(), &form.experiment.data.path), ("shapes", &None));
+    }
+
+    #[test]
+    fn every_mistake_is_shown_at_its_field() {
+        let mut form = Form::default();
+        assert_eq!(form.errors(), []);
+        form.set("optimizer.lr", json!(-1)).unwrap();
+        form.set("optimizer.momentum", json!(1.5)).unwrap();
+        form.set("data.dataset", json!("folder")).unwrap();
+        let paths: Vec<_> = form.errors().iter().map(|error| error.path).collect();
+        assert_eq!(paths, ["data.path", "optimizer.lr", "optimizer.momentum"]);
+        form.set("data.dataset", json!("cifar")).unwrap();
+        assert!(form.errors()[0].what.contains("cifar10"));
+        let mut form = Form::default();
+        form.set("data.path", json!("here")).unwrap();
+        form.set("run.engine", json!("wgsl")).unwrap();
+        form.set("run.device", json!("cpu")).unwrap();
+        let paths: Vec<_> = form.errors().iter().map(|error| error.path).collect();
+        assert_eq!(paths, ["data.path", "run.device"]);
+    }
+
+    #[test]
+    fn a_run_takes_over_what_it_can_and_nothing_else() {
+        let mut form = Form::default();
+        let live = form.experiment.clone();
+        assert!(form.pending(&live).is_empty());
+        form.set("model.width", json!(8)).unwrap();
+        assert_eq!(form.pending(&live)[0].applies, Applies::Restart);
+        assert_eq!(form.change(&live), None);
+        form.set("optimizer.lr", json!(0.02)).unwrap();
+        assert_ne!(form.pending(&live)[1].applies, Applies::Restart);
+        let mut expected = live.clone();
+        expected.optimizer.lr = 0.02;
+        assert_eq!(form.change(&live), Some(expected));
     }
 }

@@ -159,3 +159,12 @@ fn write_json(path: &std::path::Path, value: &impl serde::Serialize) -> Result<(
     crate::files::write_atomic(path, format!("{text}\n").as_bytes())
         .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
 }
+
+/// The experiment that a command line `fairtat train …` would run.
+#[cfg(test)]
+pub(crate) fn trained_by(arguments: &[String]) -> Result<crate::config::Experiment> {
+    match Cli::try_parse_from(arguments)?.command {
+        Some(Command::Train(arguments)) => arguments.experiment(),
+        _ => Err(Usage("no `fairtat train`".into()).into()),
+    }
+}

@@ -29,6 +29,12 @@ impl TrainArgs {
     pub(super) fn default_preset() -> Self {
         Self { source: Source::default(), run_dir: None, fields: ExperimentArgs::default() }
     }
+
+    /// What would be trained.
+    #[cfg(test)]
+    pub(super) fn experiment(&self) -> Result<Experiment> {
+        self.fields.experiment(&self.source)
+    }
 }
 
 #[derive(Debug, Args)]

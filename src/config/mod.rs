@@ -4,9 +4,12 @@
 //! command line has a flag for each field, `--step-size` for `step_size`.
 
 mod applies;
+pub mod fields;
+mod relevance;
 mod sections;
 
 pub use applies::{Applies, Difference, applies};
+pub use relevance::without_effect;
 pub use sections::{
     AttackConfig, AveragingConfig, DataConfig, DeviceChoice, EngineChoice, EngineOptions, EvaluationConfig,
     FairnessConfig, MethodChoice, ModelConfig, OptimizerConfig, RunConfig, StatisticsSource,

@@ -1,13 +1,248 @@
-//! The panel `Experiment`.
+//! Every setting of the experiment, and the run's controls.
+//!
+//! What matters most is always in sight; the rest stands in sections below. A line marks what differs from the preset and,
+//! while a run is live, when a change takes effect.
 
-use crate::app::context::{Context, Panel};
+mod control;
+mod machine;
+mod row;
+mod run_bar;
+#[cfg(test)]
+mod tests;
+
+use egui::{Ui, vec2};
+
+use self::machine::Machine;
+use self::row::Sheet;
+use crate::app::command::Command;
+use crate::app::context::{Action, Context, Panel};
+use crate::app::form::presets;
+use crate::app::theme;
+use crate::app::widgets::{strong, weak};
+use crate::config::fields::{self, Field, Values};
+
+/// The fields that are always in sight.
+const BASICS: [(&str, &[&str]); 4] = [
+    ("What", &["data.dataset", "data.path", "model.arch", "fairness.method"]),
+    ("Where", &["run.engine", "run.adapter"]),
+    (
+        "Attack and fairness",
+        &[
+            "attack.epsilon",
+            "attack.steps",
+            "attack.step_size",
+            "fairness.targeted",
+            "fairness.target_mode",
+            "fairness.temperature",
+            "fairness.lambda_rob",
+        ],
+    ),
+    ("Training", &["optimizer.epochs", "optimizer.batch_size", "optimizer.lr", "run.seed"]),
+];
+
+/// Width from which sections stand beside the basics.
+const TWO_COLUMNS: f32 = 700.0;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub struct Experiment;
+pub struct Experiment {
+    search: String,
+    machine: Machine,
+}
+
+impl Experiment {
+    /// A panel for a machine that is described, not looked at.
+    #[cfg(test)]
+    pub(in crate::app) fn on(machine: Machine) -> Self {
+        Self { machine, ..Self::default() }
+    }
+}
 
 impl Panel for Experiment {
-    fn ui(&mut self, ui: &mut egui::Ui, _context: &mut Context<'_>) {
-        ui.label("Experiment");
+    fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
+        let experiment = context.form.experiment.clone();
+        self.machine.look(ui, &experiment);
+        let live = context.run.experiment.as_deref().filter(|_| context.run.status.is_live()).cloned();
+        let sheet = Sheet {
+            values: Values::of(&experiment),
+            base: context.form.base().map(|preset| &preset.values),
+            errors: context.form.errors(),
+            live: live.is_some(),
+            machine: &self.machine,
+            experiment,
+        };
+        let wrong = sheet.errors.first().map(|error| {
+            let label = fields::field(error.path).map_or(error.path, |field| field.label);
+            format!("{label}: {}", error.what)
+        });
+        let missing = self.machine.images(&sheet.experiment).filter(|images| images.missing);
+        let blocked = wrong.clone().or_else(|| missing.map(|images| format!("Data set: {}", images.text)));
+        run_bar::show(ui, context, blocked);
+        if let Some(live) = &live {
+            run_bar::pending(ui, context, live, wrong.as_deref());
+        }
+        ui.separator();
+        egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+            // Lines keep off the scroll bar.
+            ui.set_width(ui.available_width() - 4.0);
+            if ui.available_width() >= TWO_COLUMNS {
+                ui.columns(2, |columns| {
+                    if let [left, right] = columns {
+                        head(left, context);
+                        basics(left, context, &sheet);
+                        search_box(right, &mut self.search);
+                        rest(right, context, &sheet, &self.search);
+                    }
+                });
+            } else {
+                head(ui, context);
+                search_box(ui, &mut self.search);
+                if self.search.trim().is_empty() {
+                    basics(ui, context, &sheet);
+                }
+                rest(ui, context, &sheet, &self.search);
+            }
+            ui.add_space(8.0);
+        });
+    }
+}
+
+/// The preset, what it is for, and what can be done with the whole form.
+fn head(ui: &mut Ui, context: &mut Context<'_>) {
+    let changed =
+        context.form.base().map_or(0, |base| base.values.differences(&Values::of(&context.form.experiment)).count());
+    ui.horizontal(|ui| {
+        let label = ui.label("Preset");
+        let reset = if changed > 0 { 130.0 } else { 0.0 };
+        let width = (ui.available_width() - reset).max(120.0).min(260.0);
+        let mut chosen = None;
+        let combo = egui::ComboBox::from_id_salt("preset").width(width).truncate().selected_text(&context.form.preset);
+        let response = combo.show_ui(ui, |ui| {
+            ui.set_max_width(300.0);
+            for preset in presets() {
+                let current = preset.name == context.form.preset;
+                if ui.selectable_label(current, preset.name).on_hover_text(preset.purpose).clicked() {
+                    chosen = Some(preset.name);
+                }
+                ui.label(weak(ui, preset.purpose).small());
+            }
+        });
+        response.response.labelled_by(label.id);
+        if changed > 0 {
+            let text = if changed == 1 { "1 change".to_owned() } else { format!("{changed} changes") };
+            let what = "Give all settings the preset's values again. Can be undone.";
+            if ui.button(format!("↺ {text}")).on_hover_text(what).clicked() {
+                chosen = Some(context.form.base().map_or("", |base| base.name));
+            }
+        }
+        if let Some(name) = chosen
+            && let Err(error) = context.form.load_preset(name)
+        {
+            context.ask(Action::Toast(crate::app::context::Level::Error, error.to_string()));
+        }
+    });
+    if let Some(base) = context.form.base() {
+        ui.add(egui::Label::new(weak(ui, base.purpose).small()).wrap());
+    }
+    ui.horizontal_wrapped(|ui| {
+        ui.spacing_mut().item_spacing.x = 4.0;
+        let (undo, redo) = (context.form.can_undo(), context.form.can_redo());
+        for (text, command, enabled) in [
+            ("↶", Command::Undo, undo),
+            ("↷", Command::Redo, redo),
+            ("Copy as command", Command::CopyAsCommand, true),
+            ("Open…", Command::OpenExperiment, true),
+            ("Save…", Command::SaveExperiment, true),
+        ] {
+            let button = ui.add_enabled(enabled, egui::Button::new(text).min_size(vec2(26.0, 24.0)));
+            let button = button.accessible_name(command.title());
+            let button = button.on_hover_ui(|ui| run_bar::explain(ui, command));
+            if button.on_disabled_hover_text("There is nothing to take back or do again.").clicked() {
+                context.ask(Action::Command(command));
+            }
+        }
+    });
+}
+
+fn search_box(ui: &mut Ui, search: &mut String) {
+    ui.horizontal(|ui| {
+        let clear = if search.is_empty() { 0.0 } else { 30.0 };
+        let width = ui.available_width() - clear;
+        ui.add_sized(vec2(width, 24.0), egui::TextEdit::singleline(search).hint_text("Search settings"))
+            .accessible_name("Search settings");
+        if !search.is_empty() && ui.button("✕").accessible_name("Clear the search").clicked() {
+            search.clear();
+        }
+    });
+    ui.add_space(2.0);
+}
+
+/// Whether a field stands among the basics: a folder only where a data set has one.
+fn is_basic(sheet: &Sheet<'_>, field: &Field) -> bool {
+    let named = BASICS.iter().any(|(_, paths)| paths.contains(&field.path));
+    let folder = !matches!(sheet.experiment.data.dataset.as_str(), "digits" | "shapes");
+    named && (field.path != "data.path" || folder || sheet.experiment.data.path.is_some())
+}
+
+fn basics(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>) {
+    for (title, paths) in BASICS {
+        title_line(ui, title);
+        for field in paths.iter().filter_map(|path| fields::field(path)).filter(|field| is_basic(sheet, field)) {
+            row::show(ui, context, sheet, field);
+        }
+    }
+    ui.add_space(6.0);
+}
+
+fn title_line(ui: &mut Ui, title: &str) {
+    ui.add_space(4.0);
+    ui.label(strong(title).size(13.0).color(theme::palette(ui).weak));
+}
+
+/// The sections, or what a search finds.
+fn rest(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, search: &str) {
+    let mut sections: Vec<&str> = Vec::new();
+    for field in fields::all() {
+        if !sections.contains(&field.section.as_str()) {
+            sections.push(&field.section);
+        }
+    }
+    if !search.trim().is_empty() {
+        let found: Vec<_> = fields::all().iter().filter(|field| field.matches(search)).collect();
+        for section in sections {
+            let mut of_section = found.iter().filter(|field| field.section == section).peekable();
+            if of_section.peek().is_some() {
+                title_line(ui, section);
+                of_section.for_each(|field| row::show(ui, context, sheet, field));
+            }
+        }
+        if found.is_empty() {
+            ui.label(weak(ui, format!("No setting has “{}” in its name or explanation.", search.trim())));
+        }
+        return;
+    }
+    for section in sections {
+        let of_section: Vec<_> =
+            fields::all().iter().filter(|field| field.section == section && !is_basic(sheet, field)).collect();
+        let changed = of_section.iter().filter(|field| sheet.differs(field)).count();
+        let wrong = of_section.iter().any(|field| sheet.errors.iter().any(|error| error.path == field.path));
+        let mut title = egui::text::LayoutJob::default();
+        let visuals = ui.visuals();
+        let mut add = |text: &str, color| {
+            title.append(
+                text,
+                0.0,
+                egui::TextFormat { font_id: egui::TextStyle::Body.resolve(ui.style()), color, ..Default::default() },
+            );
+        };
+        add(section, visuals.text_color());
+        if changed > 0 {
+            add(&format!("   {changed} changed"), theme::palette(ui).accent);
+        }
+        if wrong {
+            add("   needs mending", theme::palette(ui).error);
+        }
+        let header = egui::CollapsingHeader::new(title).id_salt(section);
+        header.show_unindented(ui, |ui| of_section.iter().for_each(|field| row::show(ui, context, sheet, field)));
     }
 }

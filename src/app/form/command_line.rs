@@ -1,0 +1,193 @@
+//! The command line that runs the experiment of the form.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use super::Form;
+use crate::config::Experiment;
+use crate::config::fields::{Field, Kind, Values};
+
+impl Form {
+    /// The shortest `fairtat train …` that runs exactly this experiment, for a POSIX shell. Where a flag cannot say it, the
+    /// experiment is written to a file first.
+    pub fn command_line(&self) -> String {
+        match self.flags() {
+            Ok(words) => {
+                let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+                format!("fairtat train {}", words.join(" "))
+            }
+            Err(path) => {
+                let toml = self.to_toml();
+                let toml = toml.trim_end();
+                format!(
+                    "# No flag takes the preset's value of {path} away, so the experiment is written to a file.\n\
+                     cat > experiment.toml <<'END'\n{toml}\nEND\nfairtat train --config experiment.toml"
+                )
+            }
+        }
+    }
+
+    /// The arguments after `fairtat train`, or the field that no flag can set.
+    fn flags(&self) -> Result<Vec<String>, &'static str> {
+        let Some(base) = self.base() else { return Err("the preset") };
+        let values = Values::of(&self.experiment);
+        let mut words = vec!["--preset".to_owned(), self.preset.clone()];
+        let mut differences: Vec<&Field> = values.differences(&base.values).collect();
+        complete_validation(&mut differences, &self.experiment);
+        for field in differences {
+            let flag = format!("--{}", field.flag);
+            let value = match values.get(field.path) {
+                Value::Null => return Err(field.path),
+                Value::String(text) => text.clone(),
+                // As in Rust, not as in JSON: every digit that matters and no more.
+                Value::Array(items) => {
+                    let names: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
+                    names.join(",")
+                }
+                other => other.to_string(),
+            };
+            match (field.kind, value.as_str()) {
+                (Kind::Choices, "") => words.push(flag),
+                // Else the value would be taken for a flag.
+                (_, value) if value.starts_with('-') => words.push(format!("{flag}={value}")),
+                _ => words.extend([flag, value]),
+            }
+        }
+        Ok(words)
+    }
+}
+
+/// On the command line a share alone takes the preset's number of validation images away, see `ExperimentArgs::put_over`:
+/// so it must be named to do that, and the number must be named where it stays.
+fn complete_validation(differences: &mut Vec<&'static Field>, experiment: &Experiment) {
+    use crate::config::fields::field;
+    let place = |path| differences.iter().position(|field| field.path == path);
+    let (share, number) = ("data.validation_fraction", "data.validation_per_class");
+    match (place(share), place(number), experiment.data.validation_per_class) {
+        (Some(_), None, Some(_)) => differences.extend(field(number)),
+        (shown, Some(at), None) => {
+            differences.remove(at);
+            if shown.is_none() {
+                differences.extend(field(share));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A word as a POSIX shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,=:@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    let mut text = String::new();
+    // Writing to a string has no way to fail.
+    let _ = write!(text, "'{}'", word.replace('\'', "'\\''"));
+    text
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::app::form::presets;
+    use crate::config::fields;
+
+    /// The words that a shell makes of a line.
+    fn words(line: &str) -> Vec<String> {
+        let output = std::process::Command::new("sh").args(["-c", &format!("printf '%s\\0' {line}")]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.trim_end_matches('\0').split('\0').map(str::to_owned).collect()
+    }
+
+    /// What the command line, or the file that it writes, would train.
+    fn trained(text: &str) -> Experiment {
+        if let Some((_, rest)) = text.split_once("<<'END'\n") {
+            let (toml, _) = rest.split_once("\nEND\n").unwrap();
+            return Experiment::from_toml(toml, "experiment.toml").unwrap();
+        }
+        crate::cli::trained_by(&words(text)).unwrap()
+    }
+
+    #[test]
+    fn an_unchanged_preset_needs_no_flag() {
+        for preset in presets() {
+            let mut form = Form::default();
+            form.load_preset(preset.name).unwrap();
+            assert_eq!(form.command_line(), format!("fairtat train --preset {}", preset.name));
+        }
+        let mut form = Form::default();
+        form.set("optimizer.lr", json!(0.05)).unwrap();
+        form.set("attack.epsilon", json!("8/255")).unwrap();
+        form.set("data.path", json!("my data/it's")).unwrap();
+        let expected = "fairtat train --preset digits-60s --path 'my data/it'\\''s' --epsilon 8/255 --lr 0.05";
+        assert_eq!(form.command_line(), expected);
+        assert_eq!(words(expected)[5], "my data/it's");
+    }
+
+    #[test]
+    fn validation_by_share_and_by_number_are_told_apart() {
+        for (share, number) in [(0.02, None), (0.1, None), (0.1, Some(20)), (0.1, Some(5)), (0.02, Some(5))] {
+            let mut form = Form::default();
+            form.set("data.validation_fraction", json!(share)).unwrap();
+            form.set("data.validation_per_class", json!(number)).unwrap();
+            let line = form.command_line();
+            assert_eq!(trained(&line), form.experiment, "{line}");
+            assert!(!line.contains("experiment.toml"), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_no_flag_can_unset_is_written_to_a_file() {
+        let mut form = Form::default();
+        form.load_preset("shapes-unfair").unwrap();
+        form.set("model.width", json!(null)).unwrap();
+        let line = form.command_line();
+        assert!(line.starts_with("# No flag takes the preset's value of model.width away"), "{line}");
+        assert!(line.ends_with("fairtat train --config experiment.toml"));
+        assert_eq!(trained(&line), form.experiment);
+    }
+
+    /// A value that is valid for the field by itself, chosen by two numbers.
+    fn value(field: &fields::Field, pick: usize, share: f64) -> Value {
+        let (least, most) = field.range;
+        let name = |k: usize| json!(field.choices[k % field.choices.len()].name);
+        match field.kind {
+            _ if field.unset.is_some() && pick.is_multiple_of(4) => Value::Null,
+            Kind::Bool => json!(pick.is_multiple_of(2)),
+            Kind::Choice => name(pick),
+            Kind::Choices => (0..pick % 3).map(|k| name(pick + k)).collect(),
+            Kind::Integer if field.path == "data.channels" => json!([1, 3][pick % 2]),
+            Kind::Integer => json!((least + share * (most - least)) as u64),
+            Kind::Real => json!((least + share * (most - least)).clamp(1e-7, 0.9999)),
+            Kind::Epsilon => json!(format!("{}/255", (share * most * 10.0).round() / 10.0)),
+            Kind::Text | Kind::Path => json!(["-x", "a b", "it's $HOME", "1", "x\"y\\z", "ü&*"][pick % 6]),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_experiment_is_trained_again(
+            preset in 0..presets().len(),
+            changes in prop::collection::vec((0..fields::all().len(), 0..60usize, 0.0..1.0f64), 0..12),
+        ) {
+            let mut form = Form::default();
+            form.load_preset(presets()[preset].name).unwrap();
+            for (index, pick, share) in changes {
+                let field = &fields::all()[index];
+                let before = form.experiment.clone();
+                form.set(field.path, value(field, pick, share)).unwrap();
+                // The command line refuses what contradicts itself, as it should.
+                if form.experiment.validate().is_err() {
+                    form.experiment = before;
+                }
+            }
+            let line = form.command_line();
+            prop_assert_eq!(trained(&line), form.experiment, "{}", line);
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! The control of a field, by its kind. Some fields have one of their own.
+
+use egui::{ComboBox, DragValue, Id, Response, RichText, Ui, vec2};
+use serde_json::{Value, json};
+
+use super::row::{Sheet, written};
+use crate::app::context::{Action, Context, OpenFor};
+use crate::app::theme;
+use crate::app::widgets::weak;
+use crate::config::EngineChoice;
+use crate::config::fields::{Choice, Field, Kind};
+use crate::data::source_names;
+use crate::engine::wgsl::AdapterSummary;
+use crate::units::Epsilon;
+
+/// Largest whole number that every kind of control can hold exactly.
+const WHOLE: f64 = 9_007_199_254_740_991.0;
+
+/// Draws the control; `label` names it. Gives its response, for a tooltip.
+pub(super) fn show(
+    ui: &mut Ui,
+    context: &mut Context<'_>,
+    sheet: &Sheet<'_>,
+    field: &'static Field,
+    label: Id,
+) -> Option<Response> {
+    let value = sheet.value(field);
+    match (field.path, field.kind) {
+        ("data.dataset", _) => {
+            let choices: Vec<(String, Value)> = source_names().map(|name| (name.to_owned(), json!(name))).collect();
+            Some(pick(ui, context, field, label, value, written(field, value), &choices, &[]))
+        }
+        ("run.adapter", _) => Some(adapter(ui, context, sheet, field, label)),
+        (_, Kind::Choice) => {
+            let choices: Vec<_> =
+                field.choices.iter().map(|choice| (choice.name.clone(), json!(choice.name))).collect();
+            Some(pick(ui, context, field, label, value, written(field, value), &choices, &field.choices))
+        }
+        (_, Kind::Choices) => Some(several(ui, context, field, label, value)),
+        (_, Kind::Bool) => {
+            let mut on = value.as_bool().unwrap_or_default();
+            let text = if on { "yes" } else { "no" };
+            let response = ui.checkbox(&mut on, text).labelled_by(label);
+            if response.changed() {
+                once(context, field, json!(on));
+            }
+            Some(response)
+        }
+        (_, Kind::Text | Kind::Path) => Some(text(ui, context, field, label, value)),
+        (_, Kind::Integer | Kind::Real | Kind::Epsilon) => number(ui, context, sheet, field, label),
+    }
+}
+
+/// What is known about the value of a field, below its line, and whether it stands in the way of a run.
+pub(super) fn notes(sheet: &Sheet<'_>, field: &Field) -> Vec<(String, bool)> {
+    match field.path {
+        "data.dataset" => match sheet.machine.images(&sheet.experiment) {
+            Some(images) => {
+                let how = images.command.as_ref().map(|command| format!(": {command}")).unwrap_or_default();
+                vec![(format!("{}{how}", images.text), images.missing)]
+            }
+            None => vec![("looking at the disk…".into(), false)],
+        },
+        "run.engine" if sheet.experiment.run.engine == EngineChoice::Auto => match sheet.machine.gpus() {
+            Some(gpus) => vec![(format!("comes down to {}", gpus.engine), false)],
+            None => vec![("looking for GPUs…".into(), false)],
+        },
+        _ => Vec::new(),
+    }
+}
+
+/// A change that is a step by itself.
+fn once(context: &mut Context<'_>, field: &Field, value: Value) {
+    context.form.settle();
+    change(context, field, value);
+    context.form.settle();
+}
+
+/// A change that may go on.
+fn change(context: &mut Context<'_>, field: &Field, value: Value) {
+    if let Err(error) = context.form.set(field.path, value) {
+        // The controls offer what fits; what does not is said, not lost.
+        context.ask(Action::Toast(crate::app::context::Level::Warning, error));
+    }
+}
+
+/// A box to choose one of several values.
+#[allow(clippy::too_many_arguments)]
+fn pick(
+    ui: &mut Ui,
+    context: &mut Context<'_>,
+    field: &Field,
+    label: Id,
+    value: &Value,
+    shown: String,
+    choices: &[(String, Value)],
+    help: &[Choice],
+) -> Response {
+    let width = ui.available_width();
+    let mut chosen = None;
+    let combo = ComboBox::from_id_salt("value").width(width).truncate().selected_text(shown);
+    let response = combo.show_ui(ui, |ui| {
+        ui.set_min_width(width.max(160.0));
+        for (text, of) in choices {
+            let item = ui.selectable_label(value == of, text);
+            let item = match help.iter().find(|choice| choice.name == *text && !choice.help.is_empty()) {
+                Some(choice) => item.on_hover_text(&choice.help),
+                None => item,
+            };
+            if item.clicked() {
+                chosen = Some(of.clone());
+            }
+        }
+    });
+    if let Some(chosen) = chosen {
+        once(context, field, chosen);
+    }
+    response.response.labelled_by(label)
+}
+
+/// The GPU: what there is on this machine, by name.
+fn adapter(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, field: &Field, label: Id) -> Response {
+    let value = sheet.value(field);
+    let Some(gpus) = sheet.machine.gpus() else {
+        return pick(ui, context, field, label, value, "looking for GPUs…".into(), &[], &[]);
+    };
+    let mut choices: Vec<(String, Value)> = vec![
+        (field.unset.unwrap_or_default().to_owned(), Value::Null),
+        ("high-performance".into(), json!("high-performance")),
+        ("low-power".into(), json!("low-power")),
+    ];
+    let usable = |adapter: &&AdapterSummary| adapter.tier.is_some();
+    choices.extend(gpus.adapters.iter().filter(usable).map(|adapter| {
+        let line = format!("{} ({}, {})", adapter.name, adapter.kind.name(), adapter.backend);
+        (line, json!(adapter.index.to_string()))
+    }));
+    let known = choices.iter().find(|(_, choice)| choice == value).map(|(line, _)| line.clone());
+    pick(ui, context, field, label, value, known.unwrap_or_else(|| written(field, value)), &choices, &[])
+}
+
+/// Any number of several values.
+fn several(ui: &mut Ui, context: &mut Context<'_>, field: &Field, label: Id, value: &Value) -> Response {
+    let width = ui.available_width();
+    let mut names: Vec<String> =
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let mut changed = false;
+    let combo = ComboBox::from_id_salt("value").width(width).truncate().selected_text(written(field, value));
+    let combo = combo.close_behavior(egui::PopupCloseBehavior::CloseOnClickOutside);
+    let response = combo.show_ui(ui, |ui| {
+        ui.set_min_width(width.max(160.0));
+        for choice in &field.choices {
+            let mut on = names.contains(&choice.name);
+            if ui.checkbox(&mut on, &choice.name).on_hover_text(&choice.help).changed() {
+                changed = true;
+                names.retain(|name| *name != choice.name);
+                names.extend(on.then(|| choice.name.clone()));
+            }
+        }
+    });
+    if changed {
+        // In the order of the declaration, so that the same choice is the same value.
+        let ordered = field.choices.iter().map(|choice| &choice.name).filter(|name| names.contains(name));
+        once(context, field, ordered.map(|name| json!(name)).collect());
+    }
+    response.response.labelled_by(label)
+}
+
+/// A name or a place.
+fn text(ui: &mut Ui, context: &mut Context<'_>, field: &Field, label: Id, value: &Value) -> Response {
+    let path = field.kind == Kind::Path;
+    let mut text = value.as_str().unwrap_or_default().to_owned();
+    let width = ui.available_width() - if path { 30.0 } else { 0.0 };
+    let edit = egui::TextEdit::singleline(&mut text).hint_text(field.unset.unwrap_or_default());
+    let response = ui.add_sized(vec2(width, ui.available_height()), edit).labelled_by(label);
+    if response.changed() {
+        let value = if text.is_empty() && field.unset.is_some() { Value::Null } else { json!(text) };
+        change(context, field, value);
+    }
+    if response.lost_focus() {
+        context.form.settle();
+    }
+    if path {
+        let choose = ui.add_sized(vec2(26.0, ui.available_height()), egui::Button::new("…"));
+        if choose.accessible_name(format!("Choose {}", field.label)).on_hover_text("Choose a folder").clicked() {
+            context.ask(Action::Open(OpenFor::DataPath));
+        }
+    }
+    response
+}
+
+/// A number, or the box that sets one.
+fn number(
+    ui: &mut Ui,
+    context: &mut Context<'_>,
+    sheet: &Sheet<'_>,
+    field: &'static Field,
+    label: Id,
+) -> Option<Response> {
+    let value = sheet.value(field);
+    if let Some(unset) = field.unset {
+        let mut set = !value.is_null();
+        let text = if set { RichText::new("") } else { weak(ui, unset) };
+        let response = ui.checkbox(&mut set, text);
+        let response = match value.is_null() {
+            true => response.labelled_by(label),
+            false => response.accessible_name(format!("Set {}", field.label)),
+        };
+        if response.changed() {
+            once(context, field, if set { suggestion(sheet, field) } else { Value::Null });
+        }
+        if value.is_null() {
+            return Some(response);
+        }
+    }
+    let number = match field.kind {
+        Kind::Epsilon => levels(value),
+        _ => value.as_f64().unwrap_or_default(),
+    };
+    let mut new = number;
+    let response = drag(ui, field, &mut new).labelled_by(label);
+    if response.changed() && new != number {
+        change(context, field, to_value(field, new));
+    }
+    if response.drag_stopped() || response.lost_focus() {
+        context.form.settle();
+    }
+    Some(response)
+}
+
+/// A box with a number in it that can be dragged and typed into, with a line that shows where in its range it is.
+fn drag(ui: &mut Ui, field: &Field, number: &mut f64) -> Response {
+    let (least, most) = field.range;
+    let id = ui.next_auto_id();
+    let typing = ui.memory(|memory| memory.has_focus(id));
+    // What was typed is taken in the frame in which the box is left.
+    let left = !typing && ui.data(|data| data.get_temp::<bool>(id)).unwrap_or_default();
+    ui.data_mut(|data| data.insert_temp(id, typing));
+    // Dragging ends where it stops making sense; typing does not.
+    let range = if typing || left { 0.0..=WHOLE } else { least..=most };
+    let span = (most - least) / 250.0;
+    let speed = match field.kind {
+        _ if field.logarithmic => (number.abs() * 0.015).max(span * 0.01),
+        Kind::Integer => span.max(0.08),
+        Kind::Epsilon => 0.08,
+        _ => span,
+    };
+    let shown = *number;
+    let mut drag =
+        DragValue::new(number).range(range).speed(speed).clamp_existing_to_range(false).update_while_editing(false);
+    drag = match field.kind {
+        Kind::Integer => drag.fixed_decimals(0),
+        _ => drag.max_decimals(6).custom_formatter(|number, _| plain(number)),
+    };
+    if field.kind == Kind::Epsilon {
+        drag = drag.custom_parser(|text| typed_levels(text)).max_decimals(2);
+        if !typing {
+            drag = drag.suffix(format!("/255 ({:.4})", shown / 255.0));
+        }
+    }
+    match field.unit {
+        "images" | "pixels" | "steps" | "epochs" | "channels" => {
+            let unit = if shown == 1.0 { field.unit.trim_end_matches('s') } else { field.unit };
+            drag = drag.suffix(format!(" {unit}"));
+        }
+        unit @ ("epoch" | "class") => drag = drag.prefix(format!("{unit} ")),
+        _ => {}
+    }
+    let size = vec2(ui.available_width(), ui.available_height());
+    let response = ui.add(drag.min_size(size));
+    if !typing && ui.is_enabled() {
+        let share = if field.logarithmic && least > 0.0 {
+            (shown / least).ln() / (most / least).ln()
+        } else {
+            (shown - least) / (most - least)
+        };
+        let inner = response.rect.shrink2(vec2(3.0, 0.0));
+        let y = inner.bottom() - 1.5;
+        let to = inner.left() + inner.width() * share.clamp(0.0, 1.0) as f32;
+        let color = theme::palette(ui).accent.gamma_multiply(0.7);
+        ui.painter().hline(inner.left()..=to, y, (2.0, color));
+    }
+    response
+}
+
+/// The value of a number that a control holds.
+fn to_value(field: &Field, number: f64) -> Value {
+    match field.kind {
+        Kind::Integer => json!(number.round().clamp(0.0, WHOLE) as u64),
+        Kind::Epsilon => json!(format!("{}/255", plain(number))),
+        _ => json!(number),
+    }
+}
+
+/// The value that a field has when it is set after it was not.
+fn suggestion(sheet: &Sheet<'_>, field: &Field) -> Value {
+    let preset = sheet.base.map(|base| base.get(field.path)).filter(|value| !value.is_null());
+    let attack = &sheet.experiment.attack;
+    let of_attack = |epsilon: Epsilon| json!(epsilon);
+    match (preset, field.path) {
+        (Some(preset), _) => preset.clone(),
+        (None, "evaluation.eval_epsilon") => of_attack(attack.epsilon),
+        (None, "evaluation.eval_step_size") => of_attack(attack.step_size),
+        (None, "fairness.epsilon_max") => of_attack(Epsilon::levels(attack.epsilon.exact() * 255.0 * 1.5)),
+        (None, "model.width") => json!(sheet.experiment.model.arch.default_width()),
+        (None, "data.image_size") => json!(32),
+        (None, "data.channels") => json!(3),
+        (None, "data.limit" | "data.test_limit") => json!(1000),
+        (None, "data.validation_per_class") => json!(20),
+        (None, "fairness.freeze_after") => json!(sheet.experiment.optimizer.epochs / 2),
+        (None, _) => to_value(field, field.range.0),
+    }
+}
+
+/// `k` of `k/255`, as exactly as it was written.
+fn levels(value: &Value) -> f64 {
+    let epsilon = serde_json::from_value::<Epsilon>(value.clone()).unwrap_or(Epsilon::ZERO);
+    let levels = epsilon.exact() * 255.0;
+    let rounded = (levels * 1000.0).round() / 1000.0;
+    if Epsilon::levels(rounded) == epsilon { rounded } else { levels }
+}
+
+/// `8`, `8/255` and `0.0314` all mean eight levels: a decimal below one is the distance itself.
+fn typed_levels(text: &str) -> Option<f64> {
+    let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    match text.parse::<f64>() {
+        Ok(number) if number >= 1.0 || !text.contains('.') => Some(number),
+        _ => Some(text.parse::<Epsilon>().ok()?.exact() * 255.0),
+    }
+}
+
+/// Every digit that matters, up to the sixth significant one.
+fn plain(number: f64) -> String {
+    let short = format!("{number:.6}");
+    let short = short.trim_end_matches('0').trim_end_matches('.');
+    if short.parse::<f64>().is_ok_and(|read| (read - number).abs() <= 1e-9) {
+        short.to_owned()
+    } else {
+        number.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_are_typed_as_people_write_them() {
+        for (text, expected) in [("8", 8.0), ("8/255", 8.0), (" 1.5 / 255 ", 1.5), ("0.5/255", 0.5), ("0", 0.0)] {
+            assert_eq!(typed_levels(text), Some(expected), "{text}");
+        }
+        assert!((typed_levels("0.0314").unwrap() - 8.007).abs() < 1e-9);
+        for bad in ["", "x", "-1/255", "8/0"] {
+            assert_eq!(typed_levels(bad), None, "{bad}");
+        }
+        assert_eq!(levels(&json!("24/255")), 24.0);
+        assert_eq!((plain(0.0005), plain(8.0), plain(1e-7)), ("0.0005".into(), "8".into(), "0.0000001".into()));
+    }
+}

@@ -1,0 +1,203 @@
+//! One line of the form: mark, label, control, tag, reset.
+
+use egui::{Align, Layout, Rect, RichText, Ui, UiBuilder, pos2, vec2};
+use serde_json::Value;
+
+use super::control;
+use super::machine::Machine;
+use super::run_bar::tag;
+use crate::app::context::Context;
+use crate::app::form::FieldError;
+use crate::app::theme;
+use crate::app::widgets::{strong, weak};
+use crate::config::fields::{Field, Kind, Values};
+use crate::config::{Applies, Experiment, applies, without_effect};
+
+/// What all lines are drawn from, made once a frame.
+pub(super) struct Sheet<'a> {
+    /// The experiment of the form.
+    pub(super) experiment: Experiment,
+    /// Its values.
+    pub(super) values: Values,
+    /// Those of the preset.
+    pub(super) base: Option<&'static Values>,
+    /// What is wrong.
+    pub(super) errors: Vec<FieldError>,
+    /// Whether a run is live, so that lines say when they take effect.
+    pub(super) live: bool,
+    /// What is known of this machine.
+    pub(super) machine: &'a Machine,
+}
+
+impl Sheet<'_> {
+    /// Whether a field differs from the preset.
+    pub(super) fn differs(&self, field: &Field) -> bool {
+        self.base.is_some_and(|base| base.get(field.path) != self.values.get(field.path))
+    }
+
+    /// The value of a field.
+    pub(super) fn value(&self, field: &Field) -> &Value {
+        self.values.get(field.path)
+    }
+}
+
+/// Where the columns of a line begin and end, from the left of the line.
+struct Columns {
+    label: f32,
+    control: (f32, f32),
+    tag: (f32, f32),
+    reset: (f32, f32),
+}
+
+impl Columns {
+    const MARK: f32 = 12.0;
+    const RESET: f32 = 22.0;
+    const TAG: f32 = 62.0;
+
+    fn of(width: f32, live: bool) -> Self {
+        let gap = 6.0;
+        let tag = if live { Self::TAG } else { 0.0 };
+        let label = (Self::MARK + 0.36 * (width - Self::MARK)).clamp(118.0, 176.0);
+        let end = width - Self::RESET - gap - if live { tag + gap } else { 0.0 };
+        let control = (label + gap, end.min(label + gap + 240.0));
+        let tag = (control.1 + gap, control.1 + gap + tag);
+        let reset = if live { tag.1 + gap } else { control.1 + gap };
+        Self { label, control, tag, reset: (reset, reset + Self::RESET) }
+    }
+}
+
+/// Height of a line.
+const HEIGHT: f32 = 24.0;
+
+/// Draws the line of a field, and what is wrong with it below.
+pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, field: &'static Field) {
+    let palette = theme::palette(ui);
+    let width = ui.available_width();
+    let columns = Columns::of(width, sheet.live);
+    let (rect, _) = ui.allocate_exact_size(vec2(width, HEIGHT), egui::Sense::hover());
+    if !ui.is_rect_visible(rect) && !ui.is_sizing_pass() {
+        // Out of sight: no control, no cost. Only the height counts.
+        below(ui, sheet, field);
+        return;
+    }
+    let part = |(left, right): (f32, f32)| {
+        Rect::from_min_max(pos2(rect.left() + left, rect.top()), pos2(rect.left() + right, rect.bottom()))
+    };
+    let (differs, error) = (sheet.differs(field), sheet.errors.iter().find(|error| error.path == field.path));
+    // A field that is wrong can be mended, whether it has an effect or not.
+    let idle = without_effect(&sheet.experiment, field.path).filter(|_| error.is_none());
+    if differs {
+        let center = pos2(rect.left() + 4.0, rect.center().y);
+        ui.painter().circle_filled(center, 3.0, palette.accent);
+    }
+    ui.push_id(field.path, |ui| {
+        let mut cell = |range: (f32, f32)| {
+            let builder = UiBuilder::new().max_rect(part(range)).layout(Layout::left_to_right(Align::Center));
+            let mut cell = ui.new_child(builder);
+            cell.spacing_mut().item_spacing.x = 4.0;
+            cell
+        };
+        let mut place = cell((Columns::MARK, columns.label));
+        let text = if differs { strong(field.label) } else { RichText::new(field.label) };
+        let text = if idle.is_some() { text.color(palette.weak) } else { text };
+        let explain = |ui: &mut Ui| explain(ui, context, sheet, field, idle);
+        let label = place.add(egui::Label::new(text).truncate().selectable(false).show_tooltip_when_elided(false));
+        let label = label.on_hover_ui(explain);
+        let mut place = cell(columns.control);
+        if idle.is_some() {
+            place.disable();
+        }
+        let response = control::show(&mut place, context, sheet, field, label.id);
+        if let Some(response) = response {
+            let explain = |ui: &mut Ui| self::explain(ui, context, sheet, field, idle);
+            response.on_hover_ui(explain).on_disabled_hover_ui(explain);
+        }
+        if error.is_some() {
+            let frame = part(columns.control).expand(1.0);
+            place.painter().rect_stroke(frame, 3.0, (1.0, palette.error), egui::StrokeKind::Inside);
+        }
+        if sheet.live {
+            let (word, sentence) = tag(applies(field.path).unwrap_or(Applies::Restart));
+            cell(columns.tag).label(weak(&place, word).small()).on_hover_text(format!("A change {sentence}."));
+        }
+        if differs {
+            let button = egui::Button::new("↺").frame(false);
+            let reset = cell(columns.reset).add(button).accessible_name(format!("Reset {}", field.label));
+            let base = sheet.base.map(|base| written(field, base.get(field.path))).unwrap_or_default();
+            if reset.on_hover_text(format!("Back to the preset's value: {base}")).clicked() {
+                context.form.reset(field.path);
+            }
+        }
+    });
+    below(ui, sheet, field);
+}
+
+/// What is wrong with a field, and what is known about its value.
+fn below(ui: &mut Ui, sheet: &Sheet<'_>, field: &Field) {
+    let palette = theme::palette(ui);
+    let mut line = |text: RichText| {
+        ui.horizontal(|ui| {
+            ui.add_space(Columns::MARK);
+            ui.add(egui::Label::new(text.small()).wrap());
+        });
+    };
+    if let Some(error) = sheet.errors.iter().find(|error| error.path == field.path) {
+        line(RichText::new(sentence(&error.what)).color(palette.error));
+    }
+    for (text, serious) in control::notes(sheet, field) {
+        line(RichText::new(text).color(if serious { palette.warning } else { palette.weak }));
+    }
+}
+
+/// The tooltip of a field.
+fn explain(ui: &mut Ui, context: &Context<'_>, sheet: &Sheet<'_>, field: &Field, idle: Option<&str>) {
+    ui.set_max_width(340.0);
+    ui.label(strong(field.label));
+    ui.label(format!("{}.", field.help.trim_end_matches('.')));
+    let value = sheet.value(field);
+    let chosen = field.choices.iter().filter(|choice| match value {
+        Value::Array(items) => items.iter().any(|item| item == choice.name.as_str()),
+        value => value == choice.name.as_str(),
+    });
+    for choice in chosen.filter(|choice| !choice.help.is_empty()) {
+        ui.label(format!("{}: {}.", choice.name, choice.help.trim_end_matches('.')));
+    }
+    if let Some(text) = context.glossary.tooltip(field.name()) {
+        ui.label(text);
+    }
+    let (least, most) = field.range;
+    let number = |number: f64| match field.kind {
+        Kind::Epsilon => format!("{number}/255"),
+        _ => format!("{number}"),
+    };
+    let mut facts = Vec::new();
+    if most > least {
+        facts.push(format!("Sensible: {} to {} {}", number(least), number(most), field.unit).trim_end().to_owned());
+    }
+    if let Some(unset) = field.unset {
+        facts.push(format!("Unset: {unset}"));
+    }
+    facts.push(format!("--{}", field.flag));
+    ui.label(weak(ui, facts.join("  ·  ")).small());
+    if let Some(idle) = idle {
+        ui.label(RichText::new(format!("No effect now: {idle}")).color(theme::palette(ui).warning));
+    }
+}
+
+/// A value in words.
+pub(super) fn written(field: &Field, value: &Value) -> String {
+    match value {
+        Value::Null => field.unset.unwrap_or("unset").to_owned(),
+        Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "none".to_owned(),
+        Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str().trim_end_matches('.'))
+}
