@@ -13,6 +13,7 @@ pub mod form;
 pub mod glossary;
 pub mod layout;
 pub mod panels;
+pub mod pictures;
 #[cfg(test)]
 mod sample;
 pub mod settings;
