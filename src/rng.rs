@@ -36,6 +36,8 @@ pub enum Purpose {
     EvaluationStart = 8,
     /// Numbers made for tests and benches.
     Test = 9,
+    /// A direction in the space of images, for a decision map.
+    Direction = 10,
 }
 
 /// The high 32 bits of `a × b`, from 16-bit pieces as in WGSL.

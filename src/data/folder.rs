@@ -281,6 +281,56 @@ fn compare(first: &Path, expected: ImageShape, path: &Path, found: ImageShape) -
     Ok(())
 }
 
+/// One PNG or JPEG file as planar bytes of `shape`, by the rules of a folder: converted to grey or colour, the largest
+/// centred square cut out, then scaled.
+///
+/// # Errors
+/// A file that is not an image or cannot be decoded, or a `shape` that no image can be brought to.
+pub fn load_image(path: &Path, shape: ImageShape) -> Result<Vec<u8>, DataError> {
+    let bytes = read_file(path, MAX_FILE_BYTES)?;
+    let Some(format) = format_of(&bytes) else {
+        let start = describe_start(&bytes, &mut std::io::empty());
+        return Err(DataError::format(path, format!("is neither PNG nor JPEG: {start}; save the image as PNG first")));
+    };
+    fit_to(path, decode_bytes(path, &bytes, format)?, shape)
+}
+
+/// An image in memory, 4 bytes (red, green, blue, opacity) a pixel, as planar bytes of `shape`; see [`load_image`].
+/// `name` stands in messages.
+///
+/// # Errors
+/// When sizes do not agree, a pixel is not opaque, or no image can be brought to `shape`.
+pub fn image_from_rgba(
+    name: &str,
+    width: usize,
+    height: usize,
+    rgba: &[u8],
+    shape: ImageShape,
+) -> Result<Vec<u8>, DataError> {
+    let name = Path::new(name);
+    let expected = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(4));
+    if width == 0 || height == 0 || expected != Some(rgba.len()) {
+        let what = format!("is {width}×{height} pixels of 4 bytes, found {} bytes", rgba.len());
+        return Err(DataError::format(name, what));
+    }
+    opaque(name, rgba, 4, width)?;
+    let planar = (0..3).flat_map(|c| rgba.iter().skip(c).step_by(4).copied()).collect();
+    fit_to(name, Decoded { shape: ImageShape::new(3, height, width), planar }, shape)
+}
+
+fn fit_to(path: &Path, image: Decoded, to: ImageShape) -> Result<Vec<u8>, DataError> {
+    let planar = convert_channels(&image.planar, image.shape.channels, to.channels);
+    let from = ImageShape { channels: to.channels, ..image.shape };
+    if from == to {
+        return Ok(planar.into_owned());
+    }
+    if to.height != to.width || planar.len() != from.len() {
+        let what = format!("cannot be brought to {to}: only to squares of 1 or 3 channels");
+        return Err(DataError::format(path, what));
+    }
+    Ok(fit_square(&planar, from, to.height))
+}
+
 fn decode_file(path: &Path) -> Result<Decoded, DataError> {
     let bytes = read_file(path, MAX_FILE_BYTES)?;
     let Some(format) = format_of(&bytes) else {
@@ -290,8 +340,12 @@ fn decode_file(path: &Path) -> Result<Decoded, DataError> {
         );
         return Err(DataError::format(path, what));
     };
+    decode_bytes(path, &bytes, format)
+}
+
+fn decode_bytes(path: &Path, bytes: &[u8], format: ImageFormat) -> Result<Decoded, DataError> {
     let unreadable = |e: image::ImageError| DataError::format(path, format!("cannot be decoded: {e}"));
-    let mut reader = ImageReader::with_format(Cursor::new(&bytes), format);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_PIXELS * 16);
     reader.limits(limits);
@@ -302,7 +356,7 @@ fn decode_file(path: &Path) -> Result<Decoded, DataError> {
             format!("is {width}×{height} pixels, expected sides up to {MAX_SIDE} and at most {MAX_PIXELS} pixels");
         return Err(DataError::format(path, what));
     }
-    if format == ImageFormat::Jpeg && !jpeg_is_complete(&bytes) {
+    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
         let what = format!("its JPEG data stops at byte {} without an end marker; it is truncated", bytes.len());
         return Err(DataError::format(path, what));
     }
@@ -338,18 +392,26 @@ fn planar_bytes(path: &Path, image: DynamicImage) -> Result<Decoded, DataError> 
         (true, false) => (image.into_rgb8().into_raw(), 3),
         (true, true) => (image.into_rgba8().into_raw(), 4),
     };
-    if color.has_alpha()
-        && let Some(i) = samples.chunks_exact(stride).position(|pixel| pixel[stride - 1] != u8::MAX)
-    {
-        let what = format!(
-            "is not opaque at column {}, row {}; save it without transparency, on the background of your choice",
-            i % width,
-            i / width
-        );
-        return Err(DataError::format(path, what));
+    if color.has_alpha() {
+        opaque(path, &samples, stride, width)?;
     }
     let planar = (0..channels).flat_map(|c| samples.iter().skip(c).step_by(stride).copied()).collect();
     Ok(Decoded { shape: ImageShape::new(channels, height, width), planar })
+}
+
+/// Checks that the last of every `stride` bytes, a pixel's opacity, is full.
+fn opaque(path: &Path, samples: &[u8], stride: usize, width: usize) -> Result<(), DataError> {
+    match samples.chunks_exact(stride).position(|pixel| pixel[stride - 1] != u8::MAX) {
+        None => Ok(()),
+        Some(i) => {
+            let what = format!(
+                "is not opaque at column {}, row {}; save it without transparency, on the background of your choice",
+                i % width,
+                i / width
+            );
+            Err(DataError::format(path, what))
+        }
+    }
 }
 
 #[cfg(test)]

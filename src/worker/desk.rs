@@ -5,9 +5,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use super::failure;
-use super::inspect::{InspectionJob, MapJob};
+use super::inspect::{InspectionJob, MapJob, inspect, map};
 use super::mailbox::Mailbox;
-use super::thread::{inspect, map};
 use super::{ExamplesWish, Phase, Request, Update};
 use crate::engine::Engine;
 

@@ -2,11 +2,24 @@
 //!
 //! Both are functions of an engine and a job, and leave the engine as it was: batch norm is in eval mode.
 
+mod attack;
+mod map;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use crate::data::ImageShape;
-use crate::engine::Norm;
+use crate::engine::{Norm, loss};
 use crate::units::Epsilon;
+
+pub use attack::inspect;
+pub use map::map;
+
+/// `softmax(logits)`.
+fn probabilities(logits: &[f32]) -> Vec<f32> {
+    loss::log_softmax(logits).into_iter().map(f32::exp).collect()
+}
 
 /// An image to look at.
 #[derive(Debug, Clone, PartialEq)]

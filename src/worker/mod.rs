@@ -17,7 +17,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
 pub use inspect::{
-    DecisionMap, Direction, Inspection, InspectionAttack, InspectionJob, InspectionStep, MapJob, Subject,
+    DecisionMap, Direction, Inspection, InspectionAttack, InspectionJob, InspectionStep, MapJob, Subject, inspect, map,
 };
 pub use messages::{
     BatchPoint, Ended, EpochRecord, Examples, ExamplesWish, Failure, Hold, Phase, Request, RunInfo, Update,

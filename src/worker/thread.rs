@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 
 use super::desk::Desk;
-use super::inspect::{DecisionMap, Inspection, InspectionJob, MapJob};
 use super::mailbox::Mailbox;
 use super::session::{self, Ending, Start};
 use super::watcher::Watcher;
@@ -142,18 +141,4 @@ fn guarded<'a, T>(
             None
         }
     }
-}
-
-/// Attacks one image step by step.
-pub(super) fn inspect(
-    _engine: &mut dyn Engine,
-    _job: &InspectionJob,
-    _position: Option<f64>,
-) -> Result<Inspection, EngineError> {
-    Err(EngineError::Unavailable("this build does not inspect images".into()))
-}
-
-/// Colours a plane of images.
-pub(super) fn map(_engine: &mut dyn Engine, _job: &MapJob, _position: Option<f64>) -> Result<DecisionMap, EngineError> {
-    Err(EngineError::Unavailable("this build draws no decision maps".into()))
 }

@@ -1,13 +1,234 @@
-//! The panel `Examples`.
+//! The gallery: images of the current batch before and after the attack, and what the network made of them.
 
-use crate::app::context::{Context, Panel};
+mod card;
+mod filter;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use egui::{Rect, Ui, vec2};
+
+use crate::app::context::{Action, Context, Panel};
+use crate::app::pictures::subject_from_set;
+use crate::app::widgets::picture::Textures;
+use crate::app::widgets::{empty, strong, weak};
+use crate::config::Experiment;
+use crate::data::Dataset;
+use crate::engine::Norm;
+use crate::worker::{self, ExamplesWish, Request};
+
+pub use filter::Outcome;
+use filter::{Filter, Row};
+
+/// Least time from one set of images to the next: often enough to feel live, seldom enough to cost training little.
+const EVERY: Duration = Duration::from_millis(500);
+/// Below this height the controls scroll away with the images.
+const ROOMY: f32 = 420.0;
 
 /// See the [module](self).
-#[derive(Debug, Default)]
-pub struct Examples;
+#[derive(Debug)]
+pub struct Examples {
+    shown: Option<Arc<worker::Examples>>,
+    /// Counts the sets that were shown, as a key of their textures.
+    generation: u64,
+    textures: Textures,
+    frozen: bool,
+    filter: Filter,
+    /// Side of an image in points.
+    side: f32,
+    asked: Option<ExamplesWish>,
+    /// The images of the run that was asked; another run has to be asked anew.
+    asked_of: Option<Arc<Dataset>>,
+}
+
+impl Default for Examples {
+    fn default() -> Self {
+        Self {
+            shown: None,
+            generation: 0,
+            textures: Textures::default(),
+            frozen: false,
+            filter: Filter::default(),
+            side: 72.0,
+            asked: None,
+            asked_of: None,
+        }
+    }
+}
 
 impl Panel for Examples {
-    fn ui(&mut self, ui: &mut egui::Ui, _context: &mut Context<'_>) {
-        ui.label("Examples");
+    fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
+        self.wish(ui, context);
+        self.take(context);
+        let Some(set) = self.shown.clone() else {
+            return empty(
+                ui,
+                "No images yet",
+                "While a run trains, images of its current batch appear here: before the attack, the change, and after it.",
+            );
+        };
+        if ui.available_height() < ROOMY {
+            egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+                self.controls(ui, context, &set);
+                self.gallery(ui, context, &set);
+            });
+        } else {
+            self.controls(ui, context, &set);
+            egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| self.gallery(ui, context, &set));
+        }
     }
+}
+
+impl Examples {
+    /// Shows the images of a cell of the confusion matrix: of this true class, taken for this class.
+    pub fn show_cell(&mut self, label: Option<u32>, prediction: Option<u32>) {
+        self.filter = Filter { label, prediction, ..Filter::default() };
+    }
+
+    /// Called when the panel is not drawn any more: the run need not send images.
+    pub fn hidden(&mut self, context: &mut Context<'_>) {
+        if self.asked.take().is_some() {
+            context.request(Request::Examples(None));
+        }
+    }
+
+    /// Asks for as many images as fit, when that has changed.
+    fn wish(&mut self, ui: &Ui, context: &mut Context<'_>) {
+        let now = context.run.info.as_ref().map(|info| &info.train);
+        let same = match (now, &self.asked_of) {
+            (Some(now), Some(asked)) => Arc::ptr_eq(now, asked),
+            (now, asked) => now.is_none() && asked.is_none(),
+        };
+        let wish = (!self.frozen && now.is_some()).then(|| {
+            let size = ui.available_size().max(vec2(1.0, 1.0));
+            let fitting = self.columns(size.x) * (size.y / card::size(self.side).y).ceil() as usize;
+            // In steps, so that dragging a border does not ask again and again.
+            ExamplesWish { count: fitting.next_power_of_two().clamp(16, 64), every: EVERY }
+        });
+        if wish != self.asked || !same {
+            self.asked_of = now.cloned();
+            if wish.is_some() || self.asked.is_some() {
+                context.request(Request::Examples(wish));
+            }
+            self.asked = wish;
+        }
+    }
+
+    /// Takes over the newest images, unless those that are shown are to stay.
+    fn take(&mut self, context: &Context<'_>) {
+        let Some(newest) = &context.run.examples else { return };
+        let new = self.shown.as_ref().is_none_or(|shown| !Arc::ptr_eq(shown, newest));
+        if new && !(self.frozen && self.shown.is_some()) {
+            self.shown = Some(Arc::clone(newest));
+            self.generation += 1;
+            self.textures.clear();
+        }
+    }
+
+    fn controls(&mut self, ui: &mut Ui, context: &mut Context<'_>, set: &worker::Examples) {
+        let rows = Row::all(set);
+        ui.horizontal_wrapped(|ui| {
+            ui.label(strong(format!("Epoch {}, batch {}", set.epoch + 1, set.batch + 1)));
+            let (step, steps) = set.step;
+            let text = if step < steps {
+                format!("attack step {step} of {steps}")
+            } else {
+                format!("after {steps} attack steps")
+            };
+            ui.label(text);
+            if let Some(experiment) = &context.run.experiment {
+                ui.label(weak(ui, training_attack(experiment, set.targets.is_some())));
+            }
+            ui.toggle_value(&mut self.frozen, "Freeze").on_hover_text(
+                "Keep these images while looking; the run goes on. Released, the newest images appear again.",
+            );
+        });
+        self.filter.ui(ui, context.run.class_names(), &rows, set.targets.is_some());
+        ui.horizontal_wrapped(|ui| {
+            let shown = rows.iter().filter(|row| self.filter.admits(row)).count();
+            ui.label(format!("{shown} of {} shown", rows.len()));
+            ui.add_space(8.0);
+            ui.spacing_mut().slider_width = 90.0;
+            let label = ui.label("Perturbation");
+            ui.add(
+                egui::Slider::new(&mut context.settings.magnification, 1.0..=50.0)
+                    .logarithmic(true)
+                    .max_decimals(0)
+                    .prefix("×"),
+            )
+            .labelled_by(label.id)
+            .on_hover_text("Factor that the change is drawn with; ×1 is the change itself.");
+            let label = ui.label("Size");
+            ui.add(egui::Slider::new(&mut self.side, 40.0..=160.0).show_value(false))
+                .labelled_by(label.id)
+                .on_hover_text("Size of the images.");
+        });
+        ui.separator();
+    }
+
+    fn columns(&self, width: f32) -> usize {
+        let card = card::size(self.side).x + card::GAP;
+        (((width + card::GAP) / card) as usize).max(1)
+    }
+
+    fn gallery(&mut self, ui: &mut Ui, context: &mut Context<'_>, set: &worker::Examples) {
+        let rows: Vec<Row> = Row::all(set).into_iter().filter(|row| self.filter.admits(row)).collect();
+        if rows.is_empty() {
+            ui.label("None of these images is one of those. The next batches may bring some.");
+            if ui.button("Show all").clicked() {
+                self.filter = Filter::default();
+            }
+            return;
+        }
+        let width = ui.available_width();
+        let columns = self.columns(width);
+        // The space that is left over goes between the cards.
+        let card = card::size(self.side.min((width - card::FRAME) / 3.0));
+        let pitch = vec2((width - columns as f32 * card.x).max(0.0) / columns as f32, card::GAP) + card;
+        let pitch = vec2(pitch.x.min(card.x + 3.0 * card::GAP), pitch.y);
+        let lines = rows.len().div_ceil(columns);
+        let (area, _) = ui.allocate_exact_size(vec2(width, lines as f32 * pitch.y), egui::Sense::hover());
+        let mut chosen = None;
+        for (i, row) in rows.iter().enumerate() {
+            let corner = vec2((i % columns) as f32 * pitch.x, (i / columns) as f32 * pitch.y);
+            let rect = Rect::from_min_size(area.min + corner, card);
+            // One line more than is seen, so that the keyboard reaches it.
+            if !ui.is_rect_visible(rect.expand(pitch.y)) {
+                continue;
+            }
+            let card = card::Card {
+                set,
+                row,
+                names: context.run.class_names(),
+                generation: self.generation,
+                magnification: context.settings.magnification.round(),
+            };
+            let response = card.ui(ui, rect, &mut self.textures);
+            if response.gained_focus() {
+                response.scroll_to_me(None);
+            }
+            if response.clicked() {
+                chosen = Some(set.ids[row.index]);
+            }
+        }
+        if let (Some(id), Some(info)) = (chosen, &context.run.info)
+            && let Some(subject) = subject_from_set("training", &info.train, id as usize)
+        {
+            context.ask(Action::Inspect(subject));
+        }
+    }
+}
+
+/// The training attack in a line; the radius differs between classes and stands at each image.
+fn training_attack(experiment: &Experiment, targeted: bool) -> String {
+    let attack = &experiment.attack;
+    let norm = match attack.norm {
+        Norm::Linf => "L∞",
+        Norm::L2 => "L2",
+    };
+    let targeted = if targeted { "targeted " } else { "" };
+    let start = if attack.random_start { "random start" } else { "no random start" };
+    format!("under {targeted}PGD-{}, {norm}, step {}, {start}", attack.steps, attack.step_size)
 }

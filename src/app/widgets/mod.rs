@@ -1,6 +1,7 @@
 //! What several panels draw with.
 
 mod icon;
+pub mod picture;
 mod text;
 
 pub use icon::{Icon, Look, icon_button};

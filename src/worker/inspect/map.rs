@@ -1,0 +1,216 @@
+//! The plane of images around one image, coloured by what the network says.
+//!
+//! A point `(a, b)` of the plane is the image `clip(x + a·u + b·v)`. `u` and `v` are orthogonal, and the largest absolute
+//! entry of each is 1, so that a step of 1 along an axis changes some value by one and none by more.
+
+use super::{DecisionMap, Direction, MapJob, probabilities};
+use crate::engine::{BatchNormMode, Engine, EngineError, Input, Objective, loss};
+use crate::rng::{Purpose, Stream};
+
+/// Points along a side.
+const MAX_RESOLUTION: usize = 256;
+/// Images of a forward pass.
+const BATCH: usize = 256;
+/// A second direction is parallel to the first when less than this share of its length is left at right angles.
+const PARALLEL: f64 = 1e-4;
+
+/// Predicts every point of the plane of `job`.
+///
+/// # Errors
+/// [`EngineError::Invalid`] when the job does not fit the network, or its directions span no plane; otherwise as
+/// [`Engine::input_gradient`].
+pub fn map(engine: &mut dyn Engine, job: &MapJob, position: Option<f64>) -> Result<DecisionMap, EngineError> {
+    let (shape, classes) = (engine.network().input, engine.network().classes);
+    job.subject.check(shape, classes)?;
+    let fail = |what: String| Err(EngineError::Invalid(what));
+    if job.resolution == 0 || job.resolution > MAX_RESOLUTION {
+        let found = job.resolution;
+        return fail(format!("a decision map has 1 to {MAX_RESOLUTION} points along a side, found {found}"));
+    }
+    if job.extent.exact() == 0.0 {
+        return fail("a decision map needs an extent above 0".into());
+    }
+    let x = job.subject.scaled();
+    let first = direction(engine, &x, job.axes[0])?;
+    let second = direction(engine, &x, job.axes[1])?;
+    let Some([u, v]) = plane(&first, &second) else {
+        let [a, b] = job.axes.map(describe);
+        return fail(format!("the directions {a} and {b} are parallel and span no plane; choose another second one"));
+    };
+    let n = job.resolution;
+    let mut points = (0..n * n).map(|i| [coordinate(job, i % n), -coordinate(job, i / n)]);
+    let (mut predictions, mut confidence) = (Vec::with_capacity(n * n), Vec::with_capacity(n * n));
+    let mut images = Vec::with_capacity(BATCH.min(n * n) * x.len());
+    loop {
+        images.clear();
+        for [a, b] in points.by_ref().take(BATCH) {
+            let moved = |((x, u), v): ((&f32, &f64), &f64)| (f64::from(*x) + a * u + b * v).clamp(0.0, 1.0) as f32;
+            images.extend(x.iter().zip(&u).zip(&v).map(moved));
+        }
+        if images.is_empty() {
+            break;
+        }
+        let labels = vec![0; images.len() / x.len()];
+        let logits = engine.logits(&Input::Images(&images, &labels), BatchNormMode::Eval)?;
+        for row in logits.chunks(classes) {
+            let predicted = loss::argmax(row);
+            predictions.push(predicted);
+            confidence.push(probabilities(row)[predicted as usize]);
+        }
+    }
+    let ball = section(&u, &v, job.epsilon.exact());
+    Ok(DecisionMap { job: job.clone(), predictions, confidence, ball, position })
+}
+
+/// Where the column with this index lies on the first axis; rows lie on the second in the opposite order.
+fn coordinate(job: &MapJob, index: usize) -> f64 {
+    match job.resolution {
+        1 => 0.0,
+        n => job.extent.exact() * (2.0 * index as f64 / (n - 1) as f64 - 1.0),
+    }
+}
+
+fn describe(direction: Direction) -> String {
+    match direction {
+        Direction::Class(class) => format!("towards class {class}"),
+        Direction::Random(seed) => format!("at random with seed {seed}"),
+    }
+}
+
+fn direction(engine: &mut dyn Engine, x: &[f32], direction: Direction) -> Result<Vec<f64>, EngineError> {
+    let values = match direction {
+        Direction::Random(seed) => {
+            let stream = Stream::new(seed, Purpose::Direction, 0, 0);
+            (0..x.len() as u32).map(|i| stream.normal(i)).collect()
+        }
+        Direction::Class(class) => {
+            let classes = engine.network().classes;
+            if class as usize >= classes {
+                let what = format!("an axis leads towards class {class}, expected 0 to {}", classes - 1);
+                return Err(EngineError::Invalid(what));
+            }
+            let towards = Objective::Targeted(vec![class]);
+            engine.input_gradient(&Input::Images(x, &[class]), &towards, BatchNormMode::Eval)?.1
+        }
+    };
+    if values.iter().all(|v| *v == 0.0) {
+        let what = format!(
+            "the gradient {} vanishes at this image, where the network is certain; choose another class or a random \
+             direction",
+            describe(direction)
+        );
+        return Err(EngineError::Invalid(what));
+    }
+    // In units of its largest entry: squares of a certain network's gradient would be lost.
+    Ok(scaled(values.iter().map(|v| f64::from(*v)).collect()))
+}
+
+fn scaled(mut values: Vec<f64>) -> Vec<f64> {
+    let largest = values.iter().fold(0.0, |largest: f64, v| largest.max(v.abs()));
+    values.iter_mut().for_each(|v| *v /= largest);
+    values
+}
+
+/// Gram and Schmidt, then the largest entry of each to 1; none for parallel vectors.
+fn plane(first: &[f64], second: &[f64]) -> Option<[Vec<f64>; 2]> {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let share = dot(first, second) / dot(first, first);
+    let rest: Vec<f64> = first.iter().zip(second).map(|(a, b)| b - share * a).collect();
+    (dot(&rest, &rest) > PARALLEL * PARALLEL * dot(second, second)).then(|| [first.to_vec(), scaled(rest)])
+}
+
+/// Corners of `{(a, b): |a·uᵢ + b·vᵢ| ≤ ε for all i}`, counter-clockwise.
+///
+/// This is the polar of the convex hull of the points `±(uᵢ, vᵢ)`: a corner of the hull is a side of the section, and two
+/// neighbours `p`, `q` of the hull meet in the corner that solves `p·c = q·c = ε`.
+fn section(u: &[f64], v: &[f64], epsilon: f64) -> Vec<[f64; 2]> {
+    let hull = hull(u.iter().zip(v).flat_map(|(u, v)| [[*u, *v], [-*u, -*v]]).collect());
+    let corner = |(i, p): (usize, &[f64; 2])| {
+        let q = hull[(i + 1) % hull.len()];
+        let determinant = p[0] * q[1] - p[1] * q[0];
+        [epsilon * (q[1] - p[1]) / determinant, epsilon * (p[0] - q[0]) / determinant]
+    };
+    hull.iter().enumerate().map(corner).collect()
+}
+
+/// Corners of the convex hull, counter-clockwise (Andrew's monotone chain).
+fn hull(mut points: Vec<[f64; 2]>) -> Vec<[f64; 2]> {
+    points.sort_by(|p, q| p[0].total_cmp(&q[0]).then(p[1].total_cmp(&q[1])));
+    let turn = |o: [f64; 2], p: [f64; 2], q: [f64; 2]| (p[0] - o[0]) * (q[1] - o[1]) - (p[1] - o[1]) * (q[0] - o[0]);
+    let chain = |points: &mut dyn Iterator<Item = [f64; 2]>| {
+        let mut chain: Vec<[f64; 2]> = Vec::new();
+        for point in points {
+            while let [.., o, p] = chain[..]
+                && turn(o, p, point) <= 1e-12
+            {
+                chain.pop();
+            }
+            chain.push(point);
+        }
+        chain.pop();
+        chain
+    };
+    let mut corners = chain(&mut points.iter().copied());
+    corners.extend(chain(&mut points.iter().rev().copied()));
+    corners
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn random(n: u32, sample: u32) -> Vec<f64> {
+        let stream = Stream::new(4, Purpose::Test, 0, sample);
+        (0..n).map(|i| f64::from(stream.normal(i))).collect()
+    }
+
+    #[test]
+    fn axes_are_orthogonal_and_in_pixel_units() {
+        let [u, v] = plane(&scaled(random(50, 0)), &scaled(random(50, 1))).unwrap();
+        let dot: f64 = u.iter().zip(&v).map(|(a, b)| a * b).sum();
+        assert!(dot.abs() < 1e-12, "{dot}");
+        for axis in [&u, &v] {
+            assert_eq!(axis.iter().fold(0.0, |m: f64, v| m.max(v.abs())), 1.0);
+        }
+        let minus: Vec<f64> = u.iter().map(|v| -3.0 * v).collect();
+        assert!(plane(&u, &minus).is_none());
+    }
+
+    /// Points of a fine grid are inside the polygon exactly where no value changes by more than epsilon.
+    #[test]
+    fn the_section_of_the_ball_is_the_set_of_points_within_epsilon() {
+        for sample in 0..10 {
+            let n = [2, 3, 64, 500][sample as usize % 4];
+            let [u, v] = plane(&scaled(random(n, 10 + sample)), &scaled(random(n, 30 + sample))).unwrap();
+            let epsilon = 8.0 / 255.0;
+            let corners = section(&u, &v, epsilon);
+            assert!(corners.len() >= 4 && corners.len().is_multiple_of(2), "{corners:?}");
+            let mut inside = 0;
+            for i in 0..120 {
+                for j in 0..120 {
+                    let [a, b] = [i, j].map(|k| 3.0 * epsilon * (f64::from(k) / 59.7 - 1.0));
+                    let change = u.iter().zip(&v).map(|(u, v)| (a * u + b * v).abs()).fold(0.0, f64::max);
+                    let margin = corners.iter().enumerate().map(|(i, p)| {
+                        let q = corners[(i + 1) % corners.len()];
+                        (q[0] - p[0]) * (b - p[1]) - (q[1] - p[1]) * (a - p[0])
+                    });
+                    let within = margin.fold(f64::INFINITY, f64::min) >= 0.0;
+                    if (change - epsilon).abs() > 1e-9 {
+                        assert_eq!(within, change < epsilon, "{sample}: ({a}, {b}) changes {change}");
+                    }
+                    inside += usize::from(within);
+                }
+            }
+            assert!(inside > 50, "{inside}");
+            for [a, b] in corners {
+                let change = u.iter().zip(&v).map(|(u, v)| (a * u + b * v).abs()).fold(0.0, f64::max);
+                assert!((change - epsilon).abs() < 1e-9, "a corner changes {change}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_ball_of_no_radius_is_a_point() {
+        assert!(section(&[1.0, 0.0], &[0.0, 1.0], 0.0).iter().flatten().all(|c| *c == 0.0));
+    }
+}
