@@ -82,8 +82,7 @@ fn controls(app: &mut App, ui: &mut Ui, narrow: bool) {
 fn control(app: &mut App, ui: &mut Ui, command: Command, (icon, words): (Icon, &str), with_words: bool, look: Look) {
     let enabled = app.enabled(command);
     let keys = command.shortcut().map(|keys| format!(" ({})", ui.ctx().format_shortcut(&keys))).unwrap_or_default();
-    let response =
-        ui.add_enabled_ui(enabled.is_ok(), |ui| icon_button(ui, icon, words, with_words, look)).inner;
+    let response = ui.add_enabled_ui(enabled.is_ok(), |ui| icon_button(ui, icon, words, with_words, look)).inner;
     let response = response.on_hover_text(format!("{}{keys}\n{}", command.title(), command.tooltip()));
     let response = match enabled {
         Err(why) => response.on_disabled_hover_text(why),
@@ -116,7 +115,9 @@ pub(super) fn bottom(app: &mut App, ui: &mut Ui) {
                 let epoch = (position.floor() as u32 + 1).min(epochs);
                 ui.label(format!("epoch {epoch}/{epochs}"));
                 let width = (ui.available_width() * 0.25).clamp(40.0, 220.0);
-                let bar = egui::ProgressBar::new((position / f64::from(epochs)) as f32).desired_width(width).desired_height(8.0);
+                let bar = egui::ProgressBar::new((position / f64::from(epochs)) as f32)
+                    .desired_width(width)
+                    .desired_height(8.0);
                 ui.add(bar).on_hover_text(format!("{position:.2} of {epochs} epochs"));
             }
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| {

@@ -83,9 +83,7 @@ impl Dialogs for SystemDialogs {
             Purpose::Open(OpenFor::SaveExperiment) => {
                 Box::pin(dialog.add_filter("Experiment", &["toml"]).set_file_name("experiment.toml").save_file())
             }
-            Purpose::Open(OpenFor::Image) => {
-                Box::pin(dialog.add_filter("Image", &["png", "jpg", "jpeg"]).pick_file())
-            }
+            Purpose::Open(OpenFor::Image) => Box::pin(dialog.add_filter("Image", &["png", "jpg", "jpeg"]).pick_file()),
             Purpose::Open(OpenFor::Checkpoint) => {
                 Box::pin(dialog.add_filter("Checkpoint", &["safetensors"]).pick_file())
             }

@@ -88,6 +88,12 @@ impl Default for Form {
 }
 
 impl Form {
+    /// As it was left at the last start.
+    pub fn restored(experiment: Experiment, preset: &str) -> Self {
+        let preset = if PRESETS.iter().any(|(name, _)| *name == preset) { preset } else { DEFAULT_PRESET };
+        Self { experiment, preset: preset.to_owned(), ..Self::default() }
+    }
+
     /// What the experiment is compared with; none where [`Self::preset`] names nothing that exists.
     pub fn base(&self) -> Option<&'static Preset> {
         presets().iter().find(|preset| preset.name == self.preset)

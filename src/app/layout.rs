@@ -129,16 +129,13 @@ impl Arrangement {
             tiles.insert_container(tabs)
         };
         let root = match self {
-            Self::Single => tabs(
-                &mut tiles,
-                &[Experiment, Training, Fairness, Examples, Inspector, Compare, Watch, Learn, Log],
-            ),
+            Self::Single => {
+                tabs(&mut tiles, &[Experiment, Training, Fairness, Examples, Inspector, Compare, Watch, Learn, Log])
+            }
             Self::Beside => {
                 let left = tabs(&mut tiles, &[Experiment]);
-                let right =
-                    tabs(&mut tiles, &[Training, Fairness, Examples, Inspector, Compare, Watch, Learn, Log]);
-                let linear =
-                    egui_tiles::Linear::new_binary(egui_tiles::LinearDir::Horizontal, [left, right], 0.36);
+                let right = tabs(&mut tiles, &[Training, Fairness, Examples, Inspector, Compare, Watch, Learn, Log]);
+                let linear = egui_tiles::Linear::new_binary(egui_tiles::LinearDir::Horizontal, [left, right], 0.36);
                 tiles.insert_container(linear)
             }
             Self::Full => {
@@ -147,8 +144,7 @@ impl Arrangement {
                 let bottom = tabs(&mut tiles, &[Examples, Inspector, Watch, Log]);
                 let right = egui_tiles::Linear::new_binary(egui_tiles::LinearDir::Vertical, [top, bottom], 0.58);
                 let right = tiles.insert_container(right);
-                let linear =
-                    egui_tiles::Linear::new_binary(egui_tiles::LinearDir::Horizontal, [left, right], 0.26);
+                let linear = egui_tiles::Linear::new_binary(egui_tiles::LinearDir::Horizontal, [left, right], 0.26);
                 tiles.insert_container(linear)
             }
         };

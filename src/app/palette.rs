@@ -25,7 +25,11 @@ impl CommandPalette {
     }
 
     /// Draws it; gives the command that was chosen.
-    pub(super) fn ui(&mut self, context: &egui::Context, enabled: impl Fn(Command) -> Result<(), &'static str>) -> Option<Command> {
+    pub(super) fn ui(
+        &mut self,
+        context: &egui::Context,
+        enabled: impl Fn(Command) -> Result<(), &'static str>,
+    ) -> Option<Command> {
         if !self.open {
             return None;
         }
@@ -39,7 +43,8 @@ impl CommandPalette {
         }
         let modal = egui::Modal::new(egui::Id::unique("palette")).show(context, |ui| {
             ui.set_width(460.0_f32.min(context.content_rect().width() - 40.0));
-            let field = egui::TextEdit::singleline(&mut self.query).hint_text("Type a command").desired_width(f32::INFINITY);
+            let field =
+                egui::TextEdit::singleline(&mut self.query).hint_text("Type a command").desired_width(f32::INFINITY);
             let field = ui.add(field);
             field.widget_info(|| egui::WidgetInfo::labeled(egui::Role::TextInput, true, "Command"));
             field.request_focus();
@@ -83,8 +88,9 @@ impl CommandPalette {
 /// Commands whose title has the letters of `query` in this order, the closest first.
 fn find(query: &str) -> Vec<Command> {
     let query = query.trim().to_lowercase();
-    let mut found: Vec<(usize, Command)> =
-        Command::all().filter_map(|command| Some((distance(&command.title().to_lowercase(), &query)?, command))).collect();
+    let mut found: Vec<(usize, Command)> = Command::all()
+        .filter_map(|command| Some((distance(&command.title().to_lowercase(), &query)?, command)))
+        .collect();
     found.sort_by_key(|(distance, _)| *distance);
     found.into_iter().map(|(_, command)| command).collect()
 }

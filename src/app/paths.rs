@@ -34,7 +34,10 @@ impl TypedPath {
         let response = egui::Modal::new(egui::Id::unique("typed-path")).show(context, |ui| {
             ui.set_width(440.0_f32.min(context.content_rect().width() - 40.0));
             let title = ui.label(strong(purpose.title()));
-            ui.label(weak(ui, "This system has no file dialog to show: type the path, or drop the file onto the window."));
+            ui.label(weak(
+                ui,
+                "This system has no file dialog to show: type the path, or drop the file onto the window.",
+            ));
             let field = ui.add(egui::TextEdit::singleline(&mut self.text).desired_width(f32::INFINITY));
             let field = field.labelled_by(title.id);
             done |= field.lost_focus() && ui.input(|input| input.key_pressed(egui::Key::Enter));

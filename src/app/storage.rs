@@ -31,7 +31,13 @@ pub(super) struct Stored {
 
 impl Stored {
     /// With this content.
-    pub(super) fn new(settings: Settings, layout: Layout, preset: &str, experiment: &Experiment, size: Option<[f32; 2]>) -> Self {
+    pub(super) fn new(
+        settings: Settings,
+        layout: Layout,
+        preset: &str,
+        experiment: &Experiment,
+        size: Option<[f32; 2]>,
+    ) -> Self {
         let (preset, experiment) = (preset.to_owned(), experiment.to_toml());
         Self { version: VERSION, settings, layout: Some(layout), preset, experiment, size }
     }
@@ -75,7 +81,8 @@ mod tests {
         let path = directory.path().join("state/window.json");
         assert!(Stored::load(&path).layout.is_none());
         let settings = Settings { zoom: 2.0, ..Settings::default() };
-        let stored = Stored::new(settings, Layout::default(), "digits-60s", &Experiment::default(), Some([800.0, 600.0]));
+        let stored =
+            Stored::new(settings, Layout::default(), "digits-60s", &Experiment::default(), Some([800.0, 600.0]));
         stored.save(&path).unwrap();
         let read = Stored::load(&path);
         assert_eq!((read.settings.zoom, read.size), (2.0, Some([800.0, 600.0])));

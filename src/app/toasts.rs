@@ -55,10 +55,15 @@ impl Toasts {
                         Level::Warning => ("Note", palette.warning),
                         Level::Error => ("Failed", palette.error),
                     };
-                    let shadow = egui::Shadow { offset: [0, 2], blur: 8, spread: 0, color: Color32::from_black_alpha(60) };
-                    Frame::new().fill(palette.card).stroke((1.0, color)).corner_radius(6).inner_margin(10).shadow(shadow).show(
-                        ui,
-                        |ui| {
+                    let shadow =
+                        egui::Shadow { offset: [0, 2], blur: 8, spread: 0, color: Color32::from_black_alpha(60) };
+                    Frame::new()
+                        .fill(palette.card)
+                        .stroke((1.0, color))
+                        .corner_radius(6)
+                        .inner_margin(10)
+                        .shadow(shadow)
+                        .show(ui, |ui| {
                             ui.horizontal_top(|ui| {
                                 ui.label(strong(mark).color(color));
                                 ui.add(egui::Label::new(RichText::new(text)).wrap());
@@ -70,8 +75,7 @@ impl Toasts {
                                     closed = Some(i);
                                 }
                             });
-                        },
-                    );
+                        });
                 }
             });
         if let Some(closed) = closed {

@@ -145,7 +145,7 @@ impl Tour {
         app.layout.show(kind);
         if kind == PanelKind::Inspector
             && let Some(info) = &app.view.info
-            && let Some(subject) = super::pictures::subject_from_set(&info.test, "test", 3)
+            && let Some(subject) = super::pictures::subject_from_set("test", &info.test, 3)
         {
             app.queue(Action::Inspect(subject));
         }

@@ -72,7 +72,7 @@ impl App {
         if let Ok(experiment) = crate::config::Experiment::from_toml(&stored.experiment, "the last window")
             && !stored.experiment.is_empty()
         {
-            form = Form::restored(&stored.preset, experiment);
+            form = Form::restored(experiment, &stored.preset);
         }
         let wake = {
             let context = context.clone();
@@ -81,7 +81,9 @@ impl App {
         };
         let (worker, failure) = match Worker::spawn(wake) {
             Ok(worker) => (Some(worker), None),
-            Err(error) => (None, Some(format!("The system gives no thread for training: {error}. Close other programs."))),
+            Err(error) => {
+                (None, Some(format!("The system gives no thread for training: {error}. Close other programs.")))
+            }
         };
         let mut app = Self {
             view: RunView::default(),
@@ -217,7 +219,8 @@ impl App {
             return;
         }
         // A key by itself belongs to whatever has the focus, and every key to a field of text.
-        let (focused, typing) = (context.memory(|memory| memory.focused().is_some()), context.egui_wants_keyboard_input());
+        let (focused, typing) =
+            (context.memory(|memory| memory.focused().is_some()), context.egui_wants_keyboard_input());
         for command in Command::all() {
             let Some(keys) = command.shortcut() else { continue };
             let plain = keys.modifiers.is_none() && !matches!(keys.logical_key, egui::Key::F1 | egui::Key::F11);
@@ -343,8 +346,8 @@ impl App {
 
     /// Begins the form's experiment in a new directory.
     fn begin(&mut self, paused: bool) {
-        let directory = crate::train::free_directory(&self.surroundings.runs, self.form.name());
-        let experiment = Box::new(self.form.experiment().clone());
+        let directory = crate::worker::session::free_directory(&self.surroundings.runs, &self.form.preset);
+        let experiment = Box::new(self.form.experiment.clone());
         self.send(Request::Begin { experiment, directory, paused });
         self.view.status = Status::Opening;
     }
@@ -408,12 +411,12 @@ impl App {
         let shown = path.display().to_string();
         match purpose {
             Purpose::Save { bytes, .. } => self.exporter.write(path, bytes),
-            Purpose::Open(OpenFor::Experiment) => match self.form.load(&path) {
+            Purpose::Open(OpenFor::Experiment) => match self.load_experiment(&path) {
                 Ok(()) => self.tell(Level::Info, format!("Read {shown}.")),
                 Err(error) => self.tell(Level::Error, format!("{error}")),
             },
             Purpose::Open(OpenFor::SaveExperiment) => {
-                let text = self.form.experiment().to_toml();
+                let text = self.form.experiment.to_toml();
                 match crate::files::write_atomic(&path, text.as_bytes()) {
                     Ok(()) => self.tell(Level::Info, format!("Wrote {shown}.")),
                     Err(error) => self.tell(Level::Error, format!("{shown}: {error}; choose another place.")),
@@ -424,7 +427,7 @@ impl App {
                 self.send(Request::Resume { directory: path, engine: None, paused: false });
             }
             Purpose::Open(OpenFor::Checkpoint) => {
-                let engine = self.form.experiment().run.engine_options();
+                let engine = self.form.experiment.run.engine_options();
                 self.send(Request::Look { path, engine });
             }
             Purpose::Open(OpenFor::Image) => self.open_image(&path),
@@ -434,8 +437,19 @@ impl App {
                 }
                 self.layout.show(PanelKind::Compare);
             }
-            Purpose::Open(OpenFor::DataPath) => self.form.set_data_path(path),
+            Purpose::Open(OpenFor::DataPath) => {
+                if let Err(error) = self.form.set_data_path(&path) {
+                    self.tell(Level::Error, error);
+                }
+            }
         }
+    }
+
+    fn load_experiment(&mut self, path: &Path) -> Result<(), crate::config::ConfigError> {
+        let shown = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| crate::config::ConfigError::Io { path: path.to_path_buf(), source })?;
+        self.form.load_toml(&text, &shown)
     }
 
     fn open_image(&mut self, path: &Path) {
@@ -454,7 +468,8 @@ impl App {
             let text = "An image is looked at through a network: start a run or open a checkpoint first.";
             return self.tell(Level::Warning, text.into());
         };
-        match super::pictures::subject_from_color_image(name, image, shape) {
+        let bytes: Vec<u8> = image.pixels.iter().flat_map(|pixel| pixel.to_srgba_unmultiplied()).collect();
+        match super::pictures::subject_from_rgba(name, image.width(), image.height(), &bytes, shape) {
             Ok(subject) => self.queue(Action::Inspect(subject)),
             Err(error) => self.tell(Level::Error, error.to_string()),
         }
@@ -469,7 +484,7 @@ impl App {
         self.layout.show(PanelKind::Learn);
         let Some(lesson) = lesson else { return };
         match lesson.experiment() {
-            Ok((preset, experiment)) => self.form.replace(&preset, experiment),
+            Ok((_, experiment)) => self.form.load(experiment),
             Err(error) => self.tell(Level::Error, error.to_string()),
         }
     }
@@ -490,8 +505,7 @@ impl App {
     pub(super) fn store(&mut self) {
         let Some(path) = self.surroundings.state.clone() else { return };
         let (form, size) = (&self.form, self.window_size);
-        let stored =
-            Stored::new(self.settings.clone(), self.layout.clone(), form.preset(), form.experiment(), size);
+        let stored = Stored::new(self.settings.clone(), self.layout.clone(), &form.preset, &form.experiment, size);
         let text = format!("{stored:?}");
         if self.stored.as_ref().is_some_and(|(_, old)| *old == text) {
             self.stored = Some((Instant::now(), text));

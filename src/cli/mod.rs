@@ -120,7 +120,9 @@ fn run(cli: Cli) -> Result<()> {
         None => match crate::app::run(crate::app::LaunchOptions::default()) {
             Ok(()) => Ok(()),
             Err(why) => {
-                eprintln!("No window, for {why}: training the preset {DEFAULT_PRESET}. `fairtat --help` lists what else there is.");
+                eprintln!(
+                    "No window, for {why}: training the preset {DEFAULT_PRESET}. `fairtat --help` lists what else there is."
+                );
                 train::train(train::TrainArgs::default_preset())
             }
         },

@@ -10,7 +10,7 @@ use super::session::{self, Ending, Start};
 use super::watcher::Watcher;
 use super::{Ended, Phase, Request, RunInfo, Update, failure};
 use crate::config::EngineOptions;
-use crate::engine::{Engine, EngineError};
+use crate::engine::Engine;
 use crate::train::{Splits, Stored};
 
 /// What images can be looked at with.

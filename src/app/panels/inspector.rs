@@ -11,3 +11,7 @@ impl Panel for Inspector {
         ui.label("Inspector");
     }
 }
+impl Inspector {
+    /// x
+    pub fn open(&mut self, _: crate::worker::Subject) {}
+}

@@ -27,7 +27,9 @@ impl Icon {
     fn paint(self, painter: &Painter, rect: Rect, color: Color32) {
         let at = |x: f32, y: f32| pos2(rect.left() + x * rect.width(), rect.top() + y * rect.height());
         let fill = |points: Vec<egui::Pos2>| Shape::convex_polygon(points, color, Stroke::NONE);
-        let bar = |x0: f32, y0: f32, x1: f32, y1: f32| Shape::rect_filled(Rect::from_min_max(at(x0, y0), at(x1, y1)), 1.0, color);
+        let bar = |x0: f32, y0: f32, x1: f32, y1: f32| {
+            Shape::rect_filled(Rect::from_min_max(at(x0, y0), at(x1, y1)), 1.0, color)
+        };
         let line = Stroke::new(1.8, color);
         match self {
             Self::Play => {
@@ -98,8 +100,15 @@ pub fn icon_button(ui: &mut Ui, icon: Icon, words: &str, with_words: bool, look:
             None => (visuals.weak_bg_fill, visuals.text_color()),
         };
         let painter = ui.painter();
-        painter.rect(rect.expand(visuals.expansion), visuals.corner_radius, ground, visuals.bg_stroke, egui::StrokeKind::Inside);
-        let sign = Rect::from_center_size(pos2(rect.left() + padding.x + SIGN / 2.0, rect.center().y), Vec2::splat(SIGN));
+        painter.rect(
+            rect.expand(visuals.expansion),
+            visuals.corner_radius,
+            ground,
+            visuals.bg_stroke,
+            egui::StrokeKind::Inside,
+        );
+        let sign =
+            Rect::from_center_size(pos2(rect.left() + padding.x + SIGN / 2.0, rect.center().y), Vec2::splat(SIGN));
         icon.paint(painter, sign, color);
         if let Some(galley) = galley {
             let at = pos2(sign.right() + 6.0, rect.center().y - galley.size().y / 2.0);
