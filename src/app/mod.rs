@@ -12,7 +12,9 @@ pub mod context;
 pub mod form;
 pub mod glossary;
 pub mod layout;
+pub mod lessons;
 pub mod panels;
+pub mod runs;
 #[cfg(test)]
 mod sample;
 pub mod settings;
