@@ -302,7 +302,7 @@ mod tests {
             lesson.experiment().unwrap().validate().unwrap();
             assert!(lesson.panels.contains(&lesson.focus), "{id}");
             assert!((3..=6).contains(&lesson.steps.len()), "{id} has {} steps", lesson.steps.len());
-            assert!(lesson.summary.ends_with('.') && lesson.minutes > 0);
+            assert!(lesson.summary.ends_with(['.', '?']) && lesson.minutes > 0);
             for step in &lesson.steps {
                 let place = format!("{id}, {}", step.title);
                 for part in [&step.text, &step.todo, &step.look, &step.question, &step.answer] {
@@ -311,7 +311,9 @@ mod tests {
                 for address in step.links() {
                     match Link::parse(address).unwrap_or_else(|| panic!("{place}: {address}")) {
                         Link::Do(_) | Link::Inspect(_) => {}
-                        Link::Show(kind) => assert!(lesson.panels.contains(&kind), "{place} shows a hidden panel: {address}"),
+                        Link::Show(kind) => {
+                            assert!(lesson.panels.contains(&kind), "{place} shows a hidden panel: {address}")
+                        }
                         Link::Term(key) => assert!(glossary.get(&key).is_some(), "{place}: {address}"),
                         Link::Set { field, value } => {
                             with_field(&lesson.experiment().unwrap(), &field, &value).unwrap();

@@ -102,9 +102,7 @@ fn blocks<'a>(events: &mut Parser<'a>, end: Option<TagEnd>) -> Vec<Block> {
                 debug_assert!(matches!(kind, CodeBlockKind::Fenced(_) | CodeBlockKind::Indented));
                 Block::Formula(text.trim_end().to_owned())
             }
-            Event::Start(Tag::List(first)) => {
-                Block::List(first, items(events, TagEnd::List(first.is_some())))
-            }
+            Event::Start(Tag::List(first)) => Block::List(first, items(events, TagEnd::List(first.is_some()))),
             Event::Start(Tag::BlockQuote(kind)) => Block::Quote(blocks(events, Some(TagEnd::BlockQuote(kind)))),
             // Items of a tight list have their text without a paragraph round it.
             Event::Text(text) => {
@@ -244,7 +242,9 @@ fn show<'a>(ui: &mut Ui, blocks: &'a [Block], size: f32, tooltip: Tooltip<'_, '_
                     ui.horizontal_top(|ui| {
                         ui.spacing_mut().item_spacing.x = size * 0.5;
                         ui.add_space(size * 0.3);
-                        ui.label(egui::RichText::new(mark).size(size).line_height(Some(size * LEADING)).color(palette.weak));
+                        ui.label(
+                            egui::RichText::new(mark).size(size).line_height(Some(size * LEADING)).color(palette.weak),
+                        );
                         ui.vertical(|ui| clicked = show(ui, item, size, tooltip).or(clicked));
                     });
                 }
@@ -350,7 +350,7 @@ fn subscripts(text: &str) -> Vec<(&str, bool)> {
         let ((at, mark), (sub, letter)) = (letters[window], letters[window + 1]);
         let before = letters[window - 1].1;
         let ends = letters.get(window + 2).is_none_or(|(_, next)| !next.is_alphanumeric() && *next != '_');
-        if mark == '_' && !before.is_whitespace() && (letter.is_alphanumeric() || letter == '∞') && ends {
+        if mark == '_' && !before.is_whitespace() && before != '_' && (letter.is_alphanumeric() || letter == '∞') && ends {
             let end = sub + letter.len_utf8();
             pieces.push((&text[begin..at], false));
             pieces.push((&text[sub..end], true));
@@ -387,7 +387,10 @@ mod tests {
     #[test]
     fn subscripts_are_single_letters_at_the_end_of_a_word() {
         assert_eq!(subscripts("ε_k = y_i"), [("ε", false), ("k", true), (" = y", false), ("i", true)]);
-        assert_eq!(subscripts("‖d‖_∞ ≤ d_0)"), [("‖d‖", false), ("∞", true), (" ≤ d", false), ("0", true), (")", false)]);
+        assert_eq!(
+            subscripts("‖d‖_∞ ≤ d_0)"),
+            [("‖d‖", false), ("∞", true), (" ≤ d", false), ("0", true), (")", false)]
+        );
         assert_eq!(subscripts("step_size _k a__b"), [("step_size _k a__b", false)]);
     }
 
