@@ -69,6 +69,8 @@ pub enum Action {
     Opened(OpenFor, PathBuf),
     /// Take the image that is on the clipboard into the inspector.
     PasteImage,
+    /// Leave the lesson that is open and put back what was there before it.
+    LeaveLesson,
 }
 
 /// How serious a message is.

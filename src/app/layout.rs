@@ -95,6 +95,9 @@ pub struct Layout {
     tree: egui_tiles::Tree<PanelKind>,
     /// The arrangement that it is, while nobody has changed it.
     arrangement: Option<Arrangement>,
+    /// What is put back when a lesson is left.
+    #[serde(default)]
+    before: Option<Box<Layout>>,
 }
 
 /// The arrangements that are made by themselves.
@@ -107,12 +110,15 @@ enum Arrangement {
     Beside,
     /// The experiment beside two, one above the other.
     Full,
+    /// The text of a lesson beside what it is about.
+    Lesson,
 }
 
 impl Arrangement {
-    fn of(size: egui::Vec2) -> Self {
+    fn of(size: egui::Vec2, lesson: bool) -> Self {
         match size {
             size if size.x < 820.0 => Self::Single,
+            _ if lesson => Self::Lesson,
             size if size.y < 780.0 || size.x < 1200.0 => Self::Beside,
             _ => Self::Full,
         }
@@ -138,6 +144,13 @@ impl Arrangement {
                 let linear = egui_tiles::Linear::new_binary(egui_tiles::LinearDir::Horizontal, [left, right], 0.36);
                 tiles.insert_container(linear)
             }
+            Self::Lesson => {
+                let left = tabs(&mut tiles, &[Learn]);
+                let right =
+                    tabs(&mut tiles, &[Experiment, Training, Fairness, Examples, Inspector, Compare, Watch, Log]);
+                let linear = egui_tiles::Linear::new_binary(egui_tiles::LinearDir::Horizontal, [left, right], 0.4);
+                tiles.insert_container(linear)
+            }
             Self::Full => {
                 let left = tabs(&mut tiles, &[Experiment]);
                 let top = tabs(&mut tiles, &[Training, Fairness, Compare, Learn]);
@@ -155,7 +168,7 @@ impl Arrangement {
 impl Default for Layout {
     fn default() -> Self {
         let arrangement = Arrangement::Beside;
-        Self { tree: arrangement.tree(), arrangement: Some(arrangement) }
+        Self { tree: arrangement.tree(), arrangement: Some(arrangement), before: None }
     }
 }
 
@@ -169,7 +182,23 @@ impl Layout {
 
     /// Arranges the panels anew, as the next size suggests.
     pub fn reset(&mut self) {
-        *self = Self::default();
+        *self = Self { before: self.before.take(), ..Self::default() };
+    }
+
+    /// Arranges the panels for a lesson: its text beside them.
+    pub fn begin_lesson(&mut self) {
+        if self.before.is_none() {
+            let before = std::mem::take(self);
+            self.before = Some(Box::new(before));
+        }
+        self.arrangement = Some(Arrangement::Full);
+    }
+
+    /// Arranges the panels as before the lesson.
+    pub fn end_lesson(&mut self) {
+        if let Some(before) = self.before.take() {
+            *self = *before;
+        }
     }
 
     /// Brings a panel to the front.
@@ -197,7 +226,7 @@ impl Layout {
 
     /// Draws all panels that can be seen; `draw` draws one.
     pub fn ui(&mut self, ui: &mut egui::Ui, hidden: &[PanelKind], draw: &mut dyn FnMut(PanelKind, &mut egui::Ui)) {
-        let fitting = Arrangement::of(ui.available_size());
+        let fitting = Arrangement::of(ui.available_size(), self.before.is_some());
         if self.arrangement.is_some_and(|now| now != fitting) {
             let front = self.visible();
             self.tree = fitting.tree();
@@ -265,8 +294,8 @@ mod tests {
 
     #[test]
     fn every_arrangement_has_every_panel_and_survives_a_file() {
-        for arrangement in [Arrangement::Single, Arrangement::Beside, Arrangement::Full] {
-            let mut layout = Layout { tree: arrangement.tree(), arrangement: None };
+        for arrangement in [Arrangement::Single, Arrangement::Beside, Arrangement::Full, Arrangement::Lesson] {
+            let mut layout = Layout { tree: arrangement.tree(), ..Layout::default() };
             assert!(layout.is_whole(), "{arrangement:?}");
             layout.show(PanelKind::Log);
             let text = serde_json::to_string(&layout).unwrap();

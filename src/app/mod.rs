@@ -23,6 +23,7 @@ mod palette;
 pub mod panels;
 mod paths;
 pub mod pictures;
+pub mod runs;
 #[cfg(test)]
 mod sample;
 pub mod settings;

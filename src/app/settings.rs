@@ -50,6 +50,10 @@ pub struct Settings {
     pub compare: Vec<std::path::PathBuf>,
     /// The last run directory.
     pub last_run: Option<std::path::PathBuf>,
+    /// The step of the lesson that is open, from 0.
+    pub lesson_step: usize,
+    /// Lessons that were gone through, by the names of their files.
+    pub lessons_done: Vec<String>,
 }
 
 impl Default for Settings {
@@ -63,6 +67,8 @@ impl Default for Settings {
             hidden: Vec::new(),
             compare: Vec::new(),
             last_run: None,
+            lesson_step: 0,
+            lessons_done: Vec::new(),
         }
     }
 }

@@ -121,7 +121,11 @@ pub fn install(context: &egui::Context) {
         fonts.font_data.insert(name.to_owned(), Arc::new(FontData::from_static(bytes)));
     }
     let fallback = fonts.families.get(&FontFamily::Proportional).cloned().unwrap_or_default();
-    let with = |first: &str| std::iter::once(first.to_owned()).chain(fallback.iter().cloned()).collect::<Vec<_>>();
+    // Hack has the mathematical signs of formulas that the others lack.
+    let last = ["Hack".to_owned()];
+    let with = |first: &str| {
+        [first.to_owned()].into_iter().chain(fallback.iter().cloned()).chain(last.iter().cloned()).collect::<Vec<_>>()
+    };
     fonts.families.insert(FontFamily::Proportional, with("sans"));
     fonts.families.insert(strong_family(), with("sans-strong"));
     context.set_fonts(fonts);

@@ -15,14 +15,16 @@ use super::form::Form;
 use super::frame_times::FrameTimes;
 use super::glossary::Glossary;
 use super::layout::{Layout, PanelKind};
+use super::lessons::{self, Before};
 use super::palette::CommandPalette;
-use super::panels::Panels;
+use super::panels::{self, Panels};
 use super::paths::TypedPath;
 use super::settings::{Settings, Theme};
 use super::storage::Stored;
 use super::theme;
 use super::toasts::Toasts;
 use super::view::{RunView, Status};
+use crate::evaluate::signatures;
 use crate::worker::{Request, Update, Worker};
 
 /// Waiting time of slow motion, for each attack step.
@@ -58,6 +60,9 @@ pub struct App {
     seen: Vec<PanelKind>,
     surroundings: Surroundings,
     worker: Option<Worker>,
+    before_lesson: Option<Before>,
+    /// Failure signatures of this run that have been announced.
+    told: Vec<signatures::Kind>,
     window_size: Option<[f32; 2]>,
     stored: Option<(Instant, String)>,
 }
@@ -103,6 +108,8 @@ impl App {
             seen: Vec::new(),
             surroundings,
             worker,
+            before_lesson: None,
+            told: Vec::new(),
             window_size: stored.size,
             stored: None,
         };
@@ -166,7 +173,15 @@ impl App {
                 }
                 _ => {}
             }
+            let (opened, epoch) = (matches!(update, Update::Opened(_)), matches!(update, Update::Epoch(_)));
             self.view.apply(update, now);
+            if opened {
+                // What a resumed run had before is no news.
+                self.told = panels::watch::present(&self.view).iter().map(|signature| signature.kind).collect();
+            }
+            if epoch {
+                self.announce();
+            }
         }
         while let Some(answer) = self.surroundings.dialogs.poll() {
             match answer {
@@ -389,7 +404,8 @@ impl App {
                 self.panels.examples.show_cell(label, prediction);
                 self.layout.show(PanelKind::Examples);
             }
-            Action::Lesson(id) => self.lesson(&id),
+            Action::Lesson(id) => self.begin_lesson(&id),
+            Action::LeaveLesson => self.leave_lesson(),
             Action::Toast(level, text) => self.tell(level, text),
             Action::CopyText(text) => {
                 context.copy_text(text);
@@ -475,17 +491,42 @@ impl App {
         }
     }
 
-    /// Sets the window up for a lesson; an empty name gives everything back.
-    fn lesson(&mut self, id: &str) {
-        let lesson = super::lessons::find(id);
-        self.settings.lesson = lesson.map(|lesson| lesson.id.clone());
-        self.settings.hidden = lesson.map(|lesson| lesson.hidden()).unwrap_or_default();
+    /// Sets the window up for a lesson.
+    fn begin_lesson(&mut self, id: &str) {
+        let Some(lesson) = lessons::find(id) else {
+            return self.tell(Level::Error, format!("There is no lesson '{id}'."));
+        };
+        match lesson.begin(&mut self.settings, &mut self.form) {
+            Ok(before) => {
+                // From one lesson to the next: what was there before the first is put back in the end.
+                self.before_lesson.get_or_insert(before);
+                self.layout.begin_lesson();
+                self.layout.hide(&self.settings.hidden);
+                self.layout.show(PanelKind::Learn);
+                self.layout.show(lesson.focus);
+            }
+            Err(error) => self.tell(Level::Error, error.to_string()),
+        }
+    }
+
+    fn leave_lesson(&mut self) {
+        match self.before_lesson.take() {
+            Some(before) => before.restore(&mut self.settings, &mut self.form),
+            None => lessons::leave(&mut self.settings),
+        }
+        self.layout.end_lesson();
         self.layout.hide(&self.settings.hidden);
         self.layout.show(PanelKind::Learn);
-        let Some(lesson) = lesson else { return };
-        match lesson.experiment() {
-            Ok((_, experiment)) => self.form.load(experiment),
-            Err(error) => self.tell(Level::Error, error.to_string()),
+    }
+
+    /// Says so when a failure signature appears.
+    fn announce(&mut self) {
+        for signature in panels::watch::present(&self.view) {
+            if !self.told.contains(&signature.kind) {
+                self.told.push(signature.kind);
+                let text = format!("{}. See the panel Failure watch.", signature.kind.title());
+                self.tell(Level::Warning, text);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod figures;
 mod report;
+pub mod signatures;
 pub mod study;
 
 pub use report::{FinalReport, ReportError, WeightsReport, examples, finish};

@@ -1,13 +1,336 @@
-//! The panel `Learn`.
+//! Short lessons, and what every term means.
 
-use crate::app::context::{Context, Panel};
+mod lesson;
+mod terms;
+
+use egui::{RichText, Ui};
+
+use crate::app::context::{Action, Context, Level, Panel};
+use crate::app::lessons::{self, Lesson, Link};
+use crate::app::theme;
+use crate::app::widgets::{markdown, strong, weak};
+use crate::worker::Subject;
+
+/// Size of running text: lessons are read from the back of a room.
+const TEXT: f32 = 16.0;
+/// Least width of a card in the list of lessons.
+const CARD: f32 = 330.0;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Tab {
+    #[default]
+    Lessons,
+    Glossary,
+}
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub struct Learn;
+pub struct Learn {
+    tab: Tab,
+    terms: terms::Terms,
+    lesson: lesson::Reader,
+}
 
 impl Panel for Learn {
-    fn ui(&mut self, ui: &mut egui::Ui, _context: &mut Context<'_>) {
-        ui.label("Learn");
+    fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
+        ui.horizontal_wrapped(|ui| {
+            for (tab, text) in [(Tab::Lessons, "Lessons"), (Tab::Glossary, "Glossary")] {
+                ui.selectable_value(&mut self.tab, tab, RichText::new(text).size(15.0));
+            }
+        });
+        ui.add_space(2.0);
+        let open = context.settings.lesson.as_deref().and_then(lessons::find);
+        let link = match (self.tab, open) {
+            (Tab::Glossary, _) => {
+                self.terms.ui(ui, context.glossary);
+                None
+            }
+            (Tab::Lessons, Some(lesson)) => self.lesson.ui(ui, lesson, context),
+            (Tab::Lessons, None) => {
+                list(ui, context);
+                None
+            }
+        };
+        if let Some(link) = link {
+            self.follow(&link, context);
+        }
+    }
+}
+
+impl Learn {
+    /// Does what a link says.
+    fn follow(&mut self, address: &str, context: &mut Context<'_>) {
+        let tell = |text: String| Action::Toast(Level::Warning, text);
+        let action = match Link::parse(address) {
+            Some(Link::Do(command)) => Action::Command(command),
+            Some(Link::Show(panel)) => Action::Show(panel),
+            Some(Link::Lesson(id)) => Action::Lesson(id),
+            Some(Link::Term(key)) => {
+                self.tab = Tab::Glossary;
+                self.terms.select(&key);
+                return;
+            }
+            Some(Link::Inspect(index)) => match subject(context, index) {
+                Some(subject) => Action::Inspect(subject),
+                None => tell(format!("There is no test image {index} yet: start the run first.")),
+            },
+            Some(Link::Set { field, value }) => match lessons::with_field(&context.form.experiment, &field, &value) {
+                Ok(experiment) => {
+                    context.form.experiment = experiment;
+                    Action::Toast(Level::Info, format!("{field} is now {value}."))
+                }
+                Err(error) => tell(error.to_string()),
+            },
+            None => tell(format!("“{address}” leads nowhere.")),
+        };
+        context.ask(action);
+    }
+}
+
+/// A test image of the run.
+fn subject(context: &Context<'_>, index: usize) -> Option<Subject> {
+    let test = &context.run.info.as_ref()?.test;
+    let label = *test.labels().get(index)?;
+    let (shape, pixels) = (test.shape(), test.image(index).into());
+    Some(Subject { name: format!("test image {index}"), shape, pixels, label: Some(label) })
+}
+
+/// All lessons as cards, in as many columns as fit.
+fn list(ui: &mut Ui, context: &mut Context<'_>) {
+    egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+        ui.label(weak(ui, "Each lesson arranges the window for itself; leaving it gives everything back.").size(14.0));
+        ui.add_space(4.0);
+        let columns = ((ui.available_width() / CARD) as usize).clamp(1, 3);
+        let gap = ui.spacing().item_spacing.x;
+        let width = (ui.available_width() - gap * (columns - 1) as f32) / columns as f32;
+        let lessons: Vec<(usize, &Lesson)> = lessons::all().iter().enumerate().collect();
+        for row in lessons.chunks(columns) {
+            // Cards of a row are as high as the highest of them was in the last frame.
+            let id = ui.scope_id().with(("row", row[0].0, columns));
+            let last: f32 = ui.data(|data| data.get_temp(id)).unwrap_or(0.0);
+            let mut highest = 0.0f32;
+            ui.horizontal_top(|ui| {
+                for (number, lesson) in row {
+                    highest = highest.max(card(ui, *number, lesson, width, last, context));
+                }
+            });
+            if (highest - last).abs() > 0.5 {
+                ui.data_mut(|data| data.insert_temp(id, highest));
+                ui.ctx().request_repaint();
+            }
+        }
+    });
+}
+
+/// One lesson of the list. Gives the height that its contents need.
+fn card(ui: &mut Ui, number: usize, lesson: &Lesson, width: f32, height: f32, context: &mut Context<'_>) -> f32 {
+    const MARGIN: f32 = 14.0;
+    let palette = theme::palette(ui);
+    let done = context.settings.lessons_done.contains(&lesson.id);
+    let frame = egui::Frame::new().fill(palette.card).stroke((1.0, palette.line)).corner_radius(8).inner_margin(MARGIN);
+    frame
+        .show(ui, |ui| {
+            ui.vertical(|ui| {
+                ui.set_width(width - 2.0 * MARGIN - 2.0);
+                let top = ui.cursor().top();
+                ui.label(strong(format!("{}. {}", number + 1, lesson.title)).size(17.0));
+                ui.label(RichText::new(&lesson.summary).size(14.5).line_height(Some(21.0)));
+                ui.add_space(6.0);
+                ui.horizontal(|ui| {
+                    let text = if done { "Again" } else { "Begin" };
+                    let button = ui.add(
+                        egui::Button::new(RichText::new(text).size(15.0).color(palette.accent))
+                            .stroke((1.0, palette.accent)),
+                    );
+                    button.widget_info(|| {
+                        egui::WidgetInfo::labeled(egui::Role::Button, true, format!("{text}: {}", lesson.title))
+                    });
+                    if button.clicked() {
+                        context.ask(Action::Lesson(lesson.id.clone()));
+                    }
+                    ui.label(weak(ui, format!("{} minutes, {} steps", lesson.minutes, lesson.steps.len())));
+                    if done {
+                        ui.label(RichText::new("✓ done").color(palette.good));
+                    }
+                });
+                let needed = ui.cursor().top() - top;
+                ui.set_min_height(height);
+                needed
+            })
+            .inner
+        })
+        .inner
+}
+
+/// Draws a column of text in the middle of the panel, no wider than can be read well.
+fn column<R>(ui: &mut Ui, contents: impl FnOnce(&mut Ui) -> R) -> R {
+    // Room for the frames round parts of a step.
+    let width = (markdown::measure(TEXT) + 40.0).min(ui.available_width());
+    let side = ((ui.available_width() - width) / 2.0).max(0.0);
+    ui.horizontal_top(|ui| {
+        ui.add_space(side);
+        ui.vertical(|ui| {
+            ui.set_width(width);
+            contents(ui)
+        })
+        .inner
+    })
+    .inner
+}
+
+#[cfg(test)]
+mod tests {
+    use egui_kittest::kittest::Queryable;
+
+    use super::*;
+    use crate::app::command::Command;
+    use crate::app::layout::PanelKind;
+    use crate::app::sample;
+    use crate::app::testing::{Stage, harness, shoot};
+    use crate::app::view::RunView;
+
+    fn stage(lesson: Option<&str>) -> Stage<Learn> {
+        let mut stage = Stage::new(Learn::default(), sample::run());
+        stage.settings.lesson = lesson.map(str::to_owned);
+        stage
+    }
+
+    #[test]
+    fn a_card_asks_for_its_lesson_and_a_gone_through_one_is_marked() {
+        let mut stage = stage(None);
+        stage.settings.lessons_done.push("01-adversarial-example".into());
+        let mut harness = harness(stage, [900.0, 600.0], 1.0, true);
+        harness.run();
+        assert!(harness.query_by_label("✓ done").is_some());
+        harness.get_by_label("Begin: What do targets do?").click();
+        harness.run();
+        assert!(matches!(&harness.state().actions[..], [Action::Lesson(id)] if id == "03-targets"));
+    }
+
+    #[test]
+    fn steps_go_forth_and_back_and_the_last_one_marks_the_lesson() {
+        let mut harness = harness(stage(Some("01-adversarial-example")), [700.0, 900.0], 1.0, true);
+        harness.run();
+        assert!(harness.query_by_label("Train a network").is_some());
+        harness.get_by_label("Next").click();
+        harness.run();
+        assert!(harness.query_by_label("Attack one image").is_some());
+        assert_eq!(harness.state().settings.lesson_step, 1);
+        harness.get_by_label("Previous").click();
+        harness.run();
+        assert_eq!(harness.state().settings.lesson_step, 0);
+        harness.get_by_label("Step 5: A map of decisions").click();
+        harness.run();
+        assert!(harness.query_by_label("Next").is_none());
+        harness.get_by_label("Finish").click();
+        harness.run();
+        assert_eq!(harness.state().settings.lessons_done, ["01-adversarial-example"]);
+        assert!(matches!(&harness.state().actions[..], [Action::LeaveLesson]));
+    }
+
+    #[test]
+    fn an_answer_is_folded_until_it_is_asked_for() {
+        let mut harness = harness(stage(Some("01-adversarial-example")), [700.0, 1000.0], 1.0, true);
+        harness.run();
+        assert!(harness.query_by_label_contains("At 10 %").is_none());
+        harness.get_by_label("Show the answer").click();
+        harness.run();
+        assert!(harness.query_by_label_contains("At 10 %").is_some());
+        harness.get_by_label("Next").click();
+        harness.run();
+        harness.get_by_label("Previous").click();
+        harness.run();
+        assert!(harness.query_by_label_contains("At 10 %").is_some(), "an answer that was opened stays open");
+    }
+
+    #[test]
+    fn links_ask_for_what_they_say() {
+        let mut harness = harness(stage(Some("01-adversarial-example")), [700.0, 1000.0], 1.0, true);
+        harness.run();
+        harness.get_by_label("Start the run").click();
+        harness.run();
+        harness.get_by_label("Next").click();
+        harness.run();
+        harness.get_by_label("Open test image 3").click();
+        harness.run();
+        let state = harness.state();
+        assert!(matches!(&state.actions[0], Action::Command(Command::Start)));
+        let Action::Inspect(subject) = &state.actions[1] else { panic!("{:?}", state.actions) };
+        let test = &state.run.info.as_ref().unwrap().test;
+        assert_eq!((subject.label, &subject.pixels[..]), (Some(test.labels()[3]), test.image(3)));
+        harness.get_by_label("Next").click();
+        harness.run();
+        harness.get_by_label("Show the inspector").click();
+        harness.run();
+        assert!(matches!(harness.state().actions[2], Action::Show(PanelKind::Inspector)));
+        harness.get_by_label("Epsilon").click();
+        harness.run();
+        assert!(harness.query_by_label_contains("the radius of the ball").is_some(), "the glossary opens at the term");
+    }
+
+    #[test]
+    fn links_change_the_form_and_say_what_is_missing() {
+        let mut stage = Stage::new(Learn::default(), RunView::default());
+        stage.settings.lesson = Some("06-does-it-help".into());
+        stage.settings.lesson_step = 1;
+        let mut harness = harness(stage, [700.0, 1000.0], 1.0, true);
+        harness.run();
+        harness.get_by_label("Choose PGD-AT").click();
+        harness.run();
+        assert_eq!(harness.state().form.experiment.fairness.method, crate::config::MethodChoice::At);
+        let state = harness.state_mut();
+        state.settings.lesson = Some("01-adversarial-example".into());
+        state.actions.clear();
+        harness.run();
+        harness.get_by_label("Open test image 3").click();
+        harness.run();
+        assert!(
+            matches!(&harness.state().actions[..], [Action::Toast(Level::Warning, text)] if text.contains("start the run"))
+        );
+    }
+
+    #[test]
+    fn the_glossary_is_searched() {
+        let mut harness = harness(stage(None), [700.0, 900.0], 1.0, true);
+        harness.run();
+        harness.get_by_label("Glossary").click();
+        harness.run();
+        harness.get_by_label("Search the glossary").focus();
+        harness.get_by_label("Search the glossary").type_text("fawa");
+        harness.run();
+        assert!(harness.query_by_label("FAWA (fairness-aware weight average)").is_some());
+        assert!(harness.query_by_label("Momentum").is_none());
+        harness.get_by_label("Clear").click();
+        harness.run();
+        assert!(harness.query_by_label("Adapter").is_some());
+    }
+
+    /// Pictures to look at; nothing is asserted beyond that they can be drawn.
+    #[test]
+    fn pictures() {
+        if std::env::var_os("SHOTS").is_none() {
+            return;
+        }
+        for (name, size, scale, dark) in [
+            ("1600", [1600.0, 1000.0], 1.0, true),
+            ("1024", [1024.0, 700.0], 1.0, false),
+            ("512", [512.0, 350.0], 2.0, true),
+            ("512-light", [512.0, 350.0], 2.0, false),
+        ] {
+            for (part, lesson, step, tab) in [
+                ("list", None, 0, Tab::Lessons),
+                ("lesson", Some("03-targets"), 2, Tab::Lessons),
+                ("lesson-a", Some("02-unequal-classes"), 1, Tab::Lessons),
+                ("glossary", None, 0, Tab::Glossary),
+            ] {
+                let mut stage = stage(lesson);
+                stage.settings.lesson_step = step;
+                stage.settings.lessons_done.push("02-unequal-classes".into());
+                stage.panel.tab = tab;
+                let mut harness = harness(stage, size, scale, dark);
+                harness.run();
+                shoot(&mut harness, &format!("learn-{part}-{name}"));
+            }
+        }
     }
 }

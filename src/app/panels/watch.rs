@@ -1,13 +1,353 @@
-//! The panel `Watch`.
+//! Failure watch: known ways in which such a training goes wrong, named when they appear.
 
-use crate::app::context::{Context, Panel};
+use egui::{Align, Color32, Layout, RichText, Sense, Stroke, Ui};
+
+use crate::app::context::{Action, Context, Panel};
+use crate::app::layout::PanelKind;
+use crate::app::theme::{self, Palette};
+use crate::app::view::RunView;
+use crate::app::widgets::{empty, strong, weak};
+use crate::config::{Experiment, MethodChoice};
+use crate::evaluate::signatures::{self, Kind, Point, Reading, Setup, Severity, Signature, State};
+use crate::train::evaluation_attack;
+use crate::worker::EpochRecord;
+
+/// What the readings follow from, so that they are computed once an epoch.
+type Key = (usize, Option<u32>, Setup);
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub struct Watch;
+pub struct Watch {
+    readings: Option<(Key, Vec<Reading>)>,
+}
+
+/// What of a run decides about its signatures, beside its epochs.
+pub fn setup(experiment: &Experiment, validation_images: usize) -> Setup {
+    let (attack, fairness) = (&experiment.attack, &experiment.fairness);
+    let targeted = fairness.method == MethodChoice::FairTat && fairness.targeted;
+    let kind = if targeted { "targeted" } else { "untargeted" };
+    let scaled = fairness.method == MethodChoice::FairTat && !fairness.epsilon_rules.is_empty();
+    let scaled = if scaled { " by class" } else { "" };
+    Setup {
+        targeted,
+        train_attack: format!("{kind} PGD-{}, ε {}{scaled}", attack.steps, attack.epsilon),
+        attack: evaluation_attack(experiment, experiment.evaluation.eval_steps).to_string(),
+        validation_images,
+    }
+}
+
+/// The signatures that are present in a run now: a toast is due for each that was not there before.
+pub fn present(run: &RunView) -> Vec<Signature> {
+    signatures::present(&points(&run.epochs), &setup_of(run))
+}
+
+fn setup_of(run: &RunView) -> Setup {
+    let images = run.info.as_ref().map_or(0, |info| info.validation.len());
+    run.experiment.as_deref().map_or_else(Setup::default, |experiment| setup(experiment, images))
+}
+
+fn points(epochs: &[EpochRecord]) -> Vec<Point> {
+    epochs.iter().map(|epoch| Point::new(&epoch.metrics, &epoch.classes)).collect()
+}
 
 impl Panel for Watch {
-    fn ui(&mut self, ui: &mut egui::Ui, _context: &mut Context<'_>) {
-        ui.label("Watch");
+    fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
+        if context.run.epochs.is_empty() {
+            return empty(
+                ui,
+                "Nothing to watch yet",
+                "After each epoch the numbers are searched for known ways of going wrong.",
+            );
+        }
+        let readings = self.readings(context.run);
+        let present = readings.iter().filter(|reading| matches!(reading.state, State::Present { .. })).count();
+        let text = match present {
+            0 => "No failure signature is present.".to_owned(),
+            1 => "One failure signature is present.".to_owned(),
+            n => format!("{n} failure signatures are present."),
+        };
+        ui.label(strong(text).size(16.0));
+        ui.add_space(2.0);
+        let mut order: Vec<&Reading> = readings.iter().collect();
+        order.sort_by_key(|reading| rank(reading.state));
+        let mut show = None;
+        egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+            for reading in order {
+                row(ui, reading, context, &mut show);
+            }
+        });
+        if let Some(panel) = show {
+            context.ask(Action::Show(panel));
+        }
+    }
+}
+
+impl Watch {
+    fn readings(&mut self, run: &RunView) -> Vec<Reading> {
+        let key = (run.epochs.len(), run.epochs.last().map(|epoch| epoch.metrics.epoch), setup_of(run));
+        match &self.readings {
+            Some((known, readings)) if *known == key => readings.clone(),
+            _ => {
+                let readings = signatures::readings(&points(&run.epochs), &key.2);
+                self.readings = Some((key, readings.clone()));
+                readings
+            }
+        }
+    }
+}
+
+/// What is present comes first, what cannot appear last.
+fn rank(state: State) -> u8 {
+    match state {
+        State::Present { .. } => 0,
+        State::Watching { suspected: true, .. } => 1,
+        State::Quiet | State::Watching { .. } => 2,
+        State::NotApplicable => 3,
+    }
+}
+
+fn color_of(kind: Kind, state: State, palette: &Palette) -> Color32 {
+    match (state, kind.severity()) {
+        (State::Present { .. }, Severity::Error) => palette.error,
+        (State::Present { .. }, Severity::Warning) => palette.worst,
+        (State::Present { .. }, Severity::Notice) | (State::Watching { suspected: true, .. }, _) => palette.warning,
+        (State::Quiet, _) => palette.good,
+        _ => palette.weak,
+    }
+}
+
+fn describe(state: State) -> String {
+    let epochs = |n: u32| if n == 1 { "1 more epoch".to_owned() } else { format!("{n} more epochs") };
+    match state {
+        State::Present { since } => format!("present since epoch {}", since + 1),
+        State::Watching { needs, suspected: true } => format!("suspected, needs {}", epochs(needs)),
+        State::Watching { needs, suspected: false } => format!("watching, needs {}", epochs(needs)),
+        State::Quiet => "quiet".into(),
+        State::NotApplicable => "not in this run".into(),
+    }
+}
+
+/// The panel in which the signature can be seen.
+const fn place(kind: Kind) -> PanelKind {
+    match kind {
+        Kind::DeadClass | Kind::TargetCollapse => PanelKind::Fairness,
+        _ => PanelKind::Training,
+    }
+}
+
+fn row(ui: &mut Ui, reading: &Reading, context: &Context<'_>, show: &mut Option<PanelKind>) {
+    let palette = theme::palette(ui);
+    let color = color_of(reading.kind, reading.state, palette);
+    let present = matches!(reading.state, State::Present { .. });
+    let frame = egui::Frame::new()
+        .fill(palette.card)
+        .stroke((1.0, if present { color } else { palette.line }))
+        .corner_radius(6)
+        .inner_margin(egui::Margin { left: 18, right: 12, top: 8, bottom: 8 });
+    let rect = frame
+        .show(ui, |ui| {
+            ui.set_width(ui.available_width());
+            let wide = ui.available_width() > 520.0;
+            let graph = !reading.series.is_empty() && reading.series.iter().any(|series| series.values.len() > 1);
+            ui.horizontal_top(|ui| {
+                let side = if wide && graph { 190.0 } else { 0.0 };
+                ui.vertical(|ui| {
+                    ui.set_width(ui.available_width() - side);
+                    head(ui, reading, context, color);
+                    if !reading.numbers.is_empty() {
+                        ui.label(RichText::new(&reading.numbers).size(14.0));
+                    }
+                });
+                if side > 0.0 {
+                    sparkline(ui, reading, egui::vec2(176.0, 54.0));
+                }
+            });
+            if graph && !wide && (present || matches!(reading.state, State::Watching { suspected: true, .. })) {
+                sparkline(ui, reading, egui::vec2(ui.available_width(), 54.0));
+            }
+            if present {
+                ui.set_max_width(crate::app::widgets::markdown::measure(15.0).max(ui.available_width() * 0.6));
+                ui.add_space(2.0);
+                ui.label(RichText::new(reading.kind.explanation()).size(15.0).line_height(Some(22.0)));
+                ui.horizontal_wrapped(|ui| {
+                    ui.label(strong("What to do: ").size(15.0));
+                    ui.label(RichText::new(reading.kind.advice()).size(15.0).line_height(Some(22.0)));
+                });
+                let place = place(reading.kind);
+                let button = ui.button("Show me");
+                button.widget_info(|| {
+                    let name = format!("Show me: {}", reading.kind.title());
+                    egui::WidgetInfo::labeled(egui::Role::Button, true, name)
+                });
+                if button.on_hover_text(format!("Go to the panel {}.", place.title())).clicked() {
+                    *show = Some(place);
+                }
+            }
+        })
+        .response
+        .rect;
+    let bar = egui::Rect::from_min_size(rect.min, egui::vec2(5.0, rect.height()));
+    ui.painter().rect_filled(bar, egui::CornerRadius { nw: 6, sw: 6, ..egui::CornerRadius::ZERO }, color);
+}
+
+/// Title and state.
+fn head(ui: &mut Ui, reading: &Reading, context: &Context<'_>, color: Color32) {
+    ui.horizontal_wrapped(|ui| {
+        let title = ui.label(strong(reading.kind.title()).size(15.5));
+        title.on_hover_ui(|ui| {
+            ui.label(strong("Named when"));
+            ui.label(reading.kind.rule());
+            if let Some(tooltip) = context.glossary.tooltip(reading.kind.term()) {
+                ui.separator();
+                ui.label(tooltip);
+            }
+        });
+        ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
+            ui.label(RichText::new(describe(reading.state)).color(color).size(14.0));
+        });
+    });
+}
+
+/// The curves that decide, small; the second is dashed.
+fn sparkline(ui: &mut Ui, reading: &Reading, size: egui::Vec2) {
+    let palette = theme::palette(ui);
+    let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
+    let known: Vec<f64> =
+        reading.series.iter().flat_map(|series| series.values.iter().flatten().copied()).chain(reading.limit).collect();
+    let (low, high) =
+        known.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
+    let count = reading.series.iter().map(|series| series.values.len()).max().unwrap_or(0);
+    ui.painter().rect_filled(rect, 3.0, ui.visuals().faint_bg_color);
+    if !(low.is_finite() && high.is_finite()) || count < 2 {
+        return;
+    }
+    let inner = rect.shrink(5.0);
+    let span = (high - low).max(1e-9);
+    let at = |i: usize, value: f64| {
+        egui::pos2(
+            inner.left() + inner.width() * i as f32 / (count - 1) as f32,
+            inner.bottom() - inner.height() * ((value - low) / span) as f32,
+        )
+    };
+    if let Some(limit) = reading.limit {
+        let ends = [at(0, limit), at(count - 1, limit)];
+        ui.painter().extend(egui::Shape::dashed_line(&ends, Stroke::new(1.0, palette.worst), 3.0, 3.0));
+    }
+    for (i, series) in reading.series.iter().enumerate() {
+        let points: Vec<egui::Pos2> =
+            series.values.iter().enumerate().filter_map(|(i, value)| value.map(|value| at(i, value))).collect();
+        let stroke = Stroke::new(1.8, if i == 0 { palette.neutral } else { palette.accent });
+        if i == 0 {
+            ui.painter().line(points, stroke);
+        } else {
+            ui.painter().extend(egui::Shape::dashed_line(&points, stroke, 5.0, 3.0));
+        }
+    }
+    if let State::Present { since } = reading.state {
+        let x = at((since as usize).min(count - 1), low).x;
+        ui.painter().vline(x, rect.y_range(), Stroke::new(1.0, palette.worst));
+    }
+    let names: Vec<String> = reading
+        .series
+        .iter()
+        .enumerate()
+        .map(|(i, series)| format!("{}: {}", ["solid", "dashed"][i.min(1)], series.name))
+        .collect();
+    response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Image, true, names.join("; ")));
+    response.on_hover_ui(|ui| {
+        for (series, name) in reading.series.iter().zip(&names) {
+            let last = series.values.iter().rev().find_map(|value| *value);
+            let last = last.map_or_else(String::new, |value| {
+                if value <= 1.0 && reading.limit.is_none() {
+                    format!(", now {:.1} %", 100.0 * value)
+                } else {
+                    format!(", now {value:.2}")
+                }
+            });
+            ui.label(format!("{name}{last}"));
+        }
+        if let Some(limit) = reading.limit {
+            ui.label(weak(ui, format!("dotted: {limit:.2}")));
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use egui_kittest::kittest::Queryable;
+
+    use super::*;
+    use crate::app::sample;
+    use crate::app::testing::{Stage, harness, shoot};
+
+    /// The sample run, with targets that collapse and a class that is lost in its last six epochs.
+    fn failing() -> RunView {
+        let mut run = sample::run();
+        for epoch in run.epochs.iter_mut().skip(12) {
+            for class in &mut epoch.classes {
+                class.target_probability = Some(if class.class == 3 { 0.91 } else { 0.01 });
+                if class.class == 5 {
+                    class.val_robust_accuracy = 0.0;
+                }
+            }
+        }
+        run
+    }
+
+    #[test]
+    fn a_signature_is_shown_with_its_numbers_and_its_place() {
+        let mut harness = harness(Stage::new(Watch::default(), failing()), [800.0, 900.0], 1.0, true);
+        harness.run();
+        assert!(harness.query_by_label("2 failure signatures are present.").is_some());
+        assert!(harness.query_by_label("Targets collapse onto few classes").is_some());
+        // exp(-(0.91 ln 0.91 + 9 · 0.01 ln 0.01)) = 1.65
+        assert!(harness.query_by_label_contains("Effective number of targets 1.6 of 10 classes").is_some());
+        assert!(harness.query_by_label_contains("dog (validation, PGD-10, L∞").is_some());
+        assert!(harness.query_by_label("present since epoch 13").is_some());
+        harness.get_by_label("Show me: Targets collapse onto few classes").click();
+        harness.run();
+        assert!(matches!(&harness.state().actions[..], [Action::Show(PanelKind::Fairness)]));
+    }
+
+    #[test]
+    fn a_sound_run_is_quiet_and_an_epoch_more_is_seen() {
+        let mut harness = harness(Stage::new(Watch::default(), sample::run()), [800.0, 900.0], 1.0, true);
+        harness.run();
+        assert!(harness.query_by_label("No failure signature is present.").is_some());
+        assert!(present(&harness.state().run).is_empty());
+        let mut failing = failing();
+        failing.epochs.truncate(14);
+        harness.state_mut().run = failing;
+        harness.run();
+        assert!(harness.query_by_label("One failure signature is present.").is_some());
+        assert_eq!(present(&harness.state().run)[0].kind, Kind::TargetCollapse);
+    }
+
+    #[test]
+    fn says_what_is_missing_before_there_is_anything() {
+        let mut harness = harness(Stage::new(Watch::default(), RunView::default()), [600.0, 400.0], 1.0, true);
+        harness.run();
+        assert!(harness.query_by_label("Nothing to watch yet").is_some());
+        let mut run = sample::run();
+        run.epochs.truncate(4);
+        harness.state_mut().run = run;
+        harness.run();
+        assert!(harness.query_all_by_label("watching, needs 2 more epochs").count() >= 2);
+    }
+
+    #[test]
+    fn pictures() {
+        if std::env::var_os("SHOTS").is_none() {
+            return;
+        }
+        for (name, size, scale, dark) in [
+            ("1600", [1600.0, 1000.0], 1.0, true),
+            ("1024", [1024.0, 700.0], 1.0, false),
+            ("512", [512.0, 350.0], 2.0, true),
+        ] {
+            let mut harness = harness(Stage::new(Watch::default(), failing()), size, scale, dark);
+            harness.run();
+            shoot(&mut harness, &format!("watch-{name}"));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What several panels draw with.
 
 mod icon;
+pub mod markdown;
 pub mod picture;
 mod text;
 

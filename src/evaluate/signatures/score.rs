@@ -1,0 +1,286 @@
+//! The score of each signature, and what becomes of it over the epochs.
+
+use super::{
+    CLEAN_FALL, DIVERGED, HOLD, Kind, LEARNING, MEAN_DROP, NOISE, Point, RELEASE, ROBUST_FALL, ROBUST_GAIN, Reading,
+    Series, Setup, State, TARGETED_EXCESS, TRAIN_GAIN, WINDOW, WORST_GAIN, fewest_targets,
+};
+
+/// What one epoch says about a signature.
+struct Score {
+    /// 1 where the thresholds are just met.
+    value: f64,
+    /// In a sentence.
+    numbers: String,
+}
+
+/// See [`super::readings`].
+pub(super) fn reading(kind: Kind, points: &[Point], setup: &Setup) -> Reading {
+    let (series, limit) = series(kind, points, setup);
+    let blank = |state| Reading { kind, state, numbers: String::new(), series: series.clone(), limit };
+    if !applies(kind, points, setup) {
+        return Reading { series: Vec::new(), limit: None, ..blank(State::NotApplicable) };
+    }
+    let (mut state, mut streak, mut numbers) = (State::Quiet, 0u32, String::new());
+    let mut scored = false;
+    for t in 0..points.len() {
+        let Some(score) = score(kind, &points[..=t], setup) else {
+            streak = 0;
+            continue;
+        };
+        scored = true;
+        streak = if score.value >= 1.0 { streak + 1 } else { 0 };
+        let hold = hold(kind, &points[t]);
+        state = match state {
+            State::Present { .. } if score.value >= RELEASE => state,
+            _ if streak >= hold => State::Present { since: points[t + 1 - streak as usize].epoch },
+            _ if streak > 0 => State::Watching { needs: hold - streak, suspected: true },
+            _ => State::Quiet,
+        };
+        numbers = score.numbers;
+    }
+    if !scored {
+        let needs = (first(kind).saturating_sub(points.len()) as u32).max(1);
+        return blank(State::Watching { needs, suspected: false });
+    }
+    Reading { kind, state, numbers, series, limit }
+}
+
+/// Whether the run can show it at all.
+fn applies(kind: Kind, points: &[Point], setup: &Setup) -> bool {
+    match kind {
+        Kind::TargetedOverfitting => setup.targeted,
+        // With two classes there is only one possible target.
+        Kind::TargetCollapse => {
+            setup.targeted && points.last().is_none_or(|point| point.targets.is_some() && point.classes > 2)
+        }
+        _ => true,
+    }
+}
+
+/// Epochs before a signature can be looked for.
+const fn first(kind: Kind) -> usize {
+    match kind {
+        Kind::Diverged | Kind::TargetCollapse => 1,
+        Kind::DeadClass | Kind::TargetedOverfitting => WINDOW,
+        // The best window must lie before the last one.
+        Kind::CleanFalls | Kind::LevellingDown | Kind::RobustOverfitting => 2 * WINDOW,
+    }
+}
+
+/// Epochs in a row that must show it: one is enough where the loss is no number, as nothing comes after it.
+fn hold(kind: Kind, point: &Point) -> u32 {
+    if kind == Kind::Diverged && !point.loss.is_finite() { 1 } else { HOLD }
+}
+
+/// The score after the last of `points`; none while it cannot be told.
+fn score(kind: Kind, points: &[Point], setup: &Setup) -> Option<Score> {
+    let last = points.last()?;
+    if points.len() < first(kind) {
+        return None;
+    }
+    match kind {
+        Kind::Diverged => diverged(points, last),
+        Kind::DeadClass => dead_class(points, last, setup),
+        Kind::TargetCollapse => collapse(last),
+        Kind::CleanFalls => clean_falls(points, setup),
+        Kind::LevellingDown => levelling_down(points, setup),
+        Kind::RobustOverfitting => robust_overfitting(points, setup),
+        Kind::TargetedOverfitting => targeted_overfitting(points, setup),
+    }
+}
+
+fn diverged(points: &[Point], last: &Point) -> Option<Score> {
+    let guessing = (last.classes.max(2) as f64).ln();
+    if !last.loss.is_finite() {
+        let numbers = format!("The loss of epoch {} is not a number.", last.epoch + 1);
+        return Some(Score { value: f64::INFINITY, numbers });
+    }
+    let numbers = format!("Loss {:.3}; guessing has {guessing:.3}.", last.loss);
+    // A network may begin worse than guessing; it must not stay there.
+    let value = if points.len() < WINDOW { 0.0 } else { last.loss / (DIVERGED * guessing) };
+    // Score 0.7 would be reached by 0.84 · ln K, which is a slow start and no divergence.
+    Some(Score { value: if value < 1.0 { 0.0 } else { value }, numbers })
+}
+
+fn dead_class(points: &[Point], last: &Point, setup: &Setup) -> Option<Score> {
+    let recent = &points[points.len() - WINDOW..];
+    let learning = LEARNING / last.classes.max(1) as f64;
+    let dead: Vec<&str> = last
+        .dead
+        .iter()
+        .filter(|name| recent.iter().all(|point| point.robust >= learning && point.dead.contains(name)))
+        .map(String::as_str)
+        .collect();
+    let attack = &setup.attack;
+    let numbers = if dead.is_empty() {
+        let (mean, worst) = (percent(last.robust), percent(last.robust_worst));
+        format!("Mean {mean}, worst class {worst} (validation, {attack}).")
+    } else {
+        format!(
+            "0 % for {WINDOW} epochs or more: {} (validation, {attack}). Mean {}.",
+            dead.join(", "),
+            percent(last.robust)
+        )
+    };
+    Some(Score { value: if dead.is_empty() { 0.0 } else { 1.0 }, numbers })
+}
+
+fn collapse(last: &Point) -> Option<Score> {
+    let (effective, limit) = (last.targets?, fewest_targets(last.classes));
+    let numbers =
+        format!("Effective number of targets {effective:.1} of {} classes; collapsed below {limit:.1}.", last.classes);
+    Some(Score { value: limit / effective.max(1.0), numbers })
+}
+
+fn clean_falls(points: &[Point], setup: &Setup) -> Option<Score> {
+    let (best, now) = best_and_last(points, |point| point.clean)?;
+    let (clean, robust) = (|point: &Point| point.clean, |point: &Point| point.robust);
+    let fall = mean(best, clean) - mean(now, clean);
+    let gain = mean(now, robust) - mean(best, robust);
+    let threshold = CLEAN_FALL.max(noise(mean(best, clean), setup.validation_images));
+    let value = fall / threshold;
+    let numbers = format!(
+        "Clean {} since epochs {} (threshold {}); robust {} in that time ({}).",
+        change(-fall),
+        span(best),
+        change(-threshold),
+        change(gain),
+        setup.attack
+    );
+    // A gain of more than counts as one takes the score down with it.
+    Some(Score { value: if gain > ROBUST_GAIN { value.min(ROBUST_GAIN / gain) } else { value }, numbers })
+}
+
+fn levelling_down(points: &[Point], setup: &Setup) -> Option<Score> {
+    type Column = fn(&Point) -> f64;
+    let pairs: [(&str, Column, Column); 2] = [
+        ("Robust", |point| point.robust, |point| point.robust_worst),
+        ("Clean", |point| point.clean, |point| point.clean_worst),
+    ];
+    let classes = points.last()?.classes.max(1);
+    let scores = pairs.iter().filter_map(|(name, all, worst)| {
+        let (best, now) = best_and_last(points, all)?;
+        let drop = mean(best, all) - mean(now, all);
+        let gain = mean(now, worst) - mean(best, worst);
+        let images = setup.validation_images;
+        let least_drop = MEAN_DROP.max(noise(mean(best, all), images));
+        let least_gain = WORST_GAIN.max(noise(mean(now, worst), images / classes));
+        let attack = if *name == "Robust" { format!(" ({})", setup.attack) } else { String::new() };
+        let numbers = format!(
+            "{name}: worst class {}, mean {} since epochs {}{attack}; named from {} and {}.",
+            change(gain),
+            change(-drop),
+            span(best),
+            change(least_gain),
+            change(-least_drop)
+        );
+        Some(Score { value: (drop / least_drop).min(gain / least_gain), numbers })
+    });
+    scores.max_by(|a, b| a.value.total_cmp(&b.value))
+}
+
+fn robust_overfitting(points: &[Point], setup: &Setup) -> Option<Score> {
+    let (robust, train) = (|point: &Point| point.robust, |point: &Point| point.train_robust);
+    let (best, now) = best_and_last(points, robust)?;
+    let fall = mean(best, robust) - mean(now, robust);
+    let gain = mean(now, train) - mean(best, train);
+    let threshold = ROBUST_FALL.max(noise(mean(best, robust), setup.validation_images));
+    let numbers = format!(
+        "Since epochs {}: validation {} ({}; threshold {}), training {} ({}).",
+        span(best),
+        change(-fall),
+        setup.attack,
+        change(-threshold),
+        change(gain),
+        setup.train_attack
+    );
+    Some(Score { value: (fall / threshold).min(gain / TRAIN_GAIN), numbers })
+}
+
+fn targeted_overfitting(points: &[Point], setup: &Setup) -> Option<Score> {
+    let recent = &points[points.len() - WINDOW..];
+    let (train, robust) = (mean(recent, |point| point.train_robust), mean(recent, |point| point.robust));
+    let clean: Option<Vec<f64>> =
+        recent.iter().map(|point| point.train_clean.map(|train| (train - point.clean).max(0.0))).collect();
+    let memorised = clean.map_or(0.0, |differences| differences.iter().sum::<f64>() / WINDOW as f64);
+    let threshold = TARGETED_EXCESS.max(noise(robust, setup.validation_images));
+    let excess = train - robust - memorised;
+    let numbers = format!(
+        "Training {} ({}), validation {} ({}), mean of {WINDOW} epochs. Difference without the {} that clean accuracy \
+         differs by: {}; threshold {}.",
+        percent(train),
+        setup.train_attack,
+        percent(robust),
+        setup.attack,
+        points_of(memorised),
+        points_of(excess),
+        points_of(threshold)
+    );
+    Some(Score { value: excess / threshold, numbers })
+}
+
+/// The window with the highest mean that ends before the last window begins, and the last window.
+fn best_and_last(points: &[Point], value: impl Fn(&Point) -> f64) -> Option<(&[Point], &[Point])> {
+    let (before, now) = points.split_at(points.len().checked_sub(WINDOW)?);
+    let best = before.windows(WINDOW).max_by(|a, b| mean(a, &value).total_cmp(&mean(b, &value)))?;
+    Some((best, now))
+}
+
+fn mean(points: &[Point], value: impl Fn(&Point) -> f64) -> f64 {
+    points.iter().map(value).sum::<f64>() / points.len().max(1) as f64
+}
+
+/// What chance does to an accuracy on so many images: [`NOISE`] standard errors.
+fn noise(accuracy: f64, images: usize) -> f64 {
+    if images == 0 { 0.0 } else { NOISE * (accuracy * (1.0 - accuracy)).max(0.0).sqrt() / (images as f64).sqrt() }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+fn points_of(share: f64) -> String {
+    format!("{:.1} points", 100.0 * share)
+}
+
+/// A signed change.
+fn change(share: f64) -> String {
+    let sign = if share < 0.0 { '−' } else { '+' };
+    format!("{sign}{:.1} points", 100.0 * share.abs())
+}
+
+/// Epochs as people count them, from 1.
+fn span(window: &[Point]) -> String {
+    match (window.first(), window.last()) {
+        (Some(first), Some(last)) => format!("{}–{}", first.epoch + 1, last.epoch + 1),
+        _ => String::new(),
+    }
+}
+
+/// The curves that decide, and a level among them.
+fn series(kind: Kind, points: &[Point], setup: &Setup) -> (Vec<Series>, Option<f64>) {
+    let of = |name: String, value: &dyn Fn(&Point) -> Option<f64>| Series {
+        name,
+        values: points.iter().map(value).collect(),
+    };
+    let (attack, train_attack) = (&setup.attack, &setup.train_attack);
+    let robust = || of(format!("robust, validation, {attack}"), &|point| Some(point.robust));
+    let worst = || of(format!("worst class, validation, {attack}"), &|point| Some(point.robust_worst));
+    let train = || of(format!("robust, training, {train_attack}"), &|point| Some(point.train_robust));
+    let clean = || of("clean, validation".into(), &|point| Some(point.clean));
+    let classes = points.last().map_or(0, |point| point.classes);
+    match kind {
+        Kind::Diverged => {
+            let loss = of("training loss".into(), &|point| Some(point.loss).filter(|loss| loss.is_finite()));
+            (vec![loss], (classes > 1).then(|| DIVERGED * (classes as f64).ln()))
+        }
+        Kind::DeadClass => (vec![robust(), worst()], None),
+        Kind::TargetCollapse => {
+            let targets = of("effective number of targets".into(), &|point| point.targets);
+            (vec![targets], (classes > 2).then(|| fewest_targets(classes)))
+        }
+        Kind::CleanFalls => (vec![clean(), robust()], None),
+        Kind::LevellingDown => (vec![robust(), worst()], None),
+        Kind::RobustOverfitting | Kind::TargetedOverfitting => (vec![train(), robust()], None),
+    }
+}

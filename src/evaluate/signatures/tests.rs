@@ -1,0 +1,237 @@
+use super::*;
+
+/// A run of ten classes that is well: everything rises, then stays.
+fn healthy(epochs: u32) -> Vec<Point> {
+    let at = |epoch: u32| {
+        let t = 1.0 - (-f64::from(epoch + 1) / 4.0).exp();
+        // Noise as large as validation splits of a thousand images have it.
+        let wave = 0.01 * (f64::from(epoch) * 2.3).sin();
+        Point {
+            epoch,
+            loss: 2.3 - 1.2 * t,
+            train_clean: Some(0.9 * t + wave),
+            train_robust: 0.6 * t,
+            clean: 0.88 * t + wave,
+            clean_worst: 0.7 * t - wave,
+            robust: 0.52 * t - wave,
+            robust_worst: (0.3 * t + 3.0 * wave).max(0.01),
+            targets: Some(9.9),
+            dead: Vec::new(),
+            classes: 10,
+        }
+    };
+    (0..epochs).map(at).collect()
+}
+
+fn setup() -> Setup {
+    Setup {
+        targeted: true,
+        train_attack: "targeted PGD-10".into(),
+        attack: "PGD-10, ε 8/255".into(),
+        validation_images: 1000,
+    }
+}
+
+/// A healthy run whose epochs from `from` on are changed; `k` counts from there.
+fn changed(epochs: u32, from: u32, change: impl Fn(&mut Point, f64)) -> Vec<Point> {
+    let mut points = healthy(epochs);
+    points.iter_mut().skip(from as usize).for_each(|point| change(point, f64::from(point.epoch - from + 1)));
+    points
+}
+
+fn state(kind: Kind, points: &[Point]) -> State {
+    readings(points, &setup()).into_iter().find(|reading| reading.kind == kind).unwrap().state
+}
+
+/// The kinds that are present, and that `kind` is with these words among its numbers.
+fn found(points: &[Point], kind: Kind, words: &[&str]) -> u32 {
+    let present = present(points, &setup());
+    let signature = present.iter().find(|signature| signature.kind == kind).unwrap_or_else(|| panic!("{present:?}"));
+    for word in words {
+        assert!(signature.numbers.contains(word), "{word} in {}", signature.numbers);
+    }
+    signature.since_epoch
+}
+
+#[test]
+fn a_healthy_run_has_none_at_any_epoch() {
+    for epochs in 0..60 {
+        assert_eq!(present(&healthy(epochs), &setup()), [], "{epochs}");
+    }
+}
+
+#[test]
+fn clean_falls_for_nothing() {
+    let points = changed(24, 16, |point, k| point.clean -= 0.01 * k);
+    let since = found(&points, Kind::CleanFalls, &["Clean −", "PGD-10, ε 8/255"]);
+    assert!((18..=22).contains(&since), "{since}");
+    // The same fall for a gain in robust accuracy is a trade.
+    let trade = changed(24, 16, |point, k| {
+        point.clean -= 0.01 * k;
+        point.robust += 0.01 * k;
+    });
+    assert_eq!(state(Kind::CleanFalls, &trade), State::Quiet);
+}
+
+#[test]
+fn worst_class_up_while_the_mean_drops() {
+    let points = changed(26, 16, |point, k| {
+        point.robust -= 0.015 * k.min(6.0);
+        point.robust_worst += 0.03 * k.min(6.0);
+    });
+    found(&points, Kind::LevellingDown, &["Robust: worst class +", "mean −"]);
+    let only_up = changed(26, 16, |point, k| point.robust_worst += 0.03 * k.min(6.0));
+    assert_eq!(state(Kind::LevellingDown, &only_up), State::Quiet);
+    let clean = changed(26, 16, |point, k| {
+        point.clean -= 0.015 * k.min(6.0);
+        point.clean_worst += 0.03 * k.min(6.0);
+    });
+    found(&clean, Kind::LevellingDown, &["Clean: worst class +"]);
+}
+
+#[test]
+fn targets_collapse() {
+    assert_eq!(fewest_targets(10), 10.0 / 3.0);
+    assert_eq!(fewest_targets(4), 2.0);
+    let points = changed(10, 5, |point, _| point.targets = Some(2.4));
+    assert_eq!(found(&points, Kind::TargetCollapse, &["2.4 of 10", "below 3.3"]), 5);
+    assert_eq!(state(Kind::TargetCollapse, &points[..6]), State::Watching { needs: 1, suspected: true });
+    assert_eq!(state(Kind::TargetCollapse, &healthy(10)), State::Quiet);
+    let untargeted = Setup { targeted: false, ..setup() };
+    assert!(present(&points, &untargeted).iter().all(|signature| signature.kind != Kind::TargetCollapse));
+    // With two classes every image has one possible target: that is no collapse.
+    let two = changed(10, 0, |point, _| (point.classes, point.targets) = (2, Some(1.2)));
+    assert_eq!(state(Kind::TargetCollapse, &two), State::NotApplicable);
+}
+
+#[test]
+fn robust_overfitting_as_published() {
+    // PGD-AT of Rice et al.: 53.5 % at the best epoch falls to 45.6 % while training robust accuracy rises to 81 %.
+    let points = changed(40, 16, |point, k| {
+        point.robust -= 0.004 * k.min(20.0);
+        point.train_robust += 0.012 * k;
+    });
+    let since = found(&points, Kind::RobustOverfitting, &["validation −", "training +", "targeted PGD-10"]);
+    assert!((20..=32).contains(&since), "{since}");
+    let both_fall = changed(40, 16, |point, k| {
+        point.robust -= 0.004 * k.min(20.0);
+        point.train_robust -= 0.004 * k.min(20.0);
+    });
+    assert_eq!(state(Kind::RobustOverfitting, &both_fall), State::Quiet);
+    // As large a fall on 100 images may be chance.
+    let few = Setup { validation_images: 100, ..setup() };
+    assert!(present(&points, &few).iter().all(|signature| signature.kind != Kind::RobustOverfitting));
+}
+
+#[test]
+fn robust_against_its_own_targets_only() {
+    let points = changed(12, 4, |point, _| point.train_robust += 0.25);
+    let since = found(&points, Kind::TargetedOverfitting, &["Training", "validation", "threshold 20.0 points"]);
+    assert!((4..=6).contains(&since), "{since}");
+    // What clean accuracy differs by as well is overfitting of the ordinary kind.
+    let ordinary = changed(12, 4, |point, _| {
+        point.train_robust += 0.25;
+        point.train_clean = Some(point.clean + 0.2);
+    });
+    assert_eq!(state(Kind::TargetedOverfitting, &ordinary), State::Quiet);
+    let untargeted = Setup { targeted: false, ..setup() };
+    let reading = readings(&points, &untargeted).pop().unwrap();
+    assert_eq!((reading.kind, reading.state), (Kind::TargetedOverfitting, State::NotApplicable));
+}
+
+#[test]
+fn divergence() {
+    let nan = changed(3, 2, |point, _| point.loss = f64::NAN);
+    assert_eq!(found(&nan, Kind::Diverged, &["epoch 3 is not a number"]), 2);
+    let worse = changed(12, 8, |point, _| point.loss = 3.4);
+    assert_eq!(found(&worse, Kind::Diverged, &["3.400", "2.303"]), 8);
+    // The first epoch of FAIR-TAT is often worse than guessing, and a slow start stays near it.
+    let start = changed(8, 0, |point, k| point.loss = if k < 2.0 { 3.0 } else { 2.35 });
+    assert_eq!(state(Kind::Diverged, &start), State::Quiet);
+}
+
+#[test]
+fn a_class_without_robust_accuracy() {
+    let dead = |point: &mut Point, _| point.dead = vec!["cat".into()];
+    let points = changed(10, 5, dead);
+    assert_eq!(state(Kind::DeadClass, &points[..7]), State::Quiet);
+    assert_eq!(state(Kind::DeadClass, &points[..8]), State::Watching { needs: 1, suspected: true });
+    found(&points, Kind::DeadClass, &["cat", "PGD-10"]);
+    // Taking turns is noise, and before a network has learnt anything every class may be at zero.
+    let turns = changed(10, 0, |point, k| point.dead = vec![if k as u32 % 2 == 0 { "cat" } else { "dog" }.into()]);
+    assert_eq!(state(Kind::DeadClass, &turns), State::Quiet);
+    let beginning = changed(10, 0, |point, _| (point.robust, point.dead) = (0.1, vec!["cat".into()]));
+    assert_eq!(state(Kind::DeadClass, &beginning), State::Quiet);
+}
+
+/// Between the two thresholds a signature stays as it was; below the lower one it goes.
+#[test]
+fn noise_round_the_threshold_does_not_flicker() {
+    let limit = fewest_targets(10);
+    let wobble = |point: &mut Point, k: f64| point.targets = Some(limit * if k as u32 % 2 == 0 { 1.05 } else { 0.97 });
+    // One epoch in two above the threshold is not two in a row.
+    let points = changed(20, 5, wobble);
+    for t in 1..20 {
+        assert!(!matches!(state(Kind::TargetCollapse, &points[..t]), State::Present { .. }), "{t}");
+    }
+    // Once it was clearly there, the same noise does not take it away and bring it back.
+    let points = changed(20, 5, |point, k| if k < 3.0 { point.targets = Some(2.0) } else { wobble(point, k) });
+    for t in 7..20 {
+        assert_eq!(state(Kind::TargetCollapse, &points[..t]), State::Present { since: 5 }, "{t}");
+    }
+    let points = changed(20, 5, |point, k| point.targets = Some(if k < 5.0 { 2.0 } else { 6.0 }));
+    assert_eq!(state(Kind::TargetCollapse, &points), State::Quiet);
+}
+
+#[test]
+fn says_how_many_epochs_are_missing() {
+    assert_eq!(state(Kind::RobustOverfitting, &healthy(4)), State::Watching { needs: 2, suspected: false });
+    assert_eq!(state(Kind::TargetedOverfitting, &healthy(1)), State::Watching { needs: 2, suspected: false });
+    assert_eq!(state(Kind::RobustOverfitting, &healthy(6)), State::Quiet);
+}
+
+#[test]
+fn effective_number_by_hand() {
+    assert_eq!(effective_number(&[1.0, 0.0]), Some(1.0));
+    assert!((effective_number(&[0.25; 4]).unwrap() - 4.0).abs() < 1e-12);
+    // H = 2 · ½ · ln 2, so exp(H) = 2.
+    assert!((effective_number(&[0.5, 0.5, 0.0]).unwrap() - 2.0).abs() < 1e-12);
+    assert_eq!(effective_number(&[0.5, f64::NAN]), None);
+    assert_eq!(effective_number(&[0.5, 0.2]), None);
+    assert_eq!(effective_number(&[]), None);
+}
+
+#[test]
+fn points_come_from_the_rows_of_their_epoch() {
+    let class = |epoch, k: u32, p| ClassRow {
+        epoch,
+        class: k,
+        name: format!("c{k}"),
+        epsilon: 0.03,
+        target_probability: p,
+        cfps: 0.5,
+        train_robust_accuracy: 0.4,
+        train_clean_accuracy: None,
+        val_clean_accuracy: 0.8,
+        val_robust_accuracy: f64::from(k) * 0.4,
+    };
+    let row = |epoch| MetricsRow {
+        epoch,
+        lr: 0.1,
+        train_loss: 1.0,
+        train_clean_accuracy: None,
+        train_robust_accuracy: 0.4,
+        val_clean_accuracy: 0.8,
+        val_clean_worst: 0.8,
+        val_robust_accuracy: 0.2,
+        val_robust_worst: 0.0,
+        seconds: 1.0,
+        seconds_attack: 0.7,
+        seconds_update: 0.2,
+        seconds_statistics: 0.1,
+    };
+    let classes = [class(0, 0, Some(0.5)), class(0, 1, Some(0.5)), class(1, 0, None), class(1, 1, None)];
+    let points = points(&[row(0), row(1)], &classes);
+    assert_eq!((points[0].targets.map(f64::round), points[1].targets), (Some(2.0), None));
+    assert_eq!((points[0].dead.clone(), points[0].classes), (vec!["c0".to_owned()], 2));
+}
