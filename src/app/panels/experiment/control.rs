@@ -51,21 +51,31 @@ pub(super) fn show(
     }
 }
 
-/// What is known about the value of a field, below its line, and whether it stands in the way of a run.
-pub(super) fn notes(sheet: &Sheet<'_>, field: &Field) -> Vec<(String, bool)> {
+/// What is known about the value of a field.
+pub(super) struct Note {
+    /// In a few words.
+    pub(super) text: String,
+    /// Whether it stands in the way of a run.
+    pub(super) serious: bool,
+    /// A command that mends it.
+    pub(super) command: Option<String>,
+}
+
+/// The note below a field's line, if there is one.
+pub(super) fn note(sheet: &Sheet<'_>, field: &Field) -> Option<Note> {
+    let known = |text: String| Some(Note { text, serious: false, command: None });
     match field.path {
         "data.dataset" => match sheet.machine.images(&sheet.experiment) {
+            Some(images) if images.text.is_empty() => None,
             Some(images) => {
-                let how = images.command.as_ref().map(|command| format!(": {command}")).unwrap_or_default();
-                vec![(format!("{}{how}", images.text), images.missing)]
+                Some(Note { text: images.text.clone(), serious: images.missing, command: images.command.clone() })
             }
-            None => vec![("looking at the disk…".into(), false)],
+            None => known("looking at the disk…".into()),
         },
-        "run.engine" if sheet.experiment.run.engine == EngineChoice::Auto => match sheet.machine.gpus() {
-            Some(gpus) => vec![(format!("comes down to {}", gpus.engine), false)],
-            None => vec![("looking for GPUs…".into(), false)],
-        },
-        _ => Vec::new(),
+        "run.engine" if sheet.experiment.run.engine == EngineChoice::Auto => known(
+            sheet.machine.gpus().map_or("looking for GPUs…".into(), |gpus| format!("comes down to {}", gpus.engine)),
+        ),
+        _ => None,
     }
 }
 
@@ -266,6 +276,7 @@ fn drag(ui: &mut Ui, field: &Field, number: &mut f64) -> Response {
         _ => {}
     }
     let size = vec2(ui.available_width(), ui.available_height());
+    ui.spacing_mut().button_padding.x = 3.0;
     let response = ui.add(drag.min_size(size));
     if !typing && ui.is_enabled() {
         let share = if field.logarithmic && least > 0.0 {

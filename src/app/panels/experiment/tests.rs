@@ -50,7 +50,7 @@ fn pictures() {
 #[test]
 fn start_asks_for_a_run() {
     let mut harness = shown(RunView::default(), [360.0, 900.0]);
-    harness.get_by_label("▶ Start").click();
+    harness.get_by_label("Start").click();
     harness.run();
     assert!(matches!(harness.state().actions[..], [Action::Command(Command::Start)]));
 }
