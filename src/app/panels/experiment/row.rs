@@ -140,7 +140,7 @@ fn below(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, field: &Fiel
         ui.add_space(-4.0);
         ui.horizontal(|ui| {
             ui.spacing_mut().interact_size.y = 16.0;
-            ui.add_space(Columns::MARK - ui.spacing().item_spacing.x);
+            ui.add_space(Columns::MARK);
             ui.vertical(|ui| {
                 ui.spacing_mut().item_spacing.y = 2.0;
                 ui.add(egui::Label::new(RichText::new(text).small().color(color)).wrap());

@@ -70,7 +70,7 @@ fn controls(status: Status, wrong: Option<String>) -> [Control; 8] {
 fn button(ui: &mut Ui, context: &mut Context<'_>, control: &Control, size: egui::Vec2) {
     let palette = theme::palette(ui);
     let enabled = control.blocked.is_none();
-    let text = RichText::new(control.text).size(13.0);
+    let text = RichText::new(control.text).size(if size.x < 90.0 { 12.0 } else { 13.0 });
     let button = if control.first && enabled {
         Button::new(text.color(theme::text_on(palette.accent))).fill(palette.accent)
     } else {
@@ -112,6 +112,7 @@ pub(super) fn pending(ui: &mut Ui, context: &mut Context<'_>, live: &Experiment,
     let palette = theme::palette(ui);
     let frame = egui::Frame::new().fill(palette.accent.gamma_multiply(0.12)).corner_radius(6).inner_margin(6);
     frame.show(ui, |ui| {
+        ui.set_width(ui.available_width());
         ui.horizontal_wrapped(|ui| {
             ui.spacing_mut().item_spacing.x = 6.0;
             ui.label(RichText::new(format!("Not in the run: {parts}")).size(13.0)).on_hover_ui(|ui| {
