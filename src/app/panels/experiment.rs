@@ -99,14 +99,14 @@ impl Panel for Experiment {
                 ui.columns(2, |columns| {
                     columns.iter_mut().for_each(|ui| ui.spacing_mut().item_spacing.x = 8.0);
                     if let [left, right] = columns {
-                        head(left, context);
+                        head(left, context, wrong.as_deref());
                         basics(left, context, &sheet);
                         search_box(right, &mut self.search);
                         rest(right, context, &sheet, &self.search, true);
                     }
                 });
             } else {
-                head(ui, context);
+                head(ui, context, wrong.as_deref());
                 search_box(ui, &mut self.search);
                 if self.search.trim().is_empty() {
                     basics(ui, context, &sheet);
@@ -119,13 +119,13 @@ impl Panel for Experiment {
 }
 
 /// The preset, what it is for, and what can be done with the whole form.
-fn head(ui: &mut Ui, context: &mut Context<'_>) {
+fn head(ui: &mut Ui, context: &mut Context<'_>, wrong: Option<&str>) {
     let changed =
         context.form.base().map_or(0, |base| base.values.differences(&Values::of(&context.form.experiment)).count());
     ui.horizontal(|ui| {
         let label = ui.label("Preset");
         let reset = if changed > 0 { 130.0 } else { 0.0 };
-        let width = (ui.available_width() - reset).max(120.0).min(260.0);
+        let width = (ui.available_width() - reset).clamp(120.0, 260.0);
         let mut chosen = None;
         let combo = egui::ComboBox::from_id_salt("preset").width(width).truncate().selected_text(&context.form.preset);
         let response = combo.show_ui(ui, |ui| {
@@ -171,8 +171,15 @@ fn head(ui: &mut Ui, context: &mut Context<'_>) {
             ("Open…", Command::OpenExperiment),
             ("Save…", Command::SaveExperiment),
         ] {
-            if ui.button(egui::RichText::new(text).size(13.0)).on_hover_ui(|ui| run_bar::explain(ui, command)).clicked()
-            {
+            // Neither a command nor a file that no run could begin with is handed out.
+            let blocked = wrong.filter(|_| command != Command::OpenExperiment);
+            let button = egui::Button::new(egui::RichText::new(text).size(13.0));
+            let button = ui.add_enabled(blocked.is_none(), button).on_hover_ui(|ui| run_bar::explain(ui, command));
+            let button = button.on_disabled_hover_ui(|ui| {
+                run_bar::explain(ui, command);
+                ui.label(weak(ui, format!("Mend this first: {}.", blocked.unwrap_or_default())));
+            });
+            if button.clicked() {
                 context.ask(Action::Command(command));
             }
         }

@@ -8,7 +8,7 @@ use crate::app::context::{Action, Context, OpenFor};
 use crate::app::theme;
 use crate::app::widgets::weak;
 use crate::config::EngineChoice;
-use crate::config::fields::{Choice, Field, Kind};
+use crate::config::fields::{Field, Kind};
 use crate::data::source_names;
 use crate::engine::wgsl::AdapterSummary;
 use crate::units::Epsilon;
@@ -27,14 +27,14 @@ pub(super) fn show(
     let value = sheet.value(field);
     match (field.path, field.kind) {
         ("data.dataset", _) => {
-            let choices: Vec<(String, Value)> = source_names().map(|name| (name.to_owned(), json!(name))).collect();
-            Some(pick(ui, context, field, label, value, written(field, value), &choices, &[]))
+            let choices: Vec<_> = source_names().map(|name| (name.to_owned(), json!(name))).collect();
+            Some(pick(ui, context, field, label, value, &choices))
         }
         ("run.adapter", _) => Some(adapter(ui, context, sheet, field, label)),
         (_, Kind::Choice) => {
             let choices: Vec<_> =
                 field.choices.iter().map(|choice| (choice.name.clone(), json!(choice.name))).collect();
-            Some(pick(ui, context, field, label, value, written(field, value), &choices, &field.choices))
+            Some(pick(ui, context, field, label, value, &choices))
         }
         (_, Kind::Choices) => Some(several(ui, context, field, label, value)),
         (_, Kind::Bool) => {
@@ -72,9 +72,11 @@ pub(super) fn note(sheet: &Sheet<'_>, field: &Field) -> Option<Note> {
             }
             None => known("looking at the disk…".into()),
         },
-        "run.engine" if sheet.experiment.run.engine == EngineChoice::Auto => known(
-            sheet.machine.gpus().map_or("looking for GPUs…".into(), |gpus| format!("comes down to {}", gpus.engine)),
-        ),
+        "run.engine" if sheet.experiment.run.engine != EngineChoice::Candle => known(match sheet.machine.gpus() {
+            Some(gpus) if sheet.experiment.run.engine == EngineChoice::Auto => format!("comes down to {}", gpus.engine),
+            Some(gpus) => gpus.engine.clone(),
+            None => "looking for GPUs…".into(),
+        }),
         _ => None,
     }
 }
@@ -94,26 +96,25 @@ fn change(context: &mut Context<'_>, field: &Field, value: Value) {
     }
 }
 
-/// A box to choose one of several values.
-#[allow(clippy::too_many_arguments)]
+/// A box to choose one of several values, each with the text that stands for it.
 fn pick(
     ui: &mut Ui,
     context: &mut Context<'_>,
     field: &Field,
     label: Id,
     value: &Value,
-    shown: String,
     choices: &[(String, Value)],
-    help: &[Choice],
 ) -> Response {
     let width = ui.available_width();
     let mut chosen = None;
-    let combo = ComboBox::from_id_salt("value").width(width).truncate().selected_text(shown);
+    let known = choices.iter().find(|(_, choice)| choice == value).map(|(text, _)| text.clone());
+    let combo = ComboBox::from_id_salt("value").width(width).truncate();
+    let combo = combo.selected_text(known.unwrap_or_else(|| written(field, value)));
     let response = combo.show_ui(ui, |ui| {
         ui.set_min_width(width.max(160.0));
         for (text, of) in choices {
             let item = ui.selectable_label(value == of, text);
-            let item = match help.iter().find(|choice| choice.name == *text && !choice.help.is_empty()) {
+            let item = match field.choices.iter().find(|choice| choice.name == *text && !choice.help.is_empty()) {
                 Some(choice) => item.on_hover_text(&choice.help),
                 None => item,
             };
@@ -132,7 +133,7 @@ fn pick(
 fn adapter(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, field: &Field, label: Id) -> Response {
     let value = sheet.value(field);
     let Some(gpus) = sheet.machine.gpus() else {
-        return pick(ui, context, field, label, value, "looking for GPUs…".into(), &[], &[]);
+        return pick(ui, context, field, label, value, &[("looking for GPUs…".to_owned(), value.clone())]);
     };
     let mut choices: Vec<(String, Value)> = vec![
         (field.unset.unwrap_or_default().to_owned(), Value::Null),
@@ -144,8 +145,7 @@ fn adapter(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, field: &Fi
         let line = format!("{} ({}, {})", adapter.name, adapter.kind.name(), adapter.backend);
         (line, json!(adapter.index.to_string()))
     }));
-    let known = choices.iter().find(|(_, choice)| choice == value).map(|(line, _)| line.clone());
-    pick(ui, context, field, label, value, known.unwrap_or_else(|| written(field, value)), &choices, &[])
+    pick(ui, context, field, label, value, &choices)
 }
 
 /// Any number of several values.
@@ -262,7 +262,7 @@ fn drag(ui: &mut Ui, field: &Field, number: &mut f64) -> Response {
         _ => drag.max_decimals(6).custom_formatter(|number, _| plain(number)),
     };
     if field.kind == Kind::Epsilon {
-        drag = drag.custom_parser(|text| typed_levels(text)).max_decimals(2);
+        drag = drag.custom_parser(typed_levels).max_decimals(2);
         if !typing {
             drag = drag.suffix(format!("/255 ({:.4})", shown / 255.0));
         }

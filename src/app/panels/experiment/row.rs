@@ -167,7 +167,7 @@ fn explain(ui: &mut Ui, context: &Context<'_>, sheet: &Sheet<'_>, field: &Field,
     for choice in chosen.filter(|choice| !choice.help.is_empty()) {
         ui.label(format!("{}: {}.", choice.name, choice.help.trim_end_matches('.')));
     }
-    if let Some(text) = context.glossary.tooltip(field.name()) {
+    if let Some(text) = context.glossary.tooltip(&field.flag) {
         ui.label(text);
     }
     let (least, most) = field.range;

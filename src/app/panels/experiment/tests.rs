@@ -121,7 +121,9 @@ fn an_error_is_shown_and_no_run_can_begin() {
     assert!(is_disabled(&window, "Pause") && is_disabled(&window, "One batch") && !is_disabled(&window, "Resume…"));
     window.state_mut().form.set("optimizer.epochs", json!(0)).unwrap();
     window.run();
-    assert!(is_disabled(&window, "Start"));
+    for label in ["Start", "Copy as command", "Save…"] {
+        assert!(is_disabled(&window, label), "{label}");
+    }
     assert!(window.query_by_label("Expected at least 1, found 0.").is_some());
     // A click on the summary brings the setting into sight.
     click(&mut window, "Epochs: expected at least 1, found 0");
@@ -197,6 +199,23 @@ fn optional_numbers_and_rules_are_set_and_unset() {
     click(&mut window, "g-cfps");
     let names = serde_json::to_value(&window.state().form.experiment.fairness.epsilon_rules).unwrap();
     assert_eq!(names, json!(["g-rob", "g-cfps"]));
+}
+
+#[test]
+fn what_this_machine_has_is_found_out_while_the_form_can_be_used() {
+    let mut window = harness(Stage::new(Experiment::default(), RunView::default()), TALL, 1.0, true);
+    window.run_steps(2);
+    assert!(window.query_by_label("Architecture").is_some());
+    for _ in 0..1000 {
+        window.step();
+        let found = window.query_by_label_contains("1,797 handwritten digits").is_some()
+            && window.query_by_label_contains("comes down to").is_some();
+        if found {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("nothing was found out in ten seconds");
 }
 
 #[test]
