@@ -88,7 +88,8 @@ fn quoted(word: &str) -> String {
     text
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::json;

@@ -4,6 +4,7 @@
 //! while a run is live, when a change takes effect.
 
 mod control;
+mod icon;
 mod machine;
 mod row;
 mod run_bar;
@@ -12,6 +13,7 @@ mod tests;
 
 use egui::{Ui, vec2};
 
+use self::icon::Icon;
 use self::machine::Machine;
 use self::row::Sheet;
 use crate::app::command::Command;
@@ -23,8 +25,8 @@ use crate::config::fields::{self, Field, Values};
 
 /// The fields that are always in sight.
 const BASICS: [(&str, &[&str]); 4] = [
-    ("What", &["data.dataset", "data.path", "model.arch", "fairness.method"]),
-    ("Where", &["run.engine", "run.adapter"]),
+    ("Data, model, method", &["data.dataset", "data.path", "model.arch", "fairness.method"]),
+    ("Engine", &["run.engine", "run.adapter"]),
     (
         "Attack and fairness",
         &[
@@ -81,26 +83,35 @@ impl Panel for Experiment {
         if let Some(live) = &live {
             run_bar::pending(ui, context, live, wrong.as_deref());
         }
+        if let (Some(wrong), Some(error)) = (&wrong, sheet.errors.first()) {
+            let text = egui::RichText::new(wrong).small().color(theme::palette(ui).error);
+            let link = ui.add(egui::Button::new(text).frame(false).wrap());
+            if link.on_hover_text("No run can begin before this is mended. Click to show the setting.").clicked() {
+                self.search = fields::field(error.path).map_or_else(String::new, |field| field.label.to_owned());
+            }
+        }
         ui.separator();
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
             // Lines keep off the scroll bar.
             ui.set_width(ui.available_width() - 4.0);
             if ui.available_width() >= TWO_COLUMNS {
+                ui.spacing_mut().item_spacing.x = 24.0;
                 ui.columns(2, |columns| {
+                    columns.iter_mut().for_each(|ui| ui.spacing_mut().item_spacing.x = 8.0);
                     if let [left, right] = columns {
-                        head(left, context);
+                        head(left, context, wrong.as_deref());
                         basics(left, context, &sheet);
                         search_box(right, &mut self.search);
-                        rest(right, context, &sheet, &self.search);
+                        rest(right, context, &sheet, &self.search, true);
                     }
                 });
             } else {
-                head(ui, context);
+                head(ui, context, wrong.as_deref());
                 search_box(ui, &mut self.search);
                 if self.search.trim().is_empty() {
                     basics(ui, context, &sheet);
                 }
-                rest(ui, context, &sheet, &self.search);
+                rest(ui, context, &sheet, &self.search, false);
             }
             ui.add_space(8.0);
         });
@@ -108,13 +119,13 @@ impl Panel for Experiment {
 }
 
 /// The preset, what it is for, and what can be done with the whole form.
-fn head(ui: &mut Ui, context: &mut Context<'_>) {
+fn head(ui: &mut Ui, context: &mut Context<'_>, wrong: Option<&str>) {
     let changed =
         context.form.base().map_or(0, |base| base.values.differences(&Values::of(&context.form.experiment)).count());
     ui.horizontal(|ui| {
         let label = ui.label("Preset");
         let reset = if changed > 0 { 130.0 } else { 0.0 };
-        let width = (ui.available_width() - reset).max(120.0).min(260.0);
+        let width = (ui.available_width() - reset).clamp(120.0, 260.0);
         let mut chosen = None;
         let combo = egui::ComboBox::from_id_salt("preset").width(width).truncate().selected_text(&context.form.preset);
         let response = combo.show_ui(ui, |ui| {
@@ -131,7 +142,7 @@ fn head(ui: &mut Ui, context: &mut Context<'_>) {
         if changed > 0 {
             let text = if changed == 1 { "1 change".to_owned() } else { format!("{changed} changes") };
             let what = "Give all settings the preset's values again. Can be undone.";
-            if ui.button(format!("↺ {text}")).on_hover_text(what).clicked() {
+            if ui.button(format!("Reset {text}")).on_hover_text(what).clicked() {
                 chosen = Some(context.form.base().map_or("", |base| base.name));
             }
         }
@@ -147,17 +158,28 @@ fn head(ui: &mut Ui, context: &mut Context<'_>) {
     ui.horizontal_wrapped(|ui| {
         ui.spacing_mut().item_spacing.x = 4.0;
         let (undo, redo) = (context.form.can_undo(), context.form.can_redo());
-        for (text, command, enabled) in [
-            ("↶", Command::Undo, undo),
-            ("↷", Command::Redo, redo),
-            ("Copy as command", Command::CopyAsCommand, true),
-            ("Open…", Command::OpenExperiment, true),
-            ("Save…", Command::SaveExperiment, true),
-        ] {
-            let button = ui.add_enabled(enabled, egui::Button::new(text).min_size(vec2(26.0, 24.0)));
-            let button = button.accessible_name(command.title());
+        for (icon, command, enabled) in [(Icon::Undo, Command::Undo, undo), (Icon::Redo, Command::Redo, redo)] {
+            let button = icon::button(ui, icon, enabled, vec2(28.0, 24.0)).accessible_name(command.title());
             let button = button.on_hover_ui(|ui| run_bar::explain(ui, command));
             if button.on_disabled_hover_text("There is nothing to take back or do again.").clicked() {
+                context.ask(Action::Command(command));
+            }
+        }
+        ui.spacing_mut().button_padding.x = 6.0;
+        for (text, command) in [
+            ("Copy as command", Command::CopyAsCommand),
+            ("Open…", Command::OpenExperiment),
+            ("Save…", Command::SaveExperiment),
+        ] {
+            // Neither a command nor a file that no run could begin with is handed out.
+            let blocked = wrong.filter(|_| command != Command::OpenExperiment);
+            let button = egui::Button::new(egui::RichText::new(text).size(13.0));
+            let button = ui.add_enabled(blocked.is_none(), button).on_hover_ui(|ui| run_bar::explain(ui, command));
+            let button = button.on_disabled_hover_ui(|ui| {
+                run_bar::explain(ui, command);
+                ui.label(weak(ui, format!("Mend this first: {}.", blocked.unwrap_or_default())));
+            });
+            if button.clicked() {
                 context.ask(Action::Command(command));
             }
         }
@@ -170,7 +192,7 @@ fn search_box(ui: &mut Ui, search: &mut String) {
         let width = ui.available_width() - clear;
         ui.add_sized(vec2(width, 24.0), egui::TextEdit::singleline(search).hint_text("Search settings"))
             .accessible_name("Search settings");
-        if !search.is_empty() && ui.button("✕").accessible_name("Clear the search").clicked() {
+        if !search.is_empty() && ui.button("×").accessible_name("Clear the search").clicked() {
             search.clear();
         }
     });
@@ -200,7 +222,7 @@ fn title_line(ui: &mut Ui, title: &str) {
 }
 
 /// The sections, or what a search finds.
-fn rest(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, search: &str) {
+fn rest(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, search: &str, wide: bool) {
     let mut sections: Vec<&str> = Vec::new();
     for field in fields::all() {
         if !sections.contains(&field.section.as_str()) {
@@ -242,7 +264,7 @@ fn rest(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, search: &str)
         if wrong {
             add("   needs mending", theme::palette(ui).error);
         }
-        let header = egui::CollapsingHeader::new(title).id_salt(section);
+        let header = egui::CollapsingHeader::new(title).id_salt(section).default_open(wide);
         header.show_unindented(ui, |ui| of_section.iter().for_each(|field| row::show(ui, context, sheet, field)));
     }
 }

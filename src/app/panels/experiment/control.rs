@@ -8,7 +8,7 @@ use crate::app::context::{Action, Context, OpenFor};
 use crate::app::theme;
 use crate::app::widgets::weak;
 use crate::config::EngineChoice;
-use crate::config::fields::{Choice, Field, Kind};
+use crate::config::fields::{Field, Kind};
 use crate::data::source_names;
 use crate::engine::wgsl::AdapterSummary;
 use crate::units::Epsilon;
@@ -27,14 +27,14 @@ pub(super) fn show(
     let value = sheet.value(field);
     match (field.path, field.kind) {
         ("data.dataset", _) => {
-            let choices: Vec<(String, Value)> = source_names().map(|name| (name.to_owned(), json!(name))).collect();
-            Some(pick(ui, context, field, label, value, written(field, value), &choices, &[]))
+            let choices: Vec<_> = source_names().map(|name| (name.to_owned(), json!(name))).collect();
+            Some(pick(ui, context, field, label, value, &choices))
         }
         ("run.adapter", _) => Some(adapter(ui, context, sheet, field, label)),
         (_, Kind::Choice) => {
             let choices: Vec<_> =
                 field.choices.iter().map(|choice| (choice.name.clone(), json!(choice.name))).collect();
-            Some(pick(ui, context, field, label, value, written(field, value), &choices, &field.choices))
+            Some(pick(ui, context, field, label, value, &choices))
         }
         (_, Kind::Choices) => Some(several(ui, context, field, label, value)),
         (_, Kind::Bool) => {
@@ -51,21 +51,33 @@ pub(super) fn show(
     }
 }
 
-/// What is known about the value of a field, below its line, and whether it stands in the way of a run.
-pub(super) fn notes(sheet: &Sheet<'_>, field: &Field) -> Vec<(String, bool)> {
+/// What is known about the value of a field.
+pub(super) struct Note {
+    /// In a few words.
+    pub(super) text: String,
+    /// Whether it stands in the way of a run.
+    pub(super) serious: bool,
+    /// A command that mends it.
+    pub(super) command: Option<String>,
+}
+
+/// The note below a field's line, if there is one.
+pub(super) fn note(sheet: &Sheet<'_>, field: &Field) -> Option<Note> {
+    let known = |text: String| Some(Note { text, serious: false, command: None });
     match field.path {
         "data.dataset" => match sheet.machine.images(&sheet.experiment) {
+            Some(images) if images.text.is_empty() => None,
             Some(images) => {
-                let how = images.command.as_ref().map(|command| format!(": {command}")).unwrap_or_default();
-                vec![(format!("{}{how}", images.text), images.missing)]
+                Some(Note { text: images.text.clone(), serious: images.missing, command: images.command.clone() })
             }
-            None => vec![("looking at the disk…".into(), false)],
+            None => known("looking at the disk…".into()),
         },
-        "run.engine" if sheet.experiment.run.engine == EngineChoice::Auto => match sheet.machine.gpus() {
-            Some(gpus) => vec![(format!("comes down to {}", gpus.engine), false)],
-            None => vec![("looking for GPUs…".into(), false)],
-        },
-        _ => Vec::new(),
+        "run.engine" if sheet.experiment.run.engine != EngineChoice::Candle => known(match sheet.machine.gpus() {
+            Some(gpus) if sheet.experiment.run.engine == EngineChoice::Auto => format!("comes down to {}", gpus.engine),
+            Some(gpus) => gpus.engine.clone(),
+            None => "looking for GPUs…".into(),
+        }),
+        _ => None,
     }
 }
 
@@ -84,26 +96,25 @@ fn change(context: &mut Context<'_>, field: &Field, value: Value) {
     }
 }
 
-/// A box to choose one of several values.
-#[allow(clippy::too_many_arguments)]
+/// A box to choose one of several values, each with the text that stands for it.
 fn pick(
     ui: &mut Ui,
     context: &mut Context<'_>,
     field: &Field,
     label: Id,
     value: &Value,
-    shown: String,
     choices: &[(String, Value)],
-    help: &[Choice],
 ) -> Response {
     let width = ui.available_width();
     let mut chosen = None;
-    let combo = ComboBox::from_id_salt("value").width(width).truncate().selected_text(shown);
+    let known = choices.iter().find(|(_, choice)| choice == value).map(|(text, _)| text.clone());
+    let combo = ComboBox::from_id_salt("value").width(width).truncate();
+    let combo = combo.selected_text(known.unwrap_or_else(|| written(field, value)));
     let response = combo.show_ui(ui, |ui| {
         ui.set_min_width(width.max(160.0));
         for (text, of) in choices {
             let item = ui.selectable_label(value == of, text);
-            let item = match help.iter().find(|choice| choice.name == *text && !choice.help.is_empty()) {
+            let item = match field.choices.iter().find(|choice| choice.name == *text && !choice.help.is_empty()) {
                 Some(choice) => item.on_hover_text(&choice.help),
                 None => item,
             };
@@ -122,7 +133,7 @@ fn pick(
 fn adapter(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, field: &Field, label: Id) -> Response {
     let value = sheet.value(field);
     let Some(gpus) = sheet.machine.gpus() else {
-        return pick(ui, context, field, label, value, "looking for GPUs…".into(), &[], &[]);
+        return pick(ui, context, field, label, value, &[("looking for GPUs…".to_owned(), value.clone())]);
     };
     let mut choices: Vec<(String, Value)> = vec![
         (field.unset.unwrap_or_default().to_owned(), Value::Null),
@@ -134,8 +145,7 @@ fn adapter(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, field: &Fi
         let line = format!("{} ({}, {})", adapter.name, adapter.kind.name(), adapter.backend);
         (line, json!(adapter.index.to_string()))
     }));
-    let known = choices.iter().find(|(_, choice)| choice == value).map(|(line, _)| line.clone());
-    pick(ui, context, field, label, value, known.unwrap_or_else(|| written(field, value)), &choices, &[])
+    pick(ui, context, field, label, value, &choices)
 }
 
 /// Any number of several values.
@@ -252,7 +262,7 @@ fn drag(ui: &mut Ui, field: &Field, number: &mut f64) -> Response {
         _ => drag.max_decimals(6).custom_formatter(|number, _| plain(number)),
     };
     if field.kind == Kind::Epsilon {
-        drag = drag.custom_parser(|text| typed_levels(text)).max_decimals(2);
+        drag = drag.custom_parser(typed_levels).max_decimals(2);
         if !typing {
             drag = drag.suffix(format!("/255 ({:.4})", shown / 255.0));
         }
@@ -266,6 +276,7 @@ fn drag(ui: &mut Ui, field: &Field, number: &mut f64) -> Response {
         _ => {}
     }
     let size = vec2(ui.available_width(), ui.available_height());
+    ui.spacing_mut().button_padding.x = 3.0;
     let response = ui.add(drag.min_size(size));
     if !typing && ui.is_enabled() {
         let share = if field.logarithmic && least > 0.0 {

@@ -4,9 +4,10 @@ use egui::{Align, Layout, Rect, RichText, Ui, UiBuilder, pos2, vec2};
 use serde_json::Value;
 
 use super::control;
+use super::icon::{self, Icon};
 use super::machine::Machine;
 use super::run_bar::tag;
-use crate::app::context::Context;
+use crate::app::context::{Action, Context};
 use crate::app::form::FieldError;
 use crate::app::theme;
 use crate::app::widgets::{strong, weak};
@@ -52,12 +53,12 @@ struct Columns {
 impl Columns {
     const MARK: f32 = 12.0;
     const RESET: f32 = 22.0;
-    const TAG: f32 = 62.0;
+    const TAG: f32 = 56.0;
 
     fn of(width: f32, live: bool) -> Self {
         let gap = 6.0;
         let tag = if live { Self::TAG } else { 0.0 };
-        let label = (Self::MARK + 0.36 * (width - Self::MARK)).clamp(118.0, 176.0);
+        let label = (0.3 * width + 10.0).clamp(if live { 108.0 } else { 118.0 }, 170.0);
         let end = width - Self::RESET - gap - if live { tag + gap } else { 0.0 };
         let control = (label + gap, end.min(label + gap + 240.0));
         let tag = (control.1 + gap, control.1 + gap + tag);
@@ -75,11 +76,6 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, fi
     let width = ui.available_width();
     let columns = Columns::of(width, sheet.live);
     let (rect, _) = ui.allocate_exact_size(vec2(width, HEIGHT), egui::Sense::hover());
-    if !ui.is_rect_visible(rect) && !ui.is_sizing_pass() {
-        // Out of sight: no control, no cost. Only the height counts.
-        below(ui, sheet, field);
-        return;
-    }
     let part = |(left, right): (f32, f32)| {
         Rect::from_min_max(pos2(rect.left() + left, rect.top()), pos2(rect.left() + right, rect.bottom()))
     };
@@ -90,62 +86,71 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, fi
         let center = pos2(rect.left() + 4.0, rect.center().y);
         ui.painter().circle_filled(center, 3.0, palette.accent);
     }
-    ui.push_id(field.path, |ui| {
-        let mut cell = |range: (f32, f32)| {
-            let builder = UiBuilder::new().max_rect(part(range)).layout(Layout::left_to_right(Align::Center));
-            let mut cell = ui.new_child(builder);
-            cell.spacing_mut().item_spacing.x = 4.0;
-            cell
-        };
-        let mut place = cell((Columns::MARK, columns.label));
-        let text = if differs { strong(field.label) } else { RichText::new(field.label) };
-        let text = if idle.is_some() { text.color(palette.weak) } else { text };
-        let explain = |ui: &mut Ui| explain(ui, context, sheet, field, idle);
-        let label = place.add(egui::Label::new(text).truncate().selectable(false).show_tooltip_when_elided(false));
-        let label = label.on_hover_ui(explain);
-        let mut place = cell(columns.control);
-        if idle.is_some() {
-            place.disable();
+    let mut cell = |name: &str, range: (f32, f32)| {
+        let layout = Layout::left_to_right(Align::Center);
+        let builder = UiBuilder::new().id_salt((field.path, name)).max_rect(part(range)).layout(layout);
+        let mut cell = ui.new_child(builder);
+        cell.spacing_mut().item_spacing.x = 4.0;
+        cell
+    };
+    let mut place = cell("label", (Columns::MARK, columns.label));
+    let text = if differs { strong(field.label) } else { RichText::new(field.label) };
+    let text = if idle.is_some() { text.color(palette.weak) } else { text };
+    let explain = |ui: &mut Ui| explain(ui, context, sheet, field, idle);
+    let label = place.add(egui::Label::new(text).truncate().selectable(false).show_tooltip_when_elided(false));
+    let label = label.on_hover_ui(explain);
+    let mut place = cell("control", columns.control);
+    if idle.is_some() {
+        place.disable();
+    }
+    let response = control::show(&mut place, context, sheet, field, label.id);
+    if let Some(response) = response {
+        let explain = |ui: &mut Ui| self::explain(ui, context, sheet, field, idle);
+        response.on_hover_ui(explain).on_disabled_hover_ui(explain);
+    }
+    if error.is_some() {
+        let frame = part(columns.control).expand(1.0);
+        place.painter().rect_stroke(frame, 3.0, (1.0, palette.error), egui::StrokeKind::Inside);
+    }
+    if sheet.live {
+        let (word, sentence) = tag(applies(field.path).unwrap_or(Applies::Restart));
+        cell("tag", columns.tag).label(weak(&place, word).small()).on_hover_text(format!("A change {sentence}."));
+    }
+    if differs {
+        let mut place = cell("reset", columns.reset);
+        let reset = icon::button(&mut place, Icon::Reset, true, vec2(Columns::RESET, Columns::RESET));
+        let reset = reset.accessible_name(format!("Reset {}", field.label));
+        let base = sheet.base.map(|base| written(field, base.get(field.path))).unwrap_or_default();
+        if reset.on_hover_text(format!("Back to the preset's value: {base}")).clicked() {
+            context.form.reset(field.path);
         }
-        let response = control::show(&mut place, context, sheet, field, label.id);
-        if let Some(response) = response {
-            let explain = |ui: &mut Ui| self::explain(ui, context, sheet, field, idle);
-            response.on_hover_ui(explain).on_disabled_hover_ui(explain);
-        }
-        if error.is_some() {
-            let frame = part(columns.control).expand(1.0);
-            place.painter().rect_stroke(frame, 3.0, (1.0, palette.error), egui::StrokeKind::Inside);
-        }
-        if sheet.live {
-            let (word, sentence) = tag(applies(field.path).unwrap_or(Applies::Restart));
-            cell(columns.tag).label(weak(&place, word).small()).on_hover_text(format!("A change {sentence}."));
-        }
-        if differs {
-            let button = egui::Button::new("↺").frame(false);
-            let reset = cell(columns.reset).add(button).accessible_name(format!("Reset {}", field.label));
-            let base = sheet.base.map(|base| written(field, base.get(field.path))).unwrap_or_default();
-            if reset.on_hover_text(format!("Back to the preset's value: {base}")).clicked() {
-                context.form.reset(field.path);
-            }
-        }
-    });
-    below(ui, sheet, field);
+    }
+    below(ui, context, sheet, field);
 }
 
 /// What is wrong with a field, and what is known about its value.
-fn below(ui: &mut Ui, sheet: &Sheet<'_>, field: &Field) {
+fn below(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, field: &Field) {
     let palette = theme::palette(ui);
-    let mut line = |text: RichText| {
+    let error = sheet.errors.iter().find(|error| error.path == field.path);
+    let error = error.map(|error| (sentence(&error.what), palette.error, None));
+    let note = control::note(sheet, field);
+    let note = note.map(|note| (note.text, if note.serious { palette.warning } else { palette.weak }, note.command));
+    for (text, color, command) in error.into_iter().chain(note) {
+        // Close to its line, apart from the next.
+        ui.add_space(-4.0);
         ui.horizontal(|ui| {
+            ui.spacing_mut().interact_size.y = 16.0;
             ui.add_space(Columns::MARK);
-            ui.add(egui::Label::new(text.small()).wrap());
+            ui.vertical(|ui| {
+                ui.spacing_mut().item_spacing.y = 2.0;
+                ui.add(egui::Label::new(RichText::new(text).small().color(color)).wrap());
+                if let Some(command) = command
+                    && ui.link(RichText::new(&command).small()).on_hover_text("Copy this command").clicked()
+                {
+                    context.ask(Action::CopyText(command));
+                }
+            });
         });
-    };
-    if let Some(error) = sheet.errors.iter().find(|error| error.path == field.path) {
-        line(RichText::new(sentence(&error.what)).color(palette.error));
-    }
-    for (text, serious) in control::notes(sheet, field) {
-        line(RichText::new(text).color(if serious { palette.warning } else { palette.weak }));
     }
 }
 
@@ -162,7 +167,7 @@ fn explain(ui: &mut Ui, context: &Context<'_>, sheet: &Sheet<'_>, field: &Field,
     for choice in chosen.filter(|choice| !choice.help.is_empty()) {
         ui.label(format!("{}: {}.", choice.name, choice.help.trim_end_matches('.')));
     }
-    if let Some(text) = context.glossary.tooltip(field.name()) {
+    if let Some(text) = context.glossary.tooltip(&field.flag) {
         ui.label(text);
     }
     let (least, most) = field.range;

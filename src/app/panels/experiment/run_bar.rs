@@ -49,20 +49,20 @@ fn controls(status: Status, wrong: Option<String>) -> [Control; 8] {
         Control {
             first: !live,
             ..control(
-                "▶ Start",
+                "Start",
                 Command::Start,
                 busy().or_else(|| wrong.map(|wrong| format!("Mend this first: {wrong}."))),
             )
         },
         Control {
             first: live,
-            ..control(if status == Status::Paused { "▶ Play" } else { "⏸ Pause" }, Command::PlayPause, not_yet())
+            ..control(if status == Status::Paused { "Continue" } else { "Pause" }, Command::PlayPause, not_yet())
         },
         control("One batch", Command::OneBatch, not_yet()),
         control("Attack step", Command::OneAttackStep, not_yet()),
         control("Slow motion", Command::SlowMotion, no_run()),
         control("Stop & save", Command::StopAndSave, no_run()),
-        control("Stop, no save", Command::StopWithoutSaving, no_run()),
+        control("Stop only", Command::StopWithoutSaving, no_run()),
         control("Resume…", Command::Resume, busy()),
     ]
 }
@@ -70,7 +70,7 @@ fn controls(status: Status, wrong: Option<String>) -> [Control; 8] {
 fn button(ui: &mut Ui, context: &mut Context<'_>, control: &Control, size: egui::Vec2) {
     let palette = theme::palette(ui);
     let enabled = control.blocked.is_none();
-    let text = RichText::new(control.text).size(13.0);
+    let text = RichText::new(control.text).size(if size.x < 90.0 { 12.0 } else { 13.0 });
     let button = if control.first && enabled {
         Button::new(text.color(theme::text_on(palette.accent))).fill(palette.accent)
     } else {
@@ -109,28 +109,35 @@ pub(super) fn pending(ui: &mut Ui, context: &mut Context<'_>, live: &Experiment,
     let parts =
         parts.iter().filter(|(n, _)| *n > 0).map(|(n, text)| format!("{n} {text}")).collect::<Vec<_>>().join(", ");
     let change = context.form.change(live);
-    ui.horizontal_wrapped(|ui| {
-        ui.label(weak(ui, format!("Not in the run: {parts}"))).on_hover_ui(|ui| {
-            ui.label("Settings in which this panel differs from the run, and when the run can take them over:");
-            for pending in &pending {
-                ui.label(format!("{}: {}", pending.field.label, tag(pending.applies).1));
+    let palette = theme::palette(ui);
+    let frame = egui::Frame::new().fill(palette.accent.gamma_multiply(0.12)).corner_radius(6).inner_margin(6);
+    frame.show(ui, |ui| {
+        ui.set_width(ui.available_width());
+        ui.horizontal_wrapped(|ui| {
+            ui.spacing_mut().item_spacing.x = 6.0;
+            ui.label(RichText::new(format!("Not in the run: {parts}")).size(13.0)).on_hover_ui(|ui| {
+                ui.label("Settings in which this panel differs from the run, and when the run can take them over:");
+                for pending in &pending {
+                    ui.label(format!("{}: {}", pending.field.label, tag(pending.applies).1));
+                }
+            });
+            let blocked = match (&change, wrong) {
+                (None, _) => Some("All of this needs a new run: stop this one and start again.".to_owned()),
+                (_, Some(wrong)) => Some(format!("Mend this first: {wrong}.")),
+                _ => None,
+            };
+            let apply = ui.add_enabled(blocked.is_none(), Button::new(RichText::new("Apply to the run").size(13.0)));
+            let apply = apply
+                .on_hover_text("Hand over what the run can take; each setting takes effect as its tag says.")
+                .on_disabled_hover_text(blocked.unwrap_or_default());
+            if let (true, Some(change)) = (apply.clicked(), change) {
+                context.request(Request::Change(Box::new(change)));
+            }
+            let take = ui.button(RichText::new("Show the run's").size(13.0));
+            if take.on_hover_text("Take the run's settings into this panel. Can be undone.").clicked() {
+                context.form.load(live.clone());
             }
         });
-        let blocked = match (&change, wrong) {
-            (None, _) => Some("All of this needs a new run: stop this one and start again.".to_owned()),
-            (_, Some(wrong)) => Some(format!("Mend this first: {wrong}.")),
-            _ => None,
-        };
-        let apply = ui.add_enabled(blocked.is_none(), Button::new("Apply to the run"));
-        let apply = apply
-            .on_hover_text("Hand over what the run can take; each setting takes effect as its tag says.")
-            .on_disabled_hover_text(blocked.unwrap_or_default());
-        if let (true, Some(change)) = (apply.clicked(), change) {
-            context.request(Request::Change(Box::new(change)));
-        }
-        if ui.button("Show the run's").on_hover_text("Take the run's settings into this panel.").clicked() {
-            context.form.load(live.clone());
-        }
     });
 }
 

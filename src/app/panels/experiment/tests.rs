@@ -1,56 +1,245 @@
+use egui::Key;
 use egui_kittest::Harness;
-use egui_kittest::kittest::Queryable;
+use egui_kittest::kittest::{NodeT, Queryable};
+use serde_json::json;
 
 use super::Experiment;
 use super::machine::{Gpus, Images, Machine};
 use crate::app::command::Command;
-use crate::app::context::Action;
+use crate::app::context::{Action, OpenFor};
 use crate::app::sample;
 use crate::app::testing::{Stage, harness, shoot};
 use crate::app::view::RunView;
+use crate::units::Epsilon;
+use crate::worker::Request;
 
-fn machine() -> Machine {
+type Window<'a> = Harness<'a, Stage<Experiment>>;
+
+fn machine(missing: bool) -> Machine {
     let gpus = Gpus { adapters: Vec::new(), engine: "WGSL on Example GPU (discrete)".into() };
-    let text = "built in: 1,797 handwritten digits, 8×8 grey".into();
-    Machine::fixed(gpus, Images { text, command: None, missing: false })
+    let images = if missing {
+        let command = Some("fairtat data fetch cifar10".to_owned());
+        Images { text: "not on this disk, must be fetched".into(), command, missing }
+    } else {
+        Images { text: "built in: 1,797 handwritten digits, 8×8 grey".into(), command: None, missing }
+    };
+    Machine::fixed(gpus, images)
 }
 
-fn stage(run: RunView) -> Stage<Experiment> {
-    Stage::new(Experiment::on(machine()), run)
-}
-
-fn shown<'a>(run: RunView, size: [f32; 2]) -> Harness<'a, Stage<Experiment>> {
-    let mut harness = harness(stage(run), size, 1.0, true);
+fn window<'a>(run: RunView, size: [f32; 2]) -> Window<'a> {
+    let mut harness = harness(Stage::new(Experiment::on(machine(false)), run), size, 1.0, true);
     harness.run();
     harness
 }
 
-#[test]
-fn pictures() {
-    for (size, name) in [([360.0, 900.0], "360x900"), ([512.0, 350.0], "512x350"), ([1000.0, 700.0], "1000x700")] {
-        for dark in [true, false] {
-            for live in [true, false] {
-                let run = if live { sample::run() } else { RunView::default() };
-                let mut stage = stage(run);
-                stage.form.load_preset(if live { "cifar10-small" } else { "digits-60s" }).unwrap();
-                stage.form.set("optimizer.lr", serde_json::json!(0.05)).unwrap();
-                stage.form.set("attack.epsilon", serde_json::json!("16/255")).unwrap();
-                if !live {
-                    stage.form.set("optimizer.epochs", serde_json::json!(0)).unwrap();
-                }
-                let mut harness = harness(stage, size, 2.0, dark);
-                harness.run();
-                let theme = if dark { "dark" } else { "light" };
-                shoot(&mut harness, &format!("{name}-{theme}-{}", if live { "live" } else { "idle" }));
-            }
-        }
-    }
+/// High enough for the basics.
+const TALL: [f32; 2] = [360.0, 1000.0];
+
+fn click(window: &mut Window<'_>, label: &str) {
+    window.get_by_label(label).click();
+    window.run();
+}
+
+fn is_disabled(window: &Window<'_>, label: &str) -> bool {
+    window.get_by_label(label).accesskit_node().is_disabled()
 }
 
 #[test]
-fn start_asks_for_a_run() {
-    let mut harness = shown(RunView::default(), [360.0, 900.0]);
-    harness.get_by_label("▶ Start").click();
-    harness.run();
-    assert!(matches!(harness.state().actions[..], [Action::Command(Command::Start)]));
+fn a_change_is_marked_until_it_is_taken_back() {
+    let mut window = window(RunView::default(), TALL);
+    assert!(is_disabled(&window, "Undo"));
+    click(&mut window, "Targeted");
+    assert!(!window.state().form.experiment.fairness.targeted);
+    assert!(window.query_by_label("Reset Targeted").is_some() && window.query_by_label("Reset 1 change").is_some());
+    // Without targets there is nothing to choose them by.
+    assert!(is_disabled(&window, "Temperature") && !is_disabled(&window, "λ of accuracy"));
+    click(&mut window, "Undo");
+    assert!(matches!(window.state().actions[..], [Action::Command(Command::Undo)]));
+    window.state_mut().form.undo();
+    window.run();
+    assert!(window.query_by_label("Reset Targeted").is_none());
+    click(&mut window, "Targeted");
+    click(&mut window, "Reset Targeted");
+    assert!(window.state().form.experiment.fairness.targeted);
+}
+
+#[test]
+fn a_drag_is_one_step() {
+    let mut window = window(RunView::default(), TALL);
+    let start = window.get_by_label("Learning rate").rect().center();
+    window.drag_at(start);
+    window.run();
+    for x in [10.0, 20.0, 40.0] {
+        window.hover_at(start + egui::vec2(x, 0.0));
+        window.run();
+    }
+    window.drop_at(start + egui::vec2(40.0, 0.0));
+    window.run();
+    assert!(window.state().form.experiment.optimizer.lr > 0.11);
+    let form = &mut window.state_mut().form;
+    form.undo();
+    assert!(form.experiment.optimizer.lr == 0.1 && !form.can_undo());
+}
+
+#[test]
+fn numbers_can_be_typed_beyond_what_makes_sense() {
+    let mut window = window(RunView::default(), TALL);
+    for (label, text) in [("Epsilon", "64/255"), ("Epochs", "500"), ("Learning rate", "-1")] {
+        click(&mut window, label);
+        window.get_by_label(label).type_text(text);
+        window.run();
+        window.key_press(Key::Enter);
+        window.run();
+    }
+    let experiment = &window.state().form.experiment;
+    assert_eq!(experiment.attack.epsilon, Epsilon::levels(64.0));
+    assert_eq!(experiment.optimizer.epochs, 500);
+    // What is not even a size ends at nothing, which is an error that is shown.
+    assert_eq!(experiment.optimizer.lr, 0.0);
+    assert!(window.query_by_label_contains("Expected a number above 0").is_some());
+    window.state_mut().form.undo();
+    window.state_mut().form.undo();
+    assert_eq!(window.state().form.experiment.optimizer.epochs, 14);
+}
+
+#[test]
+fn presets_are_chosen_with_their_purpose() {
+    let mut window = window(RunView::default(), TALL);
+    assert!(window.query_by_label_contains("in under a minute").is_some());
+    click(&mut window, "Preset");
+    click(&mut window, "shapes-unfair");
+    assert_eq!(window.state().form.experiment.data.dataset, "shapes");
+    assert!(window.query_by_label_contains("see unfairness appear").is_some());
+    assert!(window.query_by_label_contains("Reset").is_none());
+}
+
+#[test]
+fn an_error_is_shown_and_no_run_can_begin() {
+    let mut window = window(RunView::default(), TALL);
+    click(&mut window, "Start");
+    assert!(matches!(window.state().actions[..], [Action::Command(Command::Start)]));
+    assert!(is_disabled(&window, "Pause") && is_disabled(&window, "One batch") && !is_disabled(&window, "Resume…"));
+    window.state_mut().form.set("optimizer.epochs", json!(0)).unwrap();
+    window.run();
+    for label in ["Start", "Copy as command", "Save…"] {
+        assert!(is_disabled(&window, label), "{label}");
+    }
+    assert!(window.query_by_label("Expected at least 1, found 0.").is_some());
+    // A click on the summary brings the setting into sight.
+    click(&mut window, "Epochs: expected at least 1, found 0");
+    assert_eq!(window.state().panel.search, "Epochs");
+    assert!(window.query_by_label("Architecture").is_none());
+}
+
+#[test]
+fn images_that_are_not_here_keep_a_run_from_beginning() {
+    let stage = Stage::new(Experiment::on(machine(true)), RunView::default());
+    let mut window = harness(stage, TALL, 1.0, true);
+    window.state_mut().form.load_preset("cifar10-small").unwrap();
+    window.run();
+    assert!(is_disabled(&window, "Start"));
+    click(&mut window, "fairtat data fetch cifar10");
+    click(&mut window, "Choose Folder");
+    let actions = &window.state().actions[..];
+    assert!(
+        matches!(actions, [Action::CopyText(text), Action::Open(OpenFor::DataPath)] if text.ends_with("fetch cifar10"))
+    );
+}
+
+#[test]
+fn a_live_run_says_when_changes_apply_and_takes_them() {
+    let mut window = window(sample::run(), TALL);
+    window.state_mut().form.load_preset("cifar10-small").unwrap();
+    window.run();
+    let live = *window.state().run.experiment.clone().unwrap();
+    assert_eq!(window.state().form.experiment, live);
+    assert!(is_disabled(&window, "Start") && is_disabled(&window, "Resume…") && !is_disabled(&window, "Pause"));
+    assert!(window.query_by_label("Apply to the run").is_none());
+    assert!(window.query_all_by_label("next epoch").count() > 3 && window.query_all_by_label("restart").count() > 3);
+    let form = &mut window.state_mut().form;
+    form.set("model.arch", json!("resnet-20")).unwrap();
+    window.run();
+    assert!(is_disabled(&window, "Apply to the run"));
+    window.state_mut().form.set("optimizer.lr", json!(0.03)).unwrap();
+    window.state_mut().form.set("fairness.lambda_rob", json!(0.7)).unwrap();
+    window.run();
+    assert!(window.query_by_label("Not in the run: 1 now, 1 next epoch, 1 restart").is_some());
+    click(&mut window, "Apply to the run");
+    let mut expected = live.clone();
+    (expected.optimizer.lr, expected.fairness.lambda_rob) = (0.03, 0.7);
+    let actions = &window.state().actions[..];
+    assert!(matches!(actions, [Action::Worker(Request::Change(change))] if **change == expected));
+    click(&mut window, "Show the run's");
+    assert_eq!(window.state().form.experiment, live);
+}
+
+#[test]
+fn a_search_finds_settings_in_every_section() {
+    let mut window = window(RunView::default(), TALL);
+    assert!(window.query_by_label("Momentum").is_none());
+    window.get_by_label("Search settings").focus();
+    window.get_by_label("Search settings").type_text("sgd momentum");
+    window.run();
+    assert!(window.query_by_label("Momentum").is_some() && window.query_by_label("Architecture").is_none());
+    click(&mut window, "Clear the search");
+    assert!(window.query_by_label("Architecture").is_some());
+    window.state_mut().panel.search = "nothing like this".into();
+    window.run();
+    assert!(window.query_by_label_contains("No setting has").is_some());
+}
+
+#[test]
+fn optional_numbers_and_rules_are_set_and_unset() {
+    let mut window = window(RunView::default(), [1000.0, 1400.0]);
+    click(&mut window, "Width");
+    assert_eq!(window.state().form.experiment.model.width, Some(16));
+    click(&mut window, "Set Width");
+    assert_eq!(window.state().form.experiment.model.width, None);
+    click(&mut window, "Epsilon rules");
+    click(&mut window, "g-cfps");
+    let names = serde_json::to_value(&window.state().form.experiment.fairness.epsilon_rules).unwrap();
+    assert_eq!(names, json!(["g-rob", "g-cfps"]));
+}
+
+#[test]
+fn what_this_machine_has_is_found_out_while_the_form_can_be_used() {
+    let mut window = harness(Stage::new(Experiment::default(), RunView::default()), TALL, 1.0, true);
+    window.run_steps(2);
+    assert!(window.query_by_label("Architecture").is_some());
+    for _ in 0..1000 {
+        window.step();
+        let found = window.query_by_label_contains("1,797 handwritten digits").is_some()
+            && window.query_by_label_contains("comes down to").is_some();
+        if found {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("nothing was found out in ten seconds");
+}
+
+#[test]
+fn it_looks_well() {
+    for (size, name) in [([360.0, 900.0], "360x900"), ([512.0, 350.0], "512x350"), ([1000.0, 700.0], "1000x700")] {
+        for (dark, theme) in [(true, "dark"), (false, "light")] {
+            for (run, state) in [(sample::run(), "live"), (RunView::default(), "idle")] {
+                let mut stage = Stage::new(Experiment::on(machine(false)), run);
+                let preset = if state == "live" { "cifar10-small" } else { "digits-60s" };
+                stage.form.load_preset(preset).unwrap();
+                stage.form.set("optimizer.lr", json!(0.05)).unwrap();
+                stage.form.set("attack.epsilon", json!("16/255")).unwrap();
+                if state == "idle" {
+                    stage.form.set("optimizer.epochs", json!(0)).unwrap();
+                }
+                let mut window = harness(stage, size, 2.0, dark);
+                window.run();
+                // The run's controls stay in sight and within the window.
+                for label in ["Start", "Attack step", "Slow motion", "Stop only", "Resume…"] {
+                    let rect = window.get_by_label(label).rect();
+                    assert!(rect.right() <= size[0] && rect.bottom() <= size[1], "{label} {rect:?}");
+                }
+                shoot(&mut window, &format!("{name}-{theme}-{state}"));
+            }
+        }
+    }
 }
