@@ -1,5 +1,13 @@
 //! What several panels draw with.
 
+mod bars;
+mod flow;
+mod heatmap;
+mod quantity;
 mod text;
 
+pub use bars::{BarRow, Bars, Part, bars, color_key, elided, mark_key, name_room, rows, stacked};
+pub use flow::{flow, section};
+pub use heatmap::{Matrix, MatrixState, color_bar, matrix};
+pub use quantity::{duration, grouped, points, table};
 pub use text::{card, empty, epsilon, export_menu, percent, strong, term, weak};
