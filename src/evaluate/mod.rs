@@ -5,4 +5,4 @@ pub mod figures;
 mod report;
 pub mod study;
 
-pub use report::{FinalReport, ReportError, WeightsReport, examples, finish};
+pub use report::{FinalReport, ReportError, WeightsReport, examples, figure_context, finish};
