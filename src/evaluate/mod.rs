@@ -6,4 +6,4 @@ mod report;
 pub mod signatures;
 pub mod study;
 
-pub use report::{FinalReport, ReportError, WeightsReport, examples, finish};
+pub use report::{FinalReport, ReportError, WeightsReport, examples, figure_context, finish};

@@ -207,26 +207,7 @@ fn draw(
         return Ok(());
     }
     let experiment = trainer.experiment();
-    let train_attack = describe_training_attack(experiment);
-    let attack = evaluation_attack(experiment, experiment.evaluation.eval_steps).to_string();
-    let fairness = &experiment.fairness;
-    let context = Context {
-        statistics: match fairness.statistics_source {
-            StatisticsSource::Training => format!("training images under {train_attack}"),
-            StatisticsSource::Validation => format!("validation split under {attack}"),
-        },
-        frozen_after: fairness.freeze_after,
-        title: format!(
-            "{} on {}, {}",
-            experiment.fairness.method.title(),
-            experiment.data.dataset,
-            experiment.model.arch
-        ),
-        attack,
-        train_attack,
-        class_names: trainer.splits().train.class_names().to_vec(),
-        base_epsilon: experiment.attack.epsilon.exact(),
-    };
+    let context = figure_context(experiment, trainer.splits().train.class_names());
     let directory = trainer.directory().path();
     figures::draw_all(directory, metrics, classes, &[], &[], &context)?;
     let (title, train_attack) = (context.title.clone(), context.train_attack.clone());
@@ -242,6 +223,25 @@ fn draw(
         figures::adversarial_examples(examples, &Context { title, train_attack, ..context })?.save(directory)?;
     }
     Ok(())
+}
+
+/// What the figures of an experiment say about it.
+pub fn figure_context(experiment: &Experiment, class_names: &[String]) -> Context {
+    let train_attack = describe_training_attack(experiment);
+    let attack = evaluation_attack(experiment, experiment.evaluation.eval_steps).to_string();
+    let fairness = &experiment.fairness;
+    Context {
+        statistics: match fairness.statistics_source {
+            StatisticsSource::Training => format!("training images under {train_attack}"),
+            StatisticsSource::Validation => format!("validation split under {attack}"),
+        },
+        frozen_after: fairness.freeze_after,
+        title: format!("{} on {}, {}", fairness.method.title(), experiment.data.dataset, experiment.model.arch),
+        attack,
+        train_attack,
+        class_names: class_names.to_vec(),
+        base_epsilon: experiment.attack.epsilon.exact(),
+    }
 }
 
 /// The training attack in one line.

@@ -6,4 +6,16 @@ pub mod picture;
 mod text;
 
 pub use icon::{Icon, Look, icon_button};
+mod bars;
+mod export;
+mod flow;
+mod heatmap;
+mod quantity;
+mod text;
+
+pub use bars::{BarRow, Bars, Part, bars, color_key, elided, mark_key, name_room, rows, stacked};
+pub use export::drawn;
+pub use flow::{Flow, flow, section};
+pub use heatmap::{Matrix, MatrixState, color_bar, matrix};
+pub use quantity::{duration, grouped, points, table};
 pub use text::{card, empty, epsilon, export_menu, percent, strong, term, weak};

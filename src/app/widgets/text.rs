@@ -65,7 +65,7 @@ pub fn term(ui: &mut Ui, context: &Context<'_>, text: &str, key: &str) -> egui::
 pub fn export_menu(ui: &mut Ui, context: &mut Context<'_>, name: &str, export: impl FnOnce() -> Option<Export>) {
     let mut chosen = None;
     let button = egui::Button::new("Export").small();
-    egui::containers::menu::MenuButton::from_button(button).ui(ui, |ui| {
+    let (response, _) = egui::containers::menu::MenuButton::from_button(button).ui(ui, |ui| {
         for (text, format) in [
             ("Copy as image", Format::CopyImage),
             ("Copy numbers (CSV)", Format::CopyCsv),
@@ -79,6 +79,7 @@ pub fn export_menu(ui: &mut Ui, context: &mut Context<'_>, name: &str, export: i
             }
         }
     });
+    response.accessible_name(format!("Export {name}"));
     if let Some(format) = chosen {
         match export() {
             Some(export) => context.ask(Action::Export(export, format)),

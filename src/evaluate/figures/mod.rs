@@ -14,6 +14,7 @@ mod heatmap;
 mod raster;
 mod svg;
 mod text;
+mod training;
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,7 @@ pub use curves::{accuracy_curves, epsilon_curves};
 pub use grid::{Example, adversarial_examples};
 pub use heatmap::{CellUnit, cfps_heatmap, confusion_matrix};
 pub use raster::RenderError;
+pub use training::{learning_rate, loss_curve, time_by_epoch};
 
 /// Device pixels of a PNG per unit of its SVG.
 pub const PNG_SCALE: f32 = 2.0;

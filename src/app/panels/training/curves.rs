@@ -1,0 +1,324 @@
+//! Accuracy, loss and learning rate over epochs.
+
+use std::collections::BTreeSet;
+
+use egui::{Color32, Id, Ui};
+use egui_plot::{GridMark, HoverPosition, Line, LineStyle, Plot, PlotPoint, PlotPoints};
+
+use super::numbers::{attack, gap};
+use super::status::rate_text;
+use crate::app::context::Context;
+use crate::app::theme::{self, Palette};
+use crate::app::view::RunView;
+use crate::app::widgets::{drawn, export_menu, percent, section, table, weak};
+use crate::evaluate::figures;
+use crate::train::MetricsRow;
+use crate::worker::EpochRecord;
+
+/// Points of the loss within epochs that are drawn.
+const POINTS: usize = 1000;
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(super) struct Curves {
+    hidden: BTreeSet<&'static str>,
+    within: Within,
+}
+
+/// Loss within the epochs, thinned, for the batches that there were when it was made.
+#[derive(Debug, Default)]
+struct Within {
+    key: (usize, u64, u64),
+    points: Vec<PlotPoint>,
+}
+
+/// A line of the accuracy plot.
+struct Series {
+    name: &'static str,
+    color: Color32,
+    width: f32,
+    style: LineStyle,
+    value: fn(&EpochRecord) -> f64,
+}
+
+fn series(palette: &Palette) -> [Series; 6] {
+    let line = |name, color, width, style, value| Series { name, color, width, style, value };
+    let dashed = LineStyle::dashed_dense();
+    [
+        line("clean", palette.clean, 2.4, LineStyle::Solid, |e| e.metrics.val_clean_accuracy),
+        line("clean, worst class", palette.clean, 1.5, dashed, |e| e.metrics.val_clean_worst),
+        line("robust", palette.robust, 2.4, LineStyle::Solid, |e| e.metrics.val_robust_accuracy),
+        line("robust, worst class", palette.worst, 2.0, LineStyle::Solid, |e| e.metrics.val_robust_worst),
+        line("gap", palette.gap, 1.6, LineStyle::Solid, |e| gap(e).unwrap_or(f64::NAN)),
+        line("train robust", palette.neutral, 1.2, LineStyle::dotted_dense(), |e| e.metrics.train_robust_accuracy),
+    ]
+}
+
+/// The rows of `metrics.csv`.
+pub(super) fn metrics(run: &RunView) -> Vec<MetricsRow> {
+    run.epochs.iter().map(|epoch| epoch.metrics.clone()).collect()
+}
+
+/// An epoch stands where it ended, as checkpoints do: the first one at 1.
+fn position(epoch: &EpochRecord) -> f64 {
+    f64::from(epoch.metrics.epoch) + 1.0
+}
+
+/// A plot over epochs; all of them show the same section.
+fn over_epochs<'a>(run: &RunView, name: &str, height: f32) -> Plot<'a> {
+    let group = Id::unique("epochs");
+    let last = run.position().map_or(1.0, |(position, _)| position.max(1.0));
+    let whole = |mark: GridMark| {
+        if mark.value.fract() == 0.0 && mark.value >= 0.0 { format!("{}", mark.value) } else { String::new() }
+    };
+    Plot::new(name.to_owned())
+        .height(height)
+        .link_axis(group, [true, false])
+        .link_cursor(group, [true, false])
+        .allow_scroll(false)
+        .include_x(0.0)
+        .include_x(last)
+        .x_axis_formatter(move |mark, _| whole(mark))
+        .y_axis_min_width(46.0)
+        .set_margin_fraction(egui::vec2(0.01, 0.06))
+}
+
+/// The epoch that ended nearest to `x`.
+fn nearest(epochs: &[EpochRecord], x: f64) -> Option<&EpochRecord> {
+    epochs.iter().min_by(|a, b| (position(a) - x).abs().total_cmp(&(position(b) - x).abs()))
+}
+
+fn at(hover: &HoverPosition<'_>) -> f64 {
+    match hover {
+        HoverPosition::NearDataPoint { position, .. } | HoverPosition::Elsewhere { position } => position.x,
+    }
+}
+
+impl Curves {
+    pub(super) fn accuracy(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
+        let run = context.run;
+        let controls = |ui: &mut Ui| {
+            export_menu(ui, context, "accuracy", || {
+                let rows = metrics(run);
+                drawn(run, |figure| figures::accuracy_curves(&rows, figure), || accuracy_csv(run))
+            });
+        };
+        section(ui, "Accuracy", controls, |ui| {
+            if run.epochs.is_empty() {
+                ui.label(weak(ui, "Curves begin when the first epoch is done."));
+                return;
+            }
+            let all = series(theme::palette(ui));
+            ui.horizontal_wrapped(|ui| {
+                ui.spacing_mut().item_spacing.x = 4.0;
+                for line in &all {
+                    self.toggle(ui, line);
+                }
+            });
+            let shown: Vec<&Series> = all.iter().filter(|line| !self.hidden.contains(line.name)).collect();
+            let reading = |hover: &HoverPosition<'_>| {
+                let epoch = nearest(&run.epochs, at(hover))?;
+                let lines: String =
+                    shown.iter().map(|l| format!("\n{} {}", l.name, percent((l.value)(epoch)))).collect();
+                Some(format!("After epoch {}{lines}", position(epoch)))
+            };
+            let plot = over_epochs(run, "accuracy", 280.0)
+                .include_y(0.0)
+                .include_y(1.0)
+                .y_axis_formatter(|mark, _| format!("{:.0} %", 100.0 * mark.value))
+                .label_formatter(reading);
+            plot.show(ui, |plot| {
+                for line in &shown {
+                    let points: PlotPoints<'_> = run.epochs.iter().map(|e| [position(e), (line.value)(e)]).collect();
+                    plot.line(Line::new(line.name, points).color(line.color).width(line.width).style(line.style));
+                }
+            });
+            let text = format!(
+                "Validation split. Robust, worst class and gap: under {}. Train robust: training images under the training attack.",
+                attack(run)
+            );
+            ui.label(weak(ui, text).small());
+        });
+    }
+
+    /// A key of the legend, which shows and hides its line.
+    fn toggle(&mut self, ui: &mut Ui, line: &Series) {
+        let shown = !self.hidden.contains(line.name);
+        let color = if shown { line.color } else { theme::palette(ui).line };
+        let text = egui::RichText::new(line.name).small();
+        let text = if shown { text } else { text.color(theme::palette(ui).weak).strikethrough() };
+        let swatch = egui::Atom::custom(egui::IdSalt::new("swatch"), egui::vec2(16.0, 10.0));
+        let button = egui::Button::new((swatch, text)).small().frame(false);
+        let found = button.atom_ui(ui);
+        if let Some(rect) = found.rect(egui::IdSalt::new("swatch")) {
+            let ends = [rect.left_center(), rect.right_center()];
+            let stroke = egui::Stroke::new(line.width, color);
+            match line.style {
+                LineStyle::Solid => _ = ui.painter().line_segment(ends, stroke),
+                _ => ui.painter().extend(egui::Shape::dashed_line(&ends, stroke, 3.5, 2.5)),
+            }
+        }
+        let response = found.response.on_hover_text(if shown { "Hide this line" } else { "Show this line" });
+        response.widget_info(|| egui::WidgetInfo::selected(egui::accesskit::Role::CheckBox, true, shown, line.name));
+        if response.clicked() && !self.hidden.remove(line.name) {
+            self.hidden.insert(line.name);
+        }
+    }
+
+    pub(super) fn loss(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
+        let run = context.run;
+        self.within.update(run);
+        let within = &self.within.points;
+        let controls = |ui: &mut Ui| {
+            export_menu(ui, context, "loss", || {
+                let (rows, within) = (metrics(run), within.iter().map(|p| (p.x, p.y)).collect::<Vec<_>>());
+                drawn(run, |figure| figures::loss_curve(&rows, &within, figure), || loss_csv(run, &within))
+            });
+        };
+        section(ui, "Training loss", controls, |ui| {
+            if run.epochs.is_empty() && within.is_empty() {
+                ui.label(weak(ui, "Begins with the first batch."));
+                return;
+            }
+            let palette = theme::palette(ui);
+            let reading = |hover: &HoverPosition<'_>| match hover {
+                HoverPosition::NearDataPoint { plot_name, position, .. } => {
+                    Some(format!("{plot_name}\n{:.2} epochs done\nloss {:.4}", position.x, position.y))
+                }
+                HoverPosition::Elsewhere { position } => {
+                    let epoch = nearest(&run.epochs, position.x)?;
+                    Some(format!("Epoch {}\nloss {:.4}", epoch.metrics.epoch + 1, epoch.metrics.train_loss))
+                }
+            };
+            let plot = over_epochs(run, "loss", 190.0).include_y(0.0).label_formatter(reading);
+            plot.show(ui, |plot| {
+                let points = PlotPoints::Borrowed(within);
+                plot.line(Line::new("epoch so far", points).color(palette.accent.gamma_multiply(0.7)).width(1.0));
+                let points: PlotPoints<'_> = run.epochs.iter().map(|e| [position(e), e.metrics.train_loss]).collect();
+                plot.line(Line::new("whole epoch", points).color(palette.neutral).width(2.2));
+            });
+            let text = "Thick: mean of each epoch. Thin: mean of the epoch so far. On training images under the training attack.";
+            ui.label(weak(ui, text).small());
+        });
+    }
+
+    pub(super) fn rate(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
+        let run = context.run;
+        let controls = |ui: &mut Ui| {
+            export_menu(ui, context, "learning rate", || {
+                let rows = metrics(run);
+                drawn(run, |figure| figures::learning_rate(&rows, figure), || rate_csv(run))
+            });
+        };
+        section(ui, "Learning rate", controls, |ui| {
+            let live = run.now().map(|now| (now.position(), now.lr));
+            let points: Vec<[f64; 2]> = run
+                .epochs
+                .iter()
+                .map(|epoch| (position(epoch), epoch.metrics.lr))
+                .chain(live)
+                .filter(|(_, lr)| *lr > 0.0)
+                .map(|(x, lr)| [x, lr.log10()])
+                .collect();
+            let Some(&[_, first]) = points.first() else {
+                ui.label(weak(ui, "Begins with the first batch."));
+                return;
+            };
+            let (low, high) = points.iter().fold((first, first), |(l, h), [_, y]| (l.min(*y), h.max(*y)));
+            let color = theme::palette(ui).neutral;
+            let reading = |hover: &HoverPosition<'_>| {
+                let epoch = nearest(&run.epochs, at(hover))?;
+                Some(format!("Epoch {}\nlearning rate {}", epoch.metrics.epoch + 1, rate_text(epoch.metrics.lr)))
+            };
+            let decade = |mark: GridMark| {
+                if mark.value.fract().abs() < 1e-9 { rate_text(10f64.powf(mark.value)) } else { String::new() }
+            };
+            let plot = over_epochs(run, "learning rate", 120.0)
+                .include_y((low - 0.05).floor())
+                .include_y((high + 0.05).ceil())
+                .y_grid_spacer(egui_plot::uniform_grid_spacer(|_| [1.0, 1.0, 1.0]))
+                .y_axis_formatter(move |mark, _| decade(mark))
+                .label_formatter(reading);
+            plot.show(ui, |plot| plot.line(Line::new("learning rate", points).color(color).width(2.0)));
+            ui.label(weak(ui, "At the last step of each epoch, and now. Logarithmic scale.").small());
+        });
+    }
+}
+
+impl Within {
+    /// The last point of each of about [`POINTS`] equal sections, so that a point stays where it is when more come.
+    fn update(&mut self, run: &RunView) {
+        let (Some(first), Some(last)) = (run.batches.front(), run.batches.back()) else {
+            self.points.clear();
+            return;
+        };
+        let key = (run.batches.len(), last.position().to_bits(), last.loss.to_bits());
+        if self.key == key {
+            return;
+        }
+        self.key = key;
+        let from = first.position();
+        // Sections double rather than grow, or every point would move with every batch.
+        let wanted = (last.position() - from) / POINTS as f64;
+        let smallest = 1.0 / f64::from(last.batches.max(1));
+        let mut section = smallest;
+        while section < wanted {
+            section *= 2.0;
+        }
+        self.points.clear();
+        let mut place = u64::MAX;
+        for batch in &run.batches {
+            let position = batch.position();
+            let point = PlotPoint::new(position, batch.loss);
+            let here = (position / section).ceil() as u64;
+            match self.points.last_mut() {
+                Some(last) if here == place => *last = point,
+                _ => self.points.push(point),
+            }
+            place = here;
+        }
+    }
+}
+
+/// What the accuracy curves show, by epoch.
+fn accuracy_csv(run: &RunView) -> String {
+    let header = [
+        "epoch",
+        "val_clean_accuracy",
+        "val_clean_worst",
+        "val_robust_accuracy",
+        "val_robust_worst",
+        "val_robust_gap",
+        "train_robust_accuracy",
+    ];
+    let rows = run.epochs.iter().map(|epoch| {
+        let m = &epoch.metrics;
+        let gap = gap(epoch).map_or(String::new(), |gap| gap.to_string());
+        let numbers = [m.val_clean_accuracy, m.val_clean_worst, m.val_robust_accuracy, m.val_robust_worst];
+        std::iter::once(m.epoch.to_string())
+            .chain(numbers.map(|v| v.to_string()))
+            .chain([gap, m.train_robust_accuracy.to_string()])
+            .collect::<Vec<_>>()
+    });
+    table(&header, rows)
+}
+
+/// Loss at positions within epochs, then of whole epochs.
+fn loss_csv(run: &RunView, within: &[(f64, f64)]) -> String {
+    let row = |kind: &str, x: f64, loss: f64| vec![kind.to_owned(), x.to_string(), loss.to_string()];
+    let within = within.iter().map(|(x, loss)| row("epoch so far", *x, *loss));
+    let whole = run.epochs.iter().map(|epoch| row("whole epoch", position(epoch), epoch.metrics.train_loss));
+    table(&["mean_of", "epochs_done", "train_loss"], whole.chain(within))
+}
+
+fn rate_csv(run: &RunView) -> String {
+    let rows = run.epochs.iter().map(|epoch| [epoch.metrics.epoch.to_string(), epoch.metrics.lr.to_string()]);
+    table(&["epoch", "lr"], rows)
+}
+
+#[cfg(test)]
+impl Curves {
+    pub(super) fn hidden(&self) -> Vec<&'static str> {
+        self.hidden.iter().copied().collect()
+    }
+}

@@ -1,0 +1,50 @@
+//! The panel `Training`: where the run stands, what it has reached, and where its time goes.
+
+mod curves;
+mod numbers;
+mod status;
+#[cfg(test)]
+mod tests;
+mod time;
+
+use crate::app::context::{Context, Panel};
+use crate::app::view::Status;
+use crate::app::widgets::{Flow, empty, flow};
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct Training {
+    curves: curves::Curves,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Status,
+    Numbers,
+    Accuracy,
+    Loss,
+    Rate,
+    Time,
+}
+
+impl Panel for Training {
+    fn ui(&mut self, ui: &mut egui::Ui, context: &mut Context<'_>) {
+        if context.run.info.is_none() && context.run.status == Status::Empty {
+            return empty(ui, "No run yet", "Start one in the Experiment panel, or resume a run directory.");
+        }
+        let parts = Flow {
+            top: &[Part::Status, Part::Numbers],
+            left: &[Part::Accuracy, Part::Time],
+            right: &[Part::Loss, Part::Rate],
+            narrow: &[Part::Accuracy, Part::Time, Part::Loss, Part::Rate],
+        };
+        flow(ui, &parts, |ui, part| match part {
+            Part::Status => status::show(ui, context),
+            Part::Numbers => numbers::show(ui, context),
+            Part::Accuracy => self.curves.accuracy(ui, context),
+            Part::Loss => self.curves.loss(ui, context),
+            Part::Rate => self.curves.rate(ui, context),
+            Part::Time => time::show(ui, context),
+        });
+    }
+}

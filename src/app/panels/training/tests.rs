@@ -1,0 +1,101 @@
+use egui_kittest::kittest::Queryable;
+
+use super::time::{cost, split};
+use super::*;
+use crate::app::context::{Action, Format};
+use crate::app::sample;
+use crate::app::testing::{Stage, harness, shoot};
+use crate::app::view::RunView;
+use crate::worker::{Phase, Update};
+
+#[test]
+fn shares_of_the_time_add_up() {
+    assert_eq!(split([10.0, 6.0, 2.0, 1.0]), [6.0, 2.0, 1.0, 1.0]);
+    assert_eq!(split([1.0, 0.9, 0.2, 0.0])[3], 0.0);
+    assert_eq!(cost([14.0, 10.4, 2.1, 0.7]), "Statistics (CFPS and clean passes) cost 5.0 % of this epoch");
+}
+
+#[test]
+fn the_strip_says_where_the_run_is() {
+    let mut harness = harness(Stage::new(Training::default(), sample::run()), [1024.0, 700.0], 1.0, true);
+    harness.run();
+    for text in ["Phase: attack", "Epoch: 19 of 30", "Batch: 45 of 90", "Images/s: 914", "Learning rate: 0.01"] {
+        assert!(harness.query_by_label(text).is_some(), "{text}");
+    }
+    // 18 epochs of 14 s and half of the next's 12.6 s; 11.5 epochs are left.
+    assert!(harness.query_by_label("Trained for: 0:04:18").is_some());
+    assert!(harness.query_by_label("Left, about: 0:02:41").is_some());
+    assert!(harness.query_by_label("Checkpoint after epoch 3").is_some());
+    assert!(harness.query_by_label_contains("Worst class, robust: cat: ").is_some());
+    assert!(harness.query_by_label_contains("Robust: under PGD-").is_some());
+}
+
+#[test]
+fn an_evaluation_shows_its_own_progress() {
+    let mut run = sample::run();
+    let now = std::time::Instant::now();
+    run.apply(Update::Phase(Phase::Evaluating("PGD-20".into())), now);
+    run.apply(Update::Evaluating { done: 1200, total: 5000 }, now);
+    let mut harness = harness(Stage::new(Training::default(), run), [1024.0, 700.0], 1.0, true);
+    harness.run();
+    assert!(harness.query_by_label("evaluating PGD-20: 1,200 of 5,000 images").is_some());
+}
+
+#[test]
+fn a_line_is_hidden_and_shown_by_its_key() {
+    let mut harness = harness(Stage::new(Training::default(), sample::run()), [1024.0, 900.0], 1.0, true);
+    harness.run();
+    harness.get_by_label("gap").click();
+    harness.run();
+    assert_eq!(harness.state().panel.curves.hidden(), ["gap"]);
+    harness.get_by_label("gap").click();
+    harness.run();
+    assert!(harness.state().panel.curves.hidden().is_empty());
+}
+
+#[test]
+fn an_export_has_the_numbers_that_are_shown() {
+    let mut harness = harness(Stage::new(Training::default(), sample::run()), [1024.0, 900.0], 1.0, true);
+    harness.run();
+    harness.get_by_label("Export accuracy").click();
+    harness.run();
+    harness.get_by_label("Copy numbers (CSV)").click();
+    harness.run();
+    let [Action::Export(export, Format::CopyCsv)] = &harness.state().actions[..] else {
+        panic!("{:?}", harness.state().actions)
+    };
+    let rows: Vec<Vec<&str>> = export.csv.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows.len(), 19);
+    let last = &sample::run().epochs[17];
+    assert_eq!(rows[18][0], "17");
+    assert_eq!(rows[18][3].parse::<f64>().unwrap(), last.metrics.val_robust_accuracy);
+    let robust = last.classes.iter().map(|row| row.val_robust_accuracy);
+    let gap = robust.clone().fold(0.0, f64::max) - robust.fold(1.0, f64::min);
+    assert_eq!(rows[18][5].parse::<f64>().unwrap(), gap);
+    assert_eq!(export.name, "cifar10-small-accuracy");
+    assert!(export.svg.starts_with("<svg"), "{}", &export.svg[..40]);
+}
+
+/// Pictures for looking at, with `SHOTS` set; everywhere else, that every size draws.
+#[test]
+fn it_draws_at_every_size() {
+    for (name, size, scale, dark) in [
+        ("training-wide", [1600.0, 1000.0], 1.0, true),
+        ("training-light", [1024.0, 700.0], 1.0, false),
+        ("training-small", [512.0, 350.0], 2.0, true),
+    ] {
+        let mut harness = harness(Stage::new(Training::default(), sample::run()), size, scale, dark);
+        harness.run();
+        shoot(&mut harness, name);
+    }
+    let mut paused = sample::run();
+    paused.apply(Update::Phase(Phase::Paused), std::time::Instant::now());
+    let mut harness = harness(Stage::new(Training::default(), paused), [1024.0, 700.0], 1.0, true);
+    harness.run();
+    assert!(harness.query_by_label("Phase: paused").is_some());
+    shoot(&mut harness, "training-paused");
+    let empty = RunView::default();
+    let mut harness = crate::app::testing::harness(Stage::new(Training::default(), empty), [600.0, 300.0], 1.0, false);
+    harness.run();
+    assert!(harness.query_by_label("No run yet").is_some());
+}

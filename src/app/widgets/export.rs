@@ -1,0 +1,21 @@
+//! From what a panel shows to a figure that leaves the window.
+
+use crate::app::context::Export;
+use crate::app::view::RunView;
+use crate::evaluate::figure_context;
+use crate::evaluate::figures::{Context, Figure, FigureError};
+
+/// A figure of this run with its numbers; none where there is nothing to draw.
+pub fn drawn(
+    run: &RunView,
+    draw: impl FnOnce(&Context) -> Result<Figure, FigureError>,
+    csv: impl FnOnce() -> String,
+) -> Option<Export> {
+    let figure = draw(&figure_context(run.experiment.as_ref()?, run.class_names())).ok()?;
+    let directory = run.directory().and_then(|directory| directory.file_name());
+    let name = match directory {
+        Some(directory) => format!("{}-{}", directory.to_string_lossy(), figure.name),
+        None => figure.name.to_owned(),
+    };
+    Some(Export { name, svg: figure.svg, csv: csv() })
+}

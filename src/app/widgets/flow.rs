@@ -1,0 +1,49 @@
+//! Cards that stand side by side where there is room and below each other where not.
+
+use egui::{Align, Layout, Ui};
+
+use super::{card, strong};
+
+/// From this width on there are two columns, in points.
+const WIDE: f32 = 900.0;
+
+/// Where the parts of a panel stand.
+pub struct Flow<'a, P> {
+    /// Over the whole width, above everything else.
+    pub top: &'a [P],
+    /// The left column.
+    pub left: &'a [P],
+    /// The right column.
+    pub right: &'a [P],
+    /// What the columns hold, in the order of a single one.
+    pub narrow: &'a [P],
+}
+
+/// Shows parts of a panel in two columns or, where it is narrow, in one; the whole scrolls.
+pub fn flow<P: Copy>(ui: &mut Ui, parts: &Flow<'_, P>, mut show: impl FnMut(&mut Ui, P)) {
+    egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+        parts.top.iter().for_each(|part| show(ui, *part));
+        if ui.available_width() >= WIDE {
+            let columns = [parts.left, parts.right];
+            ui.columns(columns.len(), |uis| {
+                for (ui, parts) in uis.iter_mut().zip(columns) {
+                    parts.iter().for_each(|part| show(ui, *part));
+                }
+            });
+        } else {
+            parts.narrow.iter().for_each(|part| show(ui, *part));
+        }
+    });
+}
+
+/// A card over the whole width, with controls at the right of its title.
+pub fn section(ui: &mut Ui, title: &str, controls: impl FnOnce(&mut Ui), contents: impl FnOnce(&mut Ui)) {
+    card(ui, "", |ui| {
+        ui.set_width(ui.available_width());
+        ui.horizontal(|ui| {
+            ui.label(strong(title));
+            ui.with_layout(Layout::right_to_left(Align::Center), controls);
+        });
+        contents(ui);
+    });
+}
