@@ -36,6 +36,8 @@ const FOLLOW_SECS: f64 = 2.0;
 const TWO_COLUMNS: f32 = 700.0;
 const THREE_COLUMNS: f32 = 1200.0;
 const CONTROLS: f32 = 290.0;
+/// Below this height a panel of one column shows one part at a time.
+const TALL: f32 = 480.0;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
@@ -50,8 +52,19 @@ pub struct Inspector {
     mapping: Asking<MapJob>,
     inspection: Option<Arc<Inspection>>,
     shown_map: Option<Arc<DecisionMap>>,
+    /// What a small panel shows.
+    tab: Tab,
     /// Images of the run that was open in the last frame: another run is another network.
     model: Option<Arc<Dataset>>,
+}
+
+/// A part of a panel that is too small for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Tab {
+    Settings,
+    #[default]
+    Attack,
+    Map,
 }
 
 /// Counts the networks that were asked: another number is another question.
@@ -72,7 +85,22 @@ impl Panel for Inspector {
         if context.run.info.is_none() && self.inspection.is_none() {
             return without_model(ui, context);
         }
+        let small = ui.available_width() < TWO_COLUMNS && ui.available_height() < TALL;
+        if small {
+            ui.horizontal_wrapped(|ui| {
+                for (tab, text) in [(Tab::Settings, "Settings"), (Tab::Attack, "Attack"), (Tab::Map, "Decision map")] {
+                    ui.selectable_value(&mut self.tab, tab, text);
+                }
+            });
+        }
         ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+            if small {
+                return match self.tab {
+                    Tab::Settings => self.controls(ui, context),
+                    Tab::Attack => self.attack_card(ui, context),
+                    Tab::Map => self.map_card(ui, context),
+                };
+            }
             let width = ui.available_width();
             let gap = ui.spacing().item_spacing.x;
             if width < TWO_COLUMNS {

@@ -97,11 +97,13 @@ impl AttackForm {
                 (self.epsilon, self.step_size) = if self.norm == Norm::L2 { (127.5, 31.875) } else { (8.0, 2.0) };
             }
         });
-        choose_class(ui, "Target", &mut self.target, names, "untargeted", label)
-            .on_hover_text("Untargeted: away from the true class. Otherwise the attack leads towards this class.");
         let most = if self.norm == Norm::L2 { 512.0 } else { 32.0 };
         ui.spacing_mut().slider_width = (ui.available_width() - 190.0).clamp(60.0, 180.0);
         Grid::new("attack").num_columns(2).spacing([8.0, 4.0]).show(ui, |ui| {
+            ui.label("Target");
+            choose_class(ui, "Target", &mut self.target, names, "none: untargeted", label)
+                .on_hover_text("Untargeted: away from the true class. Otherwise the attack leads towards this class.");
+            ui.end_row();
             distance(ui, "Epsilon", &mut self.epsilon, most, "Radius of the ball that the image stays in.");
             if self.kind == Kind::Pgd {
                 distance(ui, "Step size", &mut self.step_size, most, "How far each step goes.");

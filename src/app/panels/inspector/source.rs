@@ -1,6 +1,6 @@
 //! Where the image comes from: the data set, a file, the clipboard.
 
-use egui::{ComboBox, DragValue, Ui};
+use egui::{ComboBox, DragValue, Ui, vec2};
 
 use super::choose_class;
 use crate::app::context::{Action, Context, OpenFor};
@@ -72,6 +72,7 @@ impl Source {
     /// Draws the controls. True when another image was chosen.
     pub(super) fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>, subject: Option<&mut Subject>) -> bool {
         let mut changed = false;
+        let mut search = None;
         let names = context.run.class_names();
         let info = context.run.info.as_deref();
         if let Some(info) = info {
@@ -97,23 +98,20 @@ impl Source {
                 }
             });
             ui.horizontal_wrapped(|ui| {
-                if named(ui, "◀", "Previous image").clicked() {
+                if named(ui, Sign::Back, "Previous image").clicked() {
                     self.step(info, false);
                     changed = true;
                 }
                 let last = self.part.set(info).len() - 1;
                 let label = ui.label("Image");
                 changed |= ui.add(DragValue::new(&mut self.index).range(0..=last)).labelled_by(label.id).changed();
-                if named(ui, "▶", "Next image").clicked() {
+                if named(ui, Sign::Next, "Next image").clicked() {
                     self.step(info, true);
                     changed = true;
                 }
                 if self.seeking.is_some() {
                     ui.add(egui::Spinner::new().size(14.0));
-                    if ui.button("Stop").clicked() {
-                        self.seeking = None;
-                        changed = true;
-                    }
+                    changed |= ui.button("Stop").clicked();
                 } else if ui
                     .button("Next misclassified")
                     .on_hover_text(
@@ -121,15 +119,17 @@ impl Source {
                     )
                     .clicked()
                 {
-                    self.seeking = Some(self.part.set(info).len());
+                    let labels = self.part.set(info).labels();
+                    search =
+                        Some(labels.iter().filter(|label| self.class.is_none_or(|class| class == **label)).count());
                     self.step(info, true);
                     changed = true;
                 }
             });
         }
-        if changed && self.seeking.is_none() {
-            // A choice by hand ends a search.
-            self.seeking = None;
+        if changed {
+            // Any other choice ends a search.
+            self.seeking = search;
         }
         ui.horizontal_wrapped(|ui| {
             if ui.button("Open…").on_hover_text("Open a PNG or JPEG file.").clicked() {
@@ -167,9 +167,47 @@ impl Source {
     }
 }
 
-/// A small button with a sign on it and a name for screen readers.
-pub(super) fn named(ui: &mut Ui, sign: &str, name: &str) -> egui::Response {
-    let response = ui.button(sign);
+/// What a small button does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sign {
+    First,
+    Back,
+    Play,
+    Pause,
+    Next,
+    Last,
+}
+
+/// A small button with a sign on it and a name for screen readers. Signs are drawn: fonts lack some of them.
+pub(super) fn named(ui: &mut Ui, sign: Sign, name: &str) -> egui::Response {
+    let response = ui.add(egui::Button::new("").min_size(vec2(28.0, 24.0)));
     response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, name));
+    let color = ui.style().interact(&response).text_color();
+    let (c, painter) = (response.rect.center(), ui.painter());
+    let triangle = |x: f32, direction: f32, size: f32| {
+        let at = |along: f32, up: f32| c + vec2(x + direction * along * size, up * size);
+        let points = vec![at(-0.7, -1.0), at(0.9, 0.0), at(-0.7, 1.0)];
+        painter.add(egui::Shape::convex_polygon(points, color, egui::Stroke::NONE));
+    };
+    let bar = |x: f32, width: f32| {
+        painter.rect_filled(egui::Rect::from_center_size(c + vec2(x, 0.0), vec2(width, 10.0)), 0, color);
+    };
+    match sign {
+        Sign::First => {
+            bar(-5.0, 2.0);
+            triangle(1.5, -1.0, 5.0);
+        }
+        Sign::Back => triangle(0.0, -1.0, 5.0),
+        Sign::Play => triangle(0.0, 1.0, 6.5),
+        Sign::Pause => {
+            bar(-3.0, 3.0);
+            bar(3.0, 3.0);
+        }
+        Sign::Next => triangle(0.0, 1.0, 5.0),
+        Sign::Last => {
+            bar(5.0, 2.0);
+            triangle(-1.5, 1.0, 5.0);
+        }
+    }
     response.on_hover_text(name)
 }

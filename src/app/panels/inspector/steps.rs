@@ -6,7 +6,7 @@ use egui::{Align, Color32, FontId, Layout, Rect, Role, Sense, Slider, Stroke, Ui
 
 use super::attack::describe;
 use super::export;
-use super::source::named;
+use super::source::{Sign, named};
 use crate::app::context::Context;
 use crate::app::panels::examples::Outcome;
 use crate::app::theme;
@@ -93,25 +93,29 @@ impl Steps {
 
     fn scrubber(&mut self, ui: &mut Ui, step: usize, last: usize) {
         ui.horizontal_wrapped(|ui| {
-            if named(ui, "⏮", "First step").clicked() {
+            if named(ui, Sign::First, "First step").clicked() {
                 (self.step, self.playing_since) = (Some(0), None);
             }
-            if named(ui, "◀", "Step back").clicked() {
+            if named(ui, Sign::Back, "Step back").clicked() {
                 (self.step, self.playing_since) = (Some(step.saturating_sub(1)), None);
             }
             let playing = self.playing_since.is_some();
-            if named(ui, if playing { "⏸" } else { "▶" }, if playing { "Stop playing" } else { "Play the attack" })
-                .clicked()
+            if named(
+                ui,
+                if playing { Sign::Pause } else { Sign::Play },
+                if playing { "Stop playing" } else { "Play the attack" },
+            )
+            .clicked()
             {
                 let from = if step == last { 0 } else { step };
                 self.playing_since = (!playing).then(|| (ui.input(|input| input.time), from));
                 self.step = Some(if playing { step } else { from });
                 ui.ctx().request_repaint();
             }
-            if named(ui, "⏵", "Step forward").clicked() {
+            if named(ui, Sign::Next, "Step forward").clicked() {
                 (self.step, self.playing_since) = (Some((step + 1).min(last)), None);
             }
-            if named(ui, "⏭", "Last step").clicked() {
+            if named(ui, Sign::Last, "Last step").clicked() {
                 (self.step, self.playing_since) = (None, None);
             }
             let mut value = step;
@@ -226,9 +230,9 @@ pub(super) fn verdict(shown: &Inspection, names: &[String]) -> egui::RichText {
     };
     let steps = shown.steps.len().saturating_sub(2);
     let text = match Outcome::of(label, shown.job.attack.target, prediction) {
-        _ if before != label && shown.job.attack.target != Some(prediction) => {
-            let (before, now) = (class(names, before), class(names, prediction));
-            format!("Misclassified without any attack: the network says {before}, after {steps} steps {now}.")
+        _ if before != label && before == prediction => {
+            let target = if shown.job.attack.target == Some(before) { ", which is the target," } else { "" };
+            format!("Misclassified as {}{target} without any attack, and after {steps} steps.", class(names, before))
         }
         Outcome::Reached => {
             format!(
