@@ -95,7 +95,9 @@ impl MapForm {
         let dark = ui.visuals().dark_mode;
         let wide = ui.available_width() > 440.0;
         let legend = if wide { 150.0 } else { 0.0 };
-        let side = (ui.available_width() - legend - 34.0).clamp(120.0, LARGEST);
+        // All of it is to be seen at once, also in a low panel.
+        let room = (ui.available_width() - legend - 34.0).min(ui.clip_rect().height() - 90.0);
+        let side = room.clamp(120.0, LARGEST);
         ui.horizontal_top(|ui| {
             ui.vertical(|ui| {
                 let texture = self.textures.get(ui.ctx(), (map.job.id, dark), || colours(map, classes, dark));

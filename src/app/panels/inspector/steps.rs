@@ -119,7 +119,7 @@ impl Steps {
                 (self.step, self.playing_since) = (None, None);
             }
             let mut value = step;
-            ui.spacing_mut().slider_width = (ui.available_width() - 150.0).clamp(60.0, 240.0);
+            ui.spacing_mut().slider_width = (ui.available_size_before_wrap().x - 150.0).clamp(60.0, 240.0);
             let label = ui.label("Step");
             let slider = Slider::new(&mut value, 0..=last.max(1)).suffix(format!(" of {last}"));
             if ui.add_enabled(last > 0, slider).labelled_by(label.id).changed() {
