@@ -16,6 +16,11 @@ use crate::units::Epsilon;
 pub use attack::inspect;
 pub use map::map;
 
+/// What a failure names as its doing when an inspection did not work.
+pub const INSPECTING: &str = "inspecting an image";
+/// What a failure names as its doing when a decision map could not be made.
+pub const MAPPING: &str = "colouring the decision map";
+
 /// `softmax(logits)`.
 fn probabilities(logits: &[f32]) -> Vec<f32> {
     loss::log_softmax(logits).into_iter().map(f32::exp).collect()

@@ -17,7 +17,8 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
 pub use inspect::{
-    DecisionMap, Direction, Inspection, InspectionAttack, InspectionJob, InspectionStep, MapJob, Subject, inspect, map,
+    DecisionMap, Direction, INSPECTING, Inspection, InspectionAttack, InspectionJob, InspectionStep, MAPPING, MapJob,
+    Subject, inspect, map,
 };
 pub use messages::{
     BatchPoint, Ended, EpochRecord, Examples, ExamplesWish, Failure, Hold, Phase, Request, RunInfo, Update,

@@ -141,13 +141,13 @@ impl Examples {
             if let Some(experiment) = &context.run.experiment {
                 ui.label(weak(ui, training_attack(experiment, set.targets.is_some())));
             }
-            ui.toggle_value(&mut self.frozen, "Freeze").on_hover_text(
-                "Keep these images while looking; the run goes on. Released, the newest images appear again.",
-            );
         });
         self.filter.ui(ui, context.run.class_names(), &rows, set.targets.is_some());
         ui.horizontal_wrapped(|ui| {
             let shown = rows.iter().filter(|row| self.filter.admits(row)).count();
+            ui.checkbox(&mut self.frozen, "Freeze").on_hover_text(
+                "Keep these images while looking; the run goes on. Released, the newest images appear again.",
+            );
             ui.label(format!("{shown} of {} shown", rows.len()));
             ui.add_space(8.0);
             ui.spacing_mut().slider_width = 90.0;
@@ -168,9 +168,10 @@ impl Examples {
         ui.separator();
     }
 
+    /// The number that comes nearest to the size that was chosen; the cards then fill the width.
     fn columns(&self, width: f32) -> usize {
         let card = card::size(self.side).x + card::GAP;
-        (((width + card::GAP) / card) as usize).max(1)
+        (((width + card::GAP) / card).round() as usize).max(1)
     }
 
     fn gallery(&mut self, ui: &mut Ui, context: &mut Context<'_>, set: &worker::Examples) {
@@ -184,10 +185,9 @@ impl Examples {
         }
         let width = ui.available_width();
         let columns = self.columns(width);
-        // The space that is left over goes between the cards.
-        let card = card::size(self.side.min((width - card::FRAME) / 3.0));
-        let pitch = vec2((width - columns as f32 * card.x).max(0.0) / columns as f32, card::GAP) + card;
-        let pitch = vec2(pitch.x.min(card.x + 3.0 * card::GAP), pitch.y);
+        let pitch = ((width + card::GAP) / columns as f32).min(600.0);
+        let card = card::size((pitch - card::GAP - card::FRAME) / 3.0);
+        let pitch = vec2(pitch, card.y + card::GAP);
         let lines = rows.len().div_ceil(columns);
         let (area, _) = ui.allocate_exact_size(vec2(width, lines as f32 * pitch.y), egui::Sense::hover());
         let mut chosen = None;

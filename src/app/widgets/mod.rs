@@ -1,15 +1,12 @@
 //! What several panels draw with.
 
-mod icon;
-pub mod markdown;
-pub mod picture;
-mod text;
-
-pub use icon::{Icon, Look, icon_button};
 mod bars;
 mod export;
 mod flow;
 mod heatmap;
+mod icon;
+pub mod markdown;
+pub mod picture;
 mod quantity;
 mod text;
 
@@ -17,5 +14,6 @@ pub use bars::{BarRow, Bars, Part, bars, color_key, elided, mark_key, name_room,
 pub use export::drawn;
 pub use flow::{Flow, flow, section};
 pub use heatmap::{Matrix, MatrixState, color_bar, matrix};
+pub use icon::{Icon, Look, icon_button};
 pub use quantity::{duration, grouped, points, table};
 pub use text::{card, empty, epsilon, export_menu, percent, strong, term, weak};

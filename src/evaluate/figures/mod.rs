@@ -11,6 +11,7 @@ mod classes;
 mod curves;
 mod grid;
 mod heatmap;
+mod plane;
 mod raster;
 mod svg;
 mod text;
@@ -25,6 +26,7 @@ pub use bars::{class_accuracy, target_distribution};
 pub use curves::{accuracy_curves, epsilon_curves};
 pub use grid::{Example, adversarial_examples};
 pub use heatmap::{CellUnit, cfps_heatmap, confusion_matrix};
+pub use plane::{Plane, decision_map};
 pub use raster::RenderError;
 pub use training::{learning_rate, loss_curve, time_by_epoch};
 

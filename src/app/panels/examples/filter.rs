@@ -91,7 +91,10 @@ impl Row {
             let of = |values| chunk(values, index, classes);
             let pixels = |values| chunk(values, index, set.shape.len());
             let probabilities = of(&set.probabilities)?;
-            (pixels(&set.clean)?, pixels(&set.adversarial)?, set.ids.get(index)?);
+            let complete = pixels(&set.clean).is_some() && pixels(&set.adversarial).is_some() && index < set.ids.len();
+            if !complete {
+                return None;
+            }
             let prediction = argmax(probabilities);
             let target = set.targets.as_ref().and_then(|targets| targets.get(index)).copied();
             Some(Self {

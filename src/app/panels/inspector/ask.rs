@@ -1,0 +1,73 @@
+//! Asking the worker again when something has changed, but not for every notch of a slider.
+
+use egui::Ui;
+
+use crate::worker::Failure;
+
+/// Seconds from a change to the question: a drag asks a few times on its way.
+const DEBOUNCE: f64 = 0.15;
+/// After this many seconds an unchanged failure is taken to be a new one.
+const PATIENCE: f64 = 1.0;
+
+/// What was asked for last, and which answer is still expected. `J` is everything that the answer depends on.
+#[derive(Debug)]
+pub(super) struct Asking<J> {
+    last: Option<J>,
+    id: u64,
+    waiting: bool,
+    asked_at: f64,
+    changed_at: Option<f64>,
+    failure: Option<Failure>,
+}
+
+impl<J> Default for Asking<J> {
+    fn default() -> Self {
+        Self { last: None, id: 0, waiting: false, asked_at: 0.0, changed_at: None, failure: None }
+    }
+}
+
+impl<J: Clone + PartialEq> Asking<J> {
+    /// Whether to ask now: what is wanted has differed from what was asked for long enough. Gives the question's id.
+    /// `at_once` is for what no slider changes.
+    pub(super) fn due(&mut self, ui: &Ui, wanted: &J, failure: Option<&Failure>, at_once: bool) -> Option<u64> {
+        if self.last.as_ref() == Some(wanted) {
+            self.changed_at = None;
+            return None;
+        }
+        let now = ui.input(|input| input.time);
+        // The first question of all need not wait for the end of a drag.
+        let left = match &self.last {
+            _ if at_once => 0.0,
+            None => 0.0,
+            Some(_) => DEBOUNCE - (now - *self.changed_at.get_or_insert(now)),
+        };
+        if left > 0.0 {
+            ui.ctx().request_repaint_after(std::time::Duration::from_secs_f64(left));
+            return None;
+        }
+        self.last = Some(wanted.clone());
+        self.id += 1;
+        (self.waiting, self.asked_at, self.changed_at) = (true, now, None);
+        self.failure = failure.cloned();
+        Some(self.id)
+    }
+
+    /// Whether the answer with this id is the newest that can be; it is not waited for any longer.
+    pub(super) fn accepts(&mut self, id: u64) -> bool {
+        let newest = id == self.id;
+        self.waiting &= !newest;
+        newest
+    }
+
+    /// Whether an answer, or a question, is still to come.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting || self.changed_at.is_some()
+    }
+
+    /// The failure that stands in the place of the answer, by what it names as its doing.
+    pub(super) fn failed<'f>(&self, ui: &Ui, failure: Option<&'f Failure>, doing: &str) -> Option<&'f Failure> {
+        let failure = failure.filter(|failure| self.waiting && failure.doing == doing)?;
+        let late = ui.input(|input| input.time) - self.asked_at > PATIENCE;
+        (late || self.failure.as_ref() != Some(failure)).then_some(failure)
+    }
+}

@@ -1,0 +1,213 @@
+//! Where the image comes from: the data set, a file, the clipboard.
+
+use egui::{ComboBox, DragValue, Ui, vec2};
+
+use super::choose_class;
+use crate::app::context::{Action, Context, OpenFor};
+use crate::app::pictures::subject_from_set;
+use crate::app::widgets::weak;
+use crate::data::Dataset;
+use crate::worker::{RunInfo, Subject};
+
+/// A part of the data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Part {
+    Train,
+    Validation,
+    #[default]
+    Test,
+}
+
+impl Part {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Train => "training",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+
+    pub(super) fn set(self, info: &RunInfo) -> &Dataset {
+        match self {
+            Self::Train => &info.train,
+            Self::Validation => &info.validation,
+            Self::Test => &info.test,
+        }
+    }
+}
+
+/// An image of the data set, and how to get to the next.
+#[derive(Debug, Default)]
+pub(super) struct Source {
+    pub(super) part: Part,
+    pub(super) index: usize,
+    pub(super) class: Option<u32>,
+    /// Images that a search for a misclassified one has still to look at.
+    pub(super) seeking: Option<usize>,
+}
+
+impl Source {
+    /// The image that is chosen; the first, where a set has fewer.
+    pub(super) fn subject(&mut self, info: &RunInfo) -> Option<Subject> {
+        let set = self.part.set(info);
+        if self.index >= set.len() {
+            self.index = 0;
+        }
+        subject_from_set(self.part.name(), set, self.index)
+    }
+
+    /// Goes to the next or last image of the class that is chosen, round and round.
+    pub(super) fn step(&mut self, info: &RunInfo, forward: bool) {
+        let set = self.part.set(info);
+        let n = set.len();
+        for distance in 1..=n {
+            let index = (self.index % n + if forward { distance } else { n - distance }) % n;
+            if self.class.is_none_or(|class| set.labels()[index] == class) {
+                self.index = index;
+                return;
+            }
+        }
+    }
+
+    /// Draws the controls. True when another image was chosen.
+    pub(super) fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>, subject: Option<&mut Subject>) -> bool {
+        let mut changed = false;
+        let mut search = None;
+        let names = context.run.class_names();
+        let info = context.run.info.as_deref();
+        if let Some(info) = info {
+            ui.horizontal_wrapped(|ui| {
+                let before = self.part;
+                let response = ComboBox::from_id_salt("part")
+                    .width(96.0)
+                    .selected_text(self.part.name())
+                    .show_ui(ui, |ui| {
+                        for part in [Part::Train, Part::Validation, Part::Test] {
+                            ui.selectable_value(&mut self.part, part, part.name());
+                        }
+                    })
+                    .response;
+                let text = format!("Part of the data set: {}", self.part.name());
+                response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::ComboBox, true, &text));
+                changed |= before != self.part;
+                let class = self.class;
+                choose_class(ui, "Class", &mut self.class, names, "any class", None);
+                if self.class != class && self.class.is_some_and(|class| self.label(info) != Some(class)) {
+                    self.step(info, true);
+                    changed = true;
+                }
+            });
+            ui.horizontal_wrapped(|ui| {
+                if named(ui, Sign::Back, "Previous image").clicked() {
+                    self.step(info, false);
+                    changed = true;
+                }
+                let last = self.part.set(info).len() - 1;
+                let label = ui.label("Image");
+                changed |= ui.add(DragValue::new(&mut self.index).range(0..=last)).labelled_by(label.id).changed();
+                if named(ui, Sign::Next, "Next image").clicked() {
+                    self.step(info, true);
+                    changed = true;
+                }
+                if self.seeking.is_some() {
+                    ui.add(egui::Spinner::new().size(14.0));
+                    changed |= ui.button("Stop").clicked();
+                } else if ui
+                    .button("Next misclassified")
+                    .on_hover_text(
+                        "Look for the next image that the network takes for another class without any attack.",
+                    )
+                    .clicked()
+                {
+                    let labels = self.part.set(info).labels();
+                    search =
+                        Some(labels.iter().filter(|label| self.class.is_none_or(|class| class == **label)).count());
+                    self.step(info, true);
+                    changed = true;
+                }
+            });
+        }
+        if changed {
+            // Any other choice ends a search.
+            self.seeking = search;
+        }
+        ui.horizontal_wrapped(|ui| {
+            if ui.button("Open…").on_hover_text("Open a PNG or JPEG file.").clicked() {
+                context.actions.push(Action::Open(OpenFor::Image));
+            }
+            if ui.button("Paste").on_hover_text("Take the image that is on the clipboard.").clicked() {
+                context.actions.push(Action::PasteImage);
+            }
+            ui.label(weak(ui, "or drop an image onto the window"));
+        });
+        if let Some(subject) = subject {
+            ui.horizontal_wrapped(|ui| {
+                let from_set = subject.label.is_some() && subject.name.contains(" image ");
+                ui.label(weak(ui, "Shown:"));
+                match subject.label.filter(|_| from_set) {
+                    Some(label) => {
+                        let class = names.get(label as usize).cloned().unwrap_or_else(|| format!("class {label}"));
+                        ui.label(format!("{}, {class}", subject.name));
+                    }
+                    None => {
+                        ui.label(&subject.name);
+                        choose_class(ui, "True class", &mut subject.label, names, "true class unknown", None)
+                            .on_hover_text(
+                                "Where the true class is unknown, the attack leads away from what the network says.",
+                            );
+                    }
+                }
+            });
+        }
+        changed
+    }
+
+    fn label(&self, info: &RunInfo) -> Option<u32> {
+        self.part.set(info).labels().get(self.index).copied()
+    }
+}
+
+/// What a small button does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sign {
+    First,
+    Back,
+    Play,
+    Pause,
+    Next,
+    Last,
+}
+
+/// A small button with a sign on it and a name for screen readers. Signs are drawn: fonts lack some of them.
+pub(super) fn named(ui: &mut Ui, sign: Sign, name: &str) -> egui::Response {
+    let response = ui.add(egui::Button::new("").min_size(vec2(28.0, 24.0)));
+    response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, name));
+    let color = ui.style().interact(&response).text_color();
+    let (c, painter) = (response.rect.center(), ui.painter());
+    let triangle = |x: f32, direction: f32, size: f32| {
+        let at = |along: f32, up: f32| c + vec2(x + direction * along * size, up * size);
+        let points = vec![at(-0.7, -1.0), at(0.9, 0.0), at(-0.7, 1.0)];
+        painter.add(egui::Shape::convex_polygon(points, color, egui::Stroke::NONE));
+    };
+    let bar = |x: f32, width: f32| {
+        painter.rect_filled(egui::Rect::from_center_size(c + vec2(x, 0.0), vec2(width, 10.0)), 0, color);
+    };
+    match sign {
+        Sign::First => {
+            bar(-5.0, 2.0);
+            triangle(1.5, -1.0, 5.0);
+        }
+        Sign::Back => triangle(0.0, -1.0, 5.0),
+        Sign::Play => triangle(0.0, 1.0, 6.5),
+        Sign::Pause => {
+            bar(-3.0, 3.0);
+            bar(3.0, 3.0);
+        }
+        Sign::Next => triangle(0.0, 1.0, 5.0),
+        Sign::Last => {
+            bar(5.0, 2.0);
+            triangle(-1.5, 1.0, 5.0);
+        }
+    }
+    response.on_hover_text(name)
+}
