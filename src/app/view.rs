@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use crate::config::Experiment;
 use crate::evaluate::FinalReport;
 use crate::worker::{
-    BatchPoint, DecisionMap, Ended, EpochRecord, Examples, Failure, Hold, Inspection, Phase, RunInfo, Update,
+    BatchPoint, DecisionMap, Ended, EpochRecord, Examples, Failure, Hold, INSPECTING, Inspection, MAPPING, Phase,
+    RunInfo, Update,
 };
 
 /// Batches that the loss curve shows one by one; epochs are kept all.
@@ -83,6 +84,8 @@ pub struct RunView {
     pub report: Option<Box<FinalReport>>,
     /// Why the last run ended, if something failed.
     pub failure: Option<Failure>,
+    /// Why the last inspection or decision map could not be made.
+    pub job_failure: Option<Failure>,
     /// What happened, oldest first.
     pub log: VecDeque<LogLine>,
     /// Images a second, over the last seconds.
@@ -162,7 +165,11 @@ impl RunView {
                     text = format!("{text} {advice}");
                 }
                 self.say(now, Error, text);
-                self.failure = Some(failure);
+                if [INSPECTING, MAPPING].contains(&failure.doing.as_str()) {
+                    self.job_failure = Some(failure);
+                } else {
+                    self.failure = Some(failure);
+                }
             }
         }
     }

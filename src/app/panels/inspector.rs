@@ -238,7 +238,7 @@ impl Inspector {
         }
         let Some(subject) = self.subject.clone() else { return };
         self.attack.avoid(subject.label, context.run.class_names().len());
-        let failure = context.run.failure.as_ref();
+        let failure = context.run.job_failure.as_ref();
         let seeking = self.source.seeking.is_some();
         let settings = self.attack.attack();
         let radius = settings.epsilon;
@@ -255,7 +255,7 @@ impl Inspector {
             return;
         }
         let mut job = self.map.job(self.follow.revision, subject, radius);
-        let failure = context.run.failure.as_ref();
+        let failure = context.run.job_failure.as_ref();
         if let Some(id) = self.mapping.due(ui, &job, failure, false) {
             job.id = id;
             context.request(Request::Map(Box::new(job)));
@@ -294,7 +294,7 @@ impl Inspector {
     fn attack_card(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
         card(ui, "", |ui| {
             ui.set_width(ui.available_width());
-            let failed = self.inspecting.failed(ui, context.run.failure.as_ref(), INSPECTING);
+            let failed = self.inspecting.failed(ui, context.run.job_failure.as_ref(), INSPECTING);
             note(ui, "Attack step by step", self.inspecting.is_waiting(), failed);
             if let Some(shown) = self.inspection.clone() {
                 self.steps.ui(ui, context, &shown);
@@ -305,7 +305,7 @@ impl Inspector {
     fn map_card(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
         card(ui, "", |ui| {
             ui.set_width(ui.available_width());
-            let failed = self.mapping.failed(ui, context.run.failure.as_ref(), MAPPING);
+            let failed = self.mapping.failed(ui, context.run.job_failure.as_ref(), MAPPING);
             note(ui, "Decision map", self.mapping.is_waiting(), failed);
             if let Some(shown) = self.shown_map.clone() {
                 self.map.ui(ui, context, &shown);

@@ -256,7 +256,7 @@ fn a_followed_run_is_asked_again_every_two_seconds_at_most() {
 #[test]
 fn a_failure_stands_where_the_answer_would() {
     let mut window = window(sample::run(), [1024.0, 900.0], true);
-    window.state_mut().run.failure = Some(Failure {
+    window.state_mut().run.job_failure = Some(Failure {
         doing: INSPECTING.into(),
         what: "the target is class 3, what the network already predicts".into(),
         advice: None,
