@@ -16,7 +16,8 @@ pub struct Measured {
     pub confusion: Confusion,
 }
 
-/// Attacks every image of `set`. `progress` is told the number of images done and may end the work by giving `false`.
+/// Attacks every image of `set`. `progress` is told the number of images done and may end the work by giving `false`; it has
+/// the engine for whatever leaves its state as it is.
 ///
 /// The result does not depend on `batch_size`.
 ///
@@ -27,12 +28,12 @@ pub fn measure(
     set: &Dataset,
     attack: &Attack,
     batch_size: usize,
-    progress: &mut dyn FnMut(usize) -> bool,
+    progress: &mut dyn FnMut(&mut dyn Engine, usize) -> bool,
 ) -> Result<Option<Measured>, EngineError> {
     let mut confusion = Confusion::new(set.classes());
     let image = set.shape().len();
     for first in (0..set.len()).step_by(batch_size.max(1)) {
-        if !progress(first) {
+        if !progress(engine, first) {
             return Ok(None);
         }
         let last = (first + batch_size.max(1)).min(set.len());
@@ -42,7 +43,7 @@ pub fn measure(
         let batch = Batch { pixels, labels, ids: &ids, augment: None, seed: attack.seed, epoch: 0 };
         confusion.add_all(labels, &attack.predictions(engine, &batch)?);
     }
-    progress(set.len());
+    progress(engine, set.len());
     Ok(Some(Measured { attack: attack.clone(), confusion }))
 }
 

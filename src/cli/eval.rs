@@ -121,7 +121,7 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
     for kind in &arguments.attack {
         let attack = attack(*kind, arguments, experiment);
         let bar = progress::images(set.len(), format!("evaluating {attack}"));
-        let measured = measure(engine.as_mut(), &set, &attack, batch_size, &mut |done| {
+        let measured = measure(engine.as_mut(), &set, &attack, batch_size, &mut |_, done| {
             bar.set_position(done as u64);
             !stop.load(Ordering::SeqCst)
         })?;

@@ -140,7 +140,8 @@ pub fn finish(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Opti
             let Some(state) = state else { continue };
             trainer.engine().load_model(&state)?;
             let batch_size = experiment.evaluation.eval_batch_size;
-            let measured = evaluate(trainer.engine(), &test, &attack, batch_size, observer)?;
+            let position = (weights == "last").then(|| trainer.position());
+            let measured = evaluate(trainer.engine(), &test, &attack, batch_size, position, observer)?;
             let Some((clean, robust)) = measured else {
                 trainer.engine().load_model(&last)?;
                 return Ok(None);
@@ -167,13 +168,14 @@ fn evaluate(
     test: &Dataset,
     attack: &Attack,
     batch_size: usize,
+    position: Option<f64>,
     observer: &mut dyn Observer,
 ) -> Result<Option<(Measured, Measured)>, EngineError> {
     let mut run = |attack: &Attack| {
         let name = attack.to_string();
-        measure(engine, test, attack, batch_size, &mut |done| {
+        measure(engine, test, attack, batch_size, &mut |engine, done| {
             observer.event(&Event::Evaluating { attack: &name, done, total: test.len() });
-            observer.wait();
+            observer.wait(position.map(|position| (engine, position)));
             !(observer.stop() || observer.discard())
         })
     };

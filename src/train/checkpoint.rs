@@ -150,6 +150,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_steered_by_hand_takes_no_place_in_other_checkpoints() {
+        let plain = serde_json::to_string(&Progress::start(2)).unwrap();
+        assert!(plain.ends_with("\"seconds\":[0.0,0.0,0.0,0.0]}"), "{plain}");
+        let hold = |epsilon, locked| Hold { epsilon, locked };
+        let holds = vec![hold(Some(0.1), true), hold(Some(0.2), false)];
+        let mut progress =
+            Progress { holds, this_epoch: Some(Box::default()), ..serde_json::from_str(&plain).unwrap() };
+        let text = serde_json::to_string(&progress).unwrap();
+        assert_eq!(serde_json::from_str::<Progress>(&text).unwrap(), progress);
+        progress.next_epoch();
+        assert_eq!(progress.holds, [hold(Some(0.1), true), hold(None, false)]);
+        progress.holds[0].locked = false;
+        progress.next_epoch();
+        assert_eq!(serde_json::to_string(&Progress { epoch: 0, ..progress }).unwrap(), plain);
+    }
+
+    #[test]
     fn a_run_at_rest_comes_back_whole() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("resume.safetensors");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::trainer::Live;
 use super::{ClassRow, Examples, Hold, MetricsRow, Watch};
+use crate::engine::Engine;
 use crate::fairness::Confusion;
 
 /// One thing that happened.
@@ -125,8 +126,9 @@ pub trait Observer {
     /// at its start. It may block.
     fn stepped(&mut self, _live: &mut Live<'_>, _step: (u32, u32)) {}
 
-    /// Called before every batch of an evaluation. It may block.
-    fn wait(&mut self) {}
+    /// Called before every batch of an evaluation. It may block. It is given the network and the epochs that it has been
+    /// trained for, unless an average or an earlier network stands in for it.
+    fn wait(&mut self, _network: Option<(&mut dyn Engine, f64)>) {}
 }
 
 /// Watches nothing.

@@ -246,18 +246,25 @@ impl Trainer {
     /// # Errors
     /// When something fails; the last checkpoint stays as it was.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
-        while self.progress.epoch < self.experiment.optimizer.epochs {
-            match self.epoch(observer)? {
-                Outcome::Finished => {}
-                _ if observer.discard() => return Ok(Outcome::Discarded),
-                _ => {
+        loop {
+            while self.progress.epoch < self.experiment.optimizer.epochs {
+                match self.epoch(observer)? {
+                    Outcome::Finished => {}
+                    _ if observer.discard() => return Ok(Outcome::Discarded),
+                    _ => {
+                        self.save_checkpoint(observer)?;
+                        return Ok(Outcome::Stopped);
+                    }
+                }
+                let (done, every) = (self.progress.epoch, self.experiment.run.checkpoint_every);
+                if done % every == 0 || done >= self.experiment.optimizer.epochs {
                     self.save_checkpoint(observer)?;
-                    return Ok(Outcome::Stopped);
                 }
             }
-            let (done, every) = (self.progress.epoch, self.experiment.run.checkpoint_every);
-            if done % every == 0 || done >= self.experiment.optimizer.epochs {
-                self.save_checkpoint(observer)?;
+            // The last moment to ask for more epochs.
+            observer.between(&mut Live::between_batches(self));
+            if self.progress.epoch >= self.experiment.optimizer.epochs || observer.stop() || observer.discard() {
+                break;
             }
         }
         let averaging = &self.experiment.averaging;
@@ -346,10 +353,11 @@ impl Trainer {
         let name = attack.to_string();
         let batch_size = self.experiment.evaluation.eval_batch_size;
         let mut waited = Duration::ZERO;
-        let measured = measure(self.engine.as_mut(), set, attack, batch_size, &mut |done| {
+        let position = self.position();
+        let measured = measure(self.engine.as_mut(), set, attack, batch_size, &mut |engine, done| {
             observer.event(&Event::Evaluating { attack: &name, done, total: set.len() });
             let clock = Instant::now();
-            observer.wait();
+            observer.wait(Some((engine, position)));
             waited += clock.elapsed();
             !(observer.stop() || observer.discard())
         })?;

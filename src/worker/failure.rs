@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::Failure;
 use super::session::{SessionError, free_directory};
-use crate::data::DataError;
+use crate::data::{DataError, publishers::publisher};
 use crate::engine::{EngineError, GpuError};
 use crate::evaluate::ReportError;
 use crate::model::ModelError;
@@ -83,9 +83,6 @@ impl<'a> Root<'a> {
         let then = if resumable { "then resume the run" } else { "then try again" };
         let text = match self {
             Self::Config => format!("Correct that field, {then}."),
-            Self::Data(DataError::Missing(_)) => {
-                return None;
-            }
             Self::Data(DataError::Checksum { .. } | DataError::Format { .. }) => {
                 "The files of the data set are damaged or of another kind: fetch them again with `fairtat data fetch`, \
                  or choose another directory."
@@ -143,8 +140,19 @@ fn sentence(error: &dyn Error) -> String {
 
 /// A run that did not begin, or ended before its end. `directory` is the run's.
 pub(super) fn of_run(doing: &str, error: &SessionError, directory: &Path) -> Failure {
-    let run = run_in(directory).filter(|_| !is_of_another_run(error));
-    Failure { doing: doing.into(), what: sentence(error), advice: Root::of_session(error).advice(run.is_some()), run }
+    let run = run_in(directory).filter(|_| !is_beyond_reach(error));
+    Failure {
+        doing: doing.into(),
+        what: sentence(error),
+        advice: fetch(error).or_else(|| Root::of_session(error).advice(run.is_some())),
+        run,
+    }
+}
+
+/// How to get a data set that its publisher gives away and that is not here.
+fn fetch(error: &SessionError) -> Option<String> {
+    let SessionError::Data { name, source: DataError::Missing(_) } = error else { return None };
+    publisher(name).is_ok().then(|| format!("Fetch it with `fairtat data fetch {name}`, or choose another data set."))
 }
 
 /// The directory, if a run can be resumed in it.
@@ -152,8 +160,8 @@ fn run_in(directory: &Path) -> Option<std::path::PathBuf> {
     directory.join("config.toml").exists().then(|| directory.to_path_buf())
 }
 
-/// Whether the run in the directory is not the one that failed.
-fn is_of_another_run(error: &SessionError) -> bool {
+/// Whether the run in the directory is not the one that failed, or cannot be resumed as it is.
+fn is_beyond_reach(error: &SessionError) -> bool {
     matches!(error, SessionError::Directory(RunDirError::Taken { .. } | RunDirError::Config(_)))
 }
 

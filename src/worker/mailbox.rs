@@ -39,9 +39,17 @@ impl Mailbox {
                         oldest.and_then(|oldest| waiting.remove(oldest));
                     }
                 }
-                // A phase that was over before anybody looked.
-                Update::Phase(_) if matches!(waiting.back(), Some(Update::Phase(_))) => {
-                    waiting.pop_back();
+                // Phases that were over before anybody looked, back to what only has a meaning within one.
+                Update::Phase(_) => {
+                    let passing = |old: &Update| {
+                        matches!(
+                            old,
+                            Update::Phase(_) | Update::Batch(_) | Update::Examples(_) | Update::Evaluating { .. }
+                        )
+                    };
+                    let kept = waiting.iter().rposition(|old| !passing(old)).map_or(0, |last| last + 1);
+                    let recent = waiting.split_off(kept);
+                    waiting.extend(recent.into_iter().filter(|old| !matches!(old, Update::Phase(_))));
                 }
                 _ => {}
             }

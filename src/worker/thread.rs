@@ -64,6 +64,7 @@ fn run(desk: &mut Desk<'_>, doing: &str, start: Start, paused: bool, former: Opt
     let ended = guarded(desk, "training", Some(&directory), |desk| {
         let mut watcher = Watcher::new(desk, &directory, paused, former);
         let ended = session::run(start, &mut watcher);
+        watcher.say_what_is_left();
         (watcher.is_open(), watcher.former(), ended)
     });
     let open = match ended {
@@ -97,6 +98,10 @@ fn look(desk: &mut Desk<'_>, path: &Path, options: &EngineOptions, former: &mut 
             return None;
         }
     };
+    if let Err(error) = stored.experiment.validate() {
+        desk.tell(Update::Failed(failure::of_stored(path, &error.into())));
+        return None;
+    }
     let splits = match Splits::load(&stored.experiment) {
         Ok(splits) => splits,
         Err(error) => {

@@ -10,6 +10,7 @@ use super::session::{Host, Stage};
 use super::thread::Open;
 use super::{BatchPoint, EpochRecord, Hold, Phase, Request, RunInfo, Update};
 use crate::config::Experiment;
+use crate::engine::Engine;
 use crate::train::{Event, Live, Observer, RunDirError, Trainer, Watch};
 
 /// Weight updates that take less are not worth a name on the screen.
@@ -67,6 +68,14 @@ impl<'d, 'a> Watcher<'d, 'a> {
     /// Whether the run had begun.
     pub(super) fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Says what was asked for too late to become a part of the run.
+    pub(super) fn say_what_is_left(&self) {
+        if self.ending.is_none() && (self.change.is_some() || self.holds.is_some()) {
+            self.desk
+                .tell(Update::Warning("The last change came after the last batch; the run ended without it.".into()));
+        }
     }
 
     /// What was open before, if nothing took its place.
@@ -334,15 +343,22 @@ impl Observer for Watcher<'_, '_> {
         }
     }
 
-    fn wait(&mut self) {
-        self.drain();
+    fn wait(&mut self, mut network: Option<(&mut dyn Engine, f64)>) {
         let phase = self.desk.current_phase().clone();
-        while self.pace == Pace::Paused && self.ending.is_none() {
+        loop {
+            self.drain();
+            if let Some((engine, position)) = &mut network
+                && self.ending.is_none()
+            {
+                self.desk.do_jobs(*engine, Some(*position));
+            }
+            if self.pace != Pace::Paused || self.ending.is_some() {
+                break;
+            }
             self.desk.phase(Phase::Paused);
             if let Some(request) = self.desk.next(None) {
                 self.handle(request);
             }
-            self.drain();
         }
         if self.ending.is_none() {
             self.desk.phase(phase);

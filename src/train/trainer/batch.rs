@@ -190,3 +190,130 @@ fn gather(set: &Dataset, ids: &[u32]) -> (Vec<u8>, Vec<u32>) {
     }
     (pixels, ids.iter().map(|id| set.labels()[*id as usize]).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{EngineChoice, Experiment};
+    use crate::engine::{Norm, Objective};
+    use crate::train::{RunDir, Splits, Watch};
+
+    /// Looks at every step; may use the engine for something else in between.
+    struct Stepping {
+        all: bool,
+        meddle: bool,
+        seen: Vec<(u32, u32)>,
+        examples: Vec<Arc<Examples>>,
+    }
+
+    impl Observer for Stepping {
+        fn event(&mut self, event: &Event<'_>) {
+            if let Event::Examples(examples) = event {
+                self.examples.push(Arc::clone(examples));
+            }
+        }
+
+        fn watch(&self) -> Watch {
+            // From the second step on in one go, or every step by itself.
+            Watch { step_by_step: self.all || self.seen.len() < 2, examples: 2 }
+        }
+
+        fn stepped(&mut self, live: &mut Live<'_>, step: (u32, u32)) {
+            self.seen.push(step);
+            if self.meddle {
+                let set = Arc::clone(&live.splits().train);
+                let (pixels, labels) = gather(&set, &[5]);
+                let batch = Batch { pixels: &pixels, labels: &labels, ids: &[5], augment: None, seed: 1, epoch: 0 };
+                let spec = crate::attack::Attack::fgsm(crate::units::Epsilon::levels(9.0), Norm::Linf);
+                live.engine().perturb(&batch, &spec.perturbation(1, 0)).unwrap();
+            }
+        }
+    }
+
+    fn trainer(directory: &std::path::Path, change: impl Fn(&mut Experiment)) -> Trainer {
+        let mut e = Experiment::preset("digits-60s").unwrap();
+        e.data.limit = Some(100);
+        e.data.validation_per_class = Some(2);
+        e.model.width = Some(4);
+        (e.run.engine, e.run.deterministic) = (EngineChoice::Candle, true);
+        change(&mut e);
+        let directory = RunDir::create(directory, &e).unwrap();
+        Trainer::begin(e.clone(), Splits::load(&e).unwrap(), directory).unwrap()
+    }
+
+    #[test]
+    fn a_search_in_steps_finds_what_it_finds_in_one_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut runs = 0;
+        for norm in [Norm::Linf, Norm::L2] {
+            for mode in [BatchNormMode::Train, BatchNormMode::Eval] {
+                for kl in [false, true] {
+                    let mut attack = |all: Option<bool>, meddle| {
+                        runs += 1;
+                        let mut trainer = trainer(&dir.path().join(runs.to_string()), |e| {
+                            (e.attack.norm, e.attack.attack_bn, e.attack.steps) = (norm, mode, 4);
+                            if norm == Norm::L2 {
+                                e.attack.epsilon = crate::units::Epsilon::levels(128.0);
+                                e.attack.step_size = crate::units::Epsilon::levels(40.0);
+                            }
+                        });
+                        let ids: Vec<u32> = (0..16).collect();
+                        let (pixels, labels) = gather(&trainer.splits.train, &ids);
+                        let augment = None;
+                        let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment, seed: 3, epoch: 0 };
+                        let objective = trainer.method.objective(trainer.engine.as_mut(), &batch).unwrap();
+                        let mut spec = trainer.method.perturbation(&batch, objective);
+                        if kl {
+                            spec.objective = Objective::KlToClean;
+                        }
+                        let mut stepping = Stepping { all: all == Some(true), meddle, seen: vec![], examples: vec![] };
+                        let views = match all {
+                            None => trainer.attack(&batch, spec, &mut ()).unwrap(),
+                            Some(_) => trainer.attack(&batch, spec, &mut stepping).unwrap(),
+                        };
+                        let (views, _) = views.unwrap();
+                        let targets = trainer.engine.targets(&views).unwrap().map(<[u32]>::to_vec);
+                        let [_, adversarial] = trainer.read_back(&views).unwrap();
+                        (adversarial, targets, stepping)
+                    };
+                    let (whole, targets, _) = attack(None, false);
+                    for (all, meddle) in [(true, false), (true, true), (false, false)] {
+                        let (stepped, same_targets, stepping) = attack(Some(all), meddle);
+                        assert_eq!(same_targets, targets);
+                        let seen: &[_] =
+                            if all { &[(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)] } else { &[(0, 4), (1, 4), (4, 4)] };
+                        assert_eq!(stepping.seen, seen, "all {all}");
+                        assert_eq!(stepping.examples.iter().map(|e| e.step).collect::<Vec<_>>(), seen);
+                        let last = &stepping.examples[seen.len() - 1];
+                        for (a, b) in last.adversarial.iter().zip(&stepped) {
+                            assert!((a - b).abs() < 1e-6);
+                        }
+                        // A sign of a gradient that is all but zero may turn by rounding, and with it a pixel.
+                        let strayed = whole.iter().zip(&stepped).filter(|(a, b)| (**a - **b).abs() > 1e-5).count();
+                        assert!(strayed <= 2, "{norm:?} {mode:?} KL {kl} all {all} meddle {meddle}: {strayed}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// A whole run under the eyes of somebody who takes every step ends where an unwatched one does.
+    #[test]
+    fn training_in_steps_ends_near_training_in_one_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let states = [false, true].map(|all| {
+            let mut trainer = trainer(&dir.path().join(all.to_string()), |e| {
+                (e.optimizer.epochs, e.attack.steps, e.fairness.warmup_epochs) = (1, 3, 0);
+            });
+            let mut stepping = Stepping { all: true, meddle: true, seen: vec![], examples: vec![] };
+            let observer: &mut dyn Observer = if all { &mut stepping } else { &mut () };
+            trainer.run(observer).unwrap();
+            assert_eq!(stepping.seen.is_empty(), !all);
+            trainer.engine.state().unwrap().model
+        });
+        let flat = |i: usize| states[i].0.values().flat_map(|array| array.data.iter().map(|v| f64::from(*v)));
+        let difference: f64 = flat(0).zip(flat(1)).map(|(a, b)| (a - b) * (a - b)).sum();
+        let length: f64 = flat(0).map(|a| a * a).sum();
+        assert!((difference / length).sqrt() < 1e-3, "{}", (difference / length).sqrt());
+    }
+}

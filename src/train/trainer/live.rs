@@ -131,6 +131,7 @@ impl Trainer {
     }
 
     fn change(&mut self, new: &Experiment, epoch_begun: bool) -> Result<Change, TrainError> {
+        new.validate()?;
         let (taken, ignored) = self.wanted().differences(new).into_iter().partition(|d| d.applies != Applies::Restart);
         let change = Change { taken, ignored };
         if change.taken.is_empty() {
@@ -139,7 +140,8 @@ impl Trainer {
         let wanted = self.wanted().with(new, &[Applies::Now, Applies::NextEpoch]);
         super::check(&wanted, self.splits.train.classes())?;
         let (epoch, batch) = (self.progress.epoch, self.progress.batch);
-        if wanted.optimizer.epochs <= epoch {
+        let epochs = self.wanted().optimizer.epochs;
+        if wanted.optimizer.epochs != epochs && wanted.optimizer.epochs <= epoch {
             let what =
                 format!("expected at least {}, the epoch under way, found {}", epoch + 1, wanted.optimizer.epochs);
             return Err(ConfigError::Invalid { field: "optimizer.epochs", what }.into());

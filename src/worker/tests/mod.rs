@@ -1,5 +1,9 @@
 //! The worker from outside: requests in, updates out, files on disk. Small digits on the CPU.
 
+mod failures;
+mod steering;
+mod watching;
+
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};

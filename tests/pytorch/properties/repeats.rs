@@ -57,7 +57,8 @@ fn a_measured_accuracy_does_not_depend_on_the_batch_size() {
     for tested in ENGINES {
         let (mut engine, set) = trained(tested);
         let attack = Attack::pgd(Epsilon::levels(12.0), Epsilon::levels(3.0), 5, Norm::Linf, 7);
-        let mut run = |size| measure(engine.as_mut(), &set, &attack, size, &mut |_| true).unwrap().unwrap().confusion;
+        let mut run =
+            |size| measure(engine.as_mut(), &set, &attack, size, &mut |_, _| true).unwrap().unwrap().confusion;
         let whole = run(64);
         assert!(whole.accuracy() > 0.0 && whole.mistakes() > 0);
         for size in [1, 7] {

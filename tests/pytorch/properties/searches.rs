@@ -176,7 +176,7 @@ fn more_restarts_never_raise_the_accuracy() {
     for tested in ENGINES {
         let (mut engine, set) = trained(tested);
         let mut accuracy = |attack: &Attack| {
-            measure(engine.as_mut(), &set, attack, 32, &mut |_| true).unwrap().unwrap().confusion.accuracy()
+            measure(engine.as_mut(), &set, attack, 32, &mut |_, _| true).unwrap().unwrap().confusion.accuracy()
         };
         let clean = accuracy(&Attack::clean());
         let radius = Epsilon::levels(12.0);

@@ -1,0 +1,315 @@
+//! Pausing, single steps, radii by hand, another experiment, stopping.
+
+use super::*;
+
+const HOURS: Duration = Duration::from_secs(3600);
+
+/// Shows every step of every attack to come, eight images of it.
+fn wish() -> Request {
+    Request::Examples(Some(ExamplesWish { count: 48, every: Duration::ZERO }))
+}
+
+fn next_batch(driver: &mut Driver) -> BatchPoint {
+    driver.until("a batch", |update| if let Update::Batch(point) = update { Some(point.clone()) } else { None })
+}
+
+fn log(path: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(path.join("log.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Largest change of a value in each image.
+fn radii(examples: &Examples) -> Vec<f32> {
+    let image = examples.shape.len();
+    let pairs = examples.clean.chunks(image).zip(examples.adversarial.chunks(image));
+    pairs.map(|(a, b)| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)).collect()
+}
+
+#[test]
+fn a_run_is_steered_from_its_first_batch_to_its_report() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = run_in(&dir);
+    let mut driver = Driver::new();
+    driver.begin(experiment(), &path, true);
+    driver.until_paused();
+    assert!(driver.batches().is_empty(), "it waits before the first batch");
+
+    driver.send(Request::OneBatch);
+    assert_eq!(next_batch(&mut driver).done, 1);
+    driver.until_paused();
+
+    // Three steps are a batch: the first two leave it waiting within the attack.
+    driver.send(wish());
+    let mut steps = Vec::new();
+    for _ in 0..3 {
+        driver.send(Request::OneAttackStep);
+        driver.until("the attack or a batch", |update| match update {
+            Update::Phase(Phase::Attack) | Update::Batch(_) => Some(()),
+            _ => None,
+        });
+        driver.until_paused();
+        steps.push(driver.examples().last().unwrap().step);
+    }
+    assert_eq!(steps, [(1, 3), (2, 3), (3, 3)]);
+    assert_eq!(driver.batches().iter().map(|point| point.done).collect::<Vec<_>>(), [1, 2]);
+
+    // A radius by hand is that of the next batch.
+    let mut holds = vec![Hold::default(); 10];
+    holds[3] = Hold { epsilon: Some(0.5 / 255.0), locked: true };
+    holds[4] = Hold { epsilon: Some(1.0 / 255.0), locked: false };
+    driver.send(Request::Epsilon(holds.clone()));
+    let held = |update: &Update| if let Update::Held(holds) = update { Some(holds.clone()) } else { None };
+    assert_eq!(driver.until("the radii", held), holds);
+    driver.send(Request::OneBatch);
+    let point = next_batch(&mut driver);
+    driver.until_paused();
+    assert_eq!((point.epsilon[3], point.epsilon[4]), (0.5 / 255.0, 1.0 / 255.0));
+    assert_eq!(point.epsilon[5], point.rule[5]);
+    assert!(point.rule[3] > point.epsilon[3]);
+    let examples = driver.examples().last().unwrap().clone();
+    assert_eq!(examples.batch, 2);
+    for ((radius, epsilon), label) in radii(&examples).into_iter().zip(&examples.epsilon).zip(&examples.labels) {
+        assert!((f64::from(*epsilon) - point.epsilon[*label as usize]).abs() < 1e-8);
+        assert!(radius <= epsilon + 1e-6, "class {label}: {radius} > {epsilon}");
+    }
+    assert!(examples.labels.contains(&3) && examples.labels.contains(&4));
+
+    // Another learning rate now, another method in the next epoch, another seed never.
+    let mut changed = experiment();
+    changed.optimizer.lr = 0.0125;
+    changed.fairness.lambda_rob = 0.75;
+    changed.run.seed = 9;
+    driver.send(Request::Change(Box::new(changed.clone())));
+    driver.until("a warning", |update| {
+        matches!(update, Update::Warning(text) if text.contains("run.seed")).then_some(())
+    });
+    let in_force = |update: &Update| if let Update::Changed(e) = update { Some(e.clone()) } else { None };
+    changed.run.seed = experiment().run.seed;
+    assert_eq!(*driver.until("the change", in_force), changed);
+    driver.send(Request::OneBatch);
+    let point = next_batch(&mut driver);
+    let rate = |base| changed.optimizer.schedule.lr(base, 0, 2, 3, 4);
+    assert_eq!((point.lr, point.done), (rate(0.0125), 4));
+
+    // The epoch ends, and with it what is not locked.
+    let still = driver.until("radii at the end of the epoch", held);
+    assert_eq!((still[3], still[4]), (holds[3], Hold::default()));
+    driver.until_paused();
+    driver.send(Request::OneBatch);
+    let point = next_batch(&mut driver);
+    assert_eq!((point.epoch, point.epsilon[3], point.epsilon[4]), (1, 0.5 / 255.0, point.rule[4]));
+    driver.until_paused();
+    driver.send(Request::Stop { save: true });
+    assert!(matches!(driver.until_ended(), Ended::Saved));
+    drop(driver);
+
+    let (directory, written) = crate::train::RunDir::open(&path).unwrap();
+    assert_eq!(written, changed);
+    let text = std::fs::read_to_string(path.join("config.toml")).unwrap();
+    assert!(text.starts_with("# ") && text.contains("in epoch 1 before batch 4"), "{text}");
+    assert_eq!(Experiment::load(&path.join("config.begin.toml")).unwrap(), experiment());
+    let events: Vec<_> = log(&path).into_iter().filter(|line| line["event"] != "epoch").collect();
+    let names: Vec<_> = events.iter().map(|line| line["event"].as_str().unwrap()).collect();
+    assert_eq!(names, ["hold", "change", "checkpoint", "checkpoint"], "the radii, the change, the epoch, the stop");
+    assert_eq!((events[0]["batch"].as_u64(), events[0]["new"][3]["epsilon"].as_f64()), (Some(2), Some(0.5 / 255.0)));
+    let fields = events[1]["fields"].as_array().unwrap();
+    let lr = fields.iter().find(|field| field["field"] == "optimizer.lr").unwrap();
+    assert_eq!((lr["old"].as_f64(), lr["new"].as_f64()), (Some(experiment().optimizer.lr), Some(0.0125)));
+    assert_eq!(fields.len(), 2);
+    let (_, classes) = directory.read_rows().unwrap();
+    assert_eq!((classes[3].epsilon, classes[4].epsilon), (0.5 / 255.0, 1.0 / 255.0), "in force when the epoch ended");
+
+    // A resume goes on with all of it.
+    let mut driver = Driver::new();
+    driver.resume(&path, false);
+    assert_eq!(*driver.opened().experiment, changed);
+    assert_eq!(driver.until("the radii", held)[3], holds[3]);
+    let point = next_batch(&mut driver);
+    assert_eq!((point.epoch, point.done, point.lr), (1, 2, changed.optimizer.schedule.lr(0.0125, 1, 2, 1, 4)));
+    assert_eq!(point.epsilon[3], 0.5 / 255.0);
+    assert!(matches!(driver.until_ended(), Ended::Finished(_)));
+    assert!(path.join("evaluation.json").exists());
+}
+
+/// A change for the next epoch is not one for the rest of this one, also when the run is stopped in between.
+#[test]
+fn a_change_waits_for_its_epoch_through_a_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let [whole, stopped] = ["whole", "stopped"].map(|name| dir.path().join(name));
+    let mut changed = experiment();
+    changed.attack.epsilon = crate::units::Epsilon::levels(20.0);
+    changed.fairness.clean_passes = 0;
+    for path in [&whole, &stopped] {
+        let mut driver = Driver::new();
+        driver.begin(experiment(), path, true);
+        driver.until_paused();
+        driver.send(Request::OneBatch);
+        driver.until_paused();
+        driver.send(Request::Change(Box::new(changed.clone())));
+        if path == &stopped {
+            driver.send(Request::OneBatch);
+            driver.until_paused();
+            driver.send(Request::Stop { save: true });
+            assert!(matches!(driver.until_ended(), Ended::Saved));
+            driver.resume(path, false);
+        } else {
+            driver.send(Request::Continue);
+        }
+        assert!(matches!(driver.until_ended(), Ended::Finished(_)));
+    }
+    for name in ["classes.csv", "checkpoints/last.safetensors"] {
+        let [a, b] = [&whole, &stopped].map(|path| std::fs::read(path.join(name)).unwrap());
+        assert!(a == b, "{name} differs");
+    }
+    let (_, classes) = crate::train::RunDir::open(&whole).unwrap().0.read_rows().unwrap();
+    let base = |epoch: usize| classes[10 * epoch].epsilon;
+    assert_eq!(base(0), experiment().attack.epsilon.exact());
+    assert_ne!(base(1), base(0));
+    assert!(classes[0].train_clean_accuracy.is_some() && classes[10].train_clean_accuracy.is_none());
+}
+
+#[test]
+fn what_is_invalid_changes_nothing_and_the_run_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = run_in(&dir);
+    let mut driver = Driver::new();
+    driver.begin(experiment(), &path, true);
+    driver.until_paused();
+    let config = std::fs::read(path.join("config.toml")).unwrap();
+    let mut wrong = experiment();
+    wrong.optimizer.lr = f64::NAN;
+    driver.send(Request::Change(Box::new(wrong)));
+    let failure = driver.failure();
+    assert!(failure.what.contains("optimizer.lr") && failure.run.is_none(), "{failure:?}");
+    let mut misfit = experiment();
+    misfit.fairness.fixed_target = 10;
+    driver.send(Request::Change(Box::new(misfit)));
+    assert!(driver.failure().what.contains("fairness.fixed_target"));
+    for holds in [vec![Hold::default(); 9], vec![Hold { epsilon: Some(-0.1), locked: false }; 10]] {
+        driver.send(Request::Epsilon(holds));
+        assert!(driver.failure().what.contains("by hand"));
+    }
+    assert_eq!(std::fs::read(path.join("config.toml")).unwrap(), config);
+    assert!(!path.join("config.begin.toml").exists() && !path.join("log.jsonl").exists());
+    driver.send(Request::Continue);
+    assert!(matches!(driver.until_ended(), Ended::Finished(_)));
+}
+
+#[test]
+fn more_epochs_can_be_asked_for_until_the_last_moment_and_fewer_than_done_cannot() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut driver = Driver::new();
+    driver.begin(experiment(), &run_in(&dir), false);
+    assert!(matches!(driver.until_ended(), Ended::Finished(_)));
+    driver.resume(&run_in(&dir), true);
+    driver.until_paused();
+    let with = |epochs| {
+        let mut e = experiment();
+        e.optimizer.epochs = epochs;
+        Request::Change(Box::new(e))
+    };
+    driver.send(with(1));
+    assert!(driver.failure().what.contains("expected at least 3"));
+    driver.send(with(3));
+    driver.send(Request::Continue);
+    let Ended::Finished(_) = driver.until_ended() else { panic!("not finished") };
+    assert_eq!(crate::train::RunDir::open(&run_in(&dir)).unwrap().0.read_rows().unwrap().0.len(), 3);
+}
+
+#[test]
+fn stopping_without_saving_leaves_earlier_files_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = run_in(&dir);
+    let mut driver = Driver::new();
+    driver.begin(experiment(), &path, true);
+    driver.until_paused();
+    for _ in 0..4 {
+        driver.send(Request::OneBatch);
+        driver.until_paused();
+    }
+    let files = ["checkpoints/resume.safetensors", "log.jsonl", "metrics.csv", "checkpoints/last.safetensors"];
+    let read = || files.map(|name| std::fs::read(path.join(name)).unwrap());
+    let before = read();
+    driver.send(Request::OneBatch);
+    driver.until_paused();
+    // In the middle of an attack, too.
+    driver.send(Request::OneAttackStep);
+    driver.until_paused();
+    driver.send(Request::Stop { save: false });
+    assert!(matches!(driver.until_ended(), Ended::Discarded));
+    assert!(read() == before);
+    driver.resume(&path, true);
+    let info = driver.opened();
+    assert_eq!((info.history.len(), info.checkpoints.as_slice()), (1, &[1.0][..]));
+}
+
+#[test]
+fn slow_motion_shows_every_step_and_ends_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut driver = Driver::new();
+    driver.send(Request::Slow(HOURS));
+    driver.send(wish());
+    driver.begin(experiment(), &run_in(&dir), false);
+    let step = |update: &Update| if let Update::Examples(e) = update { Some((e.batch, e.step)) } else { None };
+    assert_eq!(driver.until("the start of the attack", step), (0, (0, 3)));
+    // Paused within the attack, a step at a time.
+    driver.send(Request::Pause);
+    driver.until_paused();
+    driver.send(Request::OneAttackStep);
+    assert_eq!(driver.until("a step", step), (0, (1, 3)));
+    driver.until_paused();
+    driver.send(Request::Slow(Duration::from_millis(1)));
+    driver.send(Request::Continue);
+    let mut steps = Vec::new();
+    while steps.last() != Some(&(1, (3, 3))) {
+        steps.push(driver.until("a step", step));
+    }
+    let one = |batch, from: u32| (from..=3).map(move |done| (batch, (done, 3)));
+    let all: Vec<_> = one(0, 2).chain(one(1, 0)).collect();
+    // The mailbox keeps the newest only; what came through came in order.
+    let mut expected = all.iter();
+    assert!(steps.iter().all(|step| expected.any(|e| e == step)), "{steps:?}");
+    driver.send(Request::Slow(Duration::ZERO));
+    driver.send(Request::Examples(None));
+    assert!(matches!(driver.until_ended(), Ended::Finished(_)));
+    assert_eq!(driver.batches().len(), 8);
+}
+
+/// Stopped within an attack, the batch is finished first: its running statistics have moved already.
+#[test]
+fn a_stop_within_an_attack_trains_the_batch_and_saves() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut driver = Driver::new();
+    driver.begin(experiment(), &run_in(&dir), true);
+    driver.until_paused();
+    driver.send(Request::OneAttackStep);
+    driver.until("the attack", |update| matches!(update, Update::Phase(Phase::Attack)).then_some(()));
+    driver.until_paused();
+    let clock = Instant::now();
+    drop(driver);
+    assert!(clock.elapsed() < Duration::from_secs(5));
+    let mut driver = Driver::new();
+    driver.resume(&run_in(&dir), true);
+    assert_eq!(driver.opened().checkpoints, [0.25]);
+}
+
+#[test]
+fn an_evaluation_can_be_paused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut e = experiment();
+    e.evaluation.eval_batch_size = 1;
+    let mut driver = Driver::new();
+    driver.begin(e, &run_in(&dir), true);
+    driver.until_paused();
+    driver.send(Request::Continue);
+    driver.until("an evaluation", |update| matches!(update, Update::Evaluating { .. }).then_some(()));
+    driver.send(Request::Pause);
+    driver.until_paused();
+    let done = driver.all(|update| matches!(update, Update::Epoch(_)).then_some(())).len();
+    assert_eq!(done, 0, "paused within the first evaluation");
+    driver.send(Request::Stop { save: true });
+    assert!(matches!(driver.until_ended(), Ended::Saved));
+    driver.resume(&run_in(&dir), false);
+    assert_eq!(driver.opened().checkpoints, [1.0]);
+    assert!(matches!(driver.until_ended(), Ended::Finished(_)));
+}
