@@ -264,7 +264,15 @@ fn drag(ui: &mut Ui, field: &Field, number: &mut f64) -> Response {
     if field.kind == Kind::Epsilon {
         drag = drag.custom_parser(typed_levels).max_decimals(2);
         if !typing {
-            drag = drag.suffix(format!("/255 ({:.4})", shown / 255.0));
+            let (narrow, decimal) = (ui.available_width() < 115.0, shown / 255.0);
+            if narrow {
+                ui.style_mut().drag_value_text_style = egui::TextStyle::Small;
+            }
+            drag = if narrow {
+                drag.suffix(RichText::new(format!("/255 ({decimal:.3})")).small())
+            } else {
+                drag.suffix(format!("/255 ({decimal:.4})"))
+            };
         }
     }
     match field.unit {
@@ -276,7 +284,7 @@ fn drag(ui: &mut Ui, field: &Field, number: &mut f64) -> Response {
         _ => {}
     }
     let size = vec2(ui.available_width(), ui.available_height());
-    ui.spacing_mut().button_padding.x = 3.0;
+    ui.spacing_mut().button_padding.x = 2.0;
     let response = ui.add(drag.min_size(size));
     if !typing && ui.is_enabled() {
         let share = if field.logarithmic && least > 0.0 {
