@@ -209,6 +209,8 @@ fn number(
     let value = sheet.value(field);
     if let Some(unset) = field.unset {
         let mut set = !value.is_null();
+        ui.spacing_mut().item_spacing.x = 0.0;
+        ui.spacing_mut().icon_spacing = if set { 0.0 } else { 4.0 };
         let text = if set { RichText::new("") } else { weak(ui, unset) };
         let response = ui.checkbox(&mut set, text);
         let response = match value.is_null() {
@@ -276,7 +278,8 @@ fn drag(ui: &mut Ui, field: &Field, number: &mut f64) -> Response {
         }
     }
     match field.unit {
-        "images" | "pixels" | "steps" | "epochs" | "channels" => {
+        // Where it does not fit, the tooltip names it.
+        "images" | "pixels" | "steps" | "epochs" | "channels" if ui.available_width() >= 108.0 => {
             let unit = if shown == 1.0 { field.unit.trim_end_matches('s') } else { field.unit };
             drag = drag.suffix(format!(" {unit}"));
         }

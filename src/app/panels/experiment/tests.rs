@@ -223,7 +223,7 @@ fn every_line_keeps_to_its_columns() {
     for (run, live) in [(sample::run(), true), (RunView::default(), false)] {
         let mut stage = Stage::new(Experiment::on(machine(false)), run);
         stage.form.load_preset("cifar10-paper").unwrap();
-        stage.form.set("fairness.epsilon_max", json!("12.25/255")).unwrap();
+        stage.form.set("fairness.epsilon_max", json!("12.5/255")).unwrap();
         stage.form.set("data.limit", json!(10_000)).unwrap();
         let mut window = harness(stage, [360.0, 2000.0], 1.0, false);
         // Everything has an e.
@@ -232,7 +232,7 @@ fn every_line_keeps_to_its_columns() {
         for field in crate::config::fields::all() {
             let Some(control) = window.query_by_label(field.label) else { panic!("{} is missing", field.label) };
             let rect = control.rect();
-            assert!(rect.left() >= 110.0 && rect.right() < if live { 270.0 } else { 330.0 }, "{} {rect:?}", field.path);
+            assert!(rect.left() >= 110.0 && rect.right() < if live { 254.0 } else { 330.0 }, "{} {rect:?}", field.path);
         }
         shoot(&mut window, if live { "all-live" } else { "all-idle" });
     }
