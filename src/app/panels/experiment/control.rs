@@ -209,6 +209,8 @@ fn number(
     let value = sheet.value(field);
     if let Some(unset) = field.unset {
         let mut set = !value.is_null();
+        ui.spacing_mut().item_spacing.x = 0.0;
+        ui.spacing_mut().icon_spacing = if set { 0.0 } else { 4.0 };
         let text = if set { RichText::new("") } else { weak(ui, unset) };
         let response = ui.checkbox(&mut set, text);
         let response = match value.is_null() {
@@ -264,11 +266,20 @@ fn drag(ui: &mut Ui, field: &Field, number: &mut f64) -> Response {
     if field.kind == Kind::Epsilon {
         drag = drag.custom_parser(typed_levels).max_decimals(2);
         if !typing {
-            drag = drag.suffix(format!("/255 ({:.4})", shown / 255.0));
+            let (narrow, decimal) = (ui.available_width() < 115.0, shown / 255.0);
+            if narrow {
+                ui.style_mut().drag_value_text_style = egui::TextStyle::Small;
+            }
+            drag = if narrow {
+                drag.suffix(RichText::new(format!("/255 ({decimal:.3})")).small())
+            } else {
+                drag.suffix(format!("/255 ({decimal:.4})"))
+            };
         }
     }
     match field.unit {
-        "images" | "pixels" | "steps" | "epochs" | "channels" => {
+        // Where it does not fit, the tooltip names it.
+        "images" | "pixels" | "steps" | "epochs" | "channels" if ui.available_width() >= 108.0 => {
             let unit = if shown == 1.0 { field.unit.trim_end_matches('s') } else { field.unit };
             drag = drag.suffix(format!(" {unit}"));
         }
@@ -276,7 +287,7 @@ fn drag(ui: &mut Ui, field: &Field, number: &mut f64) -> Response {
         _ => {}
     }
     let size = vec2(ui.available_width(), ui.available_height());
-    ui.spacing_mut().button_padding.x = 3.0;
+    ui.spacing_mut().button_padding.x = 2.0;
     let response = ui.add(drag.min_size(size));
     if !typing && ui.is_enabled() {
         let share = if field.logarithmic && least > 0.0 {

@@ -219,6 +219,26 @@ fn what_this_machine_has_is_found_out_while_the_form_can_be_used() {
 }
 
 #[test]
+fn every_line_keeps_to_its_columns() {
+    for (run, live) in [(sample::run(), true), (RunView::default(), false)] {
+        let mut stage = Stage::new(Experiment::on(machine(false)), run);
+        stage.form.load_preset("cifar10-paper").unwrap();
+        stage.form.set("fairness.epsilon_max", json!("12.5/255")).unwrap();
+        stage.form.set("data.limit", json!(10_000)).unwrap();
+        let mut window = harness(stage, [360.0, 2000.0], 1.0, false);
+        // Everything has an e.
+        window.state_mut().panel.search = "e".into();
+        window.run();
+        for field in crate::config::fields::all() {
+            let Some(control) = window.query_by_label(field.label) else { panic!("{} is missing", field.label) };
+            let rect = control.rect();
+            assert!(rect.left() >= 110.0 && rect.right() < if live { 254.0 } else { 330.0 }, "{} {rect:?}", field.path);
+        }
+        shoot(&mut window, if live { "all-live" } else { "all-idle" });
+    }
+}
+
+#[test]
 fn it_looks_well() {
     for (size, name) in [([360.0, 900.0], "360x900"), ([512.0, 350.0], "512x350"), ([1000.0, 700.0], "1000x700")] {
         for (dark, theme) in [(true, "dark"), (false, "light")] {
