@@ -6,6 +6,7 @@ mod saving;
 
 use std::time::{Duration, Instant};
 
+use self::live::Written;
 pub use live::{Change, Live};
 
 use super::average::Average;
@@ -73,6 +74,8 @@ pub struct Trainer {
     metrics: Vec<MetricsRow>,
     classes: Vec<ClassRow>,
     board: EventWriter,
+    /// What the run directory says of changes by hand.
+    written: Written,
     /// Time of this epoch that observers took, and what was done for them alone.
     watched: Duration,
 }
@@ -143,6 +146,7 @@ impl Trainer {
         };
         let mut trainer = Self::assemble(in_force, splits, engine, directory, checkpoint.progress)?;
         trainer.wanted = wanted;
+        trainer.written.experiment = trainer.wanted().clone();
         let (ema, fawa) = (Average::new(checkpoint.ema), Average::new(checkpoint.fawa));
         Ok(Self { ema, fawa, metrics, classes, ..trainer })
     }
@@ -174,6 +178,7 @@ impl Trainer {
         let board =
             EventWriter::create(directory.path(), u64::from(progress.epoch)).map_err(TrainError::TensorBoard)?;
         let (wanted, ema, fawa, metrics, classes, watched) = Default::default();
+        let written = Written { experiment: experiment.clone(), holds: progress.holds.clone() };
         Ok(Self {
             experiment,
             wanted,
@@ -187,6 +192,7 @@ impl Trainer {
             metrics,
             classes,
             board,
+            written,
             watched,
         })
     }
@@ -266,6 +272,9 @@ impl Trainer {
             if self.progress.epoch >= self.experiment.optimizer.epochs || observer.stop() || observer.discard() {
                 break;
             }
+        }
+        if !observer.discard() {
+            self.write_changes()?;
         }
         let averaging = &self.experiment.averaging;
         if averaging.fawa && self.fawa.state().is_none() {

@@ -7,7 +7,9 @@ use std::path::Path;
 
 use super::Failure;
 use super::session::{SessionError, free_directory};
-use crate::data::{DataError, publishers::publisher};
+use crate::config::ConfigError;
+use crate::data::DataError;
+use crate::data::publishers::publisher;
 use crate::engine::{EngineError, GpuError};
 use crate::evaluate::ReportError;
 use crate::model::ModelError;
@@ -183,12 +185,9 @@ pub(super) fn of_panic(doing: &str, panic: &(dyn Any + Send), directory: Option<
 }
 
 /// A change, or radii, that a run does not take. It goes on as it was.
-pub(super) fn of_change(error: &TrainError) -> Failure {
-    let advice = match error {
-        TrainError::Config(_) => "The run goes on as it was.",
-        _ => "The run goes on as it was; its directory cannot be written, so its next checkpoint may fail too.",
-    };
-    Failure { doing: "changing the run".into(), what: sentence(error), advice: Some(advice.into()), run: None }
+pub(super) fn of_change(error: &ConfigError) -> Failure {
+    let advice = Some("The run goes on as it was.".into());
+    Failure { doing: "changing the run".into(), what: sentence(error), advice, run: None }
 }
 
 /// An image that cannot be looked at.

@@ -19,6 +19,7 @@ pub(super) struct Trained {
 impl Trainer {
     /// Trains on the next batch; none when the observer wants the run to end at once.
     pub(super) fn batch(&mut self, order: &[u32], observer: &mut dyn Observer) -> Result<Option<Trained>, TrainError> {
+        self.write_changes()?;
         // A change while the attack waits between two steps is for the next batch.
         let o = self.experiment.optimizer.clone();
         let clean_passes = self.experiment.fairness.clean_passes;

@@ -66,8 +66,8 @@ impl<'a> Live<'a> {
     /// Gives radii by hand, one entry for each class, from the next batch on.
     ///
     /// # Errors
-    /// When an entry is no radius or there are too few, or when the log cannot be written. Nothing is changed then.
-    pub fn hold(&mut self, holds: Vec<Hold>) -> Result<(), TrainError> {
+    /// When an entry is no radius or there are too few. Nothing is changed then.
+    pub fn hold(&mut self, holds: Vec<Hold>) -> Result<(), ConfigError> {
         self.trainer.hold(holds)
     }
 
@@ -75,8 +75,8 @@ impl<'a> Live<'a> {
     /// epoch that epoch is the next.
     ///
     /// # Errors
-    /// When the new experiment is invalid, or the run directory cannot be written. Nothing is changed then.
-    pub fn change(&mut self, new: &Experiment) -> Result<Change, TrainError> {
+    /// When the new experiment is invalid. Nothing is changed then.
+    pub fn change(&mut self, new: &Experiment) -> Result<Change, ConfigError> {
         let begun = self.within_a_batch || self.trainer.progress.batch > 0;
         self.trainer.change(new, begun)
     }
@@ -108,9 +108,9 @@ impl Trainer {
         }
     }
 
-    fn hold(&mut self, holds: Vec<Hold>) -> Result<(), TrainError> {
+    fn hold(&mut self, holds: Vec<Hold>) -> Result<(), ConfigError> {
         let classes = self.splits.train.classes();
-        let fail = |what: String| Err(ConfigError::Invalid { field: "attack.epsilon", what }.into());
+        let fail = |what: String| Err(ConfigError::Invalid { field: "attack.epsilon", what });
         if holds.len() != classes {
             return fail(format!("expected a radius by hand for each of {classes} classes, found {}", holds.len()));
         }
@@ -119,18 +119,11 @@ impl Trainer {
         }
         // As a run without any: its checkpoints stay the same to the byte.
         let holds = if holds.iter().all(|hold| *hold == Hold::default()) { Vec::new() } else { holds };
-        if holds == self.progress.holds {
-            return Ok(());
-        }
-        let (epoch, batch) = (self.progress.epoch, self.progress.batch);
-        self.directory.log(&json!({
-            "event": "hold", "epoch": epoch, "batch": batch, "old": self.progress.holds, "new": holds,
-        }))?;
         self.progress.holds = holds;
         Ok(())
     }
 
-    fn change(&mut self, new: &Experiment, epoch_begun: bool) -> Result<Change, TrainError> {
+    fn change(&mut self, new: &Experiment, epoch_begun: bool) -> Result<Change, ConfigError> {
         new.validate()?;
         let (taken, ignored) = self.wanted().differences(new).into_iter().partition(|d| d.applies != Applies::Restart);
         let change = Change { taken, ignored };
@@ -139,17 +132,13 @@ impl Trainer {
         }
         let wanted = self.wanted().with(new, &[Applies::Now, Applies::NextEpoch]);
         super::check(&wanted, self.splits.train.classes())?;
-        let (epoch, batch) = (self.progress.epoch, self.progress.batch);
+        let epoch = self.progress.epoch;
         let epochs = self.wanted().optimizer.epochs;
         if wanted.optimizer.epochs != epochs && wanted.optimizer.epochs <= epoch {
             let what =
                 format!("expected at least {}, the epoch under way, found {}", epoch + 1, wanted.optimizer.epochs);
-            return Err(ConfigError::Invalid { field: "optimizer.epochs", what }.into());
+            return Err(ConfigError::Invalid { field: "optimizer.epochs", what });
         }
-        self.directory.change_config(&wanted, epoch, batch)?;
-        let fields = change.taken.iter().map(|d| json!({ "field": d.path, "old": d.old, "new": d.new }));
-        let fields: Vec<_> = fields.collect();
-        self.directory.log(&json!({ "event": "change", "epoch": epoch, "batch": batch, "fields": fields }))?;
         self.put_in_force(wanted, epoch_begun);
         Ok(change)
     }
@@ -163,4 +152,31 @@ impl Trainer {
         self.method = methods::build(&self.experiment, self.splits.train.classes());
         self.method.plan(self.progress.epoch, self.progress.statistics.as_ref());
     }
+
+    /// Writes what was changed by hand since the last time: config.toml anew, and a line in the log. Called when it takes
+    /// effect, so that a slider on its way through many values leaves one line.
+    pub(super) fn write_changes(&mut self) -> Result<(), TrainError> {
+        let (epoch, batch) = (self.progress.epoch, self.progress.batch);
+        if self.written.holds != self.progress.holds {
+            let (old, new) = (&self.written.holds, &self.progress.holds);
+            self.directory.log(&json!({ "event": "hold", "epoch": epoch, "batch": batch, "old": old, "new": new }))?;
+            self.written.holds.clone_from(&self.progress.holds);
+        }
+        let wanted = self.wanted().clone();
+        let fields: Vec<_> = self.written.experiment.differences(&wanted);
+        if !fields.is_empty() {
+            self.directory.change_config(&wanted, epoch, batch)?;
+            let field = |d: &Difference| json!({ "field": d.path, "old": d.old, "new": d.new });
+            let fields: Vec<_> = fields.iter().map(field).collect();
+            self.directory.log(&json!({ "event": "change", "epoch": epoch, "batch": batch, "fields": fields }))?;
+            self.written.experiment = wanted;
+        }
+        Ok(())
+    }
+}
+
+/// What config.toml and the log say of changes by hand.
+pub(super) struct Written {
+    pub(super) experiment: Experiment,
+    pub(super) holds: Vec<Hold>,
 }

@@ -162,6 +162,7 @@ impl Trainer {
     /// Writes the checkpoint that a resume goes on from.
     pub(super) fn save_checkpoint(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         observer.event(&Event::Saving);
+        self.write_changes()?;
         let path = self.directory.checkpoint("resume");
         let checkpoint = Checkpoint {
             progress: self.progress.clone(),

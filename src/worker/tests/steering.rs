@@ -33,9 +33,15 @@ fn a_run_is_steered_from_its_first_batch_to_its_report() {
     driver.begin(experiment(), &path, true);
     driver.until_paused();
     assert!(driver.batches().is_empty(), "it waits before the first batch");
+    let pause = Duration::from_millis(1500);
+    std::thread::sleep(pause);
 
     driver.send(Request::OneBatch);
-    assert_eq!(next_batch(&mut driver).done, 1);
+    let first = next_batch(&mut driver);
+    assert_eq!(first.done, 1);
+    let [all, attack, update, statistics] = first.seconds;
+    let rest = all - attack - update - statistics;
+    assert!((0.0..pause.as_secs_f64()).contains(&rest), "the pause counts as training: {:?}", first.seconds);
     driver.until_paused();
 
     // Three steps are a batch: the first two leave it waiting within the attack.
@@ -110,7 +116,8 @@ fn a_run_is_steered_from_its_first_batch_to_its_report() {
     assert_eq!(Experiment::load(&path.join("config.begin.toml")).unwrap(), experiment());
     let events: Vec<_> = log(&path).into_iter().filter(|line| line["event"] != "epoch").collect();
     let names: Vec<_> = events.iter().map(|line| line["event"].as_str().unwrap()).collect();
-    assert_eq!(names, ["hold", "change", "checkpoint", "checkpoint"], "the radii, the change, the epoch, the stop");
+    assert_eq!(names, ["hold", "change", "hold", "checkpoint", "checkpoint"]);
+    assert_eq!((events[2]["epoch"].as_u64(), events[2]["batch"].as_u64()), (Some(1), Some(0)), "one is given back");
     assert_eq!((events[0]["batch"].as_u64(), events[0]["new"][3]["epsilon"].as_f64()), (Some(2), Some(0.5 / 255.0)));
     let fields = events[1]["fields"].as_array().unwrap();
     let lr = fields.iter().find(|field| field["field"] == "optimizer.lr").unwrap();
