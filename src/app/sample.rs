@@ -234,3 +234,59 @@ pub(in crate::app) fn examples() -> Examples {
         probabilities,
     }
 }
+
+/// As [`run`], with `classes` classes whose numbers are drawn from a formula: for panels with few or many classes.
+pub(in crate::app) fn run_with(classes: usize) -> RunView {
+    let names: Vec<String> = (0..classes).map(|k| format!("{} {}", NAMES[k % 10], k / 10)).collect();
+    let shape = ImageShape::new(1, 2, 2);
+    let labels: Vec<u32> = (0..classes as u32).collect();
+    let set = Dataset::new("many", names.clone(), shape, vec![0; 4 * classes], labels);
+    let set = Arc::new(set.unwrap_or_else(|error| unreachable!("{error}")));
+    let value = |seed: usize| (seed as f64 * 0.618_033_988_75).fract();
+    let history: Vec<EpochRecord> = (0..18u32)
+        .map(|e| {
+            let robust = |k: usize| 0.05 + 0.6 * value(7 * k + 3) * f64::from(e + 1) / 18.0;
+            let counts: Vec<u32> = (0..classes * classes)
+                .map(|i| match (i / classes, i % classes) {
+                    (t, p) if t == p => (100.0 * robust(t)) as u32,
+                    _ => (40.0 * value(i + e as usize)).powi(2) as u32 / classes as u32,
+                })
+                .collect();
+            let mut counted = Confusion::new(classes);
+            counted.add_counts(&counts);
+            let (cfps, accuracy) = (counted.cfps(), counted.class_accuracy());
+            let mut record = epoch(e);
+            record.metrics.val_robust_accuracy = mean(&accuracy);
+            record.metrics.val_robust_worst = worst(&accuracy);
+            record.classes = (0..classes)
+                .map(|k| ClassRow {
+                    epoch: e,
+                    class: k as u32,
+                    name: names[k].clone(),
+                    epsilon: (0.5 + accuracy[k]) * 8.0 / 255.0,
+                    target_probability: Some(1.0 / classes as f64),
+                    cfps: cfps[k],
+                    train_robust_accuracy: accuracy[k],
+                    train_clean_accuracy: None,
+                    val_clean_accuracy: (accuracy[k] + 0.3).min(1.0),
+                    val_robust_accuracy: accuracy[k],
+                })
+                .collect();
+            EpochRecord { train: Some(counted.clone()), validation: Some(counted), ..record }
+        })
+        .collect();
+    let last: Vec<f64> = history[17].classes.iter().map(|row| row.epsilon).collect();
+    let base = run();
+    let info = base.info.as_ref().unwrap_or_else(|| unreachable!("the sample is open"));
+    let now = Instant::now();
+    let mut view = RunView::default();
+    let splits = RunInfo { train: set.clone(), validation: set.clone(), test: set, history, ..(**info).clone() };
+    view.apply(Update::Opened(Box::new(splits)), now);
+    view.apply(Update::Phase(Phase::Attack), now);
+    let targets = Some(vec![1.0 / classes as f64; classes].into());
+    view.apply(
+        Update::Batch(BatchPoint { epsilon: last.clone().into(), rule: last.into(), targets, ..batch(18, 45) }),
+        now,
+    );
+    view
+}

@@ -30,6 +30,19 @@ pub enum CellUnit {
     Column,
 }
 
+/// The largest CFPS on the colour scale.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CfpsScale {
+    /// Three times chance, `3 / K`: the same for all runs with as many classes.
+    #[default]
+    Chance,
+    /// A fixed share.
+    Fixed(f64),
+    /// The largest value that is shown.
+    Automatic,
+}
+
 /// See the [module](self).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -40,6 +53,10 @@ pub struct Settings {
     pub zoom: f32,
     /// How confusion matrices are written.
     pub cell_unit: CellUnit,
+    /// Colour scale of the CFPS heatmap.
+    pub cfps_scale: CfpsScale,
+    /// Whether the colours of confusion matrices keep their meaning from epoch to epoch.
+    pub confusion_scale_fixed: bool,
     /// Factor that perturbations are drawn with.
     pub magnification: f32,
     /// The lesson that is open, by the name of its file.
@@ -62,6 +79,8 @@ impl Default for Settings {
             theme: Theme::default(),
             zoom: 1.0,
             cell_unit: CellUnit::default(),
+            cfps_scale: CfpsScale::default(),
+            confusion_scale_fixed: true,
             magnification: 10.0,
             lesson: None,
             hidden: Vec::new(),

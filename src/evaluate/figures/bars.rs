@@ -208,3 +208,52 @@ pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
     canvas.text(x, y + 18.0, Style::new(LABEL).bold().middle(), &label);
     Ok(Figure { name: NAME, svg: canvas.finish(y + 24.0 + MARGIN - 6.0, "Robust accuracy by class") })
 }
+
+/// The radius of every class as it is now, with what the rule says as a tick and the base epsilon as a line.
+///
+/// # Errors
+/// [`FigureError::Empty`] without radii, [`FigureError::Length`] where there is not one for each class.
+pub fn class_epsilon(epsilon: &[f64], rule: &[f64], context: &Context) -> Result<Figure, FigureError> {
+    const NAME: &str = "epsilon-now";
+    let names = &context.labels();
+    if epsilon.is_empty() || names.is_empty() {
+        return Err(FigureError::Empty { figure: NAME, missing: "no class has a radius" });
+    }
+    for (what, values) in [("the radii", epsilon), ("the rule", rule)] {
+        if values.len() != names.len() {
+            let (expected, found) = (names.len(), values.len());
+            return Err(FigureError::Length { figure: NAME, what: what.to_owned(), expected, found });
+        }
+    }
+    let highest = epsilon.iter().chain(rule).copied().chain([context.base_epsilon]).fold(0.0, f64::max);
+    let bound = nice_above(highest * 255.0) / 255.0;
+    let pitch = pitch(names.len());
+    let name_room = gutter(names, SMALL, 150.0);
+    let left = MARGIN + name_room + 8.0;
+    let mut canvas = Canvas::new(560.0);
+    let notes = ["Radius of the training attack; dark tick: what the rule says; dashed: base epsilon".to_owned()];
+    let top = header(&mut canvas, "Epsilon of each class", context, &notes) + 24.0;
+    let width = canvas.width() - left - 112.0 - MARGIN;
+    let plot = Plot { left, top, width, height: pitch * names.len() as f64, x: (0.0, bound), y: (0.0, 1.0) };
+    row_labels(&mut canvas, names, left - 8.0, top, pitch, name_room);
+    for level in ticks(0.0, bound * 255.0, 4) {
+        let x = plot.px(level / 255.0);
+        canvas.line((x, top), (x, plot.bottom()), Stroke::new(GRID, 1.0));
+        let label = format!("{}/255", trimmed(level, 2));
+        canvas.text(x, plot.bottom() + 16.0, Style::new(SMALL).fill(MUTED).middle(), &label);
+    }
+    for (class, (value, rule)) in epsilon.iter().zip(rule).enumerate() {
+        let y = top + class as f64 * pitch;
+        canvas.rect(left, y + 0.15 * pitch, plot.px(*value) - left, 0.7 * pitch, BLUE);
+        let x = plot.px(*rule);
+        canvas.line((x, y + 0.05 * pitch), (x, y + 0.95 * pitch), Stroke::new(INK, 1.6));
+        if pitch >= MINIMUM_TEXT {
+            let text = format!("{}/255 ({value:.4})", trimmed(value * 255.0, 2));
+            canvas.centered_text(plot.right() + 8.0, y + pitch / 2.0, Style::new(SMALL).fill(MUTED), &text);
+        }
+    }
+    let x = plot.px(context.base_epsilon);
+    canvas.line((x, top - 4.0), (x, plot.bottom()), Stroke::new(INK, 1.2).dashed("4 3"));
+    canvas.line((left, top), (left, plot.bottom()), Stroke::new(AXIS, 1.0));
+    Ok(Figure { name: NAME, svg: canvas.finish(plot.bottom() + 24.0 + MARGIN - 6.0, "Epsilon of each class") })
+}

@@ -91,8 +91,27 @@ pub fn cfps_heatmap(rows: &[ClassRow], context: &Context) -> Result<Figure, Figu
 pub enum CellUnit {
     /// Share of the true class's images.
     Percent,
+    /// Share of all predictions of the class.
+    ColumnPercent,
     /// Number of images.
     Count,
+}
+
+impl CellUnit {
+    /// What the number of images of every row or column is taken from: the share's whole for a cell.
+    fn wholes(self, counts: &[u64], classes: usize) -> Vec<f64> {
+        let sum = |k: usize| match self {
+            Self::ColumnPercent => counts.iter().skip(k).step_by(classes).map(|&c| c as f64).sum(),
+            Self::Percent | Self::Count => counts[k * classes..][..classes].iter().map(|&c| c as f64).sum(),
+        };
+        (0..classes).map(sum).collect()
+    }
+
+    /// The share of a cell; none in an empty row or column.
+    fn share(self, counts: &[u64], wholes: &[f64], row: usize, column: usize) -> Option<f64> {
+        let whole = wholes[if self == Self::ColumnPercent { column } else { row }];
+        (whole > 0.0).then(|| counts[row * wholes.len() + column] as f64 / whole)
+    }
 }
 
 /// Confusion under the evaluation attack: rows are true classes, columns predictions, colour the share of the row.
@@ -113,10 +132,8 @@ pub fn confusion_matrix(counts: &[u64], unit: CellUnit, context: &Context) -> Re
         let what = format!("the confusion of {classes} classes");
         return Err(FigureError::Length { figure: NAME, what, expected: classes * classes, found: counts.len() });
     }
-    let totals: Vec<f64> = counts.chunks_exact(classes).map(|row| row.iter().map(|&c| c as f64).sum()).collect();
-    let share_of = |row: usize, column: usize| {
-        if totals[row] > 0.0 { Some(counts[row * classes + column] as f64 / totals[row]) } else { None }
-    };
+    let wholes = unit.wholes(counts, classes);
+    let share_of = |row: usize, column: usize| unit.share(counts, &wholes, row, column);
     let mut errors: Vec<(usize, usize, f64)> = (0..classes)
         .flat_map(|row| (0..classes).map(move |column| (row, column)))
         .filter(|(row, column)| row != column)
@@ -134,6 +151,7 @@ pub fn confusion_matrix(counts: &[u64], unit: CellUnit, context: &Context) -> Re
     let mut canvas = Canvas::new((left + size + ASIDE + panel + MARGIN).max(440.0));
     let shown = match unit {
         CellUnit::Percent => "Numbers: % of the true class's images",
+        CellUnit::ColumnPercent => "Numbers: % of all predictions of the class",
         CellUnit::Count => "Numbers: images; colour: % of the true class",
     };
     let mut notes = vec![format!("Predictions under {}", named(&context.attack, "the evaluation attack"))];
@@ -147,8 +165,8 @@ pub fn confusion_matrix(counts: &[u64], unit: CellUnit, context: &Context) -> Re
             return Cell { color: None, text: "–".to_owned(), quiet: true };
         };
         let text = match unit {
-            CellUnit::Percent if share > 0.0 && share < 0.005 => "<1".to_owned(),
-            CellUnit::Percent => format!("{:.0}", 100.0 * share),
+            CellUnit::Percent | CellUnit::ColumnPercent if share > 0.0 && share < 0.005 => "<1".to_owned(),
+            CellUnit::Percent | CellUnit::ColumnPercent => format!("{:.0}", 100.0 * share),
             CellUnit::Count => counts[row * classes + column].to_string(),
         };
         if row == column {
@@ -169,7 +187,11 @@ pub fn confusion_matrix(counts: &[u64], unit: CellUnit, context: &Context) -> Re
         top: top + 22.0,
         height: 110.0,
         maximum,
-        title: "Errors, % of the true class",
+        title: if unit == CellUnit::ColumnPercent {
+            "Errors, % of the prediction"
+        } else {
+            "Errors, % of the true class"
+        },
     };
     let colors = (0..=16).map(|i| hex(error_color(f64::from(i) / 16.0))).collect::<Vec<_>>();
     let marks = [0.0, 0.5, 1.0].map(|part| (part * maximum, share(part * maximum)));
@@ -181,11 +203,95 @@ pub fn confusion_matrix(counts: &[u64], unit: CellUnit, context: &Context) -> Re
     let fitting = ((top + size - list_top) / 18.0).clamp(FREQUENT.0, FREQUENT.1) as usize;
     errors.truncate(fitting);
     let panel_end = frequent_errors(&mut canvas, (x, list_top), panel, &errors, names, |row, column| match unit {
-        CellUnit::Percent => share_of(row, column).map_or(String::new(), percent),
+        CellUnit::Percent | CellUnit::ColumnPercent => share_of(row, column).map_or(String::new(), percent),
         CellUnit::Count => counts[row * classes + column].to_string(),
     });
     let height = (bottom + 26.0).max(panel_end) + MARGIN - 6.0;
     Ok(Figure { name: NAME, svg: canvas.finish(height, "Confusion matrix under attack") })
+}
+
+/// How confusion changed: counts now minus counts before, in red where there are more, in blue where there are fewer.
+///
+/// # Errors
+/// As [`confusion_matrix`], for either of both.
+pub fn confusion_difference(
+    now: &[u64],
+    before: &[u64],
+    unit: CellUnit,
+    than: &str,
+    context: &Context,
+) -> Result<Figure, FigureError> {
+    const NAME: &str = "confusion-difference";
+    let names = &context.labels();
+    let classes = names.len();
+    for counts in [now, before] {
+        if counts.is_empty() || classes == 0 {
+            return Err(FigureError::Empty { figure: NAME, missing: "no predictions were counted" });
+        }
+        if counts.len() != classes * classes {
+            let what = format!("the confusion of {classes} classes");
+            return Err(FigureError::Length { figure: NAME, what, expected: classes * classes, found: counts.len() });
+        }
+    }
+    let wholes = [unit.wholes(now, classes), unit.wholes(before, classes)];
+    let difference = |row: usize, column: usize| match unit {
+        CellUnit::Count => Some(now[row * classes + column] as f64 - before[row * classes + column] as f64),
+        CellUnit::Percent | CellUnit::ColumnPercent => {
+            Some(unit.share(now, &wholes[0], row, column)? - unit.share(before, &wholes[1], row, column)?)
+        }
+    };
+    let cells = (0..classes).flat_map(|row| (0..classes).map(move |column| (row, column)));
+    let largest = cells.filter_map(|(row, column)| difference(row, column)).map(f64::abs).fold(0.0, f64::max);
+    let maximum = nice_above(largest);
+    let (scale, what) = match unit {
+        CellUnit::Count => (1.0, "images"),
+        CellUnit::Percent => (100.0, "percentage points of the true class"),
+        CellUnit::ColumnPercent => (100.0, "percentage points of the prediction"),
+    };
+
+    let limit = 130.0;
+    let name_room = gutter(names, SMALL, limit);
+    let left = MARGIN + 20.0 + name_room + 8.0;
+    let pitch = (400.0 / classes as f64).clamp(5.0, 44.0);
+    let size = pitch * classes as f64;
+    let mut canvas = Canvas::new((left + size + ASIDE + BAR_ROOM + MARGIN).max(440.0));
+    let notes = [
+        format!("Predictions under {}", named(&context.attack, "the evaluation attack")),
+        format!("Difference from {than}, in {what}"),
+    ];
+    let top = header(&mut canvas, "How confusion changed", context, &notes) + 12.0;
+    let matrix = Matrix { left, top, cell: (pitch, pitch), rows: classes, columns: classes };
+    let color_of = |value: f64| colorous::RED_BLUE.eval_continuous(0.5 - (value / maximum).clamp(-1.0, 1.0) / 2.0);
+    matrix.draw(&mut canvas, NAME, |row, column| match difference(row, column) {
+        Some(value) => {
+            let text = trimmed(scale * value, 0).replace('-', "−");
+            let sign = if value > 0.0 && text != "0" { "+" } else { "" };
+            Cell { color: Some(color_of(value)), quiet: text == "0", text: format!("{sign}{text}") }
+        }
+        None => Cell { color: None, text: "–".to_owned(), quiet: true },
+    })?;
+    canvas.frame(left, top, size, size, Stroke::new(AXIS, 0.8));
+    row_labels(&mut canvas, names, left - 8.0, top, pitch, name_room);
+    let bottom = column_labels(&mut canvas, names, &matrix, limit);
+    canvas.rotated_text(MARGIN + 9.0, top + size / 2.0, -90.0, Style::new(LABEL).middle(), "True class");
+    canvas.text(left + size / 2.0, bottom + 18.0, Style::new(LABEL).middle(), "Predicted class");
+    // The bar counts from 0: it is moved by half of its range.
+    let bar = ColorBar {
+        id: "difference-scale",
+        x: left + size + ASIDE,
+        top: top + 22.0,
+        height: 150.0,
+        maximum: 2.0 * maximum,
+        title: "Difference",
+    };
+    let colors = (0..=16).map(|i| hex(color_of(maximum * (f64::from(i) / 8.0 - 1.0)))).collect::<Vec<_>>();
+    let marks = [-1.0, 0.0, 1.0].map(|part| {
+        let text = trimmed(scale * maximum * part, 1).replace('-', "−");
+        (maximum * (part + 1.0), if part > 0.0 { format!("+{text}") } else { text })
+    });
+    bar.draw(&mut canvas, &colors, &marks, None);
+    let height = (bottom + 26.0).max(bar.top + bar.height + 8.0) + MARGIN - 6.0;
+    Ok(Figure { name: NAME, svg: canvas.finish(height, "Difference of two confusion matrices") })
 }
 
 /// Errors written out beside the matrix: at least so many, and at most so many where it is high enough.

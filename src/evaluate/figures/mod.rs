@@ -22,10 +22,10 @@ use std::path::{Path, PathBuf};
 use crate::files::write_atomic;
 use crate::train::{ClassRow, MetricsRow};
 
-pub use bars::{class_accuracy, target_distribution};
+pub use bars::{class_accuracy, class_epsilon, target_distribution};
 pub use curves::{accuracy_curves, epsilon_curves};
 pub use grid::{Example, adversarial_examples};
-pub use heatmap::{CellUnit, cfps_heatmap, confusion_matrix};
+pub use heatmap::{CellUnit, cfps_heatmap, confusion_difference, confusion_matrix};
 pub use plane::{Plane, decision_map};
 pub use raster::RenderError;
 pub use training::{learning_rate, loss_curve, time_by_epoch};

@@ -1,0 +1,201 @@
+//! CFPS of each class in each epoch.
+
+use egui::{ComboBox, DragValue, Ui, vec2};
+use egui_extras::{Column, TableBuilder};
+
+use super::{row, version};
+use crate::app::context::Context;
+use crate::app::settings::CfpsScale;
+use crate::app::theme;
+use crate::app::view::RunView;
+use crate::app::widgets::{
+    Matrix, MatrixState, color_bar, drawn, export_menu, matrix, percent, section, table, term, weak,
+};
+use crate::evaluate::figures;
+use crate::train::ClassRow;
+use crate::worker::EpochRecord;
+
+/// See the [module](self).
+#[derive(Default)]
+pub(super) struct Heatmap {
+    matrix: MatrixState,
+    table: bool,
+    /// CFPS by class and epoch, and the largest, under the version they belong to.
+    cells: Option<(u64, Vec<f64>, f64)>,
+}
+
+impl Heatmap {
+    /// Shows the card; returns the epoch of a cell that was chosen.
+    pub(super) fn show(&mut self, ui: &mut Ui, context: &mut Context<'_>, shown: Option<&EpochRecord>) -> Option<u32> {
+        let run = context.run;
+        let names = run.class_names();
+        let mut chosen = None;
+        let mut scale = context.settings.cfps_scale;
+        let as_table = self.table;
+        let toggled = &mut self.table;
+        let controls = |ui: &mut Ui| {
+            export_menu(ui, context, "CFPS", || {
+                let rows = class_rows(run, None);
+                drawn(run, |figure| figures::cfps_heatmap(&rows, figure), || csv(run))
+            });
+            ui.toggle_value(toggled, "Table").on_hover_text("CFPS as numbers, a row for each epoch");
+        };
+        section(ui, "CFPS: which classes attract the mistakes", controls, |ui| {
+            if run.epochs.is_empty() {
+                ui.label(weak(
+                    ui,
+                    "Measured when the first epoch is done: the share of all mistakes that lands on each class.",
+                ));
+                return;
+            }
+            let key = version(run, "cfps");
+            if self.cells.as_ref().is_none_or(|(old, ..)| *old != key) {
+                let value = |class, epoch: &EpochRecord| row(epoch, class).map_or(f64::NAN, |row| row.cfps);
+                let cells: Vec<f64> =
+                    (0..names.len()).flat_map(|k| run.epochs.iter().map(move |epoch| value(k, epoch))).collect();
+                let largest = cells.iter().copied().filter(|v| v.is_finite()).fold(0.0, f64::max);
+                self.cells = Some((key, cells, largest));
+            }
+            let Some((_, cells, largest)) = &self.cells else { return };
+            if as_table {
+                return numbers(ui, run, names, cells);
+            }
+            let chance = 1.0 / names.len().max(1) as f64;
+            let top = match scale {
+                CfpsScale::Chance => (3.0 * chance).min(1.0),
+                CfpsScale::Fixed(top) => top.clamp(0.01, 1.0),
+                CfpsScale::Automatic => largest.max(1e-6),
+            };
+            let columns: Vec<String> = run.epochs.iter().map(|epoch| (epoch.metrics.epoch + 1).to_string()).collect();
+            let at = |class: usize, epoch: usize| cells.get(class * columns.len() + epoch).copied().unwrap_or(f64::NAN);
+            let marked = shown.and_then(|shown| run.epochs.iter().position(|e| e.metrics.epoch == shown.metrics.epoch));
+            let many = names.len() > 20;
+            let what = Matrix {
+                name: "CFPS by class and epoch",
+                rows: names,
+                columns: &columns,
+                axis: "Epoch",
+                color: &|class, epoch| theme::sequential(at(class, epoch) / top),
+                text: &|class, epoch| format!("{:.0}", 100.0 * at(class, epoch)),
+                describe: &|class, epoch| {
+                    let value = at(class, epoch);
+                    let times = value / chance;
+                    format!(
+                        "{}, epoch {}: {} of all mistakes, {times:.1} × chance",
+                        names[class],
+                        columns[epoch],
+                        percent(value)
+                    )
+                },
+                marked,
+                key: version(run, ("cfps", top.to_bits())),
+                cell: (vec2(4.0, if many { 11.0 } else { 20.0 }), vec2(44.0, if many { 11.0 } else { 26.0 })),
+                height: 420.0,
+            };
+            if let Some((_, column)) = matrix(ui, &mut self.matrix, &what) {
+                chosen = run.epochs.get(column).map(|epoch| epoch.metrics.epoch);
+            }
+            let mark = format!("chance, 1/{}: {}", names.len(), percent(chance));
+            color_bar(
+                ui,
+                &|v| theme::sequential(v / top),
+                (0.0, top),
+                &|v| format!("{:.0} %", 100.0 * v),
+                Some((chance, &mark)),
+            );
+            ui.horizontal_wrapped(|ui| {
+                choose_scale(ui, &mut scale);
+                ui.label(weak(ui, "Click a column to show its epoch below.").small());
+            });
+        });
+        context.settings.cfps_scale = scale;
+        term_line(ui, context);
+        chosen
+    }
+}
+
+/// Explains the term where the glossary has it.
+fn term_line(ui: &mut Ui, context: &Context<'_>) {
+    if context.glossary.tooltip("cfps").is_some() {
+        term(ui, context, "What is CFPS?", "cfps");
+    }
+}
+
+fn choose_scale(ui: &mut Ui, scale: &mut CfpsScale) {
+    let label = ui.label("Scale");
+    let name = |scale: &CfpsScale| match scale {
+        CfpsScale::Chance => "0 to 3 × chance",
+        CfpsScale::Fixed(_) => "fixed",
+        CfpsScale::Automatic => "automatic",
+    };
+    let chosen = name(scale);
+    ComboBox::from_id_salt("cfps scale")
+        .selected_text(chosen)
+        .show_ui(ui, |ui| {
+            for option in [CfpsScale::Chance, CfpsScale::Fixed(0.3), CfpsScale::Automatic] {
+                if ui.selectable_label(name(&option) == chosen, name(&option)).clicked() && name(&option) != chosen {
+                    *scale = option;
+                }
+            }
+        })
+        .response
+        .labelled_by(label.id);
+    if let CfpsScale::Fixed(top) = scale {
+        let mut percent = 100.0 * *top;
+        let value = DragValue::new(&mut percent).range(1.0..=100.0).speed(0.2).max_decimals(1).suffix(" %");
+        if ui.add(value).accessible_name("Largest CFPS on the colour scale").changed() {
+            *top = percent / 100.0;
+        }
+    }
+}
+
+fn numbers(ui: &mut Ui, run: &RunView, names: &[String], cells: &[f64]) {
+    let height = ui.text_style_height(&egui::TextStyle::Body) + 4.0;
+    let epochs = run.epochs.len();
+    egui::ScrollArea::horizontal().id_salt("cfps table").show(ui, |ui| {
+        TableBuilder::new(ui)
+            .striped(true)
+            .max_scroll_height(360.0)
+            .auto_shrink([false, true])
+            .column(Column::exact(52.0))
+            .columns(Column::initial(72.0).at_least(40.0), names.len())
+            .header(height, |mut header| {
+                header.col(|ui| {
+                    ui.label("Epoch");
+                });
+                for name in names {
+                    header.col(|ui| {
+                        ui.add(egui::Label::new(name).truncate()).on_hover_text(name);
+                    });
+                }
+            })
+            .body(|body| {
+                body.rows(height, epochs, |mut line| {
+                    // The newest first, where the eye begins.
+                    let epoch = epochs - 1 - line.index();
+                    line.col(|ui| {
+                        ui.label((run.epochs[epoch].metrics.epoch + 1).to_string());
+                    });
+                    for class in 0..names.len() {
+                        line.col(|ui| {
+                            if ui.is_rect_visible(ui.max_rect()) {
+                                ui.label(percent(cells[class * epochs + epoch]));
+                            }
+                        });
+                    }
+                });
+            });
+    });
+}
+
+/// The rows of `classes.csv` up to an epoch.
+pub(super) fn class_rows(run: &RunView, until: Option<u32>) -> Vec<ClassRow> {
+    let wanted = run.epochs.iter().filter(|epoch| until.is_none_or(|until| epoch.metrics.epoch <= until));
+    wanted.flat_map(|epoch| epoch.classes.iter().cloned()).collect()
+}
+
+fn csv(run: &RunView) -> String {
+    let rows = run.epochs.iter().flat_map(|epoch| &epoch.classes);
+    let rows = rows.map(|row| [row.epoch.to_string(), row.class.to_string(), row.name.clone(), row.cfps.to_string()]);
+    table(&["epoch", "class", "name", "cfps"], rows)
+}
