@@ -6,6 +6,7 @@ use crate::app::context::{Action, Context, Panel};
 use crate::app::layout::PanelKind;
 use crate::app::theme::{self, Palette};
 use crate::app::view::RunView;
+use crate::app::widgets::markdown::unbroken;
 use crate::app::widgets::{empty, strong, weak};
 use crate::config::{Experiment, MethodChoice};
 use crate::evaluate::signatures::{self, Kind, Point, Reading, Setup, Severity, Signature, State};
@@ -155,7 +156,7 @@ fn row(ui: &mut Ui, reading: &Reading, context: &Context<'_>, show: &mut Option<
                     ui.set_width(ui.available_width() - side);
                     head(ui, reading, context, color);
                     if !reading.numbers.is_empty() {
-                        ui.label(RichText::new(&reading.numbers).size(14.0));
+                        ui.label(RichText::new(unbroken(&reading.numbers)).size(14.0).line_height(Some(20.0)));
                     }
                 });
                 if side > 0.0 {
@@ -170,6 +171,7 @@ fn row(ui: &mut Ui, reading: &Reading, context: &Context<'_>, show: &mut Option<
                 ui.add_space(2.0);
                 ui.label(RichText::new(reading.kind.explanation()).size(15.0).line_height(Some(22.0)));
                 ui.horizontal_wrapped(|ui| {
+                    ui.spacing_mut().item_spacing.x = 0.0;
                     ui.label(strong("What to do: ").size(15.0));
                     ui.label(RichText::new(reading.kind.advice()).size(15.0).line_height(Some(22.0)));
                 });

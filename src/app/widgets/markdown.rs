@@ -9,7 +9,7 @@ use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Parser, Tag, TagEnd};
 use crate::app::theme;
 
 /// Width of a line as a multiple of the size of the text: about 70 characters.
-const MEASURE: f32 = 33.0;
+const MEASURE: f32 = 35.0;
 /// Distance of lines as a multiple of the size of the text.
 const LEADING: f32 = 1.5;
 
@@ -69,15 +69,10 @@ impl Markdown {
         links
     }
 
-    /// Draws it in text of `size` points, no wider than can be read well. Gives the link that was clicked; `tooltip` may
-    /// explain one.
+    /// Draws it in text of `size` points, as wide as there is room: [`measure`] says what can be read well. Gives the link
+    /// that was clicked; `tooltip` may explain one.
     pub fn ui<'t>(&self, ui: &mut Ui, size: f32, tooltip: &dyn Fn(&str) -> Option<&'t str>) -> Option<&str> {
-        let mut clicked = None;
-        ui.scope(|ui| {
-            ui.set_max_width(measure(size).min(ui.available_width()));
-            clicked = show(ui, &self.blocks, size, tooltip);
-        });
-        clicked
+        ui.vertical(|ui| show(ui, &self.blocks, size, tooltip)).inner
     }
 }
 
@@ -106,7 +101,7 @@ fn blocks<'a>(events: &mut Parser<'a>, end: Option<TagEnd>) -> Vec<Block> {
             Event::Start(Tag::BlockQuote(kind)) => Block::Quote(blocks(events, Some(TagEnd::BlockQuote(kind)))),
             // Items of a tight list have their text without a paragraph round it.
             Event::Text(text) => {
-                push(&mut loose, Span { text: text.into_string(), ..Span::default() });
+                push(&mut loose, Span { text: unbroken(&text), ..Span::default() });
                 continue;
             }
             Event::Code(text) => {
@@ -157,7 +152,7 @@ fn text_until(events: &mut Parser<'_>, end: TagEnd, like: &Span, found: &mut Vec
     while let Some(event) = events.next() {
         match event {
             Event::End(tag) if tag == end => break,
-            Event::Text(text) => push(found, Span { text: text.into_string(), ..like.clone() }),
+            Event::Text(text) => push(found, Span { text: unbroken(&text), ..like.clone() }),
             Event::Code(text) => push(found, Span { text: text.into_string(), code: true, ..like.clone() }),
             Event::SoftBreak | Event::HardBreak => push(found, Span { text: " ".into(), ..like.clone() }),
             Event::Start(tag) => inline(events, tag, like, found),
@@ -175,6 +170,11 @@ fn inline(events: &mut Parser<'_>, tag: Tag<'_>, like: &Span, found: &mut Vec<Sp
         _ => like.clone(),
     };
     text_until(events, end, &like, found);
+}
+
+/// The text with numbers and their signs kept on one line: `ε 8/255` and `50 %` do not break.
+pub fn unbroken(text: &str) -> String {
+    text.replace("ε ", "ε\u{a0}").replace(" %", "\u{a0}%").replace("± ", "±\u{a0}").replace(" ±", "\u{a0}±")
 }
 
 /// Adds a span, or lengthens the last one where it looks the same.
@@ -350,7 +350,12 @@ fn subscripts(text: &str) -> Vec<(&str, bool)> {
         let ((at, mark), (sub, letter)) = (letters[window], letters[window + 1]);
         let before = letters[window - 1].1;
         let ends = letters.get(window + 2).is_none_or(|(_, next)| !next.is_alphanumeric() && *next != '_');
-        if mark == '_' && !before.is_whitespace() && before != '_' && (letter.is_alphanumeric() || letter == '∞') && ends {
+        if mark == '_'
+            && !before.is_whitespace()
+            && before != '_'
+            && (letter.is_alphanumeric() || letter == '∞')
+            && ends
+        {
             let end = sub + letter.len_utf8();
             pieces.push((&text[begin..at], false));
             pieces.push((&text[sub..end], true));
