@@ -243,11 +243,15 @@ fn swatch(ui: &mut Ui, index: usize) {
     let color = theme::class_color(index, ui.visuals().dark_mode);
     let ends = [rect.left_center(), rect.right_center()];
     let stroke = egui::Stroke::new(3.0, color);
-    match index % 3 {
-        0 => drop(ui.painter().line_segment(ends, stroke)),
-        1 => drop(ui.painter().extend(egui::Shape::dashed_line(&ends, stroke, 8.0, 3.0))),
-        _ => drop(ui.painter().extend(egui::Shape::dashed_line(&ends, stroke, 3.0, 3.0))),
-    }
+    let dash = match index % 3 {
+        0 => {
+            ui.painter().line_segment(ends, stroke);
+            return;
+        }
+        1 => 8.0,
+        _ => 3.0,
+    };
+    ui.painter().extend(egui::Shape::dashed_line(&ends, stroke, dash, 3.0));
 }
 
 #[cfg(test)]

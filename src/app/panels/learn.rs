@@ -8,20 +8,12 @@ use egui::{RichText, Ui};
 use crate::app::context::{Action, Context, Level, Panel};
 use crate::app::lessons::{self, Lesson, Link};
 use crate::app::theme;
-use crate::app::widgets::{markdown, strong, weak};
+use crate::app::widgets::markdown::{measure, reading_size};
+use crate::app::widgets::{strong, weak};
 use crate::worker::Subject;
 
-/// Size of running text in a panel of that width: lessons are read from the back of a room.
-fn text_size(width: f32) -> f32 {
-    match width {
-        width if width < 480.0 => 15.0,
-        width if width < 800.0 => 16.0,
-        width if width < 1200.0 => 18.0,
-        _ => 20.0,
-    }
-}
-/// Least width of a card in the list of lessons.
-const CARD: f32 = 420.0;
+/// Least width of a card in the list of lessons, as a multiple of the size of its text.
+const CARD: f32 = 26.0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Tab {
@@ -105,18 +97,20 @@ fn subject(context: &Context<'_>, index: usize) -> Option<Subject> {
 /// All lessons as cards, in as many columns as fit.
 fn list(ui: &mut Ui, context: &mut Context<'_>) {
     egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
-        ui.label(weak(ui, "Each lesson arranges the window for itself; leaving it gives everything back.").size(14.0));
+        let size = reading_size(ui.available_width());
+        let text = "Each lesson arranges the window for itself; leaving it gives everything back.";
+        ui.label(weak(ui, text).size(0.9 * size));
         ui.add_space(4.0);
-        let columns = ((ui.available_width() / CARD) as usize).clamp(1, 3);
+        let columns = ((ui.available_width() / (CARD * size)) as usize).clamp(1, 3);
         let gap = ui.spacing().item_spacing.x;
         let width = (ui.available_width() - gap * (columns - 1) as f32) / columns as f32;
         let lessons: Vec<(usize, &Lesson)> = lessons::all().iter().enumerate().collect();
         for row in lessons.chunks(columns) {
             // All cards of a row are as high as the one with the longest summary.
-            let lines = row.iter().map(|(_, lesson)| summary(ui, lesson, width).rows.len()).max().unwrap_or(1);
+            let lines = row.iter().map(|(_, lesson)| summary(ui, lesson, size, width).rows.len()).max().unwrap_or(1);
             ui.horizontal_top(|ui| {
                 for (number, lesson) in row {
-                    card(ui, *number, lesson, width, lines, context);
+                    card(ui, (*number, lesson), size, (width, lines), context);
                 }
             });
         }
@@ -125,35 +119,41 @@ fn list(ui: &mut Ui, context: &mut Context<'_>) {
 
 /// Space round the contents of a card.
 const MARGIN: f32 = 14.0;
-/// Height of a line of its summary.
-const LINE: f32 = 21.0;
+/// Height of a line of its summary, as a multiple of the size of the text.
+const LINE: f32 = 1.4;
 
 /// The summary of a lesson as a card of that width has it.
-fn summary(ui: &Ui, lesson: &Lesson, width: f32) -> std::sync::Arc<egui::Galley> {
-    let font = egui::FontId::proportional(14.5);
+fn summary(ui: &Ui, lesson: &Lesson, size: f32, width: f32) -> std::sync::Arc<egui::Galley> {
+    let font = egui::FontId::proportional(0.95 * size);
     let mut format = egui::TextFormat::simple(font, ui.visuals().text_color());
-    format.line_height = Some(LINE);
+    format.line_height = Some(LINE * size);
     let mut job = egui::text::LayoutJob::single_section(lesson.summary.clone(), format);
     job.wrap.max_width = width - 2.0 * MARGIN - 2.0;
     ui.fonts_mut(|fonts| fonts.layout_job(job))
 }
 
-/// One lesson of the list, with room for so many lines of summary.
-fn card(ui: &mut Ui, number: usize, lesson: &Lesson, width: f32, lines: usize, context: &mut Context<'_>) {
+/// One lesson of the list, of a width and with room for so many lines of summary.
+fn card(
+    ui: &mut Ui,
+    (number, lesson): (usize, &Lesson),
+    size: f32,
+    (width, lines): (f32, usize),
+    context: &mut Context<'_>,
+) {
     let palette = theme::palette(ui);
     let done = context.settings.lessons_done.contains(&lesson.id);
     let frame = egui::Frame::new().fill(palette.card).stroke((1.0, palette.line)).corner_radius(8).inner_margin(MARGIN);
     frame.show(ui, |ui| {
         ui.vertical(|ui| {
             ui.set_width(width - 2.0 * MARGIN - 2.0);
-            ui.add(egui::Label::new(strong(format!("{}. {}", number + 1, lesson.title)).size(17.0)).truncate());
-            let text = summary(ui, lesson, width);
-            let missing = lines.saturating_sub(text.rows.len()) as f32 * LINE;
+            ui.add(egui::Label::new(strong(format!("{}. {}", number + 1, lesson.title)).size(1.12 * size)).truncate());
+            let text = summary(ui, lesson, size, width);
+            let missing = lines.saturating_sub(text.rows.len()) as f32 * LINE * size;
             ui.label(text);
             ui.add_space(missing + 6.0);
             ui.horizontal(|ui| {
                 let text = if done { "Again" } else { "Begin" };
-                let button = egui::Button::new(RichText::new(text).size(15.0).color(palette.accent));
+                let button = egui::Button::new(RichText::new(text).size(0.95 * size).color(palette.accent));
                 let button = ui.add(button.stroke((1.0, palette.accent)));
                 button.widget_info(|| {
                     egui::WidgetInfo::labeled(egui::Role::Button, true, format!("{text}: {}", lesson.title))
@@ -161,9 +161,11 @@ fn card(ui: &mut Ui, number: usize, lesson: &Lesson, width: f32, lines: usize, c
                 if button.clicked() {
                     context.ask(Action::Lesson(lesson.id.clone()));
                 }
-                ui.label(weak(ui, format!("{} minutes, {} steps", lesson.minutes, lesson.steps.len())));
+                ui.label(
+                    weak(ui, format!("{} minutes, {} steps", lesson.minutes, lesson.steps.len())).size(0.87 * size),
+                );
                 if done {
-                    ui.label(RichText::new("✓ done").color(palette.good));
+                    ui.label(RichText::new("✓ done").size(0.87 * size).color(palette.good));
                 }
             });
         });
@@ -173,7 +175,7 @@ fn card(ui: &mut Ui, number: usize, lesson: &Lesson, width: f32, lines: usize, c
 /// Draws a column of text in the middle of the panel, no wider than can be read well.
 fn column<R>(ui: &mut Ui, size: f32, contents: impl FnOnce(&mut Ui) -> R) -> R {
     // What scrolls leaves room for its bar on the right.
-    let width = markdown::measure(size).min(ui.available_width());
+    let width = measure(size).min(ui.available_width());
     let side = ((ui.available_width() - width) / 2.0).max(0.0);
     ui.horizontal_top(|ui| {
         ui.add_space(side);

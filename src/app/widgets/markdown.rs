@@ -4,7 +4,7 @@
 
 use egui::text::{LayoutJob, TextFormat};
 use egui::{Align, Color32, FontFamily, FontId, Ui};
-use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Parser, Tag, TagEnd};
+use pulldown_cmark::{Event, HeadingLevel, Parser, Tag, TagEnd};
 
 use crate::app::theme;
 
@@ -81,6 +81,16 @@ pub fn measure(size: f32) -> f32 {
     MEASURE * size
 }
 
+/// Size of running text in a panel of that width: what is read by many people at once is read from afar.
+pub fn reading_size(width: f32) -> f32 {
+    match width {
+        width if width < 480.0 => 15.0,
+        width if width < 800.0 => 16.0,
+        width if width < 1200.0 => 18.0,
+        _ => 20.0,
+    }
+}
+
 /// Reads blocks until the end of the one that they are in.
 fn blocks<'a>(events: &mut Parser<'a>, end: Option<TagEnd>) -> Vec<Block> {
     let (mut found, mut loose) = (Vec::new(), Vec::new());
@@ -91,10 +101,9 @@ fn blocks<'a>(events: &mut Parser<'a>, end: Option<TagEnd>) -> Vec<Block> {
             Event::Start(Tag::Heading { level, .. }) => {
                 Block::Heading(depth(level), spans(events, TagEnd::Heading(level)))
             }
-            Event::Start(Tag::CodeBlock(kind)) => {
+            Event::Start(Tag::CodeBlock(_)) => {
                 let spans = spans(events, TagEnd::CodeBlock);
                 let text: String = spans.into_iter().map(|span| span.text).collect();
-                debug_assert!(matches!(kind, CodeBlockKind::Fenced(_) | CodeBlockKind::Indented));
                 Block::Formula(text.trim_end().to_owned())
             }
             Event::Start(Tag::List(first)) => Block::List(first, items(events, TagEnd::List(first.is_some()))),

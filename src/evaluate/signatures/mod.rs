@@ -333,7 +333,7 @@ impl Kind {
             }
             Self::TargetCollapse => {
                 "Nearly all images are led towards the same few classes. The other boundaries are hardly trained on any \
-                 more, and CFPS is then measured under those few targets only, which can make itself worse."
+                 more, and CFPS is then measured under those few targets only, which can feed on itself."
             }
             Self::RobustOverfitting => {
                 "The network learns the adversarial examples of its training images by heart. Its robustness on new images \

@@ -174,7 +174,9 @@ fn a_class_without_robust_accuracy() {
 #[test]
 fn noise_round_the_threshold_does_not_flicker() {
     let limit = fewest_targets(10);
-    let wobble = |point: &mut Point, k: f64| point.targets = Some(limit * if k as u32 % 2 == 0 { 1.05 } else { 0.97 });
+    let wobble = |point: &mut Point, k: f64| {
+        point.targets = Some(limit * if (k as u32).is_multiple_of(2) { 1.05 } else { 0.97 })
+    };
     // One epoch in two above the threshold is not two in a row.
     let points = changed(20, 5, wobble);
     for t in 1..20 {

@@ -28,7 +28,11 @@ pub(super) fn ui(ui: &mut Ui, shown: &[Shown], weights: Weights) {
     let like_first =
         |summary: &Summary| unseeded(&summary.attack) == unseeded(&first.attack) && summary.part == first.part;
     let notes = if summaries.iter().all(|(_, summary)| like_first(summary)) {
-        vec![format!("{}, under {}. The worst class of each run is marked.", first.part, unseeded(&first.attack))]
+        vec![format!(
+            "On the {}, under {}. The worst class of each run is marked.",
+            first.part,
+            unseeded(&first.attack)
+        )]
     } else {
         let note = |(shown, summary): &(&Shown, Summary)| {
             format!("{}: {}, under {}.", shown.run.name, summary.part, summary.attack)

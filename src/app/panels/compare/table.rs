@@ -147,7 +147,8 @@ fn warnings(shown: &[Shown], summaries: &[Option<Summary>]) -> Vec<String> {
         (of(&part), "Some numbers are from the test set and some from the validation split: they do not compare."),
     ]
     .into_iter()
-    .filter_map(|(differs, text)| differs.then(|| text.to_owned()))
+    .filter(|(differs, _)| *differs)
+    .map(|(_, text)| text.to_owned())
     .collect()
 }
 

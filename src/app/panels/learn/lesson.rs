@@ -4,12 +4,12 @@ use std::collections::HashSet;
 
 use egui::{RichText, Ui};
 
-use super::{column, text_size};
+use super::column;
 use crate::app::context::{Action, Context};
 use crate::app::glossary::Glossary;
 use crate::app::lessons::{Lesson, Link};
 use crate::app::theme;
-use crate::app::widgets::markdown::Markdown;
+use crate::app::widgets::markdown::{Markdown, reading_size};
 use crate::app::widgets::{strong, weak};
 
 /// What of lessons is remembered while the program runs.
@@ -27,7 +27,7 @@ impl Reader {
         let last = lesson.steps.len().saturating_sub(1);
         context.settings.lesson_step = context.settings.lesson_step.min(last);
         let index = context.settings.lesson_step;
-        let size = text_size(ui.available_width());
+        let size = reading_size(ui.available_width());
         header(ui, lesson, size, context);
         egui::Panel::bottom("steps").show_separator_line(false).frame(egui::Frame::new()).show(ui, |ui| {
             ui.add_space(4.0);

@@ -2,10 +2,10 @@
 
 use egui::{RichText, Ui};
 
-use super::{column, text_size};
+use super::column;
 use crate::app::glossary::{Entry, Glossary};
 use crate::app::theme;
-use crate::app::widgets::markdown::{formula, unbroken};
+use crate::app::widgets::markdown::{formula, reading_size, unbroken};
 use crate::app::widgets::weak;
 
 /// What is shown of the glossary.
@@ -26,7 +26,7 @@ impl Terms {
     }
 
     pub(super) fn ui(&mut self, ui: &mut Ui, glossary: &Glossary) {
-        let size = text_size(ui.available_width());
+        let size = reading_size(ui.available_width());
         column(ui, size, |ui| {
             ui.horizontal(|ui| {
                 let width = (ui.available_width() - 130.0).clamp(120.0, 360.0);
