@@ -305,7 +305,7 @@ mod tests {
             assert!(lesson.summary.ends_with(['.', '?']) && lesson.minutes > 0);
             for step in &lesson.steps {
                 let place = format!("{id}, {}", step.title);
-                for part in [&step.text, &step.todo, &step.look, &step.question, &step.answer] {
+                for part in [&step.todo, &step.look, &step.question, &step.answer] {
                     assert!(!part.is_empty(), "{place}");
                 }
                 for address in step.links() {

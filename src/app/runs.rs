@@ -1,1 +1,476 @@
-//! Run directories as the comparison reads them.
+//! Run directories as the comparison reads them, in a thread of its own: a directory may lie on a slow disk.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::config::Experiment;
+use crate::evaluate::FinalReport;
+use crate::train::{ClassRow, MetricsRow, RunDir, evaluation_attack};
+
+/// More examples than this are not shown side by side.
+const EXAMPLES: usize = 24;
+/// An example image larger than this is not a run's.
+const LARGEST_SIDE: u32 = 1024;
+
+/// A run directory that has been read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// The directory.
+    pub path: PathBuf,
+    /// Its last part.
+    pub name: String,
+    /// What was trained.
+    pub experiment: Experiment,
+    /// A row an epoch, later ones in place of earlier ones of the same epoch.
+    pub metrics: Vec<MetricsRow>,
+    /// A row an epoch and class.
+    pub classes: Vec<ClassRow>,
+    /// The test set's report; none where the run is not done.
+    pub report: Option<FinalReport>,
+    /// The images of `examples/`.
+    pub examples: Vec<Example>,
+}
+
+/// An image before and after the attack, as RGB bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Example {
+    /// Width and height.
+    pub size: [usize; 2],
+    /// Before.
+    pub original: Vec<u8>,
+    /// After.
+    pub adversarial: Vec<u8>,
+}
+
+/// Which of a run's numbers are compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// Images and weights they belong to, such as `test set, last weights`.
+    pub part: String,
+    /// The attack of the robust ones.
+    pub attack: String,
+    /// Images measured on, where it is known.
+    pub images: Option<usize>,
+    /// Accuracy without an attack.
+    pub clean: f64,
+    /// Its worst class.
+    pub clean_worst: f64,
+    /// Accuracy under the attack.
+    pub robust: f64,
+    /// Its worst class.
+    pub robust_worst: f64,
+    /// Best minus worst class under the attack.
+    pub gap: f64,
+    /// Name, clean and robust accuracy of each class.
+    pub classes: Vec<(String, f64, f64)>,
+}
+
+impl Run {
+    /// Reads a directory.
+    ///
+    /// # Errors
+    /// What is missing or damaged, in a sentence.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let (directory, experiment) = RunDir::open(path).map_err(|error| error.to_string())?;
+        let (metrics, mut classes) = directory.read_rows().map_err(|error| error.to_string())?;
+        let mut by_epoch = std::collections::BTreeMap::new();
+        for row in metrics {
+            by_epoch.insert(row.epoch, row);
+        }
+        // A resumed run may have written an epoch twice: the later row counts.
+        let mut seen = std::collections::HashSet::new();
+        classes.reverse();
+        classes.retain(|row| seen.insert((row.epoch, row.class)));
+        classes.sort_by_key(|row| (row.epoch, row.class));
+        Ok(Self {
+            path: path.to_owned(),
+            name: name_of(path),
+            experiment,
+            metrics: by_epoch.into_values().collect(),
+            classes,
+            report: read_report(&path.join("evaluation.json"))?,
+            examples: read_examples(&path.join("examples"))?,
+        })
+    }
+
+    /// Its numbers on the test set with these weights, else those of the last epoch on the validation split.
+    pub fn summary(&self, weights: &str) -> Option<Summary> {
+        if let Some((report, row)) = self.report.as_ref().and_then(|report| Some((report, report.of(weights)?))) {
+            let classes = report.class_names.iter().zip(&row.clean_classes).zip(&row.robust_classes);
+            return Some(Summary {
+                part: format!("test set, {weights} weights"),
+                attack: report.attack.clone(),
+                images: Some(report.images),
+                clean: row.clean,
+                clean_worst: row.clean_worst,
+                robust: row.robust,
+                robust_worst: row.robust_worst,
+                gap: row.robust_gap,
+                classes: classes.map(|((name, clean), robust)| (name.clone(), *clean, *robust)).collect(),
+            });
+        }
+        let row = self.metrics.last()?;
+        let of_epoch = self.classes.iter().filter(|class| class.epoch == row.epoch);
+        Some(Summary {
+            part: format!("validation split, epoch {}", row.epoch + 1),
+            attack: evaluation_attack(&self.experiment, self.experiment.evaluation.eval_steps).to_string(),
+            images: None,
+            clean: row.val_clean_accuracy,
+            clean_worst: row.val_clean_worst,
+            robust: row.val_robust_accuracy,
+            robust_worst: row.val_robust_worst,
+            gap: self.gap(row.epoch).unwrap_or(f64::NAN),
+            classes: of_epoch
+                .map(|class| (class.name.clone(), class.val_clean_accuracy, class.val_robust_accuracy))
+                .collect(),
+        })
+    }
+
+    /// Best minus worst class on the validation split after an epoch, under the evaluation attack.
+    pub fn gap(&self, epoch: u32) -> Option<f64> {
+        let robust = self.classes.iter().filter(|row| row.epoch == epoch).map(|row| row.val_robust_accuracy);
+        let (low, high) =
+            robust.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+        (low <= high).then_some(high - low)
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+fn read_report(path: &Path) -> Result<Option<FinalReport>, String> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let fail = |what: String| format!("{}: {what}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+    serde_json::from_str(&text).map(Some).map_err(|error| fail(error.to_string()))
+}
+
+/// The pairs `NN-original.png`, `NN-adversarial.png`, as far as they go.
+fn read_examples(directory: &Path) -> Result<Vec<Example>, String> {
+    let mut examples = Vec::new();
+    for i in 0..EXAMPLES {
+        let path = |part: &str| directory.join(format!("{i:02}-{part}.png"));
+        if !path("original").exists() {
+            break;
+        }
+        let (size, original) = read_png(&path("original"))?;
+        let (other, adversarial) = read_png(&path("adversarial"))?;
+        if size != other {
+            return Err(format!(
+                "{}: expected {size:?} pixels as its original, found {other:?}",
+                path("adversarial").display()
+            ));
+        }
+        examples.push(Example { size, original, adversarial });
+    }
+    Ok(examples)
+}
+
+fn read_png(path: &Path) -> Result<([usize; 2], Vec<u8>), String> {
+    let fail = |what: String| format!("{}: {what}", path.display());
+    let mut reader = image::ImageReader::open(path).map_err(|error| fail(error.to_string()))?;
+    let mut limits = image::Limits::default();
+    (limits.max_image_width, limits.max_image_height) = (Some(LARGEST_SIDE), Some(LARGEST_SIDE));
+    reader.limits(limits);
+    let image = reader.decode().map_err(|error| fail(error.to_string()))?.into_rgb8();
+    Ok(([image.width() as usize, image.height() as usize], image.into_raw()))
+}
+
+/// A field in which runs differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Section and field.
+    pub field: String,
+    /// Its value in each run; `–` where it is not set.
+    pub values: Vec<String>,
+}
+
+/// The fields in which experiments differ, in the order of the file.
+pub fn differences(experiments: &[&Experiment]) -> Vec<Difference> {
+    let tables: Vec<toml::Table> =
+        experiments.iter().map(|experiment| toml::from_str(&experiment.to_toml()).unwrap_or_default()).collect();
+    let mut fields: Vec<(String, String)> = Vec::new();
+    for table in &tables {
+        for (section, values) in table {
+            for name in values.as_table().into_iter().flat_map(toml::Table::keys) {
+                let field = (section.clone(), name.clone());
+                if !fields.contains(&field) {
+                    fields.push(field);
+                }
+            }
+        }
+    }
+    let value = |table: &toml::Table, (section, name): &(String, String)| {
+        let value = table.get(section).and_then(|section| section.get(name));
+        value.map_or_else(|| "–".to_owned(), |value| value.to_string().trim_matches('"').to_owned())
+    };
+    let all = fields.iter().map(|field| Difference {
+        field: format!("{}.{}", field.0, field.1),
+        values: tables.iter().map(|table| value(table, field)).collect(),
+    });
+    all.filter(|difference| difference.values.windows(2).any(|pair| pair[0] != pair[1])).collect()
+}
+
+/// What is known of a directory.
+#[derive(Debug, Clone)]
+pub enum Entry {
+    /// It is being read.
+    Reading,
+    /// It has been read.
+    Ready(Arc<Run>),
+    /// It cannot be read, and why.
+    Failed(String),
+}
+
+/// Everything that was read. Files are read in other threads; [`Self::poll`] takes in what they found.
+#[derive(Debug)]
+pub struct Library {
+    entries: HashMap<PathBuf, Entry>,
+    found: Option<Vec<PathBuf>>,
+    scanning: bool,
+    sender: Sender<Found>,
+    receiver: Receiver<Found>,
+}
+
+#[derive(Debug)]
+enum Found {
+    Run(PathBuf, Box<Result<Run, String>>),
+    Directories(Vec<PathBuf>),
+}
+
+impl Default for Library {
+    fn default() -> Self {
+        let (sender, receiver) = channel();
+        Self { entries: HashMap::new(), found: None, scanning: false, sender, receiver }
+    }
+}
+
+impl Library {
+    /// Takes in what was read since. Gives whether there was anything.
+    pub fn poll(&mut self) -> bool {
+        let mut any = false;
+        while let Ok(found) = self.receiver.try_recv() {
+            any = true;
+            match found {
+                Found::Run(path, result) => {
+                    let entry = match *result {
+                        Ok(run) => Entry::Ready(Arc::new(run)),
+                        Err(what) => Entry::Failed(what),
+                    };
+                    self.entries.insert(path, entry);
+                }
+                Found::Directories(found) => self.found = Some(found),
+            }
+        }
+        any
+    }
+
+    /// What is known of a directory. One that nobody asked for before begins to be read; `wake` is called when it is done.
+    pub fn get(&mut self, path: &Path, wake: impl FnOnce() + Send + 'static) -> Entry {
+        if let Some(entry) = self.entries.get(path) {
+            return entry.clone();
+        }
+        self.entries.insert(path.to_owned(), Entry::Reading);
+        let (sender, path) = (self.sender.clone(), path.to_owned());
+        std::thread::spawn(move || {
+            let result = Box::new(Run::read(&path));
+            // Nobody waits for it any more when the window is closed.
+            let _ = sender.send(Found::Run(path, result));
+            wake();
+        });
+        Entry::Reading
+    }
+
+    /// Forgets a directory, so that it is read anew when it is asked for.
+    pub fn forget(&mut self, path: &Path) {
+        self.entries.remove(path);
+    }
+
+    /// The run directories below `directory`, the newest first; none while they are being looked for.
+    pub fn below(&mut self, directory: &Path, wake: impl FnOnce() + Send + 'static) -> Option<&[PathBuf]> {
+        if !self.scanning {
+            self.scanning = true;
+            let (sender, directory) = (self.sender.clone(), directory.to_owned());
+            std::thread::spawn(move || {
+                let _ = sender.send(Found::Directories(run_directories(&directory)));
+                wake();
+            });
+        }
+        self.found.as_deref()
+    }
+
+    /// Looks for run directories anew when they are asked for.
+    pub fn rescan(&mut self) {
+        self.scanning = false;
+    }
+}
+
+/// Directories below `directory`, and below those, that hold a run; the newest first.
+fn run_directories(directory: &Path) -> Vec<PathBuf> {
+    let below = |directory: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    };
+    let holds_run = |path: &PathBuf| path.join("config.toml").is_file();
+    let mut found = Vec::new();
+    for path in below(directory) {
+        if holds_run(&path) {
+            found.push(path);
+        } else {
+            found.extend(below(&path).into_iter().filter(holds_run));
+        }
+    }
+    let changed = |path: &PathBuf| path.join("config.toml").metadata().and_then(|data| data.modified()).ok();
+    found.sort_by_key(|path| std::cmp::Reverse((changed(path), path.clone())));
+    found
+}
+
+/// Run directories for tests.
+#[cfg(test)]
+pub(in crate::app) mod testing {
+    use super::*;
+    use crate::app::sample;
+    use crate::config::MethodChoice;
+    use crate::evaluate::WeightsReport;
+
+    /// Writes a run as training does: some epochs of the sample run, a report where there is a `robust`, two examples.
+    pub(in crate::app) fn write(path: &Path, method: MethodChoice, epochs: u32, robust: Option<f64>) -> Experiment {
+        let mut experiment = Experiment::preset("cifar10-small").unwrap();
+        experiment.fairness.method = method;
+        let directory = RunDir::create(path, &experiment).unwrap();
+        let records: Vec<_> = (0..epochs).map(sample::epoch).collect();
+        let metrics: Vec<MetricsRow> = records
+            .iter()
+            .map(|record| MetricsRow {
+                val_robust_accuracy: record.metrics.val_robust_accuracy + robust.unwrap_or(0.4) - 0.4,
+                ..record.metrics.clone()
+            })
+            .collect();
+        let classes: Vec<ClassRow> = records.iter().flat_map(|record| record.classes.clone()).collect();
+        directory.write_rows(&metrics, &classes).unwrap();
+        if let Some(robust) = robust {
+            let of_class = |k: usize| robust + 0.05 * (k as f64 - 4.5);
+            let weights = ["last", "best"].map(|weights| WeightsReport {
+                weights: weights.into(),
+                clean: 0.8,
+                clean_worst: 0.6,
+                robust,
+                robust_worst: of_class(0),
+                robust_gap: 0.45,
+                robust_worst_tenth: of_class(0),
+                clean_classes: vec![0.8; 10],
+                robust_classes: (0..10).map(of_class).collect(),
+            });
+            let report = FinalReport {
+                method: method.title().into(),
+                dataset: "cifar10".into(),
+                architecture: "small-cnn".into(),
+                seed: 0,
+                attack: evaluation_attack(&experiment, 20).to_string(),
+                images: 10_000,
+                class_names: records[0].classes.iter().map(|class| class.name.clone()).collect(),
+                weights: weights.to_vec(),
+            };
+            directory.write_json("evaluation.json", &report).unwrap();
+        }
+        let set = sample::images(1);
+        for i in 0..2 {
+            let pixels = set.image(i);
+            let original = |x: u32, y: u32| [0, 1, 2].map(|c| pixels[c * 1024 + (y * 32 + x) as usize]);
+            let original = image::RgbImage::from_fn(32, 32, |x, y| image::Rgb(original(x, y)));
+            let shift = if method == MethodChoice::At { 8 } else { 4 };
+            let mut adversarial = original.clone();
+            adversarial.pixels_mut().for_each(|pixel| pixel.0[0] = pixel.0[0].saturating_add(shift));
+            std::fs::create_dir_all(path.join("examples")).unwrap();
+            original.save(path.join(format!("examples/{i:02}-original.png"))).unwrap();
+            adversarial.save(path.join(format!("examples/{i:02}-adversarial.png"))).unwrap();
+        }
+        experiment
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::MethodChoice;
+
+    #[test]
+    fn a_run_is_read_with_all_its_parts() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("a");
+        let experiment = testing::write(&path, MethodChoice::FairTat, 6, Some(0.5));
+        let run = Run::read(&path).unwrap();
+        assert_eq!((run.name.as_str(), &run.experiment), ("a", &experiment));
+        assert_eq!((run.metrics.len(), run.classes.len(), run.examples.len()), (6, 60, 2));
+        assert_eq!(run.examples[0].size, [32, 32]);
+        assert_ne!(run.examples[0].original, run.examples[0].adversarial);
+        let test = run.summary("last").unwrap();
+        assert_eq!((test.part.as_str(), test.robust, test.images), ("test set, last weights", 0.5, Some(10_000)));
+        assert!(test.attack.starts_with("PGD-20"));
+        // Weights that the report does not have: what is known instead is said.
+        let validation = run.summary("fawa").unwrap();
+        assert_eq!(validation.part, "validation split, epoch 6");
+        assert!(validation.attack.starts_with("PGD-10"));
+        let robust: Vec<f64> = validation.classes.iter().map(|class| class.2).collect();
+        let spread = robust.iter().copied().fold(0.0, f64::max) - robust.iter().copied().fold(1.0, f64::min);
+        assert!((validation.gap - spread).abs() < 1e-12);
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let place = tempfile::tempdir().unwrap();
+        assert!(Run::read(&place.path().join("nothing")).unwrap_err().contains("holds no run"));
+        let path = place.path().join("a");
+        testing::write(&path, MethodChoice::At, 3, Some(0.5));
+        std::fs::write(path.join("evaluation.json"), "{").unwrap();
+        assert!(Run::read(&path).unwrap_err().contains("evaluation.json"));
+        std::fs::remove_file(path.join("evaluation.json")).unwrap();
+        std::fs::write(path.join("examples/01-adversarial.png"), "no picture").unwrap();
+        assert!(Run::read(&path).unwrap_err().contains("01-adversarial.png"));
+        std::fs::write(path.join("metrics.csv"), "epoch,lr\n1,x\n").unwrap();
+        assert!(Run::read(&path).unwrap_err().contains("metrics.csv"));
+        std::fs::write(path.join("config.toml"), "[attack]\nepsilonn = 1\n").unwrap();
+        assert!(Run::read(&path).unwrap_err().contains("did you mean 'epsilon'"));
+    }
+
+    #[test]
+    fn only_what_differs_is_listed() {
+        let a = Experiment::default();
+        let mut b = a.clone();
+        b.fairness.method = MethodChoice::At;
+        b.data.limit = Some(100);
+        let found = differences(&[&a, &b]);
+        let found: Vec<(&str, Vec<&str>)> =
+            found.iter().map(|d| (d.field.as_str(), d.values.iter().map(String::as_str).collect())).collect();
+        assert_eq!(found, [("fairness.method", vec!["fair-tat", "at"]), ("data.limit", vec!["–", "100"])]);
+        assert!(differences(&[&a, &a]).is_empty());
+    }
+
+    #[test]
+    fn the_library_reads_in_the_background_and_finds_runs() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("study/one");
+        testing::write(&path, MethodChoice::At, 2, None);
+        let mut library = Library::default();
+        let wait = |library: &mut Library| {
+            let (sender, receiver) = channel();
+            library.get(&path, move || sender.send(()).unwrap());
+            receiver.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+            assert!(library.poll());
+        };
+        wait(&mut library);
+        assert!(matches!(library.get(&path, || unreachable!()), Entry::Ready(run) if run.metrics.len() == 2));
+        library.forget(&path);
+        std::fs::remove_file(path.join("config.toml")).unwrap();
+        wait(&mut library);
+        assert!(matches!(library.get(&path, || unreachable!()), Entry::Failed(what) if what.contains("holds no run")));
+        testing::write(&path.with_file_name("two"), MethodChoice::At, 1, None);
+        assert_eq!(run_directories(place.path()), [path.with_file_name("two")]);
+        assert!(run_directories(&place.path().join("nowhere")).is_empty());
+    }
+}

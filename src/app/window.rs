@@ -25,7 +25,7 @@ use super::theme;
 use super::toasts::Toasts;
 use super::view::{RunView, Status};
 use crate::evaluate::signatures;
-use crate::worker::{Request, Update, Worker};
+use crate::worker::{INSPECTING, MAPPING, Request, Update, Worker};
 
 /// Waiting time of slow motion, for each attack step.
 const SLOW: Duration = Duration::from_millis(400);
@@ -164,6 +164,8 @@ impl App {
         for update in self.worker.as_ref().map(Worker::updates).unwrap_or_default() {
             match &update {
                 Update::Warning(text) => self.toasts.add(now, Level::Warning, text.clone()),
+                // The inspector shows its own failures.
+                Update::Failed(failure) if [INSPECTING, MAPPING].contains(&failure.doing.as_str()) => {}
                 Update::Failed(failure) => self.toasts.add(now, Level::Error, format!("{failure}")),
                 Update::Opened(info) => {
                     self.settings.last_run = info.directory.clone().or(self.settings.last_run.take());
@@ -274,6 +276,9 @@ impl App {
             }
             Command::PlayPause if !live && !self.form.errors().is_empty() => {
                 Err("The experiment has a value that cannot be; see the panel Experiment.")
+            }
+            Command::Start | Command::PlayPause if !live && self.panels.experiment.lacks_images(&self.form.experiment) => {
+                Err("The images are not on this machine; the panel Experiment says how to get them.")
             }
             Command::PlayPause | Command::OneBatch | Command::OneAttackStep if self.view.status == Status::Opening => {
                 Err("The run is being opened.")

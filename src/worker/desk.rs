@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use super::failure;
-use super::inspect::{InspectionJob, MapJob, inspect, map};
+use super::inspect::{INSPECTING, InspectionJob, MAPPING, MapJob, inspect, map};
 use super::mailbox::Mailbox;
 use super::{ExamplesWish, Phase, Request, Update};
 use crate::engine::Engine;
@@ -120,22 +120,24 @@ impl<'a> Desk<'a> {
         if let Some(job) = self.inspection.take() {
             match inspect(engine, &job, position) {
                 Ok(inspection) => self.tell(Update::Inspected(inspection.into())),
-                Err(error) => self.tell(Update::Failed(failure::of_job("inspecting", &job.subject.name, &error))),
+                Err(error) => self.tell(Update::Failed(failure::of_job(INSPECTING, &job.subject.name, &error))),
             }
         }
         if let Some(job) = self.map.take() {
             match map(engine, &job, position) {
                 Ok(map) => self.tell(Update::Mapped(map.into())),
-                Err(error) => self.tell(Update::Failed(failure::of_job("mapping", &job.subject.name, &error))),
+                Err(error) => self.tell(Update::Failed(failure::of_job(MAPPING, &job.subject.name, &error))),
             }
         }
     }
 
     /// Says of jobs that there is no engine for them.
     pub(super) fn refuse_jobs(&mut self) {
-        let names = [self.inspection.take().map(|job| job.subject.name), self.map.take().map(|job| job.subject.name)];
-        if let Some(name) = names.into_iter().flatten().next() {
-            self.tell(Update::Failed(failure::no_network(&name)));
+        if self.inspection.take().is_some() {
+            self.tell(Update::Failed(failure::no_network(INSPECTING)));
+        }
+        if self.map.take().is_some() {
+            self.tell(Update::Failed(failure::no_network(MAPPING)));
         }
     }
 }

@@ -193,7 +193,7 @@ pub(super) fn of_change(error: &ConfigError) -> Failure {
 /// An image that cannot be looked at.
 pub(super) fn of_job(doing: &str, subject: &str, error: &EngineError) -> Failure {
     let advice = Root::of_engine(error).advice(false);
-    Failure { doing: format!("{doing} {subject}"), what: sentence(error), advice, run: None }
+    Failure { doing: doing.into(), what: format!("{subject}: {}", sentence(error)), advice, run: None }
 }
 
 /// A checkpoint that cannot be looked at.
@@ -223,9 +223,9 @@ pub(super) fn of_data(path: &Path, error: &DataError) -> Failure {
 }
 
 /// There is nothing to look at an image with.
-pub(super) fn no_network(subject: &str) -> Failure {
+pub(super) fn no_network(doing: &str) -> Failure {
     Failure {
-        doing: format!("inspecting {subject}"),
+        doing: doing.into(),
         what: "no network is open".into(),
         advice: Some("Begin or resume a run, or open a checkpoint.".into()),
         run: None,

@@ -8,7 +8,7 @@ use super::desk::Desk;
 use super::mailbox::Mailbox;
 use super::session::{self, Ending, Start};
 use super::watcher::Watcher;
-use super::{Ended, Phase, Request, RunInfo, Update, failure};
+use super::{Ended, INSPECTING, Phase, Request, RunInfo, Update, failure};
 use crate::config::EngineOptions;
 use crate::engine::Engine;
 use crate::train::{Splits, Stored};
@@ -50,7 +50,7 @@ pub(super) fn serve(requests: &Receiver<Request>, mailbox: &Mailbox) {
             match &mut open {
                 Some(Open { engine, position }) => {
                     let engine = engine.as_mut();
-                    guarded(&mut desk, "inspecting an image", None, |desk| desk.do_jobs(engine, *position));
+                    guarded(&mut desk, INSPECTING, None, |desk| desk.do_jobs(engine, *position));
                 }
                 None => desk.refuse_jobs(),
             }

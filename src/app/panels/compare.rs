@@ -1,13 +1,359 @@
-//! The panel `Compare`.
+//! Runs side by side: numbers, curves, classes, settings, images.
 
-use crate::app::context::{Context, Panel};
+mod classes;
+mod curves;
+mod images;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use egui::{Color32, RichText, Ui};
+
+use crate::app::context::{Action, Context, OpenFor, Panel};
+use crate::app::runs::{Entry, Library, Run};
+use crate::app::theme;
+use crate::app::widgets::{card, empty, strong, weak};
+
+/// Where runs are looked for, as `fairtat train` puts them.
+const RUNS: &str = "runs";
+/// Width from which results and curves stand beside each other.
+const TWO_COLUMNS: f32 = 1100.0;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub struct Compare;
+pub struct Compare {
+    library: Library,
+    /// Weights whose test results are shown.
+    weights: Weights,
+    quantity: curves::Quantity,
+    images: images::Images,
+    tables: table::Tables,
+}
+
+/// Which weights of a finished run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Weights {
+    /// Of the last epoch.
+    #[default]
+    Last,
+    /// Of the best epoch by the validation split.
+    Best,
+    /// The average over epochs.
+    Ema,
+    /// The fairness-aware average.
+    Fawa,
+}
+
+impl Weights {
+    const ALL: [Self; 4] = [Self::Last, Self::Best, Self::Ema, Self::Fawa];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Last => "last",
+            Self::Best => "best",
+            Self::Ema => "ema",
+            Self::Fawa => "fawa",
+        }
+    }
+
+    const fn term(self) -> &'static str {
+        match self {
+            Self::Last | Self::Best => "checkpoint",
+            Self::Ema => "ema",
+            Self::Fawa => "fawa",
+        }
+    }
+}
+
+/// A run as it is drawn: its place decides its colour and its kind of line.
+pub(super) struct Shown {
+    run: Arc<Run>,
+    index: usize,
+}
+
+impl Shown {
+    fn color(&self, ui: &Ui) -> Color32 {
+        theme::class_color(self.index, ui.visuals().dark_mode)
+    }
+}
 
 impl Panel for Compare {
-    fn ui(&mut self, ui: &mut egui::Ui, _context: &mut Context<'_>) {
-        ui.label("Compare");
+    fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
+        self.library.poll();
+        let entries: Vec<(PathBuf, Entry)> = context
+            .settings
+            .compare
+            .clone()
+            .into_iter()
+            .map(|path| {
+                let wake = ui.ctx().clone();
+                let entry = self.library.get(&path, move || wake.request_repaint());
+                (path, entry)
+            })
+            .collect();
+        self.tools(ui, context);
+        if entries.is_empty() {
+            return empty(ui, "No runs to compare yet", "Add two or more run directories; they are only read.");
+        }
+        let shown: Vec<Shown> = entries
+            .iter()
+            .enumerate()
+            .filter_map(|(index, (_, entry))| match entry {
+                Entry::Ready(run) => Some(Shown { run: run.clone(), index }),
+                _ => None,
+            })
+            .collect();
+        egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+            self.list(ui, context, &entries);
+            if shown.is_empty() {
+                return;
+            }
+            if ui.available_width() < TWO_COLUMNS {
+                self.results(ui, context, &shown);
+                self.progress(ui, context, &shown);
+                return;
+            }
+            ui.columns(2, |columns| {
+                self.results(&mut columns[0], context, &shown);
+                self.progress(&mut columns[1], context, &shown);
+            });
+        });
+    }
+}
+
+impl Compare {
+    /// What runs can be added by.
+    fn tools(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
+        ui.horizontal_wrapped(|ui| {
+            if ui.button("Add a run…").on_hover_text("Choose a run directory.").clicked() {
+                context.ask(Action::Open(OpenFor::Compare));
+            }
+            let mut chosen = None;
+            let menu = ui.menu_button("Runs found", |ui| {
+                let wake = ui.ctx().clone();
+                match self.library.below(Path::new(RUNS), move || wake.request_repaint()) {
+                    None => drop(ui.label("Looking…")),
+                    Some([]) => drop(ui.label(weak(ui, format!("There are no runs below {RUNS}/.")))),
+                    Some(found) => {
+                        egui::ScrollArea::vertical().max_height(300.0).show(ui, |ui| {
+                            for path in found.iter().filter(|path| !context.settings.compare.contains(path)) {
+                                if ui.button(path.display().to_string()).clicked() {
+                                    chosen = Some(path.clone());
+                                }
+                            }
+                        });
+                    }
+                }
+            });
+            if menu.response.on_hover_text(format!("Run directories below {RUNS}/.")).clicked() {
+                self.library.rescan();
+            }
+            let own = context.run.directory().filter(|own| !context.settings.compare.contains(own)).cloned();
+            if let Some(own) = own {
+                let text = format!("Add {}, the run of this window.", own.display());
+                if ui.button("Add this run").on_hover_text(text).clicked() {
+                    chosen = Some(own);
+                }
+            }
+            if !context.settings.compare.is_empty()
+                && ui.button("Read again").on_hover_text("Read every directory anew, for runs that go on.").clicked()
+            {
+                context.settings.compare.iter().for_each(|path| self.library.forget(path));
+            }
+            context.settings.compare.extend(chosen);
+        });
+    }
+
+    /// The runs with their colours; a directory that cannot be read says why.
+    fn list(&mut self, ui: &mut Ui, context: &mut Context<'_>, entries: &[(PathBuf, Entry)]) {
+        let palette = theme::palette(ui);
+        let mut removed = None;
+        for (index, (path, entry)) in entries.iter().enumerate() {
+            ui.horizontal_wrapped(|ui| {
+                swatch(ui, index);
+                let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+                ui.label(strong(&name)).on_hover_text(path.display().to_string());
+                let remove = ui.small_button("Remove");
+                remove.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, format!("Remove {name}")));
+                if remove.clicked() {
+                    removed = Some(index);
+                }
+                match entry {
+                    Entry::Reading => drop(ui.label(weak(ui, "reading…"))),
+                    Entry::Ready(run) => drop(ui.label(weak(ui, described(run)))),
+                    Entry::Failed(what) => drop(ui.label(RichText::new(what).color(palette.error))),
+                }
+            });
+        }
+        if let Some(index) = removed {
+            let path = context.settings.compare.remove(index);
+            self.library.forget(&path);
+        }
+        ui.add_space(4.0);
+    }
+
+    fn results(&mut self, ui: &mut Ui, context: &mut Context<'_>, shown: &[Shown]) {
+        wide_card(ui, "Results", |ui| self.tables.ui(ui, context, shown, &mut self.weights));
+        wide_card(ui, "Adversarial examples", |ui| self.images.ui(ui, shown));
+    }
+
+    fn progress(&mut self, ui: &mut Ui, context: &mut Context<'_>, shown: &[Shown]) {
+        wide_card(ui, "Over epochs", |ui| curves::ui(ui, context, shown, &mut self.quantity));
+        wide_card(ui, "Robust accuracy of each class", |ui| classes::ui(ui, shown, self.weights));
+    }
+}
+
+fn wide_card(ui: &mut Ui, title: &str, contents: impl FnOnce(&mut Ui)) {
+    card(ui, title, |ui| {
+        ui.set_width(ui.available_width());
+        contents(ui);
+    });
+}
+
+/// An attack without its seed, which is that of the run: under different seeds numbers still compare.
+fn unseeded(attack: &str) -> &str {
+    attack.split(", seed").next().unwrap_or_default()
+}
+
+/// Colours and names of the runs in one row.
+fn legend(ui: &mut Ui, shown: &[Shown]) {
+    ui.horizontal_wrapped(|ui| {
+        for shown in shown {
+            swatch(ui, shown.index);
+            ui.label(&shown.run.name);
+            ui.add_space(6.0);
+        }
+    });
+}
+
+fn described(run: &Run) -> String {
+    let experiment = &run.experiment;
+    let epochs = match run.metrics.len() {
+        1 => "1 epoch".to_owned(),
+        n => format!("{n} epochs"),
+    };
+    let (method, data, arch) = (experiment.fairness.method.title(), &experiment.data.dataset, experiment.model.arch);
+    format!("{method} on {data}, {arch}, {epochs}, seed {}", experiment.run.seed)
+}
+
+/// A piece of a run's line.
+fn swatch(ui: &mut Ui, index: usize) {
+    let (rect, _) = ui.allocate_exact_size(egui::vec2(30.0, 16.0), egui::Sense::hover());
+    let color = theme::class_color(index, ui.visuals().dark_mode);
+    let ends = [rect.left_center(), rect.right_center()];
+    let stroke = egui::Stroke::new(3.0, color);
+    let dash = match index % 3 {
+        0 => {
+            ui.painter().line_segment(ends, stroke);
+            return;
+        }
+        1 => 8.0,
+        _ => 3.0,
+    };
+    ui.painter().extend(egui::Shape::dashed_line(&ends, stroke, dash, 3.0));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use egui_kittest::Harness;
+    use egui_kittest::kittest::Queryable;
+
+    use super::*;
+    use crate::app::context::Format;
+    use crate::app::runs::testing;
+    use crate::app::sample;
+    use crate::app::testing::{Stage, harness, shoot};
+    use crate::config::MethodChoice;
+
+    /// A harness round two runs that were written as training does, and a directory that holds none.
+    fn two_runs(size: [f32; 2], scale: f32, dark: bool) -> (tempfile::TempDir, Harness<'static, Stage<Compare>>) {
+        let place = tempfile::tempdir().unwrap();
+        let paths = ["fair-tat-0", "pgd-at-0", "broken"].map(|name| place.path().join(name));
+        testing::write(&paths[0], MethodChoice::FairTat, 12, Some(0.42));
+        testing::write(&paths[1], MethodChoice::At, 9, Some(0.36));
+        std::fs::create_dir_all(&paths[2]).unwrap();
+        let mut stage = Stage::new(Compare::default(), sample::run());
+        stage.settings.compare = paths.to_vec();
+        let mut harness = harness(stage, size, scale, dark);
+        wait(&mut harness);
+        (place, harness)
+    }
+
+    /// Until nothing is being read.
+    fn wait(harness: &mut Harness<'static, Stage<Compare>>) {
+        let begun = Instant::now();
+        harness.run_steps(10);
+        while harness.query_all_by_label("reading…").count() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            std::thread::sleep(Duration::from_millis(10));
+            harness.run_steps(10);
+        }
+    }
+
+    #[test]
+    fn two_runs_side_by_side_and_a_broken_one_says_why() {
+        let (_place, mut harness) = two_runs([1400.0, 1600.0], 1.0, true);
+        assert!(harness.query_by_label_contains("holds no run").is_some());
+        assert!(harness.query_by_label_contains("PGD-AT on cifar10").is_some());
+        assert!(harness.query_all_by_label("42.0 %").count() >= 1);
+        assert!(harness.query_all_by_label("36.0 %").count() >= 1);
+        assert!(harness.query_all_by_label_contains("PGD-20, L∞").count() >= 1);
+        assert!(harness.query_by_label("fairness.method").is_some(), "the settings that differ are listed");
+        assert!(harness.query_by_label_contains("do not compare").is_none());
+        harness.get_by_label("Remove broken").click();
+        harness.run();
+        assert_eq!(harness.state().settings.compare.len(), 2);
+        assert!(harness.query_by_label_contains("holds no run").is_none());
+    }
+
+    #[test]
+    fn numbers_under_different_attacks_are_warned_of() {
+        let (place, mut harness) = two_runs([1400.0, 1600.0], 1.0, true);
+        // Without a report the last validation row stands in, under another attack and on other images.
+        std::fs::remove_file(place.path().join("pgd-at-0/evaluation.json")).unwrap();
+        harness.get_by_label("Read again").click();
+        harness.run_steps(10);
+        wait(&mut harness);
+        assert!(harness.query_all_by_label_contains("do not compare").count() >= 2);
+        assert!(harness.query_by_label("validation split, epoch 9").is_some());
+    }
+
+    #[test]
+    fn runs_are_added_by_asking_and_from_this_window() {
+        let mut harness = harness(Stage::new(Compare::default(), sample::run()), [900.0, 500.0], 1.0, true);
+        harness.run();
+        assert!(harness.query_by_label("No runs to compare yet").is_some());
+        harness.get_by_label("Add a run…").click();
+        harness.run();
+        assert!(matches!(&harness.state().actions[..], [Action::Open(OpenFor::Compare)]));
+        harness.get_by_label("Add this run").click();
+        harness.run();
+        assert_eq!(harness.state().settings.compare, [PathBuf::from("runs/cifar10-small")]);
+    }
+
+    #[test]
+    fn the_table_and_the_curves_leave_as_files() {
+        let (_place, mut harness) = two_runs([1400.0, 1600.0], 1.0, true);
+        for (button, format) in [("Save numbers as CSV…", Format::Csv), ("Save as SVG…", Format::Svg)] {
+            // The first export belongs to the table, the second to the curves.
+            let which = usize::from(format == Format::Svg);
+            let export = harness.get_all_by_label("Export").nth(which).unwrap();
+            export.click();
+            harness.run();
+            harness.get_by_label(button).click();
+            harness.run();
+        }
+        let [Action::Export(table, Format::Csv), Action::Export(curves, Format::Svg)] = &harness.state().actions[..]
+        else {
+            panic!("{:?}", harness.state().actions)
+        };
+        assert!(table.csv.starts_with("run,method,data,"), "{}", table.csv);
+        assert!(table.csv.contains("fair-tat-0,FAIR-TAT,cifar10,") && table.csv.contains(",0.42,"), "{}", table.csv);
+        assert!(curves.svg.contains("pgd-at-0") && curves.svg.contains("PGD-10"));
+        assert!(curves.csv.starts_with("epoch,fair-tat-0,pgd-at-0\n0,"), "{}", curves.csv);
+        assert_eq!(curves.csv.lines().count(), 13);
     }
 }

@@ -7,7 +7,7 @@ mod control;
 mod icon;
 mod machine;
 mod row;
-mod run_bar;
+mod pending;
 #[cfg(test)]
 mod tests;
 
@@ -53,6 +53,11 @@ pub struct Experiment {
 }
 
 impl Experiment {
+    /// Whether the images of an experiment are known not to be on this machine.
+    pub fn lacks_images(&self, experiment: &crate::config::Experiment) -> bool {
+        self.machine.images(experiment).is_some_and(|images| images.missing)
+    }
+
     /// A panel for a machine that is described, not looked at.
     #[cfg(test)]
     pub(in crate::app) fn on(machine: Machine) -> Self {
@@ -77,11 +82,8 @@ impl Panel for Experiment {
             let label = fields::field(error.path).map_or(error.path, |field| field.label);
             format!("{label}: {}", error.what)
         });
-        let missing = self.machine.images(&sheet.experiment).filter(|images| images.missing);
-        let blocked = wrong.clone().or_else(|| missing.map(|images| format!("Data set: {}", images.text)));
-        run_bar::show(ui, context, blocked);
         if let Some(live) = &live {
-            run_bar::pending(ui, context, live, wrong.as_deref());
+            pending::show(ui, context, live, wrong.as_deref());
         }
         if let (Some(wrong), Some(error)) = (&wrong, sheet.errors.first()) {
             let text = egui::RichText::new(wrong).small().color(theme::palette(ui).error);
@@ -90,7 +92,6 @@ impl Panel for Experiment {
                 self.search = fields::field(error.path).map_or_else(String::new, |field| field.label.to_owned());
             }
         }
-        ui.separator();
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
             // Lines keep off the scroll bar.
             ui.set_width(ui.available_width() - 4.0);
@@ -160,7 +161,7 @@ fn head(ui: &mut Ui, context: &mut Context<'_>, wrong: Option<&str>) {
         let (undo, redo) = (context.form.can_undo(), context.form.can_redo());
         for (icon, command, enabled) in [(Icon::Undo, Command::Undo, undo), (Icon::Redo, Command::Redo, redo)] {
             let button = icon::button(ui, icon, enabled, vec2(28.0, 24.0)).accessible_name(command.title());
-            let button = button.on_hover_ui(|ui| run_bar::explain(ui, command));
+            let button = button.on_hover_ui(|ui| pending::explain(ui, command));
             if button.on_disabled_hover_text("There is nothing to take back or do again.").clicked() {
                 context.ask(Action::Command(command));
             }
@@ -174,9 +175,9 @@ fn head(ui: &mut Ui, context: &mut Context<'_>, wrong: Option<&str>) {
             // Neither a command nor a file that no run could begin with is handed out.
             let blocked = wrong.filter(|_| command != Command::OpenExperiment);
             let button = egui::Button::new(egui::RichText::new(text).size(13.0));
-            let button = ui.add_enabled(blocked.is_none(), button).on_hover_ui(|ui| run_bar::explain(ui, command));
+            let button = ui.add_enabled(blocked.is_none(), button).on_hover_ui(|ui| pending::explain(ui, command));
             let button = button.on_disabled_hover_ui(|ui| {
-                run_bar::explain(ui, command);
+                pending::explain(ui, command);
                 ui.label(weak(ui, format!("Mend this first: {}.", blocked.unwrap_or_default())));
             });
             if button.clicked() {

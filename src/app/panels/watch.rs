@@ -6,6 +6,7 @@ use crate::app::context::{Action, Context, Panel};
 use crate::app::layout::PanelKind;
 use crate::app::theme::{self, Palette};
 use crate::app::view::RunView;
+use crate::app::widgets::markdown::{measure, reading_size, unbroken};
 use crate::app::widgets::{empty, strong, weak};
 use crate::config::{Experiment, MethodChoice};
 use crate::evaluate::signatures::{self, Kind, Point, Reading, Setup, Severity, Signature, State};
@@ -13,7 +14,10 @@ use crate::train::evaluation_attack;
 use crate::worker::EpochRecord;
 
 /// What the readings follow from, so that they are computed once an epoch.
-type Key = (usize, Option<u32>, Setup);
+type Key = (usize, Option<u32>, bool, Setup);
+
+/// What the message of [`crate::engine::EngineError::NotFinite`] has in it: a failure is known to the window by its words.
+const NOT_FINITE: &str = "finite numbers any more";
 
 /// See the [module](self).
 #[derive(Debug, Default)]
@@ -38,7 +42,21 @@ pub fn setup(experiment: &Experiment, validation_images: usize) -> Setup {
 
 /// The signatures that are present in a run now: a toast is due for each that was not there before.
 pub fn present(run: &RunView) -> Vec<Signature> {
-    signatures::present(&points(&run.epochs), &setup_of(run))
+    read(run, &setup_of(run)).iter().filter_map(Reading::signature).collect()
+}
+
+/// What is known of every signature. A loss that is no number ends a run before its epoch has a row, so that it is known
+/// from the failure alone.
+fn read(run: &RunView, setup: &Setup) -> Vec<Reading> {
+    let mut readings = signatures::readings(&points(&run.epochs), setup);
+    if let Some(failure) = run.failure.as_ref().filter(|failure| failure.what.contains(NOT_FINITE))
+        && let Some(diverged) = readings.iter_mut().find(|reading| reading.kind == Kind::Diverged)
+    {
+        let since = run.now().map_or(run.epochs.len() as u32, |batch| batch.epoch);
+        diverged.state = State::Present { since };
+        diverged.numbers.clone_from(&failure.what);
+    }
+    readings
 }
 
 fn setup_of(run: &RunView) -> Setup {
@@ -52,7 +70,7 @@ fn points(epochs: &[EpochRecord]) -> Vec<Point> {
 
 impl Panel for Watch {
     fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
-        if context.run.epochs.is_empty() {
+        if context.run.epochs.is_empty() && context.run.failure.is_none() {
             return empty(
                 ui,
                 "Nothing to watch yet",
@@ -84,11 +102,16 @@ impl Panel for Watch {
 
 impl Watch {
     fn readings(&mut self, run: &RunView) -> Vec<Reading> {
-        let key = (run.epochs.len(), run.epochs.last().map(|epoch| epoch.metrics.epoch), setup_of(run));
+        let key = (
+            run.epochs.len(),
+            run.epochs.last().map(|epoch| epoch.metrics.epoch),
+            run.failure.is_some(),
+            setup_of(run),
+        );
         match &self.readings {
             Some((known, readings)) if *known == key => readings.clone(),
             _ => {
-                let readings = signatures::readings(&points(&run.epochs), &key.2);
+                let readings = read(run, &key.3);
                 self.readings = Some((key, readings.clone()));
                 readings
             }
@@ -138,6 +161,7 @@ const fn place(kind: Kind) -> PanelKind {
 fn row(ui: &mut Ui, reading: &Reading, context: &Context<'_>, show: &mut Option<PanelKind>) {
     let palette = theme::palette(ui);
     let color = color_of(reading.kind, reading.state, palette);
+    let size = 0.95 * reading_size(ui.available_width());
     let present = matches!(reading.state, State::Present { .. });
     let frame = egui::Frame::new()
         .fill(palette.card)
@@ -153,9 +177,11 @@ fn row(ui: &mut Ui, reading: &Reading, context: &Context<'_>, show: &mut Option<
                 let side = if wide && graph { 190.0 } else { 0.0 };
                 ui.vertical(|ui| {
                     ui.set_width(ui.available_width() - side);
-                    head(ui, reading, context, color);
+                    head(ui, reading, context, size, color);
                     if !reading.numbers.is_empty() {
-                        ui.label(RichText::new(&reading.numbers).size(14.0));
+                        ui.label(
+                            RichText::new(unbroken(&reading.numbers)).size(0.95 * size).line_height(Some(1.35 * size)),
+                        );
                     }
                 });
                 if side > 0.0 {
@@ -166,12 +192,13 @@ fn row(ui: &mut Ui, reading: &Reading, context: &Context<'_>, show: &mut Option<
                 sparkline(ui, reading, egui::vec2(ui.available_width(), 54.0));
             }
             if present {
-                ui.set_max_width(crate::app::widgets::markdown::measure(15.0).max(ui.available_width() * 0.6));
+                ui.set_max_width((1.5 * measure(size)).min(ui.available_width()));
                 ui.add_space(2.0);
-                ui.label(RichText::new(reading.kind.explanation()).size(15.0).line_height(Some(22.0)));
+                ui.label(RichText::new(reading.kind.explanation()).size(size).line_height(Some(1.45 * size)));
                 ui.horizontal_wrapped(|ui| {
-                    ui.label(strong("What to do: ").size(15.0));
-                    ui.label(RichText::new(reading.kind.advice()).size(15.0).line_height(Some(22.0)));
+                    ui.spacing_mut().item_spacing.x = 0.0;
+                    ui.label(strong("What to do: ").size(size));
+                    ui.label(RichText::new(reading.kind.advice()).size(size).line_height(Some(1.45 * size)));
                 });
                 let place = place(reading.kind);
                 let button = ui.button("Show me");
@@ -191,9 +218,9 @@ fn row(ui: &mut Ui, reading: &Reading, context: &Context<'_>, show: &mut Option<
 }
 
 /// Title and state.
-fn head(ui: &mut Ui, reading: &Reading, context: &Context<'_>, color: Color32) {
+fn head(ui: &mut Ui, reading: &Reading, context: &Context<'_>, size: f32, color: Color32) {
     ui.horizontal_wrapped(|ui| {
-        let title = ui.label(strong(reading.kind.title()).size(15.5));
+        let title = ui.label(strong(reading.kind.title()).size(1.05 * size));
         title.on_hover_ui(|ui| {
             ui.label(strong("Named when"));
             ui.label(reading.kind.rule());
@@ -203,7 +230,7 @@ fn head(ui: &mut Ui, reading: &Reading, context: &Context<'_>, color: Color32) {
             }
         });
         ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
-            ui.label(RichText::new(describe(reading.state)).color(color).size(14.0));
+            ui.label(RichText::new(describe(reading.state)).color(color).size(0.95 * size));
         });
     });
 }
@@ -324,6 +351,25 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_ended_in_not_a_number_has_diverged() {
+        let error = crate::engine::EngineError::NotFinite { what: "loss".into(), batch: 64 };
+        let failure =
+            crate::worker::Failure { doing: "training".into(), what: error.to_string(), advice: None, run: None };
+        let mut run = sample::run();
+        run.failure = Some(failure.clone());
+        assert_eq!(present(&run).iter().map(|s| (s.kind, s.since_epoch)).collect::<Vec<_>>(), [(Kind::Diverged, 18)]);
+        let mut early = RunView::default();
+        early.failure = Some(failure.clone());
+        assert_eq!(present(&early)[0].since_epoch, 0);
+        early.failure = Some(crate::worker::Failure { what: "the disk is full".into(), ..failure });
+        assert!(present(&early).is_empty());
+        let mut harness = harness(Stage::new(Watch::default(), run), [800.0, 900.0], 1.0, true);
+        harness.run();
+        assert!(harness.query_by_label("present since epoch 19").is_some());
+        assert!(harness.query_by_label_contains("NaN or infinity in the loss").is_some());
+    }
+
+    #[test]
     fn says_what_is_missing_before_there_is_anything() {
         let mut harness = harness(Stage::new(Watch::default(), RunView::default()), [600.0, 400.0], 1.0, true);
         harness.run();
@@ -333,21 +379,5 @@ mod tests {
         harness.state_mut().run = run;
         harness.run();
         assert!(harness.query_all_by_label("watching, needs 2 more epochs").count() >= 2);
-    }
-
-    #[test]
-    fn pictures() {
-        if std::env::var_os("SHOTS").is_none() {
-            return;
-        }
-        for (name, size, scale, dark) in [
-            ("1600", [1600.0, 1000.0], 1.0, true),
-            ("1024", [1024.0, 700.0], 1.0, false),
-            ("512", [512.0, 350.0], 2.0, true),
-        ] {
-            let mut harness = harness(Stage::new(Watch::default(), failing()), size, scale, dark);
-            harness.run();
-            shoot(&mut harness, &format!("watch-{name}"));
-        }
     }
 }

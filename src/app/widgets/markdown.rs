@@ -4,12 +4,12 @@
 
 use egui::text::{LayoutJob, TextFormat};
 use egui::{Align, Color32, FontFamily, FontId, Ui};
-use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Parser, Tag, TagEnd};
+use pulldown_cmark::{Event, HeadingLevel, Parser, Tag, TagEnd};
 
 use crate::app::theme;
 
 /// Width of a line as a multiple of the size of the text: about 70 characters.
-const MEASURE: f32 = 33.0;
+const MEASURE: f32 = 35.0;
 /// Distance of lines as a multiple of the size of the text.
 const LEADING: f32 = 1.5;
 
@@ -69,21 +69,26 @@ impl Markdown {
         links
     }
 
-    /// Draws it in text of `size` points, no wider than can be read well. Gives the link that was clicked; `tooltip` may
-    /// explain one.
+    /// Draws it in text of `size` points, as wide as there is room: [`measure`] says what can be read well. Gives the link
+    /// that was clicked; `tooltip` may explain one.
     pub fn ui<'t>(&self, ui: &mut Ui, size: f32, tooltip: &dyn Fn(&str) -> Option<&'t str>) -> Option<&str> {
-        let mut clicked = None;
-        ui.scope(|ui| {
-            ui.set_max_width(measure(size).min(ui.available_width()));
-            clicked = show(ui, &self.blocks, size, tooltip);
-        });
-        clicked
+        ui.vertical(|ui| show(ui, &self.blocks, size, tooltip)).inner
     }
 }
 
 /// The width of a text of `size` points that can be read well.
 pub fn measure(size: f32) -> f32 {
     MEASURE * size
+}
+
+/// Size of running text in a panel of that width: what is read by many people at once is read from afar.
+pub fn reading_size(width: f32) -> f32 {
+    match width {
+        width if width < 480.0 => 15.0,
+        width if width < 800.0 => 16.0,
+        width if width < 1200.0 => 18.0,
+        _ => 20.0,
+    }
 }
 
 /// Reads blocks until the end of the one that they are in.
@@ -96,17 +101,16 @@ fn blocks<'a>(events: &mut Parser<'a>, end: Option<TagEnd>) -> Vec<Block> {
             Event::Start(Tag::Heading { level, .. }) => {
                 Block::Heading(depth(level), spans(events, TagEnd::Heading(level)))
             }
-            Event::Start(Tag::CodeBlock(kind)) => {
+            Event::Start(Tag::CodeBlock(_)) => {
                 let spans = spans(events, TagEnd::CodeBlock);
                 let text: String = spans.into_iter().map(|span| span.text).collect();
-                debug_assert!(matches!(kind, CodeBlockKind::Fenced(_) | CodeBlockKind::Indented));
                 Block::Formula(text.trim_end().to_owned())
             }
             Event::Start(Tag::List(first)) => Block::List(first, items(events, TagEnd::List(first.is_some()))),
             Event::Start(Tag::BlockQuote(kind)) => Block::Quote(blocks(events, Some(TagEnd::BlockQuote(kind)))),
             // Items of a tight list have their text without a paragraph round it.
             Event::Text(text) => {
-                push(&mut loose, Span { text: text.into_string(), ..Span::default() });
+                push(&mut loose, Span { text: unbroken(&text), ..Span::default() });
                 continue;
             }
             Event::Code(text) => {
@@ -157,7 +161,7 @@ fn text_until(events: &mut Parser<'_>, end: TagEnd, like: &Span, found: &mut Vec
     while let Some(event) = events.next() {
         match event {
             Event::End(tag) if tag == end => break,
-            Event::Text(text) => push(found, Span { text: text.into_string(), ..like.clone() }),
+            Event::Text(text) => push(found, Span { text: unbroken(&text), ..like.clone() }),
             Event::Code(text) => push(found, Span { text: text.into_string(), code: true, ..like.clone() }),
             Event::SoftBreak | Event::HardBreak => push(found, Span { text: " ".into(), ..like.clone() }),
             Event::Start(tag) => inline(events, tag, like, found),
@@ -175,6 +179,11 @@ fn inline(events: &mut Parser<'_>, tag: Tag<'_>, like: &Span, found: &mut Vec<Sp
         _ => like.clone(),
     };
     text_until(events, end, &like, found);
+}
+
+/// The text with numbers and their signs kept on one line: `ε 8/255` and `50 %` do not break.
+pub fn unbroken(text: &str) -> String {
+    text.replace("ε ", "ε\u{a0}").replace(" %", "\u{a0}%").replace("± ", "±\u{a0}").replace(" ±", "\u{a0}±")
 }
 
 /// Adds a span, or lengthens the last one where it looks the same.

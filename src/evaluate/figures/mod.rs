@@ -8,6 +8,7 @@
 mod axes;
 mod bars;
 mod classes;
+mod compared;
 mod curves;
 mod grid;
 mod heatmap;
@@ -23,6 +24,7 @@ use crate::files::write_atomic;
 use crate::train::{ClassRow, MetricsRow};
 
 pub use bars::{class_accuracy, class_epsilon, target_distribution};
+pub use compared::{ComparedRun, compared_curves};
 pub use curves::{accuracy_curves, epsilon_curves};
 pub use grid::{Example, adversarial_examples};
 pub use heatmap::{CellUnit, cfps_heatmap, confusion_difference, confusion_matrix};

@@ -41,6 +41,8 @@ pub const TRAIN_GAIN: f64 = 0.02;
 pub const TARGETED_EXCESS: f64 = 0.2;
 /// Loss as a multiple of guessing, `ln K`, that is no longer learning.
 pub const DIVERGED: f64 = 1.2;
+/// Robust accuracy up to which a class that was named for having none still counts as lost: with 20 images, one.
+pub const LOST: f64 = 0.05;
 /// Mean robust accuracy as a multiple of guessing, `1 / K`, from which a class at zero is told from a run that has not
 /// begun to learn.
 pub const LEARNING: f64 = 1.5;
@@ -178,8 +180,8 @@ pub struct Point {
     robust_worst: f64,
     /// Effective number of targets.
     targets: Option<f64>,
-    /// Classes without robust accuracy on the validation split.
-    dead: Vec<String>,
+    /// Name and robust accuracy of each class on the validation split.
+    robust_classes: Vec<(String, f64)>,
     classes: usize,
 }
 
@@ -187,7 +189,6 @@ impl Point {
     /// From the rows of an epoch; `classes` are those of that epoch.
     pub fn new(row: &MetricsRow, classes: &[ClassRow]) -> Self {
         let targets: Option<Vec<f64>> = classes.iter().map(|class| class.target_probability).collect();
-        let dead = classes.iter().filter(|class| class.val_robust_accuracy == 0.0);
         Self {
             epoch: row.epoch,
             loss: row.train_loss,
@@ -198,7 +199,7 @@ impl Point {
             robust: row.val_robust_accuracy,
             robust_worst: row.val_robust_worst,
             targets: targets.and_then(|targets| effective_number(&targets)),
-            dead: dead.map(|class| class.name.clone()).collect(),
+            robust_classes: classes.iter().map(|class| (class.name.clone(), class.val_robust_accuracy)).collect(),
             classes: classes.len(),
         }
     }
@@ -319,8 +320,8 @@ impl Kind {
                  What follows is noise."
             }
             Self::DeadClass => {
-                "Every validation image of this class can be attacked. The mean hides it: the other classes carry it. With a \
-                 small radius rule the class is also attacked more gently in training, so that it may stay behind."
+                "Every validation image of this class can be attacked; the other classes carry the mean. Where radii follow robust \
+                 accuracy, it is also attacked more gently in training, and may stay behind."
             }
             Self::CleanFalls => {
                 "Robust training trades some clean accuracy for robustness. Here the price is being paid and nothing is \
@@ -332,7 +333,7 @@ impl Kind {
             }
             Self::TargetCollapse => {
                 "Nearly all images are led towards the same few classes. The other boundaries are hardly trained on any \
-                 more, and CFPS is then measured under those few targets only, which can make itself worse."
+                 more, and CFPS is then measured under those few targets only, which can feed on itself."
             }
             Self::RobustOverfitting => {
                 "The network learns the adversarial examples of its training images by heart. Its robustness on new images \

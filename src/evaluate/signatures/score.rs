@@ -1,8 +1,8 @@
 //! The score of each signature, and what becomes of it over the epochs.
 
 use super::{
-    CLEAN_FALL, DIVERGED, HOLD, Kind, LEARNING, MEAN_DROP, NOISE, Point, RELEASE, ROBUST_FALL, ROBUST_GAIN, Reading,
-    Series, Setup, State, TARGETED_EXCESS, TRAIN_GAIN, WINDOW, WORST_GAIN, fewest_targets,
+    CLEAN_FALL, DIVERGED, HOLD, Kind, LEARNING, LOST, MEAN_DROP, NOISE, Point, RELEASE, ROBUST_FALL, ROBUST_GAIN,
+    Reading, Series, Setup, State, TARGETED_EXCESS, TRAIN_GAIN, WINDOW, WORST_GAIN, fewest_targets,
 };
 
 /// What one epoch says about a signature.
@@ -105,24 +105,33 @@ fn diverged(points: &[Point], last: &Point) -> Option<Score> {
 fn dead_class(points: &[Point], last: &Point, setup: &Setup) -> Option<Score> {
     let recent = &points[points.len() - WINDOW..];
     let learning = LEARNING / last.classes.max(1) as f64;
-    let dead: Vec<&str> = last
-        .dead
-        .iter()
-        .filter(|name| recent.iter().all(|point| point.robust >= learning && point.dead.contains(name)))
-        .map(String::as_str)
-        .collect();
-    let attack = &setup.attack;
-    let numbers = if dead.is_empty() {
-        let (mean, worst) = (percent(last.robust), percent(last.robust_worst));
-        format!("Mean {mean}, worst class {worst} (validation, {attack}).")
-    } else {
-        format!(
-            "0 % for {WINDOW} epochs or more: {} (validation, {attack}). Mean {}.",
-            dead.join(", "),
-            percent(last.robust)
-        )
+    let learnt = recent.iter().all(|point| point.robust >= learning);
+    // The highest accuracy of each class in the window.
+    let highest = |name: &str| {
+        let of = |point: &Point| point.robust_classes.iter().find(|class| class.0 == name).map_or(0.0, |class| class.1);
+        recent.iter().map(of).fold(0.0, f64::max)
     };
-    Some(Score { value: if dead.is_empty() { 0.0 } else { 1.0 }, numbers })
+    let at_most = |limit: f64| -> Vec<&str> {
+        let names = last.robust_classes.iter().map(|class| class.0.as_str());
+        names.filter(|name| learnt && highest(name) <= limit).collect()
+    };
+    let (dead, lost) = (at_most(0.0), at_most(LOST));
+    let (attack, mean) = (&setup.attack, percent(last.robust));
+    let (value, numbers) = match (dead.is_empty(), lost.is_empty()) {
+        (false, _) => {
+            (1.0, format!("0 % for {WINDOW} epochs or more: {} (validation, {attack}). Mean {mean}.", dead.join(", ")))
+        }
+        (_, false) => (
+            RELEASE,
+            format!(
+                "At most {} in the last {WINDOW} epochs: {} (validation, {attack}). Mean {mean}.",
+                percent(LOST),
+                lost.join(", ")
+            ),
+        ),
+        _ => (0.0, format!("Mean {mean}, worst class {} (validation, {attack}).", percent(last.robust_worst))),
+    };
+    Some(Score { value, numbers })
 }
 
 fn collapse(last: &Point) -> Option<Score> {

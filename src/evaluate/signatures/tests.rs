@@ -16,7 +16,7 @@ fn healthy(epochs: u32) -> Vec<Point> {
             robust: 0.52 * t - wave,
             robust_worst: (0.3 * t + 3.0 * wave).max(0.01),
             targets: Some(9.9),
-            dead: Vec::new(),
+            robust_classes: vec![("cat".into(), 0.3), ("dog".into(), 0.4)],
             classes: 10,
         }
     };
@@ -152,15 +152,21 @@ fn divergence() {
 
 #[test]
 fn a_class_without_robust_accuracy() {
-    let dead = |point: &mut Point, _| point.dead = vec!["cat".into()];
+    let dead = |point: &mut Point, _| point.robust_classes[0].1 = 0.0;
     let points = changed(10, 5, dead);
     assert_eq!(state(Kind::DeadClass, &points[..7]), State::Quiet);
     assert_eq!(state(Kind::DeadClass, &points[..8]), State::Watching { needs: 1, suspected: true });
     found(&points, Kind::DeadClass, &["cat", "PGD-10"]);
+    // One image right of twenty does not take it away, three do.
+    let mut one_right = points.clone();
+    one_right[9].robust_classes[0].1 = 0.05;
+    assert_eq!(state(Kind::DeadClass, &one_right), State::Present { since: 7 });
+    one_right[9].robust_classes[0].1 = 0.15;
+    assert_eq!(state(Kind::DeadClass, &one_right), State::Quiet);
     // Taking turns is noise, and before a network has learnt anything every class may be at zero.
-    let turns = changed(10, 0, |point, k| point.dead = vec![if k as u32 % 2 == 0 { "cat" } else { "dog" }.into()]);
+    let turns = changed(10, 0, |point, k| point.robust_classes[k as usize % 2].1 = 0.0);
     assert_eq!(state(Kind::DeadClass, &turns), State::Quiet);
-    let beginning = changed(10, 0, |point, _| (point.robust, point.dead) = (0.1, vec!["cat".into()]));
+    let beginning = changed(10, 0, |point, _| (point.robust, point.robust_classes[0].1) = (0.1, 0.0));
     assert_eq!(state(Kind::DeadClass, &beginning), State::Quiet);
 }
 
@@ -168,7 +174,9 @@ fn a_class_without_robust_accuracy() {
 #[test]
 fn noise_round_the_threshold_does_not_flicker() {
     let limit = fewest_targets(10);
-    let wobble = |point: &mut Point, k: f64| point.targets = Some(limit * if k as u32 % 2 == 0 { 1.05 } else { 0.97 });
+    let wobble = |point: &mut Point, k: f64| {
+        point.targets = Some(limit * if (k as u32).is_multiple_of(2) { 1.05 } else { 0.97 })
+    };
     // One epoch in two above the threshold is not two in a row.
     let points = changed(20, 5, wobble);
     for t in 1..20 {
@@ -233,5 +241,8 @@ fn points_come_from_the_rows_of_their_epoch() {
     let classes = [class(0, 0, Some(0.5)), class(0, 1, Some(0.5)), class(1, 0, None), class(1, 1, None)];
     let points = points(&[row(0), row(1)], &classes);
     assert_eq!((points[0].targets.map(f64::round), points[1].targets), (Some(2.0), None));
-    assert_eq!((points[0].dead.clone(), points[0].classes), (vec!["c0".to_owned()], 2));
+    assert_eq!(
+        (points[0].robust_classes.clone(), points[0].classes),
+        (vec![("c0".to_owned(), 0.0), ("c1".to_owned(), 0.4)], 2)
+    );
 }

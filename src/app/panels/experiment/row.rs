@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::control;
 use super::icon::{self, Icon};
 use super::machine::Machine;
-use super::run_bar::tag;
+use super::pending::tag;
 use crate::app::context::{Action, Context};
 use crate::app::form::FieldError;
 use crate::app::theme;

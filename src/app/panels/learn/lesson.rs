@@ -4,12 +4,12 @@ use std::collections::HashSet;
 
 use egui::{RichText, Ui};
 
-use super::{TEXT, column};
+use super::column;
 use crate::app::context::{Action, Context};
 use crate::app::glossary::Glossary;
 use crate::app::lessons::{Lesson, Link};
 use crate::app::theme;
-use crate::app::widgets::markdown::Markdown;
+use crate::app::widgets::markdown::{Markdown, reading_size};
 use crate::app::widgets::{strong, weak};
 
 /// What of lessons is remembered while the program runs.
@@ -27,10 +27,11 @@ impl Reader {
         let last = lesson.steps.len().saturating_sub(1);
         context.settings.lesson_step = context.settings.lesson_step.min(last);
         let index = context.settings.lesson_step;
-        header(ui, lesson, context);
+        let size = reading_size(ui.available_width());
+        header(ui, lesson, size, context);
         egui::Panel::bottom("steps").show_separator_line(false).frame(egui::Frame::new()).show(ui, |ui| {
             ui.add_space(4.0);
-            column(ui, |ui| steps(ui, lesson, context));
+            column(ui, size, |ui| steps(ui, lesson, context));
         });
         let place = (lesson.id.clone(), index);
         let mut area = egui::ScrollArea::vertical().id_salt("lesson").auto_shrink(false);
@@ -39,17 +40,17 @@ impl Reader {
             self.drawn = Some(place);
         }
         let glossary = context.glossary;
-        area.show(ui, |ui| column(ui, |ui| self.step(ui, lesson, index, glossary))).inner
+        area.show(ui, |ui| column(ui, size, |ui| self.step(ui, lesson, index, size, glossary))).inner
     }
 
-    fn step(&mut self, ui: &mut Ui, lesson: &Lesson, index: usize, glossary: &Glossary) -> Option<String> {
+    fn step(&mut self, ui: &mut Ui, lesson: &Lesson, index: usize, size: f32, glossary: &Glossary) -> Option<String> {
         let step = lesson.steps.get(index)?;
         let palette = theme::palette(ui);
         let mut link = None;
         let text =
-            |ui: &mut Ui, text: &Markdown| text.ui(ui, TEXT, &|address| explain(glossary, address)).map(str::to_owned);
+            |ui: &mut Ui, text: &Markdown| text.ui(ui, size, &|address| explain(glossary, address)).map(str::to_owned);
         ui.add_space(6.0);
-        ui.label(RichText::new(&step.title).size(24.0).family(theme::strong_family()));
+        ui.label(RichText::new(&step.title).size(1.5 * size).family(theme::strong_family()));
         ui.add_space(6.0);
         link = text(ui, &step.text).or(link);
         ui.add_space(10.0);
@@ -69,7 +70,7 @@ impl Reader {
             let rect = frame
                 .show(ui, |ui| {
                     ui.set_width(ui.available_width());
-                    ui.label(strong(name).size(14.0).color(color));
+                    ui.label(strong(name).size(0.9 * size).color(color));
                     link = text(ui, part).or(link.take());
                     if name == "Think" && !step.answer.is_empty() {
                         link = self.answer(ui, lesson, index, &text).or(link.take());
@@ -123,8 +124,8 @@ fn explain<'g>(glossary: &'g Glossary, address: &str) -> Option<&'g str> {
     }
 }
 
-fn header(ui: &mut Ui, lesson: &Lesson, context: &mut Context<'_>) {
-    column(ui, |ui| {
+fn header(ui: &mut Ui, lesson: &Lesson, size: f32, context: &mut Context<'_>) {
+    column(ui, size, |ui| {
         ui.horizontal(|ui| {
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
                 if ui

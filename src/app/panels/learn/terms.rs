@@ -2,10 +2,10 @@
 
 use egui::{RichText, Ui};
 
-use super::{TEXT, column};
+use super::column;
 use crate::app::glossary::{Entry, Glossary};
 use crate::app::theme;
-use crate::app::widgets::markdown::formula;
+use crate::app::widgets::markdown::{formula, reading_size, unbroken};
 use crate::app::widgets::weak;
 
 /// What is shown of the glossary.
@@ -26,7 +26,8 @@ impl Terms {
     }
 
     pub(super) fn ui(&mut self, ui: &mut Ui, glossary: &Glossary) {
-        column(ui, |ui| {
+        let size = reading_size(ui.available_width());
+        column(ui, size, |ui| {
             ui.horizontal(|ui| {
                 let width = (ui.available_width() - 130.0).clamp(120.0, 360.0);
                 let field = egui::TextEdit::singleline(&mut self.search).hint_text("Search").desired_width(width);
@@ -43,13 +44,13 @@ impl Terms {
             self.marked.clone_from(&wanted);
         }
         egui::ScrollArea::vertical().id_salt("terms").auto_shrink(false).show(ui, |ui| {
-            column(ui, |ui| {
+            column(ui, size, |ui| {
                 if found.is_empty() {
-                    ui.label(weak(ui, "No term has all of these words.").size(TEXT));
+                    ui.label(weak(ui, "No term has all of these words.").size(size));
                 }
                 for entry in found {
                     let marked = self.marked.as_deref() == Some(&entry.key);
-                    let (response, link) = show(ui, entry, glossary, marked);
+                    let (response, link) = show(ui, entry, glossary, size, marked);
                     if wanted.as_deref() == Some(&entry.key) {
                         response.scroll_to_me(Some(egui::Align::TOP));
                         // Entries above may have changed their height in this frame.
@@ -65,7 +66,7 @@ impl Terms {
 }
 
 /// Draws an entry. Gives the term that was asked for in it.
-fn show(ui: &mut Ui, entry: &Entry, glossary: &Glossary, marked: bool) -> (egui::Response, Option<String>) {
+fn show(ui: &mut Ui, entry: &Entry, glossary: &Glossary, size: f32, marked: bool) -> (egui::Response, Option<String>) {
     let palette = theme::palette(ui);
     let mut link = None;
     let line = if marked { (2.0, palette.accent) } else { (1.0, palette.line) };
@@ -73,31 +74,39 @@ fn show(ui: &mut Ui, entry: &Entry, glossary: &Glossary, marked: bool) -> (egui:
     let response = frame
         .show(ui, |ui| {
             ui.set_width(ui.available_width());
-            ui.label(RichText::new(&entry.title).size(17.0).family(theme::strong_family()));
-            ui.label(RichText::new(&entry.what).size(15.0).line_height(Some(22.0)));
+            ui.label(RichText::new(&entry.title).size(1.1 * size).family(theme::strong_family()));
+            ui.label(RichText::new(unbroken(&entry.what)).size(size * 0.95).line_height(Some(1.4 * size)));
             let color = ui.visuals().text_color();
             if let Some(text) = &entry.formula {
                 egui::Frame::new()
                     .fill(ui.visuals().faint_bg_color)
                     .corner_radius(5)
                     .inner_margin(egui::Margin::symmetric(10, 5))
-                    .show(ui, |ui| ui.label(formula(text, 15.0, color)));
+                    .show(ui, |ui| ui.label(formula(&unbroken(text), size * 0.95, color)));
             }
             for (name, text) in [("Unit", &entry.unit), ("Usual", &entry.range)] {
                 if let Some(text) = text {
                     let mut job = egui::text::LayoutJob::default();
-                    let font = |family| egui::FontId::new(14.0, family);
+                    let font = |family| egui::FontId::new(size * 0.9, family);
                     let strong = egui::TextFormat::simple(font(theme::strong_family()), palette.weak);
                     job.append(&format!("{name}  "), 0.0, strong);
-                    job.append(text, 0.0, egui::TextFormat::simple(font(egui::FontFamily::Proportional), palette.weak));
+                    job.append(
+                        &unbroken(text),
+                        0.0,
+                        egui::TextFormat::simple(font(egui::FontFamily::Proportional), palette.weak),
+                    );
                     ui.label(job);
                 }
             }
             if !entry.see.is_empty() {
                 ui.horizontal_wrapped(|ui| {
-                    ui.label(weak(ui, "See also"));
+                    ui.label(weak(ui, "See also").size(size * 0.9));
                     for other in entry.see.iter().filter_map(|key| glossary.get(key)) {
-                        if ui.link(&other.title).on_hover_text(other.tooltip()).clicked() {
+                        if ui
+                            .link(RichText::new(&other.title).size(size * 0.9))
+                            .on_hover_text(other.tooltip())
+                            .clicked()
+                        {
                             link = Some(other.key.clone());
                         }
                     }
