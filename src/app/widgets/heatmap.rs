@@ -21,8 +21,8 @@ pub struct Matrix<'a> {
     pub axis: &'a str,
     /// Colour of a cell.
     pub color: &'a dyn Fn(usize, usize) -> Color32,
-    /// Number in a cell.
-    pub text: &'a dyn Fn(usize, usize) -> String,
+    /// Number in a cell; with a decimal where the last argument says that the cell is wide.
+    pub text: &'a dyn Fn(usize, usize, bool) -> String,
     /// A cell in words.
     pub describe: &'a dyn Fn(usize, usize) -> String,
     /// A column with a frame round it.
@@ -43,7 +43,9 @@ pub struct MatrixState {
 }
 
 /// Room for a number in a cell.
-const TEXT: Vec2 = vec2(26.0, 14.0);
+const TEXT: Vec2 = vec2(24.0, 14.0);
+/// Width of a cell with room for a decimal.
+const DECIMAL: f32 = 33.0;
 
 /// Draws a matrix and returns the cell that was chosen in this frame by pointer or keyboard.
 pub fn matrix(ui: &mut Ui, state: &mut MatrixState, what: &Matrix<'_>) -> Option<(usize, usize)> {
@@ -67,9 +69,12 @@ pub fn matrix(ui: &mut Ui, state: &mut MatrixState, what: &Matrix<'_>) -> Option
     let grid = vec2(cell.x * columns as f32, cell.y * rows as f32);
     let size = grid + vec2(gutter + if slanted { 10.0 } else { 0.0 }, below);
     let mut chosen = None;
-    egui::ScrollArea::both().id_salt(what.name).max_height(what.height + below).auto_shrink([false, true]).show(
-        ui,
-        |ui| {
+    egui::ScrollArea::both()
+        .id_salt(what.name)
+        .max_height(what.height + below)
+        .min_scrolled_height(what.height + below)
+        .auto_shrink([false, true])
+        .show(ui, |ui| {
             let (whole, _) = ui.allocate_exact_size(size, Sense::hover());
             // Cells begin at whole pixels, so that all of a row look alike.
             let scale = ui.pixels_per_point();
@@ -80,8 +85,7 @@ pub fn matrix(ui: &mut Ui, state: &mut MatrixState, what: &Matrix<'_>) -> Option
             chosen = interact(ui, state, what, &layout);
             paint_cells(ui, state, what, &layout, &font);
             paint_names(ui, what, &layout, &font, (whole, gutter, below, slanted));
-        },
-    );
+        });
     chosen
 }
 
@@ -167,7 +171,13 @@ fn paint_cells(ui: &Ui, state: &mut MatrixState, what: &Matrix<'_>, layout: &Lay
                 let rect = layout.rect(row, column);
                 if visible.intersects(rect) {
                     let color = theme::text_on((what.color)(row, column));
-                    painter.text(rect.center(), Align2::CENTER_CENTER, (what.text)(row, column), font.clone(), color);
+                    painter.text(
+                        rect.center(),
+                        Align2::CENTER_CENTER,
+                        (what.text)(row, column, layout.cell.x >= DECIMAL),
+                        font.clone(),
+                        color,
+                    );
                 }
             }
         }
@@ -224,7 +234,11 @@ fn paint_names(
     };
     let step = nice_step((pitch / layout.cell.x).ceil().max(1.0) as usize);
     let shown = |column: usize| {
-        if slanted { column.is_multiple_of(step) } else { column == 0 || (column + 1).is_multiple_of(step) }
+        if slanted {
+            column.is_multiple_of(step)
+        } else {
+            (column == 0 && step > 2) || (column + 1).is_multiple_of(step)
+        }
     };
     for (column, name) in what.columns.iter().enumerate().filter(|(column, _)| shown(*column)) {
         let x = layout.rect(0, column).center().x;

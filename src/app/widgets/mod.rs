@@ -11,5 +11,5 @@ pub use bars::{BarRow, Bars, Part, bars, color_key, elided, mark_key, name_room,
 pub use export::drawn;
 pub use flow::{Flow, flow, section};
 pub use heatmap::{Matrix, MatrixState, color_bar, matrix};
-pub use quantity::{duration, grouped, points, table};
+pub use quantity::{duration, grouped, points, short_percent, table};
 pub use text::{card, empty, epsilon, export_menu, percent, strong, term, weak};

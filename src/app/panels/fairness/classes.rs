@@ -6,7 +6,9 @@ use super::heatmap::class_rows;
 use super::row;
 use crate::app::context::Context;
 use crate::app::theme;
-use crate::app::widgets::{BarRow, Bars, bars, color_key, drawn, export_menu, percent, section, table, weak};
+use crate::app::widgets::{
+    BarRow, Bars, bars, color_key, drawn, export_menu, percent, section, short_percent, table, weak,
+};
 use crate::evaluate::figures;
 use crate::train::{ClassRow, evaluation_attack};
 use crate::worker::EpochRecord;
@@ -67,7 +69,7 @@ impl Classes {
                 id: "accuracy by class",
                 names,
                 maximum: 1.0,
-                write: &|v| format!("{:.0} %", 100.0 * v),
+                write: &short_percent,
                 marks: &marks,
                 number: 56.0,
                 numbers: 2,

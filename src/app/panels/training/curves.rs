@@ -12,7 +12,7 @@ use crate::app::theme::{self, Palette};
 use crate::app::view::RunView;
 use crate::app::widgets::{drawn, export_menu, percent, section, table, weak};
 use crate::evaluate::figures;
-use crate::train::MetricsRow;
+use crate::train::{MetricsRow, Schedule};
 use crate::worker::EpochRecord;
 
 /// Points of the loss within epochs that are drawn.
@@ -65,7 +65,8 @@ fn position(epoch: &EpochRecord) -> f64 {
 }
 
 /// A plot over epochs; all of them show the same section.
-fn over_epochs<'a>(run: &RunView, name: &str, height: f32) -> Plot<'a> {
+fn over_epochs<'a>(ui: &Ui, run: &RunView, name: &str, height: f32) -> Plot<'a> {
+    let color = theme::palette(ui).line.gamma_multiply(0.7);
     let group = Id::unique("epochs");
     let last = run.position().map_or(1.0, |(position, _)| position.max(1.0));
     let whole = |mark: GridMark| {
@@ -80,6 +81,8 @@ fn over_epochs<'a>(run: &RunView, name: &str, height: f32) -> Plot<'a> {
         .include_x(last)
         .x_axis_formatter(move |mark, _| whole(mark))
         .y_axis_min_width(46.0)
+        .grid_color(color)
+        .grid_fade(0.0)
         .set_margin_fraction(egui::vec2(0.01, 0.06))
 }
 
@@ -122,7 +125,7 @@ impl Curves {
                     shown.iter().map(|l| format!("\n{} {}", l.name, percent((l.value)(epoch)))).collect();
                 Some(format!("After epoch {}{lines}", position(epoch)))
             };
-            let plot = over_epochs(run, "accuracy", 280.0)
+            let plot = over_epochs(ui, run, "accuracy", 280.0)
                 .include_y(0.0)
                 .include_y(1.0)
                 .y_axis_formatter(|mark, _| format!("{:.0} %", 100.0 * mark.value))
@@ -190,7 +193,7 @@ impl Curves {
                     Some(format!("Epoch {}\nloss {:.4}", epoch.metrics.epoch + 1, epoch.metrics.train_loss))
                 }
             };
-            let plot = over_epochs(run, "loss", 190.0).include_y(0.0).label_formatter(reading);
+            let plot = over_epochs(ui, run, "loss", 190.0).include_y(0.0).label_formatter(reading);
             plot.show(ui, |plot| {
                 let points = PlotPoints::Borrowed(within);
                 plot.line(Line::new("epoch so far", points).color(palette.accent.gamma_multiply(0.7)).width(1.0));
@@ -211,15 +214,7 @@ impl Curves {
             });
         };
         section(ui, "Learning rate", controls, |ui| {
-            let live = run.now().map(|now| (now.position(), now.lr));
-            let points: Vec<[f64; 2]> = run
-                .epochs
-                .iter()
-                .map(|epoch| (position(epoch), epoch.metrics.lr))
-                .chain(live)
-                .filter(|(_, lr)| *lr > 0.0)
-                .map(|(x, lr)| [x, lr.log10()])
-                .collect();
+            let points = rates(run);
             let Some(&[_, first]) = points.first() else {
                 ui.label(weak(ui, "Begins with the first batch."));
                 return;
@@ -233,7 +228,7 @@ impl Curves {
             let decade = |mark: GridMark| {
                 if mark.value.fract().abs() < 1e-9 { rate_text(10f64.powf(mark.value)) } else { String::new() }
             };
-            let plot = over_epochs(run, "learning rate", 120.0)
+            let plot = over_epochs(ui, run, "learning rate", 120.0)
                 .include_y((low - 0.05).floor())
                 .include_y((high + 0.05).ceil())
                 .y_grid_spacer(egui_plot::uniform_grid_spacer(|_| [1.0, 1.0, 1.0]))
@@ -278,6 +273,23 @@ impl Within {
             place = here;
         }
     }
+}
+
+/// Position and exponent of the learning rate: in steps where the schedule moves between epochs only.
+fn rates(run: &RunView) -> Vec<[f64; 2]> {
+    let smooth = run.experiment.as_ref().is_some_and(|e| e.optimizer.schedule == Schedule::OneCycle);
+    let live = run.now().map(|now| (now.position(), now.lr));
+    let mut points = Vec::new();
+    for (x, lr) in run.epochs.iter().map(|epoch| (position(epoch), epoch.metrics.lr)).chain(live) {
+        let begin = x.ceil() - 1.0;
+        if lr > 0.0 && !smooth {
+            points.push([begin, lr.log10()]);
+        }
+        if lr > 0.0 {
+            points.push([x, lr.log10()]);
+        }
+    }
+    points
 }
 
 /// What the accuracy curves show, by epoch.
