@@ -162,8 +162,9 @@ fn a_robust_number_names_its_attack() {
     for figure in every_figure(&context, 3) {
         let attacks: &[&str] = match figure.name {
             "accuracy" => &[&context.attack, &context.train_attack],
-            "confusion" | "classes" => &[&context.attack],
-            "epsilon" => &["training attack"],
+            "confusion" | "confusion-difference" | "classes" => &[&context.attack],
+            "epsilon" | "epsilon-now" => &["training attack"],
+            "learning-rate" | "time" => &[],
             _ => &[&context.train_attack],
         };
         for attack in attacks {

@@ -54,6 +54,7 @@ impl Classes {
             }
             let (m, gap) = (&epoch.metrics, robust(best) - robust(worst));
             ui.horizontal_wrapped(|ui| {
+                ui.spacing_mut().interact_size.y = 16.0;
                 color_key(ui, palette.clean, &format!("clean, mean {}", percent(m.val_clean_accuracy)));
                 color_key(ui, palette.robust, &format!("robust, mean {}", percent(m.val_robust_accuracy)));
                 color_key(ui, palette.worst, &format!("worst: {} {}", names[worst], percent(robust(worst))));
