@@ -277,7 +277,9 @@ impl App {
             Command::PlayPause if !live && !self.form.errors().is_empty() => {
                 Err("The experiment has a value that cannot be; see the panel Experiment.")
             }
-            Command::Start | Command::PlayPause if !live && self.panels.experiment.lacks_images(&self.form.experiment) => {
+            Command::Start | Command::PlayPause
+                if !live && self.panels.experiment.lacks_images(&self.form.experiment) =>
+            {
                 Err("The images are not on this machine; the panel Experiment says how to get them.")
             }
             Command::PlayPause | Command::OneBatch | Command::OneAttackStep if self.view.status == Status::Opening => {
@@ -304,7 +306,13 @@ impl App {
                 _ => self.begin(false),
             },
             Command::OneBatch if self.view.status.is_live() => self.send(Request::OneBatch),
-            Command::OneAttackStep if self.view.status.is_live() => self.send(Request::OneAttackStep),
+            Command::OneAttackStep if self.view.status.is_live() => {
+                // A step is taken to be looked at.
+                if !self.settings.hidden.contains(&PanelKind::Examples) {
+                    self.layout.show(PanelKind::Examples);
+                }
+                self.send(Request::OneAttackStep);
+            }
             Command::OneBatch | Command::OneAttackStep => self.begin(true),
             Command::SlowMotion => {
                 self.slow = !self.slow;

@@ -265,7 +265,7 @@ mod tests {
     use crate::app::context::Format;
     use crate::app::runs::testing;
     use crate::app::sample;
-    use crate::app::testing::{Stage, harness, shoot};
+    use crate::app::testing::{Stage, harness};
     use crate::config::MethodChoice;
 
     /// A harness round two runs that were written as training does, and a directory that holds none.
@@ -340,7 +340,7 @@ mod tests {
         for (button, format) in [("Save numbers as CSV…", Format::Csv), ("Save as SVG…", Format::Svg)] {
             // The first export belongs to the table, the second to the curves.
             let which = usize::from(format == Format::Svg);
-            let export = harness.get_all_by_label("Export").nth(which).unwrap();
+            let export = harness.get_all_by_label_contains("Export ").nth(which).unwrap();
             export.click();
             harness.run();
             harness.get_by_label(button).click();

@@ -6,8 +6,8 @@
 mod control;
 mod icon;
 mod machine;
-mod row;
 mod pending;
+mod row;
 #[cfg(test)]
 mod tests;
 

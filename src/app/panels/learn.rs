@@ -196,7 +196,7 @@ mod tests {
     use crate::app::command::Command;
     use crate::app::layout::PanelKind;
     use crate::app::sample;
-    use crate::app::testing::{Stage, harness, shoot};
+    use crate::app::testing::{Stage, harness};
     use crate::app::view::RunView;
 
     fn stage(lesson: Option<&str>) -> Stage<Learn> {
@@ -314,6 +314,4 @@ mod tests {
         harness.run();
         assert!(harness.query_all_by_label("Adapter").count() > 0);
     }
-
-    /// Pictures to look at; nothing is asserted beyond that they can be drawn.
 }

@@ -305,7 +305,7 @@ mod tests {
 
     use super::*;
     use crate::app::sample;
-    use crate::app::testing::{Stage, harness, shoot};
+    use crate::app::testing::{Stage, harness};
 
     /// The sample run, with targets that collapse and a class that is lost in its last six epochs.
     fn failing() -> RunView {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use egui::{
-    Align2, Color32, FontId, Galley, Rect, Sense, Stroke, TextStyle, TextWrapMode, Ui, WidgetInfo, WidgetText,
+    Align2, Color32, FontId, Galley, Rect, Sense, Stroke, TextStyle, TextWrapMode, Ui, Vec2, WidgetInfo, WidgetText,
     accesskit::Role, pos2, vec2,
 };
 
@@ -165,7 +165,7 @@ pub fn bars<'a>(ui: &mut Ui, what: &Bars<'_>, count: usize, row: impl Fn(usize) 
         ui.painter().text(at, Align2::CENTER_TOP, text, small.clone(), palette.weak);
     }
     ui.horizontal_wrapped(|ui| {
-        for (_, color, name) in what.marks {
+        for (_, color, name) in what.marks.iter().filter(|(.., name)| !name.is_empty()) {
             mark_key(ui, *color, name);
         }
     });
@@ -173,14 +173,24 @@ pub fn bars<'a>(ui: &mut Ui, what: &Bars<'_>, count: usize, row: impl Fn(usize) 
 
 /// A line and what it stands for.
 pub fn mark_key(ui: &mut Ui, color: Color32, name: &str) {
-    let (rect, _) = ui.allocate_exact_size(vec2(4.0, 14.0), Sense::hover());
-    ui.painter().line_segment([rect.center_top(), rect.center_bottom()], Stroke::new(2.0, color));
-    ui.label(egui::RichText::new(name).small().color(theme::palette(ui).weak));
+    key(ui, vec2(2.0, 13.0), color, name);
 }
 
 /// A filled square and what it stands for.
 pub fn color_key(ui: &mut Ui, color: Color32, name: &str) {
-    let (rect, _) = ui.allocate_exact_size(vec2(10.0, 10.0), Sense::hover());
-    ui.painter().rect_filled(rect, 2, color);
-    ui.label(egui::RichText::new(name).small());
+    key(ui, vec2(10.0, 10.0), color, name);
+}
+
+/// In one piece, so that a line breaks between keys only.
+fn key(ui: &mut Ui, swatch: Vec2, color: Color32, name: &str) {
+    let ink = ui.visuals().text_color();
+    let galley =
+        ui.painter().layout(name.to_owned(), TextStyle::Small.resolve(ui.style()), ink, ui.max_rect().width() - 18.0);
+    let (rect, response) =
+        ui.allocate_exact_size(vec2(galley.size().x + swatch.x + 6.0, galley.size().y.max(16.0)), Sense::HOVER);
+    let at = pos2(rect.left() + swatch.x / 2.0, rect.center().y);
+    ui.painter().rect_filled(Rect::from_center_size(at, swatch), 2.0_f32.min(swatch.x / 2.0), color);
+    let at = pos2(rect.left() + swatch.x + 5.0, rect.center().y - galley.size().y / 2.0);
+    ui.painter().galley(at, galley, ink);
+    response.widget_info(|| WidgetInfo::labeled(Role::Label, true, name));
 }

@@ -21,8 +21,8 @@ pub struct Matrix<'a> {
     pub axis: &'a str,
     /// Colour of a cell.
     pub color: &'a dyn Fn(usize, usize) -> Color32,
-    /// Number in a cell.
-    pub text: &'a dyn Fn(usize, usize) -> String,
+    /// Number in a cell; with a decimal where the last argument says that the cell is wide.
+    pub text: &'a dyn Fn(usize, usize, bool) -> String,
     /// A cell in words.
     pub describe: &'a dyn Fn(usize, usize) -> String,
     /// A column with a frame round it.
@@ -43,7 +43,11 @@ pub struct MatrixState {
 }
 
 /// Room for a number in a cell.
-const TEXT: Vec2 = vec2(26.0, 14.0);
+const TEXT: Vec2 = vec2(24.0, 16.0);
+/// Room for frames round cells at the edge.
+const EDGE: f32 = 4.0;
+/// Width of a cell with room for a decimal.
+const DECIMAL: f32 = 33.0;
 
 /// Draws a matrix and returns the cell that was chosen in this frame by pointer or keyboard.
 pub fn matrix(ui: &mut Ui, state: &mut MatrixState, what: &Matrix<'_>) -> Option<(usize, usize)> {
@@ -59,29 +63,36 @@ pub fn matrix(ui: &mut Ui, state: &mut MatrixState, what: &Matrix<'_>) -> Option
     let widest = what.columns.iter().map(|name| width_of(ui, name)).fold(0.0, f32::max);
     let (least, most) = what.cell;
     let scroll = ui.spacing().scroll.allocated_width();
-    let width = (ui.available_width() - gutter - scroll) / columns as f32;
+    let width = (ui.available_width() - gutter - scroll - EDGE) / columns as f32;
     let cell = vec2(width, (0.62 * width).max(least.y)).max(least).min(most);
     // Names below stand upright where they fit, also when only some of them are shown, and slanted where not.
     let slanted = widest + 6.0 > cell.x && what.columns.iter().any(|name| name.parse::<u32>().is_err());
     let below = if slanted { widest.min(110.0) * 0.72 + 12.0 } else { 16.0 } + 16.0;
     let grid = vec2(cell.x * columns as f32, cell.y * rows as f32);
-    let size = grid + vec2(gutter + if slanted { 10.0 } else { 0.0 }, below);
+    let size = grid + vec2(gutter + if slanted { 10.0 } else { EDGE }, below + EDGE);
     let mut chosen = None;
-    egui::ScrollArea::both().id_salt(what.name).max_height(what.height + below).auto_shrink([false, true]).show(
-        ui,
-        |ui| {
+    egui::ScrollArea::both()
+        .id_salt(what.name)
+        .max_height(what.height + below + EDGE)
+        .min_scrolled_height(what.height + below + EDGE)
+        .auto_shrink([false, true])
+        .show_viewport(ui, |ui, view| {
             let (whole, _) = ui.allocate_exact_size(size, Sense::hover());
             // Cells begin at whole pixels, so that all of a row look alike.
             let scale = ui.pixels_per_point();
-            let corner = whole.min + vec2(gutter, 0.0);
+            let corner = whole.min + vec2(gutter, EDGE);
             let area =
                 Rect::from_min_size(pos2((corner.x * scale).round() / scale, (corner.y * scale).round() / scale), grid);
-            let layout = Layout { area, cell, rows, columns };
+            // What the names at the left and below leave of the part that is scrolled to.
+            let sight = Rect::from_min_max(
+                whole.min + view.min.to_vec2().max(Vec2::ZERO) + vec2(gutter, 0.0),
+                (whole.min + view.max.to_vec2()).min(whole.max) - vec2(0.0, below),
+            );
+            let layout = Layout { area, cell, rows, columns, sight };
             chosen = interact(ui, state, what, &layout);
             paint_cells(ui, state, what, &layout, &font);
             paint_names(ui, what, &layout, &font, (whole, gutter, below, slanted));
-        },
-    );
+        });
     chosen
 }
 
@@ -90,12 +101,13 @@ struct Layout {
     cell: Vec2,
     rows: usize,
     columns: usize,
+    sight: Rect,
 }
 
 impl Layout {
     fn at(&self, pos: Pos2) -> Option<(usize, usize)> {
         let offset = (pos - self.area.min) / self.cell;
-        let inside = self.area.contains(pos);
+        let inside = self.area.contains(pos) && self.sight.contains(pos);
         inside.then(|| ((offset.y as usize).min(self.rows - 1), (offset.x as usize).min(self.columns - 1)))
     }
 
@@ -167,7 +179,13 @@ fn paint_cells(ui: &Ui, state: &mut MatrixState, what: &Matrix<'_>, layout: &Lay
                 let rect = layout.rect(row, column);
                 if visible.intersects(rect) {
                     let color = theme::text_on((what.color)(row, column));
-                    painter.text(rect.center(), Align2::CENTER_CENTER, (what.text)(row, column), font.clone(), color);
+                    painter.text(
+                        rect.center(),
+                        Align2::CENTER_CENTER,
+                        (what.text)(row, column, layout.cell.x >= DECIMAL),
+                        font.clone(),
+                        color,
+                    );
                 }
             }
         }
@@ -196,8 +214,7 @@ fn paint_names(
     let ink = ui.visuals().text_color();
     let clip = ui.clip_rect();
     let line = ui.fonts_mut(|fonts| fonts.row_height(font));
-    let left = whole.left().max(clip.left());
-    let bottom = (whole.bottom() - below).min(clip.bottom() - below).max(layout.area.top());
+    let (left, bottom) = (layout.sight.left() - gutter, layout.sight.bottom());
     // The edge of a focus frame may stand out of the matrix.
     let side = Rect::from_min_max(pos2(left, whole.top()), pos2(left + gutter - 4.0, whole.bottom()));
     let foot = Rect::from_min_max(pos2(whole.left(), bottom + 4.0), whole.max);
@@ -224,7 +241,11 @@ fn paint_names(
     };
     let step = nice_step((pitch / layout.cell.x).ceil().max(1.0) as usize);
     let shown = |column: usize| {
-        if slanted { column.is_multiple_of(step) } else { column == 0 || (column + 1).is_multiple_of(step) }
+        if slanted {
+            column.is_multiple_of(step)
+        } else {
+            (column == 0 && step > 2) || (column + 1).is_multiple_of(step)
+        }
     };
     for (column, name) in what.columns.iter().enumerate().filter(|(column, _)| shown(*column)) {
         let x = layout.rect(0, column).center().x;
@@ -240,7 +261,7 @@ fn paint_names(
             painter.text(pos2(x, bottom + 3.0), Align2::CENTER_TOP, name, font.clone(), ink);
         }
     }
-    let middle = layout.area.center().x.clamp(clip.left() + 40.0, clip.right().max(clip.left() + 80.0) - 40.0);
+    let middle = layout.sight.intersect(layout.area).center().x;
     let at = pos2(middle, bottom + below);
     painter.text(at, Align2::CENTER_BOTTOM, what.axis, font.clone(), palette.weak);
     if let Some(pos) = ui.ctx().pointer_hover_pos().filter(|pos| side.contains(*pos) && clip.contains(*pos)) {

@@ -15,5 +15,5 @@ pub use export::drawn;
 pub use flow::{Flow, flow, section};
 pub use heatmap::{Matrix, MatrixState, color_bar, matrix};
 pub use icon::{Icon, Look, icon_button};
-pub use quantity::{duration, grouped, points, table};
+pub use quantity::{duration, grouped, points, short_percent, table};
 pub use text::{card, empty, epsilon, export_menu, percent, strong, term, weak};

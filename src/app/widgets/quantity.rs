@@ -19,7 +19,13 @@ pub fn points(difference: f64) -> String {
     format!("{}{:.1} points", if tenths == 0.0 { "±" } else { sign }, tenths.abs())
 }
 
-/// A number with thin groups of three digits.
+/// A fraction as percent with no more decimals than it has, and two at most.
+pub fn short_percent(fraction: f64) -> String {
+    let value = (10_000.0 * fraction).round() / 100.0;
+    format!("{} %", if value == 0.0 { 0.0 } else { value }).replace('-', "−")
+}
+
+/// A number with its digits in groups of three.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -56,6 +62,7 @@ mod tests {
         assert_eq!(points(0.0123), "+1.2 points");
         assert_eq!(points(-0.2), "−20.0 points");
         assert_eq!(points(-0.0001), "±0.0 points");
+        assert_eq!((short_percent(0.075), short_percent(-0.2)), ("7.5 %".into(), "−20 %".into()));
         assert_eq!((grouped(7), grouped(1234), grouped(1_234_567)), ("7".into(), "1,234".into(), "1,234,567".into()));
     }
 

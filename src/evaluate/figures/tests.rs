@@ -92,6 +92,12 @@ fn every_figure(context: &Context, epochs: u32) -> Vec<Figure> {
         cfps_heatmap(&rows, context),
         confusion_matrix(&confusion(count), CellUnit::Percent, context),
         confusion_matrix(&confusion(count), CellUnit::Count, context),
+        confusion_matrix(&confusion(count), CellUnit::ColumnPercent, context),
+        confusion_difference(&confusion(count), &vec![1; count * count], CellUnit::Percent, "epoch 2", context),
+        class_epsilon(&vec![0.02; count], &vec![0.03; count], context),
+        loss_curve(&metrics(epochs), &[(0.5, 2.0), (1.0, 1.5)], context),
+        learning_rate(&metrics(epochs), context),
+        time_by_epoch(&metrics(epochs), context),
         epsilon_curves(&rows, context),
         target_distribution(&rows, context),
         class_accuracy(&rows, context),
@@ -156,8 +162,9 @@ fn a_robust_number_names_its_attack() {
     for figure in every_figure(&context, 3) {
         let attacks: &[&str] = match figure.name {
             "accuracy" => &[&context.attack, &context.train_attack],
-            "confusion" | "classes" => &[&context.attack],
-            "epsilon" => &["training attack"],
+            "confusion" | "confusion-difference" | "classes" => &[&context.attack],
+            "epsilon" | "epsilon-now" => &["training attack"],
+            "learning-rate" | "time" => &[],
             _ => &[&context.train_attack],
         };
         for attack in attacks {
@@ -243,6 +250,38 @@ fn the_confusion_matrix_shows_shares_of_the_row_and_lists_errors() {
     assert!(fills[0] == fills[4] && fills[4] == fills[8], "the diagonal has one colour");
     assert!(fills[1] != fills[0] && fills[1] != fills[3]);
     assert_eq!(fills[2], "#ffffff");
+}
+
+#[test]
+fn columns_and_differences_by_hand() {
+    let mut context = context(2);
+    context.class_names = ["cat", "dog"].map(String::from).to_vec();
+    let (now, before) = ([60, 40, 20, 60], [50, 50, 20, 60]);
+    let found = texts(&confusion_matrix(&now, CellUnit::ColumnPercent, &context).unwrap());
+    for text in ["75", "40", "25", "60", "40.0%"] {
+        assert!(found.contains(&text.to_owned()), "{text} is not in {found:?}");
+    }
+    let found = texts(&confusion_difference(&now, &before, CellUnit::Percent, "epoch 1", &context).unwrap());
+    for text in ["+10", "−10", "0", "Difference from epoch 1, in percentage points of the true class"] {
+        assert!(found.contains(&text.to_owned()), "{text} is not in {found:?}");
+    }
+    let equal = confusion_difference(&now, &now, CellUnit::Count, "itself", &context).unwrap();
+    assert!(texts(&equal).iter().filter(|text| *text == "0").count() >= 4);
+    let error = confusion_difference(&now, &[1; 3], CellUnit::Count, "x", &context).unwrap_err().to_string();
+    assert!(error.contains('3') && error.contains('4'), "{error}");
+}
+
+#[test]
+fn times_are_stacked_in_proportion() {
+    let figure = time_by_epoch(&metrics(2), &context(2)).unwrap();
+    let document = Document::parse(&figure.svg).unwrap();
+    let height = |fill: &str| {
+        let rects = elements(&document, "rect");
+        let of = |node: &Node<'_, '_>| node.attribute("height").unwrap().parse::<f64>().unwrap();
+        rects.iter().filter(|node| node.attribute("fill") == Some(fill)).map(of).fold(0.0, f64::max)
+    };
+    // 0.8 s of attack, 0.1 s of update.
+    assert!((height("#d55e00") / height("#0072b2") - 8.0).abs() < 0.1);
 }
 
 #[test]
@@ -372,7 +411,7 @@ fn hostile_names_stay_text() {
             assert!(elements(&document, tag).is_empty(), "{}", figure.name);
         }
         assert_eq!(elements(&document, "svg").len(), 1);
-        let named_by_class = !matches!(figure.name, "accuracy" | "examples");
+        let named_by_class = !matches!(figure.name, "accuracy" | "examples" | "loss" | "learning-rate" | "time");
         assert!(!named_by_class || says(&figure, "class 6"), "{}: a blank name is its number", figure.name);
         assert!(says(&figure, "<script>alert(1)</script> & \"Müller\"\u{fffd}"), "{}", figure.name);
         figure.png().unwrap();
@@ -391,6 +430,11 @@ fn nothing_to_draw_is_an_error_that_says_so() {
         target_distribution(&[], &context),
         class_accuracy(&[], &context),
         adversarial_examples(&[], &context),
+        confusion_difference(&[], &[], CellUnit::Percent, "epoch 0", &context),
+        class_epsilon(&[], &[], &context),
+        loss_curve(&[], &[], &context),
+        learning_rate(&[], &context),
+        time_by_epoch(&[], &context),
     ] {
         assert!(matches!(error, Err(FigureError::Empty { .. })), "{error:?}");
     }

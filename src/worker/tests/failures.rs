@@ -77,7 +77,7 @@ fn what_cannot_be_opened_says_why_and_what_to_do() {
     assert!(driver.failure().what.contains("cat.safetensors"));
     driver.send(inspection(1));
     let failure = driver.failure();
-    assert_eq!((failure.doing.as_str(), failure.what.as_str()), ("inspecting image 1", "no network is open"));
+    assert_eq!((failure.doing.as_str(), failure.what.as_str()), (crate::worker::INSPECTING, "no network is open"));
 
     // After all that it still works.
     driver.begin(experiment(), &free, false);

@@ -6,7 +6,9 @@ use super::heatmap::class_rows;
 use super::row;
 use crate::app::context::Context;
 use crate::app::theme;
-use crate::app::widgets::{BarRow, Bars, bars, color_key, drawn, export_menu, percent, section, table, weak};
+use crate::app::widgets::{
+    BarRow, Bars, bars, color_key, drawn, export_menu, percent, section, short_percent, table, weak,
+};
 use crate::evaluate::figures;
 use crate::train::{ClassRow, evaluation_attack};
 use crate::worker::EpochRecord;
@@ -52,6 +54,7 @@ impl Classes {
             }
             let (m, gap) = (&epoch.metrics, robust(best) - robust(worst));
             ui.horizontal_wrapped(|ui| {
+                ui.spacing_mut().interact_size.y = 16.0;
                 color_key(ui, palette.clean, &format!("clean, mean {}", percent(m.val_clean_accuracy)));
                 color_key(ui, palette.robust, &format!("robust, mean {}", percent(m.val_robust_accuracy)));
                 color_key(ui, palette.worst, &format!("worst: {} {}", names[worst], percent(robust(worst))));
@@ -67,7 +70,7 @@ impl Classes {
                 id: "accuracy by class",
                 names,
                 maximum: 1.0,
-                write: &|v| format!("{:.0} %", 100.0 * v),
+                write: &short_percent,
                 marks: &marks,
                 number: 56.0,
                 numbers: 2,

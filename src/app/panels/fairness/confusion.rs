@@ -9,7 +9,7 @@ use crate::app::settings::CellUnit;
 use crate::app::theme;
 use crate::app::view::RunView;
 use crate::app::widgets::{
-    Matrix, MatrixState, color_bar, drawn, export_menu, matrix, percent, points, section, table, weak,
+    Matrix, MatrixState, color_bar, drawn, export_menu, matrix, percent, points, section, short_percent, table, weak,
 };
 use crate::evaluate::figures;
 use crate::fairness::Confusion;
@@ -196,7 +196,7 @@ impl Pairs {
                 false if t == p => grey,
                 false => theme::sequential(at(t, p) / top),
             },
-            text: &|t, p| in_cell(at(t, p), unit, difference),
+            text: &|t, p, _| in_cell(at(t, p), unit, difference),
             describe: &|t, p| {
                 let value = in_words(at(t, p), unit, difference);
                 let count = now.at(t, p);
@@ -210,7 +210,7 @@ impl Pairs {
         let clicked = matrix(ui, &mut self.matrix, &what);
         let write = |v: f64| match unit {
             CellUnit::Counts => format!("{v:.0}"),
-            CellUnit::Row | CellUnit::Column => format!("{:.0} %", 100.0 * v),
+            CellUnit::Row | CellUnit::Column => short_percent(v),
         };
         match difference {
             true => color_bar(ui, &|v| theme::diverging(0.5 + v / (2.0 * top)), (-top, top), &write, None),

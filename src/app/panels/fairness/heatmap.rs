@@ -9,7 +9,7 @@ use crate::app::settings::CfpsScale;
 use crate::app::theme;
 use crate::app::view::RunView;
 use crate::app::widgets::{
-    Matrix, MatrixState, color_bar, drawn, export_menu, matrix, percent, section, table, term, weak,
+    Matrix, MatrixState, color_bar, drawn, export_menu, matrix, percent, section, short_percent, table, term, weak,
 };
 use crate::evaluate::figures;
 use crate::train::ClassRow;
@@ -76,7 +76,7 @@ impl Heatmap {
                 columns: &columns,
                 axis: "Epoch",
                 color: &|class, epoch| theme::sequential(at(class, epoch) / top),
-                text: &|class, epoch| format!("{:.0}", 100.0 * at(class, epoch)),
+                text: &|class, epoch, wide| format!("{:.*}", usize::from(wide), 100.0 * at(class, epoch)),
                 describe: &|class, epoch| {
                     let value = at(class, epoch);
                     let times = value / chance;
@@ -89,20 +89,14 @@ impl Heatmap {
                 },
                 marked,
                 key: version(run, ("cfps", top.to_bits())),
-                cell: (vec2(4.0, if many { 11.0 } else { 20.0 }), vec2(44.0, if many { 11.0 } else { 26.0 })),
+                cell: (vec2(4.0, if many { 14.0 } else { 20.0 }), vec2(44.0, if many { 14.0 } else { 26.0 })),
                 height: 420.0,
             };
             if let Some((_, column)) = matrix(ui, &mut self.matrix, &what) {
                 chosen = run.epochs.get(column).map(|epoch| epoch.metrics.epoch);
             }
             let mark = format!("chance, 1/{}: {}", names.len(), percent(chance));
-            color_bar(
-                ui,
-                &|v| theme::sequential(v / top),
-                (0.0, top),
-                &|v| format!("{:.0} %", 100.0 * v),
-                Some((chance, &mark)),
-            );
+            color_bar(ui, &|v| theme::sequential(v / top), (0.0, top), &short_percent, Some((chance, &mark)));
             ui.horizontal_wrapped(|ui| {
                 choose_scale(ui, &mut scale);
                 ui.label(weak(ui, "Click a column to show its epoch below.").small());
@@ -158,7 +152,7 @@ fn numbers(ui: &mut Ui, run: &RunView, names: &[String], cells: &[f64]) {
             .max_scroll_height(360.0)
             .auto_shrink([false, true])
             .column(Column::exact(52.0))
-            .columns(Column::initial(72.0).at_least(40.0), names.len())
+            .columns(Column::initial(84.0).at_least(40.0), names.len())
             .header(height, |mut header| {
                 header.col(|ui| {
                     ui.label("Epoch");

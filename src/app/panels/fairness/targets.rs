@@ -7,7 +7,9 @@ use super::{round_above, row};
 use crate::app::context::Context;
 use crate::app::theme;
 use crate::app::view::RunView;
-use crate::app::widgets::{BarRow, Bars, bars, drawn, export_menu, percent, section, strong, table, weak};
+use crate::app::widgets::{
+    BarRow, Bars, bars, drawn, export_menu, percent, section, short_percent, strong, table, weak,
+};
 use crate::config::MethodChoice;
 use crate::evaluate::figures;
 use crate::fairness::TargetMode;
@@ -58,7 +60,7 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, shown: Option<&EpochR
             id: "targets",
             names,
             maximum: round_above(largest),
-            write: &|v| format!("{:.1} %", 100.0 * v),
+            write: &short_percent,
             marks: &marks,
             number: 60.0,
             numbers: 1,

@@ -296,7 +296,12 @@ fn it_draws_at_every_size() {
     harness.state_mut().panel.epoch = Some(4);
     harness.run();
     harness.get_by_label("Pin epoch 5").click();
+    harness.run();
     harness.state_mut().panel.epoch = None;
+    harness.state_mut().run.apply(Update::Phase(Phase::Paused), std::time::Instant::now());
+    type_epsilon(&mut harness, "cat", "12");
+    let holds = asked(&harness);
+    harness.state_mut().run.apply(Update::Held(holds), std::time::Instant::now());
     harness.run();
     shoot(&mut harness, "fairness-difference");
     let mut harness = tall(sample::run_with(2));

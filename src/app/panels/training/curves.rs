@@ -12,7 +12,7 @@ use crate::app::theme::{self, Palette};
 use crate::app::view::RunView;
 use crate::app::widgets::{drawn, export_menu, percent, section, table, weak};
 use crate::evaluate::figures;
-use crate::train::MetricsRow;
+use crate::train::{MetricsRow, Schedule};
 use crate::worker::EpochRecord;
 
 /// Points of the loss within epochs that are drawn.
@@ -65,7 +65,8 @@ fn position(epoch: &EpochRecord) -> f64 {
 }
 
 /// A plot over epochs; all of them show the same section.
-fn over_epochs<'a>(run: &RunView, name: &str, height: f32) -> Plot<'a> {
+fn over_epochs<'a>(ui: &Ui, run: &RunView, name: &str, height: f32) -> Plot<'a> {
+    let color = theme::palette(ui).line.gamma_multiply(0.7);
     let group = Id::unique("epochs");
     let last = run.position().map_or(1.0, |(position, _)| position.max(1.0));
     let whole = |mark: GridMark| {
@@ -78,9 +79,19 @@ fn over_epochs<'a>(run: &RunView, name: &str, height: f32) -> Plot<'a> {
         .allow_scroll(false)
         .include_x(0.0)
         .include_x(last)
+        .x_grid_spacer(egui_plot::uniform_grid_spacer(|input| [whole_step(input.bounds.1 - input.bounds.0); 3]))
         .x_axis_formatter(move |mark, _| whole(mark))
         .y_axis_min_width(46.0)
+        .grid_color(color)
+        .grid_fade(0.0)
         .set_margin_fraction(egui::vec2(0.01, 0.06))
+}
+
+/// A round number of epochs of which about eight fit into so many.
+fn whole_step(epochs: f64) -> f64 {
+    let wanted = (epochs / 8.0).max(1.0);
+    let power = 10f64.powf(wanted.log10().floor());
+    [1.0, 2.0, 5.0, 10.0].into_iter().map(|f| f * power).find(|step| *step >= wanted - 1e-9).unwrap_or(wanted)
 }
 
 /// The epoch that ended nearest to `x`.
@@ -95,7 +106,7 @@ fn at(hover: &HoverPosition<'_>) -> f64 {
 }
 
 impl Curves {
-    pub(super) fn accuracy(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
+    pub(super) fn accuracy(&mut self, ui: &mut Ui, context: &mut Context<'_>, height: f32) {
         let run = context.run;
         let controls = |ui: &mut Ui| {
             export_menu(ui, context, "accuracy", || {
@@ -110,7 +121,8 @@ impl Curves {
             }
             let all = series(theme::palette(ui));
             ui.horizontal_wrapped(|ui| {
-                ui.spacing_mut().item_spacing.x = 4.0;
+                ui.spacing_mut().item_spacing = egui::vec2(4.0, 2.0);
+                ui.spacing_mut().interact_size.y = 18.0;
                 for line in &all {
                     self.toggle(ui, line);
                 }
@@ -122,7 +134,7 @@ impl Curves {
                     shown.iter().map(|l| format!("\n{} {}", l.name, percent((l.value)(epoch)))).collect();
                 Some(format!("After epoch {}{lines}", position(epoch)))
             };
-            let plot = over_epochs(run, "accuracy", 280.0)
+            let plot = over_epochs(ui, run, "accuracy", height)
                 .include_y(0.0)
                 .include_y(1.0)
                 .y_axis_formatter(|mark, _| format!("{:.0} %", 100.0 * mark.value))
@@ -165,7 +177,7 @@ impl Curves {
         }
     }
 
-    pub(super) fn loss(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
+    pub(super) fn loss(&mut self, ui: &mut Ui, context: &mut Context<'_>, height: f32) {
         let run = context.run;
         self.within.update(run);
         let within = &self.within.points;
@@ -190,7 +202,7 @@ impl Curves {
                     Some(format!("Epoch {}\nloss {:.4}", epoch.metrics.epoch + 1, epoch.metrics.train_loss))
                 }
             };
-            let plot = over_epochs(run, "loss", 190.0).include_y(0.0).label_formatter(reading);
+            let plot = over_epochs(ui, run, "loss", height).include_y(0.0).label_formatter(reading);
             plot.show(ui, |plot| {
                 let points = PlotPoints::Borrowed(within);
                 plot.line(Line::new("epoch so far", points).color(palette.accent.gamma_multiply(0.7)).width(1.0));
@@ -202,7 +214,7 @@ impl Curves {
         });
     }
 
-    pub(super) fn rate(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
+    pub(super) fn rate(&mut self, ui: &mut Ui, context: &mut Context<'_>, height: f32) {
         let run = context.run;
         let controls = |ui: &mut Ui| {
             export_menu(ui, context, "learning rate", || {
@@ -211,15 +223,7 @@ impl Curves {
             });
         };
         section(ui, "Learning rate", controls, |ui| {
-            let live = run.now().map(|now| (now.position(), now.lr));
-            let points: Vec<[f64; 2]> = run
-                .epochs
-                .iter()
-                .map(|epoch| (position(epoch), epoch.metrics.lr))
-                .chain(live)
-                .filter(|(_, lr)| *lr > 0.0)
-                .map(|(x, lr)| [x, lr.log10()])
-                .collect();
+            let points = rates(run);
             let Some(&[_, first]) = points.first() else {
                 ui.label(weak(ui, "Begins with the first batch."));
                 return;
@@ -233,7 +237,7 @@ impl Curves {
             let decade = |mark: GridMark| {
                 if mark.value.fract().abs() < 1e-9 { rate_text(10f64.powf(mark.value)) } else { String::new() }
             };
-            let plot = over_epochs(run, "learning rate", 120.0)
+            let plot = over_epochs(ui, run, "learning rate", height)
                 .include_y((low - 0.05).floor())
                 .include_y((high + 0.05).ceil())
                 .y_grid_spacer(egui_plot::uniform_grid_spacer(|_| [1.0, 1.0, 1.0]))
@@ -278,6 +282,22 @@ impl Within {
             place = here;
         }
     }
+}
+
+/// Position and exponent of the learning rate: in steps where the schedule moves between epochs only.
+fn rates(run: &RunView) -> Vec<[f64; 2]> {
+    let smooth = run.experiment.as_ref().is_some_and(|e| e.optimizer.schedule == Schedule::OneCycle);
+    let live = run.now().map(|now| (now.position(), now.lr));
+    let mut points = Vec::new();
+    for (x, lr) in run.epochs.iter().map(|epoch| (position(epoch), epoch.metrics.lr)).chain(live) {
+        let begin = x.ceil() - 1.0;
+        let corner = Some([begin, lr.log10()]).filter(|corner| !smooth && points.last() != Some(corner));
+        if lr > 0.0 {
+            points.extend(corner);
+            points.push([x, lr.log10()]);
+        }
+    }
+    points
 }
 
 /// What the accuracy curves show, by epoch.

@@ -38,12 +38,14 @@ impl Panel for Training {
             right: &[Part::Loss, Part::Rate],
             narrow: &[Part::Accuracy, Part::Time, Part::Loss, Part::Rate],
         };
+        // Tall plots where there is room for them, but never one that fills a small window.
+        let height = (0.38 * ui.available_height()).clamp(180.0, 460.0);
         flow(ui, &parts, |ui, part| match part {
             Part::Status => status::show(ui, context),
             Part::Numbers => numbers::show(ui, context),
-            Part::Accuracy => self.curves.accuracy(ui, context),
-            Part::Loss => self.curves.loss(ui, context),
-            Part::Rate => self.curves.rate(ui, context),
+            Part::Accuracy => self.curves.accuracy(ui, context, height),
+            Part::Loss => self.curves.loss(ui, context, 0.7 * height),
+            Part::Rate => self.curves.rate(ui, context, 0.45 * height),
             Part::Time => time::show(ui, context),
         });
     }
