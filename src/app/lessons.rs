@@ -165,7 +165,7 @@ impl Before {
     }
 }
 
-/// Leaves a lesson that an earlier session began, of which nothing else is known: every panel is shown again.
+/// Leaves a lesson that was open when the program was closed, of which nothing else is known: every panel is shown again.
 pub fn leave(settings: &mut Settings) {
     settings.lesson = None;
     settings.lesson_step = 0;
