@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
 
+use super::closing::Closing;
 use super::command::Command;
 use super::context::Action;
 use super::dialogs::{Chosen, Dialogs, Purpose};
+use super::layout::PanelKind;
 use super::testing::shoot;
 use super::view::Status;
 use super::window::{App, Surroundings};
@@ -41,7 +43,6 @@ fn open<'a>(directory: &std::path::Path, paths: Vec<PathBuf>, size: [f32; 2], sc
         .with_size(size)
         .with_pixels_per_point(scale)
         .with_theme(if dark { egui::Theme::Dark } else { egui::Theme::Light })
-        .allow_missing_glyphs()
         .wgpu()
         .build_ui_state(
             move |ui, app: &mut Option<App>| match app {
@@ -100,42 +101,165 @@ fn the_window_opens_and_finds_commands() {
     assert!(window.query_by_label("Stop without saving").is_some());
 }
 
+/// A run small enough for a test.
+fn make_small(window: &mut Window<'_>) {
+    let experiment = &mut window.state_mut().as_mut().unwrap().form.experiment;
+    experiment.data.limit = Some(300);
+    experiment.optimizer.epochs = 2;
+    experiment.optimizer.batch_size = 32;
+    experiment.evaluation.test_steps = 2;
+}
+
+fn show(window: &mut Window<'_>, kind: PanelKind) {
+    window.state_mut().as_mut().unwrap().queue(Action::Show(kind));
+    window.run_steps(4);
+}
+
 #[test]
-fn a_run_is_started_steered_stopped_and_resumed() {
+fn a_run_is_started_steered_stopped_resumed_and_looked_into() {
     let directory = tempfile::tempdir().unwrap();
-    let runs = directory.path().join("runs");
-    let first = runs.join("digits-60s");
-    let mut window = open(directory.path(), vec![first.clone()], [1280.0, 820.0], 1.0, true);
+    let (first, figure) = (directory.path().join("runs/digits-60s"), directory.path().join("map.png"));
+    let mut window = open(directory.path(), vec![first.clone(), figure.clone()], [1500.0, 2800.0], 1.0, true);
     window.run_steps(3);
-    {
-        let experiment = &mut window.state_mut().as_mut().unwrap().form.experiment;
-        experiment.data.limit = Some(400);
-        experiment.optimizer.epochs = 3;
-        experiment.optimizer.batch_size = 32;
-        experiment.evaluation.test_steps = 2;
-    }
+    make_small(&mut window);
     window.press("Start");
     window.wait("first batches", |app| app.view.batches.len() > 2);
-    shoot(&mut window, "running");
     window.press("Pause");
     window.wait("the pause", |app| app.view.status == Status::Paused);
-    let before = window.app().view.now().cloned();
+
+    show(&mut window, PanelKind::Fairness);
+    let end = window.get_by_label_contains("Bar of 3:").rect().center();
+    window.hover_at(end);
+    window.run_steps(2);
+    window.drag_at(end);
+    window.run_steps(2);
+    window.hover_at(end - egui::vec2(15.0, 0.0));
+    window.run_steps(2);
+    window.hover_at(end - egui::vec2(30.0, 0.0));
+    window.run_steps(2);
+    shoot(&mut window, "dragging");
+    window.drop_at(end - egui::vec2(30.0, 0.0));
+    window.wait("the radius", |app| app.view.holds[3].epsilon.is_some());
+    let held = window.app().view.holds[3].epsilon.unwrap();
+    let before = window.app().view.now().cloned().unwrap();
+    assert!(held < before.epsilon[3], "{held} {:?}", before.epsilon);
+
     window.press("One batch");
-    window.wait("one batch", |app| app.view.now() != before.as_ref() && app.view.status == Status::Paused);
-    let after = window.app().view.now().cloned();
-    assert_eq!(after.map(|now| now.done), before.map(|now| now.done + 1));
+    window.wait("one batch", |app| app.view.now() != Some(&before) && app.view.status == Status::Paused);
+    let after = window.app().view.now().cloned().unwrap();
+    assert_eq!(after.done, before.done + 1);
+    assert!((after.epsilon[3] - held).abs() < 1e-9 && after.epsilon[4] == before.epsilon[4], "{:?}", after.epsilon);
+    shoot(&mut window, "steered");
 
     window.press("One attack step");
     window.wait("an attack step", |app| app.view.examples.as_ref().is_some_and(|e| e.step.0 < e.step.1));
-    shoot(&mut window, "step");
     window.press("Stop and save");
     window.wait("the stop", |app| app.view.status == Status::Over);
     assert!(first.join("checkpoints/resume.safetensors").exists());
 
-    let app = window.state_mut().as_mut().unwrap();
-    app.queue(Action::Command(Command::Resume));
+    window.state_mut().as_mut().unwrap().queue(Action::Command(Command::Resume));
     window.wait("the run to be done", |app| app.view.report.is_some());
-    shoot(&mut window, "done");
-    assert_eq!(window.app().view.epochs.len(), 3);
+    assert_eq!(window.app().view.epochs.len(), 2);
     assert!(first.join("evaluation.json").exists());
+
+    show(&mut window, PanelKind::Inspector);
+    window.press("Next image");
+    window.wait("the attack", |app| app.view.inspection.is_some());
+    window.wait("the map", |app| app.view.map.is_some());
+    let inspection = window.app().view.inspection.clone().unwrap();
+    assert_eq!(inspection.job.subject.name, "test image 1");
+    assert_eq!(inspection.steps.len(), inspection.job.attack.steps as usize + 2);
+    window.run_steps(4);
+    window.get_all_by_label_contains("Export ").last().unwrap().click();
+    window.run_steps(3);
+    window.press("Save as PNG…");
+    window.wait("the figure", |_| figure.exists());
+    assert!(image::open(&figure).unwrap().width() > 400);
+    shoot(&mut window, "inspected");
+
+    let times = &window.app().frame_times;
+    let ms = |share| 1e3 * times.quantile(share).unwrap().as_secs_f64();
+    println!("{} frames: p50 {:.1} ms, p99 {:.1} ms", times.len(), ms(0.5), ms(0.99));
+    // The frame is put together beside a run that takes both cores; no frame waits for it.
+    assert!(ms(0.5) < 100.0, "half of the frames took over {:.0} ms", ms(0.5));
+}
+
+#[test]
+fn closing_asks_saves_and_leaves_a_run_that_can_be_resumed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut window = open(directory.path(), vec![], [1000.0, 700.0], 1.0, false);
+    window.run_steps(3);
+    make_small(&mut window);
+    window.press("Start");
+    window.wait("a batch", |app| !app.view.batches.is_empty());
+    let close = |window: &mut Window<'_>| {
+        let viewport = window.input_mut().viewports.entry(egui::ViewportId::ROOT).or_default();
+        viewport.events.push(egui::ViewportEvent::Close);
+        window.run_steps(2);
+    };
+    close(&mut window);
+    assert!(window.query_by_label("A run is under way").is_some());
+    window.press("Keep running");
+    assert_eq!(window.app().closing, Closing::No);
+    close(&mut window);
+    shoot(&mut window, "closing");
+    window.press("Save and close");
+    window.wait("the window to close", |app| app.closing == Closing::Yes);
+    let run = directory.path().join("runs/digits-60s");
+    assert!(run.join("checkpoints/resume.safetensors").exists());
+    window.state_mut().as_mut().unwrap().finish();
+
+    // What the form was is there again at the next start.
+    let again = open(directory.path(), vec![], [1000.0, 700.0], 1.0, false);
+    assert_eq!(again.app().form.experiment.data.limit, Some(300));
+    assert_eq!(again.app().settings.last_run, Some(run));
+}
+
+#[test]
+fn what_fails_becomes_a_message_and_the_window_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let (runs, broken) = (directory.path().join("runs"), directory.path().join("cat.png"));
+    std::fs::write(&runs, "a file where runs would go").unwrap();
+    std::fs::write(&broken, "no picture").unwrap();
+    let mut window = open(directory.path(), vec![], [1000.0, 700.0], 1.0, true);
+    window.run_steps(3);
+    make_small(&mut window);
+    window.press("Start");
+    window.wait("the failure", |app| app.view.failure.is_some() && app.view.status == Status::Over);
+    shoot(&mut window, "failed");
+    assert!(window.query_all_by_label_contains("runs").next().is_some());
+    std::fs::remove_file(&runs).unwrap();
+    window.press("Start");
+    window.wait("a batch", |app| !app.view.batches.is_empty());
+    assert_eq!(window.app().view.failure, None);
+    let before = window.app().view.log.len();
+    window.state_mut().as_mut().unwrap().open_any(&broken);
+    window.wait("the message", |app| app.view.log.len() > before);
+    let text = window.app().view.log.back().unwrap().text.clone();
+    assert!(text.contains("cat.png"), "{text}");
+    window.press("Stop without saving");
+    window.wait("the stop", |app| app.view.status == Status::Over);
+    assert!(!directory.path().join("runs/digits-60s/checkpoints/resume.safetensors").exists());
+}
+
+#[test]
+fn a_lesson_sets_the_window_up_and_gives_it_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut window = open(directory.path(), vec![], [1280.0, 820.0], 1.0, false);
+    window.run_steps(3);
+    let before = (window.app().form.experiment.clone(), window.app().layout.visible());
+    show(&mut window, PanelKind::Learn);
+    let lesson = &super::lessons::all()[1];
+    window.state_mut().as_mut().unwrap().queue(Action::Lesson(lesson.id.clone()));
+    window.run_steps(6);
+    shoot(&mut window, "lesson");
+    let app = window.app();
+    assert_eq!(app.form.experiment, lesson.experiment().unwrap());
+    let visible = app.layout.visible();
+    assert!(visible.contains(&PanelKind::Learn) && visible.contains(&lesson.focus), "{visible:?}");
+    assert!(visible.iter().all(|kind| lesson.panels.contains(kind)), "{visible:?}");
+    window.press("Leave lesson");
+    window.run_steps(3);
+    assert_eq!(window.app().form.experiment, before.0);
+    assert!(window.app().settings.hidden.is_empty());
 }

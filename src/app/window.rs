@@ -25,7 +25,7 @@ use super::theme;
 use super::toasts::Toasts;
 use super::view::{RunView, Status};
 use crate::evaluate::signatures;
-use crate::worker::{INSPECTING, MAPPING, Request, Update, Worker};
+use crate::worker::{ExamplesWish, INSPECTING, MAPPING, Request, Update, Worker};
 
 /// Waiting time of slow motion, for each attack step.
 const SLOW: Duration = Duration::from_millis(400);
@@ -310,6 +310,10 @@ impl App {
                 // A step is taken to be looked at.
                 if !self.settings.hidden.contains(&PanelKind::Examples) {
                     self.layout.show(PanelKind::Examples);
+                }
+                if !self.seen.contains(&PanelKind::Examples) {
+                    // The panel asks for more when it is drawn, which is after this step.
+                    self.send(Request::Examples(Some(ExamplesWish { count: 16, every: Duration::from_millis(500) })));
                 }
                 self.send(Request::OneAttackStep);
             }

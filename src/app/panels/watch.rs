@@ -84,7 +84,7 @@ impl Panel for Watch {
             1 => "One failure signature is present.".to_owned(),
             n => format!("{n} failure signatures are present."),
         };
-        ui.label(strong(text).size(16.0));
+        ui.label(strong(text).size(1.1 * reading_size(ui.available_width())));
         ui.add_space(2.0);
         let mut order: Vec<&Reading> = readings.iter().collect();
         order.sort_by_key(|reading| rank(reading.state));
@@ -192,13 +192,16 @@ fn row(ui: &mut Ui, reading: &Reading, context: &Context<'_>, show: &mut Option<
                 sparkline(ui, reading, egui::vec2(ui.available_width(), 54.0));
             }
             if present {
-                ui.set_max_width((1.5 * measure(size)).min(ui.available_width()));
-                ui.add_space(2.0);
-                ui.label(RichText::new(reading.kind.explanation()).size(size).line_height(Some(1.45 * size)));
-                ui.horizontal_wrapped(|ui| {
-                    ui.spacing_mut().item_spacing.x = 0.0;
-                    ui.label(strong("What to do: ").size(size));
-                    ui.label(RichText::new(reading.kind.advice()).size(size).line_height(Some(1.45 * size)));
+                ui.vertical(|ui| {
+                    ui.set_max_width((1.4 * measure(size)).min(ui.available_width()));
+                    ui.add_space(2.0);
+                    let running = |text: RichText| text.size(size).line_height(Some(1.45 * size));
+                    ui.label(running(RichText::new(reading.kind.explanation())));
+                    ui.horizontal_wrapped(|ui| {
+                        ui.spacing_mut().item_spacing.x = 0.0;
+                        ui.label(running(strong("What to do: ")));
+                        ui.label(running(RichText::new(reading.kind.advice())));
+                    });
                 });
                 let place = place(reading.kind);
                 let button = ui.button("Show me");

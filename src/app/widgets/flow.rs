@@ -36,12 +36,21 @@ pub fn flow<P: Copy>(ui: &mut Ui, parts: &Flow<'_, P>, mut show: impl FnMut(&mut
     });
 }
 
-/// A card over the whole width, with controls at the right of its title.
-pub fn section(ui: &mut Ui, title: &str, controls: impl FnOnce(&mut Ui), contents: impl FnOnce(&mut Ui)) {
+/// A card over the whole width, with controls at the right of its title, which explains itself when pointed at.
+pub fn section(
+    ui: &mut Ui,
+    title: &str,
+    explanation: Option<&str>,
+    controls: impl FnOnce(&mut Ui),
+    contents: impl FnOnce(&mut Ui),
+) {
     card(ui, "", |ui| {
         ui.set_width(ui.available_width());
         ui.horizontal(|ui| {
-            ui.label(strong(title));
+            let title = ui.label(strong(title));
+            if let Some(explanation) = explanation {
+                title.on_hover_text(explanation);
+            }
             ui.with_layout(Layout::right_to_left(Align::Center), controls);
         });
         contents(ui);

@@ -25,6 +25,7 @@ impl Classes {
         let run = context.run;
         let in_order = self.in_class_order;
         let toggled = &mut self.in_class_order;
+        let explanation = context.glossary.tooltip("worst-class");
         let controls = |ui: &mut Ui| {
             export_menu(ui, context, "accuracy by class", || {
                 let epoch = shown?;
@@ -33,7 +34,7 @@ impl Classes {
             });
             ui.toggle_value(toggled, "Class order").on_hover_text("Otherwise the least robust class stands first");
         };
-        section(ui, "Accuracy by class", controls, |ui| {
+        section(ui, "Accuracy by class", explanation, controls, |ui| {
             let Some(epoch) = shown else {
                 ui.label(weak(ui, "Measured on the validation split when the first epoch is done."));
                 return;

@@ -103,11 +103,12 @@ impl Pairs {
         let pinned = self.pinned.and_then(|pinned| run.epochs.iter().find(|epoch| epoch.metrics.epoch == pinned));
         self.pinned = pinned.map(|epoch| epoch.metrics.epoch);
         let (source, chosen_unit) = (self.source, unit);
+        let explanation = context.glossary.tooltip("confusion-matrix");
         let controls = |ui: &mut Ui| {
             export_menu(ui, context, "confusion", || export(run, source, chosen_unit, shown?, pinned));
         };
         let mut clicked = None;
-        section(ui, "Confusion under attack", controls, |ui| {
+        section(ui, "Confusion under attack", explanation, controls, |ui| {
             self.choices(ui, shown, &mut unit, &mut fixed);
             clicked = self.cells(ui, run, shown, pinned, unit, fixed);
         });

@@ -75,13 +75,14 @@ impl Epsilon {
         let radii = self.radii(run, &holds, &rule, base);
         let reason = unavailable(run);
         let mut wanted: Option<Vec<Hold>> = None;
+        let explanation = context.glossary.tooltip("class-epsilon");
         let controls = |ui: &mut Ui| {
             export_menu(ui, context, "epsilon", || {
                 let csv = || csv(names, &radii, &rule, &holds);
                 drawn(run, |figure| figures::class_epsilon(&radii, &rule, figure), csv)
             });
         };
-        section(ui, "Epsilon of each class", controls, |ui| {
+        section(ui, "Epsilon of each class", explanation, controls, |ui| {
             ui.horizontal_wrapped(|ui| {
                 let link = ui.add_enabled(reason.is_none(), Button::selectable(self.linked, "Link"));
                 let link = link.on_hover_text("Changing one class scales all that are not locked by the same factor");

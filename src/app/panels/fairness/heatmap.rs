@@ -9,7 +9,7 @@ use crate::app::settings::CfpsScale;
 use crate::app::theme;
 use crate::app::view::RunView;
 use crate::app::widgets::{
-    Matrix, MatrixState, color_bar, drawn, export_menu, matrix, percent, section, short_percent, table, term, weak,
+    Matrix, MatrixState, color_bar, drawn, export_menu, matrix, percent, section, short_percent, table, weak,
 };
 use crate::evaluate::figures;
 use crate::train::ClassRow;
@@ -33,6 +33,7 @@ impl Heatmap {
         let mut scale = context.settings.cfps_scale;
         let as_table = self.table;
         let toggled = &mut self.table;
+        let explanation = context.glossary.tooltip("cfps");
         let controls = |ui: &mut Ui| {
             export_menu(ui, context, "CFPS", || {
                 let rows = class_rows(run, None);
@@ -40,7 +41,7 @@ impl Heatmap {
             });
             ui.toggle_value(toggled, "Table").on_hover_text("CFPS as numbers, a row for each epoch");
         };
-        section(ui, "CFPS: which classes attract the mistakes", controls, |ui| {
+        section(ui, "CFPS: which classes attract the mistakes", explanation, controls, |ui| {
             if run.epochs.is_empty() {
                 ui.label(weak(
                     ui,
@@ -103,15 +104,7 @@ impl Heatmap {
             });
         });
         context.settings.cfps_scale = scale;
-        term_line(ui, context);
         chosen
-    }
-}
-
-/// Explains the term where the glossary has it.
-fn term_line(ui: &mut Ui, context: &Context<'_>) {
-    if context.glossary.tooltip("cfps").is_some() {
-        term(ui, context, "What is CFPS?", "cfps");
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, shown: Option<&EpochR
     let run = context.run;
     let names = run.class_names();
     let found = distribution(run, shown, newest);
+    let explanation = context.glossary.tooltip("target-distribution");
+    let number = context.glossary.tooltip("effective-targets");
     let controls = |ui: &mut Ui| {
         export_menu(ui, context, "targets", || {
             let (epoch, probabilities) = distribution(run, shown, newest)?;
@@ -40,7 +42,7 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, shown: Option<&EpochR
             drawn(run, |figure| figures::target_distribution(&rows, figure), || csv(epoch, names, &probabilities))
         });
     };
-    section(ui, "Where targets are drawn from", controls, |ui| {
+    section(ui, "Where targets are drawn from", explanation, controls, |ui| {
         let Some((epoch, probabilities)) = found else {
             ui.label(weak(ui, reason(run)));
             return;
@@ -49,9 +51,9 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, shown: Option<&EpochR
         let classes = probabilities.len();
         ui.horizontal_wrapped(|ui| {
             ui.label("Effective number of targets");
-            ui.label(strong(format!("{:.2} of {classes}", effective(&probabilities)))).on_hover_text(
-                "exp of the entropy of the distribution: as many classes drawn alike would be as hard to foresee",
-            );
+            ui.label(strong(format!("{:.2} of {classes}", effective(&probabilities)))).on_hover_text(number.unwrap_or(
+                "exp of the entropy of the distribution: so many classes drawn alike would be as hard to foresee",
+            ));
         });
         let uniform = 1.0 / classes as f64;
         let largest = probabilities.iter().copied().fold(uniform, f64::max);

@@ -328,3 +328,25 @@ fn a_hundred_classes_draw_in_a_frame() {
     assert!(each < 50.0, "{each} ms a frame");
     shoot(&mut harness, "fairness-hundred");
 }
+
+#[test]
+fn the_workers_echo_replaces_what_was_asked_for() {
+    let mut harness = tall(sample::run());
+    type_epsilon(&mut harness, "dog", "4");
+    assert!(harness.query_by_label_contains("Bar of dog: 4/255 (0.0157), held by hand").is_some());
+    let mut echo = asked(&harness);
+    echo[5].epsilon = Some(5.0 / 255.0);
+    harness.state_mut().run.apply(Update::Held(echo), std::time::Instant::now());
+    harness.run();
+    assert!(harness.query_by_label_contains("Bar of dog: 5/255 (0.0196), held by hand").is_some());
+    // A request that the worker never answers is not shown for ever.
+    type_epsilon(&mut harness, "dog", "7");
+    assert!(harness.query_by_label_contains("Bar of dog: 7/255").is_some());
+    let last = harness.state().run.now().unwrap().clone();
+    for more in 1..=5 {
+        let point = crate::worker::BatchPoint { done: last.done + more, ..last.clone() };
+        harness.state_mut().run.apply(Update::Batch(point), std::time::Instant::now());
+        harness.run();
+    }
+    assert!(harness.query_by_label_contains("Bar of dog: 5/255").is_some());
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use egui::{Color32, Id, Ui};
-use egui_plot::{GridMark, HoverPosition, Line, LineStyle, Plot, PlotPoint, PlotPoints};
+use egui_plot::{GridMark, HoverPosition, Line, LineStyle, Plot, PlotPoint, PlotPoints, uniform_grid_spacer};
 
 use super::numbers::{attack, gap};
 use super::status::rate_text;
@@ -79,7 +79,8 @@ fn over_epochs<'a>(ui: &Ui, run: &RunView, name: &str, height: f32) -> Plot<'a> 
         .allow_scroll(false)
         .include_x(0.0)
         .include_x(last)
-        .x_grid_spacer(egui_plot::uniform_grid_spacer(|input| [whole_step(input.bounds.1 - input.bounds.0); 3]))
+        .x_grid_spacer(uniform_grid_spacer(|input| [round_step((input.bounds.1 - input.bounds.0) / 8.0).max(1.0); 3]))
+        .y_grid_spacer(uniform_grid_spacer(|input| [round_step((input.bounds.1 - input.bounds.0) / 6.0); 3]))
         .x_axis_formatter(move |mark, _| whole(mark))
         .y_axis_min_width(46.0)
         .grid_color(color)
@@ -87,11 +88,16 @@ fn over_epochs<'a>(ui: &Ui, run: &RunView, name: &str, height: f32) -> Plot<'a> 
         .set_margin_fraction(egui::vec2(0.01, 0.06))
 }
 
-/// A round number of epochs of which about eight fit into so many.
-fn whole_step(epochs: f64) -> f64 {
-    let wanted = (epochs / 8.0).max(1.0);
-    let power = 10f64.powf(wanted.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|f| f * power).find(|step| *step >= wanted - 1e-9).unwrap_or(wanted)
+/// The least of 1, 2, 5, 10, … that is at least `wanted`, which is above 0.
+fn round_step(wanted: f64) -> f64 {
+    let power = 10f64.powf(wanted.max(1e-12).log10().floor());
+    [1.0, 2.0, 5.0, 10.0].into_iter().map(|f| f * power).find(|step| *step >= wanted * 0.96).unwrap_or(10.0 * power)
+}
+
+/// A mark with as many decimals as tell it from its neighbours.
+fn decimal(mark: GridMark) -> String {
+    let digits = (-mark.step_size.max(1e-9).log10().floor()).max(0.0) as usize;
+    format!("{:.digits$}", mark.value)
 }
 
 /// The epoch that ended nearest to `x`.
@@ -108,13 +114,14 @@ fn at(hover: &HoverPosition<'_>) -> f64 {
 impl Curves {
     pub(super) fn accuracy(&mut self, ui: &mut Ui, context: &mut Context<'_>, height: f32) {
         let run = context.run;
+        let explanation = context.glossary.tooltip("robust-accuracy");
         let controls = |ui: &mut Ui| {
             export_menu(ui, context, "accuracy", || {
                 let rows = metrics(run);
                 drawn(run, |figure| figures::accuracy_curves(&rows, figure), || accuracy_csv(run))
             });
         };
-        section(ui, "Accuracy", controls, |ui| {
+        section(ui, "Accuracy", explanation, controls, |ui| {
             if run.epochs.is_empty() {
                 ui.label(weak(ui, "Curves begin when the first epoch is done."));
                 return;
@@ -181,13 +188,14 @@ impl Curves {
         let run = context.run;
         self.within.update(run);
         let within = &self.within.points;
+        let explanation = context.glossary.tooltip("outer-loss");
         let controls = |ui: &mut Ui| {
             export_menu(ui, context, "loss", || {
                 let (rows, within) = (metrics(run), within.iter().map(|p| (p.x, p.y)).collect::<Vec<_>>());
                 drawn(run, |figure| figures::loss_curve(&rows, &within, figure), || loss_csv(run, &within))
             });
         };
-        section(ui, "Training loss", controls, |ui| {
+        section(ui, "Training loss", explanation, controls, |ui| {
             if run.epochs.is_empty() && within.is_empty() {
                 ui.label(weak(ui, "Begins with the first batch."));
                 return;
@@ -202,7 +210,10 @@ impl Curves {
                     Some(format!("Epoch {}\nloss {:.4}", epoch.metrics.epoch + 1, epoch.metrics.train_loss))
                 }
             };
-            let plot = over_epochs(ui, run, "loss", height).include_y(0.0).label_formatter(reading);
+            let plot = over_epochs(ui, run, "loss", height)
+                .include_y(0.0)
+                .y_axis_formatter(|mark, _| decimal(mark))
+                .label_formatter(reading);
             plot.show(ui, |plot| {
                 let points = PlotPoints::Borrowed(within);
                 plot.line(Line::new("epoch so far", points).color(palette.accent.gamma_multiply(0.7)).width(1.0));
@@ -216,13 +227,14 @@ impl Curves {
 
     pub(super) fn rate(&mut self, ui: &mut Ui, context: &mut Context<'_>, height: f32) {
         let run = context.run;
+        let explanation = context.glossary.tooltip("learning-rate");
         let controls = |ui: &mut Ui| {
             export_menu(ui, context, "learning rate", || {
                 let rows = metrics(run);
                 drawn(run, |figure| figures::learning_rate(&rows, figure), || rate_csv(run))
             });
         };
-        section(ui, "Learning rate", controls, |ui| {
+        section(ui, "Learning rate", explanation, controls, |ui| {
             let points = rates(run);
             let Some(&[_, first]) = points.first() else {
                 ui.label(weak(ui, "Begins with the first batch."));
@@ -240,10 +252,12 @@ impl Curves {
             let plot = over_epochs(ui, run, "learning rate", height)
                 .include_y((low - 0.05).floor())
                 .include_y((high + 0.05).ceil())
-                .y_grid_spacer(egui_plot::uniform_grid_spacer(|_| [1.0, 1.0, 1.0]))
+                .y_grid_spacer(uniform_grid_spacer(|_| [1.0, 1.0, 1.0]))
                 .y_axis_formatter(move |mark, _| decade(mark))
                 .label_formatter(reading);
-            plot.show(ui, |plot| plot.line(Line::new("learning rate", points).color(color).width(2.0)));
+            plot.show(ui, |plot| {
+                plot.line(Line::new("learning rate", points).color(color).width(2.0).allow_band(false))
+            });
             ui.label(weak(ui, "At the last step of each epoch, and now. Logarithmic scale.").small());
         });
     }

@@ -34,8 +34,8 @@ impl Panel for Training {
         }
         let parts = Flow {
             top: &[Part::Status, Part::Numbers],
-            left: &[Part::Accuracy, Part::Time],
-            right: &[Part::Loss, Part::Rate],
+            left: &[Part::Accuracy, Part::Rate],
+            right: &[Part::Loss, Part::Time],
             narrow: &[Part::Accuracy, Part::Time, Part::Loss, Part::Rate],
         };
         // Tall plots where there is room for them, but never one that fills a small window.

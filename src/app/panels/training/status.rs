@@ -37,7 +37,7 @@ fn facts(run: &RunView) -> Vec<(String, String, &'static str)> {
     if let Some(now) = run.now().filter(|_| live) {
         add("Batch", format!("{} of {}", now.done, now.batches), "batch");
         let rate = run.rate.per_second().map_or("–".into(), |rate| grouped(rate.round() as u64));
-        add("Images/s", rate, "rate");
+        add("Images/s", rate, "images-per-second");
     }
     if let Some(secs) = elapsed_secs(run) {
         add("Trained for", duration(secs), "elapsed");

@@ -37,6 +37,7 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>) {
     section(
         ui,
         "Where the time goes",
+        None,
         |ui| export(ui, context),
         |ui| {
             let next = run.epochs.last().map_or(0, |last| last.metrics.epoch + 1);
