@@ -112,7 +112,8 @@ pub(super) fn bottom(app: &mut App, ui: &mut Ui) {
             ui.painter().circle_filled(dot.center(), 4.5, color);
             ui.label(strong(text));
             if let Some((position, epochs)) = app.view.position().filter(|_| app.view.status != Status::Looking) {
-                let epoch = (position.floor() as u32 + 1).min(epochs);
+                // An epoch is not over before it is evaluated.
+                let epoch = (app.view.epochs.len() as u32 + 1).min(epochs);
                 ui.label(format!("epoch {epoch}/{epochs}"));
                 let width = (ui.available_width() * 0.25).clamp(40.0, 220.0);
                 let bar = egui::ProgressBar::new((position / f64::from(epochs)) as f32)

@@ -165,11 +165,7 @@ impl Before {
     }
 }
 
-<<<<<<< .merge_file_aWLoyi
 /// Leaves a lesson that was begun before the last start, of which nothing else is known: every panel is shown again.
-=======
-/// Leaves a lesson that was open when the program was closed, of which nothing else is known: every panel is shown again.
->>>>>>> .merge_file_zeN4cr
 pub fn leave(settings: &mut Settings) {
     settings.lesson = None;
     settings.lesson_step = 0;

@@ -10,7 +10,9 @@ use crate::config::Experiment;
 use crate::data::{Dataset, ImageShape};
 use crate::fairness::Confusion;
 use crate::train::{ClassRow, MetricsRow};
-use crate::worker::{BatchPoint, EpochRecord, Examples, Phase, RunInfo, Update};
+use crate::worker::{
+    BatchPoint, DecisionMap, EpochRecord, Examples, Inspection, InspectionStep, Phase, Request, RunInfo, Update,
+};
 
 const NAMES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 /// How hard each class is, from 0.
@@ -289,4 +291,59 @@ pub(in crate::app) fn run_with(classes: usize) -> RunView {
         now,
     );
     view
+}
+
+/// What a worker would answer to an inspection or a decision map: an attack that succeeds half way, and three regions.
+pub(in crate::app) fn answer(request: &Request) -> Option<Update> {
+    match request {
+        Request::Inspect(job) => {
+            let label = job.subject.label.unwrap_or(0);
+            let wrong = job.attack.target.unwrap_or((label + 2) % 10) as usize;
+            let clean: Vec<f32> = job.subject.pixels.iter().map(|v| f32::from(*v) / 255.0).collect();
+            let count = job.attack.steps + 2;
+            let steps = (0..count).map(|step| {
+                let t = f64::from(step) / f64::from(count - 1);
+                let radius = t.sqrt() * job.attack.epsilon.exact();
+                let sign = |i: usize| if (i * 7919) % 13 < 6 { -1.0 } else { 1.0 };
+                let image: Vec<f32> =
+                    clean.iter().enumerate().map(|(i, v)| (v + sign(i) * radius as f32).clamp(0.0, 1.0)).collect();
+                let (right, other) = (0.8 - 0.7 * t, 0.05 + 0.75 * t);
+                let rest = (1.0 - right - other) / 8.0;
+                let probability = |k| {
+                    if k == label as usize {
+                        right
+                    } else if k == wrong {
+                        other
+                    } else {
+                        rest
+                    }
+                };
+                let probabilities = (0..10).map(|k| probability(k) as f32).collect();
+                let l2 = radius * (clean.len() as f64).sqrt();
+                InspectionStep { image, probabilities, loss: -f64::ln(right), linf: radius, l2 }
+            });
+            let steps = steps.collect();
+            Some(Update::Inspected(Arc::new(Inspection { job: (**job).clone(), label, steps, position: Some(18.5) })))
+        }
+        Request::Map(job) => {
+            let (n, extent) = (job.resolution, job.extent.exact());
+            let mut predictions = Vec::new();
+            let mut confidence = Vec::new();
+            for row in 0..n {
+                for column in 0..n {
+                    let at = |i: usize| 2.0 * i as f64 / (n - 1) as f64 - 1.0;
+                    let (x, y) = (at(column), -at(row));
+                    let (right, up) = (x - 0.35 - 0.2 * (4.0 * y).sin(), y - 0.4 + 0.2 * (5.0 * x).cos());
+                    let class = if right > 0.0 && right > up { 1 } else { 4 * u32::from(up > 0.0) };
+                    predictions.push(class);
+                    confidence.push((0.45 + 0.5 * right.abs().min(up.abs())) as f32);
+                }
+            }
+            let e = job.epsilon.exact().min(extent);
+            let ball = vec![[e, 0.0], [0.7 * e, 0.7 * e], [0.0, e], [-e, 0.0], [-0.7 * e, -0.7 * e], [0.0, -e]];
+            let map = DecisionMap { job: (**job).clone(), predictions, confidence, ball, position: Some(18.5) };
+            Some(Update::Mapped(Arc::new(map)))
+        }
+        _ => None,
+    }
 }

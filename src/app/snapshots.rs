@@ -1,13 +1,17 @@
 //! Pictures of every panel, compared with those in `tests/snapshots/`: both themes, a laptop and a large screen, at once and
 //! at twice the size. `UPDATE_SNAPSHOTS=1 cargo test --lib snapshots` makes them anew.
 
-use egui_kittest::{SnapshotOptions, SnapshotResults};
+use std::time::{Duration, Instant};
 
-use super::context::{Context, Panel};
+use egui_kittest::kittest::Queryable;
+use egui_kittest::{Harness, SnapshotOptions, SnapshotResults};
+
+use super::context::{Action, Context, Panel};
 use super::layout::PanelKind;
 use super::panels::Panels;
 use super::testing::{Stage, harness};
-use super::{sample, view::RunView};
+use super::{runs, sample, view::RunView};
+use crate::config::MethodChoice;
 
 /// Pixels that may differ where a panel is text and boxes: none but what a rounding in the rasteriser moves.
 const PLAIN: usize = 20;
@@ -32,15 +36,50 @@ fn check(kind: PanelKind, run: impl Fn() -> RunView, tolerance: usize) {
     for (width, height) in [(1024.0, 700.0), (1600.0, 1000.0)] {
         for scale in [1.0, 2.0] {
             for dark in [true, false] {
-                let stage = Stage::new(One { panels: Panels::default(), kind }, run());
+                let mut stage = Stage::new(One { panels: Panels::default(), kind }, run());
+                let _ = stage.form.load_preset("cifar10-small");
                 let mut harness = harness(stage, [width / scale, height / scale], scale, dark);
-                harness.run_steps(8);
+                prepare(&mut harness, kind);
                 let (theme, title) = (if dark { "dark" } else { "light" }, kind.title().to_lowercase());
                 let name = format!("{}-{width}x{height}-{scale}x-{theme}", title.replace(' ', "-"));
                 let options = SnapshotOptions::new().max_failed_pixels(tolerance);
                 results.add(harness.try_snapshot_options(name, &options));
             }
         }
+    }
+}
+
+/// Lets the panel come to rest, and gives it the answers that it asks for.
+fn prepare(harness: &mut Harness<'_, Stage<One>>, kind: PanelKind) {
+    harness.run_steps(4);
+    if kind == PanelKind::Compare {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = ["fair-tat-0", "pgd-at-0"].map(|name| directory.path().join(name));
+        runs::testing::write(&paths[0], MethodChoice::FairTat, 12, Some(0.42));
+        runs::testing::write(&paths[1], MethodChoice::At, 9, Some(0.36));
+        harness.state_mut().settings.compare = paths.to_vec();
+        let began = Instant::now();
+        harness.run_steps(10);
+        while harness.query_all_by_label("reading…").count() > 0 {
+            assert!(began.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(10));
+            harness.run_steps(2);
+        }
+        harness.run_steps(4);
+    }
+    if kind == PanelKind::Inspector {
+        // Changes are asked for a moment after the last one.
+        std::thread::sleep(Duration::from_millis(200));
+        harness.run_steps(12);
+        let stage = harness.state_mut();
+        for action in std::mem::take(&mut stage.actions) {
+            if let Action::Worker(request) = action
+                && let Some(update) = sample::answer(&request)
+            {
+                stage.run.apply(update, Instant::now());
+            }
+        }
+        harness.run_steps(6);
     }
 }
 
@@ -71,7 +110,7 @@ fn inspector() {
 
 #[test]
 fn compare() {
-    check(PanelKind::Compare, sample::run, PLAIN);
+    check(PanelKind::Compare, sample::run, CURVES);
 }
 
 #[test]

@@ -104,9 +104,9 @@ fn the_window_opens_and_finds_commands() {
 /// A run small enough for a test.
 fn make_small(window: &mut Window<'_>) {
     let experiment = &mut window.state_mut().as_mut().unwrap().form.experiment;
-    experiment.data.limit = Some(300);
+    experiment.data.limit = Some(500);
     experiment.optimizer.epochs = 2;
-    experiment.optimizer.batch_size = 32;
+    experiment.optimizer.batch_size = 16;
     experiment.evaluation.test_steps = 2;
 }
 
@@ -119,7 +119,7 @@ fn show(window: &mut Window<'_>, kind: PanelKind) {
 fn a_run_is_started_steered_stopped_resumed_and_looked_into() {
     let directory = tempfile::tempdir().unwrap();
     let (first, figure) = (directory.path().join("runs/digits-60s"), directory.path().join("map.png"));
-    let mut window = open(directory.path(), vec![first.clone(), figure.clone()], [1500.0, 2800.0], 1.0, true);
+    let mut window = open(directory.path(), vec![first.clone(), figure.clone()], [1500.0, 1700.0], 1.0, true);
     window.run_steps(3);
     make_small(&mut window);
     window.press("Start");
@@ -164,14 +164,17 @@ fn a_run_is_started_steered_stopped_resumed_and_looked_into() {
 
     show(&mut window, PanelKind::Inspector);
     window.press("Next image");
-    window.wait("the attack", |app| app.view.inspection.is_some());
-    window.wait("the map", |app| app.view.map.is_some());
+    let name = "test image 1";
+    window.wait("the attack", |app| app.view.inspection.as_ref().is_some_and(|i| i.job.subject.name == name));
+    window.wait("the map", |app| app.view.map.as_ref().is_some_and(|map| map.job.subject.name == name));
     let inspection = window.app().view.inspection.clone().unwrap();
-    assert_eq!(inspection.job.subject.name, "test image 1");
     assert_eq!(inspection.steps.len(), inspection.job.attack.steps as usize + 2);
     window.run_steps(4);
+    window.get_all_by_label_contains("Export ").last().unwrap().scroll_to_me();
+    window.run_steps(10);
     window.get_all_by_label_contains("Export ").last().unwrap().click();
     window.run_steps(3);
+    shoot(&mut window, "exporting");
     window.press("Save as PNG…");
     window.wait("the figure", |_| figure.exists());
     assert!(image::open(&figure).unwrap().width() > 400);
@@ -211,7 +214,7 @@ fn closing_asks_saves_and_leaves_a_run_that_can_be_resumed() {
 
     // What the form was is there again at the next start.
     let again = open(directory.path(), vec![], [1000.0, 700.0], 1.0, false);
-    assert_eq!(again.app().form.experiment.data.limit, Some(300));
+    assert_eq!(again.app().form.experiment.data.limit, Some(500));
     assert_eq!(again.app().settings.last_run, Some(run));
 }
 

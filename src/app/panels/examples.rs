@@ -149,8 +149,9 @@ impl Examples {
                 "Keep these images while looking; the run goes on. Released, the newest images appear again.",
             );
             ui.label(format!("{shown} of {} shown", rows.len()));
-            ui.add_space(8.0);
-            ui.spacing_mut().slider_width = 90.0;
+            let narrow = ui.max_rect().width() < 560.0;
+            ui.add_space(if narrow { 0.0 } else { 8.0 });
+            ui.spacing_mut().slider_width = if narrow { 40.0 } else { 90.0 };
             let label = ui.label("Perturbation");
             ui.add(
                 egui::Slider::new(&mut context.settings.magnification, 1.0..=50.0)
