@@ -66,6 +66,10 @@ pub fn run(options: LaunchOptions) -> Result<(), LaunchError> {
             let context = &creation.egui_ctx;
             let dialogs = Box::new(SystemDialogs::new(context.clone()));
             let mut app = App::new(context, Surroundings { runs: runs(), state, dialogs });
+            let drawn_by = creation.wgpu_render_state.as_ref().map(|state| state.adapter.get_info().device_type);
+            if drawn_by == Some(wgpu::DeviceType::Cpu) {
+                app.spare_the_cpu();
+            }
             let tour = options.tour.clone().map(|tour| Tour::new(tour, began, context)).transpose()?;
             app.start_with(options);
             Ok(Box::new(Window { app, tour }))

@@ -19,7 +19,7 @@ use crate::files::write_atomic;
 /// Time that a panel is shown before its picture is taken, and the window after it: answers arrive, files are written.
 const SETTLE: Duration = Duration::from_millis(2500);
 /// From one question whether the window is awake to the next.
-const PING: Duration = Duration::from_millis(150);
+const PING: Duration = Duration::from_millis(1000);
 
 /// What a tour is made with.
 #[derive(Debug, Clone)]
@@ -78,6 +78,8 @@ pub(super) struct Tour {
     began: Instant,
     first_frame: Option<Duration>,
     answers: FrameTimes,
+    /// Frames from now on that are slowed by a picture being taken.
+    reading_back: u32,
     ping: Arc<Ping>,
     failure: Arc<Mutex<Option<String>>>,
 }
@@ -97,15 +99,17 @@ impl Tour {
                 }
             }
         })?;
-        let (first_frame, answers, failure) = Default::default();
-        Ok(Self { options, stop: Stop::Start, began, first_frame, answers, ping, failure })
+        let (first_frame, answers, reading_back, failure) = Default::default();
+        Ok(Self { options, stop: Stop::Start, began, first_frame, answers, reading_back, ping, failure })
     }
 
     /// Called at the end of every frame.
     pub(super) fn frame(&mut self, app: &mut App, context: &egui::Context) {
         self.first_frame.get_or_insert_with(|| self.began.elapsed());
         let asked = self.ping.asked.swap(0, Ordering::SeqCst);
-        if asked > 0 {
+        // Reading a picture back is the tour's own doing, and no part of an answer.
+        self.reading_back = self.reading_back.saturating_sub(1);
+        if asked > 0 && self.reading_back == 0 {
             let now = self.ping.since.elapsed();
             self.answers.add(now.saturating_sub(Duration::from_nanos(asked)));
         }
@@ -137,7 +141,7 @@ impl Tour {
             }
             Stop::Epochs | Stop::Panel(..) | Stop::Leaving(_) | Stop::Done => {}
         }
-        context.request_repaint_after(Duration::from_millis(100));
+        context.request_repaint_after(Duration::from_millis(500));
     }
 
     fn visit(&mut self, index: usize, app: &mut App) {
@@ -152,7 +156,7 @@ impl Tour {
         self.stop = Stop::Panel(index, Instant::now());
     }
 
-    fn picture(&self, kind: PanelKind, context: &egui::Context) {
+    fn picture(&mut self, kind: PanelKind, context: &egui::Context) {
         let name = kind.title().to_lowercase().replace(' ', "-");
         let path = self.options.directory.join(format!("{name}.png"));
         let failure = Arc::clone(&self.failure);
@@ -165,6 +169,7 @@ impl Tour {
             });
         });
         context.send_viewport_cmd(egui::ViewportCommand::Screenshot(callback));
+        self.reading_back = 4;
     }
 
     fn write(&self, app: &mut App, context: &egui::Context) {

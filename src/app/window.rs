@@ -1,6 +1,8 @@
 //! The application: panels, worker, and what happens between them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use egui::Ui;
@@ -29,6 +31,11 @@ use crate::worker::{ExamplesWish, INSPECTING, MAPPING, Request, Update, Worker};
 
 /// Waiting time of slow motion, for each attack step.
 const SLOW: Duration = Duration::from_millis(400);
+
+/// Least time between frames that nothing but news of the run asks for.
+const NEWS: Duration = Duration::from_millis(40);
+/// The same where a software adapter draws the window: a frame takes it about a tenth of a second of all cores.
+const NEWS_IN_SOFTWARE: Duration = Duration::from_millis(600);
 
 /// Where the window keeps things, and how it asks for files.
 pub struct Surroundings {
@@ -60,6 +67,7 @@ pub struct App {
     seen: Vec<PanelKind>,
     surroundings: Surroundings,
     worker: Option<Worker>,
+    news_every: Arc<AtomicU64>,
     before_lesson: Option<Before>,
     /// Failure signatures of this run that have been announced.
     told: Vec<signatures::Kind>,
@@ -79,10 +87,11 @@ impl App {
         {
             form = Form::restored(experiment, &stored.preset);
         }
+        let news_every = Arc::new(AtomicU64::new(NEWS.as_millis() as u64));
         let wake = {
-            let context = context.clone();
+            let (context, every) = (context.clone(), Arc::clone(&news_every));
             // Soon, but not for each of a thousand batches a second.
-            move || context.request_repaint_after(Duration::from_millis(40))
+            move || context.request_repaint_after(Duration::from_millis(every.load(Ordering::Relaxed)))
         };
         let (worker, failure) = match Worker::spawn(wake) {
             Ok(worker) => (Some(worker), None),
@@ -108,6 +117,7 @@ impl App {
             seen: Vec::new(),
             surroundings,
             worker,
+            news_every,
             before_lesson: None,
             told: Vec::new(),
             window_size: stored.size,
@@ -120,6 +130,12 @@ impl App {
             app.tell(Level::Error, text);
         }
         app
+    }
+
+    /// The window is drawn by the CPU, which the training wants, too: frames for news alone become rare. What the user does
+    /// is still answered at once.
+    pub(super) fn spare_the_cpu(&self) {
+        self.news_every.store(NEWS_IN_SOFTWARE.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// Begins with a file, directory or lesson.
