@@ -258,7 +258,8 @@ impl egui_tiles::Behavior<PanelKind> for Behavior<'_> {
         _tile: egui_tiles::TileId,
         kind: &mut PanelKind,
     ) -> egui_tiles::UiResponse {
-        egui::Frame::new().fill(ui.visuals().panel_fill).inner_margin(8).show(ui, |ui| (self.draw)(*kind, ui));
+        ui.painter().rect_filled(ui.max_rect(), 0.0, ui.visuals().panel_fill);
+        egui::Frame::new().inner_margin(8).show(ui, |ui| (self.draw)(*kind, ui));
         egui_tiles::UiResponse::None
     }
 

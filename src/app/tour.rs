@@ -59,6 +59,8 @@ enum Stop {
     Start,
     Epochs,
     Panel(usize, Instant),
+    /// Its picture has been asked for.
+    Picture(usize),
     Leaving(Instant),
     Done,
 }
@@ -81,6 +83,8 @@ pub(super) struct Tour {
     /// Frames from now on that are slowed by a picture being taken.
     reading_back: u32,
     ping: Arc<Ping>,
+    /// Whether the picture that was asked for last has been read back.
+    taken: Arc<AtomicBool>,
     failure: Arc<Mutex<Option<String>>>,
 }
 
@@ -99,8 +103,8 @@ impl Tour {
                 }
             }
         })?;
-        let (first_frame, answers, reading_back, failure) = Default::default();
-        Ok(Self { options, stop: Stop::Start, began, first_frame, answers, reading_back, ping, failure })
+        let (first_frame, answers, reading_back, taken, failure) = Default::default();
+        Ok(Self { options, stop: Stop::Start, began, first_frame, answers, reading_back, ping, taken, failure })
     }
 
     /// Called at the end of every frame.
@@ -125,7 +129,11 @@ impl Tour {
                 self.visit(0, app);
             }
             Stop::Panel(index, since) if since.elapsed() > SETTLE => {
+                self.taken.store(false, Ordering::SeqCst);
                 self.picture(PanelKind::ALL[index], context);
+                self.stop = Stop::Picture(index);
+            }
+            Stop::Picture(index) if self.taken.load(Ordering::SeqCst) => {
                 if index + 1 < PanelKind::ALL.len() {
                     self.visit(index + 1, app);
                 } else {
@@ -139,7 +147,7 @@ impl Tour {
                 app.closing = super::closing::Closing::Yes;
                 context.send_viewport_cmd(egui::ViewportCommand::Close);
             }
-            Stop::Epochs | Stop::Panel(..) | Stop::Leaving(_) | Stop::Done => {}
+            Stop::Epochs | Stop::Panel(..) | Stop::Picture(_) | Stop::Leaving(_) | Stop::Done => {}
         }
         context.request_repaint_after(Duration::from_millis(500));
     }
@@ -159,8 +167,9 @@ impl Tour {
     fn picture(&mut self, kind: PanelKind, context: &egui::Context) {
         let name = kind.title().to_lowercase().replace(' ', "-");
         let path = self.options.directory.join(format!("{name}.png"));
-        let failure = Arc::clone(&self.failure);
+        let (failure, taken) = (Arc::clone(&self.failure), Arc::clone(&self.taken));
         let callback = egui::ScreenshotCallback::new(move |image: Arc<egui::ColorImage>| {
+            taken.store(true, Ordering::SeqCst);
             // Packing a PNG takes longer than a frame.
             std::thread::spawn(move || {
                 if let Err(error) = save(&image, &path) {
