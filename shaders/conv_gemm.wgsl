@@ -24,6 +24,9 @@
 #let A_SLOTS = BM * KQ / THREADS
 #let A_STEP = THREADS / KQ
 #let B_SLOTS = (BK * NQ + THREADS - 1) / THREADS
+#let NORMS = NORM + BACKWARD
+#let MEANS = BACKWARD * BATCH
+#let INPUT = BACKWARD * (1 - (RELU + BATCH == 0))
 
 struct Params {
     images: u32,
@@ -45,6 +48,19 @@ struct Params {
 @group(0) @binding(1) var<storage, read> source: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> result: array<vec4<f32>>;
+#if NORMS
+@group(0) @binding(4) var<storage, read> norm: array<vec4<f32>>;
+#end
+#if INPUT
+@group(0) @binding(5) var<storage, read> norm_input: array<vec4<f32>>;
+#end
+#if MEANS
+@group(0) @binding(6) var<storage, read> norm_means: array<vec4<f32>>;
+#end
+#if ADD
+@group(0) @binding({{4 + NORMS + INPUT + MEANS}}) var<storage, read> other: array<vec4<f32>>;
+#end
+#import "shared/read.wgsl"
 
 // What a row of the tile reads and writes: row and column of its first tap in the source, first pixel of its image there,
 // and its pixel of the result, -1 for none.
@@ -136,6 +152,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
         let within = tap.y < taps.y;
+        let safe_quad = select(0u, quad, within);
         // Loads come before the barrier and without branches: they are all under way while others still compute.
 #for i in 0..A_SLOTS
 #if TRANSPOSED
@@ -147,7 +164,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 #end
         let inside{{i}} = within && y{{i}} < params.source_height && x{{i}} < params.source_width;
         let from{{i}} = (u32(at{{i}}.z) + y{{i}} * params.source_width + x{{i}}) * params.source_quads + quad;
-        let a{{i}} = select(vec4<f32>(), source[select(0u, from{{i}}, inside{{i}})], inside{{i}});
+        let value{{i}} = value_at(select(safe_quad, from{{i}}, inside{{i}}), safe_quad, params.source_quads);
+        let a{{i}} = select(vec4<f32>(), value{{i}}, inside{{i}});
 #end
 #if TRANSPOSED
         // A block of four channels of the result times four of the source, transposed on its way to the tile.
@@ -194,22 +212,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 #end
         workgroupBarrier();
 
-        for (var k = 0u; k < {{KQ}}u; k += 1u) {
-#for e in 0..4
-#for j in 0..TN/4
-            let b{{e}}_{{j}} = b_tile[k * {{4 * NQ}}u + {{e * NQ + j * THREADS_X}}u + thread_x];
-#end
-#end
-#for i in 0..TM
-            let row{{i}} = a_tile[(thread_y + {{i * THREADS_Y}}u) * {{ROW}}u + k];
-#for j in 0..TN/4
-            sum{{i}}_{{j}} = fma(vec4<f32>(row{{i}}.x), b0_{{j}}, sum{{i}}_{{j}});
-            sum{{i}}_{{j}} = fma(vec4<f32>(row{{i}}.y), b1_{{j}}, sum{{i}}_{{j}});
-            sum{{i}}_{{j}} = fma(vec4<f32>(row{{i}}.z), b2_{{j}}, sum{{i}}_{{j}});
-            sum{{i}}_{{j}} = fma(vec4<f32>(row{{i}}.w), b3_{{j}}, sum{{i}}_{{j}});
-#end
-#end
-        }
+#import "shared/tile_product.wgsl"
     }
 
 #for i in 0..TM
@@ -217,7 +220,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 #for j in 0..TN/4
     if to{{i}} >= 0 && first_column + thread_x + {{j * THREADS_X}}u < params.result_quads {
         let quad_index = first_column + thread_x + {{j * THREADS_X}}u;
-        result[u32(to{{i}}) * params.result_quads + quad_index] = real_channels(sum{{i}}_{{j}}, quad_index);
+        let index = u32(to{{i}}) * params.result_quads + quad_index;
+#if ADD
+        result[index] = real_channels(sum{{i}}_{{j}}, quad_index) + other[index];
+#else
+        result[index] = real_channels(sum{{i}}_{{j}}, quad_index);
+#end
     }
 #end
 #end

@@ -13,6 +13,9 @@
 #let THREADS = THREADS_X * THREADS_Y
 #let A_SLOTS = BK * MQ / THREADS
 #let B_SLOTS = BK * NQ / THREADS
+#let NORM = 0
+#let MEANS = BACKWARD * BATCH
+#let INPUT = BACKWARD * (1 - (RELU + BATCH == 0))
 
 struct Params {
     height: u32,
@@ -39,8 +42,36 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> dy: array<vec4<f32>>;
+// dy, or what it is computed from.
+@group(0) @binding(2) var<storage, read> source: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> parts: array<vec4<f32>>;
+#if X_NORM
+@group(0) @binding(4) var<storage, read> x_norm: array<vec4<f32>>;
+#end
+#if BACKWARD
+@group(0) @binding({{4 + X_NORM}}) var<storage, read> norm: array<vec4<f32>>;
+#end
+#if INPUT
+@group(0) @binding({{5 + X_NORM}}) var<storage, read> norm_input: array<vec4<f32>>;
+#end
+#if MEANS
+@group(0) @binding({{6 + X_NORM}}) var<storage, read> norm_means: array<vec4<f32>>;
+#end
+#import "shared/read.wgsl"
+
+// The value at a place of x, batch norm and ReLU applied on the way.
+fn read_x(index: u32, quad: u32) -> vec4<f32> {
+#if X_NORM
+    let value = x_norm[quad] * x[index] + x_norm[params.in_quads + quad];
+#if X_RELU
+    return relu(value);
+#else
+    return value;
+#end
+#else
+    return x[index];
+#end
+}
 
 // Pixels × quads of the rows, and pixels × quads of the columns.
 var<workgroup> a_tile: array<vec4<f32>, {{BK * MQ}}>;
@@ -80,7 +111,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let at{{i}} = vec2<u32>(vec2<i32>(pixel * params.stride) + offset);
         let inside{{i}} = is_weight && done + load_slot + {{i}}u < end && at{{i}}.x < params.width && at{{i}}.y < params.height;
         let from{{i}} = ((image * params.height + at{{i}}.y) * params.width + at{{i}}.x) * params.in_quads + channel_quad;
-        let a{{i}} = select(vec4<f32>(), x[select(0u, from{{i}}, inside{{i}})], inside{{i}});
+        let a{{i}} = select(vec4<f32>(), read_x(select(channel_quad, from{{i}}, inside{{i}}), channel_quad), inside{{i}});
 #if i == A_SLOTS - 1
         pixel.x += {{BK - A_SLOTS + 1}}u;
         while pixel.x >= params.out_width {
@@ -108,7 +139,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let pixel{{i}} = done + slot{{i}} / {{NQ}}u;
         let column{{i}} = first_column + slot{{i}} % {{NQ}}u;
         let loads{{i}} = pixel{{i}} < end && column{{i}} < params.out_quads;
-        let b{{i}} = select(vec4<f32>(), dy[select(0u, pixel{{i}} * params.out_quads + column{{i}}, loads{{i}})], loads{{i}});
+        let safe{{i}} = select(0u, column{{i}}, loads{{i}});
+        let place{{i}} = select(0u, pixel{{i}} * params.out_quads, loads{{i}}) + safe{{i}};
+        let b{{i}} = select(vec4<f32>(), value_at(place{{i}}, safe{{i}}, params.out_quads), loads{{i}});
 #end
 
         workgroupBarrier();

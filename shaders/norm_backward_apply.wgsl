@@ -1,11 +1,12 @@
 // Gradient of batch norm's input. With BATCH, the statistics were those of the batch, and
 // dx = scale · (g - Σ g / count - x̂ · Σ g · x̂ / count), x̂ = (x - mean) · rstd; else they are constants, and
-// dx = scale · g. g = dy; with RELU, zero where the ReLU behind stopped y = scale · x + shift.
+// dx = scale · g. g = dy; with RELU, zero where the ReLU behind stopped y = scale · x + shift. With ADD, dx += other.
 // (Ioffe, Szegedy: Batch Normalization, 2015, section 3.)
 //
 // x, dy, dx: rows × C. affine: scale, shift, mean, rstd, 4 × C. means: Σ g / count, Σ g · x̂ / count, 2 × C.
 #import "shared/grid.wgsl"
 #import "shared/relu.wgsl"
+#let READS = 1 - (BATCH + RELU == 0)
 
 struct Params {
     count: u32,
@@ -21,6 +22,9 @@ struct Params {
 #end
 #if BATCH
 @group(0) @binding(5) var<storage, read> means: array<vec4<f32>>;
+#end
+#if ADD
+@group(0) @binding({{4 + READS + BATCH}}) var<storage, read> other: array<vec4<f32>>;
 #end
 
 @compute @workgroup_size(256)
@@ -40,9 +44,14 @@ fn main(
 #end
 #if BATCH
         let normalised = (x[i] - affine[2u * params.quads + quad]) * affine[3u * params.quads + quad];
-        dx[i] = scale * (g - means[quad] - normalised * means[params.quads + quad]);
+        let before = scale * (g - means[quad] - normalised * means[params.quads + quad]);
 #else
-        dx[i] = scale * g;
+        let before = scale * g;
+#end
+#if ADD
+        dx[i] = before + other[i];
+#else
+        dx[i] = before;
 #end
     }
 }

@@ -17,6 +17,7 @@ use super::parameters::Parameters;
 use super::program::Fixed;
 use super::programs::{self, Key, Target};
 use super::recorded::{Pool, Recorded};
+use super::tuning::Choices;
 use super::{adapters, cache};
 use crate::engine::{Engine, EngineError};
 use crate::model::{Network, Op, State, StateSpec};
@@ -30,6 +31,8 @@ pub struct WgslOptions {
     pub checks: Checks,
     /// Folder where compiled pipelines are kept from one run to the next; none keeps nothing.
     pub pipelines: Option<PathBuf>,
+    /// Whether Winograd's algorithm and kernels that do several layers' work are left out: the oracle of the others.
+    pub plain: bool,
     /// Largest binding in bytes, for making the engine cut batches into ranges on a device that would not need it.
     pub binding_limit: Option<u64>,
 }
@@ -38,7 +41,13 @@ impl Default for WgslOptions {
     /// The fastest adapter, without checks, with pipelines in the user's cache directory (`FAIRTAT_CACHE` names another,
     /// empty for none).
     fn default() -> Self {
-        Self { adapter: None, checks: Checks::Off, pipelines: cache::default_folder(), binding_limit: None }
+        Self {
+            adapter: None,
+            checks: Checks::Off,
+            pipelines: cache::default_folder(),
+            plain: false,
+            binding_limit: None,
+        }
     }
 }
 
@@ -70,6 +79,9 @@ pub struct WgslEngine {
     parameters: Parameters,
     pub(super) gpu: Gpu,
     limits: wgpu::Limits,
+    choices: Choices,
+    /// Whether the transformed weights are those of the parameters.
+    transformed: bool,
     pacer: Pacer,
     pool: Pool,
     /// Buffers that do not depend on the batch size. Those of class by class come with the first program that needs them.
@@ -91,12 +103,12 @@ impl WgslEngine {
             &found.adapter,
             &GpuOptions { checks: options.checks, pipelines: options.pipelines.clone() },
         )?;
-        Self::on(gpu, network, state, options.binding_limit)
+        Self::on(gpu, network, state, options)
     }
 
-    fn on(gpu: Gpu, network: Network, state: &State, binding_limit: Option<u64>) -> Result<Self, EngineError> {
+    fn on(gpu: Gpu, network: Network, state: &State, options: &WgslOptions) -> Result<Self, EngineError> {
         let mut limits = gpu.limits.clone();
-        if let Some(limit) = binding_limit {
+        if let Some(limit) = options.binding_limit {
             limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(limit);
         }
         if network.layers.iter().filter(|layer| matches!(layer.op, Op::Normalize { .. })).count() > 1 {
@@ -110,6 +122,8 @@ impl WgslEngine {
             parameters,
             gpu,
             limits,
+            choices: if options.plain { Choices::plain() } else { Choices::default() },
+            transformed: false,
             pool: Pool::default(),
             buffers: HashMap::new(),
             sets: Vec::new(),
@@ -210,6 +224,7 @@ impl WgslEngine {
             batch: images,
             limits: &self.limits,
             budget: self.gpu.budget().dispatch_flops,
+            choices: &self.choices,
         };
         let program = programs::build(key, target)?;
         let used = self.device_bytes();
@@ -229,6 +244,10 @@ impl WgslEngine {
     }
 
     fn replay_part(&mut self, images: usize, key: &Key, from: usize, to: usize) -> Result<(), EngineError> {
+        if !self.transformed && key.reads_weights() {
+            self.transformed = true;
+            self.replay(images, &Key::Transform)?;
+        }
         self.ensure(images, key)?;
         let Some(recorded) = self.sets.last().and_then(|set| set.programs.get(key)) else { return Ok(()) };
         let to = to.min(recorded.commands.len());

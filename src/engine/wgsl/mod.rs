@@ -10,6 +10,8 @@ mod engine;
 mod engine_tests;
 mod error;
 #[cfg(test)]
+mod fusion_tests;
+#[cfg(test)]
 mod harness;
 mod kernel;
 mod kernels;
@@ -22,6 +24,7 @@ mod program;
 mod programs;
 mod recorded;
 mod shader;
+mod tuning;
 #[cfg(test)]
 mod validation;
 

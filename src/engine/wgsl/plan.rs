@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::kernel::Work;
-use super::kernels::conv::{self, Pass};
+use super::kernels::conv::Pass;
 use super::lower::{self, geometry};
 use super::memory;
 use super::parameters::Parameters;
 use super::program::{Phase, Program};
 use super::programs::{self, Key, Target};
 use super::recorded::transient_lives;
+use super::tuning::Choices;
 use crate::engine::{BatchNormMode, EngineError, View};
 use crate::model::{Network, Op};
 
@@ -100,12 +101,24 @@ impl Plan {
     /// # Errors
     /// When a single image or array is larger than a binding.
     pub fn new(network: &Network, batch: usize) -> Result<Self, EngineError> {
+        Self::with(network, batch, &Choices::default())
+    }
+
+    /// The same with a kernel for each layer and without Winograd's algorithm.
+    ///
+    /// # Errors
+    /// When a single image or array is larger than a binding.
+    pub fn without_fusion(network: &Network, batch: usize) -> Result<Self, EngineError> {
+        Self::with(network, batch, &Choices::plain())
+    }
+
+    fn with(network: &Network, batch: usize, choices: &Choices) -> Result<Self, EngineError> {
         if batch == 0 {
             return Err(EngineError::Invalid("a batch needs at least one image".into()));
         }
         let limits = wgpu::Limits::default();
         let parameters = Parameters::new(network, &limits)?;
-        let target = Target { network, parameters: &parameters, batch, limits: &limits, budget: BUDGET };
+        let target = Target { network, parameters: &parameters, batch, limits: &limits, budget: BUDGET, choices };
         // Refuses what is too large before anything is made for every image.
         lower::ranges(network, batch, &limits)?;
         let prepare = programs::build(&Key::Prepare { view: true }, target)?;
@@ -141,7 +154,8 @@ impl Plan {
             outputs = ids.into_iter().zip(slots).collect();
         }
         let layers = network.layers.iter().enumerate();
-        let layers = layers.map(|(i, layer)| layer_plan(network, &train, &attack, &outputs, i, layer, batch)).collect();
+        let layers =
+            layers.map(|(i, layer)| layer_plan(network, choices, [&train, &attack], &outputs, i, layer)).collect();
         let memory = memory_plan(&[&prepare, &start, &targets, &attack, &train], &buffers, unshared);
         Ok(Self {
             architecture: network.architecture.clone(),
@@ -166,12 +180,11 @@ fn total(program: &Program, wanted: impl Fn(&super::program::Step) -> bool) -> W
 
 fn layer_plan(
     network: &Network,
-    train: &Program,
-    attack: &Program,
+    choices: &Choices,
+    [train, attack]: [&Program; 2],
     outputs: &[(usize, usize)],
     i: usize,
     layer: &crate::model::Layer,
-    batch: usize,
 ) -> LayerPlan {
     let of = |program: &Program, phase: Phase| total(program, |s| s.layer == Some(i) && s.phase == phase);
     let forward = of(train, Phase::Forward);
@@ -181,7 +194,7 @@ fn layer_plan(
         .and_then(|slice| outputs.iter().find(|(id, _)| *id == slice.buffer.0).map(|(_, slot)| *slot));
     let algorithm = match geometry(network, layer) {
         Some(conv) => [Pass::Forward, Pass::InputGradient, Pass::WeightGradient]
-            .map(|pass| conv::tile_label(&conv, pass))
+            .map(|pass| choices.of(&conv, pass).to_string())
             .join(", "),
         None if forward == Work::default() => "with the layer before".into(),
         None => "elementwise or reduction".into(),
@@ -196,7 +209,7 @@ fn layer_plan(
         flops_weights: of(train, Phase::Weights).flops,
         bytes_forward: forward.bytes,
         buffer: slot,
-        bytes_output: written.map_or(0, |_| lower::bytes(batch, layer.shape)),
+        bytes_output: written.map_or(0, |(_, _, slices)| slices.iter().map(|slice| slice.size).sum()),
     }
 }
 

@@ -17,6 +17,13 @@ pub(super) enum Fixed {
     Momentum(usize),
     /// Running means and variances of all batch norms.
     Running,
+    /// Weights of a convolution as Winograd's algorithm multiplies with them, for tiles of so many outputs.
+    Transformed {
+        /// Index of the layer.
+        layer: usize,
+        /// Rows and columns of a tile of the result.
+        outputs: usize,
+    },
     /// Scale and shift of the input normalisation.
     Normalization,
     /// The numbers of a call that change from one to the next.
@@ -60,6 +67,7 @@ impl Fixed {
                 | Self::Gradients(_)
                 | Self::Momentum(_)
                 | Self::Running
+                | Self::Transformed { .. }
                 | Self::Normalization
                 | Self::Call
                 | Self::Thresholds

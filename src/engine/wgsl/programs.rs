@@ -7,6 +7,7 @@ use super::kernels::{attack, loss, sgd};
 use super::lower::{Lower, Tensor, Want, ranges};
 use super::parameters::Parameters;
 use super::program::{Fixed, Phase, Program};
+use super::tuning::Choices;
 use crate::engine::{BatchNormMode, View};
 use crate::model::Network;
 
@@ -23,8 +24,12 @@ pub(super) enum Key {
     Attack(BatchNormMode),
     /// Forward pass over the network's input.
     Forward(BatchNormMode),
+    /// The same with a kernel for each layer, so that every layer's output can be looked at.
+    Layers(BatchNormMode),
     /// Forward pass, objective, backward pass to the image.
     Gradient(BatchNormMode),
+    /// The weights as Winograd's algorithm needs them, after every change but that of [`Self::Train`], which ends with it.
+    Transform,
     /// Forward over the views, outer loss; then backward to the parameters and the update.
     Train {
         /// The views that the loss names.
@@ -32,6 +37,16 @@ pub(super) enum Key {
         /// Words that its terms take.
         terms: usize,
     },
+}
+
+impl Key {
+    /// Whether it runs the network, and so reads the weights.
+    pub(super) const fn reads_weights(&self) -> bool {
+        match self {
+            Self::Prepare { .. } | Self::Targets | Self::Start | Self::Transform | Self::Layers(_) => false,
+            Self::Attack(_) | Self::Forward(_) | Self::Gradient(_) | Self::Train { .. } => true,
+        }
+    }
 }
 
 /// What programs are built for.
@@ -43,6 +58,7 @@ pub(super) struct Target<'a> {
     pub(super) limits: &'a wgpu::Limits,
     /// Most floating-point operations of one dispatch.
     pub(super) budget: u64,
+    pub(super) choices: &'a Choices,
 }
 
 /// Bytes of a batch's pixels, in whole words.
@@ -68,7 +84,7 @@ pub(super) fn pixel_bytes(network: &Network, batch: usize, limits: &wgpu::Limits
 /// # Errors
 /// [`GpuError::Limits`] when the batch does not fit into bindings.
 pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> {
-    let Target { network, parameters, batch, limits, budget } = target;
+    let Target { network, parameters, batch, limits, budget, choices } = target;
     let pixels = pixel_bytes(network, batch, limits)?;
     let tables = match key {
         Key::Targets => 1,
@@ -85,13 +101,18 @@ pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> 
         )));
     }
     let ranges = ranges(network, batch, limits)?;
-    let mut build = Builder { lower: Lower::new(network, parameters, ranges, budget), batch };
+    let plain = Choices::plain();
+    let choices = if matches!(key, Key::Layers(_)) { &plain } else { choices };
+    let (binding, program) = (limits.max_storage_buffer_binding_size, Program::default());
+    let lower = Lower { network, parameters, ranges, budget, binding, choices, program };
+    let mut build = Builder { lower, batch };
     match key {
         Key::Prepare { view } => build.prepare(*view, pixels),
         Key::Targets => build.targets(),
         Key::Start => build.start(),
         Key::Attack(mode) => build.attack(*mode),
-        Key::Forward(mode) => {
+        Key::Transform => build.lower.transform_weights(),
+        Key::Forward(mode) | Key::Layers(mode) => {
             let (x, logits) = (build.input(), build.logits());
             build.lower.forward(x, logits, *mode);
         }
@@ -253,5 +274,6 @@ impl Builder<'_> {
             let momentum = program.fixed(place(Fixed::Momentum(slab)), *bytes);
             program.push(None, Phase::Other, sgd::sgd(bytes / 16, call, gradient, parameter, momentum));
         }
+        self.lower.transform_weights();
     }
 }

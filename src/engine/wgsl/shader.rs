@@ -61,6 +61,15 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("shared/norm_affine.wgsl", include_str!("../../../shaders/shared/norm_affine.wgsl")),
     ("shared/norm_rows.wgsl", include_str!("../../../shaders/shared/norm_rows.wgsl")),
     ("shared/relu.wgsl", include_str!("../../../shaders/shared/relu.wgsl")),
+    ("shared/read.wgsl", include_str!("../../../shaders/shared/read.wgsl")),
+    ("shared/tile_product.wgsl", include_str!("../../../shaders/shared/tile_product.wgsl")),
+    ("shared/winograd_line.wgsl", include_str!("../../../shaders/shared/winograd_line.wgsl")),
+    ("shared/winograd_outputs.wgsl", include_str!("../../../shaders/shared/winograd_outputs.wgsl")),
+    ("shared/winograd_points.wgsl", include_str!("../../../shaders/shared/winograd_points.wgsl")),
+    ("winograd_gemm.wgsl", include_str!("../../../shaders/winograd_gemm.wgsl")),
+    ("winograd_input.wgsl", include_str!("../../../shaders/winograd_input.wgsl")),
+    ("winograd_output.wgsl", include_str!("../../../shaders/winograd_output.wgsl")),
+    ("winograd_weight.wgsl", include_str!("../../../shaders/winograd_weight.wgsl")),
 ];
 
 type Names = BTreeMap<String, i64>;

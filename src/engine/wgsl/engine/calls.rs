@@ -302,6 +302,7 @@ impl Engine for WgslEngine {
     fn load_model(&mut self, model: &State) -> Result<(), EngineError> {
         model.check(&self.network)?;
         self.pacer.finish(&self.gpu)?;
+        self.transformed = false;
         self.upload(model, false)
     }
 

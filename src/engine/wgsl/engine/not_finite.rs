@@ -25,7 +25,7 @@ impl WgslEngine {
         if !self.read_named(images, Fixed::Input, shape)?.iter().all(|v| v.is_finite()) {
             return Ok("images".into());
         }
-        let key = Key::Forward(mode);
+        let key = Key::Layers(mode);
         self.ensure(images, &key)?;
         let running = match self.buffers.get(&Fixed::Running) {
             Some(buffer) => Some((buffer.clone(), self.gpu.read(&[(buffer, 0, self.parameters.running)])?.remove(0))),

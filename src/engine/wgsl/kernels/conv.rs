@@ -10,11 +10,18 @@
 //! has a fixed order, whatever the budget, so that the same input gives the same bits.
 
 use bytemuck::{Pod, Zeroable};
+use serde::{Deserialize, Serialize};
 
-use crate::engine::wgsl::kernel::{Dispatch, Kernel, MAX_GROUPS, Slice, Work, grid, padded, quads};
+use super::gemm::{BUSY_GROUPS, MEDIUM, NARROW, Tile, WIDE, cut, fixed_tile};
+#[cfg(test)]
+use super::gemm::{PIXEL_TILES, WEIGHT_TILES};
+use super::read::{self, Flags, Read};
+#[cfg(test)]
+use super::read::{BACKWARD_FLAGS, FORWARD_FLAGS};
+use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, quads};
 
 /// Sizes of a convolution of square kernels; channels as the network counts them, without padding to quads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(in crate::engine::wgsl) struct Conv {
     pub(in crate::engine::wgsl) in_channels: usize,
     pub(in crate::engine::wgsl) height: usize,
@@ -28,60 +35,13 @@ pub(in crate::engine::wgsl) struct Conv {
 }
 
 /// Which of the three products of a convolution.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(in crate::engine::wgsl) enum Pass {
     Forward,
     InputGradient,
     WeightGradient,
 }
-
-/// Rows, columns and depth that a workgroup works on at a time, and the rows and columns of a thread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Tile {
-    rows: u32,
-    columns: u32,
-    depth: u32,
-    thread_rows: u32,
-    thread_columns: u32,
-}
-
-impl Tile {
-    const fn new(rows: u32, columns: u32, thread_rows: u32, thread_columns: u32) -> Self {
-        Self { rows, columns, depth: 16, thread_rows, thread_columns }
-    }
-
-    fn constants(self) -> [(&'static str, u32); 5] {
-        [
-            ("BM", self.rows),
-            ("BN", self.columns),
-            ("BK", self.depth),
-            ("TM", self.thread_rows),
-            ("TN", self.thread_columns),
-        ]
-    }
-}
-
-/// For many columns: 64 sums a thread, the most that stays in the registers of all GPUs.
-const WIDE: Tile = Tile::new(64, 64, 8, 8);
-const MEDIUM: Tile = Tile::new(64, 32, 8, 4);
-/// For small results: more workgroups, each with less work.
-const SMALL: Tile = Tile::new(32, 32, 4, 4);
-const NARROW: Tile = Tile::new(64, 16, 4, 4);
-/// For the gradient of an image of up to four channels.
-const SINGLE: Tile = Tile::new(128, 4, 2, 4);
-
-/// Tiles of [`Pass::Forward`] and [`Pass::InputGradient`].
-#[cfg(test)]
-const PIXEL_TILES: [Tile; 5] = [WIDE, MEDIUM, SMALL, NARROW, SINGLE];
-/// Tiles of [`Pass::WeightGradient`].
-#[cfg(test)]
-const WEIGHT_TILES: [Tile; 3] = [WIDE, MEDIUM, NARROW];
-
-/// The batch that tiles are chosen for. They must not depend on the batch itself, or its last, smaller one would need
-/// other kernels.
-const NOMINAL_IMAGES: usize = 128;
-/// Workgroups that keep a large GPU busy.
-const BUSY_GROUPS: usize = 256;
 
 impl Conv {
     const fn taps(&self) -> usize {
@@ -99,30 +59,17 @@ impl Conv {
         Work { flops: flops as u64, bytes: 4 * (x + y + weights) as u64 }
     }
 
-    /// A fixed choice for each shape and pass.
-    fn tile(&self, pass: Pass) -> Tile {
-        let (pixels, columns) = match pass {
-            Pass::Forward => (self.out_height * self.out_width, self.out_channels),
-            Pass::InputGradient => (self.height * self.width, self.in_channels),
-            Pass::WeightGradient => {
-                return match self.out_channels {
-                    0..=16 => NARROW,
-                    17..=32 => MEDIUM,
-                    _ => WIDE,
-                };
-            }
-        };
-        let groups = |tile: Tile| {
-            (NOMINAL_IMAGES * pixels).div_ceil(tile.rows as usize) * columns.div_ceil(tile.columns as usize)
-        };
-        let tile = match columns {
-            0..=4 => return SINGLE,
-            5..=16 => return NARROW,
-            // Narrower columns where they leave a fifth less to padding, such as for 80 channels.
-            _ if 5 * columns.next_multiple_of(32) <= 4 * columns.next_multiple_of(64) => MEDIUM,
-            _ => WIDE,
-        };
-        if groups(tile) < BUSY_GROUPS { SMALL } else { tile }
+    /// A fixed choice of the tile for each shape and pass.
+    pub(in crate::engine::wgsl) fn tile(&self, pass: Pass) -> Tile {
+        match pass {
+            Pass::Forward => fixed_tile(self.out_height * self.out_width, self.out_channels, 1),
+            Pass::InputGradient => fixed_tile(self.height * self.width, self.in_channels, 1),
+            Pass::WeightGradient => match self.out_channels {
+                0..=16 => NARROW,
+                17..=32 => MEDIUM,
+                _ => WIDE,
+            },
+        }
     }
 }
 
@@ -131,60 +78,41 @@ pub(in crate::engine::wgsl) fn weight_len(conv: &Conv) -> usize {
     conv.taps() * padded(conv.in_channels) * padded(conv.out_channels)
 }
 
-/// Algorithm and tile of a pass, such as `implicit GEMM 64x64x16`.
-pub(in crate::engine::wgsl) fn tile_label(conv: &Conv, pass: Pass) -> String {
-    let Tile { rows, columns, depth, .. } = conv.tile(pass);
-    format!("implicit GEMM {rows}x{columns}x{depth}")
-}
-
 /// Every kernel that this module can ask for.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     let mut all = Vec::new();
     for tile in PIXEL_TILES {
-        all.extend([false, true].map(|transposed| pixel_kernel(tile, transposed)));
+        for add in [false, true] {
+            all.extend(FORWARD_FLAGS.map(|flags| pixel_kernel(tile, false, flags, add)));
+            all.extend(BACKWARD_FLAGS.map(|flags| pixel_kernel(tile, true, flags, add)));
+        }
     }
-    all.extend(WEIGHT_TILES.map(weight_kernel));
+    for tile in WEIGHT_TILES {
+        for x in FORWARD_FLAGS {
+            all.extend(BACKWARD_FLAGS.map(|dy| weight_kernel(tile, x, dy)));
+        }
+    }
     all.extend([false, true].map(sum_kernel));
     all
 }
 
-fn pixel_kernel(tile: Tile, transposed: bool) -> Kernel {
+fn pixel_kernel(tile: Tile, transposed: bool, read: Flags, add: bool) -> Kernel {
     let mut constants = tile.constants().to_vec();
-    constants.push(("TRANSPOSED", u32::from(transposed)));
+    constants.extend([("TRANSPOSED", u32::from(transposed)), ("ADD", u32::from(add))]);
+    constants.extend(read::constants(read));
     Kernel::new("conv_gemm.wgsl", &constants)
 }
 
-fn weight_kernel(tile: Tile) -> Kernel {
-    Kernel::new("conv_weight_gradient.wgsl", &tile.constants())
+fn weight_kernel(tile: Tile, x: Flags, dy: Flags) -> Kernel {
+    let mut constants = tile.constants().to_vec();
+    let [_, relu, backward, batch] = dy;
+    constants.extend([("X_NORM", x[0]), ("X_RELU", x[1]), ("RELU", relu), ("BACKWARD", backward), ("BATCH", batch)]);
+    Kernel::new("conv_weight_gradient.wgsl", &constants)
 }
 
 fn sum_kernel(accumulate: bool) -> Kernel {
     Kernel::new("sum_parts.wgsl", &[("ACCUMULATE", u32::from(accumulate))])
-}
-
-/// Cuts `groups` workgroups into dispatches that compute at most `budget` FLOPs each, or one workgroup.
-/// `dispatch` makes one of them from its first workgroup, its grid and its share of `work`.
-fn cut(
-    groups: usize,
-    group_flops: usize,
-    budget: u64,
-    work: Work,
-    dispatch: impl Fn(u32, [u32; 3], Work) -> Dispatch,
-) -> Vec<Dispatch> {
-    let groups = groups as u64;
-    let chunk = (budget / (group_flops as u64).max(1)).clamp(1, u64::from(MAX_GROUPS));
-    let until = |total: u64, end: u64| (u128::from(total) * u128::from(end) / u128::from(groups.max(1))) as u64;
-    let mut all = Vec::new();
-    let mut first = 0;
-    while first < groups {
-        let end = groups.min(first + chunk);
-        let share = |total: u64| until(total, end) - until(total, first);
-        let work = Work { flops: share(work.flops), bytes: share(work.bytes) };
-        all.push(dispatch(first as u32, [(end - first) as u32, 1, 1], work));
-        first = end;
-    }
-    all
 }
 
 #[repr(C)]
@@ -205,16 +133,32 @@ struct PixelParams {
     first_tile: u32,
 }
 
-/// `y = x ⋆ w` for `images` images. `budget` is the most FLOPs of one dispatch: larger work becomes several.
+/// A product over pixels: the tile that computes it, how it reads, and what is added to its result.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine::wgsl) struct Product {
+    pub(in crate::engine::wgsl) tile: Tile,
+    /// Most FLOPs of one dispatch: larger work becomes several.
+    pub(in crate::engine::wgsl) budget: u64,
+    pub(in crate::engine::wgsl) read: Read,
+    pub(in crate::engine::wgsl) add: Option<Slice>,
+}
+
+impl Product {
+    fn bindings(&self, source: Slice, weight: Slice, result: Slice) -> Vec<Slice> {
+        [source, weight, result].into_iter().chain(self.read.bindings()).chain(self.add).collect()
+    }
+}
+
+/// `y = x ⋆ w` for `images` images.
 pub(in crate::engine::wgsl) fn forward(
     conv: &Conv,
     images: usize,
-    budget: u64,
+    product: Product,
     x: Slice,
     weight: Slice,
     y: Slice,
 ) -> Vec<Dispatch> {
-    let tile = conv.tile(Pass::Forward);
+    let Product { tile, budget, read, add } = product;
     let column_tiles = conv.out_channels.div_ceil(tile.columns as usize);
     let row_tiles = conv.out_pixels(images).div_ceil(tile.rows as usize);
     let params = PixelParams {
@@ -235,8 +179,8 @@ pub(in crate::engine::wgsl) fn forward(
     let group_flops = 2 * (tile.rows * tile.columns) as usize * conv.taps() * padded(conv.in_channels);
     let work = conv.work(images, weight_len(conv));
     cut(row_tiles * column_tiles, group_flops, budget, work, |first_tile, grid, work| {
-        let kernel = pixel_kernel(tile, false);
-        Dispatch::new(kernel, PixelParams { first_tile, ..params }, &[x, weight, y], grid, work)
+        let kernel = pixel_kernel(tile, false, read.flags(), add.is_some());
+        Dispatch::new(kernel, PixelParams { first_tile, ..params }, &product.bindings(x, weight, y), grid, work)
     })
 }
 
@@ -244,12 +188,12 @@ pub(in crate::engine::wgsl) fn forward(
 pub(in crate::engine::wgsl) fn input_gradient(
     conv: &Conv,
     images: usize,
-    budget: u64,
+    product: Product,
     dy: Slice,
     weight: Slice,
     dx: Slice,
 ) -> Vec<Dispatch> {
-    let tile = conv.tile(Pass::InputGradient);
+    let Product { tile, budget, read, add } = product;
     let column_tiles = conv.in_channels.div_ceil(tile.columns as usize);
     // All phases in one grid, each with the tiles of the largest.
     let phase_pixels = images * conv.height.div_ceil(conv.stride) * conv.width.div_ceil(conv.stride);
@@ -273,8 +217,8 @@ pub(in crate::engine::wgsl) fn input_gradient(
     let group_flops = 2 * (tile.rows * tile.columns) as usize * phase_taps * padded(conv.out_channels);
     let work = conv.work(images, weight_len(conv));
     cut(row_tiles * column_tiles, group_flops, budget, work, |first_tile, grid, work| {
-        let kernel = pixel_kernel(tile, true);
-        Dispatch::new(kernel, PixelParams { first_tile, ..params }, &[dy, weight, dx], grid, work)
+        let kernel = pixel_kernel(tile, true, read.flags(), add.is_some());
+        Dispatch::new(kernel, PixelParams { first_tile, ..params }, &product.bindings(dy, weight, dx), grid, work)
     })
 }
 
@@ -284,8 +228,7 @@ const PARTS_BYTES: usize = 32 << 20;
 const PART_PIXELS: usize = 64;
 
 /// Pixels of each part but the last, a multiple of the tile's depth.
-fn part_pixels(conv: &Conv, images: usize) -> usize {
-    let tile = conv.tile(Pass::WeightGradient);
+fn part_pixels(conv: &Conv, tile: Tile, images: usize) -> usize {
     let tiles = weight_tiles(conv, tile).0;
     let most = (PARTS_BYTES / (4 * weight_len(conv)).max(1)).max(1);
     let parts = BUSY_GROUPS.div_ceil(tiles).clamp(1, most);
@@ -300,8 +243,8 @@ fn weight_tiles(conv: &Conv, tile: Tile) -> (usize, usize) {
 }
 
 /// How many parts the pixels of `images` images are split into. Each takes [`weight_len`] floats.
-pub(in crate::engine::wgsl) fn weight_gradient_parts(conv: &Conv, images: usize) -> usize {
-    conv.out_pixels(images).div_ceil(part_pixels(conv, images))
+pub(in crate::engine::wgsl) fn weight_gradient_parts(conv: &Conv, tile: Tile, images: usize) -> usize {
+    conv.out_pixels(images).div_ceil(part_pixels(conv, tile, images))
 }
 
 #[repr(C)]
@@ -328,18 +271,21 @@ struct WeightParams {
 
 /// The gradient of the weights, in [`weight_gradient_parts`] parts that [`sum_parts`] adds. They go to `parts` from index
 /// `first_part` on, so that several ranges of images can share one sum.
+#[allow(clippy::too_many_arguments, reason = "two inputs, and how they are read")]
 pub(in crate::engine::wgsl) fn weight_gradient(
     conv: &Conv,
     images: usize,
-    budget: u64,
-    x: Slice,
-    dy: Slice,
+    (tile, budget): (Tile, u64),
+    (x, read_x): (Slice, Read),
+    (dy, read_dy): (Slice, Read),
     parts: Slice,
     first_part: usize,
 ) -> Vec<Dispatch> {
-    let tile = conv.tile(Pass::WeightGradient);
     let (tiles, column_tiles) = weight_tiles(conv, tile);
-    let (part_pixels, count) = (part_pixels(conv, images), weight_gradient_parts(conv, images));
+    let (part_pixels, count) = (part_pixels(conv, tile, images), weight_gradient_parts(conv, tile, images));
+    let mut bindings = vec![x, dy, parts];
+    bindings.extend(read_x.bindings());
+    bindings.extend(read_dy.bindings());
     let params = WeightParams {
         height: conv.height as u32,
         width: conv.width as u32,
@@ -362,8 +308,8 @@ pub(in crate::engine::wgsl) fn weight_gradient(
     let group_flops = 2 * (tile.rows * tile.columns) as usize * part_pixels;
     let work = conv.work(images, count * weight_len(conv));
     cut(tiles * count, group_flops, budget, work, |first_tile, grid, work| {
-        let kernel = weight_kernel(tile);
-        Dispatch::new(kernel, WeightParams { first_tile, ..params }, &[x, dy, parts], grid, work)
+        let kernel = weight_kernel(tile, read_x.flags(), read_dy.flags());
+        Dispatch::new(kernel, WeightParams { first_tile, ..params }, &bindings, grid, work)
     })
 }
 
@@ -391,4 +337,4 @@ pub(in crate::engine::wgsl) fn sum_parts(
 
 #[cfg(test)]
 #[path = "conv_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -1,10 +1,47 @@
 use super::*;
 use crate::engine::wgsl::harness::{Harness, pad, random, relative_error};
+use crate::engine::wgsl::kernel::MAX_GROUPS;
+use crate::engine::wgsl::kernels::gemm::{SINGLE, SMALL};
 
 const UNLIMITED: u64 = u64::MAX;
 
+fn product(c: &Conv, pass: Pass, budget: u64) -> Product {
+    Product { tile: c.tile(pass), budget, read: Read::Plain, add: None }
+}
+
+fn forward(c: &Conv, images: usize, budget: u64, x: Slice, w: Slice, y: Slice) -> Vec<Dispatch> {
+    super::forward(c, images, product(c, Pass::Forward, budget), x, w, y)
+}
+
+fn input_gradient(c: &Conv, images: usize, budget: u64, dy: Slice, w: Slice, dx: Slice) -> Vec<Dispatch> {
+    super::input_gradient(c, images, product(c, Pass::InputGradient, budget), dy, w, dx)
+}
+
+fn weight_gradient_parts(c: &Conv, images: usize) -> usize {
+    super::weight_gradient_parts(c, c.tile(Pass::WeightGradient), images)
+}
+
+fn weight_gradient(
+    c: &Conv,
+    images: usize,
+    budget: u64,
+    x: Slice,
+    dy: Slice,
+    parts: Slice,
+    first_part: usize,
+) -> Vec<Dispatch> {
+    let (x, dy, how) = ((x, Read::Plain), (dy, Read::Plain), (c.tile(Pass::WeightGradient), budget));
+    super::weight_gradient(c, images, how, x, dy, parts, first_part)
+}
+
 /// A convolution whose output size follows from the rest.
-fn conv(channels: [usize; 2], [height, width]: [usize; 2], kernel: usize, stride: usize, padding: usize) -> Conv {
+pub(in crate::engine::wgsl::kernels) fn conv(
+    channels: [usize; 2],
+    [height, width]: [usize; 2],
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+) -> Conv {
     let out = |size: usize| (size + 2 * padding - kernel) / stride + 1;
     let [in_channels, out_channels] = channels;
     let (out_height, out_width) = (out(height), out(width));
@@ -48,16 +85,16 @@ fn pad_weight(c: &Conv, w: &[f32]) -> Vec<f32> {
 }
 
 /// Random `x`, `w` and `dy` of a convolution, without padding.
-struct Case {
-    conv: Conv,
-    images: usize,
-    x: Vec<f32>,
+pub(in crate::engine::wgsl::kernels) struct Case {
+    pub(in crate::engine::wgsl::kernels) conv: Conv,
+    pub(in crate::engine::wgsl::kernels) images: usize,
+    pub(in crate::engine::wgsl::kernels) x: Vec<f32>,
     w: Vec<f32>,
     dy: Vec<f32>,
 }
 
 impl Case {
-    fn new(conv: Conv, images: usize) -> Self {
+    pub(in crate::engine::wgsl::kernels) fn new(conv: Conv, images: usize) -> Self {
         let x = random(images * conv.height * conv.width * conv.in_channels, 0);
         let w = random(conv.taps() * conv.in_channels * conv.out_channels, 1);
         let dy = random(conv.out_pixels(images) * conv.out_channels, 2);
@@ -65,7 +102,7 @@ impl Case {
     }
 
     /// `y`, `dx` and `dw` of the twin: `f64` sums in plain loops, padded as the kernels do.
-    fn twin(&self) -> [Vec<f32>; 3] {
+    pub(in crate::engine::wgsl::kernels) fn twin(&self) -> [Vec<f32>; 3] {
         let c = &self.conv;
         let (mut y, mut dx, mut dw) = (vec![0.0; self.dy.len()], vec![0.0; self.x.len()], vec![0.0; self.w.len()]);
         products(c, self.images, |ix, iw, iy| {
@@ -79,7 +116,7 @@ impl Case {
     }
 
     /// Padded `x`, `w` and `dy` on the device.
-    fn upload(&self, h: &mut Harness) -> [Slice; 3] {
+    pub(in crate::engine::wgsl::kernels) fn upload(&self, h: &mut Harness) -> [Slice; 3] {
         let c = &self.conv;
         [
             h.input(&pad(&self.x, c.in_channels)),
@@ -148,8 +185,7 @@ fn all_passes_match_their_twins() {
     for case in cases() {
         let expected = case.twin();
         let c = &case.conv;
-        used.extend([Pass::Forward, Pass::InputGradient].map(|pass| pixel_kernel(c.tile(pass), pass != Pass::Forward)));
-        used.insert(weight_kernel(c.tile(Pass::WeightGradient)));
+        used.extend([Pass::Forward, Pass::InputGradient, Pass::WeightGradient].map(|pass| (pass, c.tile(pass))));
         for mut h in Harness::both() {
             let (found, _) = case.run(&mut h, UNLIMITED);
             for (i, name) in names.iter().enumerate() {
@@ -161,9 +197,10 @@ fn all_passes_match_their_twins() {
     }
     let [y, dx, dw] = worst;
     println!("worst relative errors: forward {y:.1e}, input gradient {dx:.1e}, weight gradient {dw:.1e}");
-    used.extend([false, true].map(sum_kernel));
-    let missing: Vec<_> = variants().into_iter().filter(|kernel| !used.contains(kernel)).collect();
-    assert!(missing.is_empty(), "no case meets {missing:?}");
+    for tile in [WIDE, MEDIUM, SMALL, NARROW, SINGLE] {
+        assert!(used.contains(&(Pass::Forward, tile)) && used.contains(&(Pass::InputGradient, tile)), "{tile}");
+    }
+    assert!(WEIGHT_TILES.iter().all(|tile| used.contains(&(Pass::WeightGradient, *tile))));
 }
 
 /// Bits of `y`, `dx` and `dw`.
@@ -367,37 +404,20 @@ fn parts_are_added_in_order() {
     }
 }
 
-/// The splits of the loads over threads that the shaders rely on, and the limits of the base tier.
-#[test]
-fn tiles_fit() {
-    for tile in [PIXEL_TILES.as_slice(), &WEIGHT_TILES].concat() {
-        let Tile { rows, columns, depth, thread_rows, thread_columns } = tile;
-        let threads = (rows / thread_rows) * (columns / thread_columns);
-        assert!(rows % thread_rows == 0 && columns % thread_columns == 0 && thread_columns % 4 == 0);
-        assert!(threads <= 256 && threads % (depth / 4) == 0, "{tile:?}");
-        assert!((rows * depth / 4) % threads == 0 && columns * depth / 16 <= threads, "{tile:?}");
-        assert!(4 * (rows * (depth + 4) + depth * columns + 4 * rows) <= 16_384, "{tile:?}");
-    }
-    for Tile { rows, columns, depth, thread_rows, thread_columns } in WEIGHT_TILES {
-        let threads = (rows / thread_rows) * (columns / thread_columns);
-        assert!(thread_rows % 4 == 0 && threads % (rows / 4) == 0);
-        assert!((depth * rows / 4) % threads == 0 && (depth * columns / 4) % threads == 0);
-    }
-}
-
 #[test]
 fn the_choice_of_tiles_and_parts() {
     let wide = conv([64, 64], [32, 32], 3, 1, 1);
-    assert_eq!(tile_label(&wide, Pass::Forward), "implicit GEMM 64x64x16");
+    assert_eq!(wide.tile(Pass::Forward).to_string(), "64x64x16");
     let stem = conv([3, 64], [32, 32], 3, 1, 1);
-    assert_eq!(tile_label(&stem, Pass::InputGradient), "implicit GEMM 128x4x16");
-    assert_eq!(tile_label(&conv([8, 10], [8, 8], 3, 1, 1), Pass::WeightGradient), "implicit GEMM 64x16x16");
+    assert_eq!(stem.tile(Pass::InputGradient).to_string(), "128x4x16");
+    assert_eq!(conv([8, 10], [8, 8], 3, 1, 1).tile(Pass::WeightGradient).to_string(), "64x16x16");
     // Enough workgroups, no more memory than allowed, no part without pixels.
     for (c, images) in [(wide, 128), (stem, 128), (stem, 1), (conv([512, 512], [4, 4], 3, 1, 1), 128)] {
-        let (count, pixels) = (weight_gradient_parts(&c, images), part_pixels(&c, images));
+        let tile = c.tile(Pass::WeightGradient);
+        let (count, pixels) = (weight_gradient_parts(&c, images), part_pixels(&c, tile, images));
         assert!(4 * count * weight_len(&c) <= PARTS_BYTES);
         assert!((count - 1) * pixels < c.out_pixels(images) && count * pixels >= c.out_pixels(images));
-        let groups = count * weight_tiles(&c, c.tile(Pass::WeightGradient)).0;
+        let groups = count * weight_tiles(&c, tile).0;
         assert!(groups >= 200 || pixels <= 2 * PART_PIXELS, "{c:?}: {groups} groups");
     }
 }

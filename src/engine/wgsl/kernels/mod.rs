@@ -3,12 +3,15 @@
 pub(super) mod attack;
 pub(super) mod call;
 pub(super) mod conv;
+pub(super) mod gemm;
 pub(super) mod linear;
 pub(super) mod loss;
 pub(super) mod norm;
 pub(super) mod pointwise;
 pub(super) mod pool;
+pub(super) mod read;
 pub(super) mod sgd;
+pub(super) mod winograd;
 
 /// Every variant of every kernel that an engine may run, for the tests that look at shaders without a GPU.
 #[cfg(test)]
@@ -22,6 +25,7 @@ pub(super) fn variants() -> Vec<super::kernel::Kernel> {
         pointwise::variants(),
         pool::variants(),
         sgd::variants(),
+        winograd::variants(),
         // Shows the random words themselves, for the test that compares them with `rng`.
         vec![super::kernel::Kernel::plain("random_words.wgsl")],
     ]

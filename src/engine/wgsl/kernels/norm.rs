@@ -253,7 +253,7 @@ pub(in crate::engine::wgsl) fn backward_finalize(
     Dispatch::new(kernel, params, &bindings, grid(quads(channels) as u64), work)
 }
 
-/// Gradient of the input. With `means`, the statistics were those of the batch; without, they are constants.
+/// Gradient of the input, plus `add`. With `means`, the statistics were those of the batch; without, they are constants.
 #[allow(clippy::too_many_arguments, reason = "the inputs of one backward pass")]
 pub(in crate::engine::wgsl) fn backward_apply(
     rows: u64,
@@ -263,17 +263,21 @@ pub(in crate::engine::wgsl) fn backward_apply(
     dy: Slice,
     affine: Slice,
     means: Option<Slice>,
+    add: Option<Slice>,
     dx: Slice,
 ) -> Dispatch {
     let (params, grid) = elements(rows, channels);
     let reads_x = relu || means.is_some();
-    let work = Work { flops: 6 * values(rows, channels), bytes: (8 + 4 * u64::from(reads_x)) * values(rows, channels) };
+    let reads = 1 + u64::from(reads_x) + u64::from(add.is_some());
+    let work = Work { flops: 6 * values(rows, channels), bytes: 4 * (1 + reads) * values(rows, channels) };
     let mut bindings = vec![dy, affine, dx];
     if reads_x {
         bindings.push(x);
     }
     bindings.extend(means);
-    let constants = [("BATCH", u32::from(means.is_some())), ("RELU", u32::from(relu))];
+    bindings.extend(add);
+    let constants =
+        [("BATCH", u32::from(means.is_some())), ("RELU", u32::from(relu)), ("ADD", u32::from(add.is_some()))];
     Dispatch::new(Kernel::new("norm_backward_apply.wgsl", &constants), params, &bindings, grid, work)
 }
 
@@ -289,7 +293,10 @@ pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     }
     for relu in [0, 1] {
         all.push(Kernel::new("norm_apply.wgsl", &[("RELU", relu)]));
-        all.extend([0, 1].map(|b| Kernel::new("norm_backward_apply.wgsl", &[("BATCH", b), ("RELU", relu)])));
+        for add in [0, 1] {
+            let constants = |batch| [("BATCH", batch), ("RELU", relu), ("ADD", add)];
+            all.extend([0, 1].map(|batch| Kernel::new("norm_backward_apply.wgsl", &constants(batch))));
+        }
     }
     for (gradients, accumulate) in [(0, 0), (1, 0), (1, 1)] {
         let constants = [("GRADIENTS", gradients), ("ACCUMULATE", accumulate)];

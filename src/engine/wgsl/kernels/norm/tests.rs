@@ -213,7 +213,7 @@ fn backward_matches(h: &mut Harness, run: &Run, channels: usize, relu: bool, dy:
 
     for (rows, x, dy, range) in gradients {
         let out = h.output(rows as usize * padded(channels));
-        h.run(&[folded(backward_apply(rows, channels, relu, x, dy, run.affine, Some(means), out))]);
+        h.run(&[folded(backward_apply(rows, channels, relu, x, dy, run.affine, Some(means), None, out))]);
         let part = narrow(&dx[range.start * channels..range.end * channels]);
         h.expect(&format!("{what}: dx"), out, &pad(&part, channels), TOLERANCE);
         assert_padding(&h.read(out), channels);
@@ -243,7 +243,7 @@ fn running_statistics_match_their_twin() {
                 let (y, out) = (h.output(rows * padded(channels)), h.output(rows * padded(channels)));
                 h.run(&[
                     apply(rows as u64, channels, relu, x, on_device, y),
-                    folded(backward_apply(rows as u64, channels, relu, x, dy, on_device, None, out)),
+                    folded(backward_apply(rows as u64, channels, relu, x, dy, on_device, None, None, out)),
                 ]);
                 h.expect("y", y, &pad(&narrow(&twin.apply(&affine, relu)), channels), TOLERANCE);
                 h.expect("dx", out, &pad(&narrow(&dx), channels), TOLERANCE);
@@ -282,7 +282,7 @@ fn gradients_match_finite_differences() {
             h.run(&[backward_finalize(run.blocks, channels, count, partials, means, Some(gradients))]);
             let mut dx: Vec<f32> = Vec::new();
             for (rows, x, dy, out) in outputs {
-                h.run(&[backward_apply(rows, channels, relu, x, dy, run.affine, Some(means), out)]);
+                h.run(&[backward_apply(rows, channels, relu, x, dy, run.affine, Some(means), None, out)]);
                 dx.extend(h.read::<f32>(out));
             }
 
@@ -368,7 +368,7 @@ fn nan_and_infinity_pass_through() {
             let (y, dx) = (h.output(rows * 8), h.output(rows * 8));
             h.run(&[
                 apply(rows as u64, channels, true, x, affine, y),
-                backward_apply(rows as u64, channels, true, x, dy, affine, None, dx),
+                backward_apply(rows as u64, channels, true, x, dy, affine, None, None, dx),
             ]);
             let (y, dx): (Vec<f32>, Vec<f32>) = (h.read(y), h.read(dx));
             let expected = if bad == f64::NEG_INFINITY { 0.0 } else { bad as f32 };
@@ -440,7 +440,7 @@ fn variants_are_complete_and_tiles_cover_every_quad() {
     for relu in [false, true] {
         assert!(all.contains(&apply(1, 4, relu, slice, slice, slice).kernel));
         for means in [None, Some(slice)] {
-            assert!(all.contains(&backward_apply(1, 4, relu, slice, slice, slice, means, slice).kernel));
+            assert!(all.contains(&backward_apply(1, 4, relu, slice, slice, slice, means, None, slice).kernel));
         }
     }
     let to = |accumulate| Some(NormGradients { accumulate, weight: slice, bias: slice });

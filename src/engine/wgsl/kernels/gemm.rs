@@ -1,0 +1,128 @@
+//! What the matrix products share: tiles, and cutting work into dispatches of bounded size.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::wgsl::kernel::{Dispatch, MAX_GROUPS, Work};
+
+/// Rows, columns and depth that a workgroup works on at a time, and the rows and columns of a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(in crate::engine::wgsl) struct Tile {
+    pub(super) rows: u32,
+    pub(super) columns: u32,
+    pub(super) depth: u32,
+    pub(super) thread_rows: u32,
+    pub(super) thread_columns: u32,
+}
+
+impl Tile {
+    pub(super) const fn new(rows: u32, columns: u32, depth: u32, thread_rows: u32, thread_columns: u32) -> Self {
+        Self { rows, columns, depth, thread_rows, thread_columns }
+    }
+
+    pub(super) const fn constants(self) -> [(&'static str, u32); 5] {
+        [
+            ("BM", self.rows),
+            ("BN", self.columns),
+            ("BK", self.depth),
+            ("TM", self.thread_rows),
+            ("TN", self.thread_columns),
+        ]
+    }
+
+    /// Invocations of a workgroup.
+    #[cfg(test)]
+    pub(super) const fn threads(self) -> u32 {
+        (self.rows / self.thread_rows) * (self.columns / self.thread_columns)
+    }
+}
+
+impl std::fmt::Display for Tile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}x{}", self.rows, self.columns, self.depth)
+    }
+}
+
+/// For large results on large GPUs: the most sums for each value that is loaded.
+pub(super) const HUGE: Tile = Tile::new(128, 128, 8, 8, 8);
+pub(super) const TALL: Tile = Tile::new(128, 64, 16, 8, 8);
+/// For many columns: 64 sums a thread, the most that stays in the registers of all GPUs.
+pub(super) const WIDE: Tile = Tile::new(64, 64, 16, 8, 8);
+pub(super) const MEDIUM: Tile = Tile::new(64, 32, 16, 8, 4);
+/// For small results: more workgroups, each with less work.
+pub(super) const SMALL: Tile = Tile::new(32, 32, 16, 4, 4);
+pub(super) const NARROW: Tile = Tile::new(64, 16, 16, 4, 4);
+/// For the gradient of an image of up to four channels.
+pub(super) const SINGLE: Tile = Tile::new(128, 4, 16, 2, 4);
+
+/// Tiles of products whose rows are pixels, or Winograd's tiles of pixels.
+pub(in crate::engine::wgsl) const PIXEL_TILES: [Tile; 7] = [HUGE, TALL, WIDE, MEDIUM, SMALL, NARROW, SINGLE];
+/// Tiles of weight gradients.
+pub(in crate::engine::wgsl) const WEIGHT_TILES: [Tile; 3] = [WIDE, MEDIUM, NARROW];
+
+/// The batch that tiles are chosen for. They must not depend on the batch itself, or its last, smaller one would need
+/// other kernels.
+pub(super) const NOMINAL_IMAGES: usize = 128;
+/// Workgroups that keep a large GPU busy.
+pub(super) const BUSY_GROUPS: usize = 256;
+
+/// A fixed choice for `rows` pixels of an image and `columns` channels, in `slots` products at once.
+pub(super) fn fixed_tile(rows: usize, columns: usize, slots: usize) -> Tile {
+    let groups = |tile: Tile| {
+        slots * (NOMINAL_IMAGES * rows).div_ceil(tile.rows as usize) * columns.div_ceil(tile.columns as usize)
+    };
+    let tile = match columns {
+        0..=4 => return SINGLE,
+        5..=16 => return NARROW,
+        // Narrower columns where they leave a fifth less to padding, such as for 80 channels.
+        _ if 5 * columns.next_multiple_of(32) <= 4 * columns.next_multiple_of(64) => MEDIUM,
+        _ => WIDE,
+    };
+    if groups(tile) < BUSY_GROUPS { SMALL } else { tile }
+}
+
+/// Cuts `groups` workgroups into dispatches that compute at most `budget` FLOPs each, or one workgroup.
+/// `dispatch` makes one of them from its first workgroup, its grid and its share of `work`.
+pub(super) fn cut(
+    groups: usize,
+    group_flops: usize,
+    budget: u64,
+    work: Work,
+    dispatch: impl Fn(u32, [u32; 3], Work) -> Dispatch,
+) -> Vec<Dispatch> {
+    let groups = groups as u64;
+    let chunk = (budget / (group_flops as u64).max(1)).clamp(1, u64::from(MAX_GROUPS));
+    let until = |total: u64, end: u64| (u128::from(total) * u128::from(end) / u128::from(groups.max(1))) as u64;
+    let mut all = Vec::new();
+    let mut first = 0;
+    while first < groups {
+        let end = groups.min(first + chunk);
+        let share = |total: u64| until(total, end) - until(total, first);
+        let work = Work { flops: share(work.flops), bytes: share(work.bytes) };
+        all.push(dispatch(first as u32, [(end - first) as u32, 1, 1], work));
+        first = end;
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The splits of the loads over threads that the shaders rely on, and the limits of the base tier.
+    #[test]
+    fn tiles_fit() {
+        for tile in [PIXEL_TILES.as_slice(), &WEIGHT_TILES].concat() {
+            let Tile { rows, columns, depth, thread_rows, thread_columns } = tile;
+            let threads = tile.threads();
+            assert!(rows % thread_rows == 0 && columns % thread_columns == 0 && thread_columns % 4 == 0);
+            assert!(threads <= 256 && threads % (depth / 4) == 0, "{tile:?}");
+            assert!((rows * depth / 4) % threads == 0 && columns * depth / 16 <= threads, "{tile:?}");
+            assert!(4 * (rows * (depth + 4) + depth * columns + 4 * rows) <= 16_384, "{tile:?}");
+        }
+        for Tile { rows, columns, depth, thread_rows, thread_columns } in WEIGHT_TILES {
+            let threads = (rows / thread_rows) * (columns / thread_columns);
+            assert!(thread_rows % 4 == 0 && threads % (rows / 4) == 0);
+            assert!((depth * rows / 4) % threads == 0 && (depth * columns / 4) % threads == 0);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What a convolution makes of a value while it loads it (shared/read.wgsl), so that the value itself need not exist.
+
+use crate::engine::wgsl::kernel::Slice;
+
+/// How a value is computed from what lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::engine::wgsl) enum Read {
+    /// It lies there.
+    #[default]
+    Plain,
+    /// Batch norm, with ReLU behind it or not. `norm`: scale, shift, mean, rstd, `4 × C`.
+    Norm { norm: Slice, relu: bool },
+    /// The backward pass of such a batch norm, whose input was `input`: what lies there is the gradient behind it.
+    /// `means` as [`super::norm::backward_finalize`] leaves them; none where the statistics were constants.
+    NormBackward { norm: Slice, relu: bool, input: Slice, means: Option<Slice> },
+}
+
+/// Constants of shared/read.wgsl, in the order NORM, RELU, BACKWARD, BATCH.
+pub(super) type Flags = [u32; 4];
+
+impl Read {
+    pub(super) fn flags(&self) -> Flags {
+        match self {
+            Self::Plain => [0; 4],
+            Self::Norm { relu, .. } => [1, u32::from(*relu), 0, 0],
+            Self::NormBackward { relu, means, .. } => [0, u32::from(*relu), 1, u32::from(means.is_some())],
+        }
+    }
+
+    /// `norm`, `norm_input`, `norm_means`, those that there are.
+    pub(super) fn bindings(&self) -> Vec<Slice> {
+        match self {
+            Self::Plain => Vec::new(),
+            Self::Norm { norm, .. } => vec![*norm],
+            // With constant statistics and without ReLU, the input plays no part.
+            Self::NormBackward { norm, relu: false, means: None, .. } => vec![*norm],
+            Self::NormBackward { norm, input, means, .. } => [*norm, *input].into_iter().chain(*means).collect(),
+        }
+    }
+
+    /// Operations for each value, and values read for each.
+    pub(super) const fn cost(&self) -> (u64, u64) {
+        match self {
+            Self::Plain => (0, 1),
+            Self::Norm { .. } => (2, 1),
+            Self::NormBackward { .. } => (8, 2),
+        }
+    }
+}
+
+pub(super) fn constants(flags: Flags) -> [(&'static str, u32); 4] {
+    let [norm, relu, backward, batch] = flags;
+    [("NORM", norm), ("RELU", relu), ("BACKWARD", backward), ("BATCH", batch)]
+}
+
+/// What a forward pass may read: a value, or what batch norm with and without ReLU makes of it.
+#[cfg(test)]
+pub(super) const FORWARD_FLAGS: [Flags; 3] = [[0; 4], [1, 0, 0, 0], [1, 1, 0, 0]];
+/// What a backward pass may read: a gradient, or what the backward pass of batch norm makes of it.
+#[cfg(test)]
+pub(super) const BACKWARD_FLAGS: [Flags; 5] = [[0; 4], [0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 1, 0], [0, 1, 1, 1]];

@@ -1,0 +1,338 @@
+//! Backward passes: to the image, or to the parameters.
+
+use super::{Lower, Tape, Tensor, Want, geometry, has_parameters, plane, rows, value_quads};
+use crate::engine::BatchNormMode;
+use crate::engine::wgsl::kernel::{Slice, padded};
+use crate::engine::wgsl::kernels::conv::{self, Conv, Pass};
+use crate::engine::wgsl::kernels::norm::NormGradients;
+use crate::engine::wgsl::kernels::read::Read;
+use crate::engine::wgsl::kernels::winograd::Finish;
+use crate::engine::wgsl::kernels::{linear, norm, pointwise, pool};
+use crate::engine::wgsl::program::Phase;
+use crate::engine::wgsl::tuning::Algorithm;
+use crate::model::{Layer, Op, Value};
+
+/// A batch norm whose backward pass is left to those who read the gradient.
+#[derive(Debug, Clone)]
+struct Pending {
+    norm: Slice,
+    relu: bool,
+    input: Tensor,
+    means: Option<Slice>,
+}
+
+/// The gradient of a value: a tensor, and what its readers make of it.
+#[derive(Debug, Clone)]
+struct Gradient {
+    tensor: Tensor,
+    pending: Option<Pending>,
+    /// Partial sums for the batch norm that this gradient comes to next, with the number of blocks, where the kernel that
+    /// wrote it left them.
+    sums: Option<(Slice, usize)>,
+}
+
+impl Gradient {
+    const fn plain(tensor: Tensor) -> Self {
+        Self { tensor, pending: None, sums: None }
+    }
+
+    fn read(&self, r: usize) -> Read {
+        self.pending.as_ref().map_or(Read::Plain, |Pending { norm, relu, input, means }| Read::NormBackward {
+            norm: *norm,
+            relu: *relu,
+            input: input[r],
+            means: *means,
+        })
+    }
+}
+
+type Gradients = Vec<Option<Gradient>>;
+
+impl Lower<'_> {
+    /// One backward pass from `logits`, the gradient with respect to the logits. Gives the gradient with respect to the
+    /// images, if that was wanted.
+    pub(in crate::engine::wgsl) fn backward(&mut self, tape: &Tape, logits: Tensor, want: Want) -> Option<Tensor> {
+        let network = self.network;
+        let readers = network.readers();
+        let mut gradients: Gradients = vec![None; network.layers.len() + 1];
+        gradients[network.layers.len()] = Some(Gradient::plain(logits));
+        // Nothing before the first layer with parameters needs a gradient when only parameters do.
+        let first = match want {
+            Want::Image => 0,
+            Want::Parameters { .. } => network.layers.iter().position(has_parameters).unwrap_or(0),
+        };
+        for (i, layer) in network.layers.iter().enumerate().skip(first).rev() {
+            let Some(dy) = gradients[i + 1].take() else { continue };
+            if self.is_fused_relu(i, &readers) {
+                gradients[layer.inputs[0]] = Some(dy);
+                continue;
+            }
+            let wanted = matches!(want, Want::Image) || i > first;
+            match &layer.op {
+                Op::Conv2d { .. } => {
+                    let Some(conv) = geometry(network, layer) else { continue };
+                    if let Want::Parameters { accumulate } = want {
+                        self.conv_weights(i, &conv, tape, &dy, accumulate);
+                    }
+                    if wanted {
+                        self.conv_backward(i, layer, &conv, tape, &dy, &mut gradients);
+                    }
+                }
+                Op::BatchNorm { channels } => {
+                    let relu = self.with_relu(i, &readers);
+                    self.batch_norm_backward(i, *channels, tape, dy, want, relu, wanted.then_some(&mut gradients));
+                }
+                Op::Add => {
+                    // Both inputs share the gradient: a buffer is written once and never changed.
+                    let dy = self.written(i, dy, None);
+                    self.accumulate(i, &mut gradients, layer.inputs[1], dy.clone());
+                    self.accumulate(i, &mut gradients, layer.inputs[0], dy);
+                }
+                _ => {
+                    let dy = self.written(i, dy, None);
+                    if let (Want::Parameters { accumulate }, Op::Linear { in_features, out_features }) =
+                        (want, &layer.op)
+                    {
+                        let x = &tape.values[layer.inputs[0]].tensor;
+                        self.linear_weights(i, [*in_features, *out_features], x, &dy, accumulate);
+                    }
+                    if wanted {
+                        let dx = self.input_gradient(i, layer, tape, &dy);
+                        self.accumulate(i, &mut gradients, layer.inputs[0], dx);
+                    }
+                }
+            }
+        }
+        let image = gradients[0].take()?;
+        Some(self.written(0, image, None))
+    }
+
+    /// A gradient in memory, with `other` added.
+    fn written(&mut self, layer: usize, gradient: Gradient, other: Option<&Tensor>) -> Tensor {
+        let Some(Pending { norm, relu, input, means }) = gradient.pending else { return gradient.tensor };
+        // Scale, shift, mean and rstd of each channel.
+        let channels = norm.size / 16;
+        let sizes = gradient.tensor.iter().map(|slice| slice.size);
+        let dx: Tensor = sizes.map(|size| self.program.transient(size, "gradient before batch norm")).collect();
+        for (r, dy) in gradient.tensor.into_iter().enumerate() {
+            let (rows, add) = (dy.size / (4 * channels), other.map(|other| other[r]));
+            let dispatch = norm::backward_apply(rows, channels as usize, relu, input[r], dy, norm, means, add, dx[r]);
+            self.push(layer, Phase::Backward, dispatch);
+        }
+        dx
+    }
+
+    /// Adds a gradient to what is there for a value.
+    fn accumulate(&mut self, layer: usize, gradients: &mut Gradients, value: Value, gradient: Tensor) {
+        let sum = match gradients[value].take() {
+            None => gradient,
+            Some(earlier) if earlier.pending.is_some() => self.written(layer, earlier, Some(&gradient)),
+            Some(earlier) => {
+                let shape = self.network.shape_of(value);
+                let sum = self.tensor(shape, "gradient sum");
+                for (r, images, _) in self.parts() {
+                    let dispatch = pointwise::add(value_quads(images, shape), earlier.tensor[r], gradient[r], sum[r]);
+                    self.push(layer, Phase::Backward, dispatch);
+                }
+                sum
+            }
+        };
+        gradients[value] = Some(Gradient::plain(sum));
+    }
+
+    fn input_gradient(&mut self, i: usize, layer: &Layer, tape: &Tape, dy: &Tensor) -> Tensor {
+        let shape = self.network.shape_of(layer.inputs[0]);
+        let dx = self.tensor(shape, &format!("gradient before {}", layer.name));
+        let input = &tape.values[layer.inputs[0]];
+        let x = input.ready.as_ref().unwrap_or(&input.tensor);
+        let y = &tape.values[i + 1].tensor;
+        for (r, images, _) in self.parts() {
+            let dispatch = match &layer.op {
+                Op::Linear { in_features, out_features } => {
+                    let weight = self.parameter(i, 0);
+                    linear::input_gradient(images, *in_features, *out_features, dy[r], weight, dx[r])
+                }
+                Op::Normalize { .. } => {
+                    let affine = tape.affine[i].unwrap_or(dy[r]);
+                    let (rows, x) = (rows(images, shape), tape.values[0].tensor[r]);
+                    norm::backward_apply(rows, shape.channels, false, x, dy[r], affine, None, None, dx[r])
+                }
+                Op::Relu => pointwise::relu_backward(value_quads(images, shape), y[r], dy[r], dx[r]),
+                Op::MaxPool { size } => pool::max_pool_backward(images, plane(shape), *size, x[r], dy[r], dx[r]),
+                Op::GlobalAvgPool => pool::global_pool_backward(images, plane(shape), dy[r], dx[r]),
+                Op::Add | Op::BatchNorm { .. } | Op::Conv2d { .. } => continue,
+            };
+            self.push(i, Phase::Backward, dispatch);
+        }
+        dx
+    }
+
+    fn conv_backward(
+        &mut self,
+        i: usize,
+        layer: &Layer,
+        conv: &Conv,
+        tape: &Tape,
+        dy: &Gradient,
+        gradients: &mut Gradients,
+    ) {
+        let value = layer.inputs[0];
+        let (stored, shape) = (&tape.values[value], self.network.shape_of(value));
+        let earlier = match gradients[value].take() {
+            Some(earlier) => Some(self.written(i, earlier, None)),
+            None => None,
+        };
+        // With a kernel for each layer, sums have one too.
+        let (add, sum) = if self.choices.plain { (None, earlier) } else { (earlier, None) };
+        let dx = self.tensor(shape, &format!("gradient before {}", layer.name));
+        let mut found = Gradient::plain(dx.clone());
+        if let Some(product) = self.winograd(conv, Pass::InputGradient) {
+            let norm = stored.norm.filter(|_| tape.mode == BatchNormMode::Train && self.last_reader(i, value));
+            let partials = norm.map(|_| {
+                let blocks = self.ranges.iter().map(|images| product.blocks(*images)).sum();
+                let size = 4 * norm::partials_len(blocks, conv.in_channels) as u64;
+                (self.program.transient(size, "batch norm sums"), blocks)
+            });
+            found.sums = partials;
+            let finish = |r: usize| match (partials, norm) {
+                (Some((partials, _)), Some((norm, relu))) => {
+                    Finish::Sums { partials, norm, relu, input: stored.tensor[r] }
+                }
+                _ => Finish::Nothing,
+            };
+            let (phase, read) = (Phase::Backward, |r| dy.read(r));
+            self.push_winograd(i, phase, product, &dy.tensor, read, &dx, add.as_ref(), finish);
+        } else {
+            let weight = self.parameter(i, 0);
+            let tile = match self.choices.of(conv, Pass::InputGradient) {
+                Algorithm::ImplicitGemm { tile } => tile,
+                Algorithm::Winograd { .. } => conv.tile(Pass::InputGradient),
+            };
+            for (r, images, _) in self.parts() {
+                let add = add.as_ref().map(|add| add[r]);
+                let product = conv::Product { tile, budget: self.budget, read: dy.read(r), add };
+                for dispatch in conv::input_gradient(conv, images, product, dy.tensor[r], weight, dx[r]) {
+                    self.push(i, Phase::Backward, dispatch);
+                }
+            }
+        }
+        gradients[value] = sum.map(Gradient::plain);
+        if gradients[value].is_some() {
+            self.accumulate(i, gradients, value, dx);
+        } else {
+            gradients[value] = Some(found);
+        }
+    }
+
+    /// Whether `layer` is the last, in a backward pass, to give a gradient to what a batch norm made of its input.
+    fn last_reader(&self, layer: usize, value: Value) -> bool {
+        let reads = |layer: &Layer| layer.inputs.contains(&value);
+        let normalises = |value: Value| {
+            value.checked_sub(1).is_some_and(|layer| {
+                let layer = &self.network.layers[layer];
+                matches!(layer.op, Op::BatchNorm { .. } | Op::Relu)
+            })
+        };
+        normalises(value) && self.network.layers.iter().position(reads) == Some(layer)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the inputs of one backward pass")]
+    fn batch_norm_backward(
+        &mut self,
+        i: usize,
+        channels: usize,
+        tape: &Tape,
+        dy: Gradient,
+        want: Want,
+        relu: bool,
+        gradients: Option<&mut Gradients>,
+    ) {
+        let layer = &self.network.layers[i];
+        let (value, shape) = (layer.inputs[0], layer.shape);
+        let stored = &tape.values[value];
+        let x = stored.ready.as_ref().unwrap_or(&stored.tensor).clone();
+        let Some(norm) = tape.affine[i] else { return };
+        let sums = dy.sums;
+        let dy = self.written(i, dy, None);
+        let means = (tape.mode == BatchNormMode::Train).then(|| {
+            let means = self.program.transient(8 * padded(channels) as u64, "batch norm means");
+            let (partials, blocks) = sums.unwrap_or_else(|| self.backward_sums(i, channels, relu, &x, &dy, norm));
+            let weights = match want {
+                Want::Image => None,
+                Want::Parameters { accumulate } => {
+                    let (weight, bias) = (self.gradient(i, 0), self.gradient(i, 1));
+                    Some(NormGradients { accumulate, weight, bias })
+                }
+            };
+            let count = self.ranges.iter().map(|images| rows(*images, shape)).sum();
+            self.push(i, Phase::Backward, norm::backward_finalize(blocks, channels, count, partials, means, weights));
+            means
+        });
+        let Some(gradients) = gradients else { return };
+        let found = Gradient { tensor: dy, pending: Some(Pending { norm, relu, input: x, means }), sums: None };
+        match gradients[value].take() {
+            None if !self.choices.plain => gradients[value] = Some(found),
+            None => gradients[value] = Some(Gradient::plain(self.written(i, found, None))),
+            Some(earlier) => {
+                let earlier = self.written(i, earlier, None);
+                if self.choices.plain {
+                    let dx = self.written(i, found, None);
+                    gradients[value] = Some(Gradient::plain(earlier));
+                    self.accumulate(i, gradients, value, dx);
+                } else {
+                    gradients[value] = Some(Gradient::plain(self.written(i, found, Some(&earlier))));
+                }
+            }
+        }
+    }
+
+    fn backward_sums(
+        &mut self,
+        i: usize,
+        channels: usize,
+        relu: bool,
+        x: &Tensor,
+        dy: &Tensor,
+        norm: Slice,
+    ) -> (Slice, usize) {
+        let shape = self.network.layers[i].shape;
+        let blocks = self.blocks(shape);
+        let partials = self.program.transient(4 * norm::partials_len(blocks, channels) as u64, "batch norm sums");
+        let mut first = 0;
+        for (r, images, _) in self.parts() {
+            let rows = rows(images, shape);
+            let dispatch = norm::backward_sums(rows, channels, relu, x[r], dy[r], norm, partials, first);
+            self.push(i, Phase::Backward, dispatch);
+            first += norm::statistics_blocks(rows);
+        }
+        (partials, blocks)
+    }
+
+    fn linear_weights(&mut self, i: usize, [inputs, outputs]: [usize; 2], x: &Tensor, dy: &Tensor, accumulate: bool) {
+        let (weight, bias) = (self.gradient(i, 0), self.gradient(i, 1));
+        for (r, images, _) in self.parts() {
+            let add = accumulate || r > 0;
+            let dispatch = linear::weight_gradient(images, inputs, outputs, add, x[r], dy[r], weight, bias);
+            self.push(i, Phase::Weights, dispatch);
+        }
+    }
+
+    fn conv_weights(&mut self, i: usize, conv: &Conv, tape: &Tape, dy: &Gradient, accumulate: bool) {
+        let weight = self.gradient(i, 0);
+        let x = &tape.values[self.network.layers[i].inputs[0]];
+        let len = conv::weight_len(conv);
+        let tile = match self.choices.of(conv, Pass::WeightGradient) {
+            Algorithm::ImplicitGemm { tile } => tile,
+            Algorithm::Winograd { .. } => conv.tile(Pass::WeightGradient),
+        };
+        for (r, images, _) in self.parts() {
+            let count = conv::weight_gradient_parts(conv, tile, images);
+            let parts = self.program.transient(4 * (count * len) as u64, "weight gradient parts");
+            let (x, dy) = ((x.tensor[r], x.read()), (dy.tensor[r], dy.read(r)));
+            for dispatch in conv::weight_gradient(conv, images, (tile, self.budget), x, dy, parts, 0) {
+                self.push(i, Phase::Weights, dispatch);
+            }
+            self.push(i, Phase::Weights, conv::sum_parts(len, count, accumulate || r > 0, parts, weight));
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Forward passes.
+
+use super::{Lower, Stored, Tape, Tensor, geometry, plane, rows, value_quads};
+use crate::data::ImageShape;
+use crate::engine::BatchNormMode;
+use crate::engine::wgsl::kernel::{Slice, padded};
+use crate::engine::wgsl::kernels::conv::{self, Pass};
+use crate::engine::wgsl::kernels::winograd::Finish;
+use crate::engine::wgsl::kernels::{linear, norm, pointwise, pool};
+use crate::engine::wgsl::program::{Fixed, Phase};
+use crate::engine::wgsl::tuning::Algorithm;
+use crate::model::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Layer, Op, Value};
+
+const FORWARD: Phase = Phase::Forward;
+
+impl Lower<'_> {
+    /// One forward pass over `x`; the logits go into `logits`.
+    pub(in crate::engine::wgsl) fn forward(&mut self, x: Tensor, logits: Tensor, mode: BatchNormMode) -> Tape {
+        let network = self.network;
+        let readers = network.readers();
+        let mut values = vec![Stored::plain(x)];
+        let mut affine: Vec<Option<Slice>> = vec![None; network.layers.len()];
+        for (i, layer) in network.layers.iter().enumerate() {
+            let input = layer.inputs[0];
+            let shape = network.shape_of(input);
+            if self.is_fused_relu(i, &readers) || self.is_fused_add(i, &readers) {
+                values.push(values[input].clone());
+                continue;
+            }
+            let fresh = |lower: &mut Self| {
+                if i + 1 == network.layers.len() { logits.clone() } else { lower.tensor(layer.shape, &layer.name) }
+            };
+            let stored = match &layer.op {
+                Op::Normalize { mean, .. } => {
+                    let scale = self.whole(Fixed::Normalization, 16 * padded(mean.len()) as u64);
+                    affine[i] = Some(scale);
+                    self.normed(i, values[input].clone(), scale, false, fresh)
+                }
+                Op::BatchNorm { channels } => {
+                    let found = self.batch_norm(i, *channels, shape, &values[input], mode);
+                    affine[i] = Some(found);
+                    let relu = self.with_relu(i, &readers);
+                    self.normed(i, values[input].clone(), found, relu, fresh)
+                }
+                Op::Conv2d { .. } => self.conv(i, layer, &mut values, &readers, mode, fresh),
+                Op::Relu => {
+                    let (x, y) = (self.ready(i, &mut values, input), fresh(self));
+                    for (r, images, _) in self.parts() {
+                        self.push(i, FORWARD, pointwise::relu(value_quads(images, shape), x[r], y[r]));
+                    }
+                    Stored::plain(y)
+                }
+                Op::Add => {
+                    let [x, other] = [input, layer.inputs[1]].map(|value| self.ready(i, &mut values, value));
+                    let y = fresh(self);
+                    for (r, images, _) in self.parts() {
+                        self.push(i, FORWARD, pointwise::add(value_quads(images, shape), x[r], other[r], y[r]));
+                    }
+                    Stored::plain(y)
+                }
+                Op::MaxPool { size } => {
+                    let (x, y) = (self.ready(i, &mut values, input), fresh(self));
+                    for (r, images, _) in self.parts() {
+                        self.push(i, FORWARD, pool::max_pool(images, plane(shape), *size, x[r], y[r]));
+                    }
+                    Stored::plain(y)
+                }
+                Op::GlobalAvgPool => {
+                    let (x, y) = (self.ready(i, &mut values, input), fresh(self));
+                    for (r, images, _) in self.parts() {
+                        self.push(i, FORWARD, pool::global_pool(images, plane(shape), x[r], y[r]));
+                    }
+                    Stored::plain(y)
+                }
+                Op::Linear { in_features, out_features } => {
+                    let (weight, bias) = (self.parameter(i, 0), self.parameter(i, 1));
+                    let (x, y) = (self.ready(i, &mut values, input), fresh(self));
+                    for (r, images, _) in self.parts() {
+                        let dispatch = linear::forward(images, *in_features, *out_features, x[r], weight, bias, y[r]);
+                        self.push(i, FORWARD, dispatch);
+                    }
+                    Stored::plain(y)
+                }
+            };
+            if stored.norm.is_none() {
+                self.program.outputs.push((i, self.program.steps.len(), stored.tensor.clone()));
+            }
+            values.push(stored);
+        }
+        Tape { values, affine, mode }
+    }
+
+    /// What a batch norm or the input normalisation makes of `x`: left to its readers, or written.
+    fn normed(
+        &mut self,
+        i: usize,
+        mut x: Stored,
+        affine: Slice,
+        relu: bool,
+        fresh: impl FnOnce(&mut Self) -> Tensor,
+    ) -> Stored {
+        if !self.choices.plain && x.norm.is_none() && i + 1 < self.network.layers.len() {
+            return Stored { norm: Some((affine, relu)), ready: None, partials: None, ..x };
+        }
+        let shape = self.network.layers[i].shape;
+        let tensor = self.materialise(i, &mut x, shape);
+        let y = fresh(self);
+        for (r, images, _) in self.parts() {
+            let dispatch = norm::apply(rows(images, shape), shape.channels, relu, tensor[r], affine, y[r]);
+            self.push(i, FORWARD, dispatch);
+        }
+        Stored::plain(y)
+    }
+
+    /// A value in memory.
+    fn ready(&mut self, layer: usize, values: &mut [Stored], value: Value) -> Tensor {
+        let shape = self.network.shape_of(value);
+        let tensor = self.materialise(layer, &mut values[value], shape);
+        // The layers between share one tensor: a batch norm's value and that of the ReLU computed with it.
+        let norm = values[value].norm;
+        for other in values.iter_mut().filter(|other| other.norm.is_some() && other.norm == norm) {
+            other.ready = Some(tensor.clone());
+        }
+        tensor
+    }
+
+    fn materialise(&mut self, layer: usize, stored: &mut Stored, shape: ImageShape) -> Tensor {
+        let Some((affine, relu)) = stored.norm else { return stored.tensor.clone() };
+        if let Some(ready) = &stored.ready {
+            return ready.clone();
+        }
+        let y = self.tensor(shape, "normalised");
+        for (r, images, _) in self.parts() {
+            let (x, rows) = (stored.tensor[r], rows(images, shape));
+            self.push(layer, FORWARD, norm::apply(rows, shape.channels, relu, x, affine, y[r]));
+        }
+        stored.ready = Some(y.clone());
+        y
+    }
+
+    /// Whether the residual join behind convolution `layer` is computed with it: it is its only reader, and the other
+    /// branch is there.
+    fn joins(&self, layer: usize, readers: &[usize]) -> Option<Value> {
+        let next = self.network.layers.get(layer + 1)?;
+        let joins = !self.choices.plain
+            && next.op == Op::Add
+            && matches!(self.network.layers[layer].op, Op::Conv2d { .. })
+            && readers[layer + 1] == 1
+            && next.inputs[0] == layer + 1
+            && next.inputs[1] <= layer
+            && layer + 2 < self.network.layers.len();
+        joins.then(|| next.inputs[1])
+    }
+
+    fn is_fused_add(&self, layer: usize, readers: &[usize]) -> bool {
+        layer > 0 && self.network.layers[layer].op == Op::Add && self.joins(layer - 1, readers).is_some()
+    }
+
+    fn conv(
+        &mut self,
+        i: usize,
+        layer: &Layer,
+        values: &mut [Stored],
+        readers: &[usize],
+        mode: BatchNormMode,
+        fresh: impl FnOnce(&mut Self) -> Tensor,
+    ) -> Stored {
+        let Some(conv) = geometry(self.network, layer) else { return values[layer.inputs[0]].clone() };
+        let other = self.joins(i, readers).map(|value| self.ready(i, values, value));
+        let x = values[layer.inputs[0]].clone();
+        let y = fresh(self);
+        if let Some(product) = self.winograd(&conv, Pass::Forward) {
+            let written = i + 1 + usize::from(other.is_some());
+            let wanted = mode == BatchNormMode::Train && self.feeds_batch_norm(written);
+            let partials = wanted.then(|| {
+                let blocks = self.ranges.iter().map(|images| product.blocks(*images)).sum();
+                let size = 4 * norm::partials_len(blocks, conv.out_channels) as u64;
+                (self.program.transient(size, "batch norm sums"), blocks)
+            });
+            let finish = partials.map_or(Finish::Nothing, |(partials, _)| Finish::Statistics { partials });
+            self.push_winograd(i, FORWARD, product, &x.tensor, |_| x.read(), &y, other.as_ref(), |_| finish);
+            return Stored { partials, ..Stored::plain(y) };
+        }
+        let weight = self.parameter(i, 0);
+        let tile = match self.choices.of(&conv, Pass::Forward) {
+            Algorithm::ImplicitGemm { tile } => tile,
+            Algorithm::Winograd { .. } => conv.tile(Pass::Forward),
+        };
+        for (r, images, _) in self.parts() {
+            let add = other.as_ref().map(|other| other[r]);
+            let product = conv::Product { tile, budget: self.budget, read: x.read(), add };
+            for dispatch in conv::forward(&conv, images, product, x.tensor[r], weight, y[r]) {
+                self.push(i, FORWARD, dispatch);
+            }
+        }
+        Stored::plain(y)
+    }
+
+    fn feeds_batch_norm(&self, value: Value) -> bool {
+        let reads = |layer: &Layer| matches!(layer.op, Op::BatchNorm { .. }) && layer.inputs[0] == value;
+        self.network.layers.iter().any(reads)
+    }
+
+    /// Scale and shift of a batch norm, from the batch or from the running statistics.
+    fn batch_norm(&mut self, i: usize, channels: usize, shape: ImageShape, x: &Stored, mode: BatchNormMode) -> Slice {
+        let (weight, bias, running) = (self.parameter(i, 0), self.parameter(i, 1), self.running(i));
+        let affine = self.program.transient(16 * padded(channels) as u64, "scale and shift");
+        match mode {
+            BatchNormMode::Eval => {
+                let dispatch = norm::from_running(channels, BATCH_NORM_EPSILON, weight, bias, running, affine);
+                self.push(i, FORWARD, dispatch);
+            }
+            BatchNormMode::Train => {
+                let tensor = self.materialise(i, &mut x.clone(), shape);
+                let (partials, blocks) = x.partials.unwrap_or_else(|| self.statistics(i, channels, shape, &tensor));
+                let (epsilon, momentum) = (BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM);
+                let dispatch =
+                    norm::finalize(blocks, channels, epsilon, momentum, partials, weight, bias, running, affine);
+                self.push(i, FORWARD, dispatch);
+            }
+        }
+        affine
+    }
+
+    fn statistics(&mut self, i: usize, channels: usize, shape: ImageShape, x: &Tensor) -> (Slice, usize) {
+        let blocks = self.blocks(shape);
+        let partials = self.program.transient(4 * norm::partials_len(blocks, channels) as u64, "batch norm sums");
+        let mut first = 0;
+        for (r, images, _) in self.parts() {
+            let rows = rows(images, shape);
+            self.push(i, FORWARD, norm::statistics(rows, channels, x[r], partials, first));
+            first += norm::statistics_blocks(rows);
+        }
+        (partials, blocks)
+    }
+
+    pub(super) fn blocks(&self, shape: ImageShape) -> usize {
+        self.ranges.iter().map(|images| norm::statistics_blocks(rows(*images, shape))).sum()
+    }
+}
