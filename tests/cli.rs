@@ -240,6 +240,7 @@ fn engines_devices_and_adapters_that_do_not_belong_together_are_refused() {
     let message = train(&["--engine", "wgsl", "--adapter", "no such gpu"], 1);
     assert!(message.contains("no adapter is called 'no such gpu'; there are 0: "), "{message}");
     assert!(fails(d, &["bench", "--engine", "candle", "--adapter", "0"], 2).contains("run.adapter"));
+    assert!(fails(d, &["bench", "--width", "0"], 2).contains("--width: expected at least 1"));
     assert!(fails(d, &["eval", "x.safetensors", "--engine", "wgsl", "--device", "cpu"], 2).contains("run.device"));
     let study = ["study", "seeds", "--out", "s", "--engine", "candle", "--adapter", "0"];
     assert!(fails(d, &study, 2).contains("run.adapter"));
@@ -376,6 +377,8 @@ fn the_bench_measures_what_is_asked_for() {
         "8",
         "--batch",
         "16",
+        "--width",
+        "4",
         "--steps",
         "2",
         "--seconds",
@@ -388,6 +391,7 @@ fn the_bench_measures_what_is_asked_for() {
     let rows = report["results"].as_array().unwrap();
     assert_eq!(rows.len(), 2);
     for row in rows {
+        assert_eq!(row["width"], 4);
         assert!(row["images_per_second"].as_f64().unwrap() > 0.0);
         assert!(["perturb", "update", "statistics"].iter().all(|phase| row["seconds"][phase].as_f64().unwrap() >= 0.0));
     }

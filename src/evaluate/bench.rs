@@ -9,11 +9,14 @@ use serde::Serialize;
 
 use crate::config::EngineOptions;
 use crate::data::ImageShape;
-use crate::engine::{Batch, BatchNormMode, EngineError, LossSpec, Norm, Objective, PerturbSpec, SgdStep, Start, View};
+use crate::engine::wgsl::{Checks, WgslEngine, WgslOptions};
+use crate::engine::{
+    Batch, BatchNormMode, Engine, EngineError, LossSpec, Norm, Objective, PerturbSpec, SgdStep, Start, View,
+};
 use crate::fairness::{ClassStats, TargetDistribution};
-use crate::model::{Architecture, State};
+use crate::model::{Architecture, Network, State};
 use crate::rng::{Purpose, Stream};
-use crate::train::open_engine;
+use crate::train::{ChosenEngine, choose_engine, open_engine};
 
 /// Classes of the random labels.
 const CLASSES: usize = 10;
@@ -40,6 +43,8 @@ impl Phases {
 pub struct Measurement {
     /// Architecture.
     pub architecture: &'static str,
+    /// Channels of its first stage.
+    pub width: usize,
     /// Engine, as the command line names it.
     pub engine: String,
     /// Images in a batch.
@@ -76,6 +81,10 @@ pub struct BenchReport {
 pub struct BenchOptions {
     /// Engine, and where it runs.
     pub engine: EngineOptions,
+    /// Run-time checks in the shaders of the WGSL engine; the others have none.
+    pub checks: Checks,
+    /// Channels of the first stage; none for the published number.
+    pub width: Option<usize>,
     /// Steps of the attack.
     pub attack_steps: u32,
     /// A measurement goes on for at least this time, and at least three steps.
@@ -102,9 +111,9 @@ pub fn measure_step(
     let shape = image_shape(architecture);
     let normalisation = (vec![0.5; shape.channels], vec![0.25; shape.channels]);
     let normalisation = Some((normalisation.0.as_slice(), normalisation.1.as_slice()));
-    let network = architecture.build(shape, CLASSES, normalisation, None);
+    let network = architecture.build(shape, CLASSES, normalisation, options.width);
     let state = State::initialise(&network, 0);
-    let mut engine = open_engine(&options.engine, network, &state)?;
+    let mut engine = open(options, network, &state)?;
     let mut random = Stream::new(0, Purpose::Test, 0, 0).sequence();
     let pixels: Vec<u8> = (0..batch_size * shape.len()).map(|_| random.word() as u8).collect();
     let labels: Vec<u32> = (0..batch_size).map(|_| random.below(CLASSES as u32)).collect();
@@ -153,6 +162,7 @@ pub fn measure_step(
     let median = steps[steps.len() / 2];
     let measurement = Measurement {
         architecture: architecture.name(),
+        width: options.width.unwrap_or(architecture.default_width()),
         engine: engine.name(),
         batch: batch_size,
         image: format!("{}x{}x{}", shape.channels, shape.height, shape.width),
@@ -163,4 +173,14 @@ pub fn measure_step(
         repeats: steps.len(),
     };
     Ok((measurement, engine.describe()))
+}
+
+/// The engine that is to be measured.
+fn open(options: &BenchOptions, network: Network, state: &State) -> Result<Box<dyn Engine>, EngineError> {
+    if options.checks == Checks::Off || choose_engine(&options.engine) != ChosenEngine::Wgsl {
+        return open_engine(&options.engine, network, state);
+    }
+    let adapter = options.engine.adapter.clone();
+    let options = WgslOptions { adapter, checks: options.checks, ..WgslOptions::default() };
+    Ok(Box::new(WgslEngine::new(network, state, &options)?))
 }
