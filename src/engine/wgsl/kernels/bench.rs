@@ -10,8 +10,9 @@ const LANES: u64 = 256;
 const UNROLL: u64 = 8;
 /// Chains of an invocation that are tried: few hide too little latency, many need more registers than there are.
 pub(in crate::engine::wgsl) const CHAINS: [u32; 3] = [2, 4, 8];
-/// Rounds with which every sum of [`fma`] is still a number that `f32` holds exactly: `8 · (64 + 8 + 8 · rounds) < 2²⁴`.
-pub(in crate::engine::wgsl) const MOST_ROUNDS: u32 = 1 << 17;
+/// Most rounds. Every sum of [`fma`] is then a number that `f32` holds exactly, `8 · (64 + 8 + 8 · rounds) < 2²⁴`, and
+/// lavapipe takes every round: it leaves any loop after 65,535.
+pub(in crate::engine::wgsl) const MOST_ROUNDS: u32 = 1 << 15;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
