@@ -98,7 +98,7 @@ run)
         case " $parts " in *" $1 "*) return 0 ;; esac
         return 1
     }
-    part engines . "$fairtat" engines --json "$out/engines.json"
+    part engines ^ "$fairtat" engines --json "$out/engines.json"
     if wanted tests; then
         # The quick ones need a device, and show whether the programs of a bundle start at all.
         filter=${quick:+wgsl::profile::tests::a_profile}
@@ -112,13 +112,13 @@ run)
         size="--arch digits-cnn --arch small-cnn --arch resnet-20 --arch preact-resnet-18 --batch 128 --batch 32"
         [ -z "$quick" ] || size="--arch digits-cnn --width 8 --batch 8 --seconds 0.1 --steps 2 --top 5"
         # shellcheck disable=SC2086
-        part bench . "$fairtat" bench --engine wgsl $adapter $size --profile --json "$out/bench.json"
+        part bench ^ "$fairtat" bench --engine wgsl $adapter $size --profile --json "$out/bench.json"
     fi
     if wanted peers; then
         if [ -e benches/peers/run.sh ]; then
             FAIRTAT=$fairtat BURN_STEP=$(path_of peer-burn) CANDLE_STEP=$(path_of peer-candle)
             export FAIRTAT BURN_STEP CANDLE_STEP PYTHON="${PYTHON:-python3}" QUICK="$quick"
-            part peers . bash benches/peers/run.sh "$out/peers"
+            part peers ^ bash benches/peers/run.sh "$out/peers"
         else
             echo "== peers: benches/peers/run.sh is not here, left out"
         fi
@@ -126,7 +126,7 @@ run)
     if wanted digits; then
         # shellcheck disable=SC2086
         part digits-60s '^(last|best|ema) ' "$fairtat" train --preset digits-60s --engine wgsl $adapter \
-            ${quick:+--epochs 1 --limit 100 --steps 1} --run-dir "$out/digits-60s"
+            ${quick:+--epochs 1 --limit 300 --steps 1} --run-dir "$out/digits-60s"
     fi
     if wanted cifar; then
         if [ -n "$cifar10" ]; then

@@ -2,6 +2,7 @@
 
 mod table;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -77,9 +78,7 @@ pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
         let wgsl = options.wgsl().ok_or_else(|| {
             Usage("--profile times the dispatches of the WGSL engine; expected --engine wgsl with it".into())
         })?;
-        eprint!("\rWhat the device can do at most …\x1b[K");
-        let figures = DeviceFigures::measure(&wgsl)?;
-        eprint!("\r\x1b[K");
+        let figures = with_note("what the device can do at most", || DeviceFigures::measure(&wgsl))?;
         print(&table::figures(&figures))?;
         options.figures = Some(figures);
     }
@@ -93,9 +92,8 @@ pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
     print(&table::heading())?;
     for &architecture in architectures {
         for &batch in &arguments.batch {
-            eprint!("\r{architecture}, {batch} images of {} …\x1b[K", image_shape(architecture));
-            let (row, device) = measure_step(architecture, batch, &options)?;
-            eprint!("\r\x1b[K");
+            let what = format!("{architecture}, {batch} images of {}", image_shape(architecture));
+            let (row, device) = with_note(&what, || measure_step(architecture, batch, &options))?;
             print(&table::row(&row))?;
             report.device = device;
             report.results.push(row);
@@ -110,4 +108,17 @@ pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
         Some(path) => write_json(path, &report),
         None => Ok(()),
     }
+}
+
+/// Says on a terminal what is being measured, for as long as it takes.
+fn with_note<T>(what: &str, measure: impl FnOnce() -> T) -> T {
+    let shown = std::io::stderr().is_terminal();
+    if shown {
+        eprint!("\r{what} …\x1b[K");
+    }
+    let measured = measure();
+    if shown {
+        eprint!("\r\x1b[K");
+    }
+    measured
 }

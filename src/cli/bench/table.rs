@@ -76,14 +76,14 @@ pub(super) fn row(row: &Measurement) -> String {
 /// The longest rows of a profile, and the sums.
 pub(super) fn profile(row: &Measurement, profile: &Profile, top: usize) -> String {
     let mut text = format!(
-        "\n{}, width {}, batch {}: {} dispatches take {} of the {} of a step (extrapolated: {:.1} s for an epoch of \
-         {EPOCH_IMAGES} images)\n\n",
+        "\n{}, width {}, batch {}: a step takes {}, its {} dispatches one by one {} (extrapolated from the step: {:.1} s \
+         for an epoch of {EPOCH_IMAGES} images)\n\n",
         row.architecture,
         row.width,
         row.batch,
+        milliseconds(row.step_seconds),
         profile.dispatches,
         milliseconds(profile.seconds),
-        milliseconds(row.step_seconds),
         row.epoch.extrapolated_seconds,
     );
     let shown = &profile.rows[..top.min(profile.rows.len())];
