@@ -240,6 +240,7 @@ fn engines_devices_and_adapters_that_do_not_belong_together_are_refused() {
     let message = train(&["--engine", "wgsl", "--adapter", "no such gpu"], 1);
     assert!(message.contains("no adapter is called 'no such gpu'; there are 0: "), "{message}");
     assert!(fails(d, &["bench", "--engine", "candle", "--adapter", "0"], 2).contains("run.adapter"));
+    assert!(fails(d, &["bench", "--width", "0"], 2).contains("--width: expected at least 1"));
     assert!(fails(d, &["eval", "x.safetensors", "--engine", "wgsl", "--device", "cpu"], 2).contains("run.device"));
     let study = ["study", "seeds", "--out", "s", "--engine", "candle", "--adapter", "0"];
     assert!(fails(d, &study, 2).contains("run.adapter"));
@@ -376,6 +377,8 @@ fn the_bench_measures_what_is_asked_for() {
         "8",
         "--batch",
         "16",
+        "--width",
+        "4",
         "--steps",
         "2",
         "--seconds",
@@ -388,9 +391,62 @@ fn the_bench_measures_what_is_asked_for() {
     let rows = report["results"].as_array().unwrap();
     assert_eq!(rows.len(), 2);
     for row in rows {
+        assert_eq!(row["width"], 4);
         assert!(row["images_per_second"].as_f64().unwrap() > 0.0);
         assert!(["perturb", "update", "statistics"].iter().all(|phase| row["seconds"][phase].as_f64().unwrap() >= 0.0));
     }
+}
+
+#[test]
+fn a_profile_says_where_the_time_of_a_step_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let refused = fails(d, &["bench", "--engine", "candle", "--profile"], 2);
+    assert!(refused.contains("--engine wgsl"), "{refused}");
+    let adapter = std::env::var("FAIRTAT_TEST_ADAPTER").ok();
+    let adapter: Vec<&str> = adapter.iter().flat_map(|name| ["--adapter", name.as_str()]).collect();
+    let size = ["--arch", "digits-cnn", "--batch", "4", "--width", "4", "--steps", "2", "--seconds", "0.01"];
+    let what = ["bench", "--engine", "wgsl", "--profile", "--top", "3", "--json", "b.json"];
+    let shown = ok(d, &[&what[..], &size, &adapter].concat());
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(d.join("b.json")).unwrap()).unwrap();
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+
+    let figures = &report["figures"];
+    let (peak, copy) = (number(&figures["fma_flops_per_second"]), number(&figures["copy_bytes_per_second"]));
+    assert!(peak > 0.0 && copy > 0.0);
+    assert!(shown.contains(&format!("{:.1} GFLOP/s of multiply-adds, {:.1} GB/s of a copy", peak / 1e9, copy / 1e9)));
+
+    let row = &report["results"][0];
+    let step = number(&row["step_seconds"]);
+    assert!((4.0 / step / number(&row["images_per_second"]) - 1.0).abs() < 1e-9);
+    let epoch = &row["epoch"];
+    assert!((number(&epoch["extrapolated_seconds"]) / (step * 50_000.0 / 4.0) - 1.0).abs() < 1e-9);
+    assert!(epoch["measured_seconds"].is_null());
+    assert!(number(&row["device"]["bytes"]) > 0.0 && number(&row["device"]["submissions"]) >= 1.0);
+
+    let profile = &row["profile"];
+    let clocks = ["timestamps", "submissions"];
+    assert!(clocks.contains(&profile["clock"].as_str().unwrap()) && profile["clock"] == figures["clock"]);
+    assert_eq!(profile["dispatches"], number(&row["device"]["dispatches"]) as u64);
+    let rows = profile["rows"].as_array().unwrap();
+    let shares: f64 = rows.iter().map(|row| number(&row["share"])).sum();
+    assert!((shares - 1.0).abs() < 1e-9, "{shares}");
+    for name in ["program", "phase", "kernel", "file"] {
+        assert!(rows.iter().all(|row| row[name].is_string()), "{name}");
+    }
+    for name in ["runs", "dispatches", "seconds", "flops_per_second", "of_fma_peak", "of_copy_bandwidth"] {
+        assert!(rows.iter().all(|row| number(&row[name]) >= 0.0), "{name}");
+    }
+    // Three rows as asked for, the longest first, and how many more there are.
+    assert!(rows.len() > 3 && shown.contains(&format!("and {} rows more", rows.len() - 3)), "{shown}");
+    for row in &rows[..3] {
+        let kernel = row["kernel"].as_str().unwrap();
+        let time = format!("{:.3} ms", 1e3 * number(&row["seconds"]));
+        assert!(shown.lines().any(|line| line.contains(kernel) && line.contains(&time)), "{kernel} {time}: {shown}");
+    }
+    let phases: BTreeSet<&str> =
+        profile["phases"].as_array().unwrap().iter().map(|phase| phase["name"].as_str().unwrap()).collect();
+    assert_eq!(phases, BTreeSet::from(["backward", "forward", "other", "weights"]));
 }
 
 /// Sends what Ctrl-C sends.

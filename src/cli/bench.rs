@@ -1,13 +1,17 @@
 //! `fairtat bench`.
 
+mod table;
+
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 
-use super::{print, write_json};
+use super::{Usage, print, write_json};
 use crate::config::EngineOptions;
+use crate::engine::wgsl::{Checks, DeviceFigures};
 use crate::evaluate::bench::{BenchOptions, BenchReport, image_shape, measure_step};
 use crate::model::Architecture;
 
@@ -19,56 +23,102 @@ pub(super) struct BenchArgs {
     /// Images in a batch; more than one may be named
     #[arg(long, default_values_t = [64])]
     batch: Vec<usize>,
+    /// Channels of the first stage instead of the published number
+    #[arg(long, value_name = "CHANNELS")]
+    width: Option<usize>,
     #[command(flatten)]
     engine: EngineOptions,
+    /// Run-time checks in the shaders of the WGSL engine, which WebGPU asks for and training leaves out
+    #[arg(long, value_enum, default_value = "off", value_name = "ON|OFF")]
+    checks: Switch,
     /// Steps of the attack
     #[arg(long, default_value_t = 10)]
     steps: u32,
     /// Time for each measurement, which takes at least three training steps
     #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
     seconds: f64,
+    /// Time every dispatch of the WGSL engine, beside the arithmetic and the copies that the device reaches at most
+    #[arg(long)]
+    profile: bool,
+    /// Rows of the profile that are printed; the JSON has all
+    #[arg(long, value_name = "ROWS", default_value_t = 20)]
+    top: usize,
+    /// Also run an epoch of 50,000 images; without it, its time is extrapolated from the step
+    #[arg(long)]
+    epoch: bool,
     /// Also write the results as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
     let small = [Architecture::DigitsCnn, Architecture::SmallCnn, Architecture::ResNet20, Architecture::PreActResNet18];
     let architectures = if arguments.arch.is_empty() { &small[..] } else { &arguments.arch };
     let at_least = Duration::try_from_secs_f64(arguments.seconds)
-        .map_err(|e| super::Usage(format!("--seconds {}: {e}", arguments.seconds)))?;
+        .map_err(|e| Usage(format!("--seconds {}: {e}", arguments.seconds)))?;
     arguments.engine.validate()?;
-    let options = BenchOptions { engine: arguments.engine.clone(), attack_steps: arguments.steps, at_least };
+    anyhow::ensure!(arguments.width != Some(0), Usage("--width: expected at least 1, found 0".into()));
+    anyhow::ensure!(!arguments.batch.contains(&0), Usage("--batch: expected at least 1 image, found 0".into()));
+    let mut options = BenchOptions {
+        engine: arguments.engine.clone(),
+        checks: if arguments.checks == Switch::On { Checks::On } else { Checks::Off },
+        width: arguments.width,
+        attack_steps: arguments.steps,
+        at_least,
+        epoch: arguments.epoch,
+        figures: None,
+    };
+    if arguments.profile {
+        let wgsl = options.wgsl().ok_or_else(|| {
+            Usage("--profile times the dispatches of the WGSL engine; expected --engine wgsl with it".into())
+        })?;
+        let figures = with_note("what the device can do at most", || DeviceFigures::measure(&wgsl))?;
+        print(&table::figures(&figures))?;
+        options.figures = Some(figures);
+    }
     let mut report = BenchReport {
         program: format!("fairtat {}", env!("CARGO_PKG_VERSION")),
         device: String::new(),
         threads: rayon::current_num_threads(),
+        figures: options.figures.clone(),
         results: Vec::new(),
     };
-    print("architecture        engine       batch   images/s   perturb     update      statistics\n")?;
+    print(&table::heading())?;
     for &architecture in architectures {
         for &batch in &arguments.batch {
-            anyhow::ensure!(batch > 0, super::Usage("--batch: expected at least 1 image, found 0".into()));
-            eprint!("\r{architecture}, {batch} images of {} …\x1b[K", image_shape(architecture));
-            let (row, device) = measure_step(architecture, batch, &options)?;
-            eprint!("\r\x1b[K");
-            let milliseconds = |seconds: f64| format!("{:.3} ms", 1e3 * seconds);
-            print(&format!(
-                "{:<19} {:<12} {:>5} {:>10.1}   {:<11} {:<11} {}\n",
-                row.architecture,
-                row.engine,
-                row.batch,
-                row.images_per_second,
-                milliseconds(row.seconds.perturb),
-                milliseconds(row.seconds.update),
-                milliseconds(row.seconds.statistics),
-            ))?;
+            let what = format!("{architecture}, {batch} images of {}", image_shape(architecture));
+            let (row, device) = with_note(&what, || measure_step(architecture, batch, &options))?;
+            print(&table::row(&row))?;
             report.device = device;
             report.results.push(row);
+        }
+    }
+    for row in &report.results {
+        if let Some(profile) = &row.profile {
+            print(&table::profile(row, profile, arguments.top))?;
         }
     }
     match &arguments.json {
         Some(path) => write_json(path, &report),
         None => Ok(()),
     }
+}
+
+/// Says on a terminal what is being measured, for as long as it takes.
+fn with_note<T>(what: &str, measure: impl FnOnce() -> T) -> T {
+    let shown = std::io::stderr().is_terminal();
+    if shown {
+        eprint!("\r{what} …\x1b[K");
+    }
+    let measured = measure();
+    if shown {
+        eprint!("\r\x1b[K");
+    }
+    measured
 }

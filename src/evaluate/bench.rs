@@ -1,7 +1,10 @@
-//! How fast an engine trains: images per second of one FAIR-TAT step.
+//! How fast an engine trains: images per second of one FAIR-TAT step, and where the time goes.
 //!
 //! One step is a targeted PGD attack with batch norm in train mode, one SGD update and the class statistics, on random
 //! images. `benches/peers/torch_step.py` measures the same work in PyTorch and prints the same JSON.
+//!
+//! For the WGSL engine a profile times every dispatch of a step, beside the arithmetic and the copies that the device
+//! reaches at most, measured in the same call ([`DeviceFigures`]).
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +12,20 @@ use serde::Serialize;
 
 use crate::config::EngineOptions;
 use crate::data::ImageShape;
-use crate::engine::{Batch, BatchNormMode, EngineError, LossSpec, Norm, Objective, PerturbSpec, SgdStep, Start, View};
+use crate::engine::wgsl::{Checks, DeviceFigures, PaceStats, Profile, WgslEngine, WgslOptions};
+use crate::engine::{
+    Batch, BatchNormMode, Engine, EngineError, LossSpec, Norm, Objective, PerturbSpec, SgdStep, Start, TargetTable,
+    View,
+};
 use crate::fairness::{ClassStats, TargetDistribution};
-use crate::model::{Architecture, State};
+use crate::model::{Architecture, Network, State};
 use crate::rng::{Purpose, Stream};
-use crate::train::open_engine;
+use crate::train::{ChosenEngine, choose_engine, open_engine, wgsl_options};
 
 /// Classes of the random labels.
 const CLASSES: usize = 10;
+/// Images of an epoch: CIFAR-10's.
+pub const EPOCH_IMAGES: usize = 50_000;
 
 /// Seconds of each phase of one step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -30,9 +39,32 @@ pub struct Phases {
 }
 
 impl Phases {
-    fn total(&self) -> f64 {
+    /// Seconds of the step.
+    pub fn total(&self) -> f64 {
         self.perturb + self.update + self.statistics
     }
+}
+
+/// Seconds of one epoch of [`EPOCH_IMAGES`] images; validation and evaluation are not in it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Epoch {
+    /// Images.
+    pub images: usize,
+    /// Extrapolated from the median step.
+    pub extrapolated_seconds: f64,
+    /// Of an epoch that was run; none where it was not asked for.
+    pub measured_seconds: Option<f64>,
+}
+
+/// What the WGSL engine makes of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Device {
+    /// Bytes that the engine has allocated on the device.
+    pub bytes: u64,
+    /// Dispatches of a step.
+    pub dispatches: f64,
+    /// Submissions of a step: the mean, because their size follows the speed of the device.
+    pub submissions: f64,
 }
 
 /// One measurement.
@@ -40,8 +72,12 @@ impl Phases {
 pub struct Measurement {
     /// Architecture.
     pub architecture: &'static str,
+    /// Channels of its first stage.
+    pub width: usize,
     /// Engine, as the command line names it.
     pub engine: String,
+    /// Whether shaders check their indices while they run; none for engines without shaders.
+    pub checks: Option<bool>,
     /// Images in a batch.
     pub batch: usize,
     /// Shape of an image.
@@ -52,10 +88,18 @@ pub struct Measurement {
     pub attack_steps: u32,
     /// Images trained on in a second: the batch over the median time of a step.
     pub images_per_second: f64,
+    /// Seconds of the median step.
+    pub step_seconds: f64,
     /// Phases of the median step.
     pub seconds: Phases,
     /// Steps measured, warm-up not counted.
     pub repeats: usize,
+    /// An epoch.
+    pub epoch: Epoch,
+    /// Memory and submissions; none for other engines than WGSL.
+    pub device: Option<Device>,
+    /// Every dispatch; none where it was not asked for.
+    pub profile: Option<Profile>,
 }
 
 /// All measurements of a call.
@@ -67,6 +111,8 @@ pub struct BenchReport {
     pub device: String,
     /// CPU threads.
     pub threads: usize,
+    /// What the device can do at most; none without a profile.
+    pub figures: Option<DeviceFigures>,
     /// A row for each architecture and batch size.
     pub results: Vec<Measurement>,
 }
@@ -76,10 +122,26 @@ pub struct BenchReport {
 pub struct BenchOptions {
     /// Engine, and where it runs.
     pub engine: EngineOptions,
+    /// Run-time checks in the shaders of the WGSL engine; the others have none.
+    pub checks: Checks,
+    /// Channels of the first stage; none for the published number.
+    pub width: Option<usize>,
     /// Steps of the attack.
     pub attack_steps: u32,
     /// A measurement goes on for at least this time, and at least three steps.
     pub at_least: Duration,
+    /// Whether to run a whole epoch.
+    pub epoch: bool,
+    /// Profile every dispatch, beside these figures of the device.
+    pub figures: Option<DeviceFigures>,
+}
+
+impl BenchOptions {
+    /// How the WGSL engine is opened; none where another engine is measured.
+    pub fn wgsl(&self) -> Option<WgslOptions> {
+        let wgsl = choose_engine(&self.engine) == ChosenEngine::Wgsl;
+        wgsl.then(|| WgslOptions { checks: self.checks, ..wgsl_options(&self.engine) })
+    }
 }
 
 /// The images an architecture is measured on: 8×8 grey for the digits network, 32×32 colour for the others.
@@ -102,39 +164,166 @@ pub fn measure_step(
     let shape = image_shape(architecture);
     let normalisation = (vec![0.5; shape.channels], vec![0.25; shape.channels]);
     let normalisation = Some((normalisation.0.as_slice(), normalisation.1.as_slice()));
-    let network = architecture.build(shape, CLASSES, normalisation, None);
+    let network = architecture.build(shape, CLASSES, normalisation, options.width);
     let state = State::initialise(&network, 0);
-    let mut engine = open_engine(&options.engine, network, &state)?;
-    let mut random = Stream::new(0, Purpose::Test, 0, 0).sequence();
-    let pixels: Vec<u8> = (0..batch_size * shape.len()).map(|_| random.word() as u8).collect();
-    let labels: Vec<u32> = (0..batch_size).map(|_| random.below(CLASSES as u32)).collect();
-    let ids: Vec<u32> = (0..batch_size as u32).collect();
-    let targets = TargetDistribution::uniform(CLASSES).table();
-    let sgd = SgdStep { lr: 0.01, momentum: 0.9, weight_decay: 5e-4 };
-    let (epsilon, step_size) = (8.0 / 255.0, 2.0 / 255.0);
+    let wgsl = options.wgsl();
+    let mut opened = Opened::new(options, wgsl.as_ref(), network.clone(), &state)?;
+    let work = Work::new(shape, batch_size, options.attack_steps);
 
     let mut statistics = ClassStats::new(CLASSES);
-    let mut step = |epoch: u32| -> Result<Phases, EngineError> {
-        let clock = Instant::now();
-        let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: 0, epoch };
-        let spec = PerturbSpec {
-            objective: Objective::Drawn(targets.clone()),
+    work.step(&mut opened, 0, &mut statistics)?;
+    let before = opened.pace();
+    let mut steps = Vec::new();
+    let clock = Instant::now();
+    while steps.len() < 3 || clock.elapsed() < options.at_least {
+        steps.push(work.step(&mut opened, 1 + steps.len() as u32, &mut statistics)?);
+    }
+    let device = opened.device(before, steps.len());
+    steps.sort_by(|a, b| a.total().total_cmp(&b.total()));
+    let median = steps[steps.len() / 2];
+    let epoch = Epoch {
+        images: EPOCH_IMAGES,
+        extrapolated_seconds: median.total() * EPOCH_IMAGES as f64 / batch_size as f64,
+        measured_seconds: if options.epoch { Some(work.epoch(&mut opened)?) } else { None },
+    };
+    let (name, description) = (opened.engine().name(), opened.engine().describe());
+    // A profile has a device of its own: this one's memory is free for it.
+    drop(opened);
+    let profile = match (&wgsl, &options.figures) {
+        (Some(wgsl), Some(figures)) => {
+            let mut engine = WgslEngine::for_profile(network, &state, wgsl)?;
+            let (spec, loss) = (work.spec(0), LossSpec::cross_entropy(View::Adversarial));
+            Some(engine.profile(&work.batch(0), &spec, &loss, &SGD, figures, options.at_least)?)
+        }
+        _ => None,
+    };
+    let measurement = Measurement {
+        architecture: architecture.name(),
+        width: options.width.unwrap_or(architecture.default_width()),
+        engine: name,
+        checks: wgsl.map(|wgsl| wgsl.checks == Checks::On),
+        batch: batch_size,
+        image: format!("{}x{}x{}", shape.channels, shape.height, shape.width),
+        classes: CLASSES,
+        attack_steps: options.attack_steps,
+        images_per_second: batch_size as f64 / median.total(),
+        step_seconds: median.total(),
+        seconds: median,
+        repeats: steps.len(),
+        epoch,
+        device,
+        profile,
+    };
+    Ok((measurement, description))
+}
+
+/// The engine that is measured. Of ours on the GPU there is more to say than the trait does.
+enum Opened {
+    Wgsl(Box<WgslEngine>),
+    Other(Box<dyn Engine>),
+}
+
+impl Opened {
+    fn new(
+        options: &BenchOptions,
+        wgsl: Option<&WgslOptions>,
+        network: Network,
+        state: &State,
+    ) -> Result<Self, EngineError> {
+        Ok(match wgsl {
+            Some(wgsl) => Self::Wgsl(Box::new(WgslEngine::new(network, state, wgsl)?)),
+            None => Self::Other(open_engine(&options.engine, network, state)?),
+        })
+    }
+
+    fn engine(&mut self) -> &mut dyn Engine {
+        match self {
+            Self::Wgsl(engine) => engine.as_mut(),
+            Self::Other(engine) => engine.as_mut(),
+        }
+    }
+
+    fn pace(&self) -> PaceStats {
+        match self {
+            Self::Wgsl(engine) => engine.pace(),
+            Self::Other(_) => PaceStats::default(),
+        }
+    }
+
+    /// Until what was asked for is done: an update goes on while its caller does. Without it, its time would count as the
+    /// next search's.
+    fn wait(&mut self) -> Result<(), EngineError> {
+        match self {
+            Self::Wgsl(engine) => engine.wait(),
+            Self::Other(_) => Ok(()),
+        }
+    }
+
+    /// For the steps since `before`.
+    fn device(&self, before: PaceStats, steps: usize) -> Option<Device> {
+        let Self::Wgsl(engine) = self else { return None };
+        let each = |now: u64, before: u64| (now - before) as f64 / steps as f64;
+        let now = engine.pace();
+        Some(Device {
+            bytes: engine.device_bytes(),
+            dispatches: each(now.dispatches, before.dispatches),
+            submissions: each(now.submissions, before.submissions),
+        })
+    }
+}
+
+const SGD: SgdStep = SgdStep { lr: 0.01, momentum: 0.9, weight_decay: 5e-4 };
+
+/// The work of a step.
+struct Work {
+    pixels: Vec<u8>,
+    labels: Vec<u32>,
+    ids: Vec<u32>,
+    targets: TargetTable,
+    attack_steps: u32,
+}
+
+impl Work {
+    fn new(shape: ImageShape, batch_size: usize, attack_steps: u32) -> Self {
+        let mut random = Stream::new(0, Purpose::Test, 0, 0).sequence();
+        Self {
+            pixels: (0..batch_size * shape.len()).map(|_| random.word() as u8).collect(),
+            labels: (0..batch_size).map(|_| random.below(CLASSES as u32)).collect(),
+            ids: (0..batch_size as u32).collect(),
+            targets: TargetDistribution::uniform(CLASSES).table(),
+            attack_steps,
+        }
+    }
+
+    fn batch(&self, epoch: u32) -> Batch<'_> {
+        Batch { pixels: &self.pixels, labels: &self.labels, ids: &self.ids, augment: None, seed: 0, epoch }
+    }
+
+    fn spec(&self, epoch: u32) -> PerturbSpec {
+        PerturbSpec {
+            objective: Objective::Drawn(self.targets.clone()),
             norm: Norm::Linf,
-            epsilon: vec![epsilon; batch_size],
-            step_size: vec![step_size; batch_size],
-            steps: options.attack_steps,
+            epsilon: vec![8.0 / 255.0; self.labels.len()],
+            step_size: vec![2.0 / 255.0; self.labels.len()],
+            steps: self.attack_steps,
             start: Start::Uniform { purpose: Purpose::AttackStart, epoch },
             batch_norm: BatchNormMode::Train,
-        };
-        let views = engine.perturb(&batch, &spec)?;
+        }
+    }
+
+    fn step(&self, opened: &mut Opened, epoch: u32, statistics: &mut ClassStats) -> Result<Phases, EngineError> {
+        let engine = opened.engine();
+        let clock = Instant::now();
+        let views = engine.perturb(&self.batch(epoch), &self.spec(epoch))?;
         let attacked = clock.elapsed();
-        let result = engine.train_step(&views, &LossSpec::cross_entropy(View::Adversarial), &sgd)?;
-        let updated = clock.elapsed();
+        let result = engine.train_step(&views, &LossSpec::cross_entropy(View::Adversarial), &SGD)?;
+        opened.wait()?;
+        let (engine, updated) = (opened.engine(), clock.elapsed());
         if let Some(counts) = result.confusion(View::Adversarial) {
             statistics.robust.add_counts(counts);
         }
         if let (Some(targets), Some(predictions)) = (engine.targets(&views)?, result.predictions(View::Adversarial)) {
-            statistics.add_targets(&labels, targets, predictions);
+            statistics.add_targets(&self.labels, targets, predictions);
         }
         let counted = clock.elapsed();
         Ok(Phases {
@@ -142,25 +331,15 @@ pub fn measure_step(
             update: (updated - attacked).as_secs_f64(),
             statistics: (counted - updated).as_secs_f64(),
         })
-    };
-    step(0)?;
-    let mut steps = Vec::new();
-    let clock = Instant::now();
-    while steps.len() < 3 || clock.elapsed() < options.at_least {
-        steps.push(step(1 + steps.len() as u32)?);
     }
-    steps.sort_by(|a, b| a.total().total_cmp(&b.total()));
-    let median = steps[steps.len() / 2];
-    let measurement = Measurement {
-        architecture: architecture.name(),
-        engine: engine.name(),
-        batch: batch_size,
-        image: format!("{}x{}x{}", shape.channels, shape.height, shape.width),
-        classes: CLASSES,
-        attack_steps: options.attack_steps,
-        images_per_second: batch_size as f64 / median.total(),
-        seconds: median,
-        repeats: steps.len(),
-    };
-    Ok((measurement, engine.describe()))
+
+    /// Seconds of as many steps as an epoch has.
+    fn epoch(&self, opened: &mut Opened) -> Result<f64, EngineError> {
+        let mut statistics = ClassStats::new(CLASSES);
+        let clock = Instant::now();
+        for step in 0..EPOCH_IMAGES.div_ceil(self.labels.len()) {
+            self.step(opened, step as u32, &mut statistics)?;
+        }
+        Ok(clock.elapsed().as_secs_f64())
+    }
 }

@@ -134,12 +134,14 @@ pub fn open_engine(options: &EngineOptions, network: Network, state: &State) -> 
     options.validate().map_err(|error| EngineError::Invalid(error.to_string()))?;
     match choose_engine(options) {
         ChosenEngine::Candle(device) => Ok(Box::new(CandleEngine::new(network, state, device)?)),
-        ChosenEngine::Wgsl => {
-            // It makes no choice that depends on a measurement, so `deterministic` asks for nothing more.
-            let options = WgslOptions { adapter: options.adapter.clone(), ..WgslOptions::default() };
-            Ok(Box::new(WgslEngine::new(network, state, &options)?))
-        }
+        ChosenEngine::Wgsl => Ok(Box::new(WgslEngine::new(network, state, &wgsl_options(options))?)),
     }
+}
+
+/// How the WGSL engine is opened for `options`.
+pub fn wgsl_options(options: &EngineOptions) -> WgslOptions {
+    // It makes no choice that depends on a measurement, so `deterministic` asks for nothing more.
+    WgslOptions { adapter: options.adapter.clone(), ..WgslOptions::default() }
 }
 
 #[cfg(test)]

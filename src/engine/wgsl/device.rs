@@ -32,6 +32,8 @@ pub(super) struct GpuOptions {
     pub(super) checks: Checks,
     /// Where compiled pipelines are kept; none keeps them nowhere.
     pub(super) pipelines: Option<PathBuf>,
+    /// With the device's own clock, where it has one: for profiles only.
+    pub(super) timestamps: bool,
 }
 
 /// How much work goes to the device at once. Windows resets a GPU that is busy for two seconds, and a GPU that also
@@ -88,7 +90,7 @@ impl Gpu {
     /// Opens a device of its own on `adapter`, without a cache of pipelines.
     #[cfg(test)]
     pub(super) fn open(adapter: &wgpu::Adapter, checks: Checks) -> Result<Self, GpuError> {
-        Self::open_with(adapter, &GpuOptions { checks, pipelines: None })
+        Self::open_with(adapter, &GpuOptions { checks, ..GpuOptions::default() })
     }
 
     /// Opens a device of its own on `adapter`. It has the limits of the base tier, whatever the adapter allows, so that
@@ -96,9 +98,11 @@ impl Gpu {
     pub(super) fn open_with(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
         let (info, memory) = (adapter.get_info(), memory_bytes(adapter));
         let limits = wgpu::Limits::default();
+        let mut wanted = wgpu::Features::PIPELINE_CACHE;
+        wanted.set(wgpu::Features::TIMESTAMP_QUERY, options.timestamps);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("fairtat"),
-            required_features: adapter.features() & wgpu::Features::PIPELINE_CACHE,
+            required_features: adapter.features() & wanted,
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()

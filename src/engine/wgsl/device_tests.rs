@@ -112,7 +112,7 @@ fn a_wrong_command_is_reported_once_it_was_given() {
 #[test]
 fn pipelines_survive_in_a_file_and_damage_to_it_is_harmless() {
     let folder = tempfile::tempdir().unwrap();
-    let options = GpuOptions { checks: Checks::Off, pipelines: Some(folder.path().join("pipelines")) };
+    let options = GpuOptions { pipelines: Some(folder.path().join("pipelines")), ..GpuOptions::default() };
     let open = || Gpu::open_with(&adapter().adapter, &options).unwrap();
     let gpu = open();
     gpu.pipeline(&add()).unwrap();

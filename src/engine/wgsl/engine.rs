@@ -2,9 +2,11 @@
 
 mod calls;
 mod not_finite;
+mod profile;
 mod transfer;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use self::transfer::find_or_make;
@@ -35,6 +37,13 @@ pub struct WgslOptions {
     pub plain: bool,
     /// Largest binding in bytes, for making the engine cut batches into ranges on a device that would not need it.
     pub binding_limit: Option<u64>,
+}
+
+impl GpuOptions {
+    /// The device that an engine with `options` runs on.
+    pub(super) fn of(options: &WgslOptions, timestamps: bool) -> Self {
+        Self { checks: options.checks, pipelines: options.pipelines.clone(), timestamps }
+    }
 }
 
 impl Default for WgslOptions {
@@ -90,6 +99,8 @@ pub struct WgslEngine {
     sets: Vec<BatchSet>,
     held: Option<Held>,
     generation: u64,
+    /// Which commands of which programs were replayed, while a profile wants to know.
+    replayed: Option<Vec<(Key, Range<usize>)>>,
 }
 
 impl WgslEngine {
@@ -99,10 +110,7 @@ impl WgslEngine {
     /// When there is no such adapter, it is too small for the network, or `state` does not fit.
     pub fn new(network: Network, state: &State, options: &WgslOptions) -> Result<Self, EngineError> {
         let found = adapters::choose(options.adapter.as_deref())?;
-        let gpu = Gpu::open_with(
-            &found.adapter,
-            &GpuOptions { checks: options.checks, pipelines: options.pipelines.clone() },
-        )?;
+        let gpu = Gpu::open_with(&found.adapter, &GpuOptions::of(options, false))?;
         Self::on(gpu, network, state, options)
     }
 
@@ -129,6 +137,7 @@ impl WgslEngine {
             sets: Vec::new(),
             held: None,
             generation: 0,
+            replayed: None,
         };
         engine.create_buffers()?;
         engine.load_model(state)?;
@@ -251,7 +260,11 @@ impl WgslEngine {
         self.ensure(images, key)?;
         let Some(recorded) = self.sets.last().and_then(|set| set.programs.get(key)) else { return Ok(()) };
         let to = to.min(recorded.commands.len());
-        Ok(self.pacer.run(&self.gpu, &recorded.commands[from.min(to)..to])?)
+        let range = from.min(to)..to;
+        if let Some(replayed) = &mut self.replayed {
+            replayed.push((key.clone(), range.clone()));
+        }
+        Ok(self.pacer.run(&self.gpu, &recorded.commands[range])?)
     }
 
     fn pause_of(&self, images: usize, key: &Key) -> usize {

@@ -9,7 +9,7 @@ use super::kernel::{Dispatch, Slice};
 use super::memory::{self, Life};
 use super::pacing::cost;
 use super::parameters::ALIGNMENT;
-use super::program::{Fixed, Program};
+use super::program::{Fixed, Program, Step};
 
 /// One dispatch, ready.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ pub(super) struct Recorded {
     /// The values of layers: layer, commands up to it, slices.
     pub(super) outputs: Vec<(usize, usize, Vec<Slice>)>,
     pub(super) image_gradient: Vec<Slice>,
+    /// What each command was recorded from.
+    pub(super) steps: Vec<Step>,
     buffers: Vec<wgpu::Buffer>,
 }
 
@@ -121,6 +123,7 @@ impl Recorded {
             commands,
             outputs: program.outputs,
             image_gradient: program.image_gradient,
+            steps: program.steps,
             buffers,
         })
     }

@@ -17,6 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Every file below `shaders/`.
 pub(super) const FILES: &[(&str, &str)] = &[
     ("add.wgsl", include_str!("../../../shaders/add.wgsl")),
+    ("bench_copy.wgsl", include_str!("../../../shaders/bench_copy.wgsl")),
+    ("bench_fill.wgsl", include_str!("../../../shaders/bench_fill.wgsl")),
+    ("bench_fma.wgsl", include_str!("../../../shaders/bench_fma.wgsl")),
+    ("bench_nothing.wgsl", include_str!("../../../shaders/bench_nothing.wgsl")),
     ("conv_gemm.wgsl", include_str!("../../../shaders/conv_gemm.wgsl")),
     ("conv_weight_gradient.wgsl", include_str!("../../../shaders/conv_weight_gradient.wgsl")),
     ("sum_parts.wgsl", include_str!("../../../shaders/sum_parts.wgsl")),

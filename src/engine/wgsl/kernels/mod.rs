@@ -1,6 +1,7 @@
 //! The kernels: for each operation, functions that give the dispatches which compute it.
 
 pub(super) mod attack;
+pub(super) mod bench;
 pub(super) mod call;
 pub(super) mod conv;
 pub(super) mod gemm;
@@ -18,6 +19,7 @@ pub(super) mod winograd;
 pub(super) fn variants() -> Vec<super::kernel::Kernel> {
     [
         attack::variants(),
+        bench::variants(),
         conv::variants(),
         linear::variants(),
         loss::variants(),

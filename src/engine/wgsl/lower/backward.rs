@@ -178,10 +178,7 @@ impl Lower<'_> {
     ) {
         let value = layer.inputs[0];
         let (stored, shape) = (&tape.values[value], self.network.shape_of(value));
-        let earlier = match gradients[value].take() {
-            Some(earlier) => Some(self.written(i, earlier, None)),
-            None => None,
-        };
+        let earlier = gradients[value].take().map(|earlier| self.written(i, earlier, None));
         // With a kernel for each layer, sums have one too.
         let (add, sum) = if self.choices.plain { (None, earlier) } else { (earlier, None) };
         let dx = self.tensor(shape, &format!("gradient before {}", layer.name));
