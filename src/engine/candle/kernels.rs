@@ -2,14 +2,21 @@
 //!
 //! Written out by hand because the same operations put together from tensor operations read and write every activation
 //! several times, on one core. [`super::portable`] is their twin in tensor operations, for other devices and for tests.
+//!
+//! Sums over pixels run in single precision over at most [`RUN`] pixels, and from there in double precision, plane after
+//! plane: the same bits whatever the number of threads.
 
 use pulp::Arch;
 use rayon::prelude::*;
 
-/// Values a thread works on at a time in elementwise operations.
-const CHUNK: usize = 1 << 14;
-/// Planes that a thread pools at a time.
-const PLANES: usize = 64;
+use super::field::{Field, LANES, Line};
+
+/// Lines a thread works on at a time in elementwise operations.
+const CHUNK: usize = 1 << 10;
+/// Pixels that are summed in single precision.
+const RUN: usize = 64;
+/// Sums that run side by side, because each addition has to wait for the one before it.
+const WAYS: usize = 4;
 
 /// Runs a loop with the widest vectors that this CPU has, whatever the program was compiled for.
 #[inline(always)]
@@ -17,136 +24,161 @@ pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(work)
 }
 
-/// `f(a)` for every value.
-pub(super) fn map(a: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = vec![0.0; a.len()];
-    out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).for_each(|(out, a)| {
-        vectorised(|| out.iter_mut().zip(a).for_each(|(out, a)| *out = f(*a)));
-    });
-    out
+/// `f` for each of sixteen channels.
+#[inline(always)]
+fn lanes(f: impl Fn(usize) -> f32) -> Line {
+    let mut line = Line::ZERO;
+    for (i, v) in line.0.iter_mut().enumerate() {
+        *v = f(i);
+    }
+    line
 }
 
-/// `f(a, b)` for every pair of values.
-pub(super) fn zip(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = vec![0.0; a.len()];
-    out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK)).for_each(|((out, a), b)| {
-        vectorised(|| out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = f(*a, *b)));
+/// `y = f(a)` for every value.
+pub(super) fn map(a: &[Line], y: &mut [Line], f: impl Fn(f32) -> f32 + Sync) {
+    y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).for_each(|(y, a)| {
+        vectorised(|| y.iter_mut().zip(a).for_each(|(y, a)| *y = lanes(|i| f(a.0[i]))));
     });
-    out
+}
+
+/// `y = f(a, b)` for every pair of values.
+pub(super) fn zip(a: &[Line], b: &[Line], y: &mut [Line], f: impl Fn(f32, f32) -> f32 + Sync) {
+    y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK)).for_each(|((y, a), b)| {
+        vectorised(|| y.iter_mut().zip(a).zip(b).for_each(|((y, a), b)| *y = lanes(|i| f(a.0[i], b.0[i]))));
+    });
+}
+
+/// `y += a`.
+pub(super) fn add_to(y: &mut [Line], a: &[Line]) {
+    y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).for_each(|(y, a)| {
+        vectorised(|| y.iter_mut().zip(a).for_each(|(y, a)| y.0.iter_mut().zip(a.0).for_each(|(y, a)| *y += a)));
+    });
 }
 
 /// `max(x, 0)` that lets NaN through, as PyTorch does. `f32::max` would turn it into 0, and an overflow inside the network
 /// into logits that look sound.
-#[inline]
+#[inline(always)]
 pub(super) fn relu(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
 }
 
-/// What batch norm multiplies with and adds in one channel: `y = scale · x + shift`.
+/// What batch norm multiplies with and adds in sixteen channels: `y = scale · x + shift`. Zero in channels that fill up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Affine {
-    pub(super) scale: f32,
-    pub(super) shift: f32,
+    pub(super) scale: Line,
+    pub(super) shift: Line,
 }
 
 impl Affine {
     #[inline(always)]
-    fn at(self, x: f32) -> f32 {
-        self.scale * x + self.shift
+    fn at(&self, x: &Line, i: usize) -> f32 {
+        self.scale.0[i] * x.0[i] + self.shift.0[i]
+    }
+
+    /// `dy` where the ReLU behind this let `x` through.
+    #[inline(always)]
+    fn masked(&self, x: &Line, dy: &Line, relu: bool) -> Line {
+        lanes(|i| if relu && self.at(x, i) <= 0.0 { 0.0 } else { dy.0[i] })
     }
 }
 
-/// Sum of `f(i)` over a plane in double precision, in eight lanes so that the compiler can vectorise it.
+/// Sums over a plane of `N` quantities of each pixel.
 #[inline(always)]
-fn lanes<const N: usize>(len: usize, f: impl Fn(usize) -> [f64; N]) -> [f64; N] {
-    let mut sums = [[0.0; N]; 8];
-    let whole = len / 8 * 8;
-    for first in (0..whole).step_by(8) {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            let value = f(first + lane);
-            for (s, v) in sum.iter_mut().zip(value) {
-                *s += v;
+fn sums<const N: usize>(pixels: usize, f: impl Fn(usize) -> [Line; N]) -> [[f64; LANES]; N] {
+    let mut total = [[0.0; LANES]; N];
+    for first in (0..pixels).step_by(RUN) {
+        let last = (first + RUN).min(pixels);
+        let mut run = [[Line::ZERO; N]; WAYS];
+        let mut pixel = first;
+        while pixel + WAYS <= last {
+            for (way, run) in run.iter_mut().enumerate() {
+                for (sum, value) in run.iter_mut().zip(f(pixel + way)) {
+                    *sum = lanes(|i| sum.0[i] + value.0[i]);
+                }
             }
+            pixel += WAYS;
         }
-    }
-    let mut total = [0.0; N];
-    for (t, n) in total.iter_mut().zip(0..N) {
-        *t = sums.iter().map(|s| s[n]).sum();
-    }
-    for i in whole..len {
-        for (t, v) in total.iter_mut().zip(f(i)) {
-            *t += v;
+        while pixel < last {
+            for (sum, value) in run[0].iter_mut().zip(f(pixel)) {
+                *sum = lanes(|i| sum.0[i] + value.0[i]);
+            }
+            pixel += 1;
+        }
+        for (n, total) in total.iter_mut().enumerate() {
+            for (i, total) in total.iter_mut().enumerate() {
+                *total += f64::from((run[0][n].0[i] + run[1][n].0[i]) + (run[2][n].0[i] + run[3][n].0[i]));
+            }
         }
     }
     total
 }
 
-/// Mean and biased variance of every channel over `B × H × W`, from sums in double precision.
-pub(super) fn moments(x: &[f32], channels: usize, pixels: usize) -> Vec<(f32, f32)> {
-    let n = x.len() / (channels * pixels);
-    (0..channels)
-        .into_par_iter()
-        .map(|c| {
-            let (mut sum, mut squares) = (0.0, 0.0);
-            for i in 0..n {
-                let plane = &x[(i * channels + c) * pixels..][..pixels];
-                let [s, q] = vectorised(|| {
-                    lanes(pixels, |j| {
-                        let v = f64::from(plane[j]);
-                        [v, v * v]
-                    })
+/// Mean and biased variance of every channel over `B × H × W`: of each plane about its first pixel, so that a mean far from
+/// zero costs no digits, then of all planes together (Chan, Golub and LeVeque, 1979).
+pub(super) fn moments(x: &Field) -> Vec<(f32, f32)> {
+    let (pixels, blocks) = (x.pixels(), x.blocks());
+    let planes: Vec<[[f64; LANES]; 2]> = x
+        .lines
+        .par_chunks(pixels)
+        .map(|plane| {
+            vectorised(|| {
+                let about = plane[0];
+                let [sum, squares] = sums(pixels, |p| {
+                    let d = lanes(|i| plane[p].0[i] - about.0[i]);
+                    [d, lanes(|i| d.0[i] * d.0[i])]
                 });
-                sum += s;
-                squares += q;
-            }
-            let count = (n * pixels) as f64;
-            let mean = sum / count;
-            (mean as f32, (squares / count - mean * mean).max(0.0) as f32)
+                let count = pixels as f64;
+                let mean = std::array::from_fn(|i| f64::from(about.0[i]) + sum[i] / count);
+                let squares = std::array::from_fn(|i| squares[i] - sum[i] * sum[i] / count);
+                [mean, squares]
+            })
         })
-        .collect()
+        .collect();
+    let images = x.images as f64;
+    let channel = |c: usize| {
+        let of = |which: usize| planes.iter().skip(c / LANES).step_by(blocks).map(move |p| p[which][c % LANES]);
+        let mean = of(0).sum::<f64>() / images;
+        let between: f64 = of(0).map(|m| (m - mean) * (m - mean)).sum();
+        let within: f64 = of(1).sum();
+        (mean as f32, (within / (images * pixels as f64) + between / images).max(0.0) as f32)
+    };
+    (0..x.channels).map(channel).collect()
 }
 
 /// `scale · x + shift` for each channel, then ReLU if asked for.
-pub(super) fn affine(x: &[f32], per_channel: &[Affine], pixels: usize, relu: bool) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
-    let channels = per_channel.len();
-    let work = y.par_chunks_mut(channels * pixels).zip(x.par_chunks(channels * pixels));
-    work.for_each(|(y, x)| {
+pub(super) fn affine(x: &Field, per_block: &[Affine], y: &mut Field, relu: bool) {
+    let (pixels, blocks) = (x.pixels(), x.blocks());
+    let work = y.lines.par_chunks_mut(pixels).zip(x.lines.par_chunks(pixels)).enumerate();
+    work.for_each(|(at, (y, x))| {
+        let a = per_block[at % blocks];
         vectorised(|| {
-            for ((y, x), a) in y.chunks_mut(pixels).zip(x.chunks(pixels)).zip(per_channel) {
-                if relu {
-                    y.iter_mut().zip(x).for_each(|(y, x)| *y = self::relu(a.at(*x)));
-                } else {
-                    y.iter_mut().zip(x).for_each(|(y, x)| *y = a.at(*x));
-                }
+            if relu {
+                y.iter_mut().zip(x).for_each(|(y, x)| *y = lanes(|i| self::relu(a.at(x, i))));
+            } else {
+                y.iter_mut().zip(x).for_each(|(y, x)| *y = lanes(|i| a.at(x, i)));
             }
         });
     });
-    y
 }
 
 /// Backward of [`affine`] with a fixed scale and shift: `dx = scale · dy`, where the ReLU let the value through.
-pub(super) fn affine_backward(x: &[f32], dy: &[f32], per_channel: &[Affine], pixels: usize, relu: bool) -> Vec<f32> {
-    let mut dx = vec![0.0; x.len()];
-    let channels = per_channel.len();
-    let image = channels * pixels;
-    dx.par_chunks_mut(image).zip(x.par_chunks(image)).zip(dy.par_chunks(image)).for_each(|((dx, x), dy)| {
+pub(super) fn affine_backward(x: &Field, dy: &Field, per_block: &[Affine], dx: &mut Field, relu: bool) {
+    let (pixels, blocks) = (x.pixels(), x.blocks());
+    let work = dx.lines.par_chunks_mut(pixels).zip(x.lines.par_chunks(pixels)).zip(dy.lines.par_chunks(pixels));
+    work.enumerate().for_each(|(at, ((dx, x), dy))| {
+        let a = per_block[at % blocks];
         vectorised(|| {
-            let planes = dx.chunks_mut(pixels).zip(x.chunks(pixels)).zip(dy.chunks(pixels));
-            for (((dx, x), dy), a) in planes.zip(per_channel) {
-                for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
-                    *dx = if relu && a.at(*x) <= 0.0 { 0.0 } else { a.scale * dy };
-                }
+            for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
+                let dy = a.masked(x, dy, relu);
+                *dx = lanes(|i| a.scale.0[i] * dy.0[i]);
             }
         });
     });
-    dx
 }
 
-/// What the backward pass of batch norm gives.
+/// What the backward pass of batch norm gives for its parameters.
 #[derive(Debug)]
 pub(super) struct NormGradients {
-    pub(super) input: Vec<f32>,
     pub(super) weight: Vec<f32>,
     pub(super) bias: Vec<f32>,
 }
@@ -154,63 +186,56 @@ pub(super) struct NormGradients {
 /// Backward of batch norm with statistics of the batch. With `x̂ = (x - mean) · rstd` and sums over `B × H × W` of `m`
 /// values: `db = Σ dy`, `dw = Σ dy x̂`, `dx = scale · (dy - db / m - x̂ dw / m)`.
 pub(super) fn norm_backward(
-    x: &[f32],
-    dy: &[f32],
-    per_channel: &[Affine],
+    x: &Field,
+    dy: &Field,
+    per_block: &[Affine],
     moments: &[(f32, f32)],
     epsilon: f32,
-    pixels: usize,
+    dx: &mut Field,
     relu: bool,
 ) -> NormGradients {
-    let channels = per_channel.len();
-    let image = channels * pixels;
-    let n = x.len() / image;
-    let count = (n * pixels) as f64;
-    let sums: Vec<(f64, f64)> = (0..channels)
-        .into_par_iter()
-        .map(|c| {
-            let (a, mean) = (per_channel[c], f64::from(moments[c].0));
-            let (mut sum, mut product) = (0.0, 0.0);
-            for i in 0..n {
-                let at = (i * channels + c) * pixels;
-                let (x, dy) = (&x[at..][..pixels], &dy[at..][..pixels]);
-                let [s, p] = vectorised(|| {
-                    lanes(pixels, |j| {
-                        let dy = if relu && a.at(x[j]) <= 0.0 { 0.0 } else { f64::from(dy[j]) };
-                        [dy, dy * (f64::from(x[j]) - mean)]
-                    })
-                });
-                sum += s;
-                product += p;
-            }
-            (sum, product / f64::from(moments[c].1 + epsilon).sqrt())
+    let (pixels, blocks) = (x.pixels(), x.blocks());
+    let count = (x.images * pixels) as f64;
+    let means = Line::fill(moments.iter().map(|m| m.0), blocks);
+    let planes = x.lines.par_chunks(pixels).zip(dy.lines.par_chunks(pixels)).enumerate();
+    let planes: Vec<[[f64; LANES]; 2]> = planes
+        .map(|(at, (x, dy))| {
+            let (a, mean) = (per_block[at % blocks], means[at % blocks]);
+            vectorised(|| {
+                sums(pixels, |p| {
+                    let dy = a.masked(&x[p], &dy[p], relu);
+                    [dy, lanes(|i| dy.0[i] * (x[p].0[i] - mean.0[i]))]
+                })
+            })
         })
         .collect();
+    let sum = |c: usize, which: usize| {
+        planes.iter().skip(c / LANES).step_by(blocks).map(|p| p[which][c % LANES]).sum::<f64>()
+    };
+    let gradients = (0..x.channels).map(|c| {
+        let rstd = 1.0 / f64::from(moments[c].1 + epsilon).sqrt();
+        (sum(c, 1) * rstd, sum(c, 0), rstd)
+    });
+    let gradients: Vec<(f64, f64, f64)> = gradients.collect();
     // dx = scale · dy + slope · (x - mean) + offset.
-    let lines: Vec<(f32, f32)> = (0..channels)
-        .map(|c| {
-            let ((db, dw), (_, variance)) = (sums[c], moments[c]);
-            let rstd = 1.0 / f64::from(variance + epsilon).sqrt();
-            let scale = f64::from(per_channel[c].scale);
-            ((-scale * dw * rstd / count) as f32, (-scale * db / count) as f32)
-        })
-        .collect();
-    let mut dx = vec![0.0; x.len()];
-    dx.par_chunks_mut(image).zip(x.par_chunks(image)).zip(dy.par_chunks(image)).for_each(|((dx, x), dy)| {
+    let scale = |c: usize| f64::from(per_block[c / LANES].scale.0[c % LANES]);
+    let per_channel = || gradients.iter().enumerate();
+    let slopes = Line::fill(per_channel().map(|(c, (dw, _, rstd))| (-scale(c) * dw * rstd / count) as f32), blocks);
+    let offsets = Line::fill(per_channel().map(|(c, (_, db, _))| (-scale(c) * db / count) as f32), blocks);
+    let work = dx.lines.par_chunks_mut(pixels).zip(x.lines.par_chunks(pixels)).zip(dy.lines.par_chunks(pixels));
+    work.enumerate().for_each(|(at, ((dx, x), dy))| {
+        let block = at % blocks;
+        let (a, mean, slope, offset) = (per_block[block], means[block], slopes[block], offsets[block]);
         vectorised(|| {
-            for (c, ((dx, x), dy)) in dx.chunks_mut(pixels).zip(x.chunks(pixels)).zip(dy.chunks(pixels)).enumerate() {
-                let (a, (slope, offset), mean) = (per_channel[c], lines[c], moments[c].0);
-                for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
-                    let dy = if relu && a.at(*x) <= 0.0 { 0.0 } else { *dy };
-                    *dx = a.scale * dy + (slope * (x - mean) + offset);
-                }
+            for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
+                let dy = a.masked(x, dy, relu);
+                *dx = lanes(|i| a.scale.0[i] * dy.0[i] + (slope.0[i] * (x.0[i] - mean.0[i]) + offset.0[i]));
             }
         });
     });
     NormGradients {
-        input: dx,
-        weight: sums.iter().map(|s| s.1 as f32).collect(),
-        bias: sums.iter().map(|s| s.0 as f32).collect(),
+        weight: gradients.iter().map(|g| g.0 as f32).collect(),
+        bias: gradients.iter().map(|g| g.1 as f32).collect(),
     }
 }
 
@@ -227,45 +252,81 @@ impl Pool {
         (self.height / self.size, self.width / self.size)
     }
 
-    /// Index in the plane of a window's largest value; the first of equals, and NaN before all others, as in PyTorch.
+    /// Pixels of a window.
+    fn window(self, oy: usize, ox: usize) -> impl Iterator<Item = usize> {
+        let rows = oy * self.size..(oy + 1) * self.size;
+        rows.flat_map(move |y| (ox * self.size..(ox + 1) * self.size).map(move |x| y * self.width + x))
+    }
+
+    /// A window's largest values and where they are; the first of equals, and NaN before all others, as in PyTorch.
     #[inline(always)]
-    fn largest(&self, plane: &[f32], oy: usize, ox: usize) -> usize {
-        let mut best = oy * self.size * self.width + ox * self.size;
-        for y in oy * self.size..(oy + 1) * self.size {
-            for x in ox * self.size..(ox + 1) * self.size {
-                let value = plane[y * self.width + x];
-                if value > plane[best] || value.is_nan() {
-                    best = y * self.width + x;
-                }
+    fn largest(self, plane: &[Line], oy: usize, ox: usize) -> (Line, [u32; LANES]) {
+        let mut best = Line([f32::NEG_INFINITY; LANES]);
+        let mut place = [(oy * self.size * self.width + ox * self.size) as u32; LANES];
+        for at in self.window(oy, ox) {
+            for ((best, place), value) in best.0.iter_mut().zip(&mut place).zip(plane[at].0) {
+                let better = value > *best || value.is_nan();
+                *place = if better { at as u32 } else { *place };
+                *best = if better { value } else { *best };
             }
         }
-        best
+        (best, place)
     }
 
     /// Largest value of each window.
-    pub(super) fn forward(&self, x: &[f32]) -> Vec<f32> {
+    pub(super) fn forward(self, x: &[Line], y: &mut [Line]) {
         let (oh, ow) = self.out();
-        let mut y = vec![0.0; x.len() / (self.height * self.width) * oh * ow];
-        let work = y.par_chunks_mut(oh * ow).zip(x.par_chunks(self.height * self.width)).with_min_len(PLANES);
-        work.for_each(|(y, plane)| {
-            for (oy, row) in y.chunks_mut(ow).enumerate() {
-                row.iter_mut().enumerate().for_each(|(ox, y)| *y = plane[self.largest(plane, oy, ox)]);
-            }
+        y.par_chunks_mut(oh * ow).zip(x.par_chunks(self.height * self.width)).for_each(|(y, plane)| {
+            vectorised(|| {
+                for (oy, row) in y.chunks_mut(ow).enumerate() {
+                    row.iter_mut().enumerate().for_each(|(ox, y)| *y = self.largest(plane, oy, ox).0);
+                }
+            });
         });
-        y
     }
 
     /// Gives each window's gradient to its largest value.
-    pub(super) fn backward(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
+    pub(super) fn backward(self, x: &[Line], dy: &[Line], dx: &mut [Line]) {
         let (oh, ow) = self.out();
         let plane = self.height * self.width;
-        let mut dx = vec![0.0; x.len()];
         let work = dx.par_chunks_mut(plane).zip(x.par_chunks(plane)).zip(dy.par_chunks(oh * ow));
-        work.with_min_len(PLANES).for_each(|((dx, plane), dy)| {
-            for (oy, row) in dy.chunks(ow).enumerate() {
-                row.iter().enumerate().for_each(|(ox, dy)| dx[self.largest(plane, oy, ox)] += dy);
-            }
+        work.for_each(|((dx, plane), dy)| {
+            vectorised(|| {
+                if oh * self.size < self.height || ow * self.size < self.width {
+                    dx.fill(Line::ZERO);
+                }
+                for (oy, row) in dy.chunks(ow).enumerate() {
+                    for (ox, dy) in row.iter().enumerate() {
+                        let (_, place) = self.largest(plane, oy, ox);
+                        for at in self.window(oy, ox) {
+                            dx[at] = lanes(|i| if place[i] == at as u32 { dy.0[i] } else { 0.0 });
+                        }
+                    }
+                }
+            });
         });
-        dx
+    }
+}
+
+/// Mean over the pixels: `B × C`.
+pub(super) fn global_pool(x: &Field) -> Vec<f32> {
+    let (pixels, blocks) = (x.pixels(), x.blocks());
+    let mut means = Vec::with_capacity(x.images * x.channels);
+    for image in x.lines.chunks(blocks * pixels) {
+        for (block, plane) in image.chunks(pixels).enumerate() {
+            let [sum] = vectorised(|| sums(pixels, |p| [plane[p]]));
+            let left = LANES.min(x.channels - block * LANES);
+            means.extend(sum[..left].iter().map(|s| (s / pixels as f64) as f32));
+        }
+    }
+    means
+}
+
+/// Backward of [`global_pool`], from `B × C`.
+pub(super) fn global_pool_backward(dy: &[f32], dx: &mut Field) {
+    let (pixels, blocks, channels) = (dx.pixels(), dx.blocks(), dx.channels);
+    for (image, dy) in dx.lines.chunks_mut(blocks * pixels).zip(dy.chunks(channels)) {
+        let shares = Line::fill(dy.iter().map(|v| v / pixels as f32), blocks);
+        image.chunks_mut(pixels).zip(shares).for_each(|(plane, share)| plane.fill(share));
     }
 }
