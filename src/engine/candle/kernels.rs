@@ -6,7 +6,7 @@
 //! Sums over pixels run in single precision over at most [`RUN`] pixels, and from there in double precision, plane after
 //! plane: the same bits whatever the number of threads.
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::field::{Field, LANES, Line};
@@ -18,122 +18,281 @@ const RUN: usize = 64;
 /// Sums that run side by side, because each addition has to wait for the one before it.
 const WAYS: usize = 4;
 
-/// Runs a loop with the widest vectors that this CPU has, whatever the program was compiled for.
+/// One vector of a line.
 #[inline(always)]
-pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
-    Arch::new().dispatch(work)
+pub(super) fn load<S: Simd>(line: &Line, part: usize) -> S::f32s {
+    S::as_simd_f32s(&line.0).0[part]
 }
 
-/// `f` for each of sixteen channels.
+/// Writes one vector of a line.
 #[inline(always)]
-fn lanes(f: impl Fn(usize) -> f32) -> Line {
-    let mut line = Line::ZERO;
-    for (i, v) in line.0.iter_mut().enumerate() {
-        *v = f(i);
+pub(super) fn store<S: Simd>(line: &mut Line, part: usize, value: S::f32s) {
+    S::as_mut_simd_f32s(&mut line.0).0[part] = value;
+}
+
+/// A function of vectors. A trait instead of a closure, because a closure that the compiler does not put in line is
+/// compiled for the oldest CPU.
+trait Elementwise<const N: usize>: Copy + Sync {
+    fn at<S: Simd>(self, simd: S, values: [S::f32s; N]) -> S::f32s;
+}
+
+/// `y = f(inputs)`, value for value.
+struct Apply<'a, const N: usize, F> {
+    inputs: [&'a [Line]; N],
+    y: &'a mut [Line],
+    f: F,
+}
+
+impl<const N: usize, F: Elementwise<N>> WithSimd for Apply<'_, N, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let inputs = self.inputs.map(|input| &input[..self.y.len()]);
+        for (at, y) in self.y.iter_mut().enumerate() {
+            for part in 0..LANES / S::F32_LANES {
+                let mut values = [simd.splat_f32s(0.0); N];
+                for (value, input) in values.iter_mut().zip(&inputs) {
+                    *value = load::<S>(&input[at], part);
+                }
+                store::<S>(y, part, self.f.at(simd, values));
+            }
+        }
     }
-    line
 }
 
-/// `y = f(a)` for every value.
-pub(super) fn map(a: &[Line], y: &mut [Line], f: impl Fn(f32) -> f32 + Sync) {
-    y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).for_each(|(y, a)| {
-        vectorised(|| y.iter_mut().zip(a).for_each(|(y, a)| *y = lanes(|i| f(a.0[i]))));
+/// `y = f(inputs)` on all cores.
+fn apply<const N: usize>(inputs: [&[Line]; N], y: &mut [Line], f: impl Elementwise<N>) {
+    y.par_chunks_mut(CHUNK).enumerate().for_each(|(i, y)| {
+        let inputs = inputs.map(|input| &input[i * CHUNK..][..y.len()]);
+        Arch::new().dispatch(Apply { inputs, y, f });
     });
 }
 
-/// `y = f(a, b)` for every pair of values.
-pub(super) fn zip(a: &[Line], b: &[Line], y: &mut [Line], f: impl Fn(f32, f32) -> f32 + Sync) {
-    y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK)).for_each(|((y, a), b)| {
-        vectorised(|| y.iter_mut().zip(a).zip(b).for_each(|((y, a), b)| *y = lanes(|i| f(a.0[i], b.0[i]))));
-    });
+#[derive(Clone, Copy)]
+struct Relu;
+
+impl Elementwise<1> for Relu {
+    #[inline(always)]
+    fn at<S: Simd>(self, simd: S, [x]: [S::f32s; 1]) -> S::f32s {
+        rectified(simd, x)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct ReluBackward;
+
+impl Elementwise<2> for ReluBackward {
+    #[inline(always)]
+    fn at<S: Simd>(self, simd: S, [y, dy]: [S::f32s; 2]) -> S::f32s {
+        let zero = simd.splat_f32s(0.0);
+        simd.select_f32s(simd.greater_than_f32s(y, zero), dy, zero)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Sum;
+
+impl Elementwise<2> for Sum {
+    #[inline(always)]
+    fn at<S: Simd>(self, simd: S, [a, b]: [S::f32s; 2]) -> S::f32s {
+        simd.add_f32s(a, b)
+    }
+}
+
+/// `max(x, 0)` that lets NaN through, as PyTorch does. A maximum would turn it into 0, and an overflow inside the network
+/// into logits that look sound.
+#[inline(always)]
+pub(super) fn rectified<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let zero = simd.splat_f32s(0.0);
+    simd.select_f32s(simd.less_than_f32s(x, zero), zero, x)
+}
+
+/// `max(x, 0)`.
+pub(super) fn relu(x: &[Line], y: &mut [Line]) {
+    apply([x], y, Relu);
+}
+
+/// `dy` where the ReLU's output `y` is positive.
+pub(super) fn relu_backward(y: &[Line], dy: &[Line], dx: &mut [Line]) {
+    apply([y, dy], dx, ReluBackward);
+}
+
+/// `y = a + b`.
+pub(super) fn add(a: &[Line], b: &[Line], y: &mut [Line]) {
+    apply([a, b], y, Sum);
 }
 
 /// `y += a`.
 pub(super) fn add_to(y: &mut [Line], a: &[Line]) {
-    y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).for_each(|(y, a)| {
-        vectorised(|| y.iter_mut().zip(a).for_each(|(y, a)| y.0.iter_mut().zip(a.0).for_each(|(y, a)| *y += a)));
-    });
+    y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).for_each(|(y, a)| Arch::new().dispatch(AddTo { y, a }));
 }
 
-/// `max(x, 0)` that lets NaN through, as PyTorch does. `f32::max` would turn it into 0, and an overflow inside the network
-/// into logits that look sound.
-#[inline(always)]
-pub(super) fn relu(x: f32) -> f32 {
-    if x < 0.0 { 0.0 } else { x }
+struct AddTo<'a> {
+    y: &'a mut [Line],
+    a: &'a [Line],
 }
 
-/// What batch norm multiplies with and adds in sixteen channels: `y = scale · x + shift`. Zero in channels that fill up.
+impl WithSimd for AddTo<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for (y, a) in self.y.iter_mut().zip(self.a) {
+            for part in 0..LANES / S::F32_LANES {
+                store::<S>(y, part, simd.add_f32s(load::<S>(y, part), load::<S>(a, part)));
+            }
+        }
+    }
+}
+
+/// What batch norm multiplies with and adds in sixteen channels: `y = scale · x + shift`, and whether a ReLU follows. Zero
+/// in channels that fill up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Affine {
     pub(super) scale: Line,
     pub(super) shift: Line,
+    pub(super) relu: bool,
+}
+
+/// [`Affine`] for one vector of a line.
+#[derive(Clone, Copy)]
+pub(super) struct AffinePart<S: Simd> {
+    scale: S::f32s,
+    shift: S::f32s,
+    relu: bool,
 }
 
 impl Affine {
     #[inline(always)]
-    fn at(&self, x: &Line, i: usize) -> f32 {
-        self.scale.0[i] * x.0[i] + self.shift.0[i]
-    }
-
-    /// `dy` where the ReLU behind this let `x` through.
-    #[inline(always)]
-    fn masked(&self, x: &Line, dy: &Line, relu: bool) -> Line {
-        lanes(|i| if relu && self.at(x, i) <= 0.0 { 0.0 } else { dy.0[i] })
+    pub(super) fn part<S: Simd>(&self, part: usize) -> AffinePart<S> {
+        AffinePart { scale: load::<S>(&self.scale, part), shift: load::<S>(&self.shift, part), relu: self.relu }
     }
 }
 
-/// Sums over a plane of `N` quantities of each pixel.
-#[inline(always)]
-fn sums<const N: usize>(pixels: usize, f: impl Fn(usize) -> [Line; N]) -> [[f64; LANES]; N] {
-    let mut total = [[0.0; LANES]; N];
-    for first in (0..pixels).step_by(RUN) {
-        let last = (first + RUN).min(pixels);
-        let mut run = [[Line::ZERO; N]; WAYS];
-        let mut pixel = first;
-        while pixel + WAYS <= last {
-            for (way, run) in run.iter_mut().enumerate() {
-                for (sum, value) in run.iter_mut().zip(f(pixel + way)) {
-                    *sum = lanes(|i| sum.0[i] + value.0[i]);
+impl<S: Simd> AffinePart<S> {
+    #[inline(always)]
+    pub(super) fn at(&self, simd: S, x: S::f32s) -> S::f32s {
+        let y = simd.mul_add_e_f32s(self.scale, x, self.shift);
+        if self.relu { rectified(simd, y) } else { y }
+    }
+
+    /// `dy` where the ReLU let `x` through.
+    #[inline(always)]
+    fn masked(&self, simd: S, x: S::f32s, dy: S::f32s) -> S::f32s {
+        if !self.relu {
+            return dy;
+        }
+        let zero = simd.splat_f32s(0.0);
+        let y = simd.mul_add_e_f32s(self.scale, x, self.shift);
+        simd.select_f32s(simd.less_than_or_equal_f32s(y, zero), zero, dy)
+    }
+}
+
+/// Two quantities of each pixel.
+trait Pair {
+    fn at<S: Simd>(&self, simd: S, pixel: usize, part: usize) -> [S::f32s; 2];
+}
+
+/// Their sums over a plane.
+struct Sums<P> {
+    pixels: usize,
+    pair: P,
+}
+
+impl<P: Pair> WithSimd for Sums<P> {
+    type Output = [[f64; LANES]; 2];
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
+        let mut total = [[0.0; LANES]; 2];
+        for first in (0..self.pixels).step_by(RUN) {
+            let last = (first + RUN).min(self.pixels);
+            for part in 0..LANES / S::F32_LANES {
+                let mut run = [[simd.splat_f32s(0.0); 2]; WAYS];
+                let mut pixel = first;
+                while pixel + WAYS <= last {
+                    for (way, run) in run.iter_mut().enumerate() {
+                        let value = self.pair.at(simd, pixel + way, part);
+                        *run = [simd.add_f32s(run[0], value[0]), simd.add_f32s(run[1], value[1])];
+                    }
+                    pixel += WAYS;
+                }
+                for pixel in pixel..last {
+                    let value = self.pair.at(simd, pixel, part);
+                    run[0] = [simd.add_f32s(run[0][0], value[0]), simd.add_f32s(run[0][1], value[1])];
+                }
+                for (n, total) in total.iter_mut().enumerate() {
+                    let sum = simd.add_f32s(
+                        simd.add_f32s(run[0][n], run[1][n]),
+                        simd.add_f32s(run[2][n], run[3][n]),
+                    );
+                    let mut line = Line::ZERO;
+                    store::<S>(&mut line, part, sum);
+                    total.iter_mut().zip(line.0).for_each(|(t, s)| *t += f64::from(s));
                 }
             }
-            pixel += WAYS;
         }
-        while pixel < last {
-            for (sum, value) in run[0].iter_mut().zip(f(pixel)) {
-                *sum = lanes(|i| sum.0[i] + value.0[i]);
-            }
-            pixel += 1;
-        }
-        for (n, total) in total.iter_mut().enumerate() {
-            for (i, total) in total.iter_mut().enumerate() {
-                *total += f64::from((run[0][n].0[i] + run[1][n].0[i]) + (run[2][n].0[i] + run[3][n].0[i]));
-            }
-        }
+        total
     }
-    total
 }
+
+/// `x - about` and its square.
+struct Centred<'a> {
+    plane: &'a [Line],
+    about: Line,
+}
+
+impl Pair for Centred<'_> {
+    #[inline(always)]
+    fn at<S: Simd>(&self, simd: S, pixel: usize, part: usize) -> [S::f32s; 2] {
+        let d = simd.sub_f32s(load::<S>(&self.plane[pixel], part), load::<S>(&self.about, part));
+        [d, simd.mul_f32s(d, d)]
+    }
+}
+
+/// The plane's values.
+struct Plain<'a>(&'a [Line]);
+
+impl Pair for Plain<'_> {
+    #[inline(always)]
+    fn at<S: Simd>(&self, simd: S, pixel: usize, part: usize) -> [S::f32s; 2] {
+        [load::<S>(&self.0[pixel], part), simd.splat_f32s(0.0)]
+    }
+}
+
+/// `dy` behind the ReLU, and its product with `x - mean`.
+struct Backward<'a> {
+    x: &'a [Line],
+    dy: &'a [Line],
+    affine: &'a Affine,
+    mean: Line,
+}
+
+impl Pair for Backward<'_> {
+    #[inline(always)]
+    fn at<S: Simd>(&self, simd: S, pixel: usize, part: usize) -> [S::f32s; 2] {
+        let x = load::<S>(&self.x[pixel], part);
+        let dy = self.affine.part::<S>(part).masked(simd, x, load::<S>(&self.dy[pixel], part));
+        [dy, simd.mul_f32s(dy, simd.sub_f32s(x, load::<S>(&self.mean, part)))]
+    }
+}
+
+/// Mean and sum of squares about it, in sixteen channels of some pixels.
+pub(super) type PlaneMoments = [[f64; LANES]; 2];
 
 /// Mean and biased variance of every channel over `B × H × W`: of each plane about its first pixel, so that a mean far from
 /// zero costs no digits, then of all planes together (Chan, Golub and LeVeque, 1979).
 pub(super) fn moments(x: &Field) -> Vec<(f32, f32)> {
     let (pixels, blocks) = (x.pixels(), x.blocks());
-    let planes: Vec<[[f64; LANES]; 2]> = x
-        .lines
-        .par_chunks(pixels)
-        .map(|plane| {
-            vectorised(|| {
-                let about = plane[0];
-                let [sum, squares] = sums(pixels, |p| {
-                    let d = lanes(|i| plane[p].0[i] - about.0[i]);
-                    [d, lanes(|i| d.0[i] * d.0[i])]
-                });
-                let count = pixels as f64;
-                let mean = std::array::from_fn(|i| f64::from(about.0[i]) + sum[i] / count);
-                let squares = std::array::from_fn(|i| squares[i] - sum[i] * sum[i] / count);
-                [mean, squares]
-            })
-        })
-        .collect();
+    let plane = |plane: &[Line]| {
+        let about = plane[0];
+        let [sum, squares] = Arch::new().dispatch(Sums { pixels, pair: Centred { plane, about } });
+        let count = pixels as f64;
+        let mean = std::array::from_fn(|i| f64::from(about.0[i]) + sum[i] / count);
+        [mean, std::array::from_fn(|i| squares[i] - sum[i] * sum[i] / count)]
+    };
+    let planes: Vec<PlaneMoments> = x.lines.par_chunks(pixels).map(plane).collect();
     let images = x.images as f64;
     let channel = |c: usize| {
         let of = |which: usize| planes.iter().skip(c / LANES).step_by(blocks).map(move |p| p[which][c % LANES]);
@@ -145,34 +304,87 @@ pub(super) fn moments(x: &Field) -> Vec<(f32, f32)> {
     (0..x.channels).map(channel).collect()
 }
 
+/// `a`, `b` and so on to `y` for one plane, with constants of its channels.
+struct Plane<'a, const N: usize, C> {
+    inputs: [&'a [Line]; N],
+    y: &'a mut [Line],
+    constants: C,
+}
+
+impl WithSimd for Plane<'_, 1, Affine> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let [x] = self.inputs;
+        for part in 0..LANES / S::F32_LANES {
+            let affine = self.constants.part::<S>(part);
+            for (y, x) in self.y.iter_mut().zip(x) {
+                store::<S>(y, part, affine.at(simd, load::<S>(x, part)));
+            }
+        }
+    }
+}
+
+impl WithSimd for Plane<'_, 2, Affine> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let [x, dy] = self.inputs;
+        for part in 0..LANES / S::F32_LANES {
+            let affine = self.constants.part::<S>(part);
+            for ((dx, x), dy) in self.y.iter_mut().zip(x).zip(dy) {
+                let dy = affine.masked(simd, load::<S>(x, part), load::<S>(dy, part));
+                store::<S>(dx, part, simd.mul_f32s(affine.scale, dy));
+            }
+        }
+    }
+}
+
+/// `dx = scale · dy + slope · (x - mean) + offset`.
+#[derive(Clone, Copy)]
+struct NormLine {
+    affine: Affine,
+    mean: Line,
+    slope: Line,
+    offset: Line,
+}
+
+impl WithSimd for Plane<'_, 2, NormLine> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let [x, dy] = self.inputs;
+        for part in 0..LANES / S::F32_LANES {
+            let affine = self.constants.affine.part::<S>(part);
+            let mean = load::<S>(&self.constants.mean, part);
+            let (slope, offset) =
+                (load::<S>(&self.constants.slope, part), load::<S>(&self.constants.offset, part));
+            for ((dx, x), dy) in self.y.iter_mut().zip(x).zip(dy) {
+                let x = load::<S>(x, part);
+                let dy = affine.masked(simd, x, load::<S>(dy, part));
+                let line = simd.mul_add_e_f32s(slope, simd.sub_f32s(x, mean), offset);
+                store::<S>(dx, part, simd.mul_add_e_f32s(affine.scale, dy, line));
+            }
+        }
+    }
+}
+
 /// `scale · x + shift` for each channel, then ReLU if asked for.
-pub(super) fn affine(x: &Field, per_block: &[Affine], y: &mut Field, relu: bool) {
+pub(super) fn affine(x: &Field, per_block: &[Affine], y: &mut Field) {
     let (pixels, blocks) = (x.pixels(), x.blocks());
     let work = y.lines.par_chunks_mut(pixels).zip(x.lines.par_chunks(pixels)).enumerate();
-    work.for_each(|(at, (y, x))| {
-        let a = per_block[at % blocks];
-        vectorised(|| {
-            if relu {
-                y.iter_mut().zip(x).for_each(|(y, x)| *y = lanes(|i| self::relu(a.at(x, i))));
-            } else {
-                y.iter_mut().zip(x).for_each(|(y, x)| *y = lanes(|i| a.at(x, i)));
-            }
-        });
-    });
+    work.for_each(|(at, (y, x))| Arch::new().dispatch(Plane { inputs: [x], y, constants: per_block[at % blocks] }));
 }
 
 /// Backward of [`affine`] with a fixed scale and shift: `dx = scale · dy`, where the ReLU let the value through.
-pub(super) fn affine_backward(x: &Field, dy: &Field, per_block: &[Affine], dx: &mut Field, relu: bool) {
+pub(super) fn affine_backward(x: &Field, dy: &Field, per_block: &[Affine], dx: &mut Field) {
     let (pixels, blocks) = (x.pixels(), x.blocks());
     let work = dx.lines.par_chunks_mut(pixels).zip(x.lines.par_chunks(pixels)).zip(dy.lines.par_chunks(pixels));
-    work.enumerate().for_each(|(at, ((dx, x), dy))| {
-        let a = per_block[at % blocks];
-        vectorised(|| {
-            for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
-                let dy = a.masked(x, dy, relu);
-                *dx = lanes(|i| a.scale.0[i] * dy.0[i]);
-            }
-        });
+    work.enumerate().for_each(|(at, ((y, x), dy))| {
+        Arch::new().dispatch(Plane { inputs: [x, dy], y, constants: per_block[at % blocks] });
     });
 }
 
@@ -192,7 +404,6 @@ pub(super) fn norm_backward(
     moments: &[(f32, f32)],
     epsilon: f32,
     dx: &mut Field,
-    relu: bool,
 ) -> NormGradients {
     let (pixels, blocks) = (x.pixels(), x.blocks());
     let count = (x.images * pixels) as f64;
@@ -200,13 +411,8 @@ pub(super) fn norm_backward(
     let planes = x.lines.par_chunks(pixels).zip(dy.lines.par_chunks(pixels)).enumerate();
     let planes: Vec<[[f64; LANES]; 2]> = planes
         .map(|(at, (x, dy))| {
-            let (a, mean) = (per_block[at % blocks], means[at % blocks]);
-            vectorised(|| {
-                sums(pixels, |p| {
-                    let dy = a.masked(&x[p], &dy[p], relu);
-                    [dy, lanes(|i| dy.0[i] * (x[p].0[i] - mean.0[i]))]
-                })
-            })
+            let pair = Backward { x, dy, affine: &per_block[at % blocks], mean: means[at % blocks] };
+            Arch::new().dispatch(Sums { pixels, pair })
         })
         .collect();
     let sum = |c: usize, which: usize| {
@@ -223,15 +429,11 @@ pub(super) fn norm_backward(
     let slopes = Line::fill(per_channel().map(|(c, (dw, _, rstd))| (-scale(c) * dw * rstd / count) as f32), blocks);
     let offsets = Line::fill(per_channel().map(|(c, (_, db, _))| (-scale(c) * db / count) as f32), blocks);
     let work = dx.lines.par_chunks_mut(pixels).zip(x.lines.par_chunks(pixels)).zip(dy.lines.par_chunks(pixels));
-    work.enumerate().for_each(|(at, ((dx, x), dy))| {
+    work.enumerate().for_each(|(at, ((y, x), dy))| {
         let block = at % blocks;
-        let (a, mean, slope, offset) = (per_block[block], means[block], slopes[block], offsets[block]);
-        vectorised(|| {
-            for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
-                let dy = a.masked(x, dy, relu);
-                *dx = lanes(|i| a.scale.0[i] * dy.0[i] + (slope.0[i] * (x.0[i] - mean.0[i]) + offset.0[i]));
-            }
-        });
+        let constants =
+            NormLine { affine: per_block[block], mean: means[block], slope: slopes[block], offset: offsets[block] };
+        Arch::new().dispatch(Plane { inputs: [x, dy], y, constants });
     });
     NormGradients {
         weight: gradients.iter().map(|g| g.0 as f32).collect(),
@@ -252,59 +454,115 @@ impl Pool {
         (self.height / self.size, self.width / self.size)
     }
 
-    /// Pixels of a window.
-    fn window(self, oy: usize, ox: usize) -> impl Iterator<Item = usize> {
-        let rows = oy * self.size..(oy + 1) * self.size;
-        rows.flat_map(move |y| (ox * self.size..(ox + 1) * self.size).map(move |x| y * self.width + x))
-    }
-
-    /// A window's largest values and where they are; the first of equals, and NaN before all others, as in PyTorch.
-    #[inline(always)]
-    fn largest(self, plane: &[Line], oy: usize, ox: usize) -> (Line, [u32; LANES]) {
-        let mut best = Line([f32::NEG_INFINITY; LANES]);
-        let mut place = [(oy * self.size * self.width + ox * self.size) as u32; LANES];
-        for at in self.window(oy, ox) {
-            for ((best, place), value) in best.0.iter_mut().zip(&mut place).zip(plane[at].0) {
-                let better = value > *best || value.is_nan();
-                *place = if better { at as u32 } else { *place };
-                *best = if better { value } else { *best };
-            }
-        }
-        (best, place)
-    }
-
     /// Largest value of each window.
     pub(super) fn forward(self, x: &[Line], y: &mut [Line]) {
         let (oh, ow) = self.out();
-        y.par_chunks_mut(oh * ow).zip(x.par_chunks(self.height * self.width)).for_each(|(y, plane)| {
-            vectorised(|| {
-                for (oy, row) in y.chunks_mut(ow).enumerate() {
-                    row.iter_mut().enumerate().for_each(|(ox, y)| *y = self.largest(plane, oy, ox).0);
-                }
-            });
-        });
+        let work = y.par_chunks_mut(oh * ow).zip(x.par_chunks(self.height * self.width));
+        work.for_each(|(y, x)| Arch::new().dispatch(Largest { pool: self, x, y }));
     }
 
-    /// Gives each window's gradient to its largest value.
+    /// Gives each window's gradient to its largest value; to the first of equals, and to a NaN before all others, as in
+    /// PyTorch.
     pub(super) fn backward(self, x: &[Line], dy: &[Line], dx: &mut [Line]) {
         let (oh, ow) = self.out();
         let plane = self.height * self.width;
         let work = dx.par_chunks_mut(plane).zip(x.par_chunks(plane)).zip(dy.par_chunks(oh * ow));
-        work.for_each(|((dx, plane), dy)| {
-            vectorised(|| {
-                if oh * self.size < self.height || ow * self.size < self.width {
-                    dx.fill(Line::ZERO);
+        work.for_each(|((dx, x), dy)| Arch::new().dispatch(LargestBackward { pool: self, x, dy, dx }));
+    }
+
+    /// Where the window of output `(oy, ox)` begins.
+    const fn corner(self, oy: usize, ox: usize) -> usize {
+        oy * self.size * self.width + ox * self.size
+    }
+}
+
+/// A plane's largest values.
+struct Largest<'a> {
+    pool: Pool,
+    x: &'a [Line],
+    y: &'a mut [Line],
+}
+
+/// Whether `value` takes the place of `best`: it is larger, or NaN.
+#[inline(always)]
+fn better<S: Simd>(simd: S, value: S::f32s, best: S::f32s) -> S::m32s {
+    simd.not_m32s(simd.less_than_or_equal_f32s(value, best))
+}
+
+impl WithSimd for Largest<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (oh, ow) = self.pool.out();
+        for oy in 0..oh {
+            for ox in 0..ow {
+                let corner = self.pool.corner(oy, ox);
+                for part in 0..LANES / S::F32_LANES {
+                    let mut best = load::<S>(&self.x[corner], part);
+                    for y in 0..self.pool.size {
+                        for line in &self.x[corner + y * self.pool.width..][..self.pool.size] {
+                            let value = load::<S>(line, part);
+                            // NaN stays: nothing is better than it but another NaN.
+                            let kept = simd.equal_f32s(best, best);
+                            let first = simd.and_m32s(kept, better(simd, value, best));
+                            best = simd.select_f32s(first, value, best);
+                        }
+                    }
+                    store::<S>(&mut self.y[oy * ow + ox], part, best);
                 }
-                for (oy, row) in dy.chunks(ow).enumerate() {
-                    for (ox, dy) in row.iter().enumerate() {
-                        let (_, place) = self.largest(plane, oy, ox);
-                        for at in self.window(oy, ox) {
-                            dx[at] = lanes(|i| if place[i] == at as u32 { dy.0[i] } else { 0.0 });
+            }
+        }
+    }
+}
+
+struct LargestBackward<'a> {
+    pool: Pool,
+    x: &'a [Line],
+    dy: &'a [Line],
+    dx: &'a mut [Line],
+}
+
+impl WithSimd for LargestBackward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (oh, ow) = self.pool.out();
+        let Pool { height, width, size } = self.pool;
+        if oh * size < height || ow * size < width {
+            self.dx.fill(Line::ZERO);
+        }
+        let zero = simd.splat_f32s(0.0);
+        for oy in 0..oh {
+            for ox in 0..ow {
+                let corner = self.pool.corner(oy, ox);
+                for part in 0..LANES / S::F32_LANES {
+                    let mut best = load::<S>(&self.x[corner], part);
+                    for y in 0..size {
+                        for line in &self.x[corner + y * width..][..size] {
+                            let value = load::<S>(line, part);
+                            let kept = simd.equal_f32s(best, best);
+                            best = simd.select_f32s(simd.and_m32s(kept, better(simd, value, best)), value, best);
+                        }
+                    }
+                    // What is left of the gradient: all of it until the largest value has been met.
+                    let mut left = load::<S>(&self.dy[oy * ow + ox], part);
+                    let largest_is_nan = simd.not_m32s(simd.equal_f32s(best, best));
+                    for y in 0..size {
+                        for x in 0..size {
+                            let at = corner + y * width + x;
+                            let value = load::<S>(&self.x[at], part);
+                            let value_is_nan = simd.not_m32s(simd.equal_f32s(value, value));
+                            let both_nan = simd.and_m32s(largest_is_nan, value_is_nan);
+                            let hit = simd.or_m32s(simd.equal_f32s(value, best), both_nan);
+                            store::<S>(&mut self.dx[at], part, simd.select_f32s(hit, left, zero));
+                            left = simd.select_f32s(hit, zero, left);
                         }
                     }
                 }
-            });
-        });
+            }
+        }
     }
 }
 
@@ -314,7 +572,7 @@ pub(super) fn global_pool(x: &Field) -> Vec<f32> {
     let mut means = Vec::with_capacity(x.images * x.channels);
     for image in x.lines.chunks(blocks * pixels) {
         for (block, plane) in image.chunks(pixels).enumerate() {
-            let [sum] = vectorised(|| sums(pixels, |p| [plane[p]]));
+            let [sum, _] = Arch::new().dispatch(Sums { pixels, pair: Plain(plane) });
             let left = LANES.min(x.channels - block * LANES);
             means.extend(sum[..left].iter().map(|s| (s / pixels as f64) as f32));
         }

@@ -123,10 +123,10 @@ impl NormSaved {
         self.batch.as_ref()
     }
 
-    fn affine(&self) -> Result<Vec<Affine>> {
+    fn affine(&self, relu: bool) -> Result<Vec<Affine>> {
         let lines = |t: &Tensor| with_values(t, |v| Line::fill(v.iter().copied(), blocks(v.len())));
         let pairs = lines(&self.scale)?.into_iter().zip(lines(&self.shift)?);
-        Ok(pairs.map(|(scale, shift)| Affine { scale, shift }).collect())
+        Ok(pairs.map(|(scale, shift)| Affine { scale, shift, relu }).collect())
     }
 }
 
@@ -222,8 +222,8 @@ impl Ops {
         match x {
             OnDevice(x) => portable::affine(x, &saved.scale, &saved.shift, relu).map(OnDevice),
             OnCpu(x) => {
-                let affine = saved.affine()?;
-                Ok(self.field(x.dims(), |y| kernels::affine(x, &affine, y, relu)))
+                let affine = saved.affine(relu)?;
+                Ok(self.field(x.dims(), |y| kernels::affine(x, &affine, y)))
             }
         }
     }
@@ -278,9 +278,9 @@ impl Ops {
             _ => return Err(mixed()),
         };
         let moments: Vec<(f32, f32)> = mean.to_vec1::<f32>()?.into_iter().zip(variance.to_vec1::<f32>()?).collect();
-        let affine = saved.affine()?;
+        let affine = saved.affine(relu)?;
         let mut dx = Field::new(&self.memory, x.dims());
-        let g = kernels::norm_backward(x, dy, &affine, &moments, epsilon, &mut dx, relu);
+        let g = kernels::norm_backward(x, dy, &affine, &moments, epsilon, &mut dx);
         Ok(NormBackward {
             input: OnCpu(Arc::new(dx)),
             weight: Tensor::from_vec(g.weight, x.channels, &Device::Cpu)?,
@@ -295,8 +295,8 @@ impl Ops {
                 portable::affine_backward(x, dy, &saved.scale, &saved.shift, relu).map(OnDevice)
             }
             (OnCpu(x), OnCpu(dy)) => {
-                let affine = saved.affine()?;
-                Ok(self.field(x.dims(), |dx| kernels::affine_backward(x, dy, &affine, dx, relu)))
+                let affine = saved.affine(relu)?;
+                Ok(self.field(x.dims(), |dx| kernels::affine_backward(x, dy, &affine, dx)))
             }
             _ => Err(mixed()),
         }
@@ -305,7 +305,7 @@ impl Ops {
     pub(super) fn relu(&self, x: &Activation) -> Result<Activation> {
         match x {
             OnDevice(x) => portable::relu(x).map(OnDevice),
-            OnCpu(x) => Ok(self.field(x.dims(), |y| kernels::map(&x.lines, &mut y.lines, kernels::relu))),
+            OnCpu(x) => Ok(self.field(x.dims(), |y| kernels::relu(&x.lines, &mut y.lines))),
         }
     }
 
@@ -313,9 +313,9 @@ impl Ops {
     pub(super) fn relu_backward(&self, y: &Activation, dy: &Activation) -> Result<Activation> {
         match (y, dy) {
             (OnDevice(y), OnDevice(dy)) => portable::relu_backward(y, dy).map(OnDevice),
-            (OnCpu(y), OnCpu(dy)) => Ok(self.field(y.dims(), |dx| {
-                kernels::zip(&y.lines, &dy.lines, &mut dx.lines, |y, dy| if y > 0.0 { dy } else { 0.0 });
-            })),
+            (OnCpu(y), OnCpu(dy)) => {
+                Ok(self.field(y.dims(), |dx| kernels::relu_backward(&y.lines, &dy.lines, &mut dx.lines)))
+            }
             _ => Err(mixed()),
         }
     }
@@ -324,7 +324,7 @@ impl Ops {
         match (a, b) {
             (OnDevice(a), OnDevice(b)) => (a + b).map(OnDevice),
             (OnCpu(a), OnCpu(b)) => {
-                Ok(self.field(a.dims(), |y| kernels::zip(&a.lines, &b.lines, &mut y.lines, |a, b| a + b)))
+                Ok(self.field(a.dims(), |y| kernels::add(&a.lines, &b.lines, &mut y.lines)))
             }
             _ => Err(mixed()),
         }
