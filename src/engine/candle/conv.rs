@@ -1,22 +1,28 @@
-//! Convolution on the CPU: blocks of columns (im2col) times the weights, on all cores.
+//! Convolution on the CPU, forward and backward, over activations in lines of sixteen channels.
 //!
 //! Candle's own CPU convolution computes the weight gradient together with the input gradient and copies between
-//! layouts; an attack needs the input gradient alone, ten times for every weight update. Here images stay
-//! `B × C × H × W`: the columns of a few rows of pixels are gathered into a block that fits the cache, and one matrix
-//! product writes straight into the output's planes.
+//! layouts; an attack needs the input gradient alone, ten times for every weight update. Here 3×3 kernels with stride 1
+//! go through [`super::winograd`]; everything else gathers the columns of a few rows of pixels into a block that fits the
+//! cache (im2col) and multiplies them with the weights by [`super::product`].
 //!
-//! Work is cut by image, in pieces that do not depend on the number of threads, and partial weight gradients are added in
-//! a fixed order: the same input gives the same bits.
+//! Work is cut in pieces that do not depend on the number of threads, and partial weight gradients are added in a fixed
+//! order: the same input gives the same bits.
 
-use gemm::{Parallelism, gemm};
+use std::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::kernels::vectorised;
+use super::field::{Field, LANES, Line, blocks};
+use super::product::{Blocked, multiply, multiply_transposed};
+use super::winograd::{self, with_scratch};
 
-/// Columns in a block: large enough for the matrix product, small enough for the cache.
-const BLOCK: usize = 256;
-/// Pieces of the batch that add up their weight gradients on their own.
+/// Pixels whose columns are gathered at a time: enough for the matrix product, few enough for the cache.
+const PIXELS: usize = 128;
+/// Pieces of the batch that add up small weight gradients on their own.
 const PARTS: usize = 8;
+/// Lines of a weight gradient that one piece may have.
+const PART_LINES: usize = 4096;
 
 /// A convolution of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,339 +38,432 @@ pub(super) struct ConvShape {
     pub(super) padding: usize,
 }
 
+/// Weights as the kernels read them.
+#[derive(Debug)]
+pub(super) enum Packed {
+    /// For Winograd's algorithm.
+    Tiles(winograd::Weights),
+    /// `N/16 × K × 16`, `K` filled up with zeros.
+    Columns(Vec<Line>),
+}
+
 impl ConvShape {
-    /// Values in one input image.
-    const fn input(&self) -> usize {
-        self.in_channels * self.height * self.width
+    /// The convolution that computes the input gradient where the stride is 1: of `dy`, with the kernel turned.
+    const fn turned(&self) -> Self {
+        Self {
+            in_channels: self.out_channels,
+            height: self.out_height,
+            width: self.out_width,
+            out_channels: self.in_channels,
+            out_height: self.height,
+            out_width: self.width,
+            kernel: self.kernel,
+            stride: 1,
+            padding: self.kernel - 1 - self.padding,
+        }
     }
 
-    /// Pixels in one output plane.
-    const fn pixels(&self) -> usize {
+    /// Whether the input gradient is a convolution itself.
+    const fn turns(&self) -> bool {
+        self.stride == 1 && self.padding < self.kernel
+    }
+
+    fn winograd(&self) -> bool {
+        self.kernel == 3 && self.stride == 1 && self.padding == 1 && self.in_channels >= LANES
+    }
+
+    /// Whether taps lie side by side in the columns, without filling up channels: for few channels.
+    const fn dense(&self) -> bool {
+        self.in_channels < LANES
+    }
+
+    /// Values of a column for one tap.
+    const fn tap_depth(&self) -> usize {
+        if self.dense() { self.in_channels } else { blocks(self.in_channels) * LANES }
+    }
+
+    /// Lines of a column.
+    const fn depth(&self) -> usize {
+        blocks(self.kernel * self.kernel * self.tap_depth())
+    }
+
+    const fn in_blocks(&self) -> usize {
+        blocks(self.in_channels)
+    }
+
+    const fn out_blocks(&self) -> usize {
+        blocks(self.out_channels)
+    }
+
+    const fn in_pixels(&self) -> usize {
+        self.height * self.width
+    }
+
+    const fn out_pixels(&self) -> usize {
         self.out_height * self.out_width
     }
 
-    /// Values in one output image.
-    const fn output(&self) -> usize {
-        self.out_channels * self.pixels()
-    }
-
-    /// Rows of a block of columns: values of the input that make one output.
-    const fn depth(&self) -> usize {
-        self.in_channels * self.kernel * self.kernel
-    }
-
-    /// Images that share a block. Small planes are put side by side.
-    fn group(&self) -> usize {
-        (BLOCK / self.pixels().max(1)).max(1)
-    }
-
-    /// Output rows in a block where a block holds less than one image.
-    fn band(&self) -> usize {
-        (BLOCK / self.out_width.max(1)).clamp(1, self.out_height.max(1))
-    }
-
-    /// The input row or column that kernel element `k` reads for output `o`, if it lies inside.
-    const fn source(&self, o: usize, k: usize, size: usize) -> Option<usize> {
-        let position = o * self.stride + k;
-        if position < self.padding || position - self.padding >= size { None } else { Some(position - self.padding) }
-    }
-
-    /// Outputs whose source for kernel element `k` lies inside: `source(o)` is `Some` exactly for these.
-    fn inside(&self, k: usize, size: usize, outputs: usize) -> std::ops::Range<usize> {
+    /// Outputs whose source for kernel element `k` lies inside.
+    fn inside(&self, k: usize, size: usize, outputs: usize) -> Range<usize> {
         let first = self.padding.saturating_sub(k).div_ceil(self.stride).min(outputs);
         let last = (size + self.padding).saturating_sub(k).div_ceil(self.stride).min(outputs);
         first..last.max(first)
     }
 
-    /// Whether a row of columns is a plane moved by a fixed distance: stride 1, and as wide as the input.
-    const fn is_shift(&self) -> bool {
-        self.stride == 1 && self.out_width == self.width
-    }
-
-    /// For [`Self::is_shift`]: which part of output rows `rows` reads inside the plane at kernel element `(ky, kx)` when
-    /// left and right edges are not looked at, as a range of pixels from the first of `rows`; and where in the plane it
-    /// starts.
-    fn shifted(&self, rows: &std::ops::Range<usize>, ky: usize, kx: usize) -> (std::ops::Range<usize>, usize) {
-        let inside = self.inside(ky, self.height, self.out_height);
-        let (first, last) = (inside.start.max(rows.start), inside.end.min(rows.end));
-        if first >= last {
-            return (0..0, 0);
+    /// Weights for the forward pass, from `out × in × k × k`.
+    pub(super) fn pack(&self, weight: &[f32]) -> Packed {
+        if self.winograd() {
+            return Packed::Tiles(winograd::Weights::new(weight, self.out_channels, self.in_channels, false));
         }
-        // Position in the plane of output (first, 0), which may lie before its start by up to the padding.
-        let start = (first + ky - self.padding) as isize * self.width as isize + kx as isize - self.padding as isize;
-        let length = ((last - first) * self.width) as isize;
-        let skipped = (-start).clamp(0, length);
-        let kept = (self.height * self.width) as isize - start;
-        let end = length.min(kept).max(skipped);
-        let at = (first - rows.start) * self.width;
-        (at + skipped as usize..at + end as usize, (start + skipped).max(0) as usize)
-    }
-
-    /// Sets the values of `line`, whole output rows, to 0 where kernel column `kx` reads beside the plane.
-    fn clear_edges(&self, line: &mut [f32], kx: usize) {
-        let inside = self.inside(kx, self.width, self.out_width);
-        if inside.len() < self.out_width {
-            for row in line.chunks_mut(self.out_width) {
-                row[..inside.start].fill(0.0);
-                row[inside.end..].fill(0.0);
-            }
-        }
-    }
-
-    /// Gathers output rows `rows` of one image into `columns`, a matrix with `stride` values a row, from column `offset`.
-    fn gather(&self, x: &[f32], rows: std::ops::Range<usize>, columns: &mut [f32], stride: usize, offset: usize) {
-        let count = rows.len() * self.out_width;
-        for (row, target) in columns.chunks_mut(stride).take(self.depth()).enumerate() {
-            let (channel, ky, kx) = self.tap(row);
-            let plane = &x[channel * self.height * self.width..][..self.height * self.width];
-            let target = &mut target[offset..offset + count];
-            if self.is_shift() {
-                let (part, start) = self.shifted(&rows, ky, kx);
-                target[..part.start].fill(0.0);
-                target[part.end..].fill(0.0);
-                let length = part.len();
-                target[part].copy_from_slice(&plane[start..start + length]);
-                self.clear_edges(target, kx);
-                continue;
-            }
-            let inside = self.inside(kx, self.width, self.out_width);
-            for (oy, line) in rows.clone().zip(target.chunks_mut(self.out_width)) {
-                let source = self.source(oy, ky, self.height).filter(|_| !inside.is_empty());
-                let Some(iy) = source else {
-                    line.fill(0.0);
-                    continue;
-                };
-                line[..inside.start].fill(0.0);
-                line[inside.end..].fill(0.0);
-                let first = iy * self.width + inside.start * self.stride + kx - self.padding;
-                for (value, s) in line[inside.clone()].iter_mut().zip(plane[first..].iter().step_by(self.stride)) {
-                    *value = *s;
+        let (area, depth) = (self.kernel * self.kernel, self.depth() * LANES);
+        let mut lines = vec![Line::ZERO; self.out_blocks() * depth];
+        for (o, kernels) in weight.chunks(self.in_channels * area).enumerate() {
+            let column = &mut lines[o / LANES * depth..][..depth];
+            for (i, kernel) in kernels.chunks(area).enumerate() {
+                for (tap, w) in kernel.iter().enumerate() {
+                    column[tap * self.tap_depth() + i].0[o % LANES] = *w;
                 }
             }
         }
+        Packed::Columns(lines)
     }
 
-    /// Adds `columns` back to the pixels that [`Self::gather`] took them from.
-    fn scatter(&self, columns: &mut [f32], stride: usize, offset: usize, rows: std::ops::Range<usize>, dx: &mut [f32]) {
-        let count = rows.len() * self.out_width;
-        for (row, source) in columns.chunks_mut(stride).take(self.depth()).enumerate() {
-            let (channel, ky, kx) = self.tap(row);
-            let plane = &mut dx[channel * self.height * self.width..][..self.height * self.width];
-            let source = &mut source[offset..offset + count];
-            if self.is_shift() {
-                self.clear_edges(source, kx);
-                let (part, start) = self.shifted(&rows, ky, kx);
-                let target = &mut plane[start..start + part.len()];
-                let source = &source[part];
-                vectorised(|| target.iter_mut().zip(source).for_each(|(value, s)| *value += s));
-                continue;
-            }
-            let inside = self.inside(kx, self.width, self.out_width);
-            if inside.is_empty() {
-                continue;
-            }
-            for (oy, line) in rows.clone().zip(source.chunks(self.out_width)) {
-                let Some(iy) = self.source(oy, ky, self.height) else { continue };
-                let first = iy * self.width + inside.start * self.stride + kx - self.padding;
-                let target = plane[first..][..(inside.len() - 1) * self.stride + 1].iter_mut();
-                for (value, s) in target.step_by(self.stride).zip(&line[inside.clone()]) {
-                    *value += s;
-                }
-            }
+    /// Weights for the input gradient.
+    pub(super) fn pack_for_input(&self, weight: &[f32]) -> Packed {
+        let turned = self.turned();
+        if self.turns() && turned.winograd() {
+            return Packed::Tiles(winograd::Weights::new(weight, self.out_channels, self.in_channels, true));
         }
-    }
-
-    /// Channel, kernel row and kernel column of a row of a block of columns.
-    const fn tap(&self, row: usize) -> (usize, usize, usize) {
         let area = self.kernel * self.kernel;
-        (row / area, row % area / self.kernel, row % self.kernel)
+        if self.turns() {
+            let mut flipped = vec![0.0; weight.len()];
+            for (o, kernels) in weight.chunks(self.in_channels * area).enumerate() {
+                for (i, kernel) in kernels.chunks(area).enumerate() {
+                    let target = &mut flipped[(i * self.out_channels + o) * area..][..area];
+                    target.iter_mut().zip(kernel.iter().rev()).for_each(|(t, w)| *t = *w);
+                }
+            }
+            return turned.pack(&flipped);
+        }
+        // The columns' gradient is `dy · w`, with the taps as columns of the product.
+        let depth = self.out_blocks() * LANES;
+        let mut lines = vec![Line::ZERO; self.depth() * depth];
+        for (o, kernels) in weight.chunks(self.in_channels * area).enumerate() {
+            for (i, kernel) in kernels.chunks(area).enumerate() {
+                for (tap, w) in kernel.iter().enumerate() {
+                    let k = tap * self.tap_depth() + i;
+                    lines[k / LANES * depth + o].0[k % LANES] = *w;
+                }
+            }
+        }
+        Packed::Columns(lines)
     }
 
-    /// `y = w ∗ x`.
-    pub(super) fn forward(&self, x: &[f32], weight: &[f32]) -> Vec<f32> {
-        let n = x.len() / self.input();
-        let mut y = vec![0.0; n * self.output()];
-        let (group, pixels, depth) = (self.group(), self.pixels(), self.depth());
-        let work = y.par_chunks_mut(group * self.output()).zip(x.par_chunks(group * self.input()));
-        work.for_each_init(Vec::new, |scratch: &mut Vec<f32>, (y, x)| {
-            if group == 1 {
-                for rows in self.bands() {
-                    let count = rows.len() * self.out_width;
-                    let columns = take(scratch, depth * count);
-                    self.gather(x, rows.clone(), columns, count, 0);
-                    let (a, b) = (Matrix::new(weight, depth), Matrix::new(columns, count));
-                    matmul(
-                        [self.out_channels, count, depth],
-                        &mut y[rows.start * self.out_width..],
-                        pixels,
-                        false,
-                        a,
-                        b,
-                    );
-                }
+    /// `y = w ∗ x`, all of `y` written.
+    pub(super) fn forward(&self, x: &Field, weights: &Packed, y: &mut Field) {
+        match weights {
+            Packed::Tiles(weights) => {
+                winograd::convolve(&x.lines, weights, &mut y.lines, self.height, self.width);
+            }
+            Packed::Columns(weights) => self.by_columns(&x.lines, weights, &mut y.lines),
+        }
+    }
+
+    /// Gradient with respect to the input, all of `dx` written.
+    pub(super) fn input_gradient(&self, dy: &Field, weights: &Packed, dx: &mut Field) {
+        if self.turns() {
+            self.turned().forward(dy, weights, dx);
+        } else if let Packed::Columns(weights) = weights {
+            self.scattered(&dy.lines, weights, &mut dx.lines);
+        }
+    }
+
+    fn by_columns(&self, x: &[Line], weights: &[Line], y: &mut [Line]) {
+        let (image_in, image_out) = (self.in_blocks() * self.in_pixels(), self.out_blocks() * self.out_pixels());
+        if x.is_empty() {
+            return;
+        }
+        let group = (PIXELS / self.out_pixels()).max(1);
+        let band = (PIXELS / self.out_width).clamp(1, self.out_height);
+        let depth = self.depth();
+        let work = y.par_chunks_mut(group * image_out).zip(x.par_chunks(group * image_in));
+        work.for_each(|(y, x)| {
+            for first in (0..self.out_height).step_by(band) {
+                let rows = first..(first + band).min(self.out_height);
+                let images = x.len() / image_in;
+                let each = rows.len() * self.out_width;
+                let count = images * each;
+                with_scratch(depth * count, |columns| {
+                    self.gather_images(x, rows.clone(), 0..depth, columns);
+                    let planes = y.chunks_mut(self.out_pixels());
+                    let mut planes: Vec<&mut [Line]> =
+                        planes.map(|plane| &mut plane[rows.start * self.out_width..][..each]).collect();
+                    Arch::new().dispatch(Product {
+                        c: &mut planes,
+                        out_blocks: self.out_blocks(),
+                        a: Blocked::new(columns, count),
+                        b: Blocked::new(weights, depth * LANES),
+                        each,
+                        depth,
+                    });
+                });
+            }
+        });
+    }
+
+    /// Gradient of the columns, added back to the pixels that they came from.
+    fn scattered(&self, dy: &[Line], weights: &[Line], dx: &mut [Line]) {
+        let (image_in, image_out) = (self.in_blocks() * self.in_pixels(), self.out_blocks() * self.out_pixels());
+        if dx.is_empty() {
+            return;
+        }
+        let band = (PIXELS / self.out_width).clamp(1, self.out_height);
+        let depth = self.depth();
+        dx.par_chunks_mut(image_in).zip(dy.par_chunks(image_out)).for_each(|(dx, dy)| {
+            dx.fill(Line::ZERO);
+            for first in (0..self.out_height).step_by(band) {
+                let rows = first..(first + band).min(self.out_height);
+                let count = rows.len() * self.out_width;
+                with_scratch(depth * count, |columns| {
+                    let mut targets: Vec<&mut [Line]> = columns.chunks_mut(count).collect();
+                    Arch::new().dispatch(Product {
+                        out_blocks: targets.len(),
+                        c: &mut targets,
+                        a: Blocked::new(&dy[rows.start * self.out_width..], self.out_pixels()),
+                        b: Blocked::new(weights, self.out_blocks() * LANES),
+                        each: count,
+                        depth: self.out_blocks(),
+                    });
+                    self.scatter(columns, count, rows.clone(), dx);
+                });
+            }
+        });
+    }
+
+    /// Gathers lines `part` of the columns of output rows `rows` of several images, which come one after the other.
+    fn gather_images(&self, x: &[Line], rows: Range<usize>, part: Range<usize>, columns: &mut [Line]) {
+        let image_in = self.in_blocks() * self.in_pixels();
+        let each = rows.len() * self.out_width;
+        let stride = x.len() / image_in * each;
+        for (i, x) in x.chunks(image_in).enumerate() {
+            if self.dense() {
+                self.gather_dense(x, rows.clone(), columns, stride, i * each);
+                continue;
+            }
+            for (line, target) in part.clone().zip(columns.chunks_mut(stride)) {
+                let (tap, block) = (line / self.in_blocks(), line % self.in_blocks());
+                let plane = &x[block * self.in_pixels()..][..self.in_pixels()];
+                self.gather_plane(plane, rows.clone(), tap, &mut target[i * each..][..each]);
+            }
+        }
+    }
+
+    /// The pixels that output rows `rows` read at one tap of the kernel.
+    fn gather_plane(&self, plane: &[Line], rows: Range<usize>, tap: usize, target: &mut [Line]) {
+        let (ky, kx) = (tap / self.kernel, tap % self.kernel);
+        let inside_y = self.inside(ky, self.height, self.out_height);
+        let inside = self.inside(kx, self.width, self.out_width);
+        for (oy, line) in rows.zip(target.chunks_mut(self.out_width)) {
+            if !inside_y.contains(&oy) || inside.is_empty() {
+                line.fill(Line::ZERO);
+                continue;
+            }
+            line[..inside.start].fill(Line::ZERO);
+            line[inside.end..].fill(Line::ZERO);
+            let first = (oy * self.stride + ky - self.padding) * self.width;
+            let source = &plane[first + inside.start * self.stride + kx - self.padding..first + self.width];
+            if self.stride == 1 {
+                line[inside.clone()].copy_from_slice(&source[..inside.len()]);
             } else {
-                let count = x.len() / self.input() * pixels;
-                let (columns, side) = take(scratch, (depth + self.out_channels) * count).split_at_mut(depth * count);
-                self.gather_group(x, columns, count);
-                let (a, b) = (Matrix::new(weight, depth), Matrix::new(columns, count));
-                matmul([self.out_channels, count, depth], side, count, false, a, b);
-                for (i, y) in y.chunks_mut(self.output()).enumerate() {
-                    for (plane, source) in y.chunks_mut(pixels).zip(side.chunks(count)) {
-                        plane.copy_from_slice(&source[i * pixels..][..pixels]);
+                let pixels = source.iter().step_by(self.stride);
+                line[inside.clone()].iter_mut().zip(pixels).for_each(|(value, s)| *value = *s);
+            }
+        }
+    }
+
+    /// As [`Self::gather_plane`] for all taps of an image with few channels, side by side.
+    fn gather_dense(&self, x: &[Line], rows: Range<usize>, columns: &mut [Line], stride: usize, offset: usize) {
+        let depth = self.depth();
+        // A whole line is written for each tap; the next tap goes over what is too much.
+        let mut column = vec![0.0; (depth + 1) * LANES];
+        let used = self.kernel * self.kernel * self.in_channels;
+        for (y, oy) in rows.enumerate() {
+            for ox in 0..self.out_width {
+                let mut at = 0;
+                for ky in 0..self.kernel {
+                    for kx in 0..self.kernel {
+                        let (iy, ix) = (oy * self.stride + ky, ox * self.stride + kx);
+                        let line = if iy < self.padding
+                            || ix < self.padding
+                            || iy - self.padding >= self.height
+                            || ix - self.padding >= self.width
+                        {
+                            &Line::ZERO
+                        } else {
+                            &x[(iy - self.padding) * self.width + ix - self.padding]
+                        };
+                        column[at..at + LANES].copy_from_slice(&line.0);
+                        at += self.in_channels;
                     }
                 }
-            }
-        });
-        y
-    }
-
-    /// Gradient with respect to the input: `wᵀ · dy`, added back to the pixels.
-    pub(super) fn input_gradient(&self, dy: &[f32], weight: &[f32]) -> Vec<f32> {
-        let n = dy.len() / self.output();
-        let mut dx = vec![0.0; n * self.input()];
-        let (group, pixels, depth) = (self.group(), self.pixels(), self.depth());
-        let transposed = Matrix { data: weight, row_stride: 1, column_stride: depth };
-        let work = dx.par_chunks_mut(group * self.input()).zip(dy.par_chunks(group * self.output()));
-        work.for_each_init(Vec::new, |scratch: &mut Vec<f32>, (dx, dy)| {
-            if group == 1 {
-                for rows in self.bands() {
-                    let count = rows.len() * self.out_width;
-                    let columns = take(scratch, depth * count);
-                    let b = Matrix::new(&dy[rows.start * self.out_width..], pixels);
-                    matmul([depth, count, self.out_channels], columns, count, false, transposed, b);
-                    self.scatter(columns, count, 0, rows, dx);
-                }
-            } else {
-                let count = dy.len() / self.output() * pixels;
-                let (columns, side) = take(scratch, (depth + self.out_channels) * count).split_at_mut(depth * count);
-                self.side_by_side(dy, side, count);
-                matmul([depth, count, self.out_channels], columns, count, false, transposed, Matrix::new(side, count));
-                for (i, dx) in dx.chunks_mut(self.input()).enumerate() {
-                    self.scatter(columns, count, i * pixels, 0..self.out_height, dx);
+                column[used..depth * LANES].fill(0.0);
+                let to = offset + y * self.out_width + ox;
+                for (target, part) in columns.chunks_mut(stride).zip(column.chunks_exact(LANES)).take(depth) {
+                    target[to].0.copy_from_slice(part);
                 }
             }
-        });
-        dx
+        }
     }
 
-    /// Gradient with respect to the weights: `dy · columnsᵀ`, summed over the batch.
-    pub(super) fn weight_gradient(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
-        let n = dy.len() / self.output();
-        let (group, pixels, depth) = (self.group(), self.pixels(), self.depth());
-        let part = n.div_ceil(PARTS).next_multiple_of(group);
-        let work = x.par_chunks(part * self.input()).zip(dy.par_chunks(part * self.output()));
-        let parts: Vec<Vec<f32>> = work
-            .map(|(x, dy)| {
-                let mut dw = vec![0.0; self.out_channels * depth];
-                let mut scratch = Vec::new();
-                for (x, dy) in x.chunks(group * self.input()).zip(dy.chunks(group * self.output())) {
-                    if group == 1 {
-                        for rows in self.bands() {
-                            let count = rows.len() * self.out_width;
-                            let columns = take(&mut scratch, depth * count);
-                            self.gather(x, rows.clone(), columns, count, 0);
-                            let a = Matrix::new(&dy[rows.start * self.out_width..], pixels);
-                            let b = Matrix { data: columns, row_stride: 1, column_stride: count };
-                            matmul([self.out_channels, depth, count], &mut dw, depth, true, a, b);
+    /// Adds `columns` back to the pixels that they were gathered from.
+    fn scatter(&self, columns: &[Line], stride: usize, rows: Range<usize>, dx: &mut [Line]) {
+        for tap in 0..self.kernel * self.kernel {
+            let (ky, kx) = (tap / self.kernel, tap % self.kernel);
+            let inside_y = self.inside(ky, self.height, self.out_height);
+            let inside = self.inside(kx, self.width, self.out_width);
+            for (y, oy) in rows.clone().enumerate().filter(|(_, oy)| inside_y.contains(oy)) {
+                for ox in inside.clone() {
+                    let from = y * self.out_width + ox;
+                    let to = (oy * self.stride + ky - self.padding) * self.width + ox * self.stride + kx - self.padding;
+                    if self.dense() {
+                        for c in 0..self.in_channels {
+                            let k = tap * self.in_channels + c;
+                            dx[to].0[c] += columns[k / LANES * stride + from].0[k % LANES];
                         }
                     } else {
-                        let count = dy.len() / self.output() * pixels;
-                        let (columns, side) =
-                            take(&mut scratch, (depth + self.out_channels) * count).split_at_mut(depth * count);
-                        self.gather_group(x, columns, count);
-                        self.side_by_side(dy, side, count);
-                        let b = Matrix { data: columns, row_stride: 1, column_stride: count };
-                        matmul([self.out_channels, depth, count], &mut dw, depth, true, Matrix::new(side, count), b);
+                        for block in 0..self.in_blocks() {
+                            let source = &columns[(tap * self.in_blocks() + block) * stride + from];
+                            let target = &mut dx[block * self.in_pixels() + to];
+                            target.0.iter_mut().zip(source.0).for_each(|(t, s)| *t += s);
+                        }
                     }
                 }
-                dw
+            }
+        }
+    }
+
+    /// Gradient with respect to the weights, summed over the batch: `out × in × k × k`.
+    pub(super) fn weight_gradient(&self, x: &Field, dy: &Field) -> Vec<f32> {
+        let (image_in, image_out) = (self.in_blocks() * self.in_pixels(), self.out_blocks() * self.out_pixels());
+        let depth = self.depth();
+        let images = if image_out == 0 { 0 } else { dy.lines.len() / image_out };
+        // Large gradients are cut by their rows, small ones by images, so that there are several pieces of either.
+        let parts = if self.out_blocks() * depth * LANES <= PART_LINES { PARTS.min(images.max(1)) } else { 1 };
+        let range = if parts > 1 || self.dense() { depth } else { self.in_blocks() };
+        let per_part = images.div_ceil(parts).max(1);
+        let tasks: Vec<(usize, usize)> = (0..images.div_ceil(per_part))
+            .flat_map(|part| (0..depth).step_by(range).map(move |line| (part, line)))
+            .collect();
+        let gradients: Vec<Vec<Line>> = tasks
+            .par_iter()
+            .map(|&(part, line)| {
+                let count = per_part.min(images - part * per_part);
+                let x = &x.lines[part * per_part * image_in..][..count * image_in];
+                let dy = &dy.lines[part * per_part * image_out..][..count * image_out];
+                self.partial_gradient(x, dy, line..(line + range).min(depth))
             })
             .collect();
-        let mut parts = parts.into_iter();
-        let mut total = parts.next().unwrap_or_else(|| vec![0.0; self.out_channels * depth]);
-        for part in parts {
-            total.iter_mut().zip(part).for_each(|(a, b)| *a += b);
+        let mut total = vec![Line::ZERO; self.out_blocks() * depth * LANES];
+        for (&(_, line), gradient) in tasks.iter().zip(gradients) {
+            let rows = range.min(depth - line) * LANES;
+            for (target, source) in total.chunks_mut(depth * LANES).zip(gradient.chunks(rows)) {
+                for (t, s) in target[line * LANES..][..rows].iter_mut().zip(source) {
+                    t.0.iter_mut().zip(s.0).for_each(|(t, s)| *t += s);
+                }
+            }
         }
-        total
-    }
-
-    fn bands(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
-        let (band, height) = (self.band(), self.out_height);
-        (0..height).step_by(band).map(move |first| first..(first + band).min(height))
-    }
-
-    fn gather_group(&self, x: &[f32], columns: &mut [f32], count: usize) {
-        for (i, x) in x.chunks(self.input()).enumerate() {
-            self.gather(x, 0..self.out_height, columns, count, i * self.pixels());
+        let area = self.kernel * self.kernel;
+        let mut weight = vec![0.0; self.out_channels * self.in_channels * area];
+        for (o, kernels) in weight.chunks_mut(self.in_channels * area).enumerate() {
+            let column = &total[o / LANES * depth * LANES..];
+            for (i, kernel) in kernels.chunks_mut(area).enumerate() {
+                for (tap, w) in kernel.iter_mut().enumerate() {
+                    *w = column[tap * self.tap_depth() + i].0[o % LANES];
+                }
+            }
         }
+        weight
     }
 
-    /// Puts the planes of several images next to each other: `C × (images · pixels)`.
-    fn side_by_side(&self, dy: &[f32], side: &mut [f32], count: usize) {
-        let pixels = self.pixels();
-        for (i, dy) in dy.chunks(self.output()).enumerate() {
-            for (target, plane) in side.chunks_mut(count).zip(dy.chunks(pixels)) {
-                target[i * pixels..][..pixels].copy_from_slice(plane);
+    /// `N/16 × part × 16`: rows `part` of the gradient, summed over some images.
+    fn partial_gradient(&self, x: &[Line], dy: &[Line], part: Range<usize>) -> Vec<Line> {
+        let (image_in, image_out) = (self.in_blocks() * self.in_pixels(), self.out_blocks() * self.out_pixels());
+        let group = (PIXELS / self.out_pixels()).max(1);
+        let band = (PIXELS / self.out_width).clamp(1, self.out_height);
+        let mut gradient = vec![Line::ZERO; self.out_blocks() * part.len() * LANES];
+        for (x, dy) in x.chunks(group * image_in).zip(dy.chunks(group * image_out)) {
+            let images = x.len() / image_in;
+            for first in (0..self.out_height).step_by(band) {
+                let rows = first..(first + band).min(self.out_height);
+                let each = rows.len() * self.out_width;
+                let count = images * each;
+                with_scratch((part.len() + self.out_blocks()) * count, |scratch| {
+                    let (columns, side) = scratch.split_at_mut(part.len() * count);
+                    self.gather_images(x, rows.clone(), part.clone(), columns);
+                    let b = if images == 1 {
+                        Blocked::new(&dy[rows.start * self.out_width..], self.out_pixels())
+                    } else {
+                        for (at, plane) in dy.chunks(self.out_pixels()).enumerate() {
+                            let (i, block) = (at / self.out_blocks(), at % self.out_blocks());
+                            side[block * count + i * each..][..each].copy_from_slice(plane);
+                        }
+                        Blocked::new(side, count)
+                    };
+                    Arch::new().dispatch(Transposed {
+                        c: &mut gradient,
+                        a: Blocked::new(columns, count),
+                        b,
+                        size: [count, part.len(), self.out_blocks()],
+                    });
+                });
+            }
+        }
+        gradient
+    }
+}
+
+/// Columns times weights, for images whose output lies in planes of their own.
+struct Product<'a, 'b> {
+    /// `out_blocks` slices of `each` lines for every image.
+    c: &'a mut [&'b mut [Line]],
+    out_blocks: usize,
+    a: Blocked<'a>,
+    b: Blocked<'a>,
+    each: usize,
+    depth: usize,
+}
+
+impl WithSimd for Product<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // A pair of blocks at a time, so that its weights stay in the cache for all images.
+        for pair in (0..self.out_blocks).step_by(2) {
+            let count = (self.out_blocks - pair).min(2);
+            let b = Blocked::new(&self.b.lines[pair * self.b.stride..], self.b.stride);
+            for (i, c) in self.c.chunks_mut(self.out_blocks).enumerate() {
+                let a = Blocked::new(&self.a.lines[i * self.each..], self.a.stride);
+                multiply(simd, &mut c[pair..pair + count], a, b, self.each, self.depth, false);
             }
         }
     }
 }
 
-/// The first `len` values of a buffer that only ever grows.
-fn take(scratch: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if scratch.len() < len {
-        scratch.resize(len, 0.0);
-    }
-    &mut scratch[..len]
+/// Columns, transposed, times the output's gradient.
+struct Transposed<'a> {
+    c: &'a mut [Line],
+    a: Blocked<'a>,
+    b: Blocked<'a>,
+    size: [usize; 3],
 }
 
-/// A matrix in somebody's memory.
-#[derive(Debug, Clone, Copy)]
-struct Matrix<'a> {
-    data: &'a [f32],
-    row_stride: usize,
-    column_stride: usize,
-}
+impl WithSimd for Transposed<'_> {
+    type Output = ();
 
-impl<'a> Matrix<'a> {
-    /// Row-major, with `row_stride` values from one row to the next.
-    const fn new(data: &'a [f32], row_stride: usize) -> Self {
-        Self { data, row_stride, column_stride: 1 }
-    }
-
-    const fn covers(&self, rows: usize, columns: usize) -> bool {
-        rows == 0 || columns == 0 || (rows - 1) * self.row_stride + (columns - 1) * self.column_stride < self.data.len()
-    }
-}
-
-/// `dst = a · b`, or `dst += a · b`, for `[rows, columns, depth]`; `dst` is row-major. One thread: the batch is what is
-/// shared out.
-fn matmul([m, n, k]: [usize; 3], dst: &mut [f32], dst_stride: usize, accumulate: bool, a: Matrix<'_>, b: Matrix<'_>) {
-    assert!(a.covers(m, k) && b.covers(k, n) && Matrix::new(dst, dst_stride).covers(m, n) && dst_stride >= n);
-    // SAFETY: the assertion shows that every element the product reads or writes lies inside its slice, rows of `dst` do
-    // not overlap, and `dst` is borrowed exclusively.
-    #[allow(unsafe_code)]
-    unsafe {
-        gemm(
-            m,
-            n,
-            k,
-            dst.as_mut_ptr(),
-            1,
-            dst_stride as isize,
-            accumulate,
-            a.data.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let [_, depth, _] = self.size;
+        multiply_transposed(simd, self.c, depth * LANES, self.a, self.b, self.size);
     }
 }

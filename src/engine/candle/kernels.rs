@@ -2,151 +2,395 @@
 //!
 //! Written out by hand because the same operations put together from tensor operations read and write every activation
 //! several times, on one core. [`super::portable`] is their twin in tensor operations, for other devices and for tests.
+//!
+//! Sums over pixels run in single precision over at most [`RUN`] pixels, and from there in double precision, plane after
+//! plane: the same bits whatever the number of threads.
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-/// Values a thread works on at a time in elementwise operations.
-const CHUNK: usize = 1 << 14;
-/// Planes that a thread pools at a time.
-const PLANES: usize = 64;
+use super::field::{Field, LANES, Line};
 
-/// Runs a loop with the widest vectors that this CPU has, whatever the program was compiled for.
+/// Lines a thread works on at a time in elementwise operations.
+const CHUNK: usize = 1 << 10;
+/// Pixels that are summed in single precision.
+const RUN: usize = 64;
+/// Sums that run side by side, because each addition has to wait for the one before it.
+const WAYS: usize = 4;
+
+/// One vector of a line.
 #[inline(always)]
-pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
-    Arch::new().dispatch(work)
+pub(super) fn load<S: Simd>(line: &Line, part: usize) -> S::f32s {
+    S::as_simd_f32s(&line.0).0[part]
 }
 
-/// `f(a)` for every value.
-pub(super) fn map(a: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = vec![0.0; a.len()];
-    out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).for_each(|(out, a)| {
-        vectorised(|| out.iter_mut().zip(a).for_each(|(out, a)| *out = f(*a)));
+/// Writes one vector of a line.
+#[inline(always)]
+pub(super) fn store<S: Simd>(line: &mut Line, part: usize, value: S::f32s) {
+    S::as_mut_simd_f32s(&mut line.0).0[part] = value;
+}
+
+/// A function of vectors. A trait instead of a closure, because a closure that the compiler does not put in line is
+/// compiled for the oldest CPU.
+trait Elementwise<const N: usize>: Copy + Sync {
+    fn at<S: Simd>(self, simd: S, values: [S::f32s; N]) -> S::f32s;
+}
+
+/// `y = f(inputs)`, value for value.
+struct Apply<'a, const N: usize, F> {
+    inputs: [&'a [Line]; N],
+    y: &'a mut [Line],
+    f: F,
+}
+
+impl<const N: usize, F: Elementwise<N>> WithSimd for Apply<'_, N, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let inputs = self.inputs.map(|input| &input[..self.y.len()]);
+        for (at, y) in self.y.iter_mut().enumerate() {
+            for part in 0..LANES / S::F32_LANES {
+                let mut values = [simd.splat_f32s(0.0); N];
+                for (value, input) in values.iter_mut().zip(&inputs) {
+                    *value = load::<S>(&input[at], part);
+                }
+                store::<S>(y, part, self.f.at(simd, values));
+            }
+        }
+    }
+}
+
+/// `y = f(inputs)` on all cores.
+fn apply<const N: usize>(inputs: [&[Line]; N], y: &mut [Line], f: impl Elementwise<N>) {
+    y.par_chunks_mut(CHUNK).enumerate().for_each(|(i, y)| {
+        let inputs = inputs.map(|input| &input[i * CHUNK..][..y.len()]);
+        Arch::new().dispatch(Apply { inputs, y, f });
     });
-    out
 }
 
-/// `f(a, b)` for every pair of values.
-pub(super) fn zip(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = vec![0.0; a.len()];
-    out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK)).for_each(|((out, a), b)| {
-        vectorised(|| out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = f(*a, *b)));
-    });
-    out
+#[derive(Clone, Copy)]
+struct Relu;
+
+impl Elementwise<1> for Relu {
+    #[inline(always)]
+    fn at<S: Simd>(self, simd: S, [x]: [S::f32s; 1]) -> S::f32s {
+        rectified(simd, x)
+    }
 }
 
-/// `max(x, 0)` that lets NaN through, as PyTorch does. `f32::max` would turn it into 0, and an overflow inside the network
+#[derive(Clone, Copy)]
+struct ReluBackward;
+
+impl Elementwise<2> for ReluBackward {
+    #[inline(always)]
+    fn at<S: Simd>(self, simd: S, [y, dy]: [S::f32s; 2]) -> S::f32s {
+        let zero = simd.splat_f32s(0.0);
+        simd.select_f32s(simd.greater_than_f32s(y, zero), dy, zero)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Sum;
+
+impl Elementwise<2> for Sum {
+    #[inline(always)]
+    fn at<S: Simd>(self, simd: S, [a, b]: [S::f32s; 2]) -> S::f32s {
+        simd.add_f32s(a, b)
+    }
+}
+
+/// `max(x, 0)` that lets NaN through, as PyTorch does. A maximum would turn it into 0, and an overflow inside the network
 /// into logits that look sound.
-#[inline]
-pub(super) fn relu(x: f32) -> f32 {
-    if x < 0.0 { 0.0 } else { x }
+#[inline(always)]
+pub(super) fn rectified<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let zero = simd.splat_f32s(0.0);
+    simd.select_f32s(simd.less_than_f32s(x, zero), zero, x)
 }
 
-/// What batch norm multiplies with and adds in one channel: `y = scale · x + shift`.
+/// `max(x, 0)`.
+pub(super) fn relu(x: &[Line], y: &mut [Line]) {
+    apply([x], y, Relu);
+}
+
+/// `dy` where the ReLU's output `y` is positive.
+pub(super) fn relu_backward(y: &[Line], dy: &[Line], dx: &mut [Line]) {
+    apply([y, dy], dx, ReluBackward);
+}
+
+/// `y = a + b`.
+pub(super) fn add(a: &[Line], b: &[Line], y: &mut [Line]) {
+    apply([a, b], y, Sum);
+}
+
+/// `y += a`.
+pub(super) fn add_to(y: &mut [Line], a: &[Line]) {
+    y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).for_each(|(y, a)| Arch::new().dispatch(AddTo { y, a }));
+}
+
+struct AddTo<'a> {
+    y: &'a mut [Line],
+    a: &'a [Line],
+}
+
+impl WithSimd for AddTo<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for (y, a) in self.y.iter_mut().zip(self.a) {
+            for part in 0..LANES / S::F32_LANES {
+                store::<S>(y, part, simd.add_f32s(load::<S>(y, part), load::<S>(a, part)));
+            }
+        }
+    }
+}
+
+/// What batch norm multiplies with and adds in sixteen channels: `y = scale · x + shift`, and whether a ReLU follows. Zero
+/// in channels that fill up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Affine {
-    pub(super) scale: f32,
-    pub(super) shift: f32,
+    pub(super) scale: Line,
+    pub(super) shift: Line,
+    pub(super) relu: bool,
+}
+
+/// [`Affine`] for one vector of a line.
+#[derive(Clone, Copy)]
+pub(super) struct AffinePart<S: Simd> {
+    scale: S::f32s,
+    shift: S::f32s,
+    relu: bool,
 }
 
 impl Affine {
     #[inline(always)]
-    fn at(self, x: f32) -> f32 {
-        self.scale * x + self.shift
+    pub(super) fn part<S: Simd>(&self, part: usize) -> AffinePart<S> {
+        AffinePart { scale: load::<S>(&self.scale, part), shift: load::<S>(&self.shift, part), relu: self.relu }
     }
 }
 
-/// Sum of `f(i)` over a plane in double precision, in eight lanes so that the compiler can vectorise it.
-#[inline(always)]
-fn lanes<const N: usize>(len: usize, f: impl Fn(usize) -> [f64; N]) -> [f64; N] {
-    let mut sums = [[0.0; N]; 8];
-    let whole = len / 8 * 8;
-    for first in (0..whole).step_by(8) {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            let value = f(first + lane);
-            for (s, v) in sum.iter_mut().zip(value) {
-                *s += v;
-            }
+impl<S: Simd> AffinePart<S> {
+    #[inline(always)]
+    pub(super) fn at(&self, simd: S, x: S::f32s) -> S::f32s {
+        let y = simd.mul_add_e_f32s(self.scale, x, self.shift);
+        if self.relu { rectified(simd, y) } else { y }
+    }
+
+    /// `dy` where the ReLU let `x` through.
+    #[inline(always)]
+    fn masked(&self, simd: S, x: S::f32s, dy: S::f32s) -> S::f32s {
+        if !self.relu {
+            return dy;
         }
+        let zero = simd.splat_f32s(0.0);
+        let y = simd.mul_add_e_f32s(self.scale, x, self.shift);
+        simd.select_f32s(simd.less_than_or_equal_f32s(y, zero), zero, dy)
     }
-    let mut total = [0.0; N];
-    for (t, n) in total.iter_mut().zip(0..N) {
-        *t = sums.iter().map(|s| s[n]).sum();
-    }
-    for i in whole..len {
-        for (t, v) in total.iter_mut().zip(f(i)) {
-            *t += v;
-        }
-    }
-    total
 }
 
-/// Mean and biased variance of every channel over `B × H × W`, from sums in double precision.
-pub(super) fn moments(x: &[f32], channels: usize, pixels: usize) -> Vec<(f32, f32)> {
-    let n = x.len() / (channels * pixels);
-    (0..channels)
-        .into_par_iter()
-        .map(|c| {
-            let (mut sum, mut squares) = (0.0, 0.0);
-            for i in 0..n {
-                let plane = &x[(i * channels + c) * pixels..][..pixels];
-                let [s, q] = vectorised(|| {
-                    lanes(pixels, |j| {
-                        let v = f64::from(plane[j]);
-                        [v, v * v]
-                    })
-                });
-                sum += s;
-                squares += q;
+/// Two quantities of each pixel.
+trait Pair {
+    fn at<S: Simd>(&self, simd: S, pixel: usize, part: usize) -> [S::f32s; 2];
+}
+
+/// Their sums over a plane.
+struct Sums<P> {
+    pixels: usize,
+    pair: P,
+}
+
+impl<P: Pair> WithSimd for Sums<P> {
+    type Output = [[f64; LANES]; 2];
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
+        let mut total = [[0.0; LANES]; 2];
+        for first in (0..self.pixels).step_by(RUN) {
+            let last = (first + RUN).min(self.pixels);
+            for part in 0..LANES / S::F32_LANES {
+                let mut run = [[simd.splat_f32s(0.0); 2]; WAYS];
+                let mut pixel = first;
+                while pixel + WAYS <= last {
+                    for (way, run) in run.iter_mut().enumerate() {
+                        let value = self.pair.at(simd, pixel + way, part);
+                        *run = [simd.add_f32s(run[0], value[0]), simd.add_f32s(run[1], value[1])];
+                    }
+                    pixel += WAYS;
+                }
+                for pixel in pixel..last {
+                    let value = self.pair.at(simd, pixel, part);
+                    run[0] = [simd.add_f32s(run[0][0], value[0]), simd.add_f32s(run[0][1], value[1])];
+                }
+                for (n, total) in total.iter_mut().enumerate() {
+                    let sum = simd.add_f32s(
+                        simd.add_f32s(run[0][n], run[1][n]),
+                        simd.add_f32s(run[2][n], run[3][n]),
+                    );
+                    let mut line = Line::ZERO;
+                    store::<S>(&mut line, part, sum);
+                    total.iter_mut().zip(line.0).for_each(|(t, s)| *t += f64::from(s));
+                }
             }
-            let count = (n * pixels) as f64;
-            let mean = sum / count;
-            (mean as f32, (squares / count - mean * mean).max(0.0) as f32)
-        })
-        .collect()
+        }
+        total
+    }
+}
+
+/// `x - about` and its square.
+struct Centred<'a> {
+    plane: &'a [Line],
+    about: Line,
+}
+
+impl Pair for Centred<'_> {
+    #[inline(always)]
+    fn at<S: Simd>(&self, simd: S, pixel: usize, part: usize) -> [S::f32s; 2] {
+        let d = simd.sub_f32s(load::<S>(&self.plane[pixel], part), load::<S>(&self.about, part));
+        [d, simd.mul_f32s(d, d)]
+    }
+}
+
+/// The plane's values.
+struct Plain<'a>(&'a [Line]);
+
+impl Pair for Plain<'_> {
+    #[inline(always)]
+    fn at<S: Simd>(&self, simd: S, pixel: usize, part: usize) -> [S::f32s; 2] {
+        [load::<S>(&self.0[pixel], part), simd.splat_f32s(0.0)]
+    }
+}
+
+/// `dy` behind the ReLU, and its product with `x - mean`.
+struct Backward<'a> {
+    x: &'a [Line],
+    dy: &'a [Line],
+    affine: &'a Affine,
+    mean: Line,
+}
+
+impl Pair for Backward<'_> {
+    #[inline(always)]
+    fn at<S: Simd>(&self, simd: S, pixel: usize, part: usize) -> [S::f32s; 2] {
+        let x = load::<S>(&self.x[pixel], part);
+        let dy = self.affine.part::<S>(part).masked(simd, x, load::<S>(&self.dy[pixel], part));
+        [dy, simd.mul_f32s(dy, simd.sub_f32s(x, load::<S>(&self.mean, part)))]
+    }
+}
+
+/// Mean and sum of squares about it, in sixteen channels of some pixels.
+pub(super) type PlaneMoments = [[f64; LANES]; 2];
+
+/// Mean and biased variance of every channel over `B × H × W`: of each plane about its first pixel, so that a mean far from
+/// zero costs no digits, then of all planes together (Chan, Golub and LeVeque, 1979).
+pub(super) fn moments(x: &Field) -> Vec<(f32, f32)> {
+    let (pixels, blocks) = (x.pixels(), x.blocks());
+    let plane = |plane: &[Line]| {
+        let about = plane[0];
+        let [sum, squares] = Arch::new().dispatch(Sums { pixels, pair: Centred { plane, about } });
+        let count = pixels as f64;
+        let mean = std::array::from_fn(|i| f64::from(about.0[i]) + sum[i] / count);
+        [mean, std::array::from_fn(|i| squares[i] - sum[i] * sum[i] / count)]
+    };
+    let planes: Vec<PlaneMoments> = x.lines.par_chunks(pixels).map(plane).collect();
+    let images = x.images as f64;
+    let channel = |c: usize| {
+        let of = |which: usize| planes.iter().skip(c / LANES).step_by(blocks).map(move |p| p[which][c % LANES]);
+        let mean = of(0).sum::<f64>() / images;
+        let between: f64 = of(0).map(|m| (m - mean) * (m - mean)).sum();
+        let within: f64 = of(1).sum();
+        (mean as f32, (within / (images * pixels as f64) + between / images).max(0.0) as f32)
+    };
+    (0..x.channels).map(channel).collect()
+}
+
+/// `a`, `b` and so on to `y` for one plane, with constants of its channels.
+struct Plane<'a, const N: usize, C> {
+    inputs: [&'a [Line]; N],
+    y: &'a mut [Line],
+    constants: C,
+}
+
+impl WithSimd for Plane<'_, 1, Affine> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let [x] = self.inputs;
+        for part in 0..LANES / S::F32_LANES {
+            let affine = self.constants.part::<S>(part);
+            for (y, x) in self.y.iter_mut().zip(x) {
+                store::<S>(y, part, affine.at(simd, load::<S>(x, part)));
+            }
+        }
+    }
+}
+
+impl WithSimd for Plane<'_, 2, Affine> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let [x, dy] = self.inputs;
+        for part in 0..LANES / S::F32_LANES {
+            let affine = self.constants.part::<S>(part);
+            for ((dx, x), dy) in self.y.iter_mut().zip(x).zip(dy) {
+                let dy = affine.masked(simd, load::<S>(x, part), load::<S>(dy, part));
+                store::<S>(dx, part, simd.mul_f32s(affine.scale, dy));
+            }
+        }
+    }
+}
+
+/// `dx = scale · dy + slope · (x - mean) + offset`.
+#[derive(Clone, Copy)]
+struct NormLine {
+    affine: Affine,
+    mean: Line,
+    slope: Line,
+    offset: Line,
+}
+
+impl WithSimd for Plane<'_, 2, NormLine> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let [x, dy] = self.inputs;
+        for part in 0..LANES / S::F32_LANES {
+            let affine = self.constants.affine.part::<S>(part);
+            let mean = load::<S>(&self.constants.mean, part);
+            let (slope, offset) =
+                (load::<S>(&self.constants.slope, part), load::<S>(&self.constants.offset, part));
+            for ((dx, x), dy) in self.y.iter_mut().zip(x).zip(dy) {
+                let x = load::<S>(x, part);
+                let dy = affine.masked(simd, x, load::<S>(dy, part));
+                let line = simd.mul_add_e_f32s(slope, simd.sub_f32s(x, mean), offset);
+                store::<S>(dx, part, simd.mul_add_e_f32s(affine.scale, dy, line));
+            }
+        }
+    }
 }
 
 /// `scale · x + shift` for each channel, then ReLU if asked for.
-pub(super) fn affine(x: &[f32], per_channel: &[Affine], pixels: usize, relu: bool) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
-    let channels = per_channel.len();
-    let work = y.par_chunks_mut(channels * pixels).zip(x.par_chunks(channels * pixels));
-    work.for_each(|(y, x)| {
-        vectorised(|| {
-            for ((y, x), a) in y.chunks_mut(pixels).zip(x.chunks(pixels)).zip(per_channel) {
-                if relu {
-                    y.iter_mut().zip(x).for_each(|(y, x)| *y = self::relu(a.at(*x)));
-                } else {
-                    y.iter_mut().zip(x).for_each(|(y, x)| *y = a.at(*x));
-                }
-            }
-        });
-    });
-    y
+pub(super) fn affine(x: &Field, per_block: &[Affine], y: &mut Field) {
+    let (pixels, blocks) = (x.pixels(), x.blocks());
+    let work = y.lines.par_chunks_mut(pixels).zip(x.lines.par_chunks(pixels)).enumerate();
+    work.for_each(|(at, (y, x))| Arch::new().dispatch(Plane { inputs: [x], y, constants: per_block[at % blocks] }));
 }
 
 /// Backward of [`affine`] with a fixed scale and shift: `dx = scale · dy`, where the ReLU let the value through.
-pub(super) fn affine_backward(x: &[f32], dy: &[f32], per_channel: &[Affine], pixels: usize, relu: bool) -> Vec<f32> {
-    let mut dx = vec![0.0; x.len()];
-    let channels = per_channel.len();
-    let image = channels * pixels;
-    dx.par_chunks_mut(image).zip(x.par_chunks(image)).zip(dy.par_chunks(image)).for_each(|((dx, x), dy)| {
-        vectorised(|| {
-            let planes = dx.chunks_mut(pixels).zip(x.chunks(pixels)).zip(dy.chunks(pixels));
-            for (((dx, x), dy), a) in planes.zip(per_channel) {
-                for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
-                    *dx = if relu && a.at(*x) <= 0.0 { 0.0 } else { a.scale * dy };
-                }
-            }
-        });
+pub(super) fn affine_backward(x: &Field, dy: &Field, per_block: &[Affine], dx: &mut Field) {
+    let (pixels, blocks) = (x.pixels(), x.blocks());
+    let work = dx.lines.par_chunks_mut(pixels).zip(x.lines.par_chunks(pixels)).zip(dy.lines.par_chunks(pixels));
+    work.enumerate().for_each(|(at, ((y, x), dy))| {
+        Arch::new().dispatch(Plane { inputs: [x, dy], y, constants: per_block[at % blocks] });
     });
-    dx
 }
 
-/// What the backward pass of batch norm gives.
+/// What the backward pass of batch norm gives for its parameters.
 #[derive(Debug)]
 pub(super) struct NormGradients {
-    pub(super) input: Vec<f32>,
     pub(super) weight: Vec<f32>,
     pub(super) bias: Vec<f32>,
 }
@@ -154,63 +398,46 @@ pub(super) struct NormGradients {
 /// Backward of batch norm with statistics of the batch. With `x̂ = (x - mean) · rstd` and sums over `B × H × W` of `m`
 /// values: `db = Σ dy`, `dw = Σ dy x̂`, `dx = scale · (dy - db / m - x̂ dw / m)`.
 pub(super) fn norm_backward(
-    x: &[f32],
-    dy: &[f32],
-    per_channel: &[Affine],
+    x: &Field,
+    dy: &Field,
+    per_block: &[Affine],
     moments: &[(f32, f32)],
     epsilon: f32,
-    pixels: usize,
-    relu: bool,
+    dx: &mut Field,
 ) -> NormGradients {
-    let channels = per_channel.len();
-    let image = channels * pixels;
-    let n = x.len() / image;
-    let count = (n * pixels) as f64;
-    let sums: Vec<(f64, f64)> = (0..channels)
-        .into_par_iter()
-        .map(|c| {
-            let (a, mean) = (per_channel[c], f64::from(moments[c].0));
-            let (mut sum, mut product) = (0.0, 0.0);
-            for i in 0..n {
-                let at = (i * channels + c) * pixels;
-                let (x, dy) = (&x[at..][..pixels], &dy[at..][..pixels]);
-                let [s, p] = vectorised(|| {
-                    lanes(pixels, |j| {
-                        let dy = if relu && a.at(x[j]) <= 0.0 { 0.0 } else { f64::from(dy[j]) };
-                        [dy, dy * (f64::from(x[j]) - mean)]
-                    })
-                });
-                sum += s;
-                product += p;
-            }
-            (sum, product / f64::from(moments[c].1 + epsilon).sqrt())
+    let (pixels, blocks) = (x.pixels(), x.blocks());
+    let count = (x.images * pixels) as f64;
+    let means = Line::fill(moments.iter().map(|m| m.0), blocks);
+    let planes = x.lines.par_chunks(pixels).zip(dy.lines.par_chunks(pixels)).enumerate();
+    let planes: Vec<[[f64; LANES]; 2]> = planes
+        .map(|(at, (x, dy))| {
+            let pair = Backward { x, dy, affine: &per_block[at % blocks], mean: means[at % blocks] };
+            Arch::new().dispatch(Sums { pixels, pair })
         })
         .collect();
+    let sum = |c: usize, which: usize| {
+        planes.iter().skip(c / LANES).step_by(blocks).map(|p| p[which][c % LANES]).sum::<f64>()
+    };
+    let gradients = (0..x.channels).map(|c| {
+        let rstd = 1.0 / f64::from(moments[c].1 + epsilon).sqrt();
+        (sum(c, 1) * rstd, sum(c, 0), rstd)
+    });
+    let gradients: Vec<(f64, f64, f64)> = gradients.collect();
     // dx = scale · dy + slope · (x - mean) + offset.
-    let lines: Vec<(f32, f32)> = (0..channels)
-        .map(|c| {
-            let ((db, dw), (_, variance)) = (sums[c], moments[c]);
-            let rstd = 1.0 / f64::from(variance + epsilon).sqrt();
-            let scale = f64::from(per_channel[c].scale);
-            ((-scale * dw * rstd / count) as f32, (-scale * db / count) as f32)
-        })
-        .collect();
-    let mut dx = vec![0.0; x.len()];
-    dx.par_chunks_mut(image).zip(x.par_chunks(image)).zip(dy.par_chunks(image)).for_each(|((dx, x), dy)| {
-        vectorised(|| {
-            for (c, ((dx, x), dy)) in dx.chunks_mut(pixels).zip(x.chunks(pixels)).zip(dy.chunks(pixels)).enumerate() {
-                let (a, (slope, offset), mean) = (per_channel[c], lines[c], moments[c].0);
-                for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
-                    let dy = if relu && a.at(*x) <= 0.0 { 0.0 } else { *dy };
-                    *dx = a.scale * dy + (slope * (x - mean) + offset);
-                }
-            }
-        });
+    let scale = |c: usize| f64::from(per_block[c / LANES].scale.0[c % LANES]);
+    let per_channel = || gradients.iter().enumerate();
+    let slopes = Line::fill(per_channel().map(|(c, (dw, _, rstd))| (-scale(c) * dw * rstd / count) as f32), blocks);
+    let offsets = Line::fill(per_channel().map(|(c, (_, db, _))| (-scale(c) * db / count) as f32), blocks);
+    let work = dx.lines.par_chunks_mut(pixels).zip(x.lines.par_chunks(pixels)).zip(dy.lines.par_chunks(pixels));
+    work.enumerate().for_each(|(at, ((y, x), dy))| {
+        let block = at % blocks;
+        let constants =
+            NormLine { affine: per_block[block], mean: means[block], slope: slopes[block], offset: offsets[block] };
+        Arch::new().dispatch(Plane { inputs: [x, dy], y, constants });
     });
     NormGradients {
-        input: dx,
-        weight: sums.iter().map(|s| s.1 as f32).collect(),
-        bias: sums.iter().map(|s| s.0 as f32).collect(),
+        weight: gradients.iter().map(|g| g.0 as f32).collect(),
+        bias: gradients.iter().map(|g| g.1 as f32).collect(),
     }
 }
 
@@ -227,45 +454,137 @@ impl Pool {
         (self.height / self.size, self.width / self.size)
     }
 
-    /// Index in the plane of a window's largest value; the first of equals, and NaN before all others, as in PyTorch.
+    /// Largest value of each window.
+    pub(super) fn forward(self, x: &[Line], y: &mut [Line]) {
+        let (oh, ow) = self.out();
+        let work = y.par_chunks_mut(oh * ow).zip(x.par_chunks(self.height * self.width));
+        work.for_each(|(y, x)| Arch::new().dispatch(Largest { pool: self, x, y }));
+    }
+
+    /// Gives each window's gradient to its largest value; to the first of equals, and to a NaN before all others, as in
+    /// PyTorch.
+    pub(super) fn backward(self, x: &[Line], dy: &[Line], dx: &mut [Line]) {
+        let (oh, ow) = self.out();
+        let plane = self.height * self.width;
+        let work = dx.par_chunks_mut(plane).zip(x.par_chunks(plane)).zip(dy.par_chunks(oh * ow));
+        work.for_each(|((dx, x), dy)| Arch::new().dispatch(LargestBackward { pool: self, x, dy, dx }));
+    }
+
+    /// Where the window of output `(oy, ox)` begins.
+    const fn corner(self, oy: usize, ox: usize) -> usize {
+        oy * self.size * self.width + ox * self.size
+    }
+}
+
+/// A plane's largest values.
+struct Largest<'a> {
+    pool: Pool,
+    x: &'a [Line],
+    y: &'a mut [Line],
+}
+
+/// Whether `value` takes the place of `best`: it is larger, or NaN.
+#[inline(always)]
+fn better<S: Simd>(simd: S, value: S::f32s, best: S::f32s) -> S::m32s {
+    simd.not_m32s(simd.less_than_or_equal_f32s(value, best))
+}
+
+impl WithSimd for Largest<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn largest(&self, plane: &[f32], oy: usize, ox: usize) -> usize {
-        let mut best = oy * self.size * self.width + ox * self.size;
-        for y in oy * self.size..(oy + 1) * self.size {
-            for x in ox * self.size..(ox + 1) * self.size {
-                let value = plane[y * self.width + x];
-                if value > plane[best] || value.is_nan() {
-                    best = y * self.width + x;
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (oh, ow) = self.pool.out();
+        for oy in 0..oh {
+            for ox in 0..ow {
+                let corner = self.pool.corner(oy, ox);
+                for part in 0..LANES / S::F32_LANES {
+                    let mut best = load::<S>(&self.x[corner], part);
+                    for y in 0..self.pool.size {
+                        for line in &self.x[corner + y * self.pool.width..][..self.pool.size] {
+                            let value = load::<S>(line, part);
+                            // NaN stays: nothing is better than it but another NaN.
+                            let kept = simd.equal_f32s(best, best);
+                            let first = simd.and_m32s(kept, better(simd, value, best));
+                            best = simd.select_f32s(first, value, best);
+                        }
+                    }
+                    store::<S>(&mut self.y[oy * ow + ox], part, best);
                 }
             }
         }
-        best
     }
+}
 
-    /// Largest value of each window.
-    pub(super) fn forward(&self, x: &[f32]) -> Vec<f32> {
-        let (oh, ow) = self.out();
-        let mut y = vec![0.0; x.len() / (self.height * self.width) * oh * ow];
-        let work = y.par_chunks_mut(oh * ow).zip(x.par_chunks(self.height * self.width)).with_min_len(PLANES);
-        work.for_each(|(y, plane)| {
-            for (oy, row) in y.chunks_mut(ow).enumerate() {
-                row.iter_mut().enumerate().for_each(|(ox, y)| *y = plane[self.largest(plane, oy, ox)]);
+struct LargestBackward<'a> {
+    pool: Pool,
+    x: &'a [Line],
+    dy: &'a [Line],
+    dx: &'a mut [Line],
+}
+
+impl WithSimd for LargestBackward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (oh, ow) = self.pool.out();
+        let Pool { height, width, size } = self.pool;
+        if oh * size < height || ow * size < width {
+            self.dx.fill(Line::ZERO);
+        }
+        let zero = simd.splat_f32s(0.0);
+        for oy in 0..oh {
+            for ox in 0..ow {
+                let corner = self.pool.corner(oy, ox);
+                for part in 0..LANES / S::F32_LANES {
+                    let mut best = load::<S>(&self.x[corner], part);
+                    for y in 0..size {
+                        for line in &self.x[corner + y * width..][..size] {
+                            let value = load::<S>(line, part);
+                            let kept = simd.equal_f32s(best, best);
+                            best = simd.select_f32s(simd.and_m32s(kept, better(simd, value, best)), value, best);
+                        }
+                    }
+                    // What is left of the gradient: all of it until the largest value has been met.
+                    let mut left = load::<S>(&self.dy[oy * ow + ox], part);
+                    let largest_is_nan = simd.not_m32s(simd.equal_f32s(best, best));
+                    for y in 0..size {
+                        for x in 0..size {
+                            let at = corner + y * width + x;
+                            let value = load::<S>(&self.x[at], part);
+                            let value_is_nan = simd.not_m32s(simd.equal_f32s(value, value));
+                            let both_nan = simd.and_m32s(largest_is_nan, value_is_nan);
+                            let hit = simd.or_m32s(simd.equal_f32s(value, best), both_nan);
+                            store::<S>(&mut self.dx[at], part, simd.select_f32s(hit, left, zero));
+                            left = simd.select_f32s(hit, zero, left);
+                        }
+                    }
+                }
             }
-        });
-        y
+        }
     }
+}
 
-    /// Gives each window's gradient to its largest value.
-    pub(super) fn backward(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
-        let (oh, ow) = self.out();
-        let plane = self.height * self.width;
-        let mut dx = vec![0.0; x.len()];
-        let work = dx.par_chunks_mut(plane).zip(x.par_chunks(plane)).zip(dy.par_chunks(oh * ow));
-        work.with_min_len(PLANES).for_each(|((dx, plane), dy)| {
-            for (oy, row) in dy.chunks(ow).enumerate() {
-                row.iter().enumerate().for_each(|(ox, dy)| dx[self.largest(plane, oy, ox)] += dy);
-            }
-        });
-        dx
+/// Mean over the pixels: `B × C`.
+pub(super) fn global_pool(x: &Field) -> Vec<f32> {
+    let (pixels, blocks) = (x.pixels(), x.blocks());
+    let mut means = Vec::with_capacity(x.images * x.channels);
+    for image in x.lines.chunks(blocks * pixels) {
+        for (block, plane) in image.chunks(pixels).enumerate() {
+            let [sum, _] = Arch::new().dispatch(Sums { pixels, pair: Plain(plane) });
+            let left = LANES.min(x.channels - block * LANES);
+            means.extend(sum[..left].iter().map(|s| (s / pixels as f64) as f32));
+        }
+    }
+    means
+}
+
+/// Backward of [`global_pool`], from `B × C`.
+pub(super) fn global_pool_backward(dy: &[f32], dx: &mut Field) {
+    let (pixels, blocks, channels) = (dx.pixels(), dx.blocks(), dx.channels);
+    for (image, dy) in dx.lines.chunks_mut(blocks * pixels).zip(dy.chunks(channels)) {
+        let shares = Line::fill(dy.iter().map(|v| v / pixels as f32), blocks);
+        image.chunks_mut(pixels).zip(shares).for_each(|(plane, share)| plane.fill(share));
     }
 }

@@ -5,11 +5,14 @@
 //! every weight gradient along with it.
 
 mod conv;
+mod field;
 mod kernels;
 mod ops;
 mod passes;
 mod portable;
+mod product;
 mod search;
+mod winograd;
 
 use std::collections::BTreeMap;
 
@@ -109,7 +112,7 @@ impl CandleEngine {
     /// When the device is not available, or `state` does not fit.
     pub fn new(network: Network, state: &State, device: CandleDevice) -> Result<Self, EngineError> {
         let opened = device.open()?;
-        let ops = Ops { kernels: opened.is_cpu() };
+        let ops = Ops::new(opened.is_cpu());
         let compiled = Compiled::new(&network, &opened, ops)?;
         let specs = network.state_specs();
         let mut engine = Self {

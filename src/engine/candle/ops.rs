@@ -1,9 +1,12 @@
-//! The operations a network is made of, forward and backward. Each goes to a CPU kernel where the tensors lie on the
-//! CPU, and to tensor operations elsewhere.
+//! The operations a network is made of, forward and backward. Each goes to a CPU kernel where the activations are fields
+//! of the CPU, and to tensor operations elsewhere.
 
-use candle_core::{CpuStorage, Error, Result, Storage, Tensor};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::conv::ConvShape;
+use candle_core::{CpuStorage, Device, Error, Result, Storage, Tensor, TensorId};
+
+use super::conv::{ConvShape, Packed};
+use super::field::{Field, Line, Pool as Memory, blocks};
 use super::kernels::{self, Affine, Pool};
 use super::portable;
 
@@ -19,20 +22,86 @@ pub(super) fn with_values<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Re
     }
 }
 
-fn with_two<R>(a: &Tensor, b: &Tensor, f: impl FnOnce(&[f32], &[f32]) -> R) -> Result<R> {
-    with_values(a, |a| with_values(b, |b| f(a, b)))?
+/// A value on its way through the network.
+#[derive(Debug, Clone)]
+pub(super) enum Activation {
+    /// `B × C × H × W` or `B × C`, on any device.
+    Tensor(Tensor),
+    /// `B × C × H × W` on the CPU.
+    Field(Arc<Field>),
 }
 
-/// Chooses between the CPU kernels and their twin. A value instead of a test of the device, so that tests can run both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use Activation::{Field as OnCpu, Tensor as OnDevice};
+
+impl Activation {
+    pub(super) fn tensor(&self) -> Result<Tensor> {
+        match self {
+            OnDevice(tensor) => Ok(tensor.clone()),
+            OnCpu(field) => Tensor::from_vec(field.to_planes(), &field.dims(), &Device::Cpu),
+        }
+    }
+
+    fn dims4(&self) -> Result<[usize; 4]> {
+        match self {
+            OnDevice(tensor) => tensor.dims4().map(<[usize; 4]>::from),
+            OnCpu(field) => Ok(field.dims()),
+        }
+    }
+
+    /// Values of each channel in a batch.
+    pub(super) fn per_channel(&self) -> Result<usize> {
+        let [images, _, height, width] = self.dims4()?;
+        Ok(images * height * width)
+    }
+
+    /// Whether all values are numbers.
+    pub(super) fn is_finite(&self) -> Result<bool> {
+        Ok(match self {
+            OnDevice(tensor) => tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|v| v.is_finite()),
+            OnCpu(field) => field.lines.iter().all(|line| line.0.iter().all(|v| v.is_finite())),
+        })
+    }
+}
+
+/// Two values that an operation combines lie in the same place.
+fn mixed() -> Error {
+    Error::Msg("an operation met a tensor and a field".into())
+}
+
+/// Chooses between the CPU kernels and their twin: by what a value is, and for new values by `kernels`.
+#[derive(Debug, Clone)]
 pub(super) struct Ops {
-    pub(super) kernels: bool,
+    kernels: bool,
+    memory: Arc<Memory>,
+}
+
+/// Weights of a convolution as the CPU kernels read them, made once for each version of the weights.
+#[derive(Debug, Default)]
+pub(super) struct Cache(Mutex<[Option<(TensorId, Arc<Packed>)>; 2]>);
+
+impl Cache {
+    /// Weights for the forward pass, or with `turned` those for the input gradient.
+    fn get(&self, weight: &Tensor, shape: &ConvShape, turned: bool) -> Result<Arc<Packed>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = &mut kept[usize::from(turned)];
+        if let Some((id, packed)) = kept
+            && *id == weight.id()
+        {
+            return Ok(Arc::clone(packed));
+        }
+        // First let the old ones go: for a large network they are most of the memory.
+        *kept = None;
+        let pack = |w: &[f32]| if turned { shape.pack_for_input(w) } else { shape.pack(w) };
+        let packed = Arc::new(with_values(weight, pack)?);
+        *kept = Some((weight.id(), Arc::clone(&packed)));
+        Ok(packed)
+    }
 }
 
 /// What the backward pass of batch norm with batch statistics gives.
 #[derive(Debug)]
 pub(super) struct NormBackward {
-    pub(super) input: Tensor,
+    pub(super) input: Activation,
     pub(super) weight: Tensor,
     pub(super) bias: Tensor,
 }
@@ -40,7 +109,7 @@ pub(super) struct NormBackward {
 /// What a batch norm layer did in a forward pass, for its backward pass.
 #[derive(Debug, Clone)]
 pub(super) struct NormSaved {
-    pub(super) input: Tensor,
+    input: Activation,
     /// `weight · rstd` and `bias - mean · scale`.
     scale: Tensor,
     shift: Tensor,
@@ -54,64 +123,129 @@ impl NormSaved {
         self.batch.as_ref()
     }
 
-    fn affine(&self) -> Result<Vec<Affine>> {
-        let (scale, shift) = (self.scale.to_vec1::<f32>()?, self.shift.to_vec1::<f32>()?);
-        Ok(scale.into_iter().zip(shift).map(|(scale, shift)| Affine { scale, shift }).collect())
+    fn affine(&self, relu: bool) -> Result<Vec<Affine>> {
+        let lines = |t: &Tensor| with_values(t, |v| Line::fill(v.iter().copied(), blocks(v.len())));
+        let pairs = lines(&self.scale)?.into_iter().zip(lines(&self.shift)?);
+        Ok(pairs.map(|(scale, shift)| Affine { scale, shift, relu }).collect())
     }
-}
-
-/// Pixels in a plane of `B × C × H × W`.
-fn pixels(x: &Tensor) -> Result<usize> {
-    let (_, _, height, width) = x.dims4()?;
-    Ok(height * width)
 }
 
 impl Ops {
-    pub(super) fn conv(self, x: &Tensor, weight: &Tensor, shape: &ConvShape) -> Result<Tensor> {
-        if !self.kernels {
-            return portable::conv(x, weight, shape);
-        }
-        let y = with_two(x, weight, |x, w| shape.forward(x, w))?;
-        Tensor::from_vec(y, (x.dim(0)?, shape.out_channels, shape.out_height, shape.out_width), x.device())
+    pub(super) fn new(kernels: bool) -> Self {
+        Self { kernels, memory: Arc::default() }
     }
 
-    pub(super) fn conv_input_gradient(self, dy: &Tensor, weight: &Tensor, shape: &ConvShape) -> Result<Tensor> {
+    /// Images as the operations below take them.
+    pub(super) fn enter(&self, x: &Tensor) -> Result<Activation> {
         if !self.kernels {
-            return portable::conv_input_gradient(dy, weight, shape);
+            return Ok(OnDevice(x.clone()));
         }
-        let dx = with_two(dy, weight, |dy, w| shape.input_gradient(dy, w))?;
-        Tensor::from_vec(dx, (dy.dim(0)?, shape.in_channels, shape.height, shape.width), dy.device())
+        let field = with_values(x, |v| x.dims4().map(|dims| Field::from_planes(&self.memory, dims.into(), v)))??;
+        Ok(OnCpu(Arc::new(field)))
     }
 
-    pub(super) fn conv_weight_gradient(self, x: &Tensor, dy: &Tensor, shape: &ConvShape) -> Result<Tensor> {
-        if !self.kernels {
-            return portable::conv_weight_gradient(x, dy, shape);
+    /// Lets memory go that was kept for the next pass.
+    pub(super) fn forget(&self) {
+        self.memory.clear();
+    }
+
+    /// A new field, written by `write`.
+    fn field(&self, dims: [usize; 4], write: impl FnOnce(&mut Field)) -> Activation {
+        let mut field = Field::new(&self.memory, dims);
+        write(&mut field);
+        OnCpu(Arc::new(field))
+    }
+
+    pub(super) fn conv(&self, x: &Activation, weight: &Tensor, shape: &ConvShape, cache: &Cache) -> Result<Activation> {
+        let x = match x {
+            OnDevice(x) => return portable::conv(x, weight, shape).map(OnDevice),
+            OnCpu(x) => x,
+        };
+        let packed = cache.get(weight, shape, false)?;
+        let dims = [x.images, shape.out_channels, shape.out_height, shape.out_width];
+        Ok(self.field(dims, |y| shape.forward(x, &packed, y)))
+    }
+
+    pub(super) fn conv_input_gradient(
+        &self,
+        dy: &Activation,
+        weight: &Tensor,
+        shape: &ConvShape,
+        cache: &Cache,
+    ) -> Result<Activation> {
+        let dy = match dy {
+            OnDevice(dy) => return portable::conv_input_gradient(dy, weight, shape).map(OnDevice),
+            OnCpu(dy) => dy,
+        };
+        let packed = cache.get(weight, shape, true)?;
+        let dims = [dy.images, shape.in_channels, shape.height, shape.width];
+        Ok(self.field(dims, |dx| shape.input_gradient(dy, &packed, dx)))
+    }
+
+    pub(super) fn conv_weight_gradient(&self, x: &Activation, dy: &Activation, shape: &ConvShape) -> Result<Tensor> {
+        match (x, dy) {
+            (OnDevice(x), OnDevice(dy)) => portable::conv_weight_gradient(x, dy, shape),
+            (OnCpu(x), OnCpu(dy)) => {
+                let dims = (shape.out_channels, shape.in_channels, shape.kernel, shape.kernel);
+                Tensor::from_vec(shape.weight_gradient(x, dy), dims, &Device::Cpu)
+            }
+            _ => Err(mixed()),
         }
-        let dw = with_two(x, dy, |x, dy| shape.weight_gradient(x, dy))?;
-        Tensor::from_vec(dw, (shape.out_channels, shape.in_channels, shape.kernel, shape.kernel), x.device())
+    }
+
+    /// `(x - mean) / std` for each channel.
+    pub(super) fn normalize(&self, x: &Activation, mean: &Tensor, inverse_std: &Tensor) -> Result<Activation> {
+        match x {
+            OnDevice(x) => x.broadcast_sub(mean)?.broadcast_mul(inverse_std).map(OnDevice),
+            OnCpu(_) => {
+                let scale = inverse_std.flatten_all()?;
+                let shift = (mean.flatten_all()?.neg()? * &scale)?;
+                let saved = NormSaved { input: x.clone(), scale, shift, batch: None };
+                self.affine(x, &saved, false)
+            }
+        }
+    }
+
+    /// Backward of [`Self::normalize`].
+    pub(super) fn normalize_backward(&self, dy: &Activation, inverse_std: &Tensor) -> Result<Activation> {
+        match dy {
+            OnDevice(dy) => dy.broadcast_mul(inverse_std).map(OnDevice),
+            OnCpu(_) => {
+                let scale = inverse_std.flatten_all()?;
+                let saved = NormSaved { input: dy.clone(), shift: scale.zeros_like()?, scale, batch: None };
+                self.affine(dy, &saved, false)
+            }
+        }
+    }
+
+    fn affine(&self, x: &Activation, saved: &NormSaved, relu: bool) -> Result<Activation> {
+        match x {
+            OnDevice(x) => portable::affine(x, &saved.scale, &saved.shift, relu).map(OnDevice),
+            OnCpu(x) => {
+                let affine = saved.affine(relu)?;
+                Ok(self.field(x.dims(), |y| kernels::affine(x, &affine, y)))
+            }
+        }
     }
 
     /// Batch norm, with ReLU behind it if asked for. `running` are mean and variance to use instead of the batch's.
     pub(super) fn norm(
-        self,
-        x: &Tensor,
+        &self,
+        x: &Activation,
         weight: &Tensor,
         bias: &Tensor,
         running: Option<(&Tensor, &Tensor)>,
         epsilon: f32,
         relu: bool,
-    ) -> Result<(Tensor, NormSaved)> {
-        let batch = match running {
-            Some(_) => None,
-            None if self.kernels => {
-                let channels = weight.elem_count();
-                let pixels = pixels(x)?;
-                let (mean, variance): (Vec<f32>, Vec<f32>) =
-                    with_values(x, |x| kernels::moments(x, channels, pixels))?.into_iter().unzip();
-                let on = |values| Tensor::from_vec(values, channels, x.device());
+    ) -> Result<(Activation, NormSaved)> {
+        let batch = match (running, x) {
+            (Some(_), _) => None,
+            (None, OnDevice(x)) => Some(portable::moments(x)?),
+            (None, OnCpu(x)) => {
+                let (mean, variance): (Vec<f32>, Vec<f32>) = kernels::moments(x).into_iter().unzip();
+                let on = |values| Tensor::from_vec(values, x.channels, &Device::Cpu);
                 Some((on(mean)?, on(variance)?))
             }
-            None => Some(portable::moments(x)?),
         };
         let (mean, variance) = match (&batch, running) {
             (Some((mean, variance)), _) => (mean, variance),
@@ -121,103 +255,139 @@ impl Ops {
         let scale = (weight / (variance + f64::from(epsilon))?.sqrt()?)?;
         let shift = (bias - (mean * &scale)?)?;
         let saved = NormSaved { input: x.clone(), scale, shift, batch };
-        let y = if self.kernels {
-            let (affine, pixels) = (saved.affine()?, pixels(x)?);
-            let y = with_values(x, |x| kernels::affine(x, &affine, pixels, relu))?;
-            Tensor::from_vec(y, x.shape(), x.device())?
-        } else {
-            portable::affine(x, &saved.scale, &saved.shift, relu)?
-        };
+        let y = self.affine(x, &saved, relu)?;
         Ok((y, saved))
     }
 
     /// Backward of [`Self::norm`] with batch statistics.
     pub(super) fn norm_backward(
-        self,
+        &self,
         saved: &NormSaved,
-        dy: &Tensor,
+        dy: &Activation,
         epsilon: f32,
         relu: bool,
     ) -> Result<NormBackward> {
-        let x = &saved.input;
         let Some((mean, variance)) = &saved.batch else {
             return Err(Error::Msg("parameters of batch norm have no gradient with running statistics".into()));
         };
-        if !self.kernels {
-            return portable::norm_backward(x, dy, &saved.scale, &saved.shift, mean, variance, epsilon, relu);
-        }
+        let (x, dy) = match (&saved.input, dy) {
+            (OnDevice(x), OnDevice(dy)) => {
+                return portable::norm_backward(x, dy, &saved.scale, &saved.shift, mean, variance, epsilon, relu);
+            }
+            (OnCpu(x), OnCpu(dy)) => (x, dy),
+            _ => return Err(mixed()),
+        };
         let moments: Vec<(f32, f32)> = mean.to_vec1::<f32>()?.into_iter().zip(variance.to_vec1::<f32>()?).collect();
-        let (affine, pixels) = (saved.affine()?, pixels(x)?);
-        let g = with_two(x, dy, |x, dy| kernels::norm_backward(x, dy, &affine, &moments, epsilon, pixels, relu))?;
+        let affine = saved.affine(relu)?;
+        let mut dx = Field::new(&self.memory, x.dims());
+        let g = kernels::norm_backward(x, dy, &affine, &moments, epsilon, &mut dx);
         Ok(NormBackward {
-            input: Tensor::from_vec(g.input, x.shape(), x.device())?,
-            weight: Tensor::from_vec(g.weight, affine.len(), x.device())?,
-            bias: Tensor::from_vec(g.bias, affine.len(), x.device())?,
+            input: OnCpu(Arc::new(dx)),
+            weight: Tensor::from_vec(g.weight, x.channels, &Device::Cpu)?,
+            bias: Tensor::from_vec(g.bias, x.channels, &Device::Cpu)?,
         })
     }
 
     /// Backward of [`Self::norm`] with running statistics: to the input only.
-    pub(super) fn affine_backward(self, saved: &NormSaved, dy: &Tensor, relu: bool) -> Result<Tensor> {
-        let x = &saved.input;
-        if !self.kernels {
-            return portable::affine_backward(x, dy, &saved.scale, &saved.shift, relu);
+    pub(super) fn affine_backward(&self, saved: &NormSaved, dy: &Activation, relu: bool) -> Result<Activation> {
+        match (&saved.input, dy) {
+            (OnDevice(x), OnDevice(dy)) => {
+                portable::affine_backward(x, dy, &saved.scale, &saved.shift, relu).map(OnDevice)
+            }
+            (OnCpu(x), OnCpu(dy)) => {
+                let affine = saved.affine(relu)?;
+                Ok(self.field(x.dims(), |dx| kernels::affine_backward(x, dy, &affine, dx)))
+            }
+            _ => Err(mixed()),
         }
-        let (affine, pixels) = (saved.affine()?, pixels(x)?);
-        let dx = with_two(x, dy, |x, dy| kernels::affine_backward(x, dy, &affine, pixels, relu))?;
-        Tensor::from_vec(dx, x.shape(), x.device())
     }
 
-    pub(super) fn relu(self, x: &Tensor) -> Result<Tensor> {
-        if !self.kernels {
-            return portable::relu(x);
+    pub(super) fn relu(&self, x: &Activation) -> Result<Activation> {
+        match x {
+            OnDevice(x) => portable::relu(x).map(OnDevice),
+            OnCpu(x) => Ok(self.field(x.dims(), |y| kernels::relu(&x.lines, &mut y.lines))),
         }
-        Tensor::from_vec(with_values(x, |x| kernels::map(x, kernels::relu))?, x.shape(), x.device())
     }
 
     /// `dy` where the ReLU's output `y` is positive.
-    pub(super) fn relu_backward(self, y: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        if !self.kernels {
-            return portable::relu_backward(y, dy);
+    pub(super) fn relu_backward(&self, y: &Activation, dy: &Activation) -> Result<Activation> {
+        match (y, dy) {
+            (OnDevice(y), OnDevice(dy)) => portable::relu_backward(y, dy).map(OnDevice),
+            (OnCpu(y), OnCpu(dy)) => {
+                Ok(self.field(y.dims(), |dx| kernels::relu_backward(&y.lines, &dy.lines, &mut dx.lines)))
+            }
+            _ => Err(mixed()),
         }
-        let dx = with_two(y, dy, |y, dy| kernels::zip(y, dy, |y, dy| if y > 0.0 { dy } else { 0.0 }))?;
-        Tensor::from_vec(dx, y.shape(), y.device())
     }
 
-    pub(super) fn add(self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        if !self.kernels {
-            return a + b;
+    pub(super) fn add(&self, a: &Activation, b: &Activation) -> Result<Activation> {
+        match (a, b) {
+            (OnDevice(a), OnDevice(b)) => (a + b).map(OnDevice),
+            (OnCpu(a), OnCpu(b)) => {
+                Ok(self.field(a.dims(), |y| kernels::add(&a.lines, &b.lines, &mut y.lines)))
+            }
+            _ => Err(mixed()),
         }
-        Tensor::from_vec(with_two(a, b, |a, b| kernels::zip(a, b, |a, b| a + b))?, a.shape(), a.device())
     }
 
-    pub(super) fn max_pool(self, x: &Tensor, size: usize) -> Result<Tensor> {
-        if !self.kernels {
-            return portable::max_pool(x, size);
+    /// `sum + a`, in the memory of one of them where nobody else reads it.
+    pub(super) fn accumulate(&self, sum: Activation, a: Activation) -> Result<Activation> {
+        match (sum, a) {
+            (OnCpu(mut sum), OnCpu(mut a)) => {
+                if Arc::get_mut(&mut sum).is_none() {
+                    std::mem::swap(&mut sum, &mut a);
+                }
+                if let Some(field) = Arc::get_mut(&mut sum) {
+                    kernels::add_to(&mut field.lines, &a.lines);
+                    return Ok(OnCpu(sum));
+                }
+                self.add(&OnCpu(sum), &OnCpu(a))
+            }
+            (sum, a) => self.add(&sum, &a),
         }
-        let (n, channels, height, width) = x.dims4()?;
-        let y = with_values(x, |x| Pool { height, width, size }.forward(x))?;
-        Tensor::from_vec(y, (n, channels, height / size, width / size), x.device())
     }
 
-    pub(super) fn max_pool_backward(self, x: &Tensor, dy: &Tensor, size: usize) -> Result<Tensor> {
-        if !self.kernels {
-            return portable::max_pool_backward(x, dy, size);
+    pub(super) fn max_pool(&self, x: &Activation, size: usize) -> Result<Activation> {
+        match x {
+            OnDevice(x) => portable::max_pool(x, size).map(OnDevice),
+            OnCpu(x) => {
+                let [images, channels, height, width] = x.dims();
+                let pool = Pool { height, width, size };
+                let dims = [images, channels, height / size, width / size];
+                Ok(self.field(dims, |y| pool.forward(&x.lines, &mut y.lines)))
+            }
         }
-        let (_, _, height, width) = x.dims4()?;
-        let dx = with_two(x, dy, |x, dy| Pool { height, width, size }.backward(x, dy))?;
-        Tensor::from_vec(dx, x.shape(), x.device())
+    }
+
+    pub(super) fn max_pool_backward(&self, x: &Activation, dy: &Activation, size: usize) -> Result<Activation> {
+        match (x, dy) {
+            (OnDevice(x), OnDevice(dy)) => portable::max_pool_backward(x, dy, size).map(OnDevice),
+            (OnCpu(x), OnCpu(dy)) => {
+                let pool = Pool { height: x.height, width: x.width, size };
+                Ok(self.field(x.dims(), |dx| pool.backward(&x.lines, &dy.lines, &mut dx.lines)))
+            }
+            _ => Err(mixed()),
+        }
     }
 
     /// Mean over the pixels: `B × C × H × W` to `B × C`.
-    pub(super) fn global_pool(self, x: &Tensor) -> Result<Tensor> {
-        portable::global_pool(x)
+    pub(super) fn global_pool(&self, x: &Activation) -> Result<Activation> {
+        match x {
+            OnDevice(x) => portable::global_pool(x).map(OnDevice),
+            OnCpu(x) => Tensor::from_vec(kernels::global_pool(x), (x.images, x.channels), &Device::Cpu).map(OnDevice),
+        }
     }
 
     /// Backward of [`Self::global_pool`] for a plane of `height × width`.
-    pub(super) fn global_pool_backward(self, dy: &Tensor, height: usize, width: usize) -> Result<Tensor> {
+    pub(super) fn global_pool_backward(&self, dy: &Tensor, height: usize, width: usize) -> Result<Activation> {
         let (n, channels) = dy.dims2()?;
+        if self.kernels {
+            let mut dx = Field::new(&self.memory, [n, channels, height, width]);
+            with_values(dy, |dy| kernels::global_pool_backward(dy, &mut dx))?;
+            return Ok(OnCpu(Arc::new(dx)));
+        }
         let share = (dy / (height * width) as f64)?.reshape((n, channels, 1, 1))?;
-        share.broadcast_as((n, channels, height, width))?.contiguous()
+        share.broadcast_as((n, channels, height, width))?.contiguous().map(OnDevice)
     }
 }
 
@@ -227,13 +397,23 @@ mod tests {
     use crate::rng::{Purpose, Stream};
     use candle_core::Device;
 
-    const KERNELS: Ops = Ops { kernels: true };
-    const PORTABLE: Ops = Ops { kernels: false };
+    /// The CPU kernels, or their twin.
+    const BOTH: [bool; 2] = [true, false];
 
     fn random(shape: &[usize], sample: u32) -> Tensor {
         let stream = Stream::new(5, Purpose::Test, 0, sample);
         let data: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| stream.normal(i as u32)).collect();
         Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
+    }
+
+    /// `run` with the kernels and with their twin, where `run` puts tensors in and takes tensors out.
+    fn compare(run: impl Fn(&Ops, &dyn Fn(&Tensor) -> Activation) -> Vec<Tensor>) {
+        let [kernels, portable] = BOTH.map(|kernels| {
+            let ops = Ops::new(kernels);
+            run(&ops, &|x| ops.enter(x).unwrap())
+        });
+        assert!(!kernels.is_empty() && kernels.len() == portable.len());
+        kernels.iter().zip(&portable).for_each(|(a, b)| close(a, b));
     }
 
     fn close(a: &Tensor, b: &Tensor) {
@@ -278,11 +458,14 @@ mod tests {
             let x = random(&[n, s.in_channels, s.height, s.width], 0);
             let w = random(&[s.out_channels, s.in_channels, s.kernel, s.kernel], 1);
             let dy = random(&[n, s.out_channels, s.out_height, s.out_width], 2);
-            close(&KERNELS.conv(&x, &w, &s).unwrap(), &PORTABLE.conv(&x, &w, &s).unwrap());
-            let dx = |ops: Ops| ops.conv_input_gradient(&dy, &w, &s).unwrap();
-            close(&dx(KERNELS), &dx(PORTABLE));
-            let dw = |ops: Ops| ops.conv_weight_gradient(&x, &dy, &s).unwrap();
-            close(&dw(KERNELS), &dw(PORTABLE));
+            compare(|ops, enter| {
+                let (x, dy, cache) = (enter(&x), enter(&dy), Cache::default());
+                vec![
+                    ops.conv(&x, &w, &s, &cache).unwrap().tensor().unwrap(),
+                    ops.conv_input_gradient(&dy, &w, &s, &cache).unwrap().tensor().unwrap(),
+                    ops.conv_weight_gradient(&x, &dy, &s).unwrap(),
+                ]
+            });
         }
     }
 
@@ -295,19 +478,16 @@ mod tests {
             let (mean, variance) = (random(&[channels], 4), random(&[channels], 5).abs().unwrap());
             for relu in [false, true] {
                 for running in [None, Some((&mean, &variance))] {
-                    let (y, saved) = KERNELS.norm(&x, &w, &b, running, 1e-5, relu).unwrap();
-                    let (y2, saved2) = PORTABLE.norm(&x, &w, &b, running, 1e-5, relu).unwrap();
-                    close(&y, &y2);
-                    if running.is_some() {
-                        let dx = |ops: Ops, saved| ops.affine_backward(saved, &dy, relu).unwrap();
-                        close(&dx(KERNELS, &saved), &dx(PORTABLE, &saved2));
-                    } else {
-                        let g = KERNELS.norm_backward(&saved, &dy, 1e-5, relu).unwrap();
-                        let g2 = PORTABLE.norm_backward(&saved2, &dy, 1e-5, relu).unwrap();
-                        close(&g.input, &g2.input);
-                        close(&g.weight, &g2.weight);
-                        close(&g.bias, &g2.bias);
-                    }
+                    compare(|ops, enter| {
+                        let (x, dy) = (enter(&x), enter(&dy));
+                        let (y, saved) = ops.norm(&x, &w, &b, running, 1e-5, relu).unwrap();
+                        let y = y.tensor().unwrap();
+                        if running.is_some() {
+                            return vec![y, ops.affine_backward(&saved, &dy, relu).unwrap().tensor().unwrap()];
+                        }
+                        let g = ops.norm_backward(&saved, &dy, 1e-5, relu).unwrap();
+                        vec![y, g.input.tensor().unwrap(), g.weight, g.bias]
+                    });
                 }
             }
         }
@@ -318,13 +498,23 @@ mod tests {
         for (height, width) in [(8, 8), (7, 9), (2, 3)] {
             let x = random(&[3, 4, height, width], 0);
             let dy = random(&[3, 4, height / 2, width / 2], 1);
-            close(&KERNELS.max_pool(&x, 2).unwrap(), &PORTABLE.max_pool(&x, 2).unwrap());
-            let dx = |ops: Ops| ops.max_pool_backward(&x, &dy, 2).unwrap();
-            close(&dx(KERNELS), &dx(PORTABLE));
-            let (y, dy) = (KERNELS.relu(&x).unwrap(), random(&[3, 4, height, width], 2));
-            close(&y, &PORTABLE.relu(&x).unwrap());
-            close(&KERNELS.relu_backward(&y, &dy).unwrap(), &PORTABLE.relu_backward(&y, &dy).unwrap());
-            close(&KERNELS.add(&x, &dy).unwrap(), &PORTABLE.add(&x, &dy).unwrap());
+            compare(|ops, enter| {
+                let (x, dy) = (enter(&x), enter(&dy));
+                let y = ops.max_pool(&x, 2).unwrap();
+                let mean = ops.global_pool(&x).unwrap().tensor().unwrap();
+                let dx = ops.max_pool_backward(&x, &dy, 2).unwrap();
+                let shared = ops.global_pool_backward(&mean, height, width).unwrap();
+                vec![y.tensor().unwrap(), dx.tensor().unwrap(), shared.tensor().unwrap(), mean]
+            });
+            let dy = random(&[3, 4, height, width], 2);
+            compare(|ops, enter| {
+                let (x, dy) = (enter(&x), enter(&dy));
+                let y = ops.relu(&x).unwrap();
+                let dx = ops.relu_backward(&y, &dy).unwrap();
+                let twice = ops.accumulate(ops.add(&x, &dy).unwrap(), x.clone()).unwrap();
+                let shared = ops.accumulate(x.clone(), dy.clone()).unwrap();
+                [y, dx, twice, shared].iter().map(|a| a.tensor().unwrap()).collect()
+            });
         }
     }
 
@@ -335,7 +525,9 @@ mod tests {
         let dy = random(&[n, s.out_channels, s.out_height, s.out_width], 2);
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let dw = pool.install(|| KERNELS.conv_weight_gradient(&x, &dy, &s)).unwrap();
+            let ops = Ops::new(true);
+            let (x, dy) = (ops.enter(&x).unwrap(), ops.enter(&dy).unwrap());
+            let dw = pool.install(|| ops.conv_weight_gradient(&x, &dy, &s)).unwrap();
             dw.flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
         assert_eq!(run(1), run(3));

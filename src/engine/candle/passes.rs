@@ -3,7 +3,7 @@
 use candle_core::{Device, Result, Tensor};
 
 use super::conv::ConvShape;
-use super::ops::{NormSaved, Ops};
+use super::ops::{Activation, Cache, NormSaved, Ops};
 use crate::engine::BatchNormMode;
 use crate::model::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Network, Op, Value};
 
@@ -20,6 +20,7 @@ enum Step {
     Conv {
         at: usize,
         shape: ConvShape,
+        packed: Cache,
     },
     /// Batch norm; with `relu` the layer behind it runs along.
     Norm {
@@ -53,7 +54,7 @@ pub(super) struct Compiled {
 /// What a forward pass leaves for the backward pass.
 #[derive(Debug)]
 pub(super) struct Tape {
-    values: Vec<Option<Tensor>>,
+    values: Vec<Option<Activation>>,
     norms: Vec<Option<NormSaved>>,
     logits: Tensor,
     mode: BatchNormMode,
@@ -69,8 +70,7 @@ impl Tape {
     pub(super) fn first_not_finite(&self) -> Result<Option<Value>> {
         for (i, value) in self.values.iter().enumerate() {
             let Some(value) = value else { continue };
-            let values: Vec<f32> = value.flatten_all()?.to_vec1()?;
-            if !values.iter().all(|v| v.is_finite()) {
+            if !value.is_finite()? {
                 return Ok(Some(i));
             }
         }
@@ -106,7 +106,7 @@ impl Compiled {
                         stride: *stride,
                         padding: *padding,
                     };
-                    Step::Conv { at, shape }
+                    Step::Conv { at, shape, packed: Cache::default() }
                 }
                 Op::BatchNorm { .. } => {
                     arrays = 4;
@@ -133,16 +133,16 @@ impl Compiled {
 
     /// Runs the network on `x`, `B × C × H × W` in `[0, 1]`. In train mode the running statistics in `arrays` move.
     pub(super) fn forward(&self, arrays: &mut [Tensor], x: &Tensor, mode: BatchNormMode) -> Result<Tape> {
-        let ops = self.ops;
-        let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.steps.len() + 1);
+        let ops = &self.ops;
+        let mut values: Vec<Option<Activation>> = Vec::with_capacity(self.steps.len() + 1);
         let mut norms = Vec::with_capacity(self.steps.len());
-        values.push(Some(x.clone()));
+        values.push(Some(ops.enter(x)?));
         for (step, inputs) in &self.steps {
             let input = value(&values, inputs[0])?;
             let mut saved = None;
             let output = match step {
-                Step::Normalize { mean, inverse_std } => input.broadcast_sub(mean)?.broadcast_mul(inverse_std)?,
-                Step::Conv { at, shape } => ops.conv(input, &arrays[*at], shape)?,
+                Step::Normalize { mean, inverse_std } => ops.normalize(input, mean, inverse_std)?,
+                Step::Conv { at, shape, packed } => ops.conv(input, &arrays[*at], shape, packed)?,
                 Step::Norm { at, relu } => {
                     let running = match mode {
                         BatchNormMode::Train => None,
@@ -151,7 +151,7 @@ impl Compiled {
                     let (weight, bias) = (&arrays[*at], &arrays[at + 1]);
                     let (output, kept) = ops.norm(input, weight, bias, running, BATCH_NORM_EPSILON, *relu)?;
                     if let Some((mean, variance)) = kept.batch_moments() {
-                        let count = (input.elem_count() / mean.elem_count()) as f64;
+                        let count = input.per_channel()? as f64;
                         // PyTorch normalises with the biased variance and keeps the unbiased one.
                         let unbiased = (variance * (count / (count - 1.0).max(1.0)))?;
                         arrays[at + 2] = moved(&arrays[at + 2], mean)?;
@@ -165,19 +165,22 @@ impl Compiled {
                 Step::Add => ops.add(input, value(&values, inputs[1])?)?,
                 Step::MaxPool { size } => ops.max_pool(input, *size)?,
                 Step::GlobalPool { .. } => ops.global_pool(input)?,
-                Step::Linear { at } => input.matmul(&arrays[*at].t()?)?.broadcast_add(&arrays[at + 1])?,
+                Step::Linear { at } => {
+                    let y = input.tensor()?.matmul(&arrays[*at].t()?)?.broadcast_add(&arrays[at + 1])?;
+                    Activation::Tensor(y)
+                }
             };
             values.push(Some(output));
             norms.push(saved);
         }
-        let logits = value(&values, self.steps.len())?.clone();
+        let logits = value(&values, self.steps.len())?.tensor()?;
         Ok(Tape { values, norms, logits, mode })
     }
 
     /// Gradient with respect to the image, from that with respect to the logits.
     pub(super) fn input_gradient(&self, arrays: &[Tensor], tape: Tape, logits: Tensor) -> Result<Tensor> {
         let (input, _) = self.backward(arrays, tape, logits, false)?;
-        input.ok_or_else(|| candle_core::Error::Msg("the network does not read its input".into()))
+        input.ok_or_else(|| candle_core::Error::Msg("the network does not read its input".into()))?.tensor()
     }
 
     /// Gradient with respect to every parameter, from that with respect to the logits.
@@ -192,11 +195,11 @@ impl Compiled {
         mut tape: Tape,
         logits: Tensor,
         parameters: bool,
-    ) -> Result<(Option<Tensor>, Gradients)> {
-        let ops = self.ops;
+    ) -> Result<(Option<Activation>, Gradients)> {
+        let ops = &self.ops;
         let mut found: Gradients = vec![None; if parameters { self.arrays } else { 0 }];
-        let mut gradients: Vec<Option<Tensor>> = vec![None; self.steps.len() + 1];
-        gradients[self.steps.len()] = Some(logits);
+        let mut gradients: Vec<Option<Activation>> = vec![None; self.steps.len() + 1];
+        gradients[self.steps.len()] = Some(Activation::Tensor(logits));
         // Nothing before the first layer with parameters needs a gradient when only parameters do.
         let first =
             if parameters { self.steps.iter().position(|(step, _)| step.has_parameters()).unwrap_or(0) } else { 0 };
@@ -205,13 +208,13 @@ impl Compiled {
             let output = tape.values[i + 1].take();
             let wanted = !parameters || i > first;
             let dx = match step {
-                Step::Normalize { inverse_std, .. } => Some(dy.broadcast_mul(inverse_std)?),
-                Step::Conv { at, shape } => {
+                Step::Normalize { inverse_std, .. } => Some(ops.normalize_backward(&dy, inverse_std)?),
+                Step::Conv { at, shape, packed } => {
                     if parameters {
                         let x = value(&tape.values, inputs[0])?;
                         found[*at] = Some(ops.conv_weight_gradient(x, &dy, shape)?);
                     }
-                    wanted.then(|| ops.conv_input_gradient(&dy, &arrays[*at], shape)).transpose()?
+                    wanted.then(|| ops.conv_input_gradient(&dy, &arrays[*at], shape, packed)).transpose()?
                 }
                 Step::Norm { at, relu } => {
                     let saved = tape.norms[i].take();
@@ -238,14 +241,15 @@ impl Compiled {
                     Some(dy)
                 }
                 Step::MaxPool { size } => Some(ops.max_pool_backward(value(&tape.values, inputs[0])?, &dy, *size)?),
-                Step::GlobalPool { height, width } => Some(ops.global_pool_backward(&dy, *height, *width)?),
+                Step::GlobalPool { height, width } => Some(ops.global_pool_backward(&dy.tensor()?, *height, *width)?),
                 Step::Linear { at } => {
+                    let dy = dy.tensor()?;
                     if parameters {
-                        let x = value(&tape.values, inputs[0])?;
+                        let x = &value(&tape.values, inputs[0])?.tensor()?;
                         found[*at] = Some(dy.t()?.matmul(x)?);
                         found[at + 1] = Some(dy.sum(0)?);
                     }
-                    Some(dy.matmul(&arrays[*at])?)
+                    Some(Activation::Tensor(dy.matmul(&arrays[*at])?))
                 }
             };
             if let Some(dx) = dx {
@@ -262,7 +266,7 @@ impl Step {
     }
 }
 
-fn value(values: &[Option<Tensor>], index: Value) -> Result<&Tensor> {
+fn value(values: &[Option<Activation>], index: Value) -> Result<&Activation> {
     values[index].as_ref().ok_or_else(|| candle_core::Error::Msg(format!("value {index} is not there any more")))
 }
 
@@ -272,10 +276,10 @@ fn moved(running: &Tensor, batch: &Tensor) -> Result<Tensor> {
     (running * (1.0 - momentum))? + (batch * momentum)?
 }
 
-fn accumulate(ops: Ops, sum: &mut Option<Tensor>, gradient: Tensor) -> Result<()> {
+fn accumulate(ops: &Ops, sum: &mut Option<Activation>, gradient: Activation) -> Result<()> {
     *sum = Some(match sum.take() {
         None => gradient,
-        Some(sum) => ops.add(&sum, &gradient)?,
+        Some(sum) => ops.accumulate(sum, gradient)?,
     });
     Ok(())
 }

@@ -4,7 +4,7 @@
 use candle_core::{D, Result, Tensor};
 
 use super::conv::ConvShape;
-use super::ops::NormBackward;
+use super::ops::{Activation, NormBackward};
 
 /// `B × C × H × W` shaped view of one value for each channel.
 fn per_channel(values: &Tensor) -> Result<Tensor> {
@@ -79,7 +79,7 @@ pub(super) fn norm_backward(
         .broadcast_sub(&per_channel(&(&bias / count)?)?)?
         .sub(&normalised.broadcast_mul(&per_channel(&(&weight / count)?)?)?)?
         .broadcast_mul(&per_channel(scale)?)?;
-    Ok(NormBackward { input, weight, bias })
+    Ok(NormBackward { input: Activation::Tensor(input), weight, bias })
 }
 
 pub(super) fn max_pool(x: &Tensor, size: usize) -> Result<Tensor> {
