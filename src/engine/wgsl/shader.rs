@@ -61,6 +61,14 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("shared/norm_affine.wgsl", include_str!("../../../shaders/shared/norm_affine.wgsl")),
     ("shared/norm_rows.wgsl", include_str!("../../../shaders/shared/norm_rows.wgsl")),
     ("shared/relu.wgsl", include_str!("../../../shaders/shared/relu.wgsl")),
+    ("head_attack.wgsl", include_str!("../../../shaders/head_attack.wgsl")),
+    ("head_backward.wgsl", include_str!("../../../shaders/head_backward.wgsl")),
+    ("head_forward.wgsl", include_str!("../../../shaders/head_forward.wgsl")),
+    ("shared/head.wgsl", include_str!("../../../shaders/shared/head.wgsl")),
+    ("shared/head_backward.wgsl", include_str!("../../../shaders/shared/head_backward.wgsl")),
+    ("shared/head_forward.wgsl", include_str!("../../../shaders/shared/head_forward.wgsl")),
+    ("shared/objective_gradient.wgsl", include_str!("../../../shaders/shared/objective_gradient.wgsl")),
+    ("shared/pgd_step.wgsl", include_str!("../../../shaders/shared/pgd_step.wgsl")),
 ];
 
 type Names = BTreeMap<String, i64>;

@@ -3,6 +3,7 @@
 pub(super) mod attack;
 pub(super) mod call;
 pub(super) mod conv;
+pub(super) mod head;
 pub(super) mod linear;
 pub(super) mod loss;
 pub(super) mod norm;
@@ -16,6 +17,7 @@ pub(super) fn variants() -> Vec<super::kernel::Kernel> {
     [
         attack::variants(),
         conv::variants(),
+        head::variants(),
         linear::variants(),
         loss::variants(),
         norm::variants(),
