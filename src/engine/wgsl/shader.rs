@@ -69,6 +69,10 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("shared/head_forward.wgsl", include_str!("../../../shaders/shared/head_forward.wgsl")),
     ("shared/objective_gradient.wgsl", include_str!("../../../shaders/shared/objective_gradient.wgsl")),
     ("shared/pgd_step.wgsl", include_str!("../../../shaders/shared/pgd_step.wgsl")),
+    ("stem_forward.wgsl", include_str!("../../../shaders/stem_forward.wgsl")),
+    ("stem_gradient.wgsl", include_str!("../../../shaders/stem_gradient.wgsl")),
+    ("stem_step.wgsl", include_str!("../../../shaders/stem_step.wgsl")),
+    ("shared/stem_gradient.wgsl", include_str!("../../../shaders/shared/stem_gradient.wgsl")),
 ];
 
 type Names = BTreeMap<String, i64>;

@@ -189,18 +189,8 @@ pub(in crate::engine::wgsl) fn backward(
 
 /// Heads of the networks that there are, those of a narrow one, and the largest.
 #[cfg(test)]
-const SIZES: [(usize, usize); 10] = [
-    (20, 2),
-    (64, 10),
-    (64, 100),
-    (128, 10),
-    (256, 10),
-    (512, 10),
-    (512, 100),
-    (640, 100),
-    (640, 1000),
-    (1300, 1004),
-];
+const SIZES: [(usize, usize); 10] =
+    [(20, 2), (64, 10), (64, 100), (128, 10), (256, 10), (512, 10), (512, 100), (640, 100), (640, 1000), (1300, 1004)];
 
 /// Every kernel that the functions of this file can give, for some sizes.
 #[cfg(test)]

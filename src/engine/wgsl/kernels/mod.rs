@@ -10,6 +10,7 @@ pub(super) mod norm;
 pub(super) mod pointwise;
 pub(super) mod pool;
 pub(super) mod sgd;
+pub(super) mod stem;
 
 /// Every variant of every kernel that an engine may run, for the tests that look at shaders without a GPU.
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub(super) fn variants() -> Vec<super::kernel::Kernel> {
         pointwise::variants(),
         pool::variants(),
         sgd::variants(),
+        stem::variants(),
         // Shows the random words themselves, for the test that compares them with `rng`.
         vec![super::kernel::Kernel::plain("random_words.wgsl")],
     ]
