@@ -293,7 +293,7 @@ const fn plane(channels: usize, height: usize, width: usize) -> Plane {
 }
 
 /// One line and many, more quads than lanes, one image, odd sizes; 2 to 1004 classes.
-const CASES: [(usize, Plane, usize); 9] = [
+const CASES: [(usize, Plane, usize); 10] = [
     (1, plane(20, 41, 41), 2),
     (7, plane(3, 3, 5), 10),
     (4, plane(64, 8, 8), 10),
@@ -301,7 +301,8 @@ const CASES: [(usize, Plane, usize); 9] = [
     (2, plane(640, 3, 4), 100),
     (3, plane(130, 1, 1), 100),
     (4, plane(36, 7, 2), 3),
-    (1, plane(1300, 2, 3), 1004),
+    (1, plane(1300, 2, 3), 5),
+    (1, plane(12, 2, 2), 1004),
     (2, plane(8, 300, 1), 4),
 ];
 
@@ -323,7 +324,7 @@ fn same(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()))
 }
 
-/// The relative error to the twin, measured: logits 1.9e-7, gradients 3.6e-7.
+/// The relative error to the twin, measured: logits 9.5e-8, gradients 2.4e-6 (DLR).
 #[test]
 fn one_kernel_does_what_the_layers_do() {
     let mut farthest = [0.0f64; 4];
