@@ -74,6 +74,18 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("winograd_input.wgsl", include_str!("../../../shaders/winograd_input.wgsl")),
     ("winograd_output.wgsl", include_str!("../../../shaders/winograd_output.wgsl")),
     ("winograd_weight.wgsl", include_str!("../../../shaders/winograd_weight.wgsl")),
+    ("head_attack.wgsl", include_str!("../../../shaders/head_attack.wgsl")),
+    ("head_backward.wgsl", include_str!("../../../shaders/head_backward.wgsl")),
+    ("head_forward.wgsl", include_str!("../../../shaders/head_forward.wgsl")),
+    ("shared/head.wgsl", include_str!("../../../shaders/shared/head.wgsl")),
+    ("shared/head_backward.wgsl", include_str!("../../../shaders/shared/head_backward.wgsl")),
+    ("shared/head_forward.wgsl", include_str!("../../../shaders/shared/head_forward.wgsl")),
+    ("shared/objective_gradient.wgsl", include_str!("../../../shaders/shared/objective_gradient.wgsl")),
+    ("shared/pgd_step.wgsl", include_str!("../../../shaders/shared/pgd_step.wgsl")),
+    ("stem_forward.wgsl", include_str!("../../../shaders/stem_forward.wgsl")),
+    ("stem_gradient.wgsl", include_str!("../../../shaders/stem_gradient.wgsl")),
+    ("stem_step.wgsl", include_str!("../../../shaders/stem_step.wgsl")),
+    ("shared/stem_gradient.wgsl", include_str!("../../../shaders/shared/stem_gradient.wgsl")),
 ];
 
 type Names = BTreeMap<String, i64>;

@@ -50,7 +50,7 @@ pub(in crate::engine::wgsl) fn input_gradient(
     Dispatch::new(Kernel::plain("linear_input_gradient.wgsl"), params, &[dy, weight, dx], grid, work)
 }
 
-/// `xᵀ · dy` and `Σ dy`, added up in the order of the images; with `accumulate` added to what is there.
+/// `xᵀ · dy` and `Σ dy` over the images, in a fixed order; with `accumulate` added to what is there.
 #[allow(clippy::too_many_arguments, reason = "the inputs of one backward pass")]
 pub(in crate::engine::wgsl) fn weight_gradient(
     images: usize,
@@ -63,11 +63,11 @@ pub(in crate::engine::wgsl) fn weight_gradient(
     bias_gradient: Slice,
 ) -> Dispatch {
     let params = Params { count: images as u32, features: padded(features) as u32, classes: quads(classes) as u32 };
-    let invocations = (padded(features) + 1) * quads(classes);
+    let quads_of_result = (padded(features) + 1) * quads(classes);
     let kernel = Kernel::new("linear_weight_gradient.wgsl", &[("ACCUMULATE", u32::from(accumulate))]);
     let bindings = [x, dy, weight_gradient, bias_gradient];
     let work = work(images, features, classes);
-    Dispatch::new(kernel, params, &bindings, grid(invocations.div_ceil(64) as u64), work)
+    Dispatch::new(kernel, params, &bindings, grid(quads_of_result.div_ceil(16) as u64), work)
 }
 
 /// Every kernel that the functions of this file can give.

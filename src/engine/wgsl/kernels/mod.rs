@@ -5,6 +5,7 @@ pub(super) mod bench;
 pub(super) mod call;
 pub(super) mod conv;
 pub(super) mod gemm;
+pub(super) mod head;
 pub(super) mod linear;
 pub(super) mod loss;
 pub(super) mod norm;
@@ -13,6 +14,7 @@ pub(super) mod pool;
 pub(super) mod read;
 pub(super) mod sgd;
 pub(super) mod winograd;
+pub(super) mod stem;
 
 /// Every variant of every kernel that an engine may run, for the tests that look at shaders without a GPU.
 #[cfg(test)]
@@ -21,6 +23,7 @@ pub(super) fn variants() -> Vec<super::kernel::Kernel> {
         attack::variants(),
         bench::variants(),
         conv::variants(),
+        head::variants(),
         linear::variants(),
         loss::variants(),
         norm::variants(),
@@ -28,6 +31,7 @@ pub(super) fn variants() -> Vec<super::kernel::Kernel> {
         pool::variants(),
         sgd::variants(),
         winograd::variants(),
+        stem::variants(),
         // Shows the random words themselves, for the test that compares them with `rng`.
         vec![super::kernel::Kernel::plain("random_words.wgsl")],
     ]
