@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::networks::{Architecture, NORMALISATION, Network, PlainCnn};
 use crate::step::{CLASSES, Step, cross_entropy};
@@ -13,15 +13,11 @@ pub fn check(device: &Device, name: &str) -> Result<()> {
     let Network::Plain(network) = &frozen else { anyhow::bail!("the digits network is not a plain one") };
     let reference = Reference::new(network)?;
     let image = values(step.image())?;
-    let target: Vec<usize> = step
-        .target()
-        .to_data()
-        .convert::<i32>()
-        .to_vec::<i32>()
-        .map_err(|e| anyhow::anyhow!("{e:?}"))?
-        .into_iter()
-        .map(|class| class as usize)
-        .collect();
+    let classes = |tensor: &Tensor<1, Int>| -> Result<Vec<usize>> {
+        let classes = tensor.clone().try_into_vec_as::<i32>()?;
+        Ok(classes.into_iter().map(|class| class as usize).collect())
+    };
+    let target = classes(step.target())?;
 
     let found = values(frozen.forward(step.image().autodiff()).without_autodiff())?;
     let wanted = reference.logits(&image);
@@ -67,7 +63,7 @@ pub fn check(device: &Device, name: &str) -> Result<()> {
     let clean = loss(&reference.logits(&image), &target);
     let attacked = loss(&reference.logits(&moved), &target);
     ensure!(attacked < clean, "the attack: expected a loss of the targets below {clean}, found {attacked}");
-    let labels: Vec<usize> = values(step.label().clone().float())?.into_iter().map(|class| class as usize).collect();
+    let labels = classes(step.label())?;
     let (before, after) = (loss(&reference.logits(&image), &labels), loss(&reference.logits(&moved), &labels));
 
     let mut losses = Vec::new();
@@ -90,7 +86,7 @@ pub fn check(device: &Device, name: &str) -> Result<()> {
 }
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f64>> {
-    tensor.into_data().convert::<f64>().to_vec::<f64>().map_err(|e| anyhow::anyhow!("cannot read a tensor: {e:?}"))
+    Ok(tensor.try_into_vec_as::<f64>()?)
 }
 
 fn loss(logits: &[f64], classes: &[usize]) -> f64 {

@@ -65,7 +65,7 @@ impl Step {
 
     /// Waits for everything that was asked of the device.
     pub fn synchronise(&self) -> Result<()> {
-        self.device.sync().map_err(|e| anyhow::anyhow!("the device failed: {e}"))
+        self.device.sync().context("the device failed")
     }
 
     /// Loss of the mean image and its gradient with respect to the images. The network's parameters want no gradient, so
@@ -117,8 +117,7 @@ impl Step {
 
     /// Reads the predictions back and counts them by class.
     pub fn count(&mut self, logits: Tensor<2>) -> Result<()> {
-        let predictions = logits.argmax(1).into_data().convert::<i32>();
-        let predictions = predictions.to_vec::<i32>().map_err(|e| anyhow::anyhow!("predictions: {e:?}"))?;
+        let predictions = logits.argmax(1).try_into_vec_as::<i32>().context("cannot read the predictions")?;
         for (&label, prediction) in self.labels.iter().zip(predictions) {
             self.confusion[label as usize * CLASSES + prediction as usize] += 1;
         }
