@@ -1,0 +1,161 @@
+//! One FAIR-TAT step: targeted PGD in train mode, one SGD update, class statistics.
+
+use anyhow::{Context, Result};
+use burn::module::Module;
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::optim::decay::WeightDecayConfig;
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{GradientsParams, ModuleOptimizer, SgdConfig};
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+
+use crate::networks::{Architecture, Network};
+
+pub const CLASSES: usize = 10;
+pub const STEP_SIZE: f64 = 2.0 / 255.0;
+
+/// A network, its optimiser and a batch of random images.
+pub struct Step {
+    /// Where tensors without gradients live; the model's tensors are on the same device with autodiff.
+    device: Device,
+    network: Option<Network>,
+    optimiser: ModuleOptimizer,
+    learning_rate: f64,
+    image: Tensor<4>,
+    epsilon: Tensor<4>,
+    label: Tensor<1, Int>,
+    labels: Vec<i32>,
+    target: Tensor<1, Int>,
+    /// Row: label; column: prediction.
+    pub confusion: Vec<u64>,
+}
+
+impl Step {
+    pub fn new(architecture: Architecture, width: usize, batch: usize, learning_rate: f64, device: &Device) -> Self {
+        let plain = device.clone().without_autodiff();
+        let mut random = Random(1);
+        let [channels, rows, columns] = architecture.image();
+        let pixels: Vec<f32> =
+            (0..batch * channels * rows * columns).map(|_| random.below(256) as f32 / 255.0).collect();
+        let labels: Vec<i32> = (0..batch).map(|_| random.below(CLASSES as u32) as i32).collect();
+        let targets: Vec<i32> =
+            labels.iter().map(|label| (label + 1 + random.below(CLASSES as u32 - 1) as i32) % CLASSES as i32).collect();
+        let last = (batch - 1).max(1) as f32;
+        let epsilons: Vec<f32> = (0..batch).map(|i| (4.0 + 8.0 * i as f32 / last) / 255.0).collect();
+        let optimiser = SgdConfig::new()
+            .with_momentum(Some(MomentumConfig::new().with_momentum(0.9).with_dampening(0.0)))
+            .with_weight_decay(Some(WeightDecayConfig::new(5e-4)))
+            .init();
+        Self {
+            network: Some(architecture.build(width, CLASSES, device)),
+            optimiser,
+            learning_rate,
+            image: Tensor::from_data(TensorData::new(pixels, [batch, channels, rows, columns]), &plain),
+            epsilon: Tensor::from_data(TensorData::new(epsilons, [batch, 1, 1, 1]), &plain),
+            label: Tensor::from_data(TensorData::new(labels.clone(), [batch]), &plain),
+            target: Tensor::from_data(TensorData::new(targets, [batch]), &plain),
+            labels,
+            confusion: vec![0; CLASSES * CLASSES],
+            device: plain,
+        }
+    }
+
+    pub fn network(&self) -> Result<&Network> {
+        self.network.as_ref().context("an earlier update failed and took the network with it")
+    }
+
+    /// Waits for everything that was asked of the device.
+    pub fn synchronise(&self) -> Result<()> {
+        self.device.sync().context("the device failed")
+    }
+
+    /// Loss of the mean image and its gradient with respect to the images. The network's parameters want no gradient, so
+    /// burn computes none of theirs.
+    pub fn image_gradient(&self, frozen: &Network, image: Tensor<4>, class: &Tensor<1, Int>) -> Result<Gradient> {
+        let image = image.autodiff().require_grad();
+        let loss = cross_entropy(frozen.forward(image.clone()), class);
+        let mut gradients = loss.backward();
+        let gradient = image.grad_remove(&mut gradients).context("burn gave no gradient of the images")?;
+        Ok(Gradient { loss: loss.without_autodiff(), gradient })
+    }
+
+    /// The network without gradients of its parameters, batch norm still in train mode.
+    pub fn frozen(&self) -> Result<Network> {
+        Ok(self.network()?.clone().no_grad())
+    }
+
+    /// The smallest and the largest value that each pixel may take.
+    fn bounds(&self) -> (Tensor<4>, Tensor<4>) {
+        let low = self.image.clone() - self.epsilon.clone();
+        let high = self.image.clone() + self.epsilon.clone();
+        (low.clamp_min(0.0), high.clamp_max(1.0))
+    }
+
+    /// Adversarial images after `steps` steps towards the targets, from a uniform start.
+    pub fn perturb(&self, steps: u32) -> Result<Tensor<4>> {
+        let frozen = self.frozen()?;
+        let (low, high) = self.bounds();
+        let noise = self.image.random_like(Distribution::Uniform(-1.0, 1.0));
+        let start = noise * self.epsilon.clone() + self.image.clone();
+        let mut adversarial = start.max_pair(low.clone()).min_pair(high.clone());
+        for _ in 0..steps {
+            let Gradient { gradient, .. } = self.image_gradient(&frozen, adversarial.clone(), &self.target)?;
+            adversarial =
+                (adversarial - gradient.sign().mul_scalar(STEP_SIZE)).max_pair(low.clone()).min_pair(high.clone());
+        }
+        Ok(adversarial)
+    }
+
+    /// One SGD update on the adversarial images; gives the logits and the loss.
+    pub fn update(&mut self, adversarial: Tensor<4>) -> Result<(Tensor<2>, Tensor<1>)> {
+        let network = self.network.take().context("an earlier update failed and took the network with it")?;
+        let logits = network.forward(adversarial.autodiff());
+        let loss = cross_entropy(logits.clone(), &self.label);
+        let gradients = GradientsParams::from_grads(loss.backward(), &network);
+        self.network = Some(self.optimiser.step(self.learning_rate, network, gradients));
+        Ok((logits.without_autodiff(), loss.without_autodiff()))
+    }
+
+    /// Reads the predictions back and counts them by class.
+    pub fn count(&mut self, logits: Tensor<2>) -> Result<()> {
+        let predictions = logits.argmax(1).try_into_vec_as::<i32>().context("cannot read the predictions")?;
+        for (&label, prediction) in self.labels.iter().zip(predictions) {
+            self.confusion[label as usize * CLASSES + prediction as usize] += 1;
+        }
+        Ok(())
+    }
+
+    pub fn image(&self) -> Tensor<4> {
+        self.image.clone()
+    }
+
+    pub fn epsilon(&self) -> Tensor<4> {
+        self.epsilon.clone()
+    }
+
+    pub fn label(&self) -> &Tensor<1, Int> {
+        &self.label
+    }
+
+    pub fn target(&self) -> &Tensor<1, Int> {
+        &self.target
+    }
+}
+
+pub struct Gradient {
+    pub loss: Tensor<1>,
+    pub gradient: Tensor<4>,
+}
+
+pub fn cross_entropy(logits: Tensor<2>, class: &Tensor<1, Int>) -> Tensor<1> {
+    CrossEntropyLossConfig::new().init(&logits.device()).forward(logits, class.clone())
+}
+
+/// Multiplicative congruential generator (Park and Miller, 1988).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u32) -> u32 {
+        self.0 = self.0 * 48271 % 0x7fff_ffff;
+        (self.0 * u64::from(end) / 0x7fff_ffff) as u32
+    }
+}

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# fairtat beside burn, Candle and PyTorch: the same training step, measured in turns, one table of ratios.
+#
+#   benches/peers/run.sh OUT [options]      OUT gets peers.md, peers.json and logs; --help lists the options
+#
+# Programs that the environment does not name are built where there is Rust: fairtat, burn/ and candle/ (burn takes
+# long: many hundred crates). With CUDA's compiler on the path candle/ is built for the GPU. Where there is no Rust,
+# FAIRTAT, BURN_STEP and CANDLE_STEP name programs built elsewhere; what is missing is left out and said so. PYTHON names
+# a Python with torch, otherwise python3 is tried.
+#
+#   NO_BUILD=1      takes what is built and builds nothing
+set -uo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+
+# build DIRECTORY PROGRAM [cargo's arguments]: its path on standard output, if it is there afterwards.
+build() {
+    local directory=$1 program=$2 target
+    shift 2
+    [ -f "$directory/Cargo.toml" ] && command -v cargo >/dev/null || return 0
+    target=$(cd "$directory" && cargo metadata --locked --no-deps --format-version 1 2>/dev/null |
+        sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+    [ -n "${NO_BUILD:-}" ] || (cd "$directory" && cargo build --release --locked "$@" >&2) ||
+        echo "$program: the build failed; an older one is taken where there is one" >&2
+    [ ! -x "$target/release/$program" ] || echo "$target/release/$program"
+}
+
+case " $* " in *" --help "* | *" -h "*) exec python3 "$here/rounds.py" --help ;; esac
+
+cuda=()
+command -v nvcc >/dev/null && cuda=(--features cuda)
+[ -n "${FAIRTAT:-}" ] || FAIRTAT=$(build "$root" fairtat --bin fairtat)
+[ -n "${BURN_STEP:-}" ] || BURN_STEP=$(build "$here/burn" burn-step)
+[ -n "${CANDLE_STEP:-}" ] || CANDLE_STEP=$(build "$here/candle" candle-step ${cuda[@]+"${cuda[@]}"})
+export FAIRTAT BURN_STEP CANDLE_STEP PYTHON="${PYTHON:-python3}"
+exec python3 "$here/rounds.py" "$@"
