@@ -34,12 +34,19 @@ pub struct WgslOptions {
     pub pipelines: Option<PathBuf>,
     /// Largest binding in bytes, for making the engine cut batches into ranges on a device that would not need it.
     pub binding_limit: Option<u64>,
+    /// The parameters of dispatches as immediates where the adapter has them, instead of in uniform buffers.
+    pub immediates: bool,
 }
 
 impl GpuOptions {
     /// The device that an engine with `options` runs on.
     pub(super) fn of(options: &WgslOptions, timestamps: bool) -> Self {
-        Self { checks: options.checks, pipelines: options.pipelines.clone(), timestamps }
+        Self {
+            checks: options.checks,
+            pipelines: options.pipelines.clone(),
+            timestamps,
+            immediates: options.immediates,
+        }
     }
 }
 
@@ -47,7 +54,13 @@ impl Default for WgslOptions {
     /// The fastest adapter, without checks, with pipelines in the user's cache directory (`FAIRTAT_CACHE` names another,
     /// empty for none).
     fn default() -> Self {
-        Self { adapter: None, checks: Checks::Off, pipelines: cache::default_folder(), binding_limit: None }
+        Self {
+            adapter: None,
+            checks: Checks::Off,
+            pipelines: cache::default_folder(),
+            binding_limit: None,
+            immediates: false,
+        }
     }
 }
 
