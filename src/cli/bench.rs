@@ -31,6 +31,9 @@ pub(super) struct BenchArgs {
     /// Run-time checks in the shaders of the WGSL engine, which WebGPU asks for and training leaves out
     #[arg(long, value_enum, default_value = "off", value_name = "ON|OFF")]
     checks: Switch,
+    /// Parameters of dispatches as immediates where the adapter has them, instead of in uniform buffers
+    #[arg(long, value_enum, default_value = "off", value_name = "ON|OFF")]
+    immediates: Switch,
     /// Steps of the attack
     #[arg(long, default_value_t = 10)]
     steps: u32,
@@ -68,6 +71,7 @@ pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
     let mut options = BenchOptions {
         engine: arguments.engine.clone(),
         checks: if arguments.checks == Switch::On { Checks::On } else { Checks::Off },
+        immediates: arguments.immediates == Switch::On,
         width: arguments.width,
         attack_steps: arguments.steps,
         at_least,

@@ -78,6 +78,8 @@ pub struct Measurement {
     pub engine: String,
     /// Whether shaders check their indices while they run; none for engines without shaders.
     pub checks: Option<bool>,
+    /// Whether parameters of dispatches are immediates where the adapter has them; none likewise.
+    pub immediates: Option<bool>,
     /// Images in a batch.
     pub batch: usize,
     /// Shape of an image.
@@ -124,6 +126,8 @@ pub struct BenchOptions {
     pub engine: EngineOptions,
     /// Run-time checks in the shaders of the WGSL engine; the others have none.
     pub checks: Checks,
+    /// Parameters of its dispatches as immediates where the adapter has them.
+    pub immediates: bool,
     /// Channels of the first stage; none for the published number.
     pub width: Option<usize>,
     /// Steps of the attack.
@@ -140,7 +144,7 @@ impl BenchOptions {
     /// How the WGSL engine is opened; none where another engine is measured.
     pub fn wgsl(&self) -> Option<WgslOptions> {
         let wgsl = choose_engine(&self.engine) == ChosenEngine::Wgsl;
-        wgsl.then(|| WgslOptions { checks: self.checks, ..wgsl_options(&self.engine) })
+        wgsl.then(|| WgslOptions { checks: self.checks, immediates: self.immediates, ..wgsl_options(&self.engine) })
     }
 }
 
@@ -201,7 +205,8 @@ pub fn measure_step(
         architecture: architecture.name(),
         width: options.width.unwrap_or(architecture.default_width()),
         engine: name,
-        checks: wgsl.map(|wgsl| wgsl.checks == Checks::On),
+        checks: wgsl.as_ref().map(|wgsl| wgsl.checks == Checks::On),
+        immediates: wgsl.as_ref().map(|wgsl| wgsl.immediates),
         batch: batch_size,
         image: format!("{}x{}x{}", shape.channels, shape.height, shape.width),
         classes: CLASSES,

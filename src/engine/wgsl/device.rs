@@ -34,6 +34,8 @@ pub(super) struct GpuOptions {
     pub(super) pipelines: Option<PathBuf>,
     /// With the device's own clock, where it has one: for profiles only.
     pub(super) timestamps: bool,
+    /// With the parameters of dispatches as immediates, where it has them, instead of in a uniform buffer.
+    pub(super) immediates: bool,
 }
 
 /// How much work goes to the device at once. Windows resets a GPU that is busy for two seconds, and a GPU that also
@@ -69,6 +71,8 @@ pub(super) struct Gpu {
     pub(super) limits: wgpu::Limits,
     /// Bytes of its memory, where the driver tells.
     pub(super) memory: Option<u64>,
+    /// Whether parameters of dispatches are immediates.
+    pub(super) immediates: bool,
     checks: Checks,
     pipelines: Mutex<HashMap<Kernel, Arc<wgpu::ComputePipeline>>>,
     store: Option<PipelineStore>,
@@ -81,6 +85,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// The most that is read back in one copy: staging memory is scarce on some devices.
 const READ_BYTES: u64 = 32 << 20;
+/// Immediates of a dispatch: what almost every adapter that has any offers.
+pub(super) const IMMEDIATE_BYTES: u32 = 128;
 /// How long the device may work before it counts as hung.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the callback of a mapping may come after the copy that it waits for.
@@ -97,9 +103,16 @@ impl Gpu {
     /// what fits here fits everywhere.
     pub(super) fn open_with(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
         let (info, memory) = (adapter.get_info(), memory_bytes(adapter));
-        let limits = wgpu::Limits::default();
+        let mut limits = wgpu::Limits::default();
         let mut wanted = wgpu::Features::PIPELINE_CACHE;
         wanted.set(wgpu::Features::TIMESTAMP_QUERY, options.timestamps);
+        let immediates = options.immediates
+            && adapter.features().contains(wgpu::Features::IMMEDIATES)
+            && adapter.limits().max_immediate_size >= IMMEDIATE_BYTES;
+        if immediates {
+            wanted |= wgpu::Features::IMMEDIATES;
+            limits.max_immediate_size = IMMEDIATE_BYTES;
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("fairtat"),
             required_features: adapter.features() & wanted,
@@ -123,6 +136,7 @@ impl Gpu {
         let store = options.pipelines.as_deref().and_then(|folder| PipelineStore::open(&device, &info, folder));
         Ok(Self {
             memory,
+            immediates,
             info,
             device,
             queue,
@@ -163,8 +177,9 @@ impl Gpu {
             return Ok(Arc::clone(pipeline));
         }
         let label = kernel.label();
-        let source = shader::expand(kernel.file, &kernel.constants)
-            .map_err(|e| self.refused(format!("the shader '{label}': {e}")))?;
+        let expanded = shader::expand(kernel.file, &kernel.constants);
+        let source = if self.immediates { expanded.and_then(|s| shader::with_immediates(&s)) } else { expanded };
+        let source = source.map_err(|e| self.refused(format!("the shader '{label}': {e}")))?;
         let pipeline = Arc::new(self.compile(&label, source)?);
         lock(&self.pipelines).insert(kernel.clone(), Arc::clone(&pipeline));
         Ok(pipeline)

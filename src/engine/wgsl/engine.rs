@@ -37,12 +37,19 @@ pub struct WgslOptions {
     pub plain: bool,
     /// Largest binding in bytes, for making the engine cut batches into ranges on a device that would not need it.
     pub binding_limit: Option<u64>,
+    /// The parameters of dispatches as immediates where the adapter has them, instead of in uniform buffers.
+    pub immediates: bool,
 }
 
 impl GpuOptions {
     /// The device that an engine with `options` runs on.
     pub(super) fn of(options: &WgslOptions, timestamps: bool) -> Self {
-        Self { checks: options.checks, pipelines: options.pipelines.clone(), timestamps }
+        Self {
+            checks: options.checks,
+            pipelines: options.pipelines.clone(),
+            timestamps,
+            immediates: options.immediates,
+        }
     }
 }
 
@@ -56,6 +63,7 @@ impl Default for WgslOptions {
             pipelines: cache::default_folder(),
             plain: false,
             binding_limit: None,
+            immediates: false,
         }
     }
 }

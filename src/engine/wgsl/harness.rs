@@ -3,8 +3,9 @@
 use std::sync::{Arc, OnceLock};
 
 use super::adapters::{Found, choose};
-use super::device::{Checks, Gpu};
+use super::device::{Checks, Gpu, GpuOptions};
 use super::kernel::{BufferId, Dispatch, Slice};
+use super::recorded;
 use crate::rng::{Purpose, Stream};
 
 /// The adapter that tests run on: the one that `FAIRTAT_TEST_ADAPTER` names a part of, else the best that there is.
@@ -18,7 +19,11 @@ pub(super) fn adapter() -> &'static Found {
 
 fn gpu(checks: Checks) -> Arc<Gpu> {
     static GPUS: OnceLock<[Arc<Gpu>; 2]> = OnceLock::new();
-    let open = |checks| Arc::new(Gpu::open(&adapter().adapter, checks).unwrap());
+    // Parameters are uniforms on one of the devices and, where the adapter has them, immediates on the other.
+    let open = |checks| {
+        let options = GpuOptions { checks, immediates: checks == Checks::On, ..GpuOptions::default() };
+        Arc::new(Gpu::open_with(&adapter().adapter, &options).unwrap())
+    };
     Arc::clone(&GPUS.get_or_init(|| [Checks::Off, Checks::On].map(open))[usize::from(checks == Checks::On)])
 }
 
@@ -37,7 +42,7 @@ impl Harness {
         Self { gpu: gpu(checks), buffers: Vec::new(), checks }
     }
 
-    /// One without run-time checks in shaders, one with them.
+    /// One without run-time checks in shaders and with uniforms, one with checks and immediates.
     pub(super) fn both() -> [Self; 2] {
         [Checks::Off, Checks::On].map(Self::new)
     }
@@ -60,36 +65,12 @@ impl Harness {
     }
 
     pub(super) fn run(&self, dispatches: &[Dispatch]) {
-        let device = &self.gpu.device;
-        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let commands = recorded::commands(&self.gpu, dispatches.iter(), &self.buffers).unwrap();
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for dispatch in dispatches {
-                let pipeline = self.gpu.pipeline(&dispatch.kernel).unwrap();
-                let uniform = device.create_buffer(&wgpu::BufferDescriptor {
-                    label: None,
-                    size: dispatch.params.len() as u64,
-                    usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-                    mapped_at_creation: false,
-                });
-                self.gpu.queue.write_buffer(&uniform, 0, &dispatch.params);
-                let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() }];
-                for (i, slice) in dispatch.bindings.iter().enumerate() {
-                    let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer: &self.buffers[slice.buffer.0],
-                        offset: slice.offset,
-                        size: std::num::NonZeroU64::new(slice.size),
-                    });
-                    entries.push(wgpu::BindGroupEntry { binding: 1 + i as u32, resource });
-                }
-                let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-                    label: Some(&dispatch.kernel.label()),
-                    layout: &pipeline.get_bind_group_layout(0),
-                    entries: &entries,
-                });
-                pass.set_pipeline(&pipeline);
-                pass.set_bind_group(0, &group, &[]);
-                pass.dispatch_workgroups(dispatch.grid[0], dispatch.grid[1], dispatch.grid[2]);
+            for command in &commands {
+                command.record(&mut pass);
             }
         }
         self.gpu.queue.submit([encoder.finish()]);

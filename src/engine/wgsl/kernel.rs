@@ -2,8 +2,9 @@
 //!
 //! Conventions that all kernels share:
 //!
-//! * The entry point is `main`. Binding 0 of group 0 is a uniform struct `Params`; bindings 1 and up are buffers, at
-//!   most eight of them storage (the settings of a call are a second uniform).
+//! * The entry point is `main`. Binding 0 of group 0 is a uniform struct `Params` of at most 128 bytes, declared as
+//!   [`super::shader::PARAMS`] so that a device with immediates can have it as these; bindings 1 and up are buffers, at most
+//!   eight of them storage (the settings of a call are a second uniform).
 //! * Activations are `B × H × W × C` with `C` rounded up to a multiple of four, as `array<vec4<f32>>`; four channels are
 //!   a *quad*. The channels added are zero, in activations, gradients and parameters alike, and every kernel keeps them
 //!   so.
@@ -66,7 +67,7 @@ pub(super) struct Work {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Dispatch {
     pub(super) kernel: Kernel,
-    /// The uniform struct.
+    /// The struct `Params`.
     pub(super) params: Vec<u8>,
     /// Bindings 1 and up.
     pub(super) bindings: Vec<Slice>,
@@ -77,8 +78,7 @@ pub(super) struct Dispatch {
 
 impl Dispatch {
     pub(super) fn new<P: Pod>(kernel: Kernel, params: P, bindings: &[Slice], grid: [u32; 3], work: Work) -> Self {
-        let mut params = bytemuck::bytes_of(&params).to_vec();
-        params.resize(params.len().next_multiple_of(16), 0);
+        let params = bytemuck::bytes_of(&params).to_vec();
         Self { kernel, params, bindings: bindings.to_vec(), grid, work }
     }
 }

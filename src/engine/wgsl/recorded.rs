@@ -16,6 +16,8 @@ use super::program::{Fixed, Program, Step};
 pub(super) struct Command {
     pipeline: Arc<wgpu::ComputePipeline>,
     group: wgpu::BindGroup,
+    /// Parameters that are recorded with the dispatch; none where they lie in a buffer.
+    immediates: Option<Box<[u8]>>,
     grid: [u32; 3],
     pub(super) cost: u64,
 }
@@ -23,6 +25,9 @@ pub(super) struct Command {
 impl Command {
     pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
         pass.set_pipeline(&self.pipeline);
+        if let Some(immediates) = &self.immediates {
+            pass.set_immediates(0, immediates);
+        }
         pass.set_bind_group(0, &self.group, &[]);
         pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
     }
@@ -113,11 +118,7 @@ impl Recorded {
         let nothing = gpu.buffer("nothing", 16)?;
         let buffers: Vec<wgpu::Buffer> = buffers.into_iter().map(|b| b.unwrap_or_else(|| nothing.clone())).collect();
 
-        let uniforms = Uniforms::new(gpu, &program)?;
-        let commands = program.steps.iter().enumerate();
-        let commands = commands.map(|(i, step)| command(gpu, &step.dispatch, &buffers, uniforms.binding(i)));
-        let commands = commands.collect::<Result<Vec<_>, _>>()?;
-        gpu.check()?;
+        let commands = commands(gpu, program.steps.iter().map(|step| &step.dispatch), &buffers)?;
         Ok(Self {
             pause: program.pause.unwrap_or(commands.len()),
             commands,
@@ -134,20 +135,37 @@ impl Recorded {
     }
 }
 
-/// The uniform structs of all dispatches in one buffer.
+/// Makes dispatches over `buffers` ready.
+pub(super) fn commands<'a>(
+    gpu: &Gpu,
+    dispatches: impl Iterator<Item = &'a Dispatch> + Clone,
+    buffers: &[wgpu::Buffer],
+) -> Result<Vec<Command>, GpuError> {
+    let uniforms = if gpu.immediates { None } else { Some(Uniforms::new(gpu, dispatches.clone())?) };
+    let binding = |i| uniforms.as_ref().map(|uniforms| uniforms.binding(i));
+    let commands = dispatches.enumerate().map(|(i, dispatch)| command(gpu, dispatch, buffers, binding(i)));
+    let commands = commands.collect::<Result<Vec<_>, _>>()?;
+    gpu.check()?;
+    Ok(commands)
+}
+
+/// The parameters of all dispatches in one buffer.
 struct Uniforms {
     buffer: wgpu::Buffer,
     ranges: Vec<(u64, u64)>,
 }
 
 impl Uniforms {
-    fn new(gpu: &Gpu, program: &Program) -> Result<Self, GpuError> {
+    fn new<'a>(gpu: &Gpu, dispatches: impl Iterator<Item = &'a Dispatch>) -> Result<Self, GpuError> {
         let mut bytes = Vec::new();
         let mut ranges = Vec::new();
-        for step in &program.steps {
+        for dispatch in dispatches {
             bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
-            ranges.push((bytes.len() as u64, step.dispatch.params.len() as u64));
-            bytes.extend_from_slice(&step.dispatch.params);
+            // A uniform struct is read in whole vectors.
+            let size = dispatch.params.len().next_multiple_of(16);
+            ranges.push((bytes.len() as u64, size as u64));
+            bytes.extend_from_slice(&dispatch.params);
+            bytes.resize(bytes.len().next_multiple_of(16), 0);
         }
         let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("uniforms"),
@@ -170,10 +188,13 @@ fn command(
     gpu: &Gpu,
     dispatch: &Dispatch,
     buffers: &[wgpu::Buffer],
-    uniform: wgpu::BufferBinding<'_>,
+    uniform: Option<wgpu::BufferBinding<'_>>,
 ) -> Result<Command, GpuError> {
     let pipeline = gpu.pipeline(&dispatch.kernel)?;
-    let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(uniform) }];
+    let immediates = uniform.is_none().then(|| dispatch.params.clone().into_boxed_slice());
+    let uniform = uniform.map(wgpu::BindingResource::Buffer);
+    let mut entries: Vec<_> =
+        uniform.map(|resource| wgpu::BindGroupEntry { binding: 0, resource }).into_iter().collect();
     for (i, slice) in dispatch.bindings.iter().enumerate() {
         let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
             buffer: &buffers[slice.buffer.0],
@@ -188,5 +209,5 @@ fn command(
         layout: &pipeline.get_bind_group_layout(0),
         entries: &entries,
     });
-    Ok(Command { pipeline, group, grid: dispatch.grid, cost: cost(dispatch.work) })
+    Ok(Command { pipeline, group, immediates, grid: dispatch.grid, cost: cost(dispatch.work) })
 }

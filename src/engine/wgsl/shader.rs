@@ -88,6 +88,20 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("shared/stem_gradient.wgsl", include_str!("../../../shaders/shared/stem_gradient.wgsl")),
 ];
 
+/// How every kernel declares what differs between its dispatches.
+pub(super) const PARAMS: &str = "@group(0) @binding(0) var<uniform> params: Params;";
+
+/// An expanded kernel whose parameters are immediates: words that are recorded with a dispatch, without a buffer.
+///
+/// # Errors
+/// When the kernel does not declare its parameters as [`PARAMS`].
+pub(super) fn with_immediates(source: &str) -> Result<String, String> {
+    match source.matches(PARAMS).count() {
+        1 => Ok(source.replace(PARAMS, "var<immediate> params: Params;")),
+        found => Err(format!("expected the line `{PARAMS}` once, found it {found} times")),
+    }
+}
+
 type Names = BTreeMap<String, i64>;
 
 /// The WGSL of a variant: `file` with everything resolved for `constants`.

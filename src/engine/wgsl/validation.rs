@@ -7,8 +7,9 @@ use std::process::Command;
 use naga::AddressSpace;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
+use super::device::IMMEDIATE_BYTES;
 use super::kernels::variants;
-use super::shader::{FILES, expand};
+use super::shader::{FILES, expand, with_immediates};
 
 /// What is wrong with a shader, if anything.
 fn examine(source: &str) -> Result<(), String> {
@@ -77,6 +78,31 @@ fn every_variant_compiles_for_every_back_end_within_the_base_tier() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_variant_compiles_with_immediates_that_every_adapter_has_room_for() {
+    let examine = |source: &str| -> Result<(), String> {
+        let source = with_immediates(source)?;
+        let module = naga::front::wgsl::parse_str(&source).map_err(|e| e.emit_to_string(&source))?;
+        let info = Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES)
+            .validate(&module)
+            .map_err(|e| e.emit_to_string(&source))?;
+        let size = naga::valid::ImmediateSlots::size_for_module(&module);
+        if !(1..=IMMEDIATE_BYTES).contains(&size) {
+            return Err(format!("bytes of immediates: {size}, at most {IMMEDIATE_BYTES}"));
+        }
+        let spirv = naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None);
+        spirv.map(|_| ()).map_err(|e| format!("SPIR-V: {e}"))
+    };
+    let mut wrong = Vec::new();
+    for kernel in variants() {
+        if let Err(what) = expand(kernel.file, &kernel.constants).and_then(|source| examine(&source)) {
+            wrong.push(format!("{}: {what}", kernel.label()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(examine("@compute @workgroup_size(1) fn main() {}").unwrap_err().contains("found it 0 times"));
 }
 
 #[test]
