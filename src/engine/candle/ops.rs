@@ -323,9 +323,7 @@ impl Ops {
     pub(super) fn add(&self, a: &Activation, b: &Activation) -> Result<Activation> {
         match (a, b) {
             (OnDevice(a), OnDevice(b)) => (a + b).map(OnDevice),
-            (OnCpu(a), OnCpu(b)) => {
-                Ok(self.field(a.dims(), |y| kernels::add(&a.lines, &b.lines, &mut y.lines)))
-            }
+            (OnCpu(a), OnCpu(b)) => Ok(self.field(a.dims(), |y| kernels::add(&a.lines, &b.lines, &mut y.lines))),
             _ => Err(mixed()),
         }
     }

@@ -17,8 +17,7 @@ const IMAGES: usize = 5;
 fn open(network: &Network, plain: bool, binding_limit: Option<u64>) -> WgslEngine {
     let adapter = std::env::var("FAIRTAT_TEST_ADAPTER").ok();
     let checks = Checks::On;
-    let options =
-        WgslOptions { adapter, checks, pipelines: None, plain, binding_limit, ..WgslOptions::default() };
+    let options = WgslOptions { adapter, checks, pipelines: None, plain, binding_limit, ..WgslOptions::default() };
     WgslEngine::new(network.clone(), &State::initialise(network, 3), &options).unwrap()
 }
 

@@ -3,8 +3,9 @@
 use super::error::{GpuError, readable};
 use super::kernel::Slice;
 use super::kernels::call::{Call, ImageInfo};
+use super::kernels::stem::Search;
 use super::kernels::{attack, loss, sgd};
-use super::lower::{Lower, Tensor, Want, ranges};
+use super::lower::{Lower, Objective, Tensor, Want, ranges};
 use super::parameters::Parameters;
 use super::program::{Fixed, Phase, Program};
 use super::tuning::Choices;
@@ -114,11 +115,11 @@ pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> 
         Key::Transform => build.lower.transform_weights(),
         Key::Forward(mode) | Key::Layers(mode) => {
             let (x, logits) = (build.input(), build.logits());
-            build.lower.forward(x, logits, *mode);
+            build.lower.forward(x, logits, *mode, false);
         }
         Key::Gradient(mode) => {
-            let gradient = build.gradient(*mode);
-            build.lower.program.image_gradient = gradient;
+            // A network reads its input, so there is a gradient.
+            build.lower.program.image_gradient = build.objective(*mode, Want::Image).unwrap_or_default();
         }
         Key::Train { views, terms } => build.train(views, *terms),
     }
@@ -194,35 +195,27 @@ impl Builder<'_> {
     }
 
     /// Forward, objective and backward to the image.
-    fn gradient(&mut self, mode: BatchNormMode) -> Tensor {
-        let (call, info) = (self.call(), self.info());
-        let flag = self.whole(Fixed::Flag, 16);
+    fn objective(&mut self, mode: BatchNormMode, want: Want<'_>) -> Option<Tensor> {
+        let (call, info, flag) = (self.call(), self.info(), self.whole(Fixed::Flag, 16));
         let (x, logits) = (self.input(), self.logits());
         let reference = self.lower.named(Fixed::Reference, self.logits_shape());
-        let tape = self.lower.forward(x, logits.clone(), mode);
-        let classes = self.lower.network.classes;
-        let mut gradients = Tensor::new();
-        for (r, images, first) in self.lower.parts() {
-            let dlogits = self.lower.program.transient(logits[r].size, "gradient of the logits");
-            let dispatch = loss::objective(images, first, classes, call, info, logits[r], reference[r], dlogits, flag);
-            self.lower.program.push(None, Phase::Other, dispatch);
-            gradients.push(dlogits);
-        }
-        // A network reads its input, so there is a gradient.
-        self.lower.backward(&tape, gradients, Want::Image).unwrap_or_default()
+        let tape = self.lower.body(x, &logits, mode);
+        self.lower.attack(&tape, &Objective { call, info, reference, flag }, want)
     }
 
     fn attack(&mut self, mode: BatchNormMode) {
-        let gradient = self.gradient(mode);
         let (call, info) = (self.call(), self.info());
         let (stopped, bad_gradient) = (self.whole(Fixed::Flag, 16), self.whole(Fixed::GradientFlag, 16));
         let (clean, delta, x) = (self.images(Fixed::Clean), self.images(Fixed::Delta), self.input());
+        let parts = self.lower.parts();
+        let search = |r: usize| Search { call, info, clean: clean[r], delta: delta[r], x: x[r], stopped, bad_gradient };
+        let searches: Vec<Search> = parts.iter().map(|(r, ..)| search(*r)).collect();
+        let Some(gradient) = self.objective(mode, Want::Step(&searches)) else { return };
         let shape = self.lower.network.input;
-        for (r, images, first) in self.lower.parts() {
-            let Some(gradient) = gradient.get(r) else { continue };
-            let (clean, delta, x) = (clean[r], delta[r], x[r]);
+        for ((_, images, first), (gradient, search)) in parts.into_iter().zip(gradient.into_iter().zip(searches)) {
+            let Search { clean, delta, x, .. } = search;
             let dispatch =
-                attack::pgd_step(images, first, shape, call, info, clean, *gradient, delta, x, stopped, bad_gradient);
+                attack::pgd_step(images, first, shape, call, info, clean, gradient, delta, x, stopped, bad_gradient);
             self.lower.program.push(None, Phase::Other, dispatch);
         }
     }
@@ -246,7 +239,7 @@ impl Builder<'_> {
                 .into_iter()
                 .map(|images| self.lower.program.transient(super::lower::bytes(images, shape), "logits"))
                 .collect();
-            tapes.push(self.lower.forward(x, logits, BatchNormMode::Train));
+            tapes.push(self.lower.forward(x, logits, BatchNormMode::Train, true));
         }
         let mut gradients: Vec<Tensor> = vec![Tensor::new(); views.len()];
         for (r, images, first) in self.lower.parts() {

@@ -144,6 +144,12 @@ pub(in crate::engine::wgsl) struct Product {
 }
 
 impl Product {
+    /// With the fixed tile, and nothing on the way.
+    #[cfg(test)]
+    pub(super) fn plain(conv: &Conv, pass: Pass, budget: u64) -> Self {
+        Self { tile: conv.tile(pass), budget, read: Read::Plain, add: None }
+    }
+
     fn bindings(&self, source: Slice, weight: Slice, result: Slice) -> Vec<Slice> {
         [source, weight, result].into_iter().chain(self.read.bindings()).chain(self.add).collect()
     }

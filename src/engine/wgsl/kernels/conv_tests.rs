@@ -5,16 +5,12 @@ use crate::engine::wgsl::kernels::gemm::{SINGLE, SMALL};
 
 const UNLIMITED: u64 = u64::MAX;
 
-fn product(c: &Conv, pass: Pass, budget: u64) -> Product {
-    Product { tile: c.tile(pass), budget, read: Read::Plain, add: None }
-}
-
 fn forward(c: &Conv, images: usize, budget: u64, x: Slice, w: Slice, y: Slice) -> Vec<Dispatch> {
-    super::forward(c, images, product(c, Pass::Forward, budget), x, w, y)
+    super::forward(c, images, Product::plain(c, Pass::Forward, budget), x, w, y)
 }
 
 fn input_gradient(c: &Conv, images: usize, budget: u64, dy: Slice, w: Slice, dx: Slice) -> Vec<Dispatch> {
-    super::input_gradient(c, images, product(c, Pass::InputGradient, budget), dy, w, dx)
+    super::input_gradient(c, images, Product::plain(c, Pass::InputGradient, budget), dy, w, dx)
 }
 
 fn weight_gradient_parts(c: &Conv, images: usize) -> usize {

@@ -13,8 +13,8 @@ pub(super) mod pointwise;
 pub(super) mod pool;
 pub(super) mod read;
 pub(super) mod sgd;
-pub(super) mod winograd;
 pub(super) mod stem;
+pub(super) mod winograd;
 
 /// Every variant of every kernel that an engine may run, for the tests that look at shaders without a GPU.
 #[cfg(test)]

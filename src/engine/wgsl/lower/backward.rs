@@ -4,10 +4,12 @@ use super::{Lower, Tape, Tensor, Want, geometry, has_parameters, plane, rows, va
 use crate::engine::BatchNormMode;
 use crate::engine::wgsl::kernel::{Slice, padded};
 use crate::engine::wgsl::kernels::conv::{self, Conv, Pass};
+use crate::engine::wgsl::kernels::head::{self, HeadNorm};
 use crate::engine::wgsl::kernels::norm::NormGradients;
 use crate::engine::wgsl::kernels::read::Read;
+use crate::engine::wgsl::kernels::stem::{self, StemNorm};
 use crate::engine::wgsl::kernels::winograd::Finish;
-use crate::engine::wgsl::kernels::{linear, norm, pointwise, pool};
+use crate::engine::wgsl::kernels::{linear, loss, norm, pointwise, pool};
 use crate::engine::wgsl::program::Phase;
 use crate::engine::wgsl::tuning::Algorithm;
 use crate::model::{Layer, Op, Value};
@@ -48,17 +50,129 @@ impl Gradient {
 
 type Gradients = Vec<Option<Gradient>>;
 
+/// What a search's objective is computed from.
+#[derive(Debug, Clone)]
+pub(in crate::engine::wgsl) struct Objective {
+    pub(in crate::engine::wgsl) call: Slice,
+    pub(in crate::engine::wgsl) info: Slice,
+    /// Logits of the clean images.
+    pub(in crate::engine::wgsl) reference: Tensor,
+    pub(in crate::engine::wgsl) flag: Slice,
+}
+
 impl Lower<'_> {
+    /// Objective and backward pass to the images behind [`Self::body`], with the logits on the way. As
+    /// [`Self::backward`].
+    pub(in crate::engine::wgsl) fn attack(
+        &mut self,
+        tape: &Tape,
+        objective: &Objective,
+        want: Want<'_>,
+    ) -> Option<Tensor> {
+        let Objective { call, info, reference, flag } = objective;
+        let Some((end, head)) = self.head() else {
+            let mut gradients = Tensor::new();
+            for (r, images, first) in self.parts() {
+                let logits = tape.logits[r];
+                let found = self.program.transient(logits.size, "gradient of the logits");
+                let dispatch = loss::objective(
+                    images,
+                    first,
+                    self.network.classes,
+                    *call,
+                    *info,
+                    logits,
+                    reference[r],
+                    found,
+                    *flag,
+                );
+                self.program.push(None, Phase::Other, dispatch);
+                gradients.push(found);
+            }
+            return self.backward(tape, gradients, want);
+        };
+        let (weight, bias) = (self.parameter(end + 1, 0), self.parameter(end + 1, 1));
+        let features = &tape.values[tape.values.len() - 1];
+        let (gradient, norms) = self.before_head(tape, end);
+        for (r, images, first) in self.parts() {
+            let (x, logits) = (features.tensor[r], tape.logits[r]);
+            let (norm, to) = (norms.get(r).copied(), gradient.tensor[r]);
+            let dispatch = head::attack(
+                images,
+                first,
+                &head,
+                *call,
+                *info,
+                x,
+                norm,
+                weight,
+                bias,
+                reference[r],
+                logits,
+                to,
+                *flag,
+            );
+            self.push(end + 1, Phase::Backward, dispatch);
+        }
+        self.continue_from(tape, end, gradient, want)
+    }
+
     /// One backward pass from `logits`, the gradient with respect to the logits. Gives the gradient with respect to the
-    /// images, if that was wanted.
-    pub(in crate::engine::wgsl) fn backward(&mut self, tape: &Tape, logits: Tensor, want: Want) -> Option<Tensor> {
+    /// images, if that was wanted and is not used up.
+    pub(in crate::engine::wgsl) fn backward(&mut self, tape: &Tape, logits: Tensor, want: Want<'_>) -> Option<Tensor> {
+        let Some((end, head)) = self.head() else {
+            return self.continue_from(tape, self.network.layers.len(), Gradient::plain(logits), want);
+        };
+        if let (Want::Parameters { accumulate }, Some(pooled)) = (want, &tape.pooled) {
+            self.linear_weights(end + 1, [head.plane.channels, head.classes], pooled, &logits, accumulate);
+        }
+        let weight = self.parameter(end + 1, 0);
+        let features = &tape.values[tape.values.len() - 1];
+        let (gradient, norms) = self.before_head(tape, end);
+        for (r, images, _) in self.parts() {
+            let (x, norm, to) = (features.tensor[r], norms.get(r).copied(), gradient.tensor[r]);
+            self.push(end + 1, Phase::Backward, head::backward(images, &head, x, norm, weight, logits[r], to));
+        }
+        self.continue_from(tape, end, gradient, want)
+    }
+
+    /// Where the head's kernels write the gradient of what they read, and the batch norm that they see to: for each range,
+    /// none where there is none.
+    fn before_head(&mut self, tape: &Tape, end: usize) -> (Gradient, Vec<HeadNorm>) {
+        let shape = self.network.shape_of(end);
+        let gradient = Gradient::plain(self.tensor(shape, "gradient before the head"));
+        let Some((affine, _)) = tape.values[end].norm else { return (gradient, Vec::new()) };
+        let blocks: usize = self.ranges.iter().sum();
+        let sums = (tape.mode == BatchNormMode::Train).then(|| {
+            let size = 4 * norm::partials_len(blocks, shape.channels) as u64;
+            (self.program.transient(size, "batch norm sums"), blocks)
+        });
+        let norms = self.parts().into_iter();
+        // A block for each image.
+        let norms = norms.map(|(.., first)| HeadNorm { affine, sums: sums.map(|(partials, _)| (partials, first)) });
+        (Gradient { sums, ..gradient }, norms.collect())
+    }
+
+    /// The layer whose output the gradient of [`Self::before_head`] belongs to: constants instead of statistics let the
+    /// head's kernels go through the batch norm, too.
+    fn value_before_head(&self, tape: &Tape, end: usize) -> Value {
+        let normed = tape.values.get(end).is_some_and(|value| value.norm.is_some());
+        if end == self.network.layers.len() || !normed || tape.mode == BatchNormMode::Train {
+            return end;
+        }
+        let relu = usize::from(self.network.layers[end - 1].op == Op::Relu);
+        self.network.layers[end - 1 - relu].inputs[0]
+    }
+
+    /// The backward pass from the gradient of value `end` on.
+    fn continue_from(&mut self, tape: &Tape, end: usize, gradient: Gradient, want: Want<'_>) -> Option<Tensor> {
         let network = self.network;
         let readers = network.readers();
         let mut gradients: Gradients = vec![None; network.layers.len() + 1];
-        gradients[network.layers.len()] = Some(Gradient::plain(logits));
+        gradients[self.value_before_head(tape, end)] = Some(gradient);
         // Nothing before the first layer with parameters needs a gradient when only parameters do.
         let first = match want {
-            Want::Image => 0,
+            Want::Image | Want::Step(_) => 0,
             Want::Parameters { .. } => network.layers.iter().position(has_parameters).unwrap_or(0),
         };
         for (i, layer) in network.layers.iter().enumerate().skip(first).rev() {
@@ -67,12 +181,16 @@ impl Lower<'_> {
                 gradients[layer.inputs[0]] = Some(dy);
                 continue;
             }
-            let wanted = matches!(want, Want::Image) || i > first;
+            let wanted = !matches!(want, Want::Parameters { .. }) || i > first;
             match &layer.op {
                 Op::Conv2d { .. } => {
                     let Some(conv) = geometry(network, layer) else { continue };
                     if let Want::Parameters { accumulate } = want {
                         self.conv_weights(i, &conv, tape, &dy, accumulate);
+                    }
+                    let normalization = self.stem(i).filter(|_| !matches!(want, Want::Parameters { .. }));
+                    if let Some(normalization) = normalization.filter(|_| stem::fits_gradient(&conv)) {
+                        return self.stem_backward(i, &conv, normalization, &dy, want);
                     }
                     if wanted {
                         self.conv_backward(i, layer, &conv, tape, &dy, &mut gradients);
@@ -105,6 +223,44 @@ impl Lower<'_> {
         }
         let image = gradients[0].take()?;
         Some(self.written(0, image, None))
+    }
+
+    /// From the gradient of the first convolution's output to that of the images, or with a step of the search along it.
+    fn stem_backward(
+        &mut self,
+        i: usize,
+        conv: &Conv,
+        normalization: Slice,
+        dy: &Gradient,
+        want: Want<'_>,
+    ) -> Option<Tensor> {
+        let weight = self.parameter(i, 0);
+        let norms = |r: usize| {
+            let Pending { norm, relu, input, means } = dy.pending.as_ref()?;
+            Some(StemNorm { x: input[r], affine: *norm, means: *means, relu: *relu })
+        };
+        if let Want::Step(searches) = want
+            && stem::fits_step(conv)
+        {
+            for ((r, images, first), search) in self.parts().into_iter().zip(searches) {
+                let (from, norm) = (dy.tensor[r], norms(r));
+                let steps = stem::step(conv, images, first, self.budget, from, norm, weight, normalization, search);
+                for dispatch in steps {
+                    self.push(i, Phase::Backward, dispatch);
+                }
+            }
+            return None;
+        }
+        let image = self.tensor(self.network.input, "gradient of the images");
+        for (r, images, _) in self.parts() {
+            let (from, norm) = (dy.tensor[r], norms(r));
+            let dispatches =
+                stem::input_gradient(conv, images, self.budget, from, norm, weight, normalization, image[r]);
+            for dispatch in dispatches {
+                self.push(i, Phase::Backward, dispatch);
+            }
+        }
+        Some(image)
     }
 
     /// A gradient in memory, with `other` added.
@@ -240,7 +396,7 @@ impl Lower<'_> {
         channels: usize,
         tape: &Tape,
         dy: Gradient,
-        want: Want,
+        want: Want<'_>,
         relu: bool,
         gradients: Option<&mut Gradients>,
     ) {
@@ -255,7 +411,7 @@ impl Lower<'_> {
             let means = self.program.transient(8 * padded(channels) as u64, "batch norm means");
             let (partials, blocks) = sums.unwrap_or_else(|| self.backward_sums(i, channels, relu, &x, &dy, norm));
             let weights = match want {
-                Want::Image => None,
+                Want::Image | Want::Step(_) => None,
                 Want::Parameters { accumulate } => {
                     let (weight, bias) = (self.gradient(i, 0), self.gradient(i, 1));
                     Some(NormGradients { accumulate, weight, bias })

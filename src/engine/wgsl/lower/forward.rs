@@ -3,10 +3,11 @@
 use super::{Lower, Stored, Tape, Tensor, geometry, plane, rows, value_quads};
 use crate::data::ImageShape;
 use crate::engine::BatchNormMode;
-use crate::engine::wgsl::kernel::{Slice, padded};
-use crate::engine::wgsl::kernels::conv::{self, Pass};
+use crate::engine::wgsl::kernel::{BufferId, Slice, padded};
+use crate::engine::wgsl::kernels::conv::{self, Conv, Pass};
+use crate::engine::wgsl::kernels::head::{self, Head};
 use crate::engine::wgsl::kernels::winograd::Finish;
-use crate::engine::wgsl::kernels::{linear, norm, pointwise, pool};
+use crate::engine::wgsl::kernels::{linear, norm, pointwise, pool, stem};
 use crate::engine::wgsl::program::{Fixed, Phase};
 use crate::engine::wgsl::tuning::Algorithm;
 use crate::model::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Layer, Op, Value};
@@ -14,13 +15,55 @@ use crate::model::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Layer, Op, Value};
 const FORWARD: Phase = Phase::Forward;
 
 impl Lower<'_> {
-    /// One forward pass over `x`; the logits go into `logits`.
-    pub(in crate::engine::wgsl) fn forward(&mut self, x: Tensor, logits: Tensor, mode: BatchNormMode) -> Tape {
+    /// One forward pass over `x`; the logits go into `logits`. `trains` keeps what the gradients of parameters need.
+    pub(in crate::engine::wgsl) fn forward(
+        &mut self,
+        x: Tensor,
+        logits: Tensor,
+        mode: BatchNormMode,
+        trains: bool,
+    ) -> Tape {
+        let mut tape = self.body(x, &logits, mode);
+        let Some((end, head)) = self.head() else { return tape };
+        let (weight, bias) = (self.parameter(end + 1, 0), self.parameter(end + 1, 1));
+        let features = tape.values[tape.values.len() - 1].clone();
+        let norm = features.norm.map(|(norm, _)| norm);
+        let pooled = trains.then(|| self.tensor(self.network.layers[end].shape, "pooled"));
+        for (r, images, _) in self.parts() {
+            let (x, logits, pooled) = (features.tensor[r], logits[r], pooled.as_ref().map(|pooled| pooled[r]));
+            self.push(end + 1, FORWARD, head::forward(images, &head, x, norm, weight, bias, logits, pooled));
+        }
+        self.program.outputs.push((end + 1, self.program.steps.len(), logits));
+        tape.pooled = pooled;
+        tape
+    }
+
+    /// The pooling and the linear layer at the end, where one kernel computes both: index of the pooling, sizes.
+    pub(super) fn head(&self) -> Option<(usize, Head)> {
+        let [.., pool, linear] = &self.network.layers[..] else { return None };
+        let (end, readers) = (self.network.layers.len() - 2, self.network.readers());
+        let shape = self.network.shape_of(pool.inputs[0]);
+        let Op::Linear { out_features, .. } = linear.op else { return None };
+        let fused = !self.choices.plain
+            && pool.op == Op::GlobalAvgPool
+            && linear.inputs[0] == end + 1
+            && readers[end + 1] == 1
+            && readers[pool.inputs[0]] == 1
+            && pool.inputs[0] == end
+            && head::fits(shape.channels, out_features);
+        // The ReLU of the batch norm that readers apply.
+        let relu = end >= 1 && self.is_fused_relu(end - 1, &readers);
+        fused.then_some((end, Head { plane: plane(shape), classes: out_features, relu }))
+    }
+
+    /// The forward pass up to the head, or up to the logits where no kernel computes a head.
+    pub(in crate::engine::wgsl) fn body(&mut self, x: Tensor, logits: &Tensor, mode: BatchNormMode) -> Tape {
         let network = self.network;
+        let end = self.head().map_or(network.layers.len(), |(end, _)| end);
         let readers = network.readers();
         let mut values = vec![Stored::plain(x)];
         let mut affine: Vec<Option<Slice>> = vec![None; network.layers.len()];
-        for (i, layer) in network.layers.iter().enumerate() {
+        for (i, layer) in network.layers.iter().enumerate().take(end) {
             let input = layer.inputs[0];
             let shape = network.shape_of(input);
             if self.is_fused_relu(i, &readers) || self.is_fused_add(i, &readers) {
@@ -87,7 +130,7 @@ impl Lower<'_> {
             }
             values.push(stored);
         }
-        Tape { values, affine, mode }
+        Tape { values, affine, mode, logits: logits.clone(), pooled: None }
     }
 
     /// What a batch norm or the input normalisation makes of `x`: left to its readers, or written.
@@ -169,6 +212,9 @@ impl Lower<'_> {
         let other = self.joins(i, readers).map(|value| self.ready(i, values, value));
         let x = values[layer.inputs[0]].clone();
         let y = fresh(self);
+        if let Some(normalization) = self.stem(i).filter(|_| stem::fits_forward(&conv)) {
+            return self.stem_forward(i, &conv, &x.tensor, normalization, y, mode);
+        }
         if let Some(product) = self.winograd(&conv, Pass::Forward) {
             let written = i + 1 + usize::from(other.is_some());
             let wanted = mode == BatchNormMode::Train && self.feeds_batch_norm(written);
@@ -194,6 +240,44 @@ impl Lower<'_> {
             }
         }
         Stored::plain(y)
+    }
+
+    /// The normalisation of the images, where `layer` is a convolution that alone reads it.
+    pub(super) fn stem(&self, layer: usize) -> Option<Slice> {
+        let network = self.network;
+        let first = network.layers.first().is_some_and(|first| matches!(first.op, Op::Normalize { .. }));
+        if layer != 1 || !first || self.choices.plain || network.readers()[1] != 1 || network.layers[1].inputs[0] != 1 {
+            return None;
+        }
+        let known = self.program.buffers.iter().position(|buffer| buffer.home == Some(Fixed::Normalization));
+        known.map(|index| Slice { buffer: BufferId(index), offset: 0, size: self.program.buffers[index].size })
+    }
+
+    fn stem_forward(
+        &mut self,
+        i: usize,
+        conv: &Conv,
+        x: &Tensor,
+        normalization: Slice,
+        y: Tensor,
+        mode: BatchNormMode,
+    ) -> Stored {
+        let weight = self.parameter(i, 0);
+        let wanted = mode == BatchNormMode::Train && self.feeds_batch_norm(i + 1);
+        let partials = wanted.then(|| {
+            let blocks = self.ranges.iter().map(|images| stem::statistics_blocks(conv, *images)).sum();
+            let size = 4 * norm::partials_len(blocks, conv.out_channels) as u64;
+            (self.program.transient(size, "batch norm sums"), blocks)
+        });
+        let mut first = 0;
+        for (r, images, _) in self.parts() {
+            let statistics = partials.map(|(partials, _)| (partials, first));
+            for dispatch in stem::forward(conv, images, self.budget, x[r], normalization, weight, y[r], statistics) {
+                self.push(i, FORWARD, dispatch);
+            }
+            first += stem::statistics_blocks(conv, images);
+        }
+        Stored { partials, ..Stored::plain(y) }
     }
 
     fn feeds_batch_norm(&self, value: Value) -> bool {

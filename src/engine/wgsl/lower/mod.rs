@@ -11,6 +11,8 @@
 mod backward;
 mod forward;
 
+pub(super) use self::backward::Objective;
+
 use std::collections::BTreeSet;
 
 use super::error::{GpuError, readable};
@@ -18,6 +20,7 @@ use super::kernel::{Dispatch, Slice, padded, quads};
 use super::kernels::conv::{Conv, Pass};
 use super::kernels::pool::Plane;
 use super::kernels::read::Read;
+use super::kernels::stem::Search;
 use super::kernels::winograd;
 use super::parameters::Parameters;
 use super::program::{Fixed, Phase, Place, Program};
@@ -86,20 +89,25 @@ pub(super) struct Tape {
     /// Scale, shift, mean and rstd of each batch norm.
     affine: Vec<Option<Slice>>,
     mode: BatchNormMode,
+    logits: Tensor,
+    /// What the linear layer read, where one kernel computed pooling and linear layer, for the gradient of its weights.
+    pooled: Option<Tensor>,
 }
 
 impl Tape {
     /// `B × K`.
     pub(super) fn logits(&self) -> &Tensor {
-        &self.values[self.values.len() - 1].tensor
+        &self.logits
     }
 }
 
 /// What a backward pass is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Want {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Want<'a> {
     /// The gradient with respect to the images.
     Image,
+    /// One step of a search along it, for each range. The gradient is given where the step has to be a kernel of its own.
+    Step(&'a [Search]),
     /// Gradients of all parameters, added to those that are there if so asked.
     Parameters { accumulate: bool },
 }

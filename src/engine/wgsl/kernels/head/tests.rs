@@ -268,7 +268,7 @@ fn unfused(h: &mut Harness, case: &Case, what: &Objective) -> Found {
     ]);
     let gradient = match (case.norm, relu) {
         (Norm::Running, _) => {
-            dispatches.push(backward_apply(rows, c, relu, on.x, dy, on.affine, None, gradient));
+            dispatches.push(backward_apply(rows, c, relu, on.x, dy, on.affine, None, None, gradient));
             gradient
         }
         (_, false) => dy,

@@ -177,12 +177,29 @@ impl Case {
         let mut dy = on.dy;
         if let Some(StemNorm { x, affine, means, relu }) = on.norm(behind) {
             let rows = (n * c.out_height * c.out_width) as u64;
-            dispatches.push(norm::backward_apply(rows, o, relu, x, dy, affine, means, before));
+            dispatches.push(norm::backward_apply(rows, o, relu, x, dy, affine, means, None, before));
             dy = before;
         }
-        dispatches.extend(conv::input_gradient(c, n, UNLIMITED, dy, on.weight, normalised));
+        dispatches.extend(conv::input_gradient(
+            c,
+            n,
+            conv::Product::plain(c, conv::Pass::InputGradient, UNLIMITED),
+            dy,
+            on.weight,
+            normalised,
+        ));
         let (rows, colours) = (self.pixels() as u64, on.normalization);
-        dispatches.push(norm::backward_apply(rows, c.in_channels, false, on.x, normalised, colours, None, gradient));
+        dispatches.push(norm::backward_apply(
+            rows,
+            c.in_channels,
+            false,
+            on.x,
+            normalised,
+            colours,
+            None,
+            None,
+            gradient,
+        ));
         h.run(&dispatches);
         gradient
     }
@@ -408,7 +425,14 @@ fn the_forward_pass_has_the_bits_of_the_layers() {
             assert!(cut.len() >= blocks, "{what}");
             h.run(&cut);
             h.run(&[norm::apply(case.pixels() as u64, c.in_channels, false, on.x, colours, normalised)]);
-            h.run(&conv::forward(c, n, UNLIMITED, normalised, on.weight, layers));
+            h.run(&conv::forward(
+                c,
+                n,
+                conv::Product::plain(c, conv::Pass::Forward, UNLIMITED),
+                normalised,
+                on.weight,
+                layers,
+            ));
             let found: Vec<f32> = h.read(y);
             assert!(found == h.read::<f32>(layers) && found == h.read::<f32>(alone), "{what}");
             assert_padding(&found, o);
