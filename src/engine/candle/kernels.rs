@@ -223,10 +223,7 @@ impl<P: Pair> WithSimd for Sums<P> {
                     run[0] = [simd.add_f32s(run[0][0], value[0]), simd.add_f32s(run[0][1], value[1])];
                 }
                 for (n, total) in total.iter_mut().enumerate() {
-                    let sum = simd.add_f32s(
-                        simd.add_f32s(run[0][n], run[1][n]),
-                        simd.add_f32s(run[2][n], run[3][n]),
-                    );
+                    let sum = simd.add_f32s(simd.add_f32s(run[0][n], run[1][n]), simd.add_f32s(run[2][n], run[3][n]));
                     let mut line = Line::ZERO;
                     store::<S>(&mut line, part, sum);
                     total.iter_mut().zip(line.0).for_each(|(t, s)| *t += f64::from(s));
@@ -360,8 +357,7 @@ impl WithSimd for Plane<'_, 2, NormLine> {
         for part in 0..LANES / S::F32_LANES {
             let affine = self.constants.affine.part::<S>(part);
             let mean = load::<S>(&self.constants.mean, part);
-            let (slope, offset) =
-                (load::<S>(&self.constants.slope, part), load::<S>(&self.constants.offset, part));
+            let (slope, offset) = (load::<S>(&self.constants.slope, part), load::<S>(&self.constants.offset, part));
             for ((dx, x), dy) in self.y.iter_mut().zip(x).zip(dy) {
                 let x = load::<S>(x, part);
                 let dy = affine.masked(simd, x, load::<S>(dy, part));

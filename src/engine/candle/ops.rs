@@ -140,13 +140,9 @@ impl Ops {
         if !self.kernels {
             return Ok(OnDevice(x.clone()));
         }
+        self.memory.begin(x.dim(0)?);
         let field = with_values(x, |v| x.dims4().map(|dims| Field::from_planes(&self.memory, dims.into(), v)))??;
         Ok(OnCpu(Arc::new(field)))
-    }
-
-    /// Lets memory go that was kept for the next pass.
-    pub(super) fn forget(&self) {
-        self.memory.clear();
     }
 
     /// A new field, written by `write`.
@@ -323,9 +319,7 @@ impl Ops {
     pub(super) fn add(&self, a: &Activation, b: &Activation) -> Result<Activation> {
         match (a, b) {
             (OnDevice(a), OnDevice(b)) => (a + b).map(OnDevice),
-            (OnCpu(a), OnCpu(b)) => {
-                Ok(self.field(a.dims(), |y| kernels::add(&a.lines, &b.lines, &mut y.lines)))
-            }
+            (OnCpu(a), OnCpu(b)) => Ok(self.field(a.dims(), |y| kernels::add(&a.lines, &b.lines, &mut y.lines))),
             _ => Err(mixed()),
         }
     }
