@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Norm, Objective, PerturbSpec, Start};
+use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Norm, Objective, PerturbSpec, Start, View};
 
 /// Images in a batch: enough to fill a small GPU.
 const IMAGES: usize = 16;
@@ -42,11 +42,11 @@ fn attack_time(engine: &mut dyn Engine) -> Result<Duration, EngineError> {
         start: Start::Zero,
         batch_norm: BatchNormMode::Eval,
     };
-    let mut attack = |engine: &mut dyn Engine| -> Result<Duration, EngineError> {
+    let attack = |engine: &mut dyn Engine| -> Result<Duration, EngineError> {
         let clock = Instant::now();
         let views = engine.perturb(&batch, &spec)?;
         // A GPU may still be at work when the call returns; what is read back is done.
-        engine.read_view(&views, crate::engine::View::Adversarial)?;
+        engine.read_view(&views, View::Adversarial)?;
         Ok(clock.elapsed())
     };
     attack(engine)?;

@@ -520,11 +520,11 @@ mod tests {
                 assert!((bt[power][i] - c).abs() < 1e-6, "point {i}, power {power}: {} instead of {c}", bt[power][i]);
             }
             let scale: f64 = others().map(|q| p - q).product();
-            for power in 0..3 {
-                assert!((g[power][i] - p.powi(power as i32) / scale).abs() < 1e-6);
+            for (power, g) in g.iter().enumerate() {
+                assert!((g[i] - p.powi(power as i32) / scale).abs() < 1e-6);
             }
-            for power in 0..4 {
-                assert!((at[i][power] - p.powi(power as i32)).abs() < 1e-6);
+            for (power, found) in at[i].iter().enumerate() {
+                assert!((found - p.powi(power as i32)).abs() < 1e-6);
             }
         }
     }
@@ -537,9 +537,9 @@ mod tests {
             columns(|g| kernel_1d(Scalar::new(), g)),
         );
         for out in 0..OUT {
-            for tap in 0..3 {
-                for input in 0..IN {
-                    let found: f64 = (0..IN).map(|i| at[i][out] * g[tap][i] * bt[input][i]).sum();
+            for (tap, g) in g.iter().enumerate() {
+                for (input, bt) in bt.iter().enumerate() {
+                    let found: f64 = at.iter().zip(g).zip(bt).map(|((at, g), bt)| at[out] * g * bt).sum();
                     let expected = f64::from(u8::from(input == out + tap));
                     assert!((found - expected).abs() < 1e-6, "output {out}, tap {tap}, input {input}: {found}");
                 }
