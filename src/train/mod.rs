@@ -4,6 +4,7 @@ mod average;
 mod checkpoint;
 mod events;
 pub mod methods;
+mod probe;
 mod record;
 mod run_dir;
 mod schedule;

@@ -97,7 +97,8 @@ pub enum ChosenEngine {
 }
 
 /// What `options` come down to on this machine. `auto` is a GPU that Candle was built for, else a GPU for our shaders
-/// (never a software one, which is for tests), else Candle on the CPU.
+/// (never a software one, which is for tests), else Candle on the CPU. A GPU that is not a discrete one still has to be
+/// faster than the CPU when [`open_engine`] opens it for `auto`.
 pub fn choose_engine(options: &EngineOptions) -> ChosenEngine {
     decide(options, &CandleDevice::available(), || wgsl::default_adapter().map(|adapter| adapter.kind))
 }
@@ -134,7 +135,22 @@ pub fn open_engine(options: &EngineOptions, network: Network, state: &State) -> 
     options.validate().map_err(|error| EngineError::Invalid(error.to_string()))?;
     match choose_engine(options) {
         ChosenEngine::Candle(device) => Ok(Box::new(CandleEngine::new(network, state, device)?)),
-        ChosenEngine::Wgsl => Ok(Box::new(WgslEngine::new(network, state, &wgsl_options(options))?)),
+        ChosenEngine::Wgsl => {
+            let wgsl = wgsl_options(options);
+            let asked_for = options.engine == EngineChoice::Wgsl || options.adapter.is_some();
+            let opened = WgslEngine::new(network.clone(), state, &wgsl);
+            match opened {
+                Err(EngineError::Gpu(error)) if !asked_for => {
+                    eprintln!("warning: the GPU cannot be used, so the CPU is: {error}");
+                    Ok(Box::new(CandleEngine::new(network, state, CandleDevice::Cpu)?))
+                }
+                opened if asked_for || options.deterministic || !is_doubtful() => Ok(Box::new(opened?)),
+                opened => {
+                    let cpu = CandleEngine::new(network, state, CandleDevice::Cpu)?;
+                    super::probe::faster(Box::new(opened?), Box::new(cpu))
+                }
+            }
+        }
     }
 }
 
@@ -142,6 +158,11 @@ pub fn open_engine(options: &EngineOptions, network: Network, state: &State) -> 
 pub fn wgsl_options(options: &EngineOptions) -> WgslOptions {
     // It makes no choice that depends on a measurement, so `deterministic` asks for nothing more.
     WgslOptions { adapter: options.adapter.clone(), ..WgslOptions::default() }
+}
+
+/// Whether the preferred adapter may be slower than the CPU.
+fn is_doubtful() -> bool {
+    wgsl::default_adapter().is_some_and(|adapter| adapter.kind != AdapterKind::Discrete)
 }
 
 #[cfg(test)]

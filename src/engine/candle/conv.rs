@@ -68,7 +68,10 @@ impl ConvShape {
         self.stride == 1 && self.padding < self.kernel
     }
 
-    fn winograd(&self) -> bool {
+    /// Whether Winograd's algorithm is taken: from 32 channels of 32×32 to 512 of 4×4 its rate was above that of columns
+    /// on layers of the same width with stride 2, by half and more. With fewer channels than a line has, most of the
+    /// transformed input would be zeros.
+    const fn winograd(&self) -> bool {
         self.kernel == 3 && self.stride == 1 && self.padding == 1 && self.in_channels >= LANES
     }
 
@@ -346,7 +349,7 @@ impl ConvShape {
     pub(super) fn weight_gradient(&self, x: &Field, dy: &Field) -> Vec<f32> {
         let (image_in, image_out) = (self.in_blocks() * self.in_pixels(), self.out_blocks() * self.out_pixels());
         let depth = self.depth();
-        let images = if image_out == 0 { 0 } else { dy.lines.len() / image_out };
+        let images = dy.images;
         // Large gradients are cut by their rows, small ones by images, so that there are several pieces of either.
         let parts = if self.out_blocks() * depth * LANES <= PART_LINES { PARTS.min(images.max(1)) } else { 1 };
         let range = if parts > 1 || self.dense() { depth } else { self.in_blocks() };

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::{Pod, Zeroable};
@@ -38,6 +39,7 @@ pub(super) const fn blocks(channels: usize) -> usize {
 /// computing what goes there.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
+    images: AtomicUsize,
     free: Mutex<HashMap<usize, Vec<Vec<Line>>>>,
 }
 
@@ -53,9 +55,11 @@ impl Pool {
         Buffer { lines, pool: Some(Arc::clone(self)) }
     }
 
-    /// Lets all memory go that nobody uses.
-    pub(super) fn clear(&self) {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Says how many images the next pass has. Memory of other sizes is let go.
+    pub(super) fn begin(&self, images: usize) {
+        if self.images.swap(images, Ordering::Relaxed) != images {
+            self.free.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
     }
 }
 

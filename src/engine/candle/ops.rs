@@ -77,7 +77,10 @@ pub(super) struct Ops {
 
 /// Weights of a convolution as the CPU kernels read them, made once for each version of the weights.
 #[derive(Debug, Default)]
-pub(super) struct Cache(Mutex<[Option<(TensorId, Arc<Packed>)>; 2]>);
+pub(super) struct Cache(Mutex<[Option<Version>; 2]>);
+
+/// The tensor that weights were made from, and the weights.
+type Version = (TensorId, Arc<Packed>);
 
 impl Cache {
     /// Weights for the forward pass, or with `turned` those for the input gradient.
@@ -140,13 +143,9 @@ impl Ops {
         if !self.kernels {
             return Ok(OnDevice(x.clone()));
         }
+        self.memory.begin(x.dim(0)?);
         let field = with_values(x, |v| x.dims4().map(|dims| Field::from_planes(&self.memory, dims.into(), v)))??;
         Ok(OnCpu(Arc::new(field)))
-    }
-
-    /// Lets memory go that was kept for the next pass.
-    pub(super) fn forget(&self) {
-        self.memory.clear();
     }
 
     /// A new field, written by `write`.

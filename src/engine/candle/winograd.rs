@@ -11,13 +11,14 @@
 //!
 //! A NaN spreads over the tiles that read it, at most six pixels beyond where it belongs.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::field::{LANES, Line, blocks};
+use super::kernels::{load, store};
 use super::product::{Blocked, multiply};
 
 /// Products of a tile.
@@ -74,10 +75,48 @@ fn output_1d<S: Simd>(simd: S, m: [S::f32s; IN]) -> [S::f32s; OUT] {
 
 /// `G g` for a column of a kernel. Rows belong to the points 0, 1/√2, -1/√2, √2, -√2, ∞.
 #[inline(always)]
-fn kernel_1d(g: [f32; 3]) -> [f32; IN] {
-    let (near, near_odd) = ((g[0] + 0.5 * g[2]) / -1.5, A * g[1] / -1.5);
-    let (far, far_odd) = ((g[0] + 2.0 * g[2]) / 6.0, B * g[1] / 6.0);
-    [g[0], near + near_odd, near - near_odd, far + far_odd, far - far_odd, g[2]]
+fn kernel_1d<S: Simd>(simd: S, g: [S::f32s; 3]) -> [S::f32s; IN] {
+    let times = |factor: f32, v| simd.mul_f32s(simd.splat_f32s(factor), v);
+    let near = times(-1.0 / 1.5, simd.add_f32s(g[0], times(0.5, g[2])));
+    let far = times(1.0 / 6.0, simd.add_f32s(g[0], times(2.0, g[2])));
+    let (near_odd, far_odd) = (times(A / -1.5, g[1]), times(B / 6.0, g[1]));
+    [
+        g[0],
+        simd.add_f32s(near, near_odd),
+        simd.sub_f32s(near, near_odd),
+        simd.add_f32s(far, far_odd),
+        simd.sub_f32s(far, far_odd),
+        g[2],
+    ]
+}
+
+/// `G g Gᵀ` of the kernels from one input to sixteen outputs, into line `at` of 36 matrices.
+struct KernelTransform<'a, 'b> {
+    kernels: &'a [Line; 9],
+    matrices: &'a mut [&'b mut [Line]],
+    at: usize,
+}
+
+impl WithSimd for KernelTransform<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for part in 0..LANES / S::F32_LANES {
+            let mut half = [[simd.splat_f32s(0.0); 3]; IN];
+            for x in 0..3 {
+                let column = [0, 3, 6].map(|y| load::<S>(&self.kernels[y + x], part));
+                for (half, value) in half.iter_mut().zip(kernel_1d(simd, column)) {
+                    half[x] = value;
+                }
+            }
+            for (y, half) in half.into_iter().enumerate() {
+                for (x, value) in kernel_1d(simd, half).into_iter().enumerate() {
+                    store::<S>(&mut self.matrices[y * IN + x][self.at], part, value);
+                }
+            }
+        }
+    }
 }
 
 /// Transformed weights: 36 matrices `outputs/16 × inputs × 16`, `inputs` filled up with zeros.
@@ -95,31 +134,20 @@ impl Weights {
         let (to, from) = if turned { (inputs, outputs) } else { (outputs, inputs) };
         let (to_blocks, depth) = (blocks(to), blocks(from) * LANES);
         let mut lines = vec![Line::ZERO; POINTS * to_blocks * depth];
-        let kernel = |o: usize, i: usize| {
-            let at = if turned { i * inputs + o } else { o * inputs + i };
-            let mut g: [f32; 9] = [0.0; 9];
-            g.copy_from_slice(&weight[at * 9..][..9]);
-            if turned {
-                g.reverse();
-            }
-            g
-        };
         let mut matrices: Vec<Vec<&mut [Line]>> = (0..to_blocks).map(|_| Vec::with_capacity(POINTS)).collect();
         for matrix in lines.chunks_mut((to_blocks * depth).max(1)) {
             matrix.chunks_mut(depth).zip(&mut matrices).for_each(|(block, list)| list.push(block));
         }
         matrices.into_par_iter().enumerate().for_each(|(block, mut matrices)| {
             for i in 0..from {
+                let mut kernels = [Line::ZERO; 9];
                 for (lane, o) in (block * LANES..to.min((block + 1) * LANES)).enumerate() {
-                    let g = kernel(o, i);
-                    let columns: [[f32; IN]; 3] = std::array::from_fn(|x| kernel_1d([g[x], g[3 + x], g[6 + x]]));
-                    for y in 0..IN {
-                        let row = kernel_1d([columns[0][y], columns[1][y], columns[2][y]]);
-                        for (x, value) in row.into_iter().enumerate() {
-                            matrices[y * IN + x][i].0[lane] = value;
-                        }
+                    let at = if turned { i * inputs + o } else { o * inputs + i };
+                    for (tap, w) in weight[at * 9..][..9].iter().enumerate() {
+                        kernels[if turned { 8 - tap } else { tap }].0[lane] = *w;
                     }
                 }
+                Arch::new().dispatch(KernelTransform { kernels: &kernels, matrices: &mut matrices, at: i });
             }
         });
         Self { lines, inputs: from, outputs: to }
@@ -192,7 +220,7 @@ impl WithSimd for InputTransform<'_> {
                     for x in 0..IN {
                         let mut d = [simd.splat_f32s(0.0); IN];
                         for (d, line) in d.iter_mut().zip(&lines) {
-                            *d = S::as_simd_f32s(&line[x].0).0[part];
+                            *d = load::<S>(line[x], part);
                         }
                         let d = input_1d(simd, d);
                         for (half, d) in half.iter_mut().zip(d) {
@@ -202,7 +230,7 @@ impl WithSimd for InputTransform<'_> {
                     for (y, half) in half.into_iter().enumerate() {
                         let d = input_1d(simd, half);
                         for (x, d) in d.into_iter().enumerate() {
-                            S::as_mut_simd_f32s(&mut self.v[y * IN + x][tile].0).0[part] = d;
+                            store::<S>(&mut self.v[y * IN + x][tile], part, d);
                         }
                     }
                 }
@@ -238,7 +266,7 @@ impl WithSimd for OutputTransform<'_> {
                     for x in 0..IN {
                         let mut m = [simd.splat_f32s(0.0); IN];
                         for (y, m) in m.iter_mut().enumerate() {
-                            *m = S::as_simd_f32s(&self.m[y * IN + x][tile].0).0[part];
+                            *m = load::<S>(&self.m[y * IN + x][tile], part);
                         }
                         let m = output_1d(simd, m);
                         for (half, m) in half.iter_mut().zip(m) {
@@ -249,7 +277,7 @@ impl WithSimd for OutputTransform<'_> {
                         let out = output_1d(simd, half);
                         let line = &mut self.plane[corner + y * width..][..inside_x];
                         for (line, out) in line.iter_mut().zip(out) {
-                            S::as_mut_simd_f32s(&mut line.0).0[part] = out;
+                            store::<S>(line, part, out);
                         }
                     }
                 }
@@ -278,17 +306,19 @@ impl WithSimd for Products<'_, '_> {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
-/// Calls `work` with room for `len` lines that hold anything.
+/// Calls `work` with room for `len` lines that hold anything. The room is the thread's own and stays with it; work that
+/// is taken over while `work` waits finds none and makes some.
 pub(super) fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [Line]) -> R) -> R {
-    SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.len() < len {
-            scratch.resize(len, Line::ZERO);
-        }
-        work(&mut scratch[..len])
-    })
+    let mut scratch = SCRATCH.take();
+    if scratch.len() < len {
+        scratch.resize(len, Line::ZERO);
+    }
+    let result = work(&mut scratch[..len]);
+    SCRATCH.set(scratch);
+    result
 }
 
 /// Lines from one of the 36 matrices to the next. One more than a multiple of 64, so that the same place in all of them
@@ -404,47 +434,42 @@ fn staged(x: &[Line], weights: &Weights, y: &mut [Line], tiling: Tiling) {
     let (depth, per_image) = (weights.depth(), tiling.tiles());
     let images = (STAGED_TILES / per_image).max(1);
     let work = x.chunks(images * in_blocks * pixels).zip(y.chunks_mut(images * out_blocks * pixels));
-    let (mut v, mut m) = (Vec::new(), Vec::new());
     for (x, y) in work {
         let images = x.len() / (in_blocks * pixels);
         let tiles = images * per_image;
         let (v_size, m_size) = (spread(in_blocks * tiles), out_blocks * tiles);
-        v.resize(POINTS * v_size, Line::ZERO);
-        m.resize(POINTS * m_size, Line::ZERO);
-        let mut by_block: Vec<Vec<&mut [Line]>> = (0..in_blocks).map(|_| Vec::with_capacity(POINTS)).collect();
-        for v in v.chunks_mut(v_size) {
-            v.chunks_mut(tiles).zip(&mut by_block).for_each(|(part, list)| list.push(part));
-        }
-        by_block.into_par_iter().enumerate().for_each(|(c, v)| {
-            let mut rest = v;
-            for i in 0..images {
-                let plane = &x[(i * in_blocks + c) * pixels..][..pixels];
-                let (mut now, mut later) = (Vec::with_capacity(POINTS), Vec::with_capacity(POINTS));
-                for part in rest {
-                    let (a, b) = part.split_at_mut(per_image);
-                    now.push(a);
-                    later.push(b);
-                }
-                Arch::new().dispatch(InputTransform { plane, tiling, rows: 0..tiling.down, v: &mut now });
-                rest = later;
+        with_scratch(POINTS * (v_size + m_size), |scratch| {
+            let (v, m) = scratch.split_at_mut(POINTS * v_size);
+            let mut by_block: Vec<Vec<&mut [Line]>> = (0..in_blocks).map(|_| Vec::with_capacity(POINTS)).collect();
+            for v in v.chunks_mut(v_size) {
+                v.chunks_mut(tiles).zip(&mut by_block).for_each(|(part, list)| list.push(part));
             }
-        });
-        m.par_chunks_mut(m_size).enumerate().for_each(|(p, m)| {
-            let mut c: Vec<&mut [Line]> = m.chunks_mut(tiles).collect();
-            Arch::new().dispatch(Products {
-                c: &mut c,
-                a: Blocked::new(&v[p * v_size..][..v_size], tiles),
-                b: Blocked::new(weights.matrix(p), depth),
-                rows: tiles,
-                depth: in_blocks,
+            by_block.into_par_iter().enumerate().for_each(|(c, mut v)| {
+                for i in 0..images {
+                    let plane = &x[(i * in_blocks + c) * pixels..][..pixels];
+                    let mut v: Vec<&mut [Line]> = v.iter_mut().map(|v| &mut v[i * per_image..][..per_image]).collect();
+                    Arch::new().dispatch(InputTransform { plane, tiling, rows: 0..tiling.down, v: &mut v });
+                }
             });
-        });
-        let planes = y.par_chunks_mut(pixels).enumerate();
-        planes.with_min_len(4).for_each(|(at, plane)| {
-            let (i, c) = (at / out_blocks, at % out_blocks);
-            let m: [&[Line]; POINTS] =
-                std::array::from_fn(|p| &m[p * m_size + c * tiles + i * per_image..][..per_image]);
-            Arch::new().dispatch(OutputTransform { m: &m, tiling, rows: 0..tiling.down, plane });
+            let v = &*v;
+            m.par_chunks_mut(m_size).enumerate().for_each(|(p, m)| {
+                let mut c: Vec<&mut [Line]> = m.chunks_mut(tiles).collect();
+                Arch::new().dispatch(Products {
+                    c: &mut c,
+                    a: Blocked::new(&v[p * v_size..][..v_size], tiles),
+                    b: Blocked::new(weights.matrix(p), depth),
+                    rows: tiles,
+                    depth: in_blocks,
+                });
+            });
+            let m = &*m;
+            let planes = y.par_chunks_mut(pixels).enumerate();
+            planes.with_min_len(4).for_each(|(at, plane)| {
+                let (i, c) = (at / out_blocks, at % out_blocks);
+                let m: [&[Line]; POINTS] =
+                    std::array::from_fn(|p| &m[p * m_size + c * tiles + i * per_image..][..per_image]);
+                Arch::new().dispatch(OutputTransform { m: &m, tiling, rows: 0..tiling.down, plane });
+            });
         });
     }
 }
@@ -474,8 +499,11 @@ mod tests {
     #[test]
     fn the_matrices_are_those_of_toom_and_cook() {
         let points = points();
-        let (bt, at, g) =
-            (columns(|d| input_1d(Scalar::new(), d)), columns(|m| output_1d(Scalar::new(), m)), columns(kernel_1d));
+        let (bt, at, g) = (
+            columns(|d| input_1d(Scalar::new(), d)),
+            columns(|m| output_1d(Scalar::new(), m)),
+            columns(|g| kernel_1d(Scalar::new(), g)),
+        );
         for (i, p) in points.iter().enumerate() {
             let others = || points.iter().enumerate().filter(move |(j, _)| *j != i).map(|(_, q)| *q);
             // Coefficients of the product of (x - q) over the other points.
@@ -492,23 +520,26 @@ mod tests {
                 assert!((bt[power][i] - c).abs() < 1e-6, "point {i}, power {power}: {} instead of {c}", bt[power][i]);
             }
             let scale: f64 = others().map(|q| p - q).product();
-            for power in 0..3 {
-                assert!((g[power][i] - p.powi(power as i32) / scale).abs() < 1e-6);
+            for (power, g) in g.iter().enumerate() {
+                assert!((g[i] - p.powi(power as i32) / scale).abs() < 1e-6);
             }
-            for power in 0..4 {
-                assert!((at[i][power] - p.powi(power as i32)).abs() < 1e-6);
+            for (power, found) in at[i].iter().enumerate() {
+                assert!((found - p.powi(power as i32)).abs() < 1e-6);
             }
         }
     }
 
     #[test]
     fn one_dimension_is_a_convolution() {
-        let (bt, at, g) =
-            (columns(|d| input_1d(Scalar::new(), d)), columns(|m| output_1d(Scalar::new(), m)), columns(kernel_1d));
+        let (bt, at, g) = (
+            columns(|d| input_1d(Scalar::new(), d)),
+            columns(|m| output_1d(Scalar::new(), m)),
+            columns(|g| kernel_1d(Scalar::new(), g)),
+        );
         for out in 0..OUT {
-            for tap in 0..3 {
-                for input in 0..IN {
-                    let found: f64 = (0..IN).map(|i| at[i][out] * g[tap][i] * bt[input][i]).sum();
+            for (tap, g) in g.iter().enumerate() {
+                for (input, bt) in bt.iter().enumerate() {
+                    let found: f64 = at.iter().zip(g).zip(bt).map(|((at, g), bt)| at[out] * g * bt).sum();
                     let expected = f64::from(u8::from(input == out + tap));
                     assert!((found - expected).abs() < 1e-6, "output {out}, tap {tap}, input {input}: {found}");
                 }
