@@ -47,7 +47,7 @@ fn network() -> Network {
 
 fn open(checks: Checks) -> WgslEngine {
     let adapter = std::env::var("FAIRTAT_TEST_ADAPTER").ok();
-    let options = WgslOptions { adapter, checks, pipelines: None, plain: false, binding_limit: None };
+    let options = WgslOptions { adapter, checks, pipelines: None, ..WgslOptions::default() };
     let network = network();
     let state = State::initialise(&network, 3);
     WgslEngine::new(network, &state, &options).unwrap()

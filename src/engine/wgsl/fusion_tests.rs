@@ -16,7 +16,8 @@ const IMAGES: usize = 5;
 
 fn open(network: &Network, plain: bool, binding_limit: Option<u64>) -> WgslEngine {
     let adapter = std::env::var("FAIRTAT_TEST_ADAPTER").ok();
-    let options = WgslOptions { adapter, checks: Checks::On, pipelines: None, plain, binding_limit };
+    let options =
+        WgslOptions { adapter, checks: Checks::On, pipelines: None, plain, binding_limit, ..WgslOptions::default() };
     WgslEngine::new(network.clone(), &State::initialise(network, 3), &options).unwrap()
 }
 
@@ -43,7 +44,7 @@ impl Images {
 
 /// Everything that an engine computes from a network: logits and gradients in both modes, a search, an update on both
 /// views, and logits after it.
-fn everything(mut engine: WgslEngine) -> Vec<(String, Vec<f32>)> {
+pub(super) fn everything(mut engine: WgslEngine) -> Vec<(String, Vec<f32>)> {
     let images = Images::new(engine.network().input);
     let (batch, mut found) = (images.batch(), Vec::new());
     for mode in [BatchNormMode::Train, BatchNormMode::Eval] {
