@@ -290,7 +290,9 @@ impl<'a> Bench<'a> {
                 let fixed_milliseconds = 1e3 * timed.first().map_or(seconds, |(_, seconds)| *seconds);
                 let timing = Timing { milliseconds: 1e3 * seconds, fixed_milliseconds, images };
                 found.measured.insert((unit.conv, *pass), algorithm);
-                found.timings.insert((unit.conv, *pass), timing);
+                if timed.len() > 1 {
+                    found.timings.insert((unit.conv, *pass), timing);
+                }
             }
             self.pool.clear();
         }
@@ -305,19 +307,26 @@ impl<'a> Bench<'a> {
         (flops as usize).min(MOST_BYTES / (4 * x.max(y)).max(1)).clamp(1, MOST_IMAGES)
     }
 
-    /// The candidates of a pass with their seconds, the fixed choice first; none when the time is over.
+    /// The candidates of a pass with their seconds, the fixed choice first; none when the time is over. Where there is but
+    /// one way it is not measured.
     fn pass(&mut self, unit: &Unit, pass: Pass, images: usize) -> Result<Option<Vec<Timed>>, GpuError> {
-        let mut timed: Vec<Timed> = Vec::new();
+        let budget = self.gpu.budget().dispatch_flops;
+        let mut programs: Vec<(Algorithm, Program)> = Vec::new();
         for algorithm in candidates(&unit.conv, pass) {
+            let program = program(self.subject, budget, unit, (pass, algorithm), images)?;
+            // The engine may have one way whatever is chosen: without Winograd's algorithm where its tiles do not fit into
+            // a binding, with a kernel of its own for a convolution of images.
+            if programs.iter().all(|(_, other)| other.steps != program.steps) {
+                programs.push((algorithm, program));
+            }
+        }
+        if let [(algorithm, _)] = programs[..] {
+            return Ok(Some(vec![(algorithm, 0.0)]));
+        }
+        let mut timed: Vec<Timed> = Vec::new();
+        for (algorithm, program) in programs {
             if self.is_late() {
                 return Ok(None);
-            }
-            let budget = self.gpu.budget().dispatch_flops;
-            let program = program(self.subject, budget, unit, (pass, algorithm), images)?;
-            // Where tiles or weights do not fit into a binding, the engine does without Winograd's algorithm.
-            let is_winograd = program.steps.iter().any(|step| step.dispatch.kernel.file.starts_with("winograd"));
-            if !timed.is_empty() && algorithm.outputs().is_some() && !is_winograd {
-                continue;
             }
             let best = timed.iter().map(|(_, seconds)| *seconds).min_by(f64::total_cmp);
             timed.push((algorithm, self.seconds(program, best)?));
