@@ -187,9 +187,24 @@ fn the_wgsl_engine_trains_to_the_same_bytes_stopped_or_not() {
         assert_eq!(trainer.run(&mut ()).unwrap(), Outcome::Finished);
     }
     assert_same(&whole, &again);
+    let kernels = |run: &Path| RunDir::open(run).unwrap().0.kernels().unwrap();
+    let named: BTreeSet<String> = kernels(&whole).convolutions.into_iter().flat_map(|row| row.layers).collect();
+    let expected: BTreeSet<String> = State::load(&whole.join("checkpoints/last.safetensors"))
+        .unwrap()
+        .0
+        .0
+        .into_iter()
+        .filter(|(_, array)| array.shape.len() == 4)
+        .map(|(name, _)| name.trim_end_matches(".weight").to_owned())
+        .collect();
+    assert!(!expected.is_empty() && named == expected, "{named:?} {expected:?}");
+    assert!(kernels(&whole).convolutions.iter().all(|row| !row.is_measured()), "kernels were measured");
     let mut observer = StopAfter { batches: Cell::new(6) };
     assert_eq!(begin(&e, &stopped).run(&mut observer).unwrap(), Outcome::Stopped);
+    // What cannot be read is chosen anew.
+    std::fs::write(stopped.join("kernels.json"), "{").unwrap();
     let mut trainer = resume(&stopped);
+    assert_eq!(kernels(&stopped), kernels(&whole));
     assert_eq!(trainer.engine().name(), "wgsl");
     assert_eq!(trainer.run(&mut ()).unwrap(), Outcome::Finished);
     assert_same(&whole, &stopped);
@@ -202,7 +217,7 @@ fn finish(mut trainer: Trainer, engine: &str) {
     assert!(evaluate::finish(&mut trainer, &mut ()).unwrap().is_some());
 }
 
-/// Every file of a run, but TensorBoard's, whose name is the time.
+/// Every file of a run, but TensorBoard's, whose name is the time, and the kernels that only the WGSL engine chooses.
 fn files(run: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     let mut folders = vec![run.to_path_buf()];
@@ -216,6 +231,7 @@ fn files(run: &Path) -> BTreeSet<PathBuf> {
         }
     }
     found.retain(|path| !path.to_str().unwrap().starts_with("events.out.tfevents"));
+    found.remove(Path::new("kernels.json"));
     found
 }
 

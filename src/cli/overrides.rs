@@ -125,3 +125,21 @@ impl ExperimentArgs {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::trained_by;
+
+    #[test]
+    fn switches_need_no_value_and_take_one() {
+        let run = |flags: &[&str]| {
+            let words = ["fairtat", "train"].iter().chain(flags).map(|word| (*word).to_owned()).collect::<Vec<_>>();
+            trained_by(&words).map(|experiment| (experiment.run.deterministic, experiment.run.no_fusion))
+        };
+        assert_eq!(run(&[]).unwrap(), (false, false));
+        assert_eq!(run(&["--deterministic", "--no-fusion"]).unwrap(), (true, true));
+        assert_eq!(run(&["--deterministic", "true", "--no-fusion", "false"]).unwrap(), (true, false));
+        assert_eq!(run(&["--no-fusion=true", "--seed", "3"]).unwrap(), (false, true));
+        assert!(run(&["--no-fusion", "maybe"]).is_err());
+    }
+}

@@ -64,7 +64,7 @@ pub fn applies(path: &str) -> Option<Applies> {
         | "evaluation.eval_epsilon"
         | "evaluation.eval_step_size"
         | "evaluation.eval_batch_size" => Now,
-        "run.seed" | "run.engine" | "run.device" | "run.adapter" | "run.deterministic" => Restart,
+        "run.seed" | "run.engine" | "run.device" | "run.adapter" | "run.deterministic" | "run.no_fusion" => Restart,
         "run.checkpoint_every" | "run.examples" => Now,
         _ => return None,
     })

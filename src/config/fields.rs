@@ -207,6 +207,7 @@ const TABLE: &[Detail] = &[
     choice("run.device", "Candle device"),
     text("run.adapter", "GPU").unset("the fastest kind"),
     flag("run.deterministic", "Deterministic"),
+    flag("run.no_fusion", "No fusion"),
     integer("run.checkpoint_every", "Checkpoints", 1.0, 50.0).unit("epochs"),
     integer("run.examples", "Examples", 0.0, 100.0).unit("images"),
 ];

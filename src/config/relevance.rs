@@ -52,6 +52,10 @@ pub fn without_effect(experiment: &Experiment, path: &str) -> Option<&'static st
             run.engine == EngineChoice::Candle || run.device != DeviceChoice::Auto,
             "Candle chooses its device by the field beside it.",
         ),
+        ("run", "no_fusion") => when(
+            run.engine == EngineChoice::Candle || run.device != DeviceChoice::Auto,
+            "Only the WGSL engine has kernels that do several layers' work.",
+        ),
         _ => None,
     }
 }
@@ -93,8 +97,9 @@ mod tests {
         assert!(without_effect(&e, "fairness.warmup_epochs").is_some());
         assert_eq!(without_effect(&e, "fairness.method"), None);
         e.run.engine = EngineChoice::Candle;
-        assert!(without_effect(&e, "run.adapter").is_some());
+        assert!(without_effect(&e, "run.adapter").is_some() && without_effect(&e, "run.no_fusion").is_some());
         e.run.engine = EngineChoice::Wgsl;
+        assert_eq!(without_effect(&e, "run.no_fusion"), None);
         assert!(without_effect(&e, "run.device").is_some() && without_effect(&e, "run.adapter").is_none());
     }
 }

@@ -50,14 +50,26 @@ pub struct EngineOptions {
     /// GPU of the WGSL engine: its index or a part of its name (see `fairtat engines`), high-performance or low-power
     #[arg(long, value_name = "ADAPTER")]
     pub adapter: Option<String>,
-    /// Make only choices that do not depend on measurements or on a vendor's library
-    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, default_value_t = false)]
+    /// Make only choices that do not depend on measurements or on a vendor's library: the WGSL engine takes its kernels
+    /// from a fixed table instead of measuring them
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, default_value_t = false, num_args = 0..=1,
+        default_missing_value = "true")]
     pub deterministic: bool,
+    /// Give every layer a kernel of its own in the WGSL engine, and do without Winograd's algorithm: slower, to compare with
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, default_value_t = false, num_args = 0..=1,
+        default_missing_value = "true")]
+    pub no_fusion: bool,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { engine: EngineChoice::Auto, device: DeviceChoice::Auto, adapter: None, deterministic: false }
+        Self {
+            engine: EngineChoice::Auto,
+            device: DeviceChoice::Auto,
+            adapter: None,
+            deterministic: false,
+            no_fusion: false,
+        }
     }
 }
 
@@ -348,10 +360,14 @@ pub struct RunConfig {
     /// unset takes the fastest kind
     #[arg(long, value_name = "ADAPTER")]
     pub adapter: Option<String>,
-    /// Make only choices that do not depend on measurements or on a vendor's library: the same seed, device and build
-    /// give the same bytes
-    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+    /// Make only choices that do not depend on measurements or on a vendor's library, so that the same seed, device and
+    /// build give the same bytes: the WGSL engine takes its kernels from a fixed table. Without, it measures on a GPU which
+    /// are fastest, once for a device and a network, and a run keeps them (kernels.json)
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub deterministic: bool,
+    /// Give every layer a kernel of its own in the WGSL engine, and do without Winograd's algorithm: slower, to compare with
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub no_fusion: bool,
     /// Epochs from one checkpoint to the next
     #[arg(long, value_name = "EPOCHS")]
     pub checkpoint_every: u32,
@@ -448,6 +464,7 @@ impl Default for RunConfig {
             device: DeviceChoice::Auto,
             adapter: None,
             deterministic: false,
+            no_fusion: false,
             checkpoint_every: 1,
             examples: 10,
         }
@@ -462,12 +479,14 @@ impl RunConfig {
             device: self.device,
             adapter: self.adapter.clone(),
             deterministic: self.deterministic,
+            no_fusion: self.no_fusion,
         }
     }
 
     /// Replaces that part.
     pub fn set_engine_options(&mut self, options: EngineOptions) {
-        let EngineOptions { engine, device, adapter, deterministic } = options;
-        (self.engine, self.device, self.adapter, self.deterministic) = (engine, device, adapter, deterministic);
+        let EngineOptions { engine, device, adapter, deterministic, no_fusion } = options;
+        (self.engine, self.device, self.adapter) = (engine, device, adapter);
+        (self.deterministic, self.no_fusion) = (deterministic, no_fusion);
     }
 }

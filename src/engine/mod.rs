@@ -68,6 +68,12 @@ pub trait Engine: Send {
     /// The network that this engine runs.
     fn network(&self) -> &Network;
 
+    /// How it computes convolutions, where that is chosen by measuring: what a run keeps, so that it goes on with the same
+    /// kernels.
+    fn kernels(&self) -> Option<wgsl::KernelTable> {
+        None
+    }
+
     /// The inner maximisation: prepares the batch (augmentation, scaling to `[0, 1]`) and searches a perturbation of
     /// every image. Gives views of the batch: [`View::Clean`] and [`View::Adversarial`].
     ///

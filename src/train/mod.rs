@@ -20,7 +20,9 @@ pub use events::{Event, Observer};
 pub use record::{ClassRow, MetricsRow};
 pub use run_dir::{RunDir, RunDirError};
 pub use schedule::Schedule;
-pub use setup::{ChosenEngine, Splits, choose_engine, limited, network, normalisation, open_engine, wgsl_options};
+pub use setup::{
+    ChosenEngine, Splits, choose_engine, limited, network, normalisation, open_engine, open_engine_with, wgsl_options,
+};
 pub use stored::{Stored, StoredError};
 pub use trainer::{Change, Live, Outcome, TrainError, Trainer, evaluation_attack};
 pub use watch::{Examples, Hold, Watch};

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::{ClassRow, MetricsRow};
 use crate::config::{Applies, ConfigError, Experiment};
 use crate::data::write_npy_u64;
+use crate::engine::wgsl::KernelTable;
 use crate::fairness::Confusion;
 use crate::files::write_atomic;
 
@@ -49,6 +50,8 @@ pub enum RunDirError {
     Config(#[from] ConfigError),
 }
 
+/// Algorithm and tile of every convolution, with times where they were measured.
+const KERNELS: &str = "kernels.json";
 /// What a run that was changed began with.
 const BEGIN: &str = "config.begin.toml";
 
@@ -221,6 +224,20 @@ impl RunDir {
         confusion
             .map(Some)
             .ok_or_else(|| fail(format!("expected a table with a row and a column a class, found {shape:?}")))
+    }
+
+    /// The kernels that the run computes with, as [`Self::write_kernels`] left them. None where there are none that can be
+    /// read: they are chosen anew.
+    pub fn kernels(&self) -> Option<KernelTable> {
+        serde_json::from_slice(&std::fs::read(self.path.join(KERNELS)).ok()?).ok()
+    }
+
+    /// Writes the kernels of an engine that chooses them.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`].
+    pub fn write_kernels(&self, kernels: &KernelTable) -> Result<(), RunDirError> {
+        self.write_json(KERNELS, kernels)
     }
 
     /// Where checkpoints were written according to the log: epochs done, with the fraction of the one that was under way.

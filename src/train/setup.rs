@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::{DeviceChoice, EngineChoice, EngineOptions, Experiment};
 use crate::data::{self, DataError, Dataset, TrainTest, channel_statistics};
 use crate::engine::candle::{CandleDevice, CandleEngine};
-use crate::engine::wgsl::{self, AdapterKind, WgslEngine, WgslOptions};
+use crate::engine::wgsl::{self, AdapterKind, KernelTable, Tuning, WgslEngine, WgslOptions};
 use crate::engine::{Engine, EngineError};
 use crate::model::{Network, State};
 
@@ -132,11 +132,24 @@ fn decide(
 /// When the options contradict each other, when this machine or this build does not have the engine, or when the state
 /// does not fit the network.
 pub fn open_engine(options: &EngineOptions, network: Network, state: &State) -> Result<Box<dyn Engine>, EngineError> {
+    open_engine_with(options, network, state, None)
+}
+
+/// The same for a run that was begun before: with its kernels, where the device and the program are still the same.
+///
+/// # Errors
+/// As [`open_engine`].
+pub fn open_engine_with(
+    options: &EngineOptions,
+    network: Network,
+    state: &State,
+    kernels: Option<KernelTable>,
+) -> Result<Box<dyn Engine>, EngineError> {
     options.validate().map_err(|error| EngineError::Invalid(error.to_string()))?;
     match choose_engine(options) {
         ChosenEngine::Candle(device) => Ok(Box::new(CandleEngine::new(network, state, device)?)),
         ChosenEngine::Wgsl => {
-            let wgsl = wgsl_options(options);
+            let wgsl = WgslOptions { choices: kernels, ..wgsl_options(options) };
             let asked_for = options.engine == EngineChoice::Wgsl || options.adapter.is_some();
             let opened = WgslEngine::new(network.clone(), state, &wgsl);
             match opened {
@@ -156,8 +169,12 @@ pub fn open_engine(options: &EngineOptions, network: Network, state: &State) -> 
 
 /// How the WGSL engine is opened for `options`.
 pub fn wgsl_options(options: &EngineOptions) -> WgslOptions {
-    // It makes no choice that depends on a measurement, so `deterministic` asks for nothing more.
-    WgslOptions { adapter: options.adapter.clone(), ..WgslOptions::default() }
+    WgslOptions {
+        adapter: options.adapter.clone(),
+        plain: options.no_fusion,
+        tuning: if options.deterministic { Tuning::Fixed } else { Tuning::Auto },
+        ..WgslOptions::default()
+    }
 }
 
 /// Whether the preferred adapter may be slower than the CPU.

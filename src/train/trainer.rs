@@ -130,7 +130,7 @@ impl Trainer {
         let checkpoint = Checkpoint::load(&directory.checkpoint("resume"))?;
         let network = setup::network(&experiment, &splits.train);
         let options = experiment.run.engine_options();
-        let mut engine = setup::open_engine(&options, network, &checkpoint.engine.model)?;
+        let mut engine = setup::open_engine_with(&options, network, &checkpoint.engine.model, directory.kernels())?;
         engine.load_state(&checkpoint.engine)?;
         for average in [&checkpoint.ema, &checkpoint.fawa].into_iter().flatten() {
             average.check(engine.network())?;
@@ -175,6 +175,9 @@ impl Trainer {
             return Err(ModelError::Format { path, what }.into());
         }
         let method = methods::build(&experiment, classes);
+        if let Some(kernels) = engine.kernels() {
+            directory.write_kernels(&kernels)?;
+        }
         let board =
             EventWriter::create(directory.path(), u64::from(progress.epoch)).map_err(TrainError::TensorBoard)?;
         let (wanted, ema, fawa, metrics, classes, watched) = Default::default();

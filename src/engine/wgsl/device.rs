@@ -185,6 +185,14 @@ impl Gpu {
         Ok(pipeline)
     }
 
+    /// Runs `work` with pipelines that are gone afterwards and are not stored: those of kernels that are only tried out.
+    pub(super) fn apart<T>(&mut self, work: impl FnOnce(&Self) -> T) -> T {
+        let (store, pipelines) = (self.store.take(), std::mem::take(&mut self.pipelines));
+        let result = work(self);
+        (self.store, self.pipelines) = (store, pipelines);
+        result
+    }
+
     /// Compiles a shader of this crate.
     pub(super) fn compile(&self, label: &str, source: String) -> Result<wgpu::ComputePipeline, GpuError> {
         let descriptor =

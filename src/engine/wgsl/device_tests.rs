@@ -154,6 +154,19 @@ fn pipelines_survive_in_a_file_and_damage_to_it_is_harmless() {
 }
 
 #[test]
+fn what_is_only_tried_out_is_not_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = GpuOptions { checks: Checks::Off, pipelines: Some(folder.path().join("pipelines")) };
+    let mut gpu = Gpu::open_with(&adapter().adapter, &options).unwrap();
+    gpu.apart(|gpu| gpu.pipeline(&add())).unwrap();
+    gpu.save_pipelines().unwrap();
+    assert!(!folder.path().join("pipelines").exists());
+    gpu.pipeline(&add()).unwrap();
+    gpu.save_pipelines().unwrap();
+    assert_eq!(folder.path().join("pipelines").exists(), adapter().summary.features.pipeline_cache);
+}
+
+#[test]
 fn the_default_folder_is_the_users() {
     let folder = default_folder();
     assert!(folder.is_none_or(|folder| folder.ends_with("pipelines")));

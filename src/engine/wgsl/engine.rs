@@ -19,22 +19,28 @@ use super::parameters::Parameters;
 use super::program::Fixed;
 use super::programs::{self, Key, Target};
 use super::recorded::{Pool, Recorded};
-use super::tuning::Choices;
-use super::{adapters, cache};
+use super::tuning::{Choices, KernelDevice, KernelTable, Tuning};
+use super::{adapters, autotune, cache};
 use crate::engine::{Engine, EngineError};
 use crate::model::{Network, Op, State, StateSpec};
 
 /// How a [`WgslEngine`] is opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct WgslOptions {
     /// Index of an adapter, a part of its name, `high-performance` or `low-power`; none for the best one.
     pub adapter: Option<String>,
     /// Run-time checks in shaders.
     pub checks: Checks,
-    /// Folder where compiled pipelines are kept from one run to the next; none keeps nothing.
+    /// Folder where compiled pipelines and measured choices are kept from one run to the next; none keeps nothing.
     pub pipelines: Option<PathBuf>,
     /// Whether Winograd's algorithm and kernels that do several layers' work are left out: the oracle of the others.
     pub plain: bool,
+    /// How algorithm and tile of each convolution are chosen. Other choices add in another order: results then differ in
+    /// the last bits.
+    pub tuning: Tuning,
+    /// The choices of an earlier engine ([`WgslEngine::choices`]), which go before measurements where the device is the
+    /// same and choices are measured at all.
+    pub choices: Option<KernelTable>,
     /// Largest binding in bytes, for making the engine cut batches into ranges on a device that would not need it.
     pub binding_limit: Option<u64>,
     /// The parameters of dispatches as immediates where the adapter has them, instead of in uniform buffers.
@@ -54,14 +60,16 @@ impl GpuOptions {
 }
 
 impl Default for WgslOptions {
-    /// The fastest adapter, without checks, with pipelines in the user's cache directory (`FAIRTAT_CACHE` names another,
-    /// empty for none).
+    /// The fastest adapter, without checks, with fixed choices, with pipelines in the user's cache directory
+    /// (`FAIRTAT_CACHE` names another, empty for none).
     fn default() -> Self {
         Self {
             adapter: None,
             checks: Checks::Off,
             pipelines: cache::default_folder(),
             plain: false,
+            tuning: Tuning::Fixed,
+            choices: None,
             binding_limit: None,
             immediates: false,
         }
@@ -122,7 +130,7 @@ impl WgslEngine {
         Self::on(gpu, network, state, options)
     }
 
-    fn on(gpu: Gpu, network: Network, state: &State, options: &WgslOptions) -> Result<Self, EngineError> {
+    fn on(mut gpu: Gpu, network: Network, state: &State, options: &WgslOptions) -> Result<Self, EngineError> {
         let mut limits = gpu.limits.clone();
         if let Some(limit) = options.binding_limit {
             limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(limit);
@@ -131,6 +139,13 @@ impl WgslEngine {
             return Err(EngineError::Invalid("a network has one normalisation layer, its first".into()));
         }
         let parameters = Parameters::new(&network, &limits)?;
+        let choices = if options.plain {
+            Choices::plain()
+        } else {
+            let subject = autotune::Subject { network: &network, parameters: &parameters, limits: &limits };
+            let (recorded, folder) = (options.choices.as_ref(), options.pipelines.as_deref());
+            autotune::choices(&mut gpu, subject, options.tuning, recorded, folder)?
+        };
         let mut engine = Self {
             specs: network.state_specs(),
             pacer: Pacer::new(gpu.budget().submission_target),
@@ -138,7 +153,7 @@ impl WgslEngine {
             parameters,
             gpu,
             limits,
-            choices: if options.plain { Choices::plain() } else { Choices::default() },
+            choices,
             transformed: false,
             pool: Pool::default(),
             buffers: HashMap::new(),
@@ -183,6 +198,11 @@ impl WgslEngine {
             self.buffers.insert(Fixed::Normalization, buffer);
         }
         Ok(())
+    }
+
+    /// How each convolution is computed, and how long that took where it was measured.
+    pub fn choices(&self) -> KernelTable {
+        autotune::table(KernelDevice::of(&self.gpu.info), &self.network, &self.choices)
     }
 
     /// What the pacing of submissions has done so far.

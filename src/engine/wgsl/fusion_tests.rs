@@ -44,7 +44,7 @@ impl Images {
 
 /// Everything that an engine computes from a network: logits and gradients in both modes, a search, an update on both
 /// views, and logits after it.
-fn everything(mut engine: WgslEngine) -> Vec<(String, Vec<f32>)> {
+pub(super) fn everything(mut engine: WgslEngine) -> Vec<(String, Vec<f32>)> {
     let images = Images::new(engine.network().input);
     let (batch, mut found) = (images.batch(), Vec::new());
     for mode in [BatchNormMode::Train, BatchNormMode::Eval] {

@@ -1,6 +1,7 @@
 //! The WGSL engine: the whole network in our own compute shaders, on any GPU that wgpu reaches.
 
 mod adapters;
+mod autotune;
 mod cache;
 mod device;
 #[cfg(test)]
@@ -38,3 +39,4 @@ pub use error::GpuError;
 pub use pacing::PaceStats;
 pub use plan::{LayerPlan, MemoryPlan, Plan, ProgramPlan};
 pub use profile::{Clock, DeviceFigures, KernelRow, Profile, Share};
+pub use tuning::{KernelChoice, KernelDevice, KernelTable, Tuning};

@@ -45,6 +45,10 @@ impl Pool {
         self.slots.clear();
     }
 
+    pub(super) fn slots(&self) -> &[wgpu::Buffer] {
+        &self.slots
+    }
+
     /// Bytes of all slots.
     pub(super) fn bytes(&self) -> u64 {
         self.slots.iter().map(wgpu::Buffer::size).sum()

@@ -1,14 +1,31 @@
 //! Which algorithm and which tile computes each convolution.
 //!
-//! The fixed choice depends on the layer's shape alone, so that a run gives the same bits on every start.
+//! The fixed choice depends on the layer's shape alone, so that a run gives the same bits on every start. What
+//! [`super::autotune`] measured on a device goes before it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::kernels::conv::{Conv, Pass};
-use super::kernels::gemm::Tile;
+use super::kernels::gemm::{PIXEL_TILES, Tile, WEIGHT_TILES};
 use super::kernels::winograd;
+use super::shader;
+
+/// How algorithm and tile of each convolution are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tuning {
+    /// By its shape alone: the same on every start and every machine.
+    #[default]
+    Fixed,
+    /// By measuring them on the device, for at most three seconds at the first start. On a software adapter as
+    /// [`Self::Fixed`].
+    Auto,
+    /// By measuring them on the device, whatever it is, for at most this time.
+    Measured(Duration),
+}
 
 /// How a pass of a convolution is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,6 +45,29 @@ pub(super) enum Algorithm {
     },
 }
 
+impl Algorithm {
+    /// M of Winograd's F(M×M, 3×3).
+    pub(super) const fn outputs(self) -> Option<usize> {
+        match self {
+            Self::ImplicitGemm { .. } => None,
+            Self::Winograd { outputs, .. } => Some(outputs),
+        }
+    }
+
+    /// Whether there is such a kernel for this pass. What a file names has to be asked: its tile ends up in a shader that
+    /// does not check its indices.
+    pub(super) fn is_for(self, conv: &Conv, pass: Pass) -> bool {
+        match (self, pass) {
+            (Self::ImplicitGemm { tile }, Pass::WeightGradient) => WEIGHT_TILES.contains(&tile),
+            (Self::ImplicitGemm { tile }, _) => PIXEL_TILES.contains(&tile),
+            (Self::Winograd { .. }, Pass::WeightGradient) => false,
+            (Self::Winograd { outputs, tile }, _) => {
+                matches!(outputs, 2 | 4) && winograd::fits(conv) && wide_tiles().contains(&tile)
+            }
+        }
+    }
+}
+
 impl std::fmt::Display for Algorithm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -37,14 +77,33 @@ impl std::fmt::Display for Algorithm {
     }
 }
 
+/// Tiles of more than four columns: all but the last, which is for images.
+pub(super) fn wide_tiles() -> &'static [Tile] {
+    const TILES: &[Tile] = &PIXEL_TILES;
+    TILES.split_last().map_or(TILES, |(_, wide)| wide)
+}
+
 /// Fewest channels on either side for which transforming tiles costs less than it saves.
 const WINOGRAD_CHANNELS: usize = 12;
 
+/// What the measurement of a choice gave.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Timing {
+    /// Of the choice.
+    pub(super) milliseconds: f64,
+    /// Of the fixed choice.
+    pub(super) fixed_milliseconds: f64,
+    /// Images that both were measured with.
+    pub(super) images: usize,
+}
+
 /// The choice for every convolution of a network.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Choices {
-    /// Where a measurement said otherwise than [`fixed`].
+    /// What goes before [`fixed`].
     pub(super) measured: BTreeMap<(Conv, Pass), Algorithm>,
+    /// How long it took, where that is known.
+    pub(super) timings: BTreeMap<(Conv, Pass), Timing>,
     /// Whether Winograd's algorithm and kernels that do several layers' work are left out.
     pub(super) plain: bool,
 }
@@ -62,6 +121,29 @@ impl Choices {
         }
         self.measured.get(&(*conv, pass)).copied().unwrap_or_else(|| fixed(conv, pass))
     }
+
+    /// Takes over what a table says, where there are such kernels.
+    pub(super) fn take(&mut self, rows: &[KernelChoice]) {
+        for row in rows.iter().filter(|row| row.algorithm.is_for(&row.shape, row.pass)) {
+            self.measured.insert((row.shape, row.pass), row.algorithm);
+            match row.timing {
+                Some(timing) => self.timings.insert((row.shape, row.pass), timing),
+                None => self.timings.remove(&(row.shape, row.pass)),
+            };
+        }
+    }
+
+    /// A row of a table.
+    pub(super) fn row(&self, conv: &Conv, pass: Pass, layers: Vec<String>) -> KernelChoice {
+        KernelChoice {
+            layers,
+            shape: *conv,
+            pass,
+            algorithm: self.of(conv, pass),
+            fixed: fixed(conv, pass),
+            timing: self.timings.get(&(*conv, pass)).copied().filter(|_| !self.plain),
+        }
+    }
 }
 
 /// The choice without a measurement.
@@ -72,4 +154,128 @@ pub(super) fn fixed(conv: &Conv, pass: Pass) -> Algorithm {
     }
     let outputs = 4;
     Algorithm::Winograd { outputs, tile: winograd::fixed_tile(conv, pass, outputs) }
+}
+
+/// What times are valid for: another adapter, driver or program has other ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelDevice {
+    /// Name of the adapter.
+    pub adapter: String,
+    /// `vulkan`, `metal` or `dx12`.
+    pub backend: String,
+    /// Name and version of the driver.
+    pub driver: String,
+    /// Versions of this program and of what compiles its shaders.
+    pub program: String,
+    /// SHA-256 of all shader sources.
+    pub shaders: String,
+}
+
+impl KernelDevice {
+    pub(super) fn of(info: &wgpu::AdapterInfo) -> Self {
+        let mut hash = Sha256::new();
+        for (name, text) in shader::FILES {
+            for part in [name, text] {
+                hash.update(part.as_bytes());
+                hash.update([0]);
+            }
+        }
+        let driver = [info.driver.as_str(), info.driver_info.as_str()];
+        Self {
+            adapter: info.name.clone(),
+            backend: info.backend.to_str().to_owned(),
+            driver: driver.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" "),
+            program: concat!("fairtat ", env!("CARGO_PKG_VERSION"), ", wgpu 30").to_owned(),
+            shaders: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
+    }
+}
+
+/// How one pass of convolutions of one shape is computed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KernelChoice {
+    /// The layers, by PyTorch's module paths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<String>,
+    pub(super) shape: Conv,
+    pub(super) pass: Pass,
+    pub(super) algorithm: Algorithm,
+    /// What it would be without a measurement.
+    pub(super) fixed: Algorithm,
+    /// None where nothing was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) timing: Option<Timing>,
+}
+
+impl KernelChoice {
+    /// Whether it was measured.
+    pub const fn is_measured(&self) -> bool {
+        self.timing.is_some()
+    }
+}
+
+/// The kernels of all convolutions of a network on a device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KernelTable {
+    /// Where they were chosen.
+    pub device: KernelDevice,
+    /// A row for each shape and pass.
+    pub convolutions: Vec<KernelChoice>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_in_the_key_is_that_of_the_dependency() {
+        let manifest = include_str!("../../../Cargo.toml");
+        assert!(manifest.lines().any(|line| line.starts_with("wgpu = ") && line.contains("\"30")), "{manifest}");
+    }
+
+    /// Shapes and tiles come from files; what there is no kernel for must not reach a shader.
+    #[test]
+    fn foreign_algorithms_are_left_out() {
+        let conv = |kernel, stride| Conv {
+            in_channels: 16,
+            height: 9,
+            width: 9,
+            out_channels: 16,
+            out_height: 9,
+            out_width: 9,
+            kernel,
+            stride,
+            padding: kernel / 2,
+        };
+        let (three, one) = (conv(3, 1), conv(1, 1));
+        let [first, .., single] = PIXEL_TILES;
+        let product = |tile| Algorithm::ImplicitGemm { tile };
+        let winograd = |outputs, tile| Algorithm::Winograd { outputs, tile };
+        let foreign: Tile =
+            serde_json::from_str(r#"{"rows":512,"columns":512,"depth":3,"thread_rows":1,"thread_columns":1}"#).unwrap();
+        for (conv, pass, algorithm, good) in [
+            (three, Pass::Forward, product(first), true),
+            (three, Pass::Forward, product(single), true),
+            (three, Pass::Forward, product(foreign), false),
+            (three, Pass::WeightGradient, product(single), false),
+            (three, Pass::InputGradient, winograd(4, first), true),
+            (three, Pass::InputGradient, winograd(4, single), false),
+            (three, Pass::InputGradient, winograd(3, first), false),
+            (three, Pass::WeightGradient, winograd(4, first), false),
+            (one, Pass::Forward, winograd(2, first), false),
+            (conv(3, 2), Pass::Forward, winograd(2, first), false),
+        ] {
+            let row = KernelChoice {
+                layers: Vec::new(),
+                shape: conv,
+                pass,
+                algorithm,
+                fixed: fixed(&conv, pass),
+                timing: None,
+            };
+            let mut choices = Choices::default();
+            choices.take(&[row]);
+            assert_eq!(choices.measured.contains_key(&(conv, pass)), good, "{pass:?} {algorithm}");
+        }
+    }
 }

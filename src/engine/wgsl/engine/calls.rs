@@ -12,6 +12,7 @@ use crate::engine::wgsl::kernels::call::{Call, ImageInfo};
 use crate::engine::wgsl::kernels::loss;
 use crate::engine::wgsl::program::{Fixed, Place};
 use crate::engine::wgsl::programs::{self, Key};
+use crate::engine::wgsl::tuning::KernelTable;
 use crate::engine::{
     Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, PerturbSpec,
     SgdStep, Start, View, Views,
@@ -139,6 +140,10 @@ impl Engine for WgslEngine {
 
     fn network(&self) -> &Network {
         &self.network
+    }
+
+    fn kernels(&self) -> Option<KernelTable> {
+        Some(self.choices())
     }
 
     fn perturb(&mut self, batch: &Batch<'_>, spec: &PerturbSpec) -> Result<Views, EngineError> {

@@ -1,0 +1,442 @@
+//! Measures on the device which algorithm and which tile is fastest for each convolution of a network.
+//!
+//! What is measured is what a run replays: the steps of the attack's and of the update's program that belong to a layer and
+//! to the batch norms beside it, with what is computed on the way (batch norm while a source is read, residuals, sums).
+//! Winograd's transforms of tiles are among them; that of the weights, once per update, is not. Buffers have their true
+//! sizes, for as many images as keep the time short, and hold noise.
+//!
+//! A time is that of a submission that repeats the steps, from handing it over until it is done, less that of an empty one:
+//! the least of three after a warm-up. Noise stays in it, so another choice than the fixed one has to be faster by
+//! [`GAIN`]. Layers that cost most come first; what the time does not suffice for keeps the fixed choice, and is measured
+//! at the next start.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::cache;
+use super::device::Gpu;
+use super::error::GpuError;
+use super::kernel::{BufferId, Slice};
+use super::kernels::conv::{Conv, Pass};
+use super::kernels::gemm::{PIXEL_TILES, Tile, WEIGHT_TILES};
+use super::kernels::winograd;
+use super::lower::geometry;
+use super::parameters::Parameters;
+use super::program::{BufferSpec, Fixed, Phase, Program};
+use super::programs::{self, Key, Target};
+use super::recorded::{Command, Pool, Recorded};
+use super::tuning::{Algorithm, Choices, KernelDevice, KernelTable, Timing, Tuning, fixed, wide_tiles};
+use crate::engine::{BatchNormMode, View};
+use crate::model::{Network, Op};
+use crate::rng::{Purpose, Stream};
+
+/// All three passes, in the order of tables.
+pub(super) const PASSES: [Pass; 3] = [Pass::Forward, Pass::InputGradient, Pass::WeightGradient];
+/// Time for all measurements of a start.
+const BUDGET: Duration = Duration::from_secs(3);
+/// Share of the fixed choice's time that another choice may take at most.
+const GAIN: f64 = 0.95;
+/// A candidate that takes so many times the best time so far is not measured closely.
+const HOPELESS: f64 = 1.5;
+/// Fewest channels on either side for which Winograd's algorithm is tried.
+const WINOGRAD_CHANNELS: usize = 8;
+/// Most images of a measurement: the batch that fixed tiles are chosen for.
+const MOST_IMAGES: usize = 128;
+/// Most bytes of one of its activations.
+const MOST_BYTES: usize = 64 << 20;
+/// Timed submissions of each candidate.
+const REPEATS: usize = 3;
+/// Most times that steps are repeated within a submission.
+const MOST_LOOPS: usize = 64;
+/// Bytes of noise that buffers are filled with, over and over.
+const NOISE_BYTES: u64 = 1 << 20;
+/// How often the passes to activations run while that to the weights runs once: a search of ten steps, and the update.
+const STEPS: f64 = 11.0;
+
+/// What choices are made for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub(super) network: &'a Network,
+    pub(super) parameters: &'a Parameters,
+    pub(super) limits: &'a wgpu::Limits,
+}
+
+/// The choices for a network on a device: those that its run recorded, else those that were measured here before, else
+/// those that are measured now.
+///
+/// # Errors
+/// When the device is lost. One that only has not enough memory for measurements keeps the fixed choices.
+pub(super) fn choices(
+    gpu: &mut Gpu,
+    subject: Subject<'_>,
+    tuning: Tuning,
+    recorded: Option<&KernelTable>,
+    folder: Option<&Path>,
+) -> Result<Choices, GpuError> {
+    let mut choices = Choices::default();
+    let budget = match tuning {
+        Tuning::Fixed => return Ok(choices),
+        Tuning::Auto if gpu.info.device_type == wgpu::DeviceType::Cpu => Duration::ZERO,
+        Tuning::Auto => BUDGET,
+        Tuning::Measured(budget) => budget,
+    };
+    let device = KernelDevice::of(&gpu.info);
+    let recorded = recorded.filter(|table| table.device == device);
+    let mut known = match (recorded, folder) {
+        (Some(table), _) => table.convolutions.clone(),
+        (None, Some(folder)) if !budget.is_zero() => cache::load_kernels(folder, &device),
+        (None, _) => Vec::new(),
+    };
+    choices.take(&known);
+    let units: Vec<Unit> = units(subject.network).into_iter().filter(|unit| !unit.is_known(&choices)).collect();
+    if units.is_empty() || budget.is_zero() {
+        return Ok(choices);
+    }
+    let deadline = Instant::now() + budget;
+    let found = gpu.apart(|gpu| Bench::new(gpu, subject, deadline)?.measure(&units));
+    match found {
+        Ok(found) if found.measured.is_empty() => {}
+        Ok(found) => {
+            for (shape, pass) in found.measured.keys() {
+                known.retain(|row| (row.shape, row.pass) != (*shape, *pass));
+                known.push(found.row(shape, *pass, Vec::new()));
+            }
+            choices.take(&known);
+            if let Some(folder) = folder.filter(|_| recorded.is_none()) {
+                // The next start measures again, nothing more.
+                let _ = cache::save_kernels(folder, &KernelTable { device, convolutions: known });
+            }
+        }
+        Err(GpuError::OutOfMemory { .. } | GpuError::Limits(_)) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(choices)
+}
+
+/// The choices as a table, a row for each shape and pass in the order of the layers.
+pub(super) fn table(device: KernelDevice, network: &Network, choices: &Choices) -> KernelTable {
+    let mut rows = Vec::new();
+    for (conv, layers) in shapes(network) {
+        let names: Vec<String> = layers.iter().map(|layer| network.layers[*layer].name.clone()).collect();
+        rows.extend(PASSES.map(|pass| choices.row(&conv, pass, names.clone())));
+    }
+    KernelTable { device, convolutions: rows }
+}
+
+/// The shapes of convolutions in the order of the first layer of each, with all layers.
+fn shapes(network: &Network) -> Vec<(Conv, Vec<usize>)> {
+    let mut shapes: Vec<(Conv, Vec<usize>)> = Vec::new();
+    for (i, layer) in network.layers.iter().enumerate() {
+        let Some(conv) = geometry(network, layer) else { continue };
+        match shapes.iter_mut().find(|(known, _)| *known == conv) {
+            Some((_, layers)) => layers.push(i),
+            None => shapes.push((conv, vec![i])),
+        }
+    }
+    shapes
+}
+
+/// What is measured together. Forward pass and input gradient can share their transformed weights.
+#[derive(Debug, Clone, PartialEq)]
+struct Unit {
+    conv: Conv,
+    /// The layer that is measured for all of this shape.
+    layer: usize,
+    passes: &'static [Pass],
+    /// Arithmetic of a training step.
+    cost: f64,
+}
+
+impl Unit {
+    fn is_known(&self, choices: &Choices) -> bool {
+        self.passes.iter().all(|pass| choices.measured.contains_key(&(self.conv, *pass)))
+    }
+}
+
+fn image_flops(conv: &Conv) -> usize {
+    2 * conv.out_height * conv.out_width * conv.kernel.pow(2) * conv.in_channels * conv.out_channels
+}
+
+/// The most expensive first.
+fn units(network: &Network) -> Vec<Unit> {
+    let (both, weights): (&[Pass], &[Pass]) = (&[Pass::Forward, Pass::InputGradient], &[Pass::WeightGradient]);
+    let mut units: Vec<Unit> = shapes(network)
+        .into_iter()
+        .flat_map(|(conv, layers)| {
+            let once = image_flops(&conv) as f64 * layers.len() as f64;
+            let layer = layers[0];
+            [(both, 2.0 * STEPS), (weights, 1.0)].map(|(passes, times)| Unit {
+                conv,
+                layer,
+                passes,
+                cost: once * times,
+            })
+        })
+        .collect();
+    units.sort_by(|a, b| b.cost.total_cmp(&a.cost));
+    units
+}
+
+/// `tile`, and those up to so many places before and after it in a list that goes from large tiles to small ones.
+fn around(tiles: &[Tile], tile: Tile, before: usize, after: usize) -> Vec<Tile> {
+    let Some(at) = tiles.iter().position(|other| *other == tile) else { return vec![tile] };
+    tiles[at.saturating_sub(before)..tiles.len().min(at + after + 1)].to_vec()
+}
+
+/// What is tried for a pass; the fixed choice first.
+fn candidates(conv: &Conv, pass: Pass) -> Vec<Algorithm> {
+    let mut all = vec![fixed(conv, pass)];
+    let mut add = |algorithm| {
+        if !all.contains(&algorithm) {
+            all.push(algorithm);
+        }
+    };
+    let tile = conv.tile(pass);
+    let tiles = match pass {
+        Pass::WeightGradient => WEIGHT_TILES.to_vec(),
+        _ if wide_tiles().contains(&tile) => around(wide_tiles(), tile, 2, 1),
+        _ => around(&PIXEL_TILES, tile, 1, 0),
+    };
+    tiles.into_iter().for_each(|tile| add(Algorithm::ImplicitGemm { tile }));
+    let channels = conv.in_channels.min(conv.out_channels);
+    if pass != Pass::WeightGradient && winograd::fits(conv) && channels >= WINOGRAD_CHANNELS {
+        for outputs in [4, 2] {
+            let tiles = around(wide_tiles(), winograd::fixed_tile(conv, pass, outputs), 1, 1);
+            tiles.into_iter().for_each(|tile| add(Algorithm::Winograd { outputs, tile }));
+        }
+    }
+    all
+}
+
+/// A candidate and its seconds.
+type Timed = (Algorithm, f64);
+
+fn fastest(timed: impl Iterator<Item = Timed>) -> Option<Timed> {
+    timed.min_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+/// The fastest, unless the fixed choice, which comes first, is nearly as fast.
+fn winner(timed: &[Timed]) -> Option<Timed> {
+    let (first, best) = (timed.first().copied()?, fastest(timed.iter().copied())?);
+    Some(if best.1 < GAIN * first.1 { best } else { first })
+}
+
+/// The winners of a forward pass and of its input gradient. Where they would need the weights transformed in two ways for
+/// a small gain, those that share one.
+fn winners(forward: &[Timed], gradient: &[Timed]) -> Option<[Timed; 2]> {
+    let best = [winner(forward)?, winner(gradient)?];
+    let [Some(one), Some(other)] = best.map(|(algorithm, _)| algorithm.outputs()) else { return Some(best) };
+    let sum = |pair: &[Timed; 2]| pair[0].1 + pair[1].1;
+    let sharing = |outputs: usize| {
+        let of = |timed: &[Timed]| {
+            fastest(timed.iter().copied().filter(|(algorithm, _)| algorithm.outputs() == Some(outputs)))
+        };
+        Some([of(forward)?, of(gradient)?])
+    };
+    let shared = [one, other].into_iter().filter_map(sharing).min_by(|a, b| sum(a).total_cmp(&sum(b)));
+    Some(shared.filter(|shared| one != other && GAIN * sum(shared) <= sum(&best)).unwrap_or(best))
+}
+
+/// Measures programs on a device. Nothing in it is the engine's.
+struct Bench<'a> {
+    gpu: &'a Gpu,
+    subject: Subject<'a>,
+    deadline: Instant,
+    /// How long an empty submission takes.
+    empty: Duration,
+    noise: wgpu::Buffer,
+    /// Buffers that outlive programs.
+    fixed: HashMap<Fixed, wgpu::Buffer>,
+    pool: Pool,
+}
+
+impl<'a> Bench<'a> {
+    fn new(gpu: &'a Gpu, subject: Subject<'a>, deadline: Instant) -> Result<Self, GpuError> {
+        let noise = gpu.buffer("noise", NOISE_BYTES)?;
+        let mut random = Stream::new(0, Purpose::Test, 0, 0).sequence();
+        // Between -1/2 and 1/2: a device that multiplies zeros draws less power and may run faster.
+        let values: Vec<f32> =
+            (0..NOISE_BYTES / 4).map(|_| (f64::from(random.word()) / f64::from(u32::MAX) - 0.5) as f32).collect();
+        gpu.queue.write_buffer(&noise, 0, bytemuck::cast_slice(&values));
+        let (fixed, pool) = Default::default();
+        let mut bench = Self { gpu, subject, deadline, empty: Duration::ZERO, noise, fixed, pool };
+        // The first brings the noise along.
+        bench.time(&[], 0)?;
+        let empty = (0..5).map(|_| bench.time(&[], 0)).collect::<Result<Vec<_>, _>>()?;
+        bench.empty = empty.into_iter().min().unwrap_or_default();
+        Ok(bench)
+    }
+
+    fn is_late(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
+    /// Measures unit after unit while there is time.
+    fn measure(mut self, units: &[Unit]) -> Result<Choices, GpuError> {
+        let mut found = Choices::default();
+        for unit in units {
+            let images = self.images(&unit.conv);
+            let timed = unit.passes.iter().map(|pass| self.pass(unit, *pass, images));
+            // A unit that the time does not suffice for is left out whole.
+            let Some(timed) = timed.collect::<Result<Option<Vec<_>>, _>>()? else { break };
+            let best = match &timed[..] {
+                [forward, gradient] => winners(forward, gradient).map(Vec::from),
+                timed => timed.iter().map(|timed| winner(timed)).collect(),
+            };
+            for ((pass, timed), (algorithm, seconds)) in unit.passes.iter().zip(&timed).zip(best.into_iter().flatten())
+            {
+                let fixed_milliseconds = 1e3 * timed.first().map_or(seconds, |(_, seconds)| *seconds);
+                let timing = Timing { milliseconds: 1e3 * seconds, fixed_milliseconds, images };
+                found.measured.insert((unit.conv, *pass), algorithm);
+                if timed.len() > 1 {
+                    found.timings.insert((unit.conv, *pass), timing);
+                }
+            }
+            self.pool.clear();
+        }
+        Ok(found)
+    }
+
+    /// How many images a shape is measured with: a quarter of the arithmetic that one dispatch may have.
+    fn images(&self, conv: &Conv) -> usize {
+        let flops = self.gpu.budget().dispatch_flops / 4 / image_flops(conv).max(1) as u64;
+        let (x, y) =
+            (conv.height * conv.width * conv.in_channels, conv.out_height * conv.out_width * conv.out_channels);
+        (flops as usize).min(MOST_BYTES / (4 * x.max(y)).max(1)).clamp(1, MOST_IMAGES)
+    }
+
+    /// The candidates of a pass with their seconds, the fixed choice first; none when the time is over. Where there is but
+    /// one way it is not measured.
+    fn pass(&mut self, unit: &Unit, pass: Pass, images: usize) -> Result<Option<Vec<Timed>>, GpuError> {
+        let budget = self.gpu.budget().dispatch_flops;
+        let mut programs: Vec<(Algorithm, Program)> = Vec::new();
+        for algorithm in candidates(&unit.conv, pass) {
+            let program = program(self.subject, budget, unit, (pass, algorithm), images)?;
+            // The engine may have one way whatever is chosen: without Winograd's algorithm where its tiles do not fit into
+            // a binding, with a kernel of its own for a convolution of images.
+            if programs.iter().all(|(_, other)| other.steps != program.steps) {
+                programs.push((algorithm, program));
+            }
+        }
+        if let [(algorithm, _)] = programs[..] {
+            return Ok(Some(vec![(algorithm, 0.0)]));
+        }
+        let mut timed: Vec<Timed> = Vec::new();
+        for (algorithm, program) in programs {
+            if self.is_late() {
+                return Ok(None);
+            }
+            let best = timed.iter().map(|(_, seconds)| *seconds).min_by(f64::total_cmp);
+            timed.push((algorithm, self.seconds(program, best)?));
+        }
+        Ok(Some(timed))
+    }
+
+    /// Seconds of one run of a program. A glance has to do for one that takes much longer than `best`.
+    fn seconds(&mut self, program: Program, best: Option<f64>) -> Result<f64, GpuError> {
+        let before = self.pool.slots().len();
+        let (gpu, fixed) = (self.gpu, &mut self.fixed);
+        let mut new = Vec::new();
+        let recorded = Recorded::new(gpu, program, &mut self.pool, 0, |home, bytes| {
+            if let Some(buffer) = fixed.get(&home).filter(|buffer| buffer.size() >= bytes) {
+                return Ok(buffer.clone());
+            }
+            let buffer = gpu.buffer(&format!("{home:?}"), bytes)?;
+            fixed.insert(home, buffer.clone());
+            new.push(buffer.clone());
+            Ok(buffer)
+        })?;
+        new.extend_from_slice(&self.pool.slots()[before..]);
+        self.fill(&new);
+        let commands = &recorded.commands;
+        // A driver may finish a pipeline when it is used first.
+        self.time(commands, 1)?;
+        let glance = self.net(self.time(commands, 1)?);
+        if best.is_some_and(|best| glance > HOPELESS * best + self.empty.as_secs_f64()) {
+            return Ok(glance);
+        }
+        let wanted = Duration::from_micros(500).max(8 * self.empty).as_secs_f64();
+        let most = self.gpu.budget().submission_target.as_secs_f64();
+        let loops = ((wanted.min(most) / glance).ceil() as usize).clamp(1, MOST_LOOPS);
+        let mut seconds = f64::INFINITY;
+        for _ in 0..REPEATS {
+            seconds = seconds.min(self.net(self.time(commands, loops)?) / loops as f64);
+        }
+        Ok(seconds)
+    }
+
+    /// Seconds of a submission without what an empty one takes; above zero.
+    fn net(&self, time: Duration) -> f64 {
+        time.saturating_sub(self.empty).as_secs_f64().max(1e-7)
+    }
+
+    /// From handing a submission over until it is done.
+    fn time(&self, commands: &[Command], loops: usize) -> Result<Duration, GpuError> {
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            for _ in 0..loops {
+                commands.iter().for_each(|command| command.record(&mut pass));
+            }
+        }
+        let commands = encoder.finish();
+        let clock = Instant::now();
+        self.gpu.queue.submit([commands]);
+        self.gpu.wait()?;
+        Ok(clock.elapsed())
+    }
+
+    fn fill(&self, buffers: &[wgpu::Buffer]) {
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        for buffer in buffers {
+            for at in (0..buffer.size()).step_by(NOISE_BYTES as usize) {
+                encoder.copy_buffer_to_buffer(&self.noise, 0, buffer, at, NOISE_BYTES.min(buffer.size() - at));
+            }
+        }
+        self.gpu.queue.submit([encoder.finish()]);
+    }
+}
+
+/// The steps that depend on how a pass is computed, in a program of their own.
+fn program(
+    subject: Subject<'_>,
+    budget: u64,
+    unit: &Unit,
+    (pass, algorithm): (Pass, Algorithm),
+    images: usize,
+) -> Result<Program, GpuError> {
+    let choices = Choices { measured: BTreeMap::from([((unit.conv, pass), algorithm)]), ..Choices::default() };
+    let Subject { network, parameters, limits } = subject;
+    let target = Target { network, parameters, batch: images, limits, budget, choices: &choices };
+    let (key, phase) = match pass {
+        Pass::Forward => (Key::Attack(BatchNormMode::Train), Phase::Forward),
+        Pass::InputGradient => (Key::Attack(BatchNormMode::Train), Phase::Backward),
+        Pass::WeightGradient => (Key::Train { views: vec![View::Adversarial], terms: 1 }, Phase::Weights),
+    };
+    let mut program = programs::build(&key, target)?;
+    let layers = window(network, unit.layer, pass);
+    program.steps.retain(|step| step.phase == phase && step.layer.is_some_and(|layer| layers.contains(&layer)));
+    program.outputs.clear();
+    program.pause = None;
+    // Steps that are repeated need everything until the end: no two buffers may share memory.
+    let whole = |(i, spec): (usize, &BufferSpec)| Slice { buffer: BufferId(i), offset: 0, size: spec.size };
+    program.image_gradient = program.buffers.iter().enumerate().map(whole).collect();
+    Ok(program)
+}
+
+/// The layers whose steps depend on how a pass of convolution `layer` is computed: it leaves sums for the batch norm
+/// behind it, or in the backward pass for the one before it.
+fn window(network: &Network, layer: usize, pass: Pass) -> Range<usize> {
+    let is_conv = |layer: &usize| matches!(network.layers[*layer].op, Op::Conv2d { .. });
+    match pass {
+        Pass::Forward => layer..(layer + 1..network.layers.len()).find(is_conv).unwrap_or(network.layers.len()),
+        Pass::InputGradient => (0..layer).rev().find(is_conv).map_or(0, |before| before + 1)..layer + 1,
+        Pass::WeightGradient => layer..layer + 1,
+    }
+}
+
+#[cfg(test)]
+#[path = "autotune_tests.rs"]
+mod tests;
