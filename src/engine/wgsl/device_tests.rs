@@ -156,7 +156,8 @@ fn pipelines_survive_in_a_file_and_damage_to_it_is_harmless() {
 #[test]
 fn what_is_only_tried_out_is_not_stored() {
     let folder = tempfile::tempdir().unwrap();
-    let options = GpuOptions { checks: Checks::Off, pipelines: Some(folder.path().join("pipelines")) };
+    let pipelines = Some(folder.path().join("pipelines"));
+    let options = GpuOptions { pipelines, ..GpuOptions::default() };
     let mut gpu = Gpu::open_with(&adapter().adapter, &options).unwrap();
     gpu.apart(|gpu| gpu.pipeline(&add())).unwrap();
     gpu.save_pipelines().unwrap();

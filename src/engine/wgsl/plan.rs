@@ -290,10 +290,10 @@ mod tests {
         assert!(small.total < 512 << 20, "{small:?}");
         for plan in [large, small] {
             assert_eq!(plan.total, plan.parameters + plan.batch + plan.activations);
-            // Every activation of a forward pass is kept, so sharing cannot do wonders.
-            assert!(
-                plan.activations < plan.activations_unshared / 2 && plan.activations > plan.activations_unshared / 4
-            );
+            // Every activation of a forward pass is kept, so sharing cannot do wonders; the workspaces of Winograd's
+            // algorithm are what it does most for.
+            let ratio = plan.activations_unshared as f64 / plan.activations as f64;
+            assert!((4.0..10.0).contains(&ratio), "{ratio}");
         }
     }
 
