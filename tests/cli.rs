@@ -313,10 +313,11 @@ fn a_plan_shows_layers_memory_and_programs() {
     let layer = |name: &str| layers.iter().find(|layer| layer["name"] == name).unwrap();
     assert!(layers.iter().all(|layer| shown.contains(layer["operation"].as_str().unwrap())), "{shown}");
     // 64 channels of 16 × 16 pixels from 3 × 3 of 32 channels each, a multiply-add counted as two.
-    let flops = 32 * 64 * 16 * 16 * 32 * 9 * 2;
-    for pass in ["flops_forward", "flops_backward", "flops_weights"] {
-        assert!(layer("conv2")[pass].as_u64().unwrap() >= flops, "{pass}: {}", layer("conv2"));
-        assert!(layer("conv2")[pass].as_f64().unwrap() < 1.1 * flops as f64, "{pass}: {}", layer("conv2"));
+    let flops: u64 = 32 * 64 * 16 * 16 * 32 * 9 * 2;
+    // F(4,3) takes a quarter of the products, and transforms.
+    for (pass, range) in [("flops_forward", 0.25..0.4), ("flops_backward", 0.25..0.4), ("flops_weights", 1.0..1.1)] {
+        let share = layer("conv2")[pass].as_f64().unwrap() / flops as f64;
+        assert!(range.contains(&share), "{pass}: {share}, {}", layer("conv2"));
     }
     assert_eq!(layer("conv2")["bytes_output"].as_u64(), Some(32 * 64 * 16 * 16 * 4));
     assert_eq!(plan["ranges"], serde_json::json!([32]));
