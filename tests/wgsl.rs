@@ -165,23 +165,31 @@ fn every_architecture_matches_candle() {
         };
         let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0 };
         let spec = spec(Objective::Drawn(uniform()), n, 2, Norm::Linf, BatchNormMode::Train);
-        let run = |engine: &mut dyn Engine| {
-            let views = engine.perturb(&batch, &spec).unwrap();
+        let search = |engine: &mut dyn Engine, spec: &PerturbSpec| {
+            let views = engine.perturb(&batch, spec).unwrap();
             assert_eq!(engine.targets(&views).unwrap(), Some(&images.targets()[..]), "{name}");
-            let adversarial = engine.read_view(&views, View::Adversarial).unwrap();
+            (engine.read_view(&views, View::Adversarial).unwrap(), views)
+        };
+        let (x, x2) = (search(&mut gpu, &spec).0, search(&mut cpu, &spec).0);
+        close(&format!("{name}: adversarial images"), &x, &x2, 1e-3);
+        // The update begins with the same images on both: where a gradient's sign is within rounding, a search moves a
+        // pixel one way here and the other way there, and a weight gradient then shows that, not itself.
+        let still = PerturbSpec { step_size: vec![0.0; n], ..spec };
+        let run = |engine: &mut dyn Engine| {
+            let (adversarial, views) = search(engine, &still);
             let stats = engine.train_step(&views, &loss, &sgd).unwrap();
             counts_agree(&stats, &images.labels, 2);
             (adversarial, stats, engine.state().unwrap())
         };
         let ((x, stats, after), (x2, stats2, after2)) = (run(&mut gpu), run(&mut cpu));
-        close(&format!("{name}: adversarial images"), &x, &x2, 1e-3);
+        close(&format!("{name}: images of the update"), &x, &x2, 1e-6);
         assert!((stats.loss - stats2.loss).abs() < 1e-3 * stats2.loss.abs(), "{name}: {} {}", stats.loss, stats2.loss);
         assert_eq!(stats.predictions, stats2.predictions, "{name}");
         assert_eq!(stats.confusion, stats2.confusion, "{name}");
         // With no momentum before it and no decay, momentum is the gradient.
         let flat = |state: &State| state.0.values().flat_map(|a| a.data.iter().copied()).collect::<Vec<f32>>();
-        close(&format!("{name}: weight gradients"), &flat(&after.momentum), &flat(&after2.momentum), 1e-3);
-        close(&format!("{name}: state"), &flat(&after.model), &flat(&after2.model), 1e-3);
+        close(&format!("{name}: weight gradients"), &flat(&after.momentum), &flat(&after2.momentum), 1e-4);
+        close(&format!("{name}: state"), &flat(&after.model), &flat(&after2.model), 1e-5);
     }
 }
 
