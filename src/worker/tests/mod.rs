@@ -5,7 +5,8 @@ mod steering;
 mod watching;
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -34,18 +35,35 @@ fn experiment() -> Experiment {
 
 /// A worker, and everything that it has told.
 struct Driver {
-    worker: Worker,
     woken: Receiver<()>,
+    /// Lets a worker go on that waits until its last update was fetched.
+    fetched: Option<Sender<()>>,
     told: Vec<Update>,
     /// Updates that a test has looked at.
     seen: usize,
+    /// After the channels, for its thread may wait for them.
+    worker: Worker,
 }
 
 impl Driver {
     fn new() -> Self {
         let (sender, woken) = channel();
         let worker = Worker::spawn(move || sender.send(()).unwrap_or(())).unwrap();
-        Self { worker, woken, told: Vec::new(), seen: 0 }
+        Self { woken, fetched: None, told: Vec::new(), seen: 0, worker }
+    }
+
+    /// One whose worker waits until each update was fetched: none is replaced by a newer one, however busy the
+    /// machine is.
+    fn in_step() -> Self {
+        let ((sender, woken), (fetched, go_on)) = (channel(), channel());
+        let go_on = Mutex::new(go_on);
+        let wake = move || {
+            if sender.send(()).is_ok() {
+                // Without a driver there is nothing to wait for.
+                go_on.lock().unwrap().recv().unwrap_or(());
+            }
+        };
+        Self { woken, fetched: Some(fetched), told: Vec::new(), seen: 0, worker: Worker::spawn(wake).unwrap() }
     }
 
     fn send(&self, request: Request) {
@@ -73,6 +91,10 @@ impl Driver {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(self.woken.recv_timeout(left).is_ok(), "waited for {what}, got {:?}", self.summary());
+            if let Some(fetched) = &self.fetched {
+                self.told.extend(self.worker.updates());
+                fetched.send(()).unwrap();
+            }
         }
     }
 
@@ -128,7 +150,7 @@ fn run_in(dir: &tempfile::TempDir) -> PathBuf {
 #[test]
 fn a_run_goes_from_beginning_to_report() {
     let dir = tempfile::tempdir().unwrap();
-    let mut driver = Driver::new();
+    let mut driver = Driver::in_step();
     driver.begin(experiment(), &run_in(&dir), false);
     let info = driver.opened();
     assert_eq!((info.train.len(), info.validation.len(), info.test.len()), (160, 40, 20));
