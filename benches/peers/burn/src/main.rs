@@ -179,7 +179,7 @@ fn main() -> Result<()> {
     }
     eprintln!("{} on {}, PGD-{}", report.program, report.device, options.steps);
     println!("architecture       batch width   images/s   perturb    update  statist. repeats  warm-up");
-    let all = [Architecture::DigitsCnn, Architecture::SmallCnn, Architecture::ResNet20, Architecture::PreActResNet18];
+    let all = [Architecture::SmallCnn, Architecture::ResNet20, Architecture::PreActResNet18];
     let architectures = if options.arch.is_empty() { &all[..] } else { &options.arch };
     for &architecture in architectures {
         for &batch in &options.batch {

@@ -1,4 +1,7 @@
 //! fairtat's architectures as burn modules: the same layers and widths as `tests/golden/networks.py`.
+//!
+//! None for images of one channel: on a gradient of such images, which lies channels last, burn 0.22.1 fuses wrong kernels
+//! (the image minus the sign of the gradient repeats after four pixels).
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -14,7 +17,6 @@ pub const NORMALISATION: (f64, f64) = (0.5, 0.25);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Architecture {
-    DigitsCnn,
     SmallCnn,
     #[value(name = "resnet-20")]
     ResNet20,
@@ -25,7 +27,6 @@ pub enum Architecture {
 impl Architecture {
     pub fn name(self) -> &'static str {
         match self {
-            Self::DigitsCnn => "digits-cnn",
             Self::SmallCnn => "small-cnn",
             Self::ResNet20 => "resnet-20",
             Self::PreActResNet18 => "preact-resnet-18",
@@ -35,7 +36,7 @@ impl Architecture {
     /// Channels after the first convolution, as published.
     pub fn default_width(self) -> usize {
         match self {
-            Self::DigitsCnn | Self::ResNet20 => 16,
+            Self::ResNet20 => 16,
             Self::SmallCnn => 32,
             Self::PreActResNet18 => 64,
         }
@@ -43,16 +44,12 @@ impl Architecture {
 
     /// Channels, height and width of an image.
     pub fn image(self) -> [usize; 3] {
-        match self {
-            Self::DigitsCnn => [1, 8, 8],
-            _ => [3, 32, 32],
-        }
+        [3, 32, 32]
     }
 
     pub fn build(self, width: usize, classes: usize, device: &Device) -> Network {
         let channels = self.image()[0];
         match self {
-            Self::DigitsCnn => Network::Plain(PlainCnn::new(channels, classes, width, [false, true, false], device)),
             Self::SmallCnn => Network::Plain(PlainCnn::new(channels, classes, width, [true, true, false], device)),
             Self::ResNet20 => Network::ResNet(ResNet::new(channels, classes, width, device)),
             Self::PreActResNet18 => Network::PreAct(PreActResNet::new(channels, classes, width, device)),

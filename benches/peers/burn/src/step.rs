@@ -21,7 +21,11 @@ pub struct Step {
     optimiser: ModuleOptimizer,
     learning_rate: f64,
     image: Tensor<4>,
-    epsilon: Tensor<4>,
+    epsilon: Vec<f32>,
+    /// Half the width of each pixel's ball.
+    radius: Tensor<4>,
+    /// The smallest and the largest value that each pixel may take.
+    bounds: [Tensor<4>; 2],
     label: Tensor<1, Int>,
     labels: Vec<i32>,
     target: Tensor<1, Int>,
@@ -40,17 +44,30 @@ impl Step {
         let targets: Vec<i32> =
             labels.iter().map(|label| (label + 1 + random.below(CLASSES as u32 - 1) as i32) % CLASSES as i32).collect();
         let last = (batch - 1).max(1) as f32;
-        let epsilons: Vec<f32> = (0..batch).map(|i| (4.0 + 8.0 * i as f32 / last) / 255.0).collect();
+        let epsilon: Vec<f32> = (0..batch).map(|i| (4.0 + 8.0 * i as f32 / last) / 255.0).collect();
+        let each = channels * rows * columns;
+        let bound = |sign: f32| -> Vec<f32> {
+            pixels.iter().enumerate().map(|(i, x)| (x + sign * epsilon[i / each]).clamp(0.0, 1.0)).collect()
+        };
+        let tensor =
+            |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [batch, channels, rows, columns]), &plain);
         let optimiser = SgdConfig::new()
             .with_momentum(Some(MomentumConfig::new().with_momentum(0.9).with_dampening(0.0)))
             .with_weight_decay(Some(WeightDecayConfig::new(5e-4)))
             .init();
+        let bounds = [tensor(bound(-1.0)), tensor(bound(1.0))];
+        let image = tensor(pixels);
+        let network = architecture.build(width, CLASSES, device);
+        // Parameters come into being at their first use. A copy made before that shares what it is told about gradients.
+        let _ = network.forward(image.clone().autodiff());
         Self {
-            network: Some(architecture.build(width, CLASSES, device)),
+            network: Some(network),
             optimiser,
             learning_rate,
-            image: Tensor::from_data(TensorData::new(pixels, [batch, channels, rows, columns]), &plain),
-            epsilon: Tensor::from_data(TensorData::new(epsilons, [batch, 1, 1, 1]), &plain),
+            bounds,
+            radius: tensor((0..batch * each).map(|i| epsilon[i / each]).collect()),
+            image,
+            epsilon,
             label: Tensor::from_data(TensorData::new(labels.clone(), [batch]), &plain),
             target: Tensor::from_data(TensorData::new(targets, [batch]), &plain),
             labels,
@@ -68,14 +85,13 @@ impl Step {
         self.device.sync().context("the device failed")
     }
 
-    /// Loss of the mean image and its gradient with respect to the images. The network's parameters want no gradient, so
-    /// burn computes none of theirs.
-    pub fn image_gradient(&self, frozen: &Network, image: Tensor<4>, class: &Tensor<1, Int>) -> Result<Gradient> {
+    /// Gradient of the mean loss with respect to the images. The network's parameters want no gradient, so burn computes
+    /// none of theirs.
+    pub fn image_gradient(&self, frozen: &Network, image: Tensor<4>, class: &Tensor<1, Int>) -> Result<Tensor<4>> {
         let image = image.autodiff().require_grad();
         let loss = cross_entropy(frozen.forward(image.clone()), class);
         let mut gradients = loss.backward();
-        let gradient = image.grad_remove(&mut gradients).context("burn gave no gradient of the images")?;
-        Ok(Gradient { loss: loss.without_autodiff(), gradient })
+        image.grad_remove(&mut gradients).context("burn gave no gradient of the images")
     }
 
     /// The network without gradients of its parameters, batch norm still in train mode.
@@ -83,22 +99,15 @@ impl Step {
         Ok(self.network()?.clone().no_grad())
     }
 
-    /// The smallest and the largest value that each pixel may take.
-    fn bounds(&self) -> (Tensor<4>, Tensor<4>) {
-        let low = self.image.clone() - self.epsilon.clone();
-        let high = self.image.clone() + self.epsilon.clone();
-        (low.clamp_min(0.0), high.clamp_max(1.0))
-    }
-
     /// Adversarial images after `steps` steps towards the targets, from a uniform start.
     pub fn perturb(&self, steps: u32) -> Result<Tensor<4>> {
         let frozen = self.frozen()?;
-        let (low, high) = self.bounds();
+        let [low, high] = self.bounds.clone();
         let noise = self.image.random_like(Distribution::Uniform(-1.0, 1.0));
-        let start = noise * self.epsilon.clone() + self.image.clone();
+        let start = noise * self.radius.clone() + self.image.clone();
         let mut adversarial = start.max_pair(low.clone()).min_pair(high.clone());
         for _ in 0..steps {
-            let Gradient { gradient, .. } = self.image_gradient(&frozen, adversarial.clone(), &self.target)?;
+            let gradient = self.image_gradient(&frozen, adversarial.clone(), &self.target)?;
             adversarial =
                 (adversarial - gradient.sign().mul_scalar(STEP_SIZE)).max_pair(low.clone()).min_pair(high.clone());
         }
@@ -128,8 +137,9 @@ impl Step {
         self.image.clone()
     }
 
-    pub fn epsilon(&self) -> Tensor<4> {
-        self.epsilon.clone()
+    /// One radius for each image.
+    pub fn epsilon(&self) -> &[f32] {
+        &self.epsilon
     }
 
     pub fn label(&self) -> &Tensor<1, Int> {
@@ -139,11 +149,6 @@ impl Step {
     pub fn target(&self) -> &Tensor<1, Int> {
         &self.target
     }
-}
-
-pub struct Gradient {
-    pub loss: Tensor<1>,
-    pub gradient: Tensor<4>,
 }
 
 pub fn cross_entropy(logits: Tensor<2>, class: &Tensor<1, Int>) -> Tensor<1> {
