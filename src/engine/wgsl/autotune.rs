@@ -82,7 +82,7 @@ pub(super) fn choices(
         Tuning::Auto => BUDGET,
         Tuning::Measured(budget) => budget,
     };
-    let device = KernelDevice::of(&gpu.info);
+    let device = KernelDevice::of(gpu);
     let recorded = recorded.filter(|table| table.device == device);
     let mut known = match (recorded, folder) {
         (Some(table), _) => table.convolutions.clone(),

@@ -6,7 +6,7 @@ use crate::engine::wgsl::fusion_tests::everything;
 use crate::engine::wgsl::harness::relative_error;
 use crate::engine::wgsl::kernel::Kernel;
 use crate::engine::wgsl::kernels::conv;
-use crate::engine::wgsl::{WgslEngine, WgslOptions};
+use crate::engine::wgsl::{Checks, WgslEngine, WgslOptions};
 use crate::model::{Architecture, Layer, State};
 
 /// One convolution that Winograd's algorithm may compute.
@@ -42,6 +42,18 @@ fn assert_same(expected: &[(String, Vec<f32>)], tuned: WgslEngine) {
         let error = relative_error(&found, expected);
         assert!(expected.iter().any(|v| *v != 0.0) && error < 1e-4, "{what}: relative error {error:.1e}");
     }
+}
+
+#[test]
+fn times_of_shaders_with_checks_are_not_those_without() {
+    let device = |checks| {
+        let adapter = std::env::var("FAIRTAT_TEST_ADAPTER").ok();
+        let options = WgslOptions { adapter, checks, pipelines: None, ..WgslOptions::default() };
+        WgslEngine::new(small(), &State::initialise(&small(), 3), &options).unwrap().choices().device
+    };
+    let (off, on) = (device(Checks::Off), device(Checks::On));
+    assert_eq!(off, device(Checks::Off));
+    assert_ne!(off.shaders, on.shaders);
 }
 
 #[test]

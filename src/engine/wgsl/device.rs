@@ -73,7 +73,7 @@ pub(super) struct Gpu {
     pub(super) memory: Option<u64>,
     /// Whether parameters of dispatches are immediates.
     pub(super) immediates: bool,
-    checks: Checks,
+    pub(super) checks: Checks,
     pipelines: Mutex<HashMap<Kernel, Arc<wgpu::ComputePipeline>>>,
     store: Option<PipelineStore>,
     failure: Arc<Mutex<Option<GpuError>>>,

@@ -202,7 +202,7 @@ impl WgslEngine {
 
     /// How each convolution is computed, and how long that took where it was measured.
     pub fn choices(&self) -> KernelTable {
-        autotune::table(KernelDevice::of(&self.gpu.info), &self.network, &self.choices)
+        autotune::table(KernelDevice::of(&self.gpu), &self.network, &self.choices)
     }
 
     /// What the pacing of submissions has done so far.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::device::{Checks, Gpu};
 use super::kernels::conv::{Conv, Pass};
 use super::kernels::gemm::{PIXEL_TILES, Tile, WEIGHT_TILES};
 use super::kernels::winograd;
@@ -167,12 +168,13 @@ pub struct KernelDevice {
     pub driver: String,
     /// Versions of this program and of what compiles its shaders.
     pub program: String,
-    /// SHA-256 of all shader sources.
+    /// SHA-256 of all shader sources and of how they are compiled: with checks, with immediates.
     pub shaders: String,
 }
 
 impl KernelDevice {
-    pub(super) fn of(info: &wgpu::AdapterInfo) -> Self {
+    pub(super) fn of(gpu: &Gpu) -> Self {
+        let info = &gpu.info;
         let mut hash = Sha256::new();
         for (name, text) in shader::FILES {
             for part in [name, text] {
@@ -180,6 +182,7 @@ impl KernelDevice {
                 hash.update([0]);
             }
         }
+        hash.update([u8::from(gpu.checks == Checks::On), u8::from(gpu.immediates)]);
         let driver = [info.driver.as_str(), info.driver_info.as_str()];
         Self {
             adapter: info.name.clone(),
