@@ -14,9 +14,6 @@
 //
 // The matrix product: rows M are pixels of the result, columns N its channels, the depth K runs over (tap, channel of the
 // source). A workgroup computes BM × BN, a thread TM × TN of it, BK of the depth at a time.
-//
-// STATISTICS (forward): per block of BM rows, count, mean and M2 of each channel of the result, as norm_statistics leaves
-// them.
 // Shapes: activations B × H × W × C quads, weights tap × C_in × C_out, both channel counts in whole quads.
 #let KQ = BK / 4
 #let NQ = BN / 4
@@ -45,7 +42,6 @@ struct Params {
     padding: u32,
     column_tiles: u32,
     first_tile: u32,
-    first_block: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -63,9 +59,6 @@ struct Params {
 #end
 #if ADD
 @group(0) @binding({{4 + NORMS + INPUT + MEANS}}) var<storage, read> other: array<vec4<f32>>;
-#end
-#if STATISTICS
-@group(0) @binding({{4 + NORMS + INPUT + MEANS + ADD}}) var<storage, read_write> partials: array<vec4<f32>>;
 #end
 #import "shared/read.wgsl"
 
@@ -86,22 +79,6 @@ fn real_channels(value: vec4<f32>, quad: u32) -> vec4<f32> {
     return select(vec4<f32>(), value, channel < vec4<u32>(params.result_channels));
 }
 
-#if STATISTICS
-// Every thread gets the sum over the threads with its columns. The tile of the source serves as memory.
-fn sum_over_rows(value: vec4<f32>, lane: u32) -> vec4<f32> {
-    workgroupBarrier();
-    a_tile[lane] = value;
-    workgroupBarrier();
-    for (var rows_left = {{THREADS_Y / 2}}u; rows_left > 0u; rows_left /= 2u) {
-        if lane < rows_left * {{THREADS_X}}u {
-            a_tile[lane] += a_tile[lane + rows_left * {{THREADS_X}}u];
-        }
-        workgroupBarrier();
-    }
-    return a_tile[lane % {{THREADS_X}}u];
-}
-
-#end
 @compute @workgroup_size({{THREADS}})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let tile = params.first_tile + group.x;
@@ -244,41 +221,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if to{{i}} >= 0 && first_column + thread_x + {{j * THREADS_X}}u < params.result_quads {
         let quad_index = first_column + thread_x + {{j * THREADS_X}}u;
         let index = u32(to{{i}}) * params.result_quads + quad_index;
-        sum{{i}}_{{j}} = real_channels(sum{{i}}_{{j}}, quad_index);
 #if ADD
-        sum{{i}}_{{j}} += other[index];
+        result[index] = real_channels(sum{{i}}_{{j}}, quad_index) + other[index];
+#else
+        result[index] = real_channels(sum{{i}}_{{j}}, quad_index);
 #end
-        result[index] = sum{{i}}_{{j}};
-    }
-#end
-#end
-
-#if STATISTICS
-    // As norm_statistics.wgsl does: the second pass puts right what the first lost to rounding.
-    let live = f32(min({{BM}}u, count - first_row));
-    let block = (params.first_block + tile / params.column_tiles) * (2u * params.result_quads + 1u);
-    if lane == 0u && first_column == 0u {
-        partials[block] = vec4<f32>(live, 0.0, 0.0, 0.0);
-    }
-#for j in 0..TN/4
-    var total{{j}} = vec4<f32>();
-#for i in 0..TM
-    total{{j}} += select(vec4<f32>(), sum{{i}}_{{j}}, to{{i}} >= 0);
-#end
-    let mean{{j}} = sum_over_rows(total{{j}}, lane) / live;
-    var rest{{j}} = vec4<f32>();
-    var squares{{j}} = vec4<f32>();
-#for i in 0..TM
-    let d{{i}}_{{j}} = select(vec4<f32>(), sum{{i}}_{{j}} - mean{{j}}, to{{i}} >= 0);
-    rest{{j}} += d{{i}}_{{j}};
-    squares{{j}} += d{{i}}_{{j}} * d{{i}}_{{j}};
-#end
-    let left{{j}} = sum_over_rows(rest{{j}}, lane);
-    let squared{{j}} = sum_over_rows(squares{{j}}, lane);
-    let quad{{j}} = first_column + thread_x + {{j * THREADS_X}}u;
-    if thread_y == 0u && quad{{j}} < params.result_quads {
-        partials[block + 1u + quad{{j}}] = mean{{j}} + left{{j}} / live;
-        partials[block + 1u + params.result_quads + quad{{j}}] = squared{{j}} - left{{j}} * left{{j}} / live;
     }
 #end
 #end

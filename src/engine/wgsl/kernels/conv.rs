@@ -84,10 +84,8 @@ pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     let mut all = Vec::new();
     for tile in PIXEL_TILES {
         for add in [false, true] {
-            for statistics in [false, true] {
-                all.extend(FORWARD_FLAGS.map(|flags| pixel_kernel(tile, false, flags, add, statistics)));
-            }
-            all.extend(BACKWARD_FLAGS.map(|flags| pixel_kernel(tile, true, flags, add, false)));
+            all.extend(FORWARD_FLAGS.map(|flags| pixel_kernel(tile, false, flags, add)));
+            all.extend(BACKWARD_FLAGS.map(|flags| pixel_kernel(tile, true, flags, add)));
         }
     }
     for tile in WEIGHT_TILES {
@@ -99,10 +97,9 @@ pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     all
 }
 
-fn pixel_kernel(tile: Tile, transposed: bool, read: Flags, add: bool, statistics: bool) -> Kernel {
+fn pixel_kernel(tile: Tile, transposed: bool, read: Flags, add: bool) -> Kernel {
     let mut constants = tile.constants().to_vec();
-    let flags = [("TRANSPOSED", transposed), ("ADD", add), ("STATISTICS", statistics)];
-    constants.extend(flags.map(|(name, flag)| (name, u32::from(flag))));
+    constants.extend([("TRANSPOSED", u32::from(transposed)), ("ADD", u32::from(add))]);
     constants.extend(read::constants(read));
     Kernel::new("conv_gemm.wgsl", &constants)
 }
@@ -134,7 +131,6 @@ struct PixelParams {
     padding: u32,
     column_tiles: u32,
     first_tile: u32,
-    first_block: u32,
 }
 
 /// A product over pixels: the tile that computes it, how it reads, and what is added to its result.
@@ -145,26 +141,17 @@ pub(in crate::engine::wgsl) struct Product {
     pub(in crate::engine::wgsl) budget: u64,
     pub(in crate::engine::wgsl) read: Read,
     pub(in crate::engine::wgsl) add: Option<Slice>,
-    /// Of a forward pass: where the partials of [`super::norm::statistics`] of its result go, and the first of
-    /// [`statistics_blocks`].
-    pub(in crate::engine::wgsl) statistics: Option<(Slice, usize)>,
-}
-
-/// Blocks of partials that the result of `images` images makes.
-pub(in crate::engine::wgsl) fn statistics_blocks(conv: &Conv, tile: Tile, images: usize) -> usize {
-    conv.out_pixels(images).div_ceil(tile.rows as usize)
 }
 
 impl Product {
     /// With the fixed tile, and nothing on the way.
     #[cfg(test)]
     pub(super) fn plain(conv: &Conv, pass: Pass, budget: u64) -> Self {
-        Self { tile: conv.tile(pass), budget, read: Read::Plain, add: None, statistics: None }
+        Self { tile: conv.tile(pass), budget, read: Read::Plain, add: None }
     }
 
     fn bindings(&self, source: Slice, weight: Slice, result: Slice) -> Vec<Slice> {
-        let partials = self.statistics.map(|(partials, _)| partials);
-        [source, weight, result].into_iter().chain(self.read.bindings()).chain(self.add).chain(partials).collect()
+        [source, weight, result].into_iter().chain(self.read.bindings()).chain(self.add).collect()
     }
 }
 
@@ -177,9 +164,9 @@ pub(in crate::engine::wgsl) fn forward(
     weight: Slice,
     y: Slice,
 ) -> Vec<Dispatch> {
-    let Product { tile, budget, read, add, statistics } = product;
+    let Product { tile, budget, read, add } = product;
     let column_tiles = conv.out_channels.div_ceil(tile.columns as usize);
-    let row_tiles = statistics_blocks(conv, tile, images);
+    let row_tiles = conv.out_pixels(images).div_ceil(tile.rows as usize);
     let params = PixelParams {
         images: images as u32,
         source_height: conv.height as u32,
@@ -194,15 +181,11 @@ pub(in crate::engine::wgsl) fn forward(
         padding: conv.padding as u32,
         column_tiles: column_tiles as u32,
         first_tile: 0,
-        first_block: statistics.map_or(0, |(_, first)| first) as u32,
     };
     let group_flops = 2 * (tile.rows * tile.columns) as usize * conv.taps() * padded(conv.in_channels);
-    let mut work = conv.work(images, weight_len(conv));
-    if statistics.is_some() {
-        work.flops += 5 * (conv.out_pixels(images) * conv.out_channels) as u64;
-    }
+    let work = conv.work(images, weight_len(conv));
     cut(row_tiles * column_tiles, group_flops, budget, work, |first_tile, grid, work| {
-        let kernel = pixel_kernel(tile, false, read.flags(), add.is_some(), statistics.is_some());
+        let kernel = pixel_kernel(tile, false, read.flags(), add.is_some());
         Dispatch::new(kernel, PixelParams { first_tile, ..params }, &product.bindings(x, weight, y), grid, work)
     })
 }
@@ -216,7 +199,7 @@ pub(in crate::engine::wgsl) fn input_gradient(
     weight: Slice,
     dx: Slice,
 ) -> Vec<Dispatch> {
-    let Product { tile, budget, read, add, .. } = product;
+    let Product { tile, budget, read, add } = product;
     let column_tiles = conv.in_channels.div_ceil(tile.columns as usize);
     // All phases in one grid, each with the tiles of the largest.
     let phase_pixels = images * conv.height.div_ceil(conv.stride) * conv.width.div_ceil(conv.stride);
@@ -235,13 +218,12 @@ pub(in crate::engine::wgsl) fn input_gradient(
         padding: conv.padding as u32,
         column_tiles: column_tiles as u32,
         first_tile: 0,
-        first_block: 0,
     };
     let phase_taps = conv.kernel.div_ceil(conv.stride).pow(2);
     let group_flops = 2 * (tile.rows * tile.columns) as usize * phase_taps * padded(conv.out_channels);
     let work = conv.work(images, weight_len(conv));
     cut(row_tiles * column_tiles, group_flops, budget, work, |first_tile, grid, work| {
-        let kernel = pixel_kernel(tile, true, read.flags(), add.is_some(), false);
+        let kernel = pixel_kernel(tile, true, read.flags(), add.is_some());
         Dispatch::new(kernel, PixelParams { first_tile, ..params }, &product.bindings(dy, weight, dx), grid, work)
     })
 }

@@ -2,7 +2,6 @@ use super::*;
 use crate::engine::wgsl::harness::{Harness, pad, random, relative_error};
 use crate::engine::wgsl::kernel::MAX_GROUPS;
 use crate::engine::wgsl::kernels::gemm::{SINGLE, SMALL};
-use crate::engine::wgsl::kernels::norm;
 
 const UNLIMITED: u64 = u64::MAX;
 
@@ -416,60 +415,5 @@ fn the_choice_of_tiles_and_parts() {
         assert!((count - 1) * pixels < c.out_pixels(images) && count * pixels >= c.out_pixels(images));
         let groups = count * weight_tiles(&c, tile).0;
         assert!(groups >= 200 || pixels <= 2 * PART_PIXELS, "{c:?}: {groups} groups");
-    }
-}
-
-/// Statistics that a forward pass leaves are those of a kernel of their own, for every tile, in one dispatch or in many, in
-/// one range of images or in two; the result is the same to the bit.
-#[test]
-fn statistics_while_writing_are_those_of_a_separate_kernel() {
-    for (channels, size, stride) in [([6, 10], [9, 8], 2), ([5, 70], [12, 7], 1), ([4, 3], [1, 1], 1)] {
-        let (c, images) = (conv(channels, size, 3, stride, 1), 5);
-        let case = Case::new(c, images);
-        let residual = random(case.dy.len(), 60);
-        let (rows, width) = (c.out_pixels(images) as u64, padded(channels[1]));
-        let mut harnesses = Harness::both();
-        for (t, tile) in PIXEL_TILES.into_iter().enumerate() {
-            let h = &mut harnesses[t % 2];
-            let w = h.input(&pad_weight(&c, &case.w));
-            let part = |h: &mut Harness, values: &[f32], first: usize, count: usize, channels: usize| {
-                let each = values.len() / images;
-                h.input(&pad(&values[first * each..(first + count) * each], channels))
-            };
-            // The result of some images, with the residual.
-            let run = |h: &mut Harness, first, count, budget, statistics| {
-                let x = part(h, &case.x, first, count, channels[0]);
-                let add = Some(part(h, &residual, first, count, channels[1]));
-                let y = h.output(c.out_pixels(count) * width);
-                let product = Product { tile, budget, read: Read::Plain, add, statistics };
-                h.run(&super::forward(&c, count, product, x, w, y));
-                y
-            };
-            let [weight, bias] = [70, 71].map(|s| h.input(&pad(&random(channels[1], s), channels[1])));
-            let affine = |h: &mut Harness, partials, blocks| {
-                let (running, affine) = (h.input(&vec![0.0f32; 2 * width]), h.output(4 * width));
-                h.run(&[norm::finalize(blocks, channels[1], 1e-5, 0.1, partials, weight, bias, running, affine)]);
-                [h.read::<f32>(affine), h.read::<f32>(running)].concat()
-            };
-            let (whole, blocks) = (run(h, 0, images, UNLIMITED, None), norm::statistics_blocks(rows));
-            let partials = h.output(norm::partials_len(blocks, channels[1]));
-            h.run(&[norm::statistics(rows, channels[1], whole, partials, 0)]);
-            let wanted = affine(h, partials, blocks);
-
-            for (ranges, budget) in [(&[5][..], UNLIMITED), (&[5], 1), (&[3, 2], UNLIMITED)] {
-                let blocks = ranges.iter().map(|count| statistics_blocks(&c, tile, *count)).sum();
-                let partials = h.output(norm::partials_len(blocks, channels[1]));
-                let (mut first, mut block, mut y) = (0, 0, Vec::new());
-                for count in ranges {
-                    let found = run(h, first, *count, budget, Some((partials, block)));
-                    y.extend(h.read::<u32>(found));
-                    first += count;
-                    block += statistics_blocks(&c, tile, *count);
-                }
-                assert!(y == h.read::<u32>(whole), "{tile}");
-                let error = relative_error(&affine(h, partials, blocks), &wanted);
-                assert!(error < 1e-6, "{tile}, {ranges:?}: {error:.1e}");
-            }
-        }
     }
 }

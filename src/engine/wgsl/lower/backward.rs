@@ -363,7 +363,7 @@ impl Lower<'_> {
             };
             for (r, images, _) in self.parts() {
                 let add = add.as_ref().map(|add| add[r]);
-                let product = conv::Product { tile, budget: self.budget, read: dy.read(r), add, statistics: None };
+                let product = conv::Product { tile, budget: self.budget, read: dy.read(r), add };
                 for dispatch in conv::input_gradient(conv, images, product, dy.tensor[r], weight, dx[r]) {
                     self.push(i, Phase::Backward, dispatch);
                 }
