@@ -352,10 +352,10 @@ fn a_network_too_large_for_a_binding_is_refused_with_the_numbers() {
     assert!(error.contains("binding"), "{error}");
 }
 
-/// 200 steps of FAIR-TAT's inner and outer step on the digits network.
-/// Two hundred steps in windows of twenty. Rounding alone moves a free run by several percent in this time: a millionth of
+/// 200 steps of FAIR-TAT's inner and outer step on the digits network, in windows of twenty. Rounding alone moves a free run by several percent in this time: a millionth of
 /// the weights did so within the Candle engine (a pixel goes the other way, a ReLU is dead). So the curve is cut: every
-/// ten steps the WGSL engine takes over the state that the Candle engine had there.
+/// ten steps the WGSL engine takes over the state that the Candle engine had there. A drift that takes longer to build up is
+/// not seen here.
 #[test]
 fn a_training_curve_stays_within_one_percent_of_candles() {
     const WINDOW: usize = 20;
