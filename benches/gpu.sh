@@ -113,6 +113,11 @@ run)
         [ -z "$quick" ] || size="--arch digits-cnn --width 8 --batch 8 --seconds 0.1 --steps 2 --top 5"
         # shellcheck disable=SC2086
         part bench ^ "$fairtat" bench --engine wgsl $adapter $size --profile --json "$out/bench.json"
+        # Products whose subgroups hand values on are for software adapters until they are faster here.
+        [ -n "$quick" ] || size="--arch preact-resnet-18 --batch 128"
+        # shellcheck disable=SC2086
+        part bench-subgroups ^ "$fairtat" bench --engine wgsl $adapter $size --profile --subgroups on \
+            --json "$out/bench-subgroups.json"
     fi
     if wanted peers; then
         if [ -e benches/peers/run.sh ]; then

@@ -14,6 +14,9 @@
 //
 // The matrix product: rows M are pixels of the result, columns N its channels, the depth K runs over (tap, channel of the
 // source). A workgroup computes BM × BN, a thread TM × TN of it, BK of the depth at a time.
+//
+// STATISTICS (forward): per block of BM rows, count, mean and M2 of each channel of the result, as norm_statistics leaves
+// them.
 // Shapes: activations B × H × W × C quads, weights tap × C_in × C_out, both channel counts in whole quads.
 #let KQ = BK / 4
 #let NQ = BN / 4
@@ -24,102 +27,47 @@
 #let A_SLOTS = BM * KQ / THREADS
 #let A_STEP = THREADS / KQ
 #let B_SLOTS = (BK * NQ + THREADS - 1) / THREADS
-#let NORMS = NORM + BACKWARD
-#let MEANS = BACKWARD * BATCH
-#let INPUT = BACKWARD * (1 - (RELU + BATCH == 0))
+#import "shared/conv_gemm.wgsl"
 
-struct Params {
-    images: u32,
-    source_height: u32,
-    source_width: u32,
-    source_quads: u32,
-    result_height: u32,
-    result_width: u32,
-    result_quads: u32,
-    result_channels: u32,
-    kernel: u32,
-    stride: u32,
-    padding: u32,
-    column_tiles: u32,
-    first_tile: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> source: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> result: array<vec4<f32>>;
-#if NORMS
-@group(0) @binding(4) var<storage, read> norm: array<vec4<f32>>;
-#end
-#if INPUT
-@group(0) @binding(5) var<storage, read> norm_input: array<vec4<f32>>;
-#end
-#if MEANS
-@group(0) @binding(6) var<storage, read> norm_means: array<vec4<f32>>;
-#end
-#if ADD
-@group(0) @binding({{4 + NORMS + INPUT + MEANS}}) var<storage, read> other: array<vec4<f32>>;
-#end
-#import "shared/read.wgsl"
-
-// What a row of the tile reads and writes: row and column of its first tap in the source, first pixel of its image there,
-// and its pixel of the result, -1 for none.
+// The place of each row of the tile.
 var<workgroup> rows: array<vec4<i32>, {{BM}}>;
 // Rows × quads of the depth; the quad more in each row spreads the rows over the memory banks.
 var<workgroup> a_tile: array<vec4<f32>, {{BM * ROW}}>;
 // Depth × quads of the columns.
 var<workgroup> b_tile: array<vec4<f32>, {{BK * NQ}}>;
 
-// Outside of every image, whatever the tap.
-const FAR: i32 = -0x40000000;
-
-// Keeps the channels that were added to fill a quad zero, also where a NaN met their zero weights.
-fn real_channels(value: vec4<f32>, quad: u32) -> vec4<f32> {
-    let channel = vec4<u32>(4u * quad) + vec4<u32>(0u, 1u, 2u, 3u);
-    return select(vec4<f32>(), value, channel < vec4<u32>(params.result_channels));
+#if STATISTICS
+// Every thread gets the sum over the threads with its columns. The tile of the source serves as memory.
+fn sum_over_rows(value: vec4<f32>, lane: u32) -> vec4<f32> {
+    workgroupBarrier();
+    a_tile[lane] = value;
+    workgroupBarrier();
+    for (var rows_left = {{THREADS_Y / 2}}u; rows_left > 0u; rows_left /= 2u) {
+        if lane < rows_left * {{THREADS_X}}u {
+            a_tile[lane] += a_tile[lane + rows_left * {{THREADS_X}}u];
+        }
+        workgroupBarrier();
+    }
+    return a_tile[lane % {{THREADS_X}}u];
 }
 
+#end
 @compute @workgroup_size({{THREADS}})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let tile = params.first_tile + group.x;
     let first_column = tile % params.column_tiles * {{NQ}}u;
-    let stride = params.stride;
-    let result_size = vec2<u32>(params.result_width, params.result_height);
+    let row_tile = tile / params.column_tiles;
 #if TRANSPOSED
     // Neighbouring tiles are the phases of the same pixels: they read the same source.
-    let row_tile = tile / params.column_tiles;
-    let phase_index = row_tile % (stride * stride);
-    let phase = vec2<u32>(phase_index % stride, phase_index / stride);
-    let first_row = row_tile / (stride * stride) * {{BM}}u;
-    let size = (result_size + stride - 1u - phase) / stride;
-    let first_tap = (phase + params.padding) % stride;
-    let taps = (params.kernel + stride - 1u - first_tap) / stride;
-    let start = (phase + params.padding) / stride;
+    let phases = params.stride * params.stride;
+    let pixels = pixels_of(row_tile % phases);
+    let first_row = row_tile / phases * {{BM}}u;
 #else
-    let first_row = tile / params.column_tiles * {{BM}}u;
-    let size = result_size;
-    let taps = vec2<u32>(params.kernel);
+    let pixels = all_pixels();
+    let first_row = row_tile * {{BM}}u;
 #end
-    let source_pixels = params.source_height * params.source_width;
-    let count = params.images * size.x * size.y;
-
     for (var row = lane; row < {{BM}}u; row += {{THREADS}}u) {
-        let index = first_row + row;
-        var at = vec4<i32>(FAR, FAR, 0, -1);
-        if index < count {
-            let image = index / (size.x * size.y);
-            let pixel = vec2<u32>(index % size.x, index / size.x % size.y);
-#if TRANSPOSED
-            let origin = vec2<i32>(pixel + start);
-            let to = pixel * stride + phase;
-#else
-            let origin = vec2<i32>(pixel * stride) - i32(params.padding);
-            let to = pixel;
-#end
-            let target_pixel = (image * result_size.y + to.y) * result_size.x + to.x;
-            at = vec4<i32>(origin.y, origin.x, i32(image * source_pixels), i32(target_pixel));
-        }
-        rows[row] = at;
+        rows[row] = place(pixels, first_row + row);
     }
     workgroupBarrier();
 
@@ -141,38 +89,27 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 #end
 #end
 
-    let depth = taps.x * taps.y * params.source_quads;
+    let depth = pixels.taps.x * pixels.taps.y * params.source_quads;
     for (var done = 0u; done < depth; done += {{KQ}}u) {
         while quad >= params.source_quads {
             quad -= params.source_quads;
             tap.x += 1u;
-            if tap.x == taps.x {
+            if tap.x == pixels.taps.x {
                 tap.x = 0u;
                 tap.y += 1u;
             }
         }
-        let within = tap.y < taps.y;
-        let safe_quad = select(0u, quad, within);
+        let within = tap.y < pixels.taps.y;
+        let c = coefficients(select(0u, quad, within), params.source_quads);
         // Loads come before the barrier and without branches: they are all under way while others still compute.
 #for i in 0..A_SLOTS
-#if TRANSPOSED
-        let y{{i}} = u32(at{{i}}.x - i32(tap.y));
-        let x{{i}} = u32(at{{i}}.y - i32(tap.x));
-#else
-        let y{{i}} = u32(at{{i}}.x + i32(tap.y));
-        let x{{i}} = u32(at{{i}}.y + i32(tap.x));
-#end
-        let inside{{i}} = within && y{{i}} < params.source_height && x{{i}} < params.source_width;
-        let from{{i}} = (u32(at{{i}}.z) + y{{i}} * params.source_width + x{{i}}) * params.source_quads + quad;
-        let value{{i}} = value_at(select(safe_quad, from{{i}}, inside{{i}}), safe_quad, params.source_quads);
-        let a{{i}} = select(vec4<f32>(), value{{i}}, inside{{i}});
+        let a{{i}} = source_at(at{{i}}, tap, quad, c, within);
 #end
 #if TRANSPOSED
         // A block of four channels of the result times four of the source, transposed on its way to the tile.
         let column = first_column + load_row;
         let loads = within && load_row < {{NQ}}u && column < params.result_quads;
-        let weight_tap = (first_tap.y + stride * tap.y) * params.kernel + first_tap.x + stride * tap.x;
-        let block = (weight_tap * params.result_quads + column) * 4u * params.source_quads + quad;
+        let block = (weight_tap(pixels, tap) * params.result_quads + column) * 4u * params.source_quads + quad;
 #for e in 0..4
         let w{{e}} = select(vec4<f32>(), weight[select(0u, block + {{e}}u * params.source_quads, loads)], loads);
 #end
@@ -221,11 +158,41 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if to{{i}} >= 0 && first_column + thread_x + {{j * THREADS_X}}u < params.result_quads {
         let quad_index = first_column + thread_x + {{j * THREADS_X}}u;
         let index = u32(to{{i}}) * params.result_quads + quad_index;
+        sum{{i}}_{{j}} = real_channels(sum{{i}}_{{j}}, quad_index);
 #if ADD
-        result[index] = real_channels(sum{{i}}_{{j}}, quad_index) + other[index];
-#else
-        result[index] = real_channels(sum{{i}}_{{j}}, quad_index);
+        sum{{i}}_{{j}} += other[index];
 #end
+        result[index] = sum{{i}}_{{j}};
+    }
+#end
+#end
+
+#if STATISTICS
+    // As norm_statistics.wgsl does: the second pass puts right what the first lost to rounding.
+    let live = f32(min({{BM}}u, pixels.count - first_row));
+    let block = (params.first_block + row_tile) * (2u * params.result_quads + 1u);
+    if lane == 0u && first_column == 0u {
+        partials[block] = vec4<f32>(live, 0.0, 0.0, 0.0);
+    }
+#for j in 0..TN/4
+    var total{{j}} = vec4<f32>();
+#for i in 0..TM
+    total{{j}} += select(vec4<f32>(), sum{{i}}_{{j}}, to{{i}} >= 0);
+#end
+    let mean{{j}} = sum_over_rows(total{{j}}, lane) / live;
+    var rest{{j}} = vec4<f32>();
+    var squares{{j}} = vec4<f32>();
+#for i in 0..TM
+    let d{{i}}_{{j}} = select(vec4<f32>(), sum{{i}}_{{j}} - mean{{j}}, to{{i}} >= 0);
+    rest{{j}} += d{{i}}_{{j}};
+    squares{{j}} += d{{i}}_{{j}} * d{{i}}_{{j}};
+#end
+    let left{{j}} = sum_over_rows(rest{{j}}, lane);
+    let squared{{j}} = sum_over_rows(squares{{j}}, lane);
+    let quad{{j}} = first_column + thread_x + {{j * THREADS_X}}u;
+    if thread_y == 0u && quad{{j}} < params.result_quads {
+        partials[block + 1u + quad{{j}}] = mean{{j}} + left{{j}} / live;
+        partials[block + 1u + params.result_quads + quad{{j}}] = squared{{j}} - left{{j}} * left{{j}} / live;
     }
 #end
 #end

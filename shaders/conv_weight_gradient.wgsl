@@ -13,65 +13,7 @@
 #let THREADS = THREADS_X * THREADS_Y
 #let A_SLOTS = BK * MQ / THREADS
 #let B_SLOTS = BK * NQ / THREADS
-#let NORM = 0
-#let MEANS = BACKWARD * BATCH
-#let INPUT = BACKWARD * (1 - (RELU + BATCH == 0))
-
-struct Params {
-    height: u32,
-    width: u32,
-    in_quads: u32,
-    in_channels: u32,
-    out_height: u32,
-    out_width: u32,
-    out_quads: u32,
-    out_channels: u32,
-    kernel: u32,
-    stride: u32,
-    padding: u32,
-    // Pixels of dy, in all and in a part.
-    pixels: u32,
-    part_pixels: u32,
-    tiles: u32,
-    column_tiles: u32,
-    // Of this dispatch, counted over all parts.
-    first_tile: u32,
-    // Where the first part goes.
-    first_part: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-// dy, or what it is computed from.
-@group(0) @binding(2) var<storage, read> source: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> parts: array<vec4<f32>>;
-#if X_NORM
-@group(0) @binding(4) var<storage, read> x_norm: array<vec4<f32>>;
-#end
-#if BACKWARD
-@group(0) @binding({{4 + X_NORM}}) var<storage, read> norm: array<vec4<f32>>;
-#end
-#if INPUT
-@group(0) @binding({{5 + X_NORM}}) var<storage, read> norm_input: array<vec4<f32>>;
-#end
-#if MEANS
-@group(0) @binding({{6 + X_NORM}}) var<storage, read> norm_means: array<vec4<f32>>;
-#end
-#import "shared/read.wgsl"
-
-// The value at a place of x, batch norm and ReLU applied on the way.
-fn read_x(index: u32, quad: u32) -> vec4<f32> {
-#if X_NORM
-    let value = x_norm[quad] * x[index] + x_norm[params.in_quads + quad];
-#if X_RELU
-    return relu(value);
-#else
-    return value;
-#end
-#else
-    return x[index];
-#end
-}
+#import "shared/conv_weight_gradient.wgsl"
 
 // Pixels × quads of the rows, and pixels × quads of the columns.
 var<workgroup> a_tile: array<vec4<f32>, {{BK * MQ}}>;
@@ -92,6 +34,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let load_slot = lane / {{MQ}}u * {{A_SLOTS}}u;
     let tap = load_quad / params.in_quads;
     let channel_quad = load_quad % params.in_quads;
+    let x_coefficients = coefficients_of_x(channel_quad);
     let is_weight = tap < params.kernel * params.kernel;
     let offset = vec2<i32>(vec2<u32>(tap % params.kernel, tap / params.kernel)) - i32(params.padding);
     let loads_pixel = start + load_slot;
@@ -111,7 +54,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let at{{i}} = vec2<u32>(vec2<i32>(pixel * params.stride) + offset);
         let inside{{i}} = is_weight && done + load_slot + {{i}}u < end && at{{i}}.x < params.width && at{{i}}.y < params.height;
         let from{{i}} = ((image * params.height + at{{i}}.y) * params.width + at{{i}}.x) * params.in_quads + channel_quad;
-        let a{{i}} = select(vec4<f32>(), read_x(select(channel_quad, from{{i}}, inside{{i}}), channel_quad), inside{{i}});
+        let a{{i}} = select(vec4<f32>(), x_at(select(0u, from{{i}}, inside{{i}}), x_coefficients), inside{{i}});
 #if i == A_SLOTS - 1
         pixel.x += {{BK - A_SLOTS + 1}}u;
         while pixel.x >= params.out_width {
@@ -141,7 +84,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let loads{{i}} = pixel{{i}} < end && column{{i}} < params.out_quads;
         let safe{{i}} = select(0u, column{{i}}, loads{{i}});
         let place{{i}} = select(0u, pixel{{i}} * params.out_quads, loads{{i}}) + safe{{i}};
-        let b{{i}} = select(vec4<f32>(), value_at(place{{i}}, safe{{i}}, params.out_quads), loads{{i}});
+        let b{{i}} = select(vec4<f32>(), value_at(place{{i}}, coefficients(safe{{i}}, params.out_quads)), loads{{i}});
 #end
 
         workgroupBarrier();
@@ -169,24 +112,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
 
-    let row_quads = params.kernel * params.kernel * params.in_quads;
-    let lanes = vec4<u32>(0u, 1u, 2u, 3u);
 #for i in 0..TM/4
-    let row{{i}} = first_row + thread_y + {{i * THREADS_Y}}u;
 #for j in 0..TN/4
-    {
-        let column = first_column + thread_x + {{j * THREADS_X}}u;
-        if row{{i}} < row_quads && column < params.out_quads {
-            // The channels that were added to fill a quad stay zero, also where a NaN met their zeros.
-            let real_out = vec4<u32>(4u * column) + lanes < vec4<u32>(params.out_channels);
-            let real_in = vec4<u32>(row{{i}} % params.in_quads * 4u) + lanes < vec4<u32>(params.in_channels);
-            let to = ((params.first_part + part) * row_quads + row{{i}}) * 4u * params.out_quads + column;
-#for e in 0..4
-            let sum_{{e}} = select(vec4<f32>(), sum{{4 * i + e}}_{{j}}, real_out);
-            parts[to + {{e}}u * params.out_quads] = select(vec4<f32>(), sum_{{e}}, real_in[{{e}}]);
-#end
-        }
-    }
+    write(
+        part, first_row + thread_y + {{i * THREADS_Y}}u, first_column + thread_x + {{j * THREADS_X}}u,
+        sum{{4 * i}}_{{j}}, sum{{4 * i + 1}}_{{j}}, sum{{4 * i + 2}}_{{j}}, sum{{4 * i + 3}}_{{j}},
+    );
 #end
 #end
 }

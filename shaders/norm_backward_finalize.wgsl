@@ -27,12 +27,14 @@ fn main(
 ) {
     let quad = linear_group(group, groups);
     let blocks = select(0u, params.blocks, quad < params.quads);
+    // Lanes that can hold a block.
+    let held = clamp(params.blocks, 1u, 256u);
     var sums = Sums(vec4<f32>(0.0), vec4<f32>(0.0));
     for (var b = lane; b < blocks; b += 256u) {
         sums.a += partials[b * 2u * params.quads + quad];
         sums.b += partials[(b * 2u + 1u) * params.quads + quad];
     }
-    let total = sum_over_rows(sums, lane, 1u, 256u);
+    let total = sum_over_rows(sums, lane, 1u, held);
 
     if lane == 0u && quad < params.quads {
         means[quad] = total.a / params.count;

@@ -35,6 +35,8 @@ fn main(
 ) {
     let quad = linear_group(group, groups);
     let blocks = select(0u, params.blocks, quad < params.quads);
+    // Lanes that can hold a block.
+    let held = clamp(params.blocks, 1u, 256u);
     let stride = 2u * params.quads + 1u;
     let none = vec4<f32>(0.0);
 
@@ -45,7 +47,7 @@ fn main(
         sums.a += n * (partials[b * stride + 1u + quad] - origin);
         sums.b.x += n;
     }
-    let total = sum_over_rows(sums, lane, 1u, 256u);
+    let total = sum_over_rows(sums, lane, 1u, held);
     let count = total.b.x;
     let offset = total.a / count;
 
@@ -54,7 +56,7 @@ fn main(
         let d = partials[b * stride + 1u + quad] - origin - offset;
         squares += partials[b * stride + 1u + params.quads + quad] + partials[b * stride].x * d * d;
     }
-    let squared = sum_over_rows(Sums(squares, none), lane, 1u, 256u).a;
+    let squared = sum_over_rows(Sums(squares, none), lane, 1u, held).a;
 
     if lane == 0u && quad < params.quads {
         let mean = origin + offset;

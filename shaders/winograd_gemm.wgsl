@@ -15,21 +15,7 @@
 // Blocks of 4 × 4 weights that are transposed on their way to the tile.
 #let BLOCKS = KQ * NQ
 #let BLOCK_SLOTS = (BLOCKS + THREADS - 1) / THREADS
-#import "shared/grid.wgsl"
-
-struct Params {
-    rows: u32,
-    depth_quads: u32,
-    column_quads: u32,
-    row_tiles: u32,
-    column_tiles: u32,
-    slots: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> v: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> u: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> m: array<vec4<f32>>;
+#import "shared/winograd_gemm.wgsl"
 
 // The quad more in each row spreads the rows over the memory banks.
 var<workgroup> a_tile: array<vec4<f32>, {{BM * ROW}}>;

@@ -54,10 +54,11 @@ fn main(
     let x = tile % params.across * {{M}}u - params.padding;
     let y = tile / params.across % params.down * {{M}}u - params.padding;
     let pixels = image * params.height * params.width;
+    let c = coefficients(quad, params.quads);
 #for c in 0..T
     let column{{c}} = line_points(Line(
 #for r in 0..T
-        pixel(pixels, y + {{r}}u, x + {{c}}u, quad),
+        pixel(pixels, y + {{r}}u, x + {{c}}u, quad, c),
 #end
     ));
 #end
@@ -86,8 +87,8 @@ fn main(
 #end
 }
 
-fn pixel(pixels: u32, y: u32, x: u32, quad: u32) -> vec4<f32> {
+fn pixel(pixels: u32, y: u32, x: u32, quad: u32, c: Coefficients) -> vec4<f32> {
     let inside = y < params.height && x < params.width;
     let index = (pixels + y * params.width + x) * params.quads + quad;
-    return select(vec4<f32>(), value_at(select(quad, index, inside), quad, params.quads), inside);
+    return select(vec4<f32>(), value_at(select(quad, index, inside), c), inside);
 }

@@ -5,23 +5,60 @@
 // norm: scale, shift, mean, rstd, 4 × C. norm_means: Σ g / count, Σ g · x̂ / count, 2 × C.
 #import "shared/relu.wgsl"
 
-fn value_at(index: u32, quad: u32, quads: u32) -> vec4<f32> {
+// What all values of a quad of channels have in common: read once, used for many places.
+#if NORM + BACKWARD
+struct Coefficients {
+    scale: vec4<f32>,
+#if NORM + RELU
+    shift: vec4<f32>,
+#end
+#if BACKWARD * BATCH
+    mean: vec4<f32>,
+    rstd: vec4<f32>,
+    mean_gradient: vec4<f32>,
+    mean_product: vec4<f32>,
+#end
+}
+
+fn coefficients(quad: u32, quads: u32) -> Coefficients {
+    var c: Coefficients;
+    c.scale = norm[quad];
+#if NORM + RELU
+    c.shift = norm[quads + quad];
+#end
+#if BACKWARD * BATCH
+    c.mean = norm[2u * quads + quad];
+    c.rstd = norm[3u * quads + quad];
+    c.mean_gradient = norm_means[quad];
+    c.mean_product = norm_means[quads + quad];
+#end
+    return c;
+}
+#else
+// Nothing: any number will do.
+alias Coefficients = u32;
+
+fn coefficients(quad: u32, quads: u32) -> Coefficients {
+    return 0u;
+}
+#end
+
+fn value_at(index: u32, c: Coefficients) -> vec4<f32> {
 #if BACKWARD
-    let scale = norm[quad];
 #if RELU
-    let g = relu_gate(scale * norm_input[index] + norm[quads + quad], source[index]);
+    let g = relu_gate(c.scale * norm_input[index] + c.shift, source[index]);
 #else
     let g = source[index];
 #end
 #if BATCH
-    let normalised = (norm_input[index] - norm[2u * quads + quad]) * norm[3u * quads + quad];
-    return scale * (g - norm_means[quad] - normalised * norm_means[quads + quad]);
+    let normalised = (norm_input[index] - c.mean) * c.rstd;
+    return c.scale * (g - c.mean_gradient - normalised * c.mean_product);
 #else
-    return scale * g;
+    return c.scale * g;
 #end
 #else
 #if NORM
-    let value = norm[quad] * source[index] + norm[quads + quad];
+    let value = c.scale * source[index] + c.shift;
 #if RELU
     return relu(value);
 #else

@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::{Usage, print, write_json};
 use crate::config::EngineOptions;
-use crate::engine::wgsl::{Checks, DeviceFigures};
+use crate::engine::wgsl::{Checks, DeviceFigures, Subgroups};
 use crate::evaluate::bench::{BenchOptions, BenchReport, image_shape, measure_step};
 use crate::model::Architecture;
 
@@ -34,6 +34,9 @@ pub(super) struct BenchArgs {
     /// Parameters of dispatches as immediates where the adapter has them, instead of in uniform buffers
     #[arg(long, value_enum, default_value = "off", value_name = "ON|OFF")]
     immediates: Switch,
+    /// Matrix products whose subgroups hand values on, where the adapter has them [default: on for software adapters]
+    #[arg(long, value_enum, value_name = "ON|OFF")]
+    subgroups: Option<Switch>,
     /// Steps of the attack
     #[arg(long, default_value_t = 10)]
     steps: u32,
@@ -72,6 +75,11 @@ pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
         engine: arguments.engine.clone(),
         checks: if arguments.checks == Switch::On { Checks::On } else { Checks::Off },
         immediates: arguments.immediates == Switch::On,
+        subgroups: match arguments.subgroups {
+            None => Subgroups::WhereFaster,
+            Some(Switch::On) => Subgroups::Always,
+            Some(Switch::Off) => Subgroups::Never,
+        },
         width: arguments.width,
         attack_steps: arguments.steps,
         at_least,

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::config::EngineOptions;
 use crate::data::ImageShape;
-use crate::engine::wgsl::{Checks, DeviceFigures, PaceStats, Profile, WgslEngine, WgslOptions};
+use crate::engine::wgsl::{Checks, DeviceFigures, PaceStats, Profile, Subgroups, WgslEngine, WgslOptions};
 use crate::engine::{
     Batch, BatchNormMode, Engine, EngineError, LossSpec, Norm, Objective, PerturbSpec, SgdStep, Start, TargetTable,
     View,
@@ -80,6 +80,8 @@ pub struct Measurement {
     pub checks: Option<bool>,
     /// Whether parameters of dispatches are immediates where the adapter has them; none likewise.
     pub immediates: Option<bool>,
+    /// Whether subgroups hand values on in matrix products; none likewise.
+    pub subgroups: Option<bool>,
     /// Images in a batch.
     pub batch: usize,
     /// Shape of an image.
@@ -128,6 +130,8 @@ pub struct BenchOptions {
     pub checks: Checks,
     /// Parameters of its dispatches as immediates where the adapter has them.
     pub immediates: bool,
+    /// Whether subgroups of its products hand values on.
+    pub subgroups: Subgroups,
     /// Channels of the first stage; none for the published number.
     pub width: Option<usize>,
     /// Steps of the attack.
@@ -144,7 +148,8 @@ impl BenchOptions {
     /// How the WGSL engine is opened; none where another engine is measured.
     pub fn wgsl(&self) -> Option<WgslOptions> {
         let wgsl = choose_engine(&self.engine) == ChosenEngine::Wgsl;
-        wgsl.then(|| WgslOptions { checks: self.checks, immediates: self.immediates, ..wgsl_options(&self.engine) })
+        let Self { checks, immediates, subgroups, .. } = *self;
+        wgsl.then(|| WgslOptions { checks, immediates, subgroups, ..wgsl_options(&self.engine) })
     }
 }
 
@@ -191,6 +196,10 @@ pub fn measure_step(
         measured_seconds: if options.epoch { Some(work.epoch(&mut opened)?) } else { None },
     };
     let (name, description) = (opened.engine().name(), opened.engine().describe());
+    let subgroups = match &opened {
+        Opened::Wgsl(engine) => Some(engine.has_subgroups()),
+        _ => None,
+    };
     // A profile has a device of its own: this one's memory is free for it.
     drop(opened);
     let profile = match (&wgsl, &options.figures) {
@@ -207,6 +216,7 @@ pub fn measure_step(
         engine: name,
         checks: wgsl.as_ref().map(|wgsl| wgsl.checks == Checks::On),
         immediates: wgsl.as_ref().map(|wgsl| wgsl.immediates),
+        subgroups,
         batch: batch_size,
         image: format!("{}x{}x{}", shape.channels, shape.height, shape.width),
         classes: CLASSES,

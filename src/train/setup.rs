@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::{DeviceChoice, EngineChoice, EngineOptions, Experiment};
 use crate::data::{self, DataError, Dataset, TrainTest, channel_statistics};
 use crate::engine::candle::{CandleDevice, CandleEngine};
-use crate::engine::wgsl::{self, AdapterKind, KernelTable, Tuning, WgslEngine, WgslOptions};
+use crate::engine::wgsl::{self, AdapterKind, KernelTable, Subgroups, Tuning, WgslEngine, WgslOptions};
 use crate::engine::{Engine, EngineError};
 use crate::model::{Network, State};
 
@@ -173,6 +173,7 @@ pub fn wgsl_options(options: &EngineOptions) -> WgslOptions {
         adapter: options.adapter.clone(),
         plain: options.no_fusion,
         tuning: if options.deterministic { Tuning::Fixed } else { Tuning::Auto },
+        subgroups: Subgroups::WhereFaster,
         ..WgslOptions::default()
     }
 }

@@ -75,7 +75,7 @@ pub(super) fn choices(
     recorded: Option<&KernelTable>,
     folder: Option<&Path>,
 ) -> Result<Choices, GpuError> {
-    let mut choices = Choices::default();
+    let mut choices = Choices { subgroups: gpu.subgroups, ..Choices::default() };
     let budget = match tuning {
         Tuning::Fixed => return Ok(choices),
         Tuning::Auto if gpu.info.device_type == wgpu::DeviceType::Cpu => Duration::ZERO,
@@ -186,8 +186,8 @@ fn around(tiles: &[Tile], tile: Tile, before: usize, after: usize) -> Vec<Tile> 
 }
 
 /// What is tried for a pass; the fixed choice first.
-fn candidates(conv: &Conv, pass: Pass) -> Vec<Algorithm> {
-    let mut all = vec![fixed(conv, pass)];
+fn candidates(conv: &Conv, pass: Pass, subgroups: bool) -> Vec<Algorithm> {
+    let mut all = vec![fixed(conv, pass, subgroups)];
     let mut add = |algorithm| {
         if !all.contains(&algorithm) {
             all.push(algorithm);
@@ -275,7 +275,7 @@ impl<'a> Bench<'a> {
 
     /// Measures unit after unit while there is time.
     fn measure(mut self, units: &[Unit]) -> Result<Choices, GpuError> {
-        let mut found = Choices::default();
+        let mut found = Choices { subgroups: self.gpu.subgroups, ..Choices::default() };
         for unit in units {
             let images = self.images(&unit.conv);
             let timed = unit.passes.iter().map(|pass| self.pass(unit, *pass, images));
@@ -312,7 +312,7 @@ impl<'a> Bench<'a> {
     fn pass(&mut self, unit: &Unit, pass: Pass, images: usize) -> Result<Option<Vec<Timed>>, GpuError> {
         let budget = self.gpu.budget().dispatch_flops;
         let mut programs: Vec<(Algorithm, Program)> = Vec::new();
-        for algorithm in candidates(&unit.conv, pass) {
+        for algorithm in candidates(&unit.conv, pass, self.gpu.subgroups) {
             let program = program(self.subject, budget, unit, (pass, algorithm), images)?;
             // The engine may have one way whatever is chosen: without Winograd's algorithm where its tiles do not fit into
             // a binding, with a kernel of its own for a convolution of images.

@@ -66,7 +66,7 @@ fn measured_kernels_compute_the_same_and_are_remembered() {
     assert_eq!(table.convolutions.len(), 3);
     for row in &table.convolutions {
         let timing = row.timing.unwrap();
-        assert_eq!((&row.layers[..], row.fixed), (&["conv".to_owned()][..], fixed(&row.shape, row.pass)));
+        assert_eq!((&row.layers[..], row.fixed), (&["conv".to_owned()][..], fixed(&row.shape, row.pass, false)));
         assert!(timing.milliseconds > 0.0 && timing.milliseconds < 1e4, "{timing:?}");
         if row.pass == Pass::WeightGradient {
             assert!(timing.milliseconds <= timing.fixed_milliseconds, "{timing:?}");
@@ -109,7 +109,7 @@ fn any_choice_computes_the_same() {
     for which in [1, usize::MAX] {
         let mut table = unchanged.clone();
         for row in &mut table.convolutions {
-            let candidates = candidates(&row.shape, row.pass);
+            let candidates = candidates(&row.shape, row.pass, false);
             row.algorithm = candidates[which.min(candidates.len() - 1)];
         }
         let tuned = open(&network, Tuning::Measured(Duration::ZERO), Some(table.clone()), None);
@@ -134,12 +134,12 @@ fn candidates_have_kernels_and_begin_with_the_fixed_choice() {
         let subject = Subject { network: &network, parameters: &parameters, limits: &limits };
         for unit in units(&network) {
             for pass in unit.passes {
-                let candidates = candidates(&unit.conv, *pass);
-                assert_eq!(candidates[0], fixed(&unit.conv, *pass));
+                let candidates = candidates(&unit.conv, *pass, false);
+                assert_eq!(candidates[0], fixed(&unit.conv, *pass, false));
                 assert!((2..=11).contains(&candidates.len()), "{candidates:?}");
                 let mut seen = BTreeSet::new();
                 for algorithm in candidates {
-                    assert!(algorithm.is_for(&unit.conv, *pass) && seen.insert(algorithm), "{algorithm}");
+                    assert!(algorithm.is_for(&unit.conv, *pass, false) && seen.insert(algorithm), "{algorithm}");
                     let program = program(subject, u64::MAX, &unit, (*pass, algorithm), 3).unwrap();
                     let files = ["conv_gemm.wgsl", "conv_weight_gradient.wgsl", "winograd_gemm.wgsl"];
                     let product = |kernel: &Kernel| files.contains(&kernel.file);

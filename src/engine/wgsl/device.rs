@@ -15,6 +15,7 @@ use super::cache::PipelineStore;
 pub(super) use super::error::GpuError;
 use super::kernel::Kernel;
 use super::shader;
+use super::subgroups::{self, Subgroups};
 
 /// Whether shaders check their indices while they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -36,6 +37,8 @@ pub(super) struct GpuOptions {
     pub(super) timestamps: bool,
     /// With the parameters of dispatches as immediates, where it has them, instead of in a uniform buffer.
     pub(super) immediates: bool,
+    /// With subgroups, where it has them and these say so.
+    pub(super) subgroups: Subgroups,
 }
 
 /// How much work goes to the device at once. Windows resets a GPU that is busy for two seconds, and a GPU that also
@@ -73,6 +76,8 @@ pub(super) struct Gpu {
     pub(super) memory: Option<u64>,
     /// Whether parameters of dispatches are immediates.
     pub(super) immediates: bool,
+    /// Whether subgroups hand values on, with enough lanes for the tiles that do so.
+    pub(super) subgroups: bool,
     pub(super) checks: Checks,
     pipelines: Mutex<HashMap<Kernel, Arc<wgpu::ComputePipeline>>>,
     store: Option<PipelineStore>,
@@ -113,9 +118,11 @@ impl Gpu {
             wanted |= wgpu::Features::IMMEDIATES;
             limits.max_immediate_size = IMMEDIATE_BYTES;
         }
+        wanted.set(wgpu::Features::SUBGROUP, options.subgroups.on(info.device_type));
+        let features = adapter.features() & wanted;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("fairtat"),
-            required_features: adapter.features() & wanted,
+            required_features: features,
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
@@ -134,9 +141,10 @@ impl Gpu {
             *lock(&seen) = Some(GpuError::Lost { adapter: adapter.clone(), what });
         });
         let store = options.pipelines.as_deref().and_then(|folder| PipelineStore::open(&device, &info, folder));
-        Ok(Self {
+        let mut gpu = Self {
             memory,
             immediates,
+            subgroups: false,
             info,
             device,
             queue,
@@ -145,7 +153,9 @@ impl Gpu {
             pipelines: Mutex::default(),
             store,
             failure,
-        })
+        };
+        gpu.subgroups = features.contains(wgpu::Features::SUBGROUP) && subgroups::lanes(&gpu)? >= subgroups::LANES;
+        Ok(gpu)
     }
 
     /// How much work to give it at once.

@@ -19,6 +19,7 @@ use super::parameters::Parameters;
 use super::program::Fixed;
 use super::programs::{self, Key, Target};
 use super::recorded::{Pool, Recorded};
+use super::subgroups::Subgroups;
 use super::tuning::{Choices, KernelDevice, KernelTable, Tuning};
 use super::{adapters, autotune, cache};
 use crate::engine::{Engine, EngineError};
@@ -45,6 +46,8 @@ pub struct WgslOptions {
     pub binding_limit: Option<u64>,
     /// The parameters of dispatches as immediates where the adapter has them, instead of in uniform buffers.
     pub immediates: bool,
+    /// When products hand values on within subgroups.
+    pub subgroups: Subgroups,
 }
 
 impl GpuOptions {
@@ -55,12 +58,13 @@ impl GpuOptions {
             pipelines: options.pipelines.clone(),
             timestamps,
             immediates: options.immediates,
+            subgroups: options.subgroups,
         }
     }
 }
 
 impl Default for WgslOptions {
-    /// The fastest adapter, without checks, with fixed choices, with pipelines in the user's cache directory
+    /// The fastest adapter, the base tier, without checks, with fixed choices, with pipelines in the user's cache directory
     /// (`FAIRTAT_CACHE` names another, empty for none).
     fn default() -> Self {
         Self {
@@ -72,6 +76,7 @@ impl Default for WgslOptions {
             choices: None,
             binding_limit: None,
             immediates: false,
+            subgroups: Subgroups::Never,
         }
     }
 }
@@ -165,6 +170,11 @@ impl WgslEngine {
         engine.create_buffers()?;
         engine.load_model(state)?;
         Ok(engine)
+    }
+
+    /// Whether products hand values on within subgroups.
+    pub fn has_subgroups(&self) -> bool {
+        self.gpu.subgroups
     }
 
     /// The buffers that every program uses. A new buffer is all zeros: momentum starts there.

@@ -6,6 +6,7 @@ use super::adapters::{Found, choose};
 use super::device::{Checks, Gpu, GpuOptions};
 use super::kernel::{BufferId, Dispatch, Slice};
 use super::recorded;
+use super::subgroups::Subgroups;
 use crate::rng::{Purpose, Stream};
 
 /// The adapter that tests run on: the one that `FAIRTAT_TEST_ADAPTER` names a part of, else the best that there is.
@@ -21,7 +22,12 @@ fn gpu(checks: Checks) -> Arc<Gpu> {
     static GPUS: OnceLock<[Arc<Gpu>; 2]> = OnceLock::new();
     // Parameters are uniforms on one of the devices and, where the adapter has them, immediates on the other.
     let open = |checks| {
-        let options = GpuOptions { checks, immediates: checks == Checks::On, ..GpuOptions::default() };
+        let options = GpuOptions {
+            checks,
+            immediates: checks == Checks::On,
+            subgroups: Subgroups::Always,
+            ..GpuOptions::default()
+        };
         Arc::new(Gpu::open_with(&adapter().adapter, &options).unwrap())
     };
     Arc::clone(&GPUS.get_or_init(|| [Checks::Off, Checks::On].map(open))[usize::from(checks == Checks::On)])
@@ -45,6 +51,11 @@ impl Harness {
     /// One without run-time checks in shaders and with uniforms, one with checks and immediates.
     pub(super) fn both() -> [Self; 2] {
         [Checks::Off, Checks::On].map(Self::new)
+    }
+
+    /// Whether kernels run here whose subgroups hand values on.
+    pub(super) fn has_subgroups(&self) -> bool {
+        self.gpu.subgroups
     }
 
     fn add(&mut self, bytes: &[u8]) -> Slice {

@@ -26,6 +26,7 @@ mod program;
 mod programs;
 mod recorded;
 mod shader;
+mod subgroups;
 mod tuning;
 #[cfg(test)]
 mod validation;
@@ -39,4 +40,5 @@ pub use error::GpuError;
 pub use pacing::PaceStats;
 pub use plan::{LayerPlan, MemoryPlan, Plan, ProgramPlan};
 pub use profile::{Clock, DeviceFigures, KernelRow, Profile, Share};
+pub use subgroups::Subgroups;
 pub use tuning::{KernelChoice, KernelDevice, KernelTable, Tuning};

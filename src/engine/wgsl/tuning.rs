@@ -1,7 +1,7 @@
 //! Which algorithm and which tile computes each convolution.
 //!
-//! The fixed choice depends on the layer's shape alone, so that a run gives the same bits on every start. What
-//! [`super::autotune`] measured on a device goes before it.
+//! The fixed choice depends on the layer's shape, and on whether the device has subgroups that products are to use, so that
+//! a run gives the same bits on every start. What [`super::autotune`] measured on a device goes before it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use sha2::{Digest, Sha256};
 
 use super::device::{Checks, Gpu};
 use super::kernels::conv::{Conv, Pass};
-use super::kernels::gemm::{PIXEL_TILES, Tile, WEIGHT_TILES};
-use super::kernels::winograd;
+use super::kernels::gemm::{BROADCAST_TILES, BROADCAST_WEIGHTS, PIXEL_TILES, Tile, WEIGHT_TILES};
+use super::kernels::{gemm, winograd};
 use super::shader;
 
 /// How algorithm and tile of each convolution are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tuning {
-    /// By its shape alone: the same on every start and every machine.
+    /// By its shape, and by whether subgroups are used: the same on every start.
     #[default]
     Fixed,
     /// By measuring them on the device, for at most three seconds at the first start. On a software adapter as
@@ -55,15 +55,20 @@ impl Algorithm {
         }
     }
 
-    /// Whether there is such a kernel for this pass. What a file names has to be asked: its tile ends up in a shader that
-    /// does not check its indices.
-    pub(super) fn is_for(self, conv: &Conv, pass: Pass) -> bool {
+    /// Whether there is such a kernel for this pass, on a device with or without subgroups. What a file names has to be
+    /// asked: its tile ends up in a shader that does not check its indices.
+    pub(super) fn is_for(self, conv: &Conv, pass: Pass, subgroups: bool) -> bool {
+        let (Self::ImplicitGemm { tile } | Self::Winograd { tile, .. }) = self;
+        let is_broadcast = subgroups && BROADCAST_TILES.contains(&tile);
         match (self, pass) {
-            (Self::ImplicitGemm { tile }, Pass::WeightGradient) => WEIGHT_TILES.contains(&tile),
-            (Self::ImplicitGemm { tile }, _) => PIXEL_TILES.contains(&tile),
+            (Self::ImplicitGemm { .. }, Pass::WeightGradient) => {
+                WEIGHT_TILES.contains(&tile) || is_broadcast && tile == BROADCAST_WEIGHTS
+            }
+            (Self::ImplicitGemm { .. }, _) => PIXEL_TILES.contains(&tile) || is_broadcast,
             (Self::Winograd { .. }, Pass::WeightGradient) => false,
-            (Self::Winograd { outputs, tile }, _) => {
-                matches!(outputs, 2 | 4) && winograd::fits(conv) && wide_tiles().contains(&tile)
+            (Self::Winograd { outputs, .. }, _) => {
+                let has_tile = wide_tiles().contains(&tile) || is_broadcast;
+                matches!(outputs, 2 | 4) && winograd::fits(conv) && has_tile
             }
         }
     }
@@ -107,6 +112,8 @@ pub(super) struct Choices {
     pub(super) timings: BTreeMap<(Conv, Pass), Timing>,
     /// Whether Winograd's algorithm and kernels that do several layers' work are left out.
     pub(super) plain: bool,
+    /// Whether the device has subgroups whose lanes hand values on.
+    pub(super) subgroups: bool,
 }
 
 impl Choices {
@@ -120,12 +127,20 @@ impl Choices {
         if self.plain {
             return Algorithm::ImplicitGemm { tile: conv.tile(pass) };
         }
-        self.measured.get(&(*conv, pass)).copied().unwrap_or_else(|| fixed(conv, pass))
+        self.measured.get(&(*conv, pass)).copied().unwrap_or_else(|| fixed(conv, pass, self.subgroups))
+    }
+
+    /// The tile of `pass` of `conv` where it is computed as an implicit product.
+    pub(super) fn product_tile(&self, conv: &Conv, pass: Pass) -> Tile {
+        match self.of(conv, pass) {
+            Algorithm::ImplicitGemm { tile } => tile,
+            Algorithm::Winograd { .. } => product_tile(conv, pass, self.subgroups),
+        }
     }
 
     /// Takes over what a table says, where there are such kernels.
     pub(super) fn take(&mut self, rows: &[KernelChoice]) {
-        for row in rows.iter().filter(|row| row.algorithm.is_for(&row.shape, row.pass)) {
+        for row in rows.iter().filter(|row| row.algorithm.is_for(&row.shape, row.pass, self.subgroups)) {
             self.measured.insert((row.shape, row.pass), row.algorithm);
             match row.timing {
                 Some(timing) => self.timings.insert((row.shape, row.pass), timing),
@@ -141,20 +156,35 @@ impl Choices {
             shape: *conv,
             pass,
             algorithm: self.of(conv, pass),
-            fixed: fixed(conv, pass),
+            fixed: fixed(conv, pass, self.subgroups),
             timing: self.timings.get(&(*conv, pass)).copied().filter(|_| !self.plain),
         }
     }
 }
 
-/// The choice without a measurement.
-pub(super) fn fixed(conv: &Conv, pass: Pass) -> Algorithm {
+/// The choice without a measurement, on a device with or without subgroups.
+pub(super) fn fixed(conv: &Conv, pass: Pass, subgroups: bool) -> Algorithm {
     let narrow = conv.in_channels.min(conv.out_channels) < WINOGRAD_CHANNELS;
     if pass == Pass::WeightGradient || narrow || !winograd::fits(conv) {
-        return Algorithm::ImplicitGemm { tile: conv.tile(pass) };
+        return Algorithm::ImplicitGemm { tile: product_tile(conv, pass, subgroups) };
     }
     let outputs = 4;
-    Algorithm::Winograd { outputs, tile: winograd::fixed_tile(conv, pass, outputs) }
+    let tile = broadcast_tile(conv, pass, subgroups).unwrap_or_else(|| winograd::fixed_tile(conv, pass, outputs));
+    Algorithm::Winograd { outputs, tile }
+}
+
+/// The fixed tile of an implicit product.
+fn product_tile(conv: &Conv, pass: Pass, subgroups: bool) -> Tile {
+    broadcast_tile(conv, pass, subgroups).unwrap_or_else(|| conv.tile(pass))
+}
+
+fn broadcast_tile(conv: &Conv, pass: Pass, subgroups: bool) -> Option<Tile> {
+    match pass {
+        _ if !subgroups => None,
+        Pass::Forward => gemm::broadcast_tile(conv.out_channels),
+        Pass::InputGradient => gemm::broadcast_tile(conv.in_channels),
+        Pass::WeightGradient => Some(BROADCAST_WEIGHTS),
+    }
 }
 
 /// What times are valid for: another adapter, driver or program has other ones.
@@ -168,7 +198,7 @@ pub struct KernelDevice {
     pub driver: String,
     /// Versions of this program and of what compiles its shaders.
     pub program: String,
-    /// SHA-256 of all shader sources and of how they are compiled: with checks, with immediates.
+    /// SHA-256 of all shader sources and of how they are compiled: with checks, with immediates, with subgroups.
     pub shaders: String,
 }
 
@@ -182,7 +212,7 @@ impl KernelDevice {
                 hash.update([0]);
             }
         }
-        hash.update([u8::from(gpu.checks == Checks::On), u8::from(gpu.immediates)]);
+        hash.update([gpu.checks == Checks::On, gpu.immediates, gpu.subgroups].map(u8::from));
         let driver = [info.driver.as_str(), info.driver_info.as_str()];
         Self {
             adapter: info.name.clone(),
@@ -273,12 +303,22 @@ mod tests {
                 shape: conv,
                 pass,
                 algorithm,
-                fixed: fixed(&conv, pass),
+                fixed: fixed(&conv, pass, false),
                 timing: None,
             };
             let mut choices = Choices::default();
             choices.take(&[row]);
             assert_eq!(choices.measured.contains_key(&(conv, pass)), good, "{pass:?} {algorithm}");
+        }
+        let [narrow, wide] = BROADCAST_TILES;
+        for (pass, algorithm, good) in [
+            (Pass::Forward, product(wide), true),
+            (Pass::InputGradient, winograd(4, narrow), true),
+            (Pass::WeightGradient, product(narrow), true),
+            (Pass::WeightGradient, product(wide), false),
+        ] {
+            assert_eq!(algorithm.is_for(&three, pass, true), good, "{pass:?} {algorithm}");
+            assert!(!algorithm.is_for(&three, pass, false), "{pass:?} {algorithm}");
         }
     }
 }

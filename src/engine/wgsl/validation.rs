@@ -8,16 +8,15 @@ use naga::AddressSpace;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
 use super::device::IMMEDIATE_BYTES;
+use super::kernel::Kernel;
 use super::kernels::variants;
 use super::shader::{FILES, expand, with_immediates};
+use super::subgroups;
 
-/// What is wrong with a shader, if anything.
-fn examine(source: &str) -> Result<(), String> {
+/// What is wrong with a shader, if anything. `capabilities` are what it may use beyond what WebGPU has everywhere.
+fn examine(source: &str, capabilities: Capabilities) -> Result<(), String> {
     let module = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
-    // No capability: nothing beyond what WebGPU has everywhere.
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
-        .validate(&module)
-        .map_err(|e| e.emit_to_string(source))?;
+    let info = validator(capabilities).validate(&module).map_err(|e| e.emit_to_string(source))?;
     within_base_limits(&module)?;
 
     let [entry] = &module.entry_points[..] else {
@@ -26,15 +25,40 @@ fn examine(source: &str) -> Result<(), String> {
     if (entry.name.as_str(), entry.stage) != ("main", naga::ShaderStage::Compute) {
         return Err(format!("expected a compute shader 'main', found '{}'", entry.name));
     }
-    let spirv = naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None);
+    let subgroups = capabilities.contains(Capabilities::SUBGROUP);
+    let spirv = naga::back::spv::write_vec(&module, &info, &spirv_options(capabilities), None);
     spirv.map_err(|e| format!("SPIR-V: {e}"))?;
-    let options = naga::back::msl::Options { lang_version: (2, 0), ..Default::default() };
+    let lang_version = if subgroups { (2, 4) } else { (2, 0) };
+    let options = naga::back::msl::Options { lang_version, ..Default::default() };
     let metal = naga::back::msl::write_string(&module, &info, &options, &naga::back::msl::PipelineOptions::default());
     metal.map_err(|e| format!("MSL: {e}"))?;
-    let (mut text, options) = (String::new(), naga::back::hlsl::Options::default());
+    let (mut text, mut options) = (String::new(), naga::back::hlsl::Options::default());
+    if subgroups {
+        options.shader_model = naga::back::hlsl::ShaderModel::V6_0;
+    }
     let pipeline = naga::back::hlsl::PipelineOptions::default();
     let hlsl = naga::back::hlsl::Writer::new(&mut text, &options, &pipeline).write(&module, &info, None);
     hlsl.map(|_| ()).map_err(|e| format!("HLSL: {e}"))
+}
+
+/// What a kernel may use.
+fn capabilities(kernel: &Kernel) -> Capabilities {
+    if subgroups::are_needed(kernel) { Capabilities::SUBGROUP } else { Capabilities::empty() }
+}
+
+fn validator(capabilities: Capabilities) -> Validator {
+    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
+    if capabilities.contains(Capabilities::SUBGROUP) {
+        validator
+            .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+            .subgroup_operations(naga::valid::SubgroupOperationSet::BASIC | naga::valid::SubgroupOperationSet::BALLOT);
+    }
+    validator
+}
+
+fn spirv_options(capabilities: Capabilities) -> naga::back::spv::Options<'static> {
+    let lang_version = if capabilities.contains(Capabilities::SUBGROUP) { (1, 3) } else { (1, 0) };
+    naga::back::spv::Options { lang_version, ..Default::default() }
 }
 
 /// The limits of `wgpu::Limits::default()` that a shader can break.
@@ -72,8 +96,9 @@ fn within_base_limits(module: &naga::Module) -> Result<(), String> {
 fn every_variant_compiles_for_every_back_end_within_the_base_tier() {
     let mut wrong = Vec::new();
     for kernel in variants() {
-        let checked = expand(kernel.file, &kernel.constants).and_then(|source| examine(&source));
-        if let Err(what) = checked {
+        let examined =
+            expand(kernel.file, &kernel.constants).and_then(|source| examine(&source, capabilities(&kernel)));
+        if let Err(what) = examined {
             wrong.push(format!("{}: {what}", kernel.label()));
         }
     }
@@ -82,27 +107,29 @@ fn every_variant_compiles_for_every_back_end_within_the_base_tier() {
 
 #[test]
 fn every_variant_compiles_with_immediates_that_every_adapter_has_room_for() {
-    let examine = |source: &str| -> Result<(), String> {
+    let examine = |source: &str, capabilities: Capabilities| -> Result<(), String> {
         let source = with_immediates(source)?;
         let module = naga::front::wgsl::parse_str(&source).map_err(|e| e.emit_to_string(&source))?;
-        let info = Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES)
-            .validate(&module)
-            .map_err(|e| e.emit_to_string(&source))?;
+        let mut validator = validator(capabilities | Capabilities::IMMEDIATES);
+        let info = validator.validate(&module).map_err(|e| e.emit_to_string(&source))?;
         let size = naga::valid::ImmediateSlots::size_for_module(&module);
         if !(1..=IMMEDIATE_BYTES).contains(&size) {
             return Err(format!("bytes of immediates: {size}, at most {IMMEDIATE_BYTES}"));
         }
-        let spirv = naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None);
+        let spirv = naga::back::spv::write_vec(&module, &info, &spirv_options(capabilities), None);
         spirv.map(|_| ()).map_err(|e| format!("SPIR-V: {e}"))
     };
     let mut wrong = Vec::new();
     for kernel in variants() {
-        if let Err(what) = expand(kernel.file, &kernel.constants).and_then(|source| examine(&source)) {
+        let examined =
+            expand(kernel.file, &kernel.constants).and_then(|source| examine(&source, capabilities(&kernel)));
+        if let Err(what) = examined {
             wrong.push(format!("{}: {what}", kernel.label()));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(examine("@compute @workgroup_size(1) fn main() {}").unwrap_err().contains("found it 0 times"));
+    let without = examine("@compute @workgroup_size(1) fn main() {}", Capabilities::empty());
+    assert!(without.unwrap_err().contains("found it 0 times"));
 }
 
 #[test]
@@ -134,7 +161,9 @@ fn tint_takes_every_variant() {
     let mut wrong = Vec::new();
     let variants = variants();
     for kernel in &variants {
-        let output = run(&expand(kernel.file, &kernel.constants).unwrap()).unwrap();
+        // naga has no such directive yet, and takes subgroups without it.
+        let enable = if subgroups::are_needed(kernel) { "enable subgroups;\n" } else { "" };
+        let output = run(&format!("{enable}{}", expand(kernel.file, &kernel.constants).unwrap())).unwrap();
         if !output.status.success() {
             wrong.push(format!("{}:\n{}", kernel.label(), String::from_utf8_lossy(&output.stderr)));
         }
@@ -166,8 +195,8 @@ fn a_wrong_shader_is_found() {
         ("@compute @workgroup_size(64) fn other() {}".into(), "'main'"),
         ("fn main() {}".into(), "one entry point, found 0"),
     ] {
-        let message = examine(&source).unwrap_err();
+        let message = examine(&source, Capabilities::empty()).unwrap_err();
         assert!(message.to_lowercase().contains(&expected.to_lowercase()), "{source}\n{message}");
     }
-    examine(&main(&shared(1023), "64", "tile[lane % 1023u].x = 1.0; sum = 0.0;")).unwrap();
+    examine(&main(&shared(1023), "64", "tile[lane % 1023u].x = 1.0; sum = 0.0;"), Capabilities::empty()).unwrap();
 }

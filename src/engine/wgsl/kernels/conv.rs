@@ -12,9 +12,9 @@
 use bytemuck::{Pod, Zeroable};
 use serde::{Deserialize, Serialize};
 
-use super::gemm::{BUSY_GROUPS, MEDIUM, NARROW, Tile, WIDE, cut, fixed_tile};
 #[cfg(test)]
-use super::gemm::{PIXEL_TILES, WEIGHT_TILES};
+use super::gemm::{BROADCAST_TILES, BROADCAST_WEIGHTS, PIXEL_TILES, WEIGHT_TILES};
+use super::gemm::{BUSY_GROUPS, MEDIUM, NARROW, Tile, WIDE, cut, fixed_tile};
 use super::read::{self, Flags, Read};
 #[cfg(test)]
 use super::read::{BACKWARD_FLAGS, FORWARD_FLAGS};
@@ -82,13 +82,15 @@ pub(in crate::engine::wgsl) fn weight_len(conv: &Conv) -> usize {
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     let mut all = Vec::new();
-    for tile in PIXEL_TILES {
+    for tile in PIXEL_TILES.into_iter().chain(BROADCAST_TILES) {
         for add in [false, true] {
-            all.extend(FORWARD_FLAGS.map(|flags| pixel_kernel(tile, false, flags, add)));
-            all.extend(BACKWARD_FLAGS.map(|flags| pixel_kernel(tile, true, flags, add)));
+            for statistics in [false, true] {
+                all.extend(FORWARD_FLAGS.map(|flags| pixel_kernel(tile, false, flags, add, statistics)));
+            }
+            all.extend(BACKWARD_FLAGS.map(|flags| pixel_kernel(tile, true, flags, add, false)));
         }
     }
-    for tile in WEIGHT_TILES {
+    for tile in WEIGHT_TILES.into_iter().chain([BROADCAST_WEIGHTS]) {
         for x in FORWARD_FLAGS {
             all.extend(BACKWARD_FLAGS.map(|dy| weight_kernel(tile, x, dy)));
         }
@@ -97,18 +99,21 @@ pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     all
 }
 
-fn pixel_kernel(tile: Tile, transposed: bool, read: Flags, add: bool) -> Kernel {
+fn pixel_kernel(tile: Tile, transposed: bool, read: Flags, add: bool, statistics: bool) -> Kernel {
     let mut constants = tile.constants().to_vec();
-    constants.extend([("TRANSPOSED", u32::from(transposed)), ("ADD", u32::from(add))]);
+    let flags = [("TRANSPOSED", transposed), ("ADD", add), ("STATISTICS", statistics)];
+    constants.extend(flags.map(|(name, flag)| (name, u32::from(flag))));
     constants.extend(read::constants(read));
-    Kernel::new("conv_gemm.wgsl", &constants)
+    let file = if tile.broadcast { "conv_gemm_broadcast.wgsl" } else { "conv_gemm.wgsl" };
+    Kernel::new(file, &constants)
 }
 
 fn weight_kernel(tile: Tile, x: Flags, dy: Flags) -> Kernel {
     let mut constants = tile.constants().to_vec();
     let [_, relu, backward, batch] = dy;
     constants.extend([("X_NORM", x[0]), ("X_RELU", x[1]), ("RELU", relu), ("BACKWARD", backward), ("BATCH", batch)]);
-    Kernel::new("conv_weight_gradient.wgsl", &constants)
+    let file = if tile.broadcast { "conv_weight_gradient_broadcast.wgsl" } else { "conv_weight_gradient.wgsl" };
+    Kernel::new(file, &constants)
 }
 
 fn sum_kernel(accumulate: bool) -> Kernel {
@@ -131,6 +136,7 @@ struct PixelParams {
     padding: u32,
     column_tiles: u32,
     first_tile: u32,
+    first_block: u32,
 }
 
 /// A product over pixels: the tile that computes it, how it reads, and what is added to its result.
@@ -141,17 +147,26 @@ pub(in crate::engine::wgsl) struct Product {
     pub(in crate::engine::wgsl) budget: u64,
     pub(in crate::engine::wgsl) read: Read,
     pub(in crate::engine::wgsl) add: Option<Slice>,
+    /// Of a forward pass: where the partials of [`super::norm::statistics`] of its result go, and the first of
+    /// [`statistics_blocks`].
+    pub(in crate::engine::wgsl) statistics: Option<(Slice, usize)>,
+}
+
+/// Blocks of partials that the result of `images` images makes.
+pub(in crate::engine::wgsl) fn statistics_blocks(conv: &Conv, tile: Tile, images: usize) -> usize {
+    conv.out_pixels(images).div_ceil(tile.rows as usize)
 }
 
 impl Product {
     /// With the fixed tile, and nothing on the way.
     #[cfg(test)]
     pub(super) fn plain(conv: &Conv, pass: Pass, budget: u64) -> Self {
-        Self { tile: conv.tile(pass), budget, read: Read::Plain, add: None }
+        Self { tile: conv.tile(pass), budget, read: Read::Plain, add: None, statistics: None }
     }
 
     fn bindings(&self, source: Slice, weight: Slice, result: Slice) -> Vec<Slice> {
-        [source, weight, result].into_iter().chain(self.read.bindings()).chain(self.add).collect()
+        let partials = self.statistics.map(|(partials, _)| partials);
+        [source, weight, result].into_iter().chain(self.read.bindings()).chain(self.add).chain(partials).collect()
     }
 }
 
@@ -164,9 +179,9 @@ pub(in crate::engine::wgsl) fn forward(
     weight: Slice,
     y: Slice,
 ) -> Vec<Dispatch> {
-    let Product { tile, budget, read, add } = product;
+    let Product { tile, budget, read, add, statistics } = product;
     let column_tiles = conv.out_channels.div_ceil(tile.columns as usize);
-    let row_tiles = conv.out_pixels(images).div_ceil(tile.rows as usize);
+    let row_tiles = statistics_blocks(conv, tile, images);
     let params = PixelParams {
         images: images as u32,
         source_height: conv.height as u32,
@@ -181,11 +196,15 @@ pub(in crate::engine::wgsl) fn forward(
         padding: conv.padding as u32,
         column_tiles: column_tiles as u32,
         first_tile: 0,
+        first_block: statistics.map_or(0, |(_, first)| first) as u32,
     };
     let group_flops = 2 * (tile.rows * tile.columns) as usize * conv.taps() * padded(conv.in_channels);
-    let work = conv.work(images, weight_len(conv));
+    let mut work = conv.work(images, weight_len(conv));
+    if statistics.is_some() {
+        work.flops += 5 * (conv.out_pixels(images) * conv.out_channels) as u64;
+    }
     cut(row_tiles * column_tiles, group_flops, budget, work, |first_tile, grid, work| {
-        let kernel = pixel_kernel(tile, false, read.flags(), add.is_some());
+        let kernel = pixel_kernel(tile, false, read.flags(), add.is_some(), statistics.is_some());
         Dispatch::new(kernel, PixelParams { first_tile, ..params }, &product.bindings(x, weight, y), grid, work)
     })
 }
@@ -199,7 +218,7 @@ pub(in crate::engine::wgsl) fn input_gradient(
     weight: Slice,
     dx: Slice,
 ) -> Vec<Dispatch> {
-    let Product { tile, budget, read, add } = product;
+    let Product { tile, budget, read, add, .. } = product;
     let column_tiles = conv.in_channels.div_ceil(tile.columns as usize);
     // All phases in one grid, each with the tiles of the largest.
     let phase_pixels = images * conv.height.div_ceil(conv.stride) * conv.width.div_ceil(conv.stride);
@@ -218,12 +237,13 @@ pub(in crate::engine::wgsl) fn input_gradient(
         padding: conv.padding as u32,
         column_tiles: column_tiles as u32,
         first_tile: 0,
+        first_block: 0,
     };
     let phase_taps = conv.kernel.div_ceil(conv.stride).pow(2);
     let group_flops = 2 * (tile.rows * tile.columns) as usize * phase_taps * padded(conv.out_channels);
     let work = conv.work(images, weight_len(conv));
     cut(row_tiles * column_tiles, group_flops, budget, work, |first_tile, grid, work| {
-        let kernel = pixel_kernel(tile, true, read.flags(), add.is_some());
+        let kernel = pixel_kernel(tile, true, read.flags(), add.is_some(), false);
         Dispatch::new(kernel, PixelParams { first_tile, ..params }, &product.bindings(dy, weight, dx), grid, work)
     })
 }
@@ -233,8 +253,10 @@ const PARTS_BYTES: usize = 32 << 20;
 /// Fewest pixels of a part; below, writing and adding the parts costs more than the products.
 const PART_PIXELS: usize = 64;
 
-/// Pixels of each part but the last, a multiple of the tile's depth.
+/// Pixels of each part but the last, a multiple of the tile's depth. Tiles that broadcast add the same parts as those
+/// that do not.
 fn part_pixels(conv: &Conv, tile: Tile, images: usize) -> usize {
+    let tile = if tile.broadcast { conv.tile(Pass::WeightGradient) } else { tile };
     let tiles = weight_tiles(conv, tile).0;
     let most = (PARTS_BYTES / (4 * weight_len(conv)).max(1)).max(1);
     let parts = BUSY_GROUPS.div_ceil(tiles).clamp(1, most);

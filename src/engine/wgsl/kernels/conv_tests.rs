@@ -2,6 +2,7 @@ use super::*;
 use crate::engine::wgsl::harness::{Harness, pad, random, relative_error};
 use crate::engine::wgsl::kernel::MAX_GROUPS;
 use crate::engine::wgsl::kernels::gemm::{SINGLE, SMALL};
+use crate::engine::wgsl::kernels::norm;
 
 const UNLIMITED: u64 = u64::MAX;
 
@@ -415,5 +416,125 @@ fn the_choice_of_tiles_and_parts() {
         assert!((count - 1) * pixels < c.out_pixels(images) && count * pixels >= c.out_pixels(images));
         let groups = count * weight_tiles(&c, tile).0;
         assert!(groups >= 200 || pixels <= 2 * PART_PIXELS, "{c:?}: {groups} groups");
+    }
+}
+
+/// Statistics that a forward pass leaves are those of a kernel of their own, for every tile, in one dispatch or in many, in
+/// one range of images or in two; the result is the same to the bit.
+#[test]
+fn statistics_while_writing_are_those_of_a_separate_kernel() {
+    for (channels, size, stride) in [([6, 10], [9, 8], 2), ([5, 70], [12, 7], 1), ([4, 3], [1, 1], 1)] {
+        let (c, images) = (conv(channels, size, 3, stride, 1), 5);
+        let case = Case::new(c, images);
+        let residual = random(case.dy.len(), 60);
+        let (rows, width) = (c.out_pixels(images) as u64, padded(channels[1]));
+        let mut harnesses = Harness::both();
+        let broadcast = BROADCAST_TILES.into_iter().filter(|_| harnesses[0].has_subgroups());
+        let tiles: Vec<Tile> = PIXEL_TILES.into_iter().chain(broadcast).collect();
+        for (t, tile) in tiles.into_iter().enumerate() {
+            let h = &mut harnesses[t % 2];
+            let w = h.input(&pad_weight(&c, &case.w));
+            let part = |h: &mut Harness, values: &[f32], first: usize, count: usize, channels: usize| {
+                let each = values.len() / images;
+                h.input(&pad(&values[first * each..(first + count) * each], channels))
+            };
+            // The result of some images, with the residual.
+            let run = |h: &mut Harness, first, count, budget, statistics| {
+                let x = part(h, &case.x, first, count, channels[0]);
+                let add = Some(part(h, &residual, first, count, channels[1]));
+                let y = h.output(c.out_pixels(count) * width);
+                let product = Product { tile, budget, read: Read::Plain, add, statistics };
+                h.run(&super::forward(&c, count, product, x, w, y));
+                y
+            };
+            let [weight, bias] = [70, 71].map(|s| h.input(&pad(&random(channels[1], s), channels[1])));
+            let affine = |h: &mut Harness, partials, blocks| {
+                let (running, affine) = (h.input(&vec![0.0f32; 2 * width]), h.output(4 * width));
+                h.run(&[norm::finalize(blocks, channels[1], 1e-5, 0.1, partials, weight, bias, running, affine)]);
+                [h.read::<f32>(affine), h.read::<f32>(running)].concat()
+            };
+            let (whole, blocks) = (run(h, 0, images, UNLIMITED, None), norm::statistics_blocks(rows));
+            let partials = h.output(norm::partials_len(blocks, channels[1]));
+            h.run(&[norm::statistics(rows, channels[1], whole, partials, 0)]);
+            let wanted = affine(h, partials, blocks);
+
+            for (ranges, budget) in [(&[5][..], UNLIMITED), (&[5], 1), (&[3, 2], UNLIMITED)] {
+                let blocks = ranges.iter().map(|count| statistics_blocks(&c, tile, *count)).sum();
+                let partials = h.output(norm::partials_len(blocks, channels[1]));
+                let (mut first, mut block, mut y) = (0, 0, Vec::new());
+                for count in ranges {
+                    let found = run(h, first, *count, budget, Some((partials, block)));
+                    y.extend(h.read::<u32>(found));
+                    first += count;
+                    block += statistics_blocks(&c, tile, *count);
+                }
+                assert!(y == h.read::<u32>(whole), "{tile}");
+                let error = relative_error(&affine(h, partials, blocks), &wanted);
+                assert!(error < 1e-6, "{tile}, {ranges:?}: {error:.1e}");
+            }
+        }
+    }
+}
+
+/// What is read on the way to a convolution: forward or backward, for `rows` pixels of `channels`.
+fn reads(h: &mut Harness, backward: bool, rows: usize, channels: usize) -> Vec<Read> {
+    let mut vectors = |count: usize, sample: u32| {
+        let values: Vec<f32> = (0..count as u32).flat_map(|v| pad(&random(channels, sample + v), channels)).collect();
+        h.input(&values)
+    };
+    let (norm, means) = (vectors(4, 80), vectors(2, 90));
+    let input = h.input(&pad(&random(rows * channels, 95), channels));
+    let mut all = vec![Read::Plain];
+    for relu in [false, true] {
+        if backward {
+            all.extend([None, Some(means)].map(|means| Read::NormBackward { norm, relu, input, means }));
+        } else {
+            all.push(Read::Norm { norm, relu });
+        }
+    }
+    all
+}
+
+/// Tiles whose lanes hand values on give what the others give, to the bit. How the source is read and whether something is
+/// added changes from case to case.
+#[test]
+fn tiles_that_broadcast_give_the_same_bits() {
+    let mut harnesses = Harness::both();
+    if !harnesses[0].has_subgroups() {
+        println!("the adapter has no subgroups of eight lanes: nothing was compared");
+        return;
+    }
+    for (i, case) in cases().into_iter().enumerate() {
+        let (c, n, h) = (case.conv, case.images, &mut harnesses[i % 2]);
+        let (x_rows, y_rows) = (n * c.height * c.width, c.out_pixels(n));
+        let [x, w, dy] = case.upload(h);
+        let forward = reads(h, false, x_rows, c.in_channels);
+        let backward = reads(h, true, y_rows, c.out_channels);
+        let (read_x, read_dy) = (forward[i % forward.len()], backward[i % backward.len()]);
+        for (pass, read, len) in [
+            (Pass::Forward, read_x, y_rows * padded(c.out_channels)),
+            (Pass::InputGradient, read_dy, x_rows * padded(c.in_channels)),
+        ] {
+            let add = (i % 4 < 2).then(|| h.input(&random(len, 96)));
+            let mut product = |tile| {
+                let (product, out) = (Product { tile, budget: UNLIMITED, read, add, statistics: None }, h.output(len));
+                h.run(&match pass {
+                    Pass::Forward => super::forward(&c, n, product, x, w, out),
+                    _ => super::input_gradient(&c, n, product, dy, w, out),
+                });
+                h.read::<u32>(out)
+            };
+            let wanted = product(c.tile(pass));
+            for tile in BROADCAST_TILES {
+                assert!(product(tile) == wanted, "{pass:?} of {c:?} with {tile}, {read:?}, add {add:?}");
+            }
+        }
+        let mut weights = |tile| {
+            let parts = h.output(super::weight_gradient_parts(&c, tile, n) * weight_len(&c));
+            h.run(&super::weight_gradient(&c, n, (tile, UNLIMITED), (x, read_x), (dy, read_dy), parts, 0));
+            h.read::<u32>(parts)
+        };
+        let wanted = weights(c.tile(Pass::WeightGradient));
+        assert!(weights(BROADCAST_WEIGHTS) == wanted, "weight gradient of {c:?}, {read_x:?}, {read_dy:?}");
     }
 }

@@ -12,11 +12,19 @@ pub(in crate::engine::wgsl) struct Tile {
     pub(super) depth: u32,
     pub(super) thread_rows: u32,
     pub(super) thread_columns: u32,
+    /// Whether the lanes of a subgroup hand each other what they read, instead of through workgroup memory.
+    #[serde(default)]
+    pub(in crate::engine::wgsl) broadcast: bool,
 }
 
 impl Tile {
     pub(super) const fn new(rows: u32, columns: u32, depth: u32, thread_rows: u32, thread_columns: u32) -> Self {
-        Self { rows, columns, depth, thread_rows, thread_columns }
+        Self { rows, columns, depth, thread_rows, thread_columns, broadcast: false }
+    }
+
+    /// Eight lanes side by side, each with all rows.
+    const fn broadcast(rows: u32, columns: u32) -> Self {
+        Self { rows, columns, depth: 4, thread_rows: rows, thread_columns: columns / 8, broadcast: true }
     }
 
     pub(super) const fn constants(self) -> [(&'static str, u32); 5] {
@@ -38,7 +46,8 @@ impl Tile {
 
 impl std::fmt::Display for Tile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}x{}x{}", self.rows, self.columns, self.depth)
+        let how = if self.broadcast { " broadcast" } else { "" };
+        write!(f, "{}x{}x{}{how}", self.rows, self.columns, self.depth)
     }
 }
 
@@ -59,6 +68,16 @@ pub(in crate::engine::wgsl) const PIXEL_TILES: [Tile; 7] = [HUGE, TALL, WIDE, ME
 /// Tiles of weight gradients.
 pub(in crate::engine::wgsl) const WEIGHT_TILES: [Tile; 3] = [WIDE, MEDIUM, NARROW];
 
+/// On devices whose loads go lane by lane and cost far more than arithmetic: two loads for 32 sums of each.
+pub(super) const BROADCAST: Tile = Tile::broadcast(32, 32);
+/// For more columns than that, with as many sums.
+pub(super) const BROADCAST_WIDE: Tile = Tile::broadcast(16, 64);
+
+/// Tiles of products whose rows are pixels, where subgroups have at least eight lanes.
+pub(in crate::engine::wgsl) const BROADCAST_TILES: [Tile; 2] = [BROADCAST, BROADCAST_WIDE];
+/// The tile of weight gradients there.
+pub(in crate::engine::wgsl) const BROADCAST_WEIGHTS: Tile = BROADCAST;
+
 /// The batch that tiles are chosen for. They must not depend on the batch itself, or its last, smaller one would need
 /// other kernels.
 pub(super) const NOMINAL_IMAGES: usize = 128;
@@ -78,6 +97,15 @@ pub(super) fn fixed_tile(rows: usize, columns: usize, slots: usize) -> Tile {
         _ => WIDE,
     };
     if groups(tile) < BUSY_GROUPS { SMALL } else { tile }
+}
+
+/// The same for a device whose subgroups hand values on; none where columns are too few for that.
+pub(in crate::engine::wgsl) const fn broadcast_tile(columns: usize) -> Option<Tile> {
+    match columns {
+        0..=4 => None,
+        _ if columns.next_multiple_of(32) < columns.next_multiple_of(64) => Some(BROADCAST),
+        _ => Some(BROADCAST_WIDE),
+    }
 }
 
 /// Cuts `groups` workgroups into dispatches that compute at most `budget` FLOPs each, or one workgroup.
@@ -112,17 +140,25 @@ mod tests {
     #[test]
     fn tiles_fit() {
         for tile in [PIXEL_TILES.as_slice(), &WEIGHT_TILES].concat() {
-            let Tile { rows, columns, depth, thread_rows, thread_columns } = tile;
+            let Tile { rows, columns, depth, thread_rows, thread_columns, .. } = tile;
             let threads = tile.threads();
             assert!(rows % thread_rows == 0 && columns % thread_columns == 0 && thread_columns % 4 == 0);
             assert!(threads <= 256 && threads % (depth / 4) == 0, "{tile:?}");
             assert!((rows * depth / 4) % threads == 0 && columns * depth / 16 <= threads, "{tile:?}");
             assert!(4 * (rows * (depth + 4) + depth * columns + 4 * rows) <= 16_384, "{tile:?}");
+            // Sums over the rows halve them, in the memory of the source's tile.
+            assert!((rows / thread_rows).is_power_of_two() && threads <= rows * (depth / 4 + 1), "{tile:?}");
         }
-        for Tile { rows, columns, depth, thread_rows, thread_columns } in WEIGHT_TILES {
+        for Tile { rows, columns, depth, thread_rows, thread_columns, .. } in WEIGHT_TILES {
             let threads = (rows / thread_rows) * (columns / thread_columns);
             assert!(thread_rows % 4 == 0 && threads % (rows / 4) == 0);
             assert!((depth * rows / 4) % threads == 0 && (depth * columns / 4) % threads == 0);
         }
+        // Eight lanes of a subgroup hold the rows between them, four rows each where rows are weights.
+        for tile in BROADCAST_TILES {
+            assert!(tile.threads() % 8 == 0 && tile.thread_rows == tile.rows && tile.thread_columns % 4 == 0, "{tile}");
+            assert!(tile.broadcast && tile.rows % 8 == 0 && tile.depth == 4, "{tile}");
+        }
+        assert!(BROADCAST_TILES.contains(&BROADCAST_WEIGHTS) && BROADCAST_WEIGHTS.rows % 32 == 0);
     }
 }

@@ -30,6 +30,7 @@ pub(super) fn variants() -> Vec<super::kernel::Kernel> {
         pointwise::variants(),
         pool::variants(),
         sgd::variants(),
+        super::subgroups::variants(),
         winograd::variants(),
         stem::variants(),
         // Shows the random words themselves, for the test that compares them with `rng`.

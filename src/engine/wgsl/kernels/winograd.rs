@@ -358,7 +358,8 @@ fn input_kernel(outputs: usize, flipped: bool, flags: Flags) -> Kernel {
 fn gemm_kernel(tile: Tile, transposed: bool) -> Kernel {
     let mut constants = tile.constants().to_vec();
     constants.push(("TRANSPOSED", u32::from(transposed)));
-    Kernel::new("winograd_gemm.wgsl", &constants)
+    let file = if tile.broadcast { "winograd_gemm_broadcast.wgsl" } else { "winograd_gemm.wgsl" };
+    Kernel::new(file, &constants)
 }
 
 fn output_kernel(outputs: usize, flipped: bool, add: bool, [statistics, sums, relu]: [u32; 3]) -> Kernel {
@@ -388,7 +389,8 @@ pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
         }
     }
     // Four columns are an image's, and its convolution has another way.
-    for tile in gemm::PIXEL_TILES.into_iter().filter(|tile| *tile != gemm::SINGLE) {
+    let tiles = gemm::PIXEL_TILES.into_iter().filter(|tile| *tile != gemm::SINGLE);
+    for tile in tiles.chain(gemm::BROADCAST_TILES) {
         all.extend([false, true].map(|transposed| gemm_kernel(tile, transposed)));
     }
     all

@@ -1,5 +1,5 @@
 use super::super::conv::tests::{Case, conv};
-use super::super::gemm::{HUGE, MEDIUM, NARROW, SMALL, TALL, WIDE};
+use super::super::gemm::{BROADCAST_TILES, HUGE, MEDIUM, NARROW, SMALL, TALL, WIDE};
 use super::super::norm;
 use super::*;
 use crate::engine::wgsl::harness::{Harness, pad, random, relative_error};
@@ -141,7 +141,9 @@ fn every_tile_gives_the_same_sums() {
     let [x, w, dy] = case.upload(&mut h);
     for (pass, (source, expected)) in PASSES.into_iter().zip([(x, &y), (dy, &dx)]) {
         let mut bits: Option<Vec<u32>> = None;
-        for tile in [WIDE, MEDIUM, SMALL, NARROW, TALL, HUGE] {
+        let broadcast = BROADCAST_TILES.into_iter().filter(|_| h.has_subgroups());
+        let tiles: Vec<Tile> = [WIDE, MEDIUM, SMALL, NARROW, TALL, HUGE].into_iter().chain(broadcast).collect();
+        for tile in tiles {
             let p = product(case.conv, pass, 4, tile);
             let places = places(&mut h, &p, case.images, source, w);
             h.run(&p.dispatches(case.images, &places));

@@ -11,7 +11,6 @@ use crate::engine::wgsl::kernels::stem::{self, StemNorm};
 use crate::engine::wgsl::kernels::winograd::Finish;
 use crate::engine::wgsl::kernels::{linear, loss, norm, pointwise, pool};
 use crate::engine::wgsl::program::Phase;
-use crate::engine::wgsl::tuning::Algorithm;
 use crate::model::{Layer, Op, Value};
 
 /// A batch norm whose backward pass is left to those who read the gradient.
@@ -357,13 +356,10 @@ impl Lower<'_> {
             self.push_winograd(i, phase, product, &dy.tensor, read, &dx, add.as_ref(), finish);
         } else {
             let weight = self.parameter(i, 0);
-            let tile = match self.choices.of(conv, Pass::InputGradient) {
-                Algorithm::ImplicitGemm { tile } => tile,
-                Algorithm::Winograd { .. } => conv.tile(Pass::InputGradient),
-            };
+            let tile = self.choices.product_tile(conv, Pass::InputGradient);
             for (r, images, _) in self.parts() {
                 let add = add.as_ref().map(|add| add[r]);
-                let product = conv::Product { tile, budget: self.budget, read: dy.read(r), add };
+                let product = conv::Product { tile, budget: self.budget, read: dy.read(r), add, statistics: None };
                 for dispatch in conv::input_gradient(conv, images, product, dy.tensor[r], weight, dx[r]) {
                     self.push(i, Phase::Backward, dispatch);
                 }
@@ -474,10 +470,7 @@ impl Lower<'_> {
         let weight = self.gradient(i, 0);
         let x = &tape.values[self.network.layers[i].inputs[0]];
         let len = conv::weight_len(conv);
-        let tile = match self.choices.of(conv, Pass::WeightGradient) {
-            Algorithm::ImplicitGemm { tile } => tile,
-            Algorithm::Winograd { .. } => conv.tile(Pass::WeightGradient),
-        };
+        let tile = self.choices.product_tile(conv, Pass::WeightGradient);
         for (r, images, _) in self.parts() {
             let count = conv::weight_gradient_parts(conv, tile, images);
             let parts = self.program.transient(4 * (count * len) as u64, "weight gradient parts");

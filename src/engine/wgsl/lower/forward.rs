@@ -9,7 +9,6 @@ use crate::engine::wgsl::kernels::head::{self, Head};
 use crate::engine::wgsl::kernels::winograd::Finish;
 use crate::engine::wgsl::kernels::{linear, norm, pointwise, pool, stem};
 use crate::engine::wgsl::program::{Fixed, Phase};
-use crate::engine::wgsl::tuning::Algorithm;
 use crate::model::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Layer, Op, Value};
 
 const FORWARD: Phase = Phase::Forward;
@@ -215,31 +214,37 @@ impl Lower<'_> {
         if let Some(normalization) = self.stem(i).filter(|_| stem::fits_forward(&conv)) {
             return self.stem_forward(i, &conv, &x.tensor, normalization, y, mode);
         }
+        let written = i + 1 + usize::from(other.is_some());
+        let wanted = mode == BatchNormMode::Train && self.feeds_batch_norm(written);
         if let Some(product) = self.winograd(&conv, Pass::Forward) {
-            let written = i + 1 + usize::from(other.is_some());
-            let wanted = mode == BatchNormMode::Train && self.feeds_batch_norm(written);
-            let partials = wanted.then(|| {
-                let blocks = self.ranges.iter().map(|images| product.blocks(*images)).sum();
-                let size = 4 * norm::partials_len(blocks, conv.out_channels) as u64;
-                (self.program.transient(size, "batch norm sums"), blocks)
-            });
+            let blocks = |images: usize| product.blocks(images);
+            let partials = wanted.then(|| self.partials(conv.out_channels, blocks));
             let finish = partials.map_or(Finish::Nothing, |(partials, _)| Finish::Statistics { partials });
             self.push_winograd(i, FORWARD, product, &x.tensor, |_| x.read(), &y, other.as_ref(), |_| finish);
             return Stored { partials, ..Stored::plain(y) };
         }
         let weight = self.parameter(i, 0);
-        let tile = match self.choices.of(&conv, Pass::Forward) {
-            Algorithm::ImplicitGemm { tile } => tile,
-            Algorithm::Winograd { .. } => conv.tile(Pass::Forward),
-        };
+        let tile = self.choices.product_tile(&conv, Pass::Forward);
+        let blocks = |images: usize| conv::statistics_blocks(&conv, tile, images);
+        let partials = (wanted && !self.choices.plain).then(|| self.partials(conv.out_channels, blocks));
+        let mut first = 0;
         for (r, images, _) in self.parts() {
             let add = other.as_ref().map(|other| other[r]);
-            let product = conv::Product { tile, budget: self.budget, read: x.read(), add };
+            let statistics = partials.map(|(partials, _)| (partials, first));
+            let product = conv::Product { tile, budget: self.budget, read: x.read(), add, statistics };
             for dispatch in conv::forward(&conv, images, product, x.tensor[r], weight, y[r]) {
                 self.push(i, FORWARD, dispatch);
             }
+            first += blocks(images);
         }
-        Stored::plain(y)
+        Stored { partials, ..Stored::plain(y) }
+    }
+
+    /// Room for the statistics that a kernel leaves, and the number of their blocks: so many as `of` says for a range.
+    fn partials(&mut self, channels: usize, of: impl Fn(usize) -> usize) -> (Slice, usize) {
+        let blocks = self.ranges.iter().map(|images| of(*images)).sum();
+        let size = 4 * norm::partials_len(blocks, channels) as u64;
+        (self.program.transient(size, "batch norm sums"), blocks)
     }
 
     /// The normalisation of the images, where `layer` is a convolution that alone reads it.
@@ -264,18 +269,15 @@ impl Lower<'_> {
     ) -> Stored {
         let weight = self.parameter(i, 0);
         let wanted = mode == BatchNormMode::Train && self.feeds_batch_norm(i + 1);
-        let partials = wanted.then(|| {
-            let blocks = self.ranges.iter().map(|images| stem::statistics_blocks(conv, *images)).sum();
-            let size = 4 * norm::partials_len(blocks, conv.out_channels) as u64;
-            (self.program.transient(size, "batch norm sums"), blocks)
-        });
+        let blocks = |images: usize| stem::statistics_blocks(conv, images);
+        let partials = wanted.then(|| self.partials(conv.out_channels, blocks));
         let mut first = 0;
         for (r, images, _) in self.parts() {
             let statistics = partials.map(|(partials, _)| (partials, first));
             for dispatch in stem::forward(conv, images, self.budget, x[r], normalization, weight, y[r], statistics) {
                 self.push(i, FORWARD, dispatch);
             }
-            first += stem::statistics_blocks(conv, images);
+            first += blocks(images);
         }
         Stored { partials, ..Stored::plain(y) }
     }

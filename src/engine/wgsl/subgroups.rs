@@ -1,0 +1,105 @@
+//! Whether products hand values on between the lanes of a subgroup (shaders/shared/broadcast_product.wgsl).
+//!
+//! A feature beyond the base tier. It helps where a load goes lane by lane and costs as much as dozens of multiply-adds, as on
+//! software adapters; on GPUs it is not measured, and workgroup memory does the same there.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::device::Gpu;
+use super::error::GpuError;
+use super::kernel::{BufferId, Dispatch, Kernel, Slice, Work};
+use super::recorded;
+
+/// When products hand values on within subgroups, where the adapter has them with at least eight lanes. A product is the
+/// same to the bit; batch norm's statistics beside it come in blocks of another size, and differ within rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Subgroups {
+    /// Never: nothing beyond what every WebGPU device has.
+    #[default]
+    Never,
+    /// Where it was measured to help: on software adapters.
+    WhereFaster,
+    /// On every adapter.
+    Always,
+}
+
+impl Subgroups {
+    /// Whether to ask an adapter of this kind for them.
+    pub(super) fn on(self, kind: wgpu::DeviceType) -> bool {
+        match self {
+            Self::Never => false,
+            Self::WhereFaster => kind == wgpu::DeviceType::Cpu,
+            Self::Always => true,
+        }
+    }
+}
+
+/// Lanes that hold the rows of a tile between them.
+pub(super) const LANES: u32 = 8;
+
+const KERNEL: &str = "subgroup_size.wgsl";
+/// Invocations of its workgroup.
+const INVOCATIONS: u64 = 64;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Number {
+    number: u32,
+}
+
+/// Lanes of the smallest subgroup of a workgroup, found by running one: what adapters report is a range at best. Zero where a
+/// broadcast does not give what it should.
+pub(super) fn lanes(gpu: &Gpu) -> Result<u32, GpuError> {
+    let size = 4 * INVOCATIONS;
+    let sizes = gpu.buffer("subgroup sizes", size)?;
+    let slice = Slice { buffer: BufferId(0), offset: 0, size };
+    let dispatch = Dispatch::new(Kernel::plain(KERNEL), Number { number: 20 }, &[slice], [1, 1, 1], Work::default());
+    let commands = recorded::commands(gpu, [&dispatch].into_iter(), std::slice::from_ref(&sizes))?;
+    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        commands.iter().for_each(|command| command.record(&mut pass));
+    }
+    gpu.queue.submit([encoder.finish()]);
+    let bytes = gpu.read(&[(&sizes, 0, size)])?.concat();
+    Ok(bytemuck::pod_collect_to_vec::<u8, u32>(&bytes).into_iter().min().unwrap_or(0))
+}
+
+/// Whether a kernel needs subgroups.
+#[cfg(test)]
+pub(super) fn are_needed(kernel: &Kernel) -> bool {
+    kernel.file == KERNEL || kernel.file.ends_with("_broadcast.wgsl")
+}
+
+/// Every kernel of this module.
+#[cfg(test)]
+pub(super) fn variants() -> Vec<Kernel> {
+    vec![Kernel::plain(KERNEL)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::wgsl::device::GpuOptions;
+    use crate::engine::wgsl::harness::adapter;
+
+    /// A device has them only where they were asked for, and then as many lanes as the tiles need.
+    #[test]
+    fn a_device_says_how_many_lanes_it_has() {
+        let found = adapter();
+        let open =
+            |subgroups| Gpu::open_with(&found.adapter, &GpuOptions { subgroups, ..GpuOptions::default() }).unwrap();
+        assert!(!open(Subgroups::Never).subgroups);
+        let gpu = open(Subgroups::Always);
+        let there = found.adapter.features().contains(wgpu::Features::SUBGROUP);
+        if there {
+            let lanes = lanes(&gpu).unwrap();
+            assert!(lanes.is_power_of_two() && lanes <= 128, "{lanes}");
+            assert_eq!(gpu.subgroups, lanes >= LANES);
+        } else {
+            assert!(!gpu.subgroups);
+        }
+        let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
+        assert_eq!(open(Subgroups::WhereFaster).subgroups, gpu.subgroups && software);
+    }
+}
