@@ -113,11 +113,14 @@ run)
         [ -z "$quick" ] || size="--arch digits-cnn --width 8 --batch 8 --seconds 0.1 --steps 2 --top 5"
         # shellcheck disable=SC2086
         part bench ^ "$fairtat" bench --engine wgsl $adapter $size --profile --json "$out/bench.json"
-        # Products whose subgroups hand values on are for software adapters until they are faster here.
+        # Products whose subgroups hand values on are for software adapters until they are faster here. With fixed choices
+        # both ways, or the faster kernels of either would be measured.
         [ -n "$quick" ] || size="--arch preact-resnet-18 --batch 128"
-        # shellcheck disable=SC2086
-        part bench-subgroups ^ "$fairtat" bench --engine wgsl $adapter $size --profile --subgroups on \
-            --json "$out/bench-subgroups.json"
+        for subgroups in off on; do
+            # shellcheck disable=SC2086
+            part bench-subgroups-$subgroups ^ "$fairtat" bench --engine wgsl $adapter $size --profile --deterministic \
+                --subgroups $subgroups --json "$out/bench-subgroups-$subgroups.json"
+        done
     fi
     if wanted peers; then
         if [ -e benches/peers/run.sh ]; then

@@ -77,8 +77,11 @@ fn main(
         }
     }
 
+    // All of them before lanes part.
 #for i in 0..BM
     let to{{i}} = subgroupBroadcast(at{{i / 8}}.w, {{i % 8}}u);
+#end
+#for i in 0..BM
 #for j in 0..TN/4
     if to{{i}} >= 0 && is_real{{j}} {
         let index = u32(to{{i}}) * params.result_quads + column{{j}};

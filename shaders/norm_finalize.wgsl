@@ -1,4 +1,5 @@
-// Merges the partials of norm_statistics, moves the running statistics, and writes what batch norm does with each channel.
+// Merges the partials of norm_statistics or of a convolution, moves the running statistics, and writes what batch norm does
+// with each channel.
 //
 // With n_b, mean_b and M2_b of block b, N = Σ n_b: mean = Σ n_b mean_b / N, M2 = Σ (M2_b + n_b (mean_b - mean)²), which
 // is Chan, Golub and LeVeque's merge of two, taken over all blocks at once. Means count from that of block 0, so that no

@@ -1,4 +1,4 @@
-// How many lanes the subgroups of this device have; zero where what one lane broadcasts is not what the others get.
+// How many lanes the subgroups of a small workgroup have; zero where its lanes do not get what another one broadcasts.
 
 struct Params {
     number: u32,
@@ -7,12 +7,18 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> sizes: array<u32>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(8)
 fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
     @builtin(subgroup_invocation_id) subgroup_lane: u32,
     @builtin(subgroup_size) size: u32,
 ) {
-    let got = subgroupBroadcast(params.number + subgroup_lane, 3u);
-    sizes[lane] = select(0u, size, got == params.number + 3u);
+    let mine = params.number + group.x * 8u + lane;
+    var right = subgroup_lane == lane;
+#for i in 0..8
+    let got{{i}} = subgroupBroadcast(mine, {{i}}u);
+    right = right && got{{i}} == params.number + group.x * 8u + {{i}}u;
+#end
+    sizes[group.x * 8u + lane] = select(0u, size, right);
 }

@@ -1,5 +1,5 @@
-// What the kernels of a convolution as a matrix product share (conv_gemm.wgsl): its bindings, which pixels are the rows of
-// the product, and what they read.
+// What the kernels of a convolution as a matrix product share (conv_gemm.wgsl and its like): bindings, which pixels are the
+// rows of the product, and what they read.
 #let NORMS = NORM + BACKWARD
 #let MEANS = BACKWARD * BATCH
 #let INPUT = BACKWARD * (1 - (RELU + BATCH == 0))
@@ -82,11 +82,8 @@ fn all_pixels() -> Pixels {
 // What a row reads and writes: row and column of its first tap in the source, first pixel of its image there, and its
 // pixel of the result, -1 for none.
 fn place(pixels: Pixels, index: u32) -> vec4<i32> {
-    if index >= pixels.count {
-        return vec4<i32>(FAR, FAR, 0, -1);
-    }
-    let image = index / (pixels.size.x * pixels.size.y);
-    let pixel = vec2<u32>(index % pixels.size.x, index / pixels.size.x % pixels.size.y);
+    let image = index / max(pixels.size.x * pixels.size.y, 1u);
+    let pixel = vec2<u32>(index % max(pixels.size.x, 1u), index / max(pixels.size.x, 1u) % max(pixels.size.y, 1u));
 #if TRANSPOSED
     let origin = vec2<i32>(pixel + pixels.start);
     let to = pixel * params.stride + pixels.phase;
@@ -96,7 +93,8 @@ fn place(pixels: Pixels, index: u32) -> vec4<i32> {
 #end
     let first = image * params.source_height * params.source_width;
     let target_pixel = (image * params.result_height + to.y) * params.result_width + to.x;
-    return vec4<i32>(origin.y, origin.x, i32(first), i32(target_pixel));
+    let found = vec4<i32>(origin.y, origin.x, i32(first), i32(target_pixel));
+    return select(vec4<i32>(FAR, FAR, 0, -1), found, index < pixels.count);
 }
 
 // A quad of the source at a tap of a row; zero outside of the image, and where `within` is false.

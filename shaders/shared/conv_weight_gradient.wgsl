@@ -1,4 +1,5 @@
-// Bindings of a convolution's weight gradient (conv_weight_gradient.wgsl).
+// What the kernels of a convolution's weight gradient share (conv_weight_gradient.wgsl and its like): bindings, how x is read
+// and how sums are written.
 #let NORM = 0
 #let MEANS = BACKWARD * BATCH
 #let INPUT = BACKWARD * (1 - (RELU + BATCH == 0))
@@ -45,7 +46,7 @@ struct Params {
 #end
 #import "shared/read.wgsl"
 
-// The value at a place of x, batch norm and ReLU applied on the way.
+// As shared/read.wgsl has it for dy.
 #if X_NORM
 struct XCoefficients {
     scale: vec4<f32>,
@@ -56,6 +57,7 @@ fn coefficients_of_x(quad: u32) -> XCoefficients {
     return XCoefficients(x_norm[quad], x_norm[params.in_quads + quad]);
 }
 
+// The value at a place of x, batch norm and ReLU applied on the way.
 fn x_at(index: u32, c: XCoefficients) -> vec4<f32> {
     let value = c.scale * x[index] + c.shift;
 #if X_RELU

@@ -1,4 +1,4 @@
-// Bindings of the products of Winograd's slots (winograd_gemm.wgsl).
+// Bindings of the products of Winograd's slots (winograd_gemm.wgsl and its like).
 #import "shared/grid.wgsl"
 
 struct Params {

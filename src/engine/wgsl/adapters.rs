@@ -43,7 +43,8 @@ impl AdapterKind {
     }
 }
 
-/// What kernels may count on. Decided once for an adapter; nothing else looks at features or limits.
+/// What kernels may count on. Decided once for an adapter; but for subgroups, which a device is asked about when it is open,
+/// nothing else looks at features or limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tier {
@@ -120,7 +121,7 @@ pub struct AdapterSummary {
     pub limits: AdapterLimits,
     /// What it could do beyond the base tier.
     pub features: AdapterFeatures,
-    /// The tier that it runs at, or none when it is below [`Tier::Base`].
+    /// The tier that it reaches at least, or none when it is below [`Tier::Base`].
     pub tier: Option<Tier>,
     /// What it lacks for the base tier.
     pub lacks: Vec<String>,

@@ -61,6 +61,8 @@ pub(super) struct Subject<'a> {
     pub(super) network: &'a Network,
     pub(super) parameters: &'a Parameters,
     pub(super) limits: &'a wgpu::Limits,
+    /// Whether the device has subgroups that products use.
+    pub(super) subgroups: bool,
 }
 
 /// The choices for a network on a device: those that its run recorded, else those that were measured here before, else
@@ -75,7 +77,7 @@ pub(super) fn choices(
     recorded: Option<&KernelTable>,
     folder: Option<&Path>,
 ) -> Result<Choices, GpuError> {
-    let mut choices = Choices { subgroups: gpu.subgroups, ..Choices::default() };
+    let mut choices = Choices { subgroups: subject.subgroups, ..Choices::default() };
     let budget = match tuning {
         Tuning::Fixed => return Ok(choices),
         Tuning::Auto if gpu.info.device_type == wgpu::DeviceType::Cpu => Duration::ZERO,
@@ -275,7 +277,7 @@ impl<'a> Bench<'a> {
 
     /// Measures unit after unit while there is time.
     fn measure(mut self, units: &[Unit]) -> Result<Choices, GpuError> {
-        let mut found = Choices { subgroups: self.gpu.subgroups, ..Choices::default() };
+        let mut found = Choices { subgroups: self.subject.subgroups, ..Choices::default() };
         for unit in units {
             let images = self.images(&unit.conv);
             let timed = unit.passes.iter().map(|pass| self.pass(unit, *pass, images));
@@ -312,7 +314,7 @@ impl<'a> Bench<'a> {
     fn pass(&mut self, unit: &Unit, pass: Pass, images: usize) -> Result<Option<Vec<Timed>>, GpuError> {
         let budget = self.gpu.budget().dispatch_flops;
         let mut programs: Vec<(Algorithm, Program)> = Vec::new();
-        for algorithm in candidates(&unit.conv, pass, self.gpu.subgroups) {
+        for algorithm in candidates(&unit.conv, pass, self.subject.subgroups) {
             let program = program(self.subject, budget, unit, (pass, algorithm), images)?;
             // The engine may have one way whatever is chosen: without Winograd's algorithm where its tiles do not fit into
             // a binding, with a kernel of its own for a convolution of images.
@@ -407,8 +409,9 @@ fn program(
     (pass, algorithm): (Pass, Algorithm),
     images: usize,
 ) -> Result<Program, GpuError> {
-    let choices = Choices { measured: BTreeMap::from([((unit.conv, pass), algorithm)]), ..Choices::default() };
-    let Subject { network, parameters, limits } = subject;
+    let Subject { network, parameters, limits, subgroups } = subject;
+    let measured = BTreeMap::from([((unit.conv, pass), algorithm)]);
+    let choices = Choices { measured, subgroups, ..Choices::default() };
     let target = Target { network, parameters, batch: images, limits, budget, choices: &choices };
     let (key, phase) = match pass {
         Pass::Forward => (Key::Attack(BatchNormMode::Train), Phase::Forward),

@@ -131,18 +131,21 @@ fn candidates_have_kernels_and_begin_with_the_fixed_choice() {
     ] {
         let network = architecture.build(ImageShape::new(3, 32, 32), 10, None, width);
         let parameters = Parameters::new(&network, &limits).unwrap();
-        let subject = Subject { network: &network, parameters: &parameters, limits: &limits };
-        for unit in units(&network) {
+        let both =
+            [false, true].into_iter().flat_map(|subgroups| units(&network).into_iter().map(move |u| (subgroups, u)));
+        for (subgroups, unit) in both {
+            let subject = Subject { network: &network, parameters: &parameters, limits: &limits, subgroups };
             for pass in unit.passes {
-                let candidates = candidates(&unit.conv, *pass, false);
-                assert_eq!(candidates[0], fixed(&unit.conv, *pass, false));
-                assert!((2..=11).contains(&candidates.len()), "{candidates:?}");
+                let candidates = candidates(&unit.conv, *pass, subgroups);
+                assert_eq!(candidates[0], fixed(&unit.conv, *pass, subgroups));
+                assert!((2..=12).contains(&candidates.len()), "{candidates:?}");
                 let mut seen = BTreeSet::new();
                 for algorithm in candidates {
-                    assert!(algorithm.is_for(&unit.conv, *pass, false) && seen.insert(algorithm), "{algorithm}");
+                    assert!(algorithm.is_for(&unit.conv, *pass, subgroups) && seen.insert(algorithm), "{algorithm}");
                     let program = program(subject, u64::MAX, &unit, (*pass, algorithm), 3).unwrap();
-                    let files = ["conv_gemm.wgsl", "conv_weight_gradient.wgsl", "winograd_gemm.wgsl"];
-                    let product = |kernel: &Kernel| files.contains(&kernel.file);
+                    let files = ["conv_gemm", "conv_weight_gradient", "winograd_gemm"];
+                    let name = |kernel: &Kernel| kernel.file.trim_end_matches(".wgsl").trim_end_matches("_broadcast");
+                    let product = |kernel: &Kernel| files.contains(&name(kernel));
                     let kernels = program.steps.iter().map(|step| &step.dispatch.kernel);
                     // One product, the right one; an image's convolution may have a kernel that leaves no choice.
                     let products: Vec<_> = kernels.filter(|kernel| product(kernel)).collect();
@@ -151,7 +154,7 @@ fn candidates_have_kernels_and_begin_with_the_fixed_choice() {
                         continue;
                     };
                     assert!(known.contains(kernel), "{kernel:?}");
-                    assert_eq!(kernel.file == "winograd_gemm.wgsl", algorithm.outputs().is_some());
+                    assert_eq!(name(kernel) == "winograd_gemm", algorithm.outputs().is_some());
                 }
             }
         }

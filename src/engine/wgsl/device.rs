@@ -154,7 +154,14 @@ impl Gpu {
             store,
             failure,
         };
-        gpu.subgroups = features.contains(wgpu::Features::SUBGROUP) && subgroups::lanes(&gpu)? >= subgroups::LANES;
+        if features.contains(wgpu::Features::SUBGROUP) {
+            gpu.subgroups = match subgroups::lanes(&gpu) {
+                Ok(lanes) => lanes >= subgroups::LANES,
+                Err(lost @ GpuError::Lost { .. }) => return Err(lost),
+                // A driver that has them in name alone.
+                Err(_) => false,
+            };
+        }
         Ok(gpu)
     }
 

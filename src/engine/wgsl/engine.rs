@@ -58,7 +58,7 @@ impl GpuOptions {
             pipelines: options.pipelines.clone(),
             timestamps,
             immediates: options.immediates,
-            subgroups: options.subgroups,
+            subgroups: if options.plain { Subgroups::Never } else { options.subgroups },
         }
     }
 }
@@ -147,7 +147,8 @@ impl WgslEngine {
         let choices = if options.plain {
             Choices::plain()
         } else {
-            let subject = autotune::Subject { network: &network, parameters: &parameters, limits: &limits };
+            let (network, subgroups) = (&network, gpu.subgroups);
+            let subject = autotune::Subject { network, parameters: &parameters, limits: &limits, subgroups };
             let (recorded, folder) = (options.choices.as_ref(), options.pipelines.as_deref());
             autotune::choices(&mut gpu, subject, options.tuning, recorded, folder)?
         };
@@ -174,7 +175,7 @@ impl WgslEngine {
 
     /// Whether products hand values on within subgroups.
     pub fn has_subgroups(&self) -> bool {
-        self.gpu.subgroups
+        self.choices.subgroups
     }
 
     /// The buffers that every program uses. A new buffer is all zeros: momentum starts there.

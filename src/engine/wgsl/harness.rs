@@ -18,19 +18,16 @@ pub(super) fn adapter() -> &'static Found {
     choose(wanted.as_deref()).unwrap_or_else(|error| panic!("these tests need an adapter: {error}"))
 }
 
-fn gpu(checks: Checks) -> Arc<Gpu> {
-    static GPUS: OnceLock<[Arc<Gpu>; 2]> = OnceLock::new();
+fn gpu(checks: Checks, subgroups: Subgroups) -> Arc<Gpu> {
+    static BASE: OnceLock<[Arc<Gpu>; 2]> = OnceLock::new();
+    static WITH_SUBGROUPS: OnceLock<[Arc<Gpu>; 2]> = OnceLock::new();
     // Parameters are uniforms on one of the devices and, where the adapter has them, immediates on the other.
     let open = |checks| {
-        let options = GpuOptions {
-            checks,
-            immediates: checks == Checks::On,
-            subgroups: Subgroups::Always,
-            ..GpuOptions::default()
-        };
+        let options = GpuOptions { checks, immediates: checks == Checks::On, subgroups, ..GpuOptions::default() };
         Arc::new(Gpu::open_with(&adapter().adapter, &options).unwrap())
     };
-    Arc::clone(&GPUS.get_or_init(|| [Checks::Off, Checks::On].map(open))[usize::from(checks == Checks::On)])
+    let gpus = if subgroups == Subgroups::Never { &BASE } else { &WITH_SUBGROUPS };
+    Arc::clone(&gpus.get_or_init(|| [Checks::Off, Checks::On].map(open))[usize::from(checks == Checks::On)])
 }
 
 /// Buffers and dispatches of one test.
@@ -45,7 +42,7 @@ const UNWRITTEN: f32 = -7.25e30;
 
 impl Harness {
     pub(super) fn new(checks: Checks) -> Self {
-        Self { gpu: gpu(checks), buffers: Vec::new(), checks }
+        Self { gpu: gpu(checks, Subgroups::Never), buffers: Vec::new(), checks }
     }
 
     /// One without run-time checks in shaders and with uniforms, one with checks and immediates.
@@ -53,9 +50,18 @@ impl Harness {
         [Checks::Off, Checks::On].map(Self::new)
     }
 
-    /// Whether kernels run here whose subgroups hand values on.
-    pub(super) fn has_subgroups(&self) -> bool {
-        self.gpu.subgroups
+    /// The same for kernels whose subgroups hand values on; none where the adapter has no subgroups of eight lanes.
+    pub(super) fn with_subgroups() -> Option<[Self; 2]> {
+        let all = [Checks::Off, Checks::On].map(|checks| Self {
+            gpu: gpu(checks, Subgroups::Always),
+            buffers: Vec::new(),
+            checks,
+        });
+        let there = all.iter().all(|h| h.gpu.subgroups);
+        if !there {
+            println!("the adapter has no subgroups of eight lanes: kernels that need them do not run");
+        }
+        there.then_some(all)
     }
 
     fn add(&mut self, bytes: &[u8]) -> Slice {

@@ -38,8 +38,8 @@ impl Subgroups {
 pub(super) const LANES: u32 = 8;
 
 const KERNEL: &str = "subgroup_size.wgsl";
-/// Invocations of its workgroup.
-const INVOCATIONS: u64 = 64;
+/// Workgroups of [`LANES`] that are asked.
+const GROUPS: u32 = 8;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -47,13 +47,14 @@ struct Number {
     number: u32,
 }
 
-/// Lanes of the smallest subgroup of a workgroup, found by running one: what adapters report is a range at best. Zero where a
-/// broadcast does not give what it should.
+/// Lanes of the smallest subgroup of workgroups like those of the products, found by running some: what adapters report is a
+/// range at best. Zero where a broadcast does not give what it should.
 pub(super) fn lanes(gpu: &Gpu) -> Result<u32, GpuError> {
-    let size = 4 * INVOCATIONS;
+    let size = u64::from(4 * LANES * GROUPS);
     let sizes = gpu.buffer("subgroup sizes", size)?;
     let slice = Slice { buffer: BufferId(0), offset: 0, size };
-    let dispatch = Dispatch::new(Kernel::plain(KERNEL), Number { number: 20 }, &[slice], [1, 1, 1], Work::default());
+    let (kernel, params) = (Kernel::plain(KERNEL), Number { number: 20 });
+    let dispatch = Dispatch::new(kernel, params, &[slice], [GROUPS, 1, 1], Work::default());
     let commands = recorded::commands(gpu, [&dispatch].into_iter(), std::slice::from_ref(&sizes))?;
     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     {

@@ -423,16 +423,19 @@ fn the_choice_of_tiles_and_parts() {
 /// one range of images or in two; the result is the same to the bit.
 #[test]
 fn statistics_while_writing_are_those_of_a_separate_kernel() {
-    for (channels, size, stride) in [([6, 10], [9, 8], 2), ([5, 70], [12, 7], 1), ([4, 3], [1, 1], 1)] {
+    for (i, (channels, size, stride)) in
+        [([6, 10], [9, 8], 2), ([5, 70], [12, 7], 1), ([4, 3], [1, 1], 1)].into_iter().enumerate()
+    {
         let (c, images) = (conv(channels, size, 3, stride, 1), 5);
         let case = Case::new(c, images);
         let residual = random(case.dy.len(), 60);
         let (rows, width) = (c.out_pixels(images) as u64, padded(channels[1]));
-        let mut harnesses = Harness::both();
-        let broadcast = BROADCAST_TILES.into_iter().filter(|_| harnesses[0].has_subgroups());
-        let tiles: Vec<Tile> = PIXEL_TILES.into_iter().chain(broadcast).collect();
-        for (t, tile) in tiles.into_iter().enumerate() {
-            let h = &mut harnesses[t % 2];
+        let (mut base, mut with_subgroups) = (Harness::both(), Harness::with_subgroups());
+        for (t, tile) in PIXEL_TILES.into_iter().chain(BROADCAST_TILES).enumerate() {
+            let harnesses = if tile.broadcast { with_subgroups.as_mut() } else { Some(&mut base) };
+            let Some(harnesses) = harnesses else { continue };
+            // With run-time checks or without, the other way round in the next case.
+            let h = &mut harnesses[(t + i) % 2];
             let w = h.input(&pad_weight(&c, &case.w));
             let part = |h: &mut Harness, values: &[f32], first: usize, count: usize, channels: usize| {
                 let each = values.len() / images;
@@ -496,14 +499,10 @@ fn reads(h: &mut Harness, backward: bool, rows: usize, channels: usize) -> Vec<R
 }
 
 /// Tiles whose lanes hand values on give what the others give, to the bit. How the source is read and whether something is
-/// added changes from case to case.
+/// added, and whether a budget cuts the work, change from case to case.
 #[test]
 fn tiles_that_broadcast_give_the_same_bits() {
-    let mut harnesses = Harness::both();
-    if !harnesses[0].has_subgroups() {
-        println!("the adapter has no subgroups of eight lanes: nothing was compared");
-        return;
-    }
+    let Some(mut harnesses) = Harness::with_subgroups() else { return };
     for (i, case) in cases().into_iter().enumerate() {
         let (c, n, h) = (case.conv, case.images, &mut harnesses[i % 2]);
         let (x_rows, y_rows) = (n * c.height * c.width, c.out_pixels(n));
@@ -511,13 +510,14 @@ fn tiles_that_broadcast_give_the_same_bits() {
         let forward = reads(h, false, x_rows, c.in_channels);
         let backward = reads(h, true, y_rows, c.out_channels);
         let (read_x, read_dy) = (forward[i % forward.len()], backward[i % backward.len()]);
+        let budget = if i % 4 == 1 { 1 } else { UNLIMITED };
         for (pass, read, len) in [
             (Pass::Forward, read_x, y_rows * padded(c.out_channels)),
             (Pass::InputGradient, read_dy, x_rows * padded(c.in_channels)),
         ] {
             let add = (i % 4 < 2).then(|| h.input(&random(len, 96)));
             let mut product = |tile| {
-                let (product, out) = (Product { tile, budget: UNLIMITED, read, add, statistics: None }, h.output(len));
+                let (product, out) = (Product { tile, budget, read, add, statistics: None }, h.output(len));
                 h.run(&match pass {
                     Pass::Forward => super::forward(&c, n, product, x, w, out),
                     _ => super::input_gradient(&c, n, product, dy, w, out),
@@ -531,7 +531,7 @@ fn tiles_that_broadcast_give_the_same_bits() {
         }
         let mut weights = |tile| {
             let parts = h.output(super::weight_gradient_parts(&c, tile, n) * weight_len(&c));
-            h.run(&super::weight_gradient(&c, n, (tile, UNLIMITED), (x, read_x), (dy, read_dy), parts, 0));
+            h.run(&super::weight_gradient(&c, n, (tile, budget), (x, read_x), (dy, read_dy), parts, 0));
             h.read::<u32>(parts)
         };
         let wanted = weights(c.tile(Pass::WeightGradient));

@@ -1,8 +1,8 @@
 //! Batch norm over rows (pixels of all images) of `C` channels.
 //!
-//! Statistics and the sums of the backward pass come in blocks of 256 rows, each of which leaves partial results; a
-//! second kernel merges them in a fixed order. So a batch may come in ranges: each writes its blocks behind those of the
-//! one before, and the merge sees them all.
+//! Statistics and the sums of the backward pass come in blocks, each of which leaves partial results; a second kernel
+//! merges them in a fixed order. So a batch may come in ranges: each writes its blocks behind those of the one before, and
+//! the merge sees them all. The kernels here make blocks of 256 rows; convolutions leave the same of their tiles.
 //!
 //! What batch norm does with each channel lies in an *affine*, `4 × C`: `scale = weight · rstd`,
 //! `shift = bias - mean · scale`, `mean`, `rstd = 1 / √(variance + ε)`.

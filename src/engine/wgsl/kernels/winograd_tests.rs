@@ -137,21 +137,24 @@ fn both_passes_match_their_twins() {
 fn every_tile_gives_the_same_sums() {
     let case = Case::new(conv([40, 72], [9, 10], 3, 1, 1), 3);
     let [y, dx, _] = case.twin();
-    let mut h = Harness::new(crate::engine::wgsl::Checks::On);
-    let [x, w, dy] = case.upload(&mut h);
-    for (pass, (source, expected)) in PASSES.into_iter().zip([(x, &y), (dy, &dx)]) {
-        let mut bits: Option<Vec<u32>> = None;
-        let broadcast = BROADCAST_TILES.into_iter().filter(|_| h.has_subgroups());
-        let tiles: Vec<Tile> = [WIDE, MEDIUM, SMALL, NARROW, TALL, HUGE].into_iter().chain(broadcast).collect();
-        for tile in tiles {
-            let p = product(case.conv, pass, 4, tile);
-            let places = places(&mut h, &p, case.images, source, w);
-            h.run(&p.dispatches(case.images, &places));
-            h.expect(&format!("{pass:?} with {tile}"), places.result, expected, 2e-6);
-            // The depth is summed in order, whatever the tile.
-            let found: Vec<u32> = h.read(places.result);
-            assert!(bits.get_or_insert_with(|| found.clone()) == &found, "{pass:?} with {tile}");
+    let mut bits: [Option<Vec<u32>>; 2] = [None, None];
+    let mut check = |h: &mut Harness, tiles: &[Tile]| {
+        let [x, w, dy] = case.upload(h);
+        for ((pass, bits), (source, expected)) in PASSES.into_iter().zip(&mut bits).zip([(x, &y), (dy, &dx)]) {
+            for tile in tiles {
+                let p = product(case.conv, pass, 4, *tile);
+                let places = places(h, &p, case.images, source, w);
+                h.run(&p.dispatches(case.images, &places));
+                h.expect(&format!("{pass:?} with {tile}"), places.result, expected, 2e-6);
+                // The depth is summed in order, whatever the tile.
+                let found: Vec<u32> = h.read(places.result);
+                assert!(bits.get_or_insert_with(|| found.clone()) == &found, "{pass:?} with {tile}");
+            }
         }
+    };
+    check(&mut Harness::new(crate::engine::wgsl::Checks::On), &[WIDE, MEDIUM, SMALL, NARROW, TALL, HUGE]);
+    for mut h in Harness::with_subgroups().into_iter().flatten() {
+        check(&mut h, &BROADCAST_TILES);
     }
 }
 

@@ -218,7 +218,7 @@ impl Lower<'_> {
         let wanted = mode == BatchNormMode::Train && self.feeds_batch_norm(written);
         if let Some(product) = self.winograd(&conv, Pass::Forward) {
             let blocks = |images: usize| product.blocks(images);
-            let partials = wanted.then(|| self.partials(conv.out_channels, blocks));
+            let partials = self.partials(wanted, conv.out_channels, blocks);
             let finish = partials.map_or(Finish::Nothing, |(partials, _)| Finish::Statistics { partials });
             self.push_winograd(i, FORWARD, product, &x.tensor, |_| x.read(), &y, other.as_ref(), |_| finish);
             return Stored { partials, ..Stored::plain(y) };
@@ -226,7 +226,7 @@ impl Lower<'_> {
         let weight = self.parameter(i, 0);
         let tile = self.choices.product_tile(&conv, Pass::Forward);
         let blocks = |images: usize| conv::statistics_blocks(&conv, tile, images);
-        let partials = (wanted && !self.choices.plain).then(|| self.partials(conv.out_channels, blocks));
+        let partials = self.partials(wanted && !self.choices.plain, conv.out_channels, blocks);
         let mut first = 0;
         for (r, images, _) in self.parts() {
             let add = other.as_ref().map(|other| other[r]);
@@ -240,11 +240,12 @@ impl Lower<'_> {
         Stored { partials, ..Stored::plain(y) }
     }
 
-    /// Room for the statistics that a kernel leaves, and the number of their blocks: so many as `of` says for a range.
-    fn partials(&mut self, channels: usize, of: impl Fn(usize) -> usize) -> (Slice, usize) {
+    /// Room for the statistics that a kernel leaves, where they are wanted and one binding holds them, and the number of
+    /// their blocks: so many as `of` says for a range.
+    fn partials(&mut self, wanted: bool, channels: usize, of: impl Fn(usize) -> usize) -> Option<(Slice, usize)> {
         let blocks = self.ranges.iter().map(|images| of(*images)).sum();
         let size = 4 * norm::partials_len(blocks, channels) as u64;
-        (self.program.transient(size, "batch norm sums"), blocks)
+        (wanted && size <= self.binding).then(|| (self.program.transient(size, "batch norm sums"), blocks))
     }
 
     /// The normalisation of the images, where `layer` is a convolution that alone reads it.
@@ -270,7 +271,7 @@ impl Lower<'_> {
         let weight = self.parameter(i, 0);
         let wanted = mode == BatchNormMode::Train && self.feeds_batch_norm(i + 1);
         let blocks = |images: usize| stem::statistics_blocks(conv, images);
-        let partials = wanted.then(|| self.partials(conv.out_channels, blocks));
+        let partials = self.partials(wanted, conv.out_channels, blocks);
         let mut first = 0;
         for (r, images, _) in self.parts() {
             let statistics = partials.map(|(partials, _)| (partials, first));
