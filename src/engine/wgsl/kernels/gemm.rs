@@ -159,6 +159,6 @@ mod tests {
             assert!(tile.threads() % 8 == 0 && tile.thread_rows == tile.rows && tile.thread_columns % 4 == 0, "{tile}");
             assert!(tile.broadcast && tile.rows % 8 == 0 && tile.depth == 4, "{tile}");
         }
-        assert!(BROADCAST_TILES.contains(&BROADCAST_WEIGHTS) && BROADCAST_WEIGHTS.rows % 32 == 0);
+        assert!(BROADCAST_TILES.contains(&BROADCAST_WEIGHTS) && BROADCAST_WEIGHTS.rows.is_multiple_of(32));
     }
 }
