@@ -137,8 +137,11 @@ fn a_profile_has_every_dispatch_of_a_step() {
             assert!(close(row.of_fma_peak, row.flops_per_second / 2e9));
             assert!(close(row.of_copy_bandwidth, row.bytes as f64 / row.seconds / 4e9));
         }
-        let conv = profile.rows.iter().find(|row| row.layer.as_deref() == Some("conv2") && row.phase == "weights");
-        assert!(conv.is_some_and(|row| row.file.starts_with("conv") && row.kernel.len() > row.file.len() - 5));
+        // The product and the sum of its parts, whichever takes longer.
+        let mut conv =
+            profile.rows.iter().filter(|row| row.layer.as_deref() == Some("conv2") && row.phase == "weights");
+        let product = conv.find(|row| row.file.starts_with("conv"));
+        assert!(product.is_some_and(|row| row.kernel.len() > row.file.len() - 5), "{:?}", profile.rows);
     }
 }
 
