@@ -156,13 +156,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let to{{i}} = rows[thread_y + {{i * THREADS_Y}}u].w;
 #for j in 0..TN/4
     if to{{i}} >= 0 && first_column + thread_x + {{j * THREADS_X}}u < params.result_quads {
-        let quad_index = first_column + thread_x + {{j * THREADS_X}}u;
-        let index = u32(to{{i}}) * params.result_quads + quad_index;
-        sum{{i}}_{{j}} = real_channels(sum{{i}}_{{j}}, quad_index);
-#if ADD
-        sum{{i}}_{{j}} += other[index];
-#end
-        result[index] = sum{{i}}_{{j}};
+        sum{{i}}_{{j}} = write(to{{i}}, first_column + thread_x + {{j * THREADS_X}}u, sum{{i}}_{{j}});
     }
 #end
 #end

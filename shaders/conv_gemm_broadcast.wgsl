@@ -84,12 +84,7 @@ fn main(
 #for i in 0..BM
 #for j in 0..TN/4
     if to{{i}} >= 0 && is_real{{j}} {
-        let index = u32(to{{i}}) * params.result_quads + column{{j}};
-        sum{{i}}_{{j}} = real_channels(sum{{i}}_{{j}}, column{{j}});
-#if ADD
-        sum{{i}}_{{j}} += other[index];
-#end
-        result[index] = sum{{i}}_{{j}};
+        sum{{i}}_{{j}} = write(to{{i}}, column{{j}}, sum{{i}}_{{j}});
     }
 #end
 #end

@@ -45,12 +45,6 @@ struct Params {
 // Outside of every image, whatever the tap.
 const FAR: i32 = -0x40000000;
 
-// Keeps the channels that were added to fill a quad zero, also where a NaN met their zero weights.
-fn real_channels(value: vec4<f32>, quad: u32) -> vec4<f32> {
-    let channel = vec4<u32>(4u * quad) + vec4<u32>(0u, 1u, 2u, 3u);
-    return select(vec4<f32>(), value, channel < vec4<u32>(params.result_channels));
-}
-
 // The rows of the product: pixels of the result, with TRANSPOSED those of one phase, and the taps that they have.
 struct Pixels {
     size: vec2<u32>,
@@ -118,3 +112,16 @@ fn weight_tap(pixels: Pixels, tap: vec2<u32>) -> u32 {
     return at.y * params.kernel + at.x;
 }
 #end
+
+// Writes a quad of a pixel of the result, and gives it back. The channels that were added to fill a quad stay zero, also where
+// a NaN met their zero weights.
+fn write(to: i32, column: u32, sum: vec4<f32>) -> vec4<f32> {
+    let index = u32(to) * params.result_quads + column;
+    let channel = vec4<u32>(4u * column) + vec4<u32>(0u, 1u, 2u, 3u);
+    var value = select(vec4<f32>(), sum, channel < vec4<u32>(params.result_channels));
+#if ADD
+    value += other[index];
+#end
+    result[index] = value;
+    return value;
+}
