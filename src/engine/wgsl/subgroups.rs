@@ -48,7 +48,8 @@ struct Number {
 }
 
 /// Lanes of the smallest subgroup of workgroups like those of the products, found by running some: what adapters report is a
-/// range at best. Zero where a broadcast does not give what it should.
+/// range at best. Zero where they
+/// are smaller than such a workgroup, or a broadcast does not give what it should.
 pub(super) fn lanes(gpu: &Gpu) -> Result<u32, GpuError> {
     let size = u64::from(4 * LANES * GROUPS);
     let sizes = gpu.buffer("subgroup sizes", size)?;
@@ -95,7 +96,8 @@ mod tests {
         let there = found.adapter.features().contains(wgpu::Features::SUBGROUP);
         if there {
             let lanes = lanes(&gpu).unwrap();
-            assert!(lanes.is_power_of_two() && lanes <= 128, "{lanes}");
+            // None of eight: lavapipe has four where vectors have 128 bits.
+            assert!(lanes == 0 || lanes.is_power_of_two() && (LANES..=128).contains(&lanes), "{lanes}");
             assert_eq!(gpu.subgroups, lanes >= LANES);
         } else {
             assert!(!gpu.subgroups);
