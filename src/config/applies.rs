@@ -51,7 +51,7 @@ pub fn applies(path: &str) -> Option<Applies> {
         | "fairness.epsilon_max"
         | "fairness.warmup_epochs"
         | "fairness.clean_passes" => NextEpoch,
-        "optimizer.batch_size" => Restart,
+        "optimizer.batch_size" | "optimizer.last_batch" => Restart,
         "optimizer.epochs"
         | "optimizer.lr"
         | "optimizer.schedule"
@@ -63,7 +63,8 @@ pub fn applies(path: &str) -> Option<Applies> {
         | "evaluation.test_steps"
         | "evaluation.eval_epsilon"
         | "evaluation.eval_step_size"
-        | "evaluation.eval_batch_size" => Now,
+        | "evaluation.eval_batch_size"
+        | "evaluation.recalibrate_bn" => Now,
         "run.seed" | "run.engine" | "run.device" | "run.adapter" | "run.deterministic" | "run.no_fusion" => Restart,
         "run.checkpoint_every" | "run.examples" => Now,
         _ => return None,

@@ -12,7 +12,7 @@ pub use applies::{Applies, Difference, applies};
 pub use relevance::without_effect;
 pub use sections::{
     AttackConfig, AveragingConfig, DataConfig, DeviceChoice, EngineChoice, EngineOptions, EvaluationConfig,
-    FairnessConfig, MethodChoice, ModelConfig, OptimizerConfig, RunConfig, StatisticsSource,
+    FairnessConfig, LastBatch, MethodChoice, ModelConfig, OptimizerConfig, RunConfig, StatisticsSource,
 };
 
 use std::path::{Path, PathBuf};

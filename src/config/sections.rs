@@ -133,6 +133,18 @@ pub enum StatisticsSource {
     Validation,
 }
 
+/// What happens to the images of an epoch that do not fill a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LastBatch {
+    /// The epoch is cut into batches whose sizes differ by at most one
+    Even,
+    /// The last batch is smaller than the others, as with PyTorch's DataLoader
+    Keep,
+    /// They are left out of this epoch
+    Drop,
+}
+
 /// Images and how they are prepared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Args)]
 #[serde(default, deny_unknown_fields)]
@@ -284,6 +296,9 @@ pub struct OptimizerConfig {
     /// Images in a batch
     #[arg(long, value_name = "N")]
     pub batch_size: usize,
+    /// What happens to the images of an epoch that do not fill a batch
+    #[arg(long, value_enum)]
+    pub last_batch: LastBatch,
     /// Largest learning rate
     #[arg(long, value_name = "RATE")]
     pub lr: f64,
@@ -340,6 +355,10 @@ pub struct EvaluationConfig {
     /// Images in a batch of an evaluation; results do not depend on it
     #[arg(long, value_name = "N")]
     pub eval_batch_size: usize,
+    /// Training batches from which batch norm's running statistics of the evaluated weights are recomputed, as plain
+    /// averages, before each evaluation; 0 evaluates with the statistics that training left
+    #[arg(long, value_name = "N")]
+    pub recalibrate_bn: u32,
 }
 
 /// The run itself.
@@ -440,7 +459,15 @@ impl Default for FairnessConfig {
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
-        Self { epochs: 200, batch_size: 128, lr: 0.1, schedule: Schedule::Step3, momentum: 0.9, weight_decay: 5e-4 }
+        Self {
+            epochs: 200,
+            batch_size: 128,
+            last_batch: LastBatch::Even,
+            lr: 0.1,
+            schedule: Schedule::Step3,
+            momentum: 0.9,
+            weight_decay: 5e-4,
+        }
     }
 }
 
@@ -452,7 +479,14 @@ impl Default for AveragingConfig {
 
 impl Default for EvaluationConfig {
     fn default() -> Self {
-        Self { eval_steps: 10, test_steps: 20, eval_epsilon: None, eval_step_size: None, eval_batch_size: 256 }
+        Self {
+            eval_steps: 10,
+            test_steps: 20,
+            eval_epsilon: None,
+            eval_step_size: None,
+            eval_batch_size: 256,
+            recalibrate_bn: 0,
+        }
     }
 }
 
