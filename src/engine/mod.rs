@@ -21,7 +21,7 @@ pub use types::{
 
 pub use wgsl::GpuError;
 
-use crate::model::{ModelError, Network, State};
+use crate::model::{Array, BATCH_NORM_MOMENTUM, ModelError, Network, State};
 
 /// What can go wrong in an engine.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +124,37 @@ pub trait Engine: Send {
     /// # Errors
     /// When the device fails.
     fn state(&mut self) -> Result<EngineState, EngineError>;
+
+    /// Reads the running statistics of all batch norms back, under PyTorch's names.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn running_statistics(&mut self) -> Result<State, EngineError>;
+
+    /// Replaces the running statistics that `running` names. Everything else stays.
+    ///
+    /// # Errors
+    /// [`EngineError::Model`] when one of them does not fit the network.
+    fn load_running_statistics(&mut self, running: &State) -> Result<(), EngineError>;
+
+    /// Mean and unbiased variance that every batch norm finds in `input`, from one forward pass in train mode, under the
+    /// names of the running statistics. The running statistics themselves stay as they are.
+    ///
+    /// # Errors
+    /// As [`Self::logits`].
+    fn batch_statistics(&mut self, input: &Input<'_>) -> Result<State, EngineError> {
+        let before = self.running_statistics()?;
+        let mut zeros = before.clone();
+        zeros.0.values_mut().for_each(|array| array.data.fill(0.0));
+        self.load_running_statistics(&zeros)?;
+        // From zero, the running statistics move to `momentum` times those of the batch.
+        let passed = self.logits(input, BatchNormMode::Train).and_then(|_| self.running_statistics());
+        self.load_running_statistics(&before)?;
+        let mut found = passed?;
+        let unscale = |array: &mut Array| array.data.iter_mut().for_each(|value| *value /= BATCH_NORM_MOMENTUM);
+        found.0.values_mut().for_each(unscale);
+        Ok(found)
+    }
 
     /// Replaces parameters and running statistics. Momentum stays.
     ///

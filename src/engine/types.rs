@@ -150,6 +150,25 @@ pub(super) fn check_images(data: &[f32], labels: &[u32], shape: ImageShape, clas
     check_labels(labels, classes)
 }
 
+/// Checks that each array of `running` is a running statistic of `network`, has its shape and holds numbers.
+pub(super) fn check_running(running: &State, network: &Network) -> Result<(), EngineError> {
+    let specs = network.state_specs();
+    for (name, array) in &running.0 {
+        let what = match specs.iter().find(|spec| spec.name == *name && !spec.trained) {
+            None => format!("'{name}' is not one of its running statistics"),
+            Some(spec) if spec.shape != array.shape => {
+                format!("'{name}' has shape {:?}, expected {:?}", array.shape, spec.shape)
+            }
+            Some(_) if !array.data.iter().all(|v| v.is_finite()) => {
+                format!("'{name}' holds values that are not finite")
+            }
+            Some(_) => continue,
+        };
+        return Err(ModelError::Mismatch { architecture: network.architecture.clone(), what }.into());
+    }
+    Ok(())
+}
+
 /// Where batch norm takes its statistics from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]

@@ -115,13 +115,20 @@ pub fn finish(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Opti
     let experiment = trainer.experiment().clone();
     let test = trainer.splits().test.clone();
     let directory = trainer.directory().clone();
-    let last = trainer.engine().state()?.model;
-    let best = match trainer.progress().best {
-        Some(_) => Some(State::load(&directory.checkpoint("best"))?.0),
-        None => None,
+    // What others load is what is evaluated: in the engine and in the averages, running statistics may be others.
+    let exported = |weights: &str, is_there: bool| match is_there {
+        true => Ok(Some(State::load(&directory.checkpoint(weights))?.0)),
+        false => Ok::<_, ReportError>(None),
     };
-    let (ema, fawa) = trainer.averages();
-    let kinds = [("last", Some(last.clone())), ("best", best), ("ema", ema.cloned()), ("fawa", fawa.cloned())];
+    let has_best = trainer.progress().best.is_some();
+    let [has_ema, has_fawa] = <[_; 2]>::from(trainer.averages()).map(|average| average.is_some());
+    let last = State::load(&directory.checkpoint("last"))?.0;
+    let kinds = [
+        ("last", Some(last.clone())),
+        ("best", exported("best", has_best)?),
+        ("ema", exported("ema", has_ema)?),
+        ("fawa", exported("fawa", has_fawa)?),
+    ];
 
     let attack = evaluation_attack(&experiment, experiment.evaluation.test_steps);
     let mut report = FinalReport {

@@ -1,10 +1,12 @@
 //! Schedules, averaging, the training loop and the run directory it leaves behind.
 
 mod average;
+mod batches;
 mod checkpoint;
 mod events;
 pub mod methods;
 mod probe;
+mod recalibrate;
 mod record;
 mod run_dir;
 mod schedule;
@@ -15,8 +17,10 @@ mod trainer;
 mod watch;
 
 pub use average::Average;
+pub use batches::Batches;
 pub use checkpoint::{Checkpoint, Progress};
 pub use events::{Event, Observer};
+pub use recalibrate::RunningAverage;
 pub use record::{ClassRow, MetricsRow};
 pub use run_dir::{RunDir, RunDirError};
 pub use schedule::Schedule;

@@ -10,9 +10,11 @@ use self::live::Written;
 pub use live::{Change, Live};
 
 use super::average::Average;
+use super::batches::Batches;
 use super::checkpoint::{Checkpoint, Progress};
 use super::events::{Event, Observer};
 use super::methods::{self, Method};
+use super::recalibrate::RunningAverage;
 use super::run_dir::{RunDir, RunDirError};
 use super::setup::{self, Splits};
 use super::tensorboard::EventWriter;
@@ -20,7 +22,7 @@ use super::{ClassRow, MetricsRow};
 use crate::attack::{Attack, Measured, measure};
 use crate::config::{Applies, ConfigError, Experiment};
 use crate::data::{DataError, Dataset};
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Batch, Engine, EngineError, Input};
 use crate::model::{ModelError, State};
 use crate::rng::{Purpose, Stream};
 
@@ -160,6 +162,8 @@ impl Trainer {
     ) -> Result<Self, TrainError> {
         let classes = splits.train.classes();
         check(&experiment, classes)?;
+        let o = &experiment.optimizer;
+        Batches::new(splits.train.len(), o.batch_size, o.last_batch).check(engine.network())?;
         let statistics = [Some(&progress.counted), progress.statistics.as_ref()];
         let path = directory.checkpoint("resume");
         if !statistics.into_iter().flatten().all(|statistics| statistics.is_for(classes)) {
@@ -245,9 +249,15 @@ impl Trainer {
         evaluation_attack(&self.experiment, steps)
     }
 
+    /// How an epoch is cut.
+    pub fn cut(&self) -> Batches {
+        let o = &self.experiment.optimizer;
+        Batches::new(self.splits.train.len(), o.batch_size, o.last_batch)
+    }
+
     /// Batches in an epoch.
     pub fn batches(&self) -> u32 {
-        self.splits.train.len().div_ceil(self.experiment.optimizer.batch_size) as u32
+        self.cut().count()
     }
 
     /// Trains until all epochs are done or `observer` asks to stop.
@@ -328,11 +338,44 @@ impl Trainer {
                 return Ok(Outcome::Stopped);
             }
         }
-        let model = self.engine.state()?.model;
-        let Some(validation) = self.validate(observer)? else { return Ok(Outcome::Stopped) };
-        self.progress.seconds[0] = already + (started.elapsed().saturating_sub(self.watched)).as_secs_f64();
-        self.finish_epoch(&model, &validation, observer)?;
-        Ok(Outcome::Finished)
+        let trained = self.engine.state()?.model;
+        let recalibrates = self.experiment.evaluation.recalibrate_bn > 0;
+        let evaluated = self.recalibrated(&trained)?;
+        let validated = match self.validate(observer)? {
+            Some(validation) => {
+                self.progress.seconds[0] = already + (started.elapsed().saturating_sub(self.watched)).as_secs_f64();
+                self.finish_epoch(&evaluated, &validation, observer)?;
+                Outcome::Finished
+            }
+            None => Outcome::Stopped,
+        };
+        // Training goes on with the running statistics that it left.
+        if recalibrates {
+            self.engine.load_model(&trained)?;
+        }
+        Ok(validated)
+    }
+
+    /// `weights` as they are evaluated: with running statistics recomputed over the first batches of this epoch, unperturbed,
+    /// where the experiment asks for it. The engine is left with them.
+    pub(super) fn recalibrated(&mut self, weights: &State) -> Result<State, TrainError> {
+        let batches = self.experiment.evaluation.recalibrate_bn.min(self.batches());
+        if batches == 0 {
+            return Ok(weights.clone());
+        }
+        self.engine.load_model(weights)?;
+        let (epoch, seed, augment) = (self.progress.epoch, self.experiment.run.seed, self.experiment.augment());
+        let (order, cut) = (self.order(epoch), self.cut());
+        let mut average = RunningAverage::default();
+        for index in 0..batches {
+            let ids = &order[cut.range(index)];
+            let (pixels, labels) = batch::gather(&self.splits.train, ids);
+            let batch = Batch { pixels: &pixels, labels: &labels, ids, augment, seed, epoch };
+            average.add(&self.engine.batch_statistics(&Input::Batch(&batch))?);
+        }
+        let recalibrated = average.put_into(weights);
+        self.engine.load_model(&recalibrated)?;
+        Ok(recalibrated)
     }
 
     /// The order in which an epoch takes the training images.

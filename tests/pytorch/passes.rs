@@ -1,7 +1,7 @@
 //! Forward and backward passes of every architecture.
 
 use fairtat::engine::{BatchNormMode, Input, LossSpec, Norm, Objective, PerturbSpec, SgdStep, Start, View, loss};
-use fairtat::model::State;
+use fairtat::model::{Array, State};
 
 use crate::engines::{ENGINES, Tested};
 use crate::golden::{Case, Errors, wide};
@@ -74,6 +74,41 @@ fn running_statistics_move_in_train_mode_alone() {
         let model = engine.state().unwrap().model;
         errors.close_states("running statistics", &model, &case.golden.state("after_forward"));
         assert_eq!(running(model).0.len(), case.golden.state("after_forward").0.len());
+    });
+}
+
+/// PyTorch's running statistics after one pass, `0.9 · before + 0.1 · batch`, hold those of the batch.
+#[test]
+fn statistics_of_a_batch_are_pytorchs_and_leave_no_trace() {
+    each(&CASES, |case, tested, errors| {
+        let mut engine = case.open(tested);
+        let before = engine.state().unwrap();
+        let found = engine.batch_statistics(&Input::Batch(&case.batch(8))).unwrap();
+        assert_eq!(engine.state().unwrap(), before);
+        let after = case.golden.state("after_forward");
+        assert_eq!(found.0.len(), after.0.len());
+        for (name, after) in &after.0 {
+            let pairs = case.state.0[name].data.iter().zip(&found.0[name].data);
+            let moved: Vec<f32> = pairs.map(|(before, batch)| 0.9 * before + 0.1 * batch).collect();
+            errors.close(name, &moved, &after.data);
+        }
+        let mut running = engine.running_statistics().unwrap();
+        assert_eq!(running, self::running(before.model.clone()));
+        running.0.values_mut().for_each(|array| array.data.iter_mut().for_each(|v| *v += 0.25));
+        engine.load_running_statistics(&running).unwrap();
+        let mut expected = before;
+        expected.model.0.extend(running.0.clone());
+        assert_eq!(engine.state().unwrap(), expected);
+        let (name, array) = running.0.pop_first().unwrap();
+        for (name, array) in [
+            (name.replace("running_", "walking_"), array.clone()),
+            (name.clone(), Array { data: vec![f32::NAN; array.data.len()], ..array.clone() }),
+            (name, Array { shape: vec![1, array.data.len()], ..array }),
+        ] {
+            let error = engine.load_running_statistics(&State([(name.clone(), array)].into())).unwrap_err().to_string();
+            assert!(error.contains(&name), "{error}");
+        }
+        assert_eq!(engine.state().unwrap(), expected);
     });
 }
 

@@ -101,6 +101,14 @@ impl Engine for Recorder {
         self.engine.state()
     }
 
+    fn running_statistics(&mut self) -> Result<State, EngineError> {
+        self.engine.running_statistics()
+    }
+
+    fn load_running_statistics(&mut self, running: &State) -> Result<(), EngineError> {
+        self.engine.load_running_statistics(running)
+    }
+
     fn load_model(&mut self, model: &State) -> Result<(), EngineError> {
         self.engine.load_model(model)
     }

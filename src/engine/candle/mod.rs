@@ -21,7 +21,7 @@ use candle_core::{Device, Tensor};
 use self::ops::Ops;
 use self::passes::{Compiled, Gradients, Tape};
 use super::loss;
-use super::types::check_images;
+use super::types::{check_images, check_running};
 use super::{
     Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, PerturbSpec,
     SgdStep, View, Views,
@@ -310,6 +310,22 @@ impl Engine for CandleEngine {
             }
         }
         Ok(EngineState { model: State(model), momentum: State(momentum) })
+    }
+
+    fn running_statistics(&mut self) -> Result<State, EngineError> {
+        let running = self.specs.iter().zip(&self.arrays).filter(|(spec, _)| !spec.trained);
+        let read = running.map(|(spec, array)| Ok((spec.name.clone(), Self::read(array)?)));
+        Ok(State(read.collect::<Result<_, EngineError>>()?))
+    }
+
+    fn load_running_statistics(&mut self, running: &State) -> Result<(), EngineError> {
+        check_running(running, &self.network)?;
+        for i in 0..self.specs.len() {
+            if let Some(array) = running.0.get(&self.specs[i].name) {
+                self.arrays[i] = self.upload(array)?;
+            }
+        }
+        Ok(())
     }
 
     fn load_model(&mut self, model: &State) -> Result<(), EngineError> {

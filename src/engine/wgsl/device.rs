@@ -258,6 +258,12 @@ impl Gpu {
         self.buffer_for(label, size, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM | copies)
     }
 
+    /// Pipelines that were made so far.
+    #[cfg(test)]
+    pub(super) fn pipeline_count(&self) -> usize {
+        lock(&self.pipelines).len()
+    }
+
     /// A buffer for another use.
     pub(super) fn buffer_for(
         &self,

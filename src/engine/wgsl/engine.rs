@@ -81,15 +81,14 @@ impl Default for WgslOptions {
     }
 }
 
-/// Batch sizes whose programs are kept; a run has four (training and evaluation, and the last batch of each).
+/// Batch sizes whose programs are kept; a run has four (two in training, two in evaluation).
 const KEPT: usize = 8;
 
-/// Everything that belongs to one batch size.
+/// Everything that belongs to one batch size. Its buffers are those of all batch sizes.
 #[derive(Debug)]
 struct BatchSet {
     images: usize,
     ranges: Vec<usize>,
-    buffers: HashMap<Fixed, wgpu::Buffer>,
     programs: HashMap<Key, Recorded>,
 }
 
@@ -114,7 +113,8 @@ pub struct WgslEngine {
     transformed: bool,
     pacer: Pacer,
     pool: Pool,
-    /// Buffers that do not depend on the batch size. Those of class by class come with the first program that needs them.
+    /// The buffers with names, as large as the largest batch so far needs them. Those of class by class come with the first
+    /// program that needs them.
     buffers: HashMap<Fixed, wgpu::Buffer>,
     /// The most recently used batch size last.
     sets: Vec<BatchSet>,
@@ -223,8 +223,7 @@ impl WgslEngine {
 
     /// Bytes that this engine has allocated on the device.
     pub fn device_bytes(&self) -> u64 {
-        let fixed = self.buffers.values().chain(self.sets.iter().flat_map(|set| set.buffers.values()));
-        self.pool.bytes() + fixed.map(wgpu::Buffer::size).sum::<u64>()
+        self.pool.bytes() + self.buffers.values().map(wgpu::Buffer::size).sum::<u64>()
     }
 
     /// Images in each range that a batch of `images` is cut into, so that a binding holds every activation.
@@ -246,8 +245,7 @@ impl WgslEngine {
                 programs::pixel_bytes(&self.network, images, &self.limits)?;
                 let ranges = self.ranges(images)?;
                 if self.sets.len() >= KEPT {
-                    let gone = self.sets.remove(0).images;
-                    self.held.take_if(|held| held.labels.len() == gone);
+                    self.sets.remove(0);
                 }
                 if self.sets.iter().all(|set| set.images < images) {
                     // The slots of smaller batches are of no use to this one, but its slots are to them: they are
@@ -255,7 +253,7 @@ impl WgslEngine {
                     self.pool.clear();
                     self.sets.iter_mut().for_each(|set| set.programs.clear());
                 }
-                self.sets.push(BatchSet { images, ranges, buffers: HashMap::new(), programs: HashMap::new() });
+                self.sets.push(BatchSet { images, ranges, programs: HashMap::new() });
             }
         }
         self.sets.last_mut().ok_or_else(|| EngineError::Invalid("a batch needs at least one image".into()))
@@ -276,14 +274,25 @@ impl WgslEngine {
         };
         let program = programs::build(key, target)?;
         let used = self.device_bytes();
-        let Some(set) = self.sets.last_mut() else { return Ok(()) };
-        let (gpu, engine_wide) = (&self.gpu, &mut self.buffers);
-        let of_batch = &mut set.buffers;
+        let (gpu, pacer, buffers) = (&self.gpu, &mut self.pacer, &mut self.buffers);
+        let mut replaced = false;
         let recorded = Recorded::new(gpu, program, &mut self.pool, used, |home, bytes| {
-            find_or_make(gpu, if home.of_batch() { of_batch } else { engine_wide }, home, bytes)
-        })?;
-        set.programs.insert(key.clone(), recorded);
+            let found = find_or_make(gpu, pacer, buffers, home, bytes)?;
+            replaced |= found.1;
+            Ok(found.0)
+        });
+        self.forget_programs(replaced);
+        if let Some(set) = self.sets.last_mut() {
+            set.programs.insert(key.clone(), recorded?);
+        }
         Ok(())
+    }
+
+    /// Forgets all programs once a buffer that some of them were recorded with was `replaced` by a larger one.
+    fn forget_programs(&mut self, replaced: bool) {
+        if replaced {
+            self.sets.iter_mut().for_each(|set| set.programs.clear());
+        }
     }
 
     /// Replays a program without waiting for it.

@@ -145,6 +145,68 @@ fn checks_in_shaders_change_nothing() {
     }
 }
 
+fn digits(images: usize) -> (Vec<u8>, Vec<u32>, Vec<u32>) {
+    let mut random = Stream::new(4, Purpose::Test, 0, 0).sequence();
+    let labels: Vec<u32> = (0..images as u32).map(|i| i % 10).collect();
+    ((0..images * 64).map(|_| random.word() as u8).collect(), labels, (0..images as u32).collect())
+}
+
+/// One batch of an epoch: a search with drawn starts, an update.
+fn train_on(engine: &mut WgslEngine, images: usize) -> (Vec<f32>, f64) {
+    let (pixels, labels, ids) = digits(images);
+    let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: 6, epoch: 2 };
+    let per_image = |value: f32| vec![value / 255.0; images];
+    let spec = PerturbSpec {
+        objective: Objective::CrossEntropy,
+        epsilon: per_image(24.0),
+        step_size: per_image(6.0),
+        ..spec(2)
+    };
+    let views = engine.perturb(&batch, &spec).unwrap();
+    // Somebody looks at more images than there were before, while the views wait for their update.
+    let (pixels, labels, ids) = digits(3 * images);
+    let other = Batch { pixels: &pixels, labels: &labels, ids: &ids, ..batch };
+    engine.logits(&Input::Batch(&other), BatchNormMode::Eval).unwrap();
+    let loss = engine.train_step(&views, &both_views(), &SGD).unwrap().loss;
+    (engine.read_view(&views, View::Adversarial).unwrap(), loss)
+}
+
+/// An epoch is cut into batches that differ by an image: the second size takes no memory and compiles nothing, whatever
+/// comes between a search and its update.
+#[test]
+fn a_second_batch_size_costs_nothing() {
+    let network = crate::model::Architecture::DigitsCnn.build(ImageShape::new(1, 8, 8), 10, None, Some(8));
+    let state = State::initialise(&network, 3);
+    let adapter = std::env::var("FAIRTAT_TEST_ADAPTER").ok();
+    // A limit under which the larger batch is cut into two ranges, and the smaller one is not.
+    for (binding_limit, ranges) in [(None, [1, 1]), (Some(33 * 4 * 8 * 64), [2, 1])] {
+        let options =
+            WgslOptions { adapter: adapter.clone(), pipelines: None, binding_limit, ..WgslOptions::default() };
+        let open = || WgslEngine::new(network.clone(), &state, &options).unwrap();
+        let mut engine = open();
+        assert_eq!([34, 33].map(|n| engine.ranges(n).unwrap().len()), ranges);
+        train_on(&mut engine, 34);
+        let (bytes, pipelines) = (engine.device_bytes(), engine.gpu.pipeline_count());
+        let second = train_on(&mut engine, 33);
+        // The terms of the loss, with a weight for each image, and small buffers that no slot was free for. A batch that is
+        // not cut needs wider slots than one in two ranges.
+        let more = engine.device_bytes() - bytes;
+        let most = if ranges == [2, 1] { bytes / 2 } else { bytes / 50 };
+        assert!(more <= most, "{more} bytes beside {bytes}");
+        assert_eq!(engine.gpu.pipeline_count(), pipelines);
+        // The same as in an engine that has seen no other size.
+        let mut alone = open();
+        train_on(&mut alone, 34);
+        let after_first = alone.state().unwrap();
+        let mut fresh = open();
+        fresh.load_state(&after_first).unwrap();
+        let expected = train_on(&mut fresh, 33);
+        assert_eq!(bits(&second.0), bits(&expected.0));
+        assert_eq!(second.1.to_bits(), expected.1.to_bits());
+        assert_eq!(engine.state().unwrap(), fresh.state().unwrap());
+    }
+}
+
 type Answer = (&'static str, Result<(), EngineError>);
 
 /// Runs calls in a thread of their own and gives their answers. One that panics, or gives none in time, fails the test.

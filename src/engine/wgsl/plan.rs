@@ -70,6 +70,8 @@ pub struct MemoryPlan {
     pub activations: u64,
     /// What the activations would take if none shared memory.
     pub activations_unshared: u64,
+    /// What batches of the other sizes add: they share all buffers that are large enough for them.
+    pub other_sizes: u64,
     /// All of it.
     pub total: u64,
 }
@@ -81,6 +83,8 @@ pub struct Plan {
     pub architecture: String,
     /// Images in a batch.
     pub batch: usize,
+    /// Sizes of the other batches of an epoch.
+    pub other_sizes: Vec<usize>,
     /// Shape of an image.
     pub image: String,
     /// Images in each range that the batch is cut into, so that a binding holds every activation.
@@ -101,7 +105,16 @@ impl Plan {
     /// # Errors
     /// When a single image or array is larger than a binding.
     pub fn new(network: &Network, batch: usize) -> Result<Self, EngineError> {
-        Self::with(network, batch, &Choices::default())
+        Self::for_epoch(network, &[batch])
+    }
+
+    /// The same for an epoch with batches of several sizes, the largest first: arithmetic and buffers are those of the
+    /// largest.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn for_epoch(network: &Network, sizes: &[usize]) -> Result<Self, EngineError> {
+        Self::with(network, sizes, &Choices::default())
     }
 
     /// The same with a kernel for each layer and without Winograd's algorithm.
@@ -109,28 +122,22 @@ impl Plan {
     /// # Errors
     /// When a single image or array is larger than a binding.
     pub fn without_fusion(network: &Network, batch: usize) -> Result<Self, EngineError> {
-        Self::with(network, batch, &Choices::plain())
+        Self::with(network, &[batch], &Choices::plain())
     }
 
-    fn with(network: &Network, batch: usize, choices: &Choices) -> Result<Self, EngineError> {
-        if batch == 0 {
-            return Err(EngineError::Invalid("a batch needs at least one image".into()));
-        }
+    fn with(network: &Network, sizes: &[usize], choices: &Choices) -> Result<Self, EngineError> {
+        let (batch, others) = match sizes {
+            [batch, others @ ..] if sizes.iter().all(|size| *size > 0) => (*batch, others),
+            _ => return Err(EngineError::Invalid("a batch needs at least one image".into())),
+        };
         let limits = wgpu::Limits::default();
         let parameters = Parameters::new(network, &limits)?;
         let target = Target { network, parameters: &parameters, batch, limits: &limits, budget: BUDGET, choices };
         // Refuses what is too large before anything is made for every image.
         lower::ranges(network, batch, &limits)?;
         let prepare = programs::build(&Key::Prepare { view: true }, target)?;
-        let views = vec![View::Adversarial];
-        let terms = super::kernels::loss::encode_terms(
-            &crate::engine::LossSpec::cross_entropy(View::Adversarial),
-            &views,
-            batch,
-        );
         let build = |key: Key| programs::build(&key, target);
-        let attack = build(Key::Attack(BatchNormMode::Train))?;
-        let train = build(Key::Train { views, terms: terms.len() })?;
+        let [attack, train] = training_programs(target)?;
         let (start, targets) = (build(Key::Start)?, build(Key::Targets)?);
 
         let mut buffers = Vec::new();
@@ -156,10 +163,19 @@ impl Plan {
         let layers = network.layers.iter().enumerate();
         let layers =
             layers.map(|(i, layer)| layer_plan(network, choices, [&train, &attack], &outputs, i, layer)).collect();
-        let memory = memory_plan(&[&prepare, &start, &targets, &attack, &train], &buffers, unshared);
+        let mut memory = memory_plan(&[&prepare, &start, &targets, &attack, &train], &buffers, unshared);
+        let mut shared = buffers.clone();
+        for size in others {
+            for program in &training_programs(Target { batch: *size, ..target })? {
+                memory::place(&transient_lives(program).1, &mut shared);
+            }
+        }
+        memory.other_sizes = shared[buffers.len()..].iter().sum();
+        memory.total += memory.other_sizes;
         Ok(Self {
             architecture: network.architecture.clone(),
             batch,
+            other_sizes: others.to_vec(),
             image: network.input.to_string(),
             ranges: lower::ranges(network, batch, &limits)?,
             layers,
@@ -168,6 +184,15 @@ impl Plan {
             memory,
         })
     }
+}
+
+/// A step of an attack, and the update.
+fn training_programs(target: Target<'_>) -> Result<[Program; 2], EngineError> {
+    let views = vec![View::Adversarial];
+    let loss = crate::engine::LossSpec::cross_entropy(View::Adversarial);
+    let terms = super::kernels::loss::encode_terms(&loss, &views, target.batch);
+    let attack = programs::build(&Key::Attack(BatchNormMode::Train), target)?;
+    Ok([attack, programs::build(&Key::Train { views, terms: terms.len() }, target)?])
 }
 
 fn total(program: &Program, wanted: impl Fn(&super::program::Step) -> bool) -> Work {
@@ -241,6 +266,7 @@ fn memory_plan(programs: &[&Program], buffers: &[u64], unshared: u64) -> MemoryP
         batch,
         activations,
         activations_unshared: unshared,
+        other_sizes: 0,
         total: parameters + batch + activations,
     }
 }
@@ -294,6 +320,27 @@ mod tests {
             // algorithm are what it does most for.
             let ratio = plan.activations_unshared as f64 / plan.activations as f64;
             assert!((4.0..10.0).contains(&ratio), "{ratio}");
+        }
+    }
+
+    /// Batches of an epoch that differ by one image.
+    #[test]
+    fn a_second_batch_size_takes_hardly_any_memory() {
+        let normalisation: (&[f32], &[f32]) = (&[0.5; 3], &[0.25; 3]);
+        for (architecture, side, width) in [
+            (Architecture::DigitsCnn, 8, None),
+            (Architecture::SmallCnn, 32, Some(16)),
+            (Architecture::ResNet20, 32, None),
+            (Architecture::PreActResNet18, 32, None),
+            (Architecture::WideResNet28x10, 32, Some(16)),
+        ] {
+            let network = architecture.build(ImageShape::new(3, side, side), 10, Some(normalisation), width);
+            for batch in [2, 17, 33, 60, 64, 100, 128, 129, 200] {
+                let memory = Plan::for_epoch(&network, &[batch, batch - 1]).unwrap().memory;
+                let alone = Plan::new(&network, batch).unwrap().memory;
+                assert_eq!(memory.total, alone.total + memory.other_sizes);
+                assert!(memory.other_sizes * 50 <= alone.total, "{architecture} {batch}: {memory:?}");
+            }
         }
     }
 

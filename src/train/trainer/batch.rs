@@ -25,8 +25,7 @@ impl Trainer {
         let clean_passes = self.experiment.fairness.clean_passes;
         let radii = self.radii();
         let (epoch, index) = (self.progress.epoch, self.progress.batch);
-        let first = index as usize * o.batch_size;
-        let ids = &order[first..(first + o.batch_size).min(order.len())];
+        let ids = &order[self.cut().range(index)];
         let (pixels, labels) = gather(&self.splits.train, ids);
         let augment = self.experiment.augment();
         let batch = Batch { pixels: &pixels, labels: &labels, ids, augment, seed: self.experiment.run.seed, epoch };
@@ -184,7 +183,7 @@ impl Trainer {
 }
 
 /// Bytes and labels of the images `ids`.
-fn gather(set: &Dataset, ids: &[u32]) -> (Vec<u8>, Vec<u32>) {
+pub(super) fn gather(set: &Dataset, ids: &[u32]) -> (Vec<u8>, Vec<u32>) {
     let mut pixels = Vec::with_capacity(ids.len() * set.shape().len());
     for &id in ids {
         pixels.extend_from_slice(set.image(id as usize));

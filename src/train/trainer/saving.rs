@@ -49,9 +49,11 @@ impl Trainer {
             self.save_model("best", model, Some(validation))?;
         }
         self.save_model("last", model, Some(validation))?;
-        for (name, average, updated) in [("ema", &self.ema, update_ema), ("fawa", &self.fawa, update_fawa)] {
-            if let (Some(state), true) = (average.state(), updated) {
-                self.save_model(name, state, None)?;
+        for (name, updated) in [("ema", update_ema), ("fawa", update_fawa)] {
+            let average = if name == "ema" { &self.ema } else { &self.fawa };
+            if let (Some(state), true) = (average.state().cloned(), updated) {
+                let state = self.recalibrated(&state)?;
+                self.save_model(name, &state, None)?;
             }
         }
 

@@ -7,7 +7,7 @@ use bytemuck::Zeroable;
 use super::not_finite::{GRADIENT, LOGITS};
 use super::transfer::unpack;
 use super::{Held, WgslEngine};
-use crate::engine::types::check_images;
+use crate::engine::types::{check_images, check_running};
 use crate::engine::wgsl::kernels::call::{Call, ImageInfo};
 use crate::engine::wgsl::kernels::loss;
 use crate::engine::wgsl::program::{Fixed, Place};
@@ -302,6 +302,25 @@ impl Engine for WgslEngine {
             }
         }
         Ok(EngineState { model: State(model), momentum: State(momentum) })
+    }
+
+    fn running_statistics(&mut self) -> Result<State, EngineError> {
+        self.pacer.finish(&self.gpu)?;
+        let Some(buffer) = self.buffers.get(&Fixed::Running) else { return Ok(State::default()) };
+        let bytes = self.gpu.read(&[(buffer, 0, buffer.size())])?.remove(0);
+        let values = bytemuck::pod_collect_to_vec::<u8, f32>(&bytes);
+        let running = self.specs.iter().zip(&self.parameters.arrays).filter(|(spec, _)| !spec.trained);
+        let read = running.map(|(spec, placed)| {
+            let (from, len) = (placed.place.offset as usize / 4, placed.place.size as usize / 4);
+            (spec.name.clone(), placed.unpack(values.get(from..from + len).unwrap_or_default()))
+        });
+        Ok(State(read.collect()))
+    }
+
+    fn load_running_statistics(&mut self, running: &State) -> Result<(), EngineError> {
+        check_running(running, &self.network)?;
+        self.pacer.flush(&self.gpu)?;
+        self.upload(running, false)
     }
 
     fn load_model(&mut self, model: &State) -> Result<(), EngineError> {

@@ -9,6 +9,7 @@ use crate::engine::wgsl::error::GpuError;
 use crate::engine::wgsl::kernel::padded;
 use crate::engine::wgsl::kernels::call::{Call, ImageInfo};
 use crate::engine::wgsl::lower;
+use crate::engine::wgsl::pacing::Pacer;
 use crate::engine::wgsl::program::Fixed;
 use crate::engine::{Batch, EngineError};
 
@@ -16,11 +17,9 @@ impl WgslEngine {
     /// The buffer with a name; made if no program has asked for it yet.
     pub(super) fn buffer(&mut self, images: usize, home: Fixed, bytes: u64) -> Result<wgpu::Buffer, EngineError> {
         self.set(images)?;
-        let buffers = match self.sets.last_mut() {
-            Some(set) if home.of_batch() => &mut set.buffers,
-            _ => &mut self.buffers,
-        };
-        Ok(find_or_make(&self.gpu, buffers, home, bytes)?)
+        let (buffer, replaced) = find_or_make(&self.gpu, &mut self.pacer, &mut self.buffers, home, bytes)?;
+        self.forget_programs(replaced);
+        Ok(buffer)
     }
 
     /// Writes into a buffer, after everything that was asked for before.
@@ -31,8 +30,8 @@ impl WgslEngine {
         bytes: u64,
         values: &[T],
     ) -> Result<(), EngineError> {
-        self.pacer.flush(&self.gpu)?;
         let buffer = self.buffer(images, home, bytes)?;
+        self.pacer.flush(&self.gpu)?;
         self.gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(values));
         Ok(())
     }
@@ -113,18 +112,27 @@ impl WgslEngine {
     }
 }
 
+/// A buffer that holds at least `bytes`, and whether it took the place of a smaller one, whose content it has.
+///
+/// Batches of all sizes share their buffers: nothing in them outlives a call but the images of the last search, and a
+/// smaller batch lies at their beginning. So an epoch whose batches differ by an image takes no more memory than one size.
 pub(super) fn find_or_make(
     gpu: &Gpu,
+    pacer: &mut Pacer,
     buffers: &mut HashMap<Fixed, wgpu::Buffer>,
     home: Fixed,
     bytes: u64,
-) -> Result<wgpu::Buffer, GpuError> {
-    if let Some(buffer) = buffers.get(&home) {
-        return Ok(buffer.clone());
-    }
+) -> Result<(wgpu::Buffer, bool), GpuError> {
+    let smaller = match buffers.get(&home) {
+        Some(buffer) if buffer.size() >= bytes => return Ok((buffer.clone(), false)),
+        found => found.cloned(),
+    };
     let buffer = gpu.buffer(&format!("{home:?}"), bytes)?;
+    if let Some(smaller) = &smaller {
+        pacer.copy(gpu, smaller, &buffer, smaller.size());
+    }
     buffers.insert(home, buffer.clone());
-    Ok(buffer)
+    Ok((buffer, smaller.is_some()))
 }
 
 /// `B × C × H × W` to `B × H × W × C`, channels rounded up with zeros.
