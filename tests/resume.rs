@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use fairtat::config::{EngineChoice, Experiment, StatisticsSource};
+use fairtat::config::{EngineChoice, Experiment, LastBatch, StatisticsSource};
 use fairtat::evaluate;
 use fairtat::fairness::TargetMode;
 use fairtat::model::State;
@@ -102,6 +102,27 @@ fn a_run_stopped_anywhere_ends_as_if_it_had_not_been() {
         }
         assert_eq!(trainer.run(&mut ()).unwrap(), Outcome::Finished);
         assert_same(&whole, &path);
+    }
+}
+
+/// What is left out of an epoch, and running statistics that are recomputed for every evaluation.
+#[test]
+fn dropped_images_and_recalibrated_statistics_survive_a_stop_too() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, last_batch) in [("even", LastBatch::Even), ("drop", LastBatch::Drop)] {
+        let mut e = experiment();
+        e.optimizer.last_batch = last_batch;
+        // 160 images: batches of 54, 53 and 53, or two of 60.
+        e.optimizer.batch_size = 60;
+        e.evaluation.recalibrate_bn = 2;
+        let (whole, stopped) = (dir.path().join(format!("{name}-whole")), dir.path().join(format!("{name}-stopped")));
+        begin(&e, &whole).run(&mut ()).unwrap();
+        let mut observer = StopAfter { batches: Cell::new(5) };
+        assert_eq!(begin(&e, &stopped).run(&mut observer).unwrap(), Outcome::Stopped);
+        resume(&stopped).run(&mut ()).unwrap();
+        assert_same(&whole, &stopped);
+        let ends = [&whole, &stopped].map(|path| resume(path).engine().state().unwrap());
+        assert_eq!(ends[0], ends[1]);
     }
 }
 

@@ -1,6 +1,8 @@
 //! The training loop.
 
 mod batch;
+#[cfg(test)]
+mod epoch_tests;
 mod live;
 mod saving;
 
