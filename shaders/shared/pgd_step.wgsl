@@ -5,7 +5,7 @@
 //
 // An image whose gradient holds NaN or infinity stays where it is and raises the first of `flags`; once logits were not
 // finite (`stopped`) no image moves. So what went wrong can be looked for at the very images where it did. An image whose
-// gradient is zero raises the flag of its position in the batch, from the fifth on.
+// gradient is zero does not move either, and raises the flag of its position in the batch, from the fifth on.
 //
 // Needs `call`, `clean`, `delta`, `x`, `stopped`, `flags`, and `search_gradient(base, quad)`, which gives a lane its own
 // quads of the gradient: lane, lane + 256 and so on.
@@ -56,7 +56,7 @@ fn step_image(about: ImageInfo, position: u32, base: u32, count: u32, lane: u32)
             atomicStore(&flags[4u + position], 1u);
         }
     }
-    if largest >= INFINITE {
+    if largest >= INFINITE || largest == 0u {
         quads = 0u;
     }
     if call.norm == NORM_L2 {
@@ -65,8 +65,8 @@ fn step_image(about: ImageInfo, position: u32, base: u32, count: u32, lane: u32)
             let g = scaled(search_gradient(base, quad), largest);
             squares += dot(g, g);
         }
-        // At least 1, unless the gradient is zero.
-        let length = max(sqrt(lane_sum(squares, lane)), 1.0);
+        // At least 1 where there are quads.
+        let length = sqrt(lane_sum(squares, lane));
         squares = 0.0;
         for (var quad = lane; quad < quads; quad += {{LANES}}u) {
             let i = base + quad;

@@ -21,7 +21,7 @@ use candle_core::{Device, Tensor};
 use self::ops::Ops;
 use self::passes::{Compiled, Gradients, Tape};
 use self::search::Found;
-use super::loss;
+use super::loss::{self, GradientScale};
 use super::types::check_images;
 use super::{
     Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, PerturbSpec,
@@ -293,7 +293,7 @@ impl Engine for CandleEngine {
         objective.check_without_search()?;
         let (x, labels) = self.resolve(input)?;
         objective.check(labels.len(), self.network.classes)?;
-        let (logits, gradient) = self.gradient_at(&x, &labels, objective, mode, None)?;
+        let (logits, gradient) = self.gradient_at(&x, &labels, objective, GradientScale::True, mode, None)?;
         Ok((logits, gradient.flatten_all()?.to_vec1()?))
     }
 

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::CandleEngine;
+use crate::engine::loss::GradientScale;
 use crate::engine::{Batch, BatchNormMode, EngineError, Norm, Objective, PerturbSpec, Start, loss};
 use crate::rng::Stream;
 
@@ -49,10 +50,12 @@ impl CandleEngine {
             Some(start) => clip(&project(&start)?)?,
             None => clean.zeros_like()?,
         };
+        let scale = GradientScale::of_search(&self.network, spec.batch_norm);
         let mut without_gradient = vec![false; batch.len()];
         for _ in 0..spec.steps {
             let x = (clean + &delta)?;
-            let (_, gradient) = self.gradient_at(&x, batch.labels, objective, spec.batch_norm, reference.as_deref())?;
+            let (_, gradient) =
+                self.gradient_at(&x, batch.labels, objective, scale, spec.batch_norm, reference.as_deref())?;
             let largest = largest(&gradient)?;
             let sizes: Vec<f32> = largest.flatten_all()?.to_vec1()?;
             without_gradient.iter_mut().zip(sizes).for_each(|(without, size)| *without |= size == 0.0);
@@ -89,19 +92,21 @@ impl CandleEngine {
         Ok(Some(Tensor::from_vec(noise, clean.shape(), &self.device)?))
     }
 
-    /// Logits at `x`, and the gradient of each image's objective with respect to it, both checked to be numbers.
+    /// Logits at `x`, and the gradient of each image's objective with respect to it, times the factor that `scale` names;
+    /// both checked to be numbers.
     pub(super) fn gradient_at(
         &mut self,
         x: &Tensor,
         labels: &[u32],
         objective: &Objective,
+        scale: GradientScale,
         mode: BatchNormMode,
         reference: Option<&[f32]>,
     ) -> Result<(Vec<f32>, Tensor), EngineError> {
         let classes = self.network.classes;
         let tape = self.compiled.forward(&mut self.arrays, x, mode)?;
         let logits = self.read_logits(&tape)?;
-        let (_, gradient) = loss::objective(objective, &logits, labels, classes, reference)?;
+        let gradient = loss::objective_gradient(objective, scale, &logits, labels, classes, reference)?;
         let gradient = Tensor::from_vec(gradient, (labels.len(), classes), &self.device)?;
         let gradient = self.compiled.input_gradient(&self.arrays, tape, gradient)?;
         // The sign of NaN would make a direction that looks like any other.
@@ -136,4 +141,25 @@ fn unit(gradient: &Tensor, largest: &Tensor) -> candle_core::Result<Tensor> {
 /// Euclidean length of each image, `B × 1 × 1 × 1`.
 fn length(x: &Tensor) -> candle_core::Result<Tensor> {
     x.sqr()?.sum_keepdim((1, 2, 3))?.sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    /// Also where the squares of the gradient are no numbers of `f32`.
+    #[test]
+    fn directions_have_length_one_whatever_the_size_of_the_gradient() {
+        let sizes = [3e38f32, 1e30, 1e19, 1.0, 1e-12, 1e-19, 1e-30, 1e-38, 1e-40, f32::from_bits(1), 0.0];
+        let values: Vec<f32> = sizes.iter().flat_map(|size| [*size, -0.5 * size, 0.0, 0.25 * size]).collect();
+        let gradient = Tensor::from_vec(values, (sizes.len(), 1, 2, 2), &Device::Cpu).unwrap();
+        let found = unit(&gradient, &largest(&gradient).unwrap()).unwrap();
+        let lengths: Vec<f32> = length(&found).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        for (length, size) in lengths.iter().zip(sizes) {
+            let expected = if size == 0.0 { 0.0 } else { 1.0 };
+            assert!((length - expected).abs() < 1e-6, "{size:e}: {length}");
+        }
+    }
 }

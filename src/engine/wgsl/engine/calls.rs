@@ -7,6 +7,7 @@ use bytemuck::Zeroable;
 use super::not_finite::{GRADIENT, LOGITS};
 use super::transfer::unpack;
 use super::{Held, WgslEngine};
+use crate::engine::loss::GradientScale;
 use crate::engine::types::check_images;
 use crate::engine::wgsl::kernels::call::{Call, ImageInfo};
 use crate::engine::wgsl::kernels::{attack, loss};
@@ -160,7 +161,8 @@ impl Engine for WgslEngine {
         self.set(n)?;
         self.write_pixels(batch)?;
         self.write_info(&ImageInfo::for_perturb(batch, spec))?;
-        self.write_call(n, &Call::for_perturb(batch, spec))?;
+        let scale = GradientScale::of_search(&self.network, spec.batch_norm);
+        self.write_call(n, &Call::for_perturb(batch, spec).with_scale(scale))?;
         self.write(n, Fixed::Flag, 16, &[0u32; 4])?;
         let flags_bytes = attack::gradient_flags_bytes(n);
         self.write(n, Fixed::GradientFlag, flags_bytes, &vec![0u8; flags_bytes as usize])?;

@@ -1,6 +1,7 @@
 use bytemuck::Zeroable;
 
 use super::*;
+use crate::engine::loss::GradientScale;
 use crate::engine::wgsl::harness::{Harness, pad, random, relative_error};
 use crate::engine::wgsl::kernels::call::{Call, ImageInfo};
 use crate::engine::{LossTerm, Objective, Weights, loss as twin};
@@ -48,9 +49,23 @@ fn gradients(
     labels: &[u32],
     classes: usize,
 ) -> (Vec<f32>, u32) {
+    assert_eq!(z.len(), labels.len() * classes);
+    scaled_gradients(h, what, GradientScale::True, z, clean, labels)
+}
+
+/// The same with another scale.
+pub(super) fn scaled_gradients(
+    h: &mut Harness,
+    what: &Objective,
+    scale: GradientScale,
+    z: &[f32],
+    clean: &[f32],
+    labels: &[u32],
+) -> (Vec<f32>, u32) {
+    let classes = z.len() / labels.len();
     let mut info = ImageInfo::for_labels(labels);
     ImageInfo::aim(&mut info, what);
-    let call = h.input(&[Call::zeroed().with_objective(what)]);
+    let call = h.input(&[Call::zeroed().with_objective(what).with_scale(scale)]);
     let (info, flag) = (h.input(&info), h.input(&[0u32]));
     let split = labels.len() / 3;
     let mut found = Vec::new();
@@ -64,7 +79,7 @@ fn gradients(
     (found, h.read::<u32>(flag)[0])
 }
 
-fn objectives(labels: &[u32], classes: usize) -> Vec<Objective> {
+pub(super) fn objectives(labels: &[u32], classes: usize) -> Vec<Objective> {
     let targets = labels.iter().map(|label| (label + 1) % classes as u32).collect();
     let mut all = vec![Objective::CrossEntropy, Objective::Targeted(targets), Objective::KlToClean];
     if classes > 2 {
