@@ -8,6 +8,7 @@ const NORM_L2: u32 = 1u;
 const OBJECTIVE_TARGETED: u32 = 1u;
 const OBJECTIVE_KL_TO_CLEAN: u32 = 2u;
 const OBJECTIVE_DLR: u32 = 3u;
+const GRADIENT_PER_IMAGE: u32 = 1u;
 
 struct Call {
     // Low and high half.
@@ -25,5 +26,5 @@ struct Call {
     lr: f32,
     momentum: f32,
     weight_decay: f32,
-    unused: u32,
+    gradient_scale: u32,
 }

@@ -16,3 +16,14 @@ fn natural_log(v: f32) -> f32 {
     let series = 1.0 + s2 * (1.0 / 3.0 + s2 * (1.0 / 5.0 + s2 * (1.0 / 7.0 + s2 * (1.0 / 9.0))));
     return f32(exponent) * 0.69314718 + 2.0 * s * series;
 }
+
+// log(1 + v) for v > -1, as exact for small v.
+fn natural_log_one_plus(v: f32) -> f32 {
+    if abs(v) > 0.25 {
+        return natural_log(1.0 + v);
+    }
+    // As above, with f = 1 + v.
+    let s = v / (2.0 + v);
+    let s2 = s * s;
+    return 2.0 * s * (1.0 + s2 * (1.0 / 3.0 + s2 * (1.0 / 5.0 + s2 * (1.0 / 7.0 + s2 * (1.0 / 9.0)))));
+}

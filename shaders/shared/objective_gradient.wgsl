@@ -5,22 +5,36 @@
 //   KL(p(clean) ‖ p)                  p - p(clean)
 //   DLR (Croce and Hein 2020, eq. 6)  that of -(z_y - max_{i≠y} z_i) / (z_(1) - z_(3) + 1e-12)
 //
+// A search needs its direction alone, and a network that is certain has gradients below the smallest number. So they are
+// computed relative to the largest term that counts, and the positive factor to the true gradient is kept apart: it is
+// left out where the call asks for the scale of each image. One class, the pivot, gets minus the sum of the others,
+// because p_y - 1 loses all digits long before the others do. The twin of src/engine/loss/search.rs.
+//
 // z is a row of logits0, the logits on the clean image are one of logits1. Needs `call`, `params.classes`, LANES.
 #let ROWS = 2
 #import "shared/softmax.wgsl"
+#import "shared/exponential_minus_one.wgsl"
 
 // What all classes of an image share.
 struct Aim {
-    label: u32,
-    goal: u32,
-    // What `log_softmax` subtracts from the logits, and from those of the clean image (KL only).
-    shift: vec2<f32>,
-    clean_shift: vec2<f32>,
-    // Classes of the largest, second and third logit, the largest one beside the label, and the fraction (DLR only).
+    // The label, the target, or for KL the class that z predicts. The gradient that balances the others'.
+    pivot: u32,
+    balance: f32,
+    // From the values computed here to the gradient.
+    factor: f32,
+    // The logit that the others are relative to, and that of the same class on the clean image (KL only).
+    top: vec2<f32>,
+    // KL: how far the pivot's logit is from the clean one, log Σ p(clean) exp(change of the logit relative to that), and
+    // log p - log p(clean) of the class `top` is from.
+    pivot_moved: f32,
+    all_moved: f32,
+    ahead: f32,
+    // DLR: classes of the largest, second and third logit, the largest one beside the label, and the parts of the gradient
+    // that go straight through the numerator, and through the denominator.
     ranked: vec3<u32>,
     other: u32,
-    numerator: f32,
-    denominator: f32,
+    straight: f32,
+    through: f32,
     // Whether all logits that were read are finite.
     is_finite: bool,
 }
@@ -37,45 +51,145 @@ fn largest_beside(start: u32, a: u32, b: u32, lane: u32) -> u32 {
     return min(lane_first_largest(largest, lane).index, params.classes - 1u);
 }
 
+// exp x for x ≤ 0, and 1 where rounding left x above. Negative numbers and NaN have larger bits than infinity.
+fn share(x: f32) -> f32 {
+    if bitcast<u32>(x) <= 0x7f800000u {
+        return 1.0;
+    }
+    return exponential(x);
+}
+
+// exp a - exp b for a, b ≤ 0, where a - b is `ahead` up to rounding.
+fn difference(a: f32, b: f32, ahead: f32) -> f32 {
+    if abs(ahead) < 0.5 {
+        return share(b) * exponential_minus_one(ahead);
+    }
+    return share(a) - share(b);
+}
+
+fn cross_entropy_aim(start: u32, row: Row, pivot: u32, lane: u32) -> Aim {
+    var aim: Aim;
+    let top = logits0[start + largest_beside(start, pivot, params.classes, lane)];
+    aim.top = vec2<f32>(top, 0.0);
+    aim.factor = exponential(log_softmax(top, row.shift));
+    aim.pivot = pivot;
+    return aim;
+}
+
+fn kl_aim(start: u32, clean_start: u32, row: Row, clean: Row, lane: u32) -> Aim {
+    let classes = params.classes;
+    let pivot = row.likeliest;
+    let pivot_moved = logits0[start + pivot] - logits1[clean_start + pivot];
+    let log_q_pivot = log_softmax(logits1[clean_start + pivot], clean.shift);
+    var own = 0.0;
+    var largest = Candidate(0u, classes);
+    for (var j = lane; j < classes; j += {{LANES}}u) {
+        let z = logits0[start + j];
+        let w = logits1[clean_start + j];
+        let log_q = log_softmax(w, clean.shift);
+        own += difference((z - row.shift.x) + log_q_pivot, log_q, (z - w) - pivot_moved);
+        let next = Candidate(total_order(bitcast<u32>(max(log_softmax(z, row.shift), log_q))), j);
+        if j != pivot && better(next, largest) {
+            largest = next;
+        }
+    }
+    // Σ q exp(moved) - 1, where the sum is q / p of the pivot.
+    let growth = lane_sum(own, lane);
+    let top = min(lane_first_largest(largest, lane).index, classes - 1u);
+    var aim: Aim;
+    aim.pivot = pivot;
+    aim.pivot_moved = pivot_moved;
+    aim.all_moved = log_q_pivot + row.shift.y;
+    if growth > -0.5 {
+        aim.all_moved = natural_log_one_plus(growth);
+    }
+    aim.top = vec2<f32>(logits0[start + top], logits1[clean_start + top]);
+    aim.ahead = ((aim.top.x - aim.top.y) - pivot_moved) - aim.all_moved;
+    aim.factor = share(max(log_softmax(aim.top.x, row.shift), log_softmax(aim.top.y, clean.shift)));
+    return aim;
+}
+
+fn dlr_aim(start: u32, label: u32, lane: u32) -> Aim {
+    let classes = params.classes;
+    var aim: Aim;
+    aim.pivot = label;
+    aim.ranked.x = largest_beside(start, classes, classes, lane);
+    aim.ranked.y = largest_beside(start, aim.ranked.x, classes, lane);
+    aim.ranked.z = largest_beside(start, aim.ranked.x, aim.ranked.y, lane);
+    aim.other = select(aim.ranked.x, aim.ranked.y, aim.ranked.x == label);
+    let numerator = logits0[start + label] - logits0[start + aim.other];
+    let denominator = logits0[start + aim.ranked.x] - logits0[start + aim.ranked.z] + 1e-12;
+    let size = abs(numerator);
+    aim.straight = 1.0;
+    aim.through = numerator / denominator;
+    aim.factor = 1.0 / denominator;
+    if size > denominator {
+        aim.straight = denominator / size;
+        aim.through = sign(numerator);
+        aim.factor = size / denominator / denominator;
+    }
+    return aim;
+}
+
+// The gradient without the factor, but for the pivot's, which only DLR gives here. For class j, whose logits are
+// logits0[at] and logits1[clean_at].
+fn relative_gradient(aim: Aim, j: u32, at: u32, clean_at: u32) -> f32 {
+    if call.objective == OBJECTIVE_DLR {
+        var g = 0.0;
+        g -= select(0.0, aim.straight, j == aim.pivot);
+        g += select(0.0, aim.straight, j == aim.other);
+        g += select(0.0, aim.through, j == aim.ranked.x);
+        g -= select(0.0, aim.through, j == aim.ranked.z);
+        return g;
+    }
+    if call.objective == OBJECTIVE_KL_TO_CLEAN {
+        let z = logits0[at];
+        let w = logits1[clean_at];
+        let log_p = (z - aim.top.x) + min(aim.ahead, 0.0);
+        let log_q = (w - aim.top.y) - max(aim.ahead, 0.0);
+        return difference(log_p, log_q, ((z - w) - aim.pivot_moved) - aim.all_moved);
+    }
+    let p = exponential(logits0[at] - aim.top.x);
+    return select(p, -p, call.objective == OBJECTIVE_TARGETED);
+}
+
 // For the row of logits0 at `start` and that of logits1 at `clean_start`. Every lane calls it.
 fn aim_at(start: u32, clean_start: u32, label: u32, goal: u32, lane: u32) -> Aim {
     let classes = params.classes;
     let row = softmax0(start, classes, lane);
+    var aim: Aim;
     var is_finite = row.is_finite;
-    var clean_shift = vec2<f32>(0.0);
-    if call.objective == OBJECTIVE_KL_TO_CLEAN {
+    if call.objective == OBJECTIVE_DLR {
+        aim = dlr_aim(start, label, lane);
+    } else if call.objective == OBJECTIVE_KL_TO_CLEAN {
         let clean = softmax1(clean_start, classes, lane);
         is_finite = is_finite && clean.is_finite;
-        clean_shift = clean.shift;
+        aim = kl_aim(start, clean_start, row, clean, lane);
+    } else {
+        aim = cross_entropy_aim(start, row, select(label, goal, call.objective == OBJECTIVE_TARGETED), lane);
     }
-    var ranked = vec3<u32>(0u);
-    if call.objective == OBJECTIVE_DLR {
-        ranked.x = largest_beside(start, classes, classes, lane);
-        ranked.y = largest_beside(start, ranked.x, classes, lane);
-        ranked.z = largest_beside(start, ranked.x, ranked.y, lane);
+    aim.is_finite = is_finite;
+    if call.gradient_scale == GRADIENT_PER_IMAGE {
+        aim.factor = 1.0;
     }
-    let other = select(ranked.x, ranked.y, ranked.x == label);
-    let numerator = logits0[start + label] - logits0[start + other];
-    let denominator = logits0[start + ranked.x] - logits0[start + ranked.z] + 1e-12;
-    return Aim(label, goal, row.shift, clean_shift, ranked, other, numerator, denominator, is_finite);
+    if call.objective != OBJECTIVE_DLR {
+        var own = 0.0;
+        for (var j = lane; j < classes; j += {{LANES}}u) {
+            if j != aim.pivot {
+                own += relative_gradient(aim, j, start + j, clean_start + j);
+            }
+        }
+        aim.balance = -lane_sum(own, lane);
+    }
+    return aim;
 }
 
 // For class j, whose logits are logits0[at] and logits1[clean_at].
 fn objective_gradient(aim: Aim, j: u32, at: u32, clean_at: u32) -> f32 {
-    let p = exponential(log_softmax(logits0[at], aim.shift));
-    if call.objective == OBJECTIVE_DLR {
-        var g = 0.0;
-        g -= select(0.0, 1.0 / aim.denominator, j == aim.label);
-        g += select(0.0, 1.0 / aim.denominator, j == aim.other);
-        g += select(0.0, aim.numerator / (aim.denominator * aim.denominator), j == aim.ranked.x);
-        g -= select(0.0, aim.numerator / (aim.denominator * aim.denominator), j == aim.ranked.z);
-        return g;
+    var g = aim.balance;
+    if j != aim.pivot || call.objective == OBJECTIVE_DLR {
+        g = relative_gradient(aim, j, at, clean_at);
     }
-    if call.objective == OBJECTIVE_KL_TO_CLEAN {
-        return p - exponential(log_softmax(logits1[clean_at], aim.clean_shift));
-    }
-    if call.objective == OBJECTIVE_TARGETED {
-        return select(-p, 1.0 - p, j == aim.goal);
-    }
-    return select(p, p - 1.0, j == aim.label);
+    // Zero stays zero where the factor is too large for a number.
+    return select(aim.factor * g, 0.0, g == 0.0);
 }

@@ -3,7 +3,11 @@
 //! The head of a network is tiny beside its body: these functions serve engines on the CPU directly, and are the
 //! reference for those that compute the same on a GPU. `z` are logits, `p = softmax(z)`, `y` is a class.
 
-use super::{EngineError, LossSpec, Objective, Term, View};
+mod search;
+
+pub use search::{GradientScale, objective, objective_gradient};
+
+use super::{EngineError, LossSpec, Term, View};
 
 /// `log softmax(z)`, shifted by the largest logit so that nothing overflows.
 pub fn log_softmax(z: &[f32]) -> Vec<f32> {
@@ -69,19 +73,11 @@ pub fn kl_to_uniform(z: &[f32], weight: f32, gradient: &mut [f32]) -> f32 {
 /// Difference-of-logits ratio `-(z_y - max_{i≠y} z_i) / (z_(1) - z_(3) + 1e-12)`, where `z_(k)` is the k-th largest logit
 /// (Croce and Hein 2020, eq. 6); adds `weight ·` its gradient to `gradient`. Needs at least three logits.
 pub fn dlr(z: &[f32], y: u32, weight: f32, gradient: &mut [f32]) -> f32 {
-    let y = y as usize;
-    let mut order: Vec<usize> = (0..z.len()).collect();
-    order.sort_by(|a, b| z[*b].total_cmp(&z[*a]).then(a.cmp(b)));
-    let other = if order[0] == y { order[1] } else { order[0] };
-    let (first, third) = (order[0], order[2]);
-    let numerator = z[y] - z[other];
-    let denominator = z[first] - z[third] + 1e-12;
-    gradient[y] -= weight / denominator;
-    gradient[other] += weight / denominator;
-    let through_denominator = weight * numerator / (denominator * denominator);
-    gradient[first] += through_denominator;
-    gradient[third] -= through_denominator;
-    -numerator / denominator
+    let (value, found) = search::Scaled::dlr(&search::wide(z), y);
+    for (g, value) in gradient.iter_mut().zip(&found.values) {
+        *g += (f64::from(weight) * found.factor * value) as f32;
+    }
+    value as f32
 }
 
 /// Confusion counts of a batch: how often each true class (row) was predicted as each class (column), `K × K`.
@@ -94,40 +90,6 @@ pub fn confusion(labels: &[u32], predictions: &[u32], classes: usize) -> Vec<u32
         counts[*label as usize * classes..][..classes][*prediction as usize] += 1;
     }
     counts
-}
-
-/// Value of an attack's objective for each image and its gradient, `B × K`.
-///
-/// `clean` are the logits of the unperturbed images, which [`Objective::KlToClean`] needs.
-///
-/// # Errors
-/// [`EngineError::Invalid`] when `clean` is missing, or targets are not drawn yet ([`Objective::aimed`]).
-pub fn objective(
-    objective: &Objective,
-    logits: &[f32],
-    labels: &[u32],
-    classes: usize,
-    clean: Option<&[f32]>,
-) -> Result<(Vec<f32>, Vec<f32>), EngineError> {
-    let mut gradient = vec![0.0; logits.len()];
-    let mut values = Vec::with_capacity(labels.len());
-    for (i, (z, g)) in logits.chunks(classes).zip(gradient.chunks_mut(classes)).enumerate() {
-        values.push(match objective {
-            Objective::CrossEntropy => cross_entropy(z, labels[i], 1.0, g),
-            Objective::Targeted(targets) => -cross_entropy(z, targets[i], -1.0, g),
-            Objective::Drawn(_) => {
-                return Err(EngineError::Invalid("an objective's targets have to be drawn before its value".into()));
-            }
-            Objective::Dlr => dlr(z, labels[i], 1.0, g),
-            Objective::KlToClean => {
-                let clean = clean.ok_or_else(|| {
-                    EngineError::Invalid("the KL objective needs the prediction on the clean images".into())
-                })?;
-                kl(&clean[i * classes..][..classes], z, 1.0, None, Some(g))
-            }
-        });
-    }
-    Ok((values, gradient))
 }
 
 /// The outer loss and its gradient with respect to the logits of each view, in the order of `views`.
@@ -174,10 +136,10 @@ pub fn outer(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{LossTerm, Weights};
+    use crate::engine::{LossTerm, Objective, Weights};
     use crate::rng::{Purpose, Stream};
 
-    fn random(n: usize, sample: u32) -> Vec<f32> {
+    pub(super) fn random(n: usize, sample: u32) -> Vec<f32> {
         let stream = Stream::new(11, Purpose::Test, 0, sample);
         (0..n as u32).map(|i| 2.0 * stream.normal(i)).collect()
     }

@@ -272,6 +272,9 @@ pub enum Start {
 }
 
 /// The inner maximisation: projected gradient ascent in a ball of its own for each image.
+///
+/// A step follows the direction of the gradient, so networks that are certain are no obstacle: gradients are computed
+/// with a scale of each image where that leaves the direction ([`super::loss::GradientScale`]), and do not underflow.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PerturbSpec {
     /// What is maximised.

@@ -20,7 +20,8 @@ use candle_core::{Device, Tensor};
 
 use self::ops::Ops;
 use self::passes::{Compiled, Gradients, Tape};
-use super::loss;
+use self::search::Found;
+use super::loss::{self, GradientScale};
 use super::types::{check_images, check_running};
 use super::{
     Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, PerturbSpec,
@@ -85,6 +86,8 @@ struct Held {
     generation: u64,
     labels: Vec<u32>,
     targets: Option<Vec<u32>>,
+    /// Whether each image's gradient was exactly zero in some step.
+    without_gradient: Vec<bool>,
     clean: Tensor,
     adversarial: Tensor,
 }
@@ -231,14 +234,15 @@ impl Engine for CandleEngine {
         let clean = self.prepare(batch)?;
         spec.check(batch.len(), self.network.input, self.network.classes)?;
         let objective = spec.objective.aimed(batch);
-        let adversarial = self.search(batch, &clean, spec, &objective)?;
+        let Found { adversarial, without_gradient } = self.search(batch, &clean, spec, &objective)?;
         let targets = match objective.into_owned() {
             Objective::Targeted(targets) => Some(targets),
             _ => None,
         };
         self.generation += 1;
         let generation = self.generation;
-        self.held = Some(Held { generation, labels: batch.labels.to_vec(), targets, clean, adversarial });
+        let labels = batch.labels.to_vec();
+        self.held = Some(Held { generation, labels, targets, without_gradient, clean, adversarial });
         Ok(Views { generation, len: batch.len() })
     }
 
@@ -289,12 +293,16 @@ impl Engine for CandleEngine {
         objective.check_without_search()?;
         let (x, labels) = self.resolve(input)?;
         objective.check(labels.len(), self.network.classes)?;
-        let (logits, gradient) = self.gradient_at(&x, &labels, objective, mode, None)?;
+        let (logits, gradient) = self.gradient_at(&x, &labels, objective, GradientScale::True, mode, None)?;
         Ok((logits, gradient.flatten_all()?.to_vec1()?))
     }
 
     fn targets(&self, views: &Views) -> Result<Option<&[u32]>, EngineError> {
         Ok(self.held(views)?.targets.as_deref())
+    }
+
+    fn without_gradient(&self, views: &Views) -> Result<&[bool], EngineError> {
+        Ok(&self.held(views)?.without_gradient)
     }
 
     fn read_view(&mut self, views: &Views, view: View) -> Result<Vec<f32>, EngineError> {

@@ -3,11 +3,18 @@
 use candle_core::Tensor;
 
 use super::CandleEngine;
+use crate::engine::loss::GradientScale;
 use crate::engine::{Batch, BatchNormMode, EngineError, Norm, Objective, PerturbSpec, Start, loss};
 use crate::rng::Stream;
 
-/// Keeps a gradient that is zero everywhere from becoming a division by zero.
-const SMALLEST_LENGTH: f64 = 1e-12;
+/// What a search found.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// The images at the last step, `B × C × H × W`.
+    pub(super) adversarial: Tensor,
+    /// Whether each image's gradient was exactly zero in some step.
+    pub(super) without_gradient: Vec<bool>,
+}
 
 impl CandleEngine {
     /// Finds the adversarial images of `clean`. The perturbation `d` is kept apart from the image:
@@ -19,7 +26,7 @@ impl CandleEngine {
         clean: &Tensor,
         spec: &PerturbSpec,
         objective: &Objective,
-    ) -> Result<Tensor, EngineError> {
+    ) -> Result<Found, EngineError> {
         let per_image = |values: &[f32]| Tensor::from_slice(values, (values.len(), 1, 1, 1), &self.device);
         let (epsilon, step_size) = (per_image(&spec.epsilon)?, per_image(&spec.step_size)?);
         let (lowest, highest) = (clean.neg()?, (1.0 - clean)?);
@@ -27,8 +34,9 @@ impl CandleEngine {
         let project = |delta: &Tensor| match spec.norm {
             Norm::Linf => delta.broadcast_minimum(&epsilon)?.broadcast_maximum(&epsilon.neg()?),
             Norm::L2 => {
-                let longest = length(delta)?.broadcast_maximum(&epsilon)?;
-                delta.broadcast_mul(&(&epsilon / (longest + SMALLEST_LENGTH)?)?)
+                let length = length(delta)?;
+                let factor = length.gt(&epsilon)?.where_cond(&(&epsilon / &length)?, &length.ones_like()?)?;
+                delta.broadcast_mul(&factor)
             }
         };
         let reference = match objective {
@@ -42,16 +50,22 @@ impl CandleEngine {
             Some(start) => clip(&project(&start)?)?,
             None => clean.zeros_like()?,
         };
+        let scale = GradientScale::of_search(&self.network, spec.batch_norm);
+        let mut without_gradient = vec![false; batch.len()];
         for _ in 0..spec.steps {
             let x = (clean + &delta)?;
-            let (_, gradient) = self.gradient_at(&x, batch.labels, objective, spec.batch_norm, reference.as_deref())?;
+            let (_, gradient) =
+                self.gradient_at(&x, batch.labels, objective, scale, spec.batch_norm, reference.as_deref())?;
+            let largest = largest(&gradient)?;
+            let sizes: Vec<f32> = largest.flatten_all()?.to_vec1()?;
+            without_gradient.iter_mut().zip(sizes).for_each(|(without, size)| *without |= size == 0.0);
             let direction = match spec.norm {
                 Norm::Linf => gradient.sign()?,
-                Norm::L2 => gradient.broadcast_div(&(length(&gradient)? + SMALLEST_LENGTH)?)?,
+                Norm::L2 => unit(&gradient, &largest)?,
             };
             delta = clip(&project(&(delta + direction.broadcast_mul(&step_size)?)?)?)?;
         }
-        Ok((clean + delta)?)
+        Ok(Found { adversarial: (clean + delta)?, without_gradient })
     }
 
     /// The start before it is led into the ball, or none for zero.
@@ -78,19 +92,21 @@ impl CandleEngine {
         Ok(Some(Tensor::from_vec(noise, clean.shape(), &self.device)?))
     }
 
-    /// Logits at `x`, and the gradient of each image's objective with respect to it, both checked to be numbers.
+    /// Logits at `x`, and the gradient of each image's objective with respect to it, times the factor that `scale` names;
+    /// both checked to be numbers.
     pub(super) fn gradient_at(
         &mut self,
         x: &Tensor,
         labels: &[u32],
         objective: &Objective,
+        scale: GradientScale,
         mode: BatchNormMode,
         reference: Option<&[f32]>,
     ) -> Result<(Vec<f32>, Tensor), EngineError> {
         let classes = self.network.classes;
         let tape = self.compiled.forward(&mut self.arrays, x, mode)?;
         let logits = self.read_logits(&tape)?;
-        let (_, gradient) = loss::objective(objective, &logits, labels, classes, reference)?;
+        let gradient = loss::objective_gradient(objective, scale, &logits, labels, classes, reference)?;
         let gradient = Tensor::from_vec(gradient, (labels.len(), classes), &self.device)?;
         let gradient = self.compiled.input_gradient(&self.arrays, tape, gradient)?;
         // The sign of NaN would make a direction that looks like any other.
@@ -107,7 +123,43 @@ fn finite(x: &Tensor) -> candle_core::Result<bool> {
     Ok(x.affine(0.0, 0.0)?.sum_all()?.to_scalar::<f32>()? == 0.0)
 }
 
+/// Largest absolute value of each image, `B × 1 × 1 × 1`.
+fn largest(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.abs()?.flatten_from(1)?.max_keepdim(1)?.reshape((x.dim(0)?, 1, 1, 1))
+}
+
+/// `g / ‖g‖` for each image, and zero where the gradient is zero. `largest` is what [`largest`] gives for `gradient`: it
+/// is divided by first, because the squares of a gradient may overflow, or all be zero, where the gradient does not.
+fn unit(gradient: &Tensor, largest: &Tensor) -> candle_core::Result<Tensor> {
+    let scale = largest.gt(&largest.zeros_like()?)?.where_cond(largest, &largest.ones_like()?)?;
+    let scaled = gradient.broadcast_div(&scale)?;
+    // At least 1, unless all values are zero.
+    let length = length(&scaled)?;
+    scaled.broadcast_div(&length.maximum(&length.ones_like()?)?)
+}
+
 /// Euclidean length of each image, `B × 1 × 1 × 1`.
 fn length(x: &Tensor) -> candle_core::Result<Tensor> {
     x.sqr()?.sum_keepdim((1, 2, 3))?.sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    /// Also where the squares of the gradient are no numbers of `f32`.
+    #[test]
+    fn directions_have_length_one_whatever_the_size_of_the_gradient() {
+        let sizes = [3e38f32, 1e30, 1e19, 1.0, 1e-12, 1e-19, 1e-30, 1e-38, 1e-40, f32::from_bits(1), 0.0];
+        let values: Vec<f32> = sizes.iter().flat_map(|size| [*size, -0.5 * size, 0.0, 0.25 * size]).collect();
+        let gradient = Tensor::from_vec(values, (sizes.len(), 1, 2, 2), &Device::Cpu).unwrap();
+        let found = unit(&gradient, &largest(&gradient).unwrap()).unwrap();
+        let lengths: Vec<f32> = length(&found).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        for (length, size) in lengths.iter().zip(sizes) {
+            let expected = if size == 0.0 { 0.0 } else { 1.0 };
+            assert!((length - expected).abs() < 1e-6, "{size:e}: {length}");
+        }
+    }
 }

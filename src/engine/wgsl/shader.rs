@@ -44,6 +44,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("shared/conv_gemm.wgsl", include_str!("../../../shaders/shared/conv_gemm.wgsl")),
     ("shared/conv_weight_gradient.wgsl", include_str!("../../../shaders/shared/conv_weight_gradient.wgsl")),
     ("shared/exponential.wgsl", include_str!("../../../shaders/shared/exponential.wgsl")),
+    ("shared/exponential_minus_one.wgsl", include_str!("../../../shaders/shared/exponential_minus_one.wgsl")),
     ("shared/first_largest.wgsl", include_str!("../../../shaders/shared/first_largest.wgsl")),
     ("shared/grid.wgsl", include_str!("../../../shaders/shared/grid.wgsl")),
     ("shared/image_info.wgsl", include_str!("../../../shaders/shared/image_info.wgsl")),

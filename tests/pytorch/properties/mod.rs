@@ -1,5 +1,6 @@
 //! What holds for any network, image and attack, tried on small networks with images of 8×8 pixels.
 
+mod certain;
 mod gradients;
 mod mistakes;
 mod repeats;

@@ -4,6 +4,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::engine::loss::GradientScale;
 use crate::engine::{Batch, Norm, Objective, Padding, PerturbSpec, SgdStep, Start};
 
 /// Settings of a call.
@@ -38,8 +39,8 @@ pub(in crate::engine::wgsl) struct Call {
     pub(in crate::engine::wgsl) momentum: f32,
     /// Of the SGD step.
     pub(in crate::engine::wgsl) weight_decay: f32,
-    /// Fills the struct up to whole vectors.
-    pub(in crate::engine::wgsl) pad: u32,
+    /// 0: the objective's gradient, 1: times a positive factor for each image.
+    pub(in crate::engine::wgsl) gradient_scale: u32,
 }
 
 impl Call {
@@ -93,6 +94,15 @@ impl Call {
             Objective::Dlr => 3,
         };
         Self { objective, ..self }
+    }
+
+    /// The same with another scale of the objective's gradient.
+    pub(in crate::engine::wgsl) fn with_scale(self, scale: GradientScale) -> Self {
+        let gradient_scale = match scale {
+            GradientScale::True => 0,
+            GradientScale::PerImage => 1,
+        };
+        Self { gradient_scale, ..self }
     }
 
     /// The same with an SGD step.

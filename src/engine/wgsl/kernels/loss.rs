@@ -161,6 +161,8 @@ pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
 }
 
 #[cfg(test)]
+mod search_tests;
+#[cfg(test)]
 mod target_tests;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@ use bytemuck::Zeroable;
 
 use super::*;
 use crate::engine::Objective;
+use crate::engine::loss::{GradientScale, objective_gradient};
 use crate::engine::wgsl::harness::{Harness, pad, random, relative_error};
 use crate::engine::wgsl::kernels::call::{Call, ImageInfo};
 use crate::engine::wgsl::kernels::norm::{self, backward_apply, backward_finalize, backward_sums, partials_len};
@@ -28,6 +29,7 @@ struct Case {
     bias: Vec<f32>,
     labels: Vec<u32>,
     clean: Vec<f32>,
+    scale: GradientScale,
 }
 
 impl Case {
@@ -49,6 +51,7 @@ impl Case {
             bias: random(classes, 6),
             labels: (0..images).map(|i| (i * 7 % classes) as u32).collect(),
             clean: random(images * classes, 7),
+            scale: GradientScale::True,
         }
     }
 
@@ -181,7 +184,7 @@ impl OnDevice {
         weight.resize(padded(c) * padded(k), 0.0);
         let affine: Vec<f32> = case.affine.iter().flat_map(|row| pad(row, c)).collect();
         Self {
-            call: h.input(&[Call::zeroed().with_objective(what)]),
+            call: h.input(&[Call::zeroed().with_objective(what).with_scale(case.scale)]),
             info: h.input(&info),
             x: h.input(&pad(&case.x, c)),
             affine: h.input(&affine),
@@ -374,6 +377,35 @@ fn one_kernel_does_what_the_layers_do() {
         }
     }
     println!("gradients, means, then logits and gradients of the twin: {farthest:?}");
+}
+
+/// Logits so far apart that the gradient itself is zero.
+#[test]
+fn a_certain_network_has_gradients_in_a_search() {
+    for mut h in Harness::both() {
+        for (images, plane, classes) in CASES.into_iter().filter(|(.., classes)| *classes <= SAME_ORDER) {
+            let mut case = Case::new(images, plane, classes, true, Norm::Running);
+            case.weight.iter_mut().chain(&mut case.bias).chain(&mut case.clean).for_each(|v| *v *= 1e6);
+            case.scale = GradientScale::PerImage;
+            for objective in case.objectives() {
+                let what = format!("{images} {plane:?} {classes} {objective:?}");
+                let (found, expected) = (fused(&mut h, &case, &objective, true), unfused(&mut h, &case, &objective));
+                assert!(same(&found.gradient, &expected.gradient), "{what}");
+                let logits: Vec<f32> =
+                    found.logits.chunks(padded(classes)).flat_map(|row| row[..classes].to_vec()).collect();
+                let (labels, clean) = (&case.labels, Some(case.clean.as_slice()));
+                let dlogits = objective_gradient(&objective, case.scale, &logits, labels, classes, clean).unwrap();
+                let (y, _) = case.features(&wide(&case.x));
+                let gradient = pad(&narrow(&case.backward(&y, &wide(&dlogits))), plane.channels);
+                let per_image = case.pixels() * padded(plane.channels);
+                for (found, expected) in found.gradient.chunks(per_image).zip(gradient.chunks(per_image)) {
+                    assert!(expected.iter().any(|g| g.abs() > 1.0), "{what}");
+                    let error = relative_error(found, expected);
+                    assert!(error < 1e-5, "{what}: {error:e}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use bytemuck::Zeroable;
 
 use super::*;
+use crate::engine::loss::GradientScale;
 use crate::engine::wgsl::harness::{Harness, pad, random, relative_error};
 use crate::engine::wgsl::kernels::call::{Call, ImageInfo};
 use crate::engine::{LossTerm, Objective, Weights, loss as twin};
@@ -48,9 +49,23 @@ fn gradients(
     labels: &[u32],
     classes: usize,
 ) -> (Vec<f32>, u32) {
+    assert_eq!(z.len(), labels.len() * classes);
+    scaled_gradients(h, what, GradientScale::True, z, clean, labels)
+}
+
+/// The same with another scale.
+pub(super) fn scaled_gradients(
+    h: &mut Harness,
+    what: &Objective,
+    scale: GradientScale,
+    z: &[f32],
+    clean: &[f32],
+    labels: &[u32],
+) -> (Vec<f32>, u32) {
+    let classes = z.len() / labels.len();
     let mut info = ImageInfo::for_labels(labels);
     ImageInfo::aim(&mut info, what);
-    let call = h.input(&[Call::zeroed().with_objective(what)]);
+    let call = h.input(&[Call::zeroed().with_objective(what).with_scale(scale)]);
     let (info, flag) = (h.input(&info), h.input(&[0u32]));
     let split = labels.len() / 3;
     let mut found = Vec::new();
@@ -64,7 +79,7 @@ fn gradients(
     (found, h.read::<u32>(flag)[0])
 }
 
-fn objectives(labels: &[u32], classes: usize) -> Vec<Objective> {
+pub(super) fn objectives(labels: &[u32], classes: usize) -> Vec<Objective> {
     let targets = labels.iter().map(|label| (label + 1) % classes as u32).collect();
     let mut all = vec![Objective::CrossEntropy, Objective::Targeted(targets), Objective::KlToClean];
     if classes > 2 {
@@ -135,7 +150,7 @@ fn objective_gradients_match_finite_differences() {
 #[test]
 fn a_step_along_the_gradient_raises_the_objective() {
     use crate::data::ImageShape;
-    use crate::engine::wgsl::kernels::attack::pgd_step;
+    use crate::engine::wgsl::kernels::attack::{gradient_flags_bytes, pgd_step};
     let (classes, shape, n) = (10, ImageShape::new(4, 2, 3), 7);
     let (weights, images) = (random(shape.len() * classes, 1), random(n * shape.len(), 2));
     let images: Vec<f32> = images.iter().map(|v| 0.5 + 0.1 * v.clamp(-3.0, 3.0)).collect();
@@ -160,8 +175,9 @@ fn a_step_along_the_gradient_raises_the_objective() {
                 let call = h.input(&[Call { norm, ..Call::zeroed() }]);
                 let (info, x, g) = (h.input(&info), h.input(&images), h.input(&dx));
                 let (delta, out) = (h.input(&vec![0.0f32; images.len()]), h.output(images.len()));
-                let (stopped, bad) = (h.input(&[0u32]), h.input(&[0u32]));
-                h.run(&[pgd_step(n, 0, shape, call, info, x, g, delta, out, stopped, bad)]);
+                let flags = h.input(&vec![0u8; gradient_flags_bytes(n) as usize]);
+                let stopped = h.input(&[0u32]);
+                h.run(&[pgd_step(n, 0, shape, call, info, x, g, delta, out, stopped, flags)]);
                 let after = forward(&h.read::<f32>(out));
                 let value = |z: &[f32]| twin::objective(&what, z, &labels, classes, Some(&clean)).unwrap().0;
                 for (i, (before, after)) in value(&z).iter().zip(value(&after)).enumerate() {
