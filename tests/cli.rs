@@ -331,7 +331,16 @@ fn a_plan_shows_layers_memory_and_programs() {
     let alone = command(d, &["plan", "--arch", "resnet-20"]).env("WGPU_BACKEND", "noop").output().unwrap();
     assert!(alone.status.success(), "{}", text(&alone.stderr));
 
+    // An epoch of 1000 images, cut as training cuts it.
+    let epoch = ["plan", "--arch", "small-cnn", "--batch", "60", "--images", "1000"];
+    let shown = ok(d, &epoch);
+    assert!(shown.contains("17 batches: 14 of 59, 3 of 58 images; the other size adds"), "{shown}");
+    let shown = ok(d, &[&epoch[..], &["--last-batch", "drop"]].concat());
+    assert!(shown.contains("16 batches: 16 of 60 images\n"), "{shown}");
+
     for (flags, expected) in [
+        (&["--arch", "small-cnn", "--batch", "60", "--images", "961", "--last-batch", "keep"][..], "holds one image"),
+        (&["--arch", "small-cnn", "--last-batch", "keep"], "--images"),
         (&["--arch", "small-cnn", "--batch", "0"][..], "--batch: expected at least 1, found 0"),
         (&["--arch", "small-cnn", "--batch", "many"], "--batch"),
         (&["--arch", "small-cnn", "--classes", "1"], "--classes: expected at least 2, found 1"),

@@ -6,10 +6,12 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{Usage, print, write_json};
+use crate::config::LastBatch;
 use crate::data::ImageShape;
 use crate::engine::wgsl::{LayerPlan, Plan};
 use crate::evaluate::bench::image_shape;
 use crate::model::Architecture;
+use crate::train::Batches;
 
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
@@ -19,6 +21,12 @@ pub(super) struct PlanArgs {
     /// Images in a batch
     #[arg(long, default_value_t = 128, value_name = "N")]
     batch: usize,
+    /// Images in an epoch, which is cut into batches as --last-batch says; all their sizes are planned for
+    #[arg(long, value_name = "N")]
+    images: Option<usize>,
+    /// What happens to the images of an epoch that do not fill a batch
+    #[arg(long, value_enum, default_value_t = LastBatch::Even, requires = "images")]
+    last_batch: LastBatch,
     /// Channels of the first stage instead of the published number
     #[arg(long, value_name = "CHANNELS")]
     width: Option<usize>,
@@ -48,12 +56,38 @@ pub(super) fn plan(arguments: &PlanArgs) -> Result<()> {
     let normalisation = (vec![0.5; shape.channels], vec![0.25; shape.channels]);
     let normalisation = Some((normalisation.0.as_slice(), normalisation.1.as_slice()));
     let network = arguments.arch.build(shape, arguments.classes, normalisation, arguments.width);
-    let plan = Plan::new(&network, arguments.batch)?;
+    let epoch = arguments.images.map(|images| Batches::new(images, arguments.batch, arguments.last_batch));
+    let sizes = match &epoch {
+        Some(batches) => {
+            batches.check(&network)?;
+            batches.distinct_sizes()
+        }
+        None => vec![arguments.batch],
+    };
+    let plan = Plan::for_epoch(&network, &sizes)?;
     print(&text(&plan))?;
+    if let Some(batches) = epoch {
+        print(&epoch_text(&batches, &plan))?;
+    }
     match &arguments.json {
         Some(path) => write_json(path, &plan),
         None => Ok(()),
     }
+}
+
+/// Such as `epoch        42 batches: 28 of 65 images, 14 of 64; the second size adds 0 B`.
+fn epoch_text(batches: &Batches, plan: &Plan) -> String {
+    let sizes = batches.sizes();
+    let counted = batches.distinct_sizes().into_iter().map(|size| {
+        let count = sizes.iter().filter(|other| **other == size).count();
+        format!("{count} of {size}")
+    });
+    let counted = counted.collect::<Vec<_>>().join(", ");
+    let shared = match &plan.other_sizes[..] {
+        [] => String::new(),
+        _ => format!("; the other size adds {} to the memory", bytes(plan.memory.other_sizes)),
+    };
+    format!("epoch        {} batches: {counted} images{shared}\n", batches.count())
 }
 
 fn text(plan: &Plan) -> String {
