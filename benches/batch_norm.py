@@ -28,7 +28,7 @@ def main(path):
             values = [accuracy for _, accuracy in sorted(epochs)]
             end = values[-max(2, len(values) // 3) :]
             ends.append([statistics.mean(column) for column in zip(*end)])
-            steps = [b[2] - a[2] for a, b in zip(end, end[1:])]
+            steps = [0.0] if len(end) < 2 else [b[2] - a[2] for a, b in zip(end, end[1:])]
             moves.append(statistics.mean(step * step for step in steps) ** 0.5)
         spread = lambda column: statistics.stdev(column) if len(column) > 1 else 0.0
         cells = [f"{statistics.mean(column):.1f} ± {spread(column):.1f}" for column in zip(*ends)]

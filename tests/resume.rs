@@ -105,6 +105,23 @@ fn a_run_stopped_anywhere_ends_as_if_it_had_not_been() {
     }
 }
 
+/// A run of a program that did not know how else to cut an epoch.
+#[test]
+fn a_run_without_a_rule_for_the_last_batch_keeps_its_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    let mut e = experiment();
+    (e.optimizer.last_batch, e.optimizer.batch_size) = (LastBatch::Keep, 60);
+    let mut observer = StopAfter { batches: Cell::new(2) };
+    assert_eq!(begin(&e, &path).run(&mut observer).unwrap(), Outcome::Stopped);
+    let config = std::fs::read_to_string(path.join("config.toml")).unwrap();
+    assert!(config.contains("last_batch = \"keep\"\n"), "{config}");
+    std::fs::write(path.join("config.toml"), config.replace("last_batch = \"keep\"\n", "")).unwrap();
+    let resumed = resume(&path);
+    assert_eq!(resumed.cut().sizes(), [60, 60, 40]);
+    assert_eq!(resumed.experiment(), &e);
+}
+
 /// What is left out of an epoch, and running statistics that are recomputed for every evaluation.
 #[test]
 fn dropped_images_and_recalibrated_statistics_survive_a_stop_too() {

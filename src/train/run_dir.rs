@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{ClassRow, MetricsRow};
-use crate::config::{Applies, ConfigError, Experiment};
+use crate::config::{Applies, ConfigError, Experiment, LastBatch};
 use crate::data::write_npy_u64;
 use crate::engine::wgsl::KernelTable;
 use crate::fairness::Confusion;
@@ -113,7 +113,12 @@ impl RunDir {
         if !run.config_path().exists() {
             return Err(RunDirError::Empty { path: run.path });
         }
-        let experiment = Experiment::load(&run.config_path())?;
+        let mut experiment = Experiment::load(&run.config_path())?;
+        let text = std::fs::read_to_string(run.config_path()).unwrap_or_default();
+        if !text.lines().any(|line| line.trim_start().starts_with("last_batch")) {
+            // Written before epochs were cut evenly: it goes on with the batches that it began with.
+            experiment.optimizer.last_batch = LastBatch::Keep;
+        }
         Ok((run, experiment))
     }
 
