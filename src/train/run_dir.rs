@@ -94,7 +94,7 @@ impl RunDir {
         if !self.path.join(BEGIN).exists() {
             self.write(BEGIN, &text)?;
         }
-        let changed = Experiment::load(&self.config_path())?.with(experiment, &[Applies::Now, Applies::NextEpoch]);
+        let changed = self.load_config()?.with(experiment, &[Applies::Now, Applies::NextEpoch]);
         let header = format!(
             "# The experiment since it was last changed, in epoch {} before batch {} (both counted from 1). The run began \
              with {BEGIN};\n# log.jsonl tells every change.\n\n",
@@ -113,13 +113,19 @@ impl RunDir {
         if !run.config_path().exists() {
             return Err(RunDirError::Empty { path: run.path });
         }
-        let mut experiment = Experiment::load(&run.config_path())?;
-        let text = std::fs::read_to_string(run.config_path()).unwrap_or_default();
+        let experiment = run.load_config()?;
+        Ok((run, experiment))
+    }
+
+    fn load_config(&self) -> Result<Experiment, RunDirError> {
+        let path = self.config_path();
+        let mut experiment = Experiment::load(&path)?;
+        let text = std::fs::read_to_string(&path).map_err(|source| RunDirError::Io { path, source })?;
         if !text.lines().any(|line| line.trim_start().starts_with("last_batch")) {
             // Written before epochs were cut evenly: it goes on with the batches that it began with.
             experiment.optimizer.last_batch = LastBatch::Keep;
         }
-        Ok((run, experiment))
+        Ok(experiment)
     }
 
     /// The directory itself.
