@@ -396,7 +396,7 @@ impl App {
     fn begin(&mut self, paused: bool) {
         let directory = crate::worker::session::free_directory(&self.surroundings.runs, &self.form.preset);
         let experiment = Box::new(self.form.experiment.clone());
-        self.send(Request::Begin { experiment, directory, paused });
+        self.send(Request::Begin { experiment, directory, derived: None, paused });
         self.view.status = Status::Opening;
     }
 

@@ -87,6 +87,18 @@ impl Field {
         self.path.split_once('.').map_or(self.path, |(_, name)| name)
     }
 
+    /// A value of this field in words, without its unit.
+    pub fn written(&self, value: &Value) -> String {
+        match value {
+            Value::Null => self.unset.unwrap_or("unset").to_owned(),
+            Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
+            Value::String(text) => text.clone(),
+            Value::Array(items) if items.is_empty() => "none".to_owned(),
+            Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether a search for `words` finds it: every word stands in its label, name, section or help.
     pub fn matches(&self, words: &str) -> bool {
         let text = format!("{} {} {} {} {}", self.label, self.path, self.flag, self.section, self.help).to_lowercase();
@@ -165,8 +177,8 @@ const TABLE: &[Detail] = &[
     flag("data.flip", "Mirror images"),
     choice("model.arch", "Architecture"),
     integer("model.width", "Width", 4.0, 256.0).unit("channels").log().unset("as published"),
-    levels("attack.epsilon", "Epsilon", 32.0),
-    levels("attack.step_size", "Step size", 16.0),
+    levels("attack.epsilon", "Epsilon", 80.0),
+    levels("attack.step_size", "Step size", 20.0),
     integer("attack.steps", "Attack steps", 0.0, 50.0).unit("steps"),
     choice("attack.norm", "Norm"),
     flag("attack.random_start", "Random start"),
@@ -182,8 +194,8 @@ const TABLE: &[Detail] = &[
     choice("fairness.combine", "Combine rules"),
     real("fairness.lambda_rob", "λ of accuracy", 0.0, 1.0),
     real("fairness.lambda_count", "λ of counts", 0.0, 1.0),
-    levels("fairness.epsilon_min", "Min. epsilon", 32.0),
-    levels("fairness.epsilon_max", "Max. epsilon", 32.0).unset("no bound"),
+    levels("fairness.epsilon_min", "Min. epsilon", 80.0),
+    levels("fairness.epsilon_max", "Max. epsilon", 120.0).unset("no bound"),
     integer("fairness.warmup_epochs", "Warm-up", 0.0, 50.0).unit("epochs"),
     integer("fairness.clean_passes", "Clean passes", 0.0, 2.0),
     integer("optimizer.epochs", "Epochs", 1.0, 200.0).unit("epochs"),
@@ -200,8 +212,8 @@ const TABLE: &[Detail] = &[
     integer("averaging.average_from", "Average from", 0.0, 200.0).unit("epoch"),
     integer("evaluation.eval_steps", "Val. steps", 1.0, 100.0).unit("steps"),
     integer("evaluation.test_steps", "Test steps", 0.0, 100.0).unit("steps"),
-    levels("evaluation.eval_epsilon", "Eval. epsilon", 32.0).unset("as in training"),
-    levels("evaluation.eval_step_size", "Eval. step size", 16.0).unset("as in training"),
+    levels("evaluation.eval_epsilon", "Eval. epsilon", 80.0).unset("as in training"),
+    levels("evaluation.eval_step_size", "Eval. step size", 20.0).unset("as in training"),
     integer("evaluation.eval_batch_size", "Eval. batch", 16.0, 1024.0).unit("images").log(),
     integer("evaluation.recalibrate_bn", "Recalibrate BN", 0.0, 100.0).unit("batches"),
     integer("run.seed", "Seed", 0.0, 99.0),

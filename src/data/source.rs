@@ -8,7 +8,7 @@ use super::folder::FolderOptions;
 use super::idx::IdxSet;
 use super::layout::{Layout, candidates, check_parts, detect};
 use super::reading::did_you_mean;
-use super::{DataError, ShapesOptions, TrainTest, digits, shapes};
+use super::{DataError, ImageShape, ShapesOptions, TrainTest, digits, folder, npy_sets, shapes};
 
 /// Which data set, from where, in which form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +94,21 @@ pub fn load(options: &SourceOptions) -> Result<TrainTest, DataError> {
 pub fn load_path(path: &Path, options: &SourceOptions) -> Result<TrainTest, DataError> {
     let found = detect(path)?;
     load_layout(found.layout, &found.directory, options)
+}
+
+/// The shape of the first image of a folder or of npy files, as it lies on disk: little is read, and the size and channels in
+/// `options` are not looked at. What the other images are is checked by [`load`] alone.
+///
+/// # Errors
+/// A data set of another kind, one without a path, or whatever its reader finds.
+pub fn first_shape(options: &SourceOptions) -> Result<ImageShape, DataError> {
+    let name = options.dataset.as_str();
+    let layout = ON_DISK.iter().find(|(known, _)| *known == name).map(|(_, layout)| *layout);
+    match (layout, &options.path) {
+        (Some(Layout::Folder), Some(path)) => folder::first_shape(&find(path, Layout::Folder)?),
+        (Some(Layout::Npy), Some(path)) => npy_sets::first_shape(&find(path, Layout::Npy)?),
+        _ => Err(DataError::Missing(format!("'{name}' is not a folder or npy files with a path"))),
+    }
 }
 
 fn load_layout(layout: Layout, directory: &Path, options: &SourceOptions) -> Result<TrainTest, DataError> {
