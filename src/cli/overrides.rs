@@ -120,8 +120,9 @@ impl ExperimentArgs {
         let start = Experiment::load(path)?;
         let experiment = self.over(&start)?;
         let name = path.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
-        let made_for = Images::of(&start).map(|images| images.kind);
-        let images = Images::of(&experiment).filter(|images| self.names("dataset") && Some(images.kind) != made_for);
+        let made_for = Images::of(&start.data).map(|images| images.kind);
+        let images =
+            Images::of(&experiment.data).filter(|images| self.names("dataset") && Some(images.kind) != made_for);
         let origin = || Origin::File { name: path.display().to_string(), made_for: start.data.dataset.clone() };
         let derived = images.map(|images| self.derived(origin(), &start, &experiment, images)).transpose()?;
         Ok(Asked { experiment, name, derived })
@@ -131,7 +132,7 @@ impl ExperimentArgs {
         // The data set that is asked for decides what the other flags are put over.
         let first = Experiment::preset(preset.unwrap_or(DEFAULT_PRESET))?;
         let wanted = self.over(&first)?;
-        let images = Images::of(&wanted).filter(|_| self.names("dataset"));
+        let images = Images::of(&wanted.data).filter(|_| self.names("dataset"));
         let kind = images.as_ref().map(|images| images.kind);
         let start = match (preset, kind) {
             (None, None) => first.clone(),

@@ -16,7 +16,7 @@
 
 use super::fields::{self, Values};
 use super::{ConfigError, DEFAULT_PRESET, DataConfig, Experiment};
-use crate::data::{ImageShape, SourceOptions, first_shape};
+use crate::data::{ImageShape, first_shape};
 
 /// Images that take the same defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -249,20 +249,19 @@ pub struct Images {
 }
 
 impl Images {
-    /// Of the data set that an experiment names; none for a name that nobody knows. Of a folder or of npy files size and
+    /// Of a data set; none for a name that nobody knows. Of a folder or of npy files size and
     /// channels are those that the experiment asks for, else those of the first image, which is read. An image that cannot be
     /// read counts as a small colour image; loading the data set will say what is wrong with it.
-    pub fn of(experiment: &Experiment) -> Option<Self> {
-        let data = &experiment.data;
+    pub fn of(data: &DataConfig) -> Option<Self> {
         if let Some(kind) = DataKind::of(data, None) {
             let asked = is_unnamed(&data.dataset).then(|| "by the size and channels asked for".to_owned());
             return Some(Self { kind, known_from: asked });
         }
-        is_unnamed(&data.dataset).then(|| Self::on_disk(data, &experiment.source()))
+        is_unnamed(&data.dataset).then(|| Self::on_disk(data))
     }
 
-    fn on_disk(data: &DataConfig, source: &SourceOptions) -> Self {
-        let (shape, known_from) = match first_shape(source) {
+    fn on_disk(data: &DataConfig) -> Self {
+        let (shape, known_from) = match first_shape(&data.dataset, data.path.as_deref()) {
             Ok(shape) => (shape, format!("by the first image, {} × {} pixels", shape.width, shape.height)),
             Err(_) => (
                 ImageShape::new(3, 32, 32),
@@ -385,18 +384,18 @@ mod tests {
         }
         let mut experiment = Experiment::default();
         experiment.data = DataConfig { path: Some(directory.path().into()), ..data("folder") };
-        let images = Images::of(&experiment).unwrap();
+        let images = Images::of(&experiment.data).unwrap();
         assert_eq!(images.kind, DataKind::SmallGrey);
         assert_eq!(images.known_from.as_deref(), Some("by the first image, 48 × 40 pixels"));
         experiment.data.image_size = Some(128);
-        assert_eq!(Images::of(&experiment).unwrap().kind, DataKind::Large);
+        assert_eq!(Images::of(&experiment.data).unwrap().kind, DataKind::Large);
         experiment.data.path = Some(directory.path().join("none"));
         experiment.data.image_size = Some(32);
-        let images = Images::of(&experiment).unwrap();
+        let images = Images::of(&experiment.data).unwrap();
         assert_eq!(images.kind, DataKind::SmallColour);
         assert!(images.known_from.unwrap().contains("cannot be read"));
         experiment.data = data("digit");
-        assert_eq!(Images::of(&experiment), None);
+        assert_eq!(Images::of(&experiment.data), None);
     }
 
     #[test]

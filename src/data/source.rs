@@ -96,18 +96,16 @@ pub fn load_path(path: &Path, options: &SourceOptions) -> Result<TrainTest, Data
     load_layout(found.layout, &found.directory, options)
 }
 
-/// The shape of the first image of a folder or of npy files, as it lies on disk: little is read, and the size and channels in
-/// `options` are not looked at. What the other images are is checked by [`load`] alone.
+/// The shape of the first image of a folder or of npy files, `dataset`, as it lies on disk. Little is read: whether the other
+/// images are like it is for [`load`] to say.
 ///
 /// # Errors
 /// A data set of another kind, one without a path, or whatever its reader finds.
-pub fn first_shape(options: &SourceOptions) -> Result<ImageShape, DataError> {
-    let name = options.dataset.as_str();
-    let layout = ON_DISK.iter().find(|(known, _)| *known == name).map(|(_, layout)| *layout);
-    match (layout, &options.path) {
-        (Some(Layout::Folder), Some(path)) => folder::first_shape(&find(path, Layout::Folder)?),
-        (Some(Layout::Npy), Some(path)) => npy_sets::first_shape(&find(path, Layout::Npy)?),
-        _ => Err(DataError::Missing(format!("'{name}' is not a folder or npy files with a path"))),
+pub fn first_shape(dataset: &str, path: Option<&Path>) -> Result<ImageShape, DataError> {
+    match (dataset, path) {
+        ("folder", Some(path)) => folder::first_shape(&find(path, Layout::Folder)?),
+        ("npy", Some(path)) => npy_sets::first_shape(&find(path, Layout::Npy)?),
+        _ => Err(DataError::Missing(format!("'{dataset}' is not a folder or npy files with a path"))),
     }
 }
 

@@ -315,7 +315,7 @@ fn to_value(field: &Field, number: f64) -> Value {
 
 /// The value that a field has when it is set after it was not.
 fn suggestion(sheet: &Sheet<'_>, field: &Field) -> Value {
-    let preset = sheet.base.map(|base| base.get(field.path)).filter(|value| !value.is_null());
+    let preset = sheet.base.map(|base| base.values.get(field.path)).filter(|value| !value.is_null());
     let attack = &sheet.experiment.attack;
     let of_attack = |epsilon: Epsilon| json!(epsilon);
     match (preset, field.path) {
