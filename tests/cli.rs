@@ -204,7 +204,7 @@ fn settings_follow_from_the_data_set_and_the_program_says_so() {
     has(&shown(&own), &["epsilon = \"8/255\"", "step_size = \"2/255\"", "flip = false", "arch = \"small-cnn\""]);
     let named = shown(&["--dataset", "cifar10", "--epsilon", "4/255", "--flip", "false"]);
     has(&named, &["epsilon = \"4/255\"", "step_size = \"2/255\"", "flip = false"]);
-    assert!(named.replace("\n# ", " ").contains("Named, and so not derived: --flip, --epsilon."), "{named}");
+    assert!(named.replace("\n# ", " ").contains("Named, and so not derived: --epsilon, --flip."), "{named}");
     let adapted = shown(&["--preset", "digits-60s", "--dataset", "cifar10"]);
     has(&adapted, &["epsilon = \"8/255\"", "arch = \"digits-cnn\"", "epochs = 14"]);
     assert!(adapted.contains("epsilon 24/255 → 8/255"), "{adapted}");

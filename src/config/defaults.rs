@@ -45,15 +45,15 @@ pub const SMALL: usize = 64;
 /// The fields whose sensible values depend on the images and not on how long or with which network one trains. They take
 /// the values of the data set also where a preset of another data set is named.
 pub const OF_THE_IMAGES: [&str; 11] = [
-    "data.validation_fraction",
-    "data.validation_per_class",
-    "data.crop_padding",
-    "data.padding",
-    "data.flip",
     "attack.epsilon",
     "attack.step_size",
     "fairness.epsilon_min",
     "fairness.epsilon_max",
+    "data.crop_padding",
+    "data.padding",
+    "data.flip",
+    "data.validation_fraction",
+    "data.validation_per_class",
     "evaluation.eval_epsilon",
     "evaluation.eval_step_size",
 ];
@@ -263,10 +263,7 @@ impl Images {
     fn on_disk(data: &DataConfig) -> Self {
         let (shape, known_from) = match first_shape(&data.dataset, data.path.as_deref()) {
             Ok(shape) => (shape, format!("by the first image, {} × {} pixels", shape.width, shape.height)),
-            Err(_) => (
-                ImageShape::new(3, 32, 32),
-                "the first image cannot be read, so small colour images are assumed".into(),
-            ),
+            Err(_) => (ImageShape::new(3, 32, 32), "assumed, as the first image cannot be read".into()),
         };
         let kind = DataKind::of(data, Some(shape)).unwrap_or(DataKind::SmallColour);
         Self { kind, known_from: Some(known_from) }

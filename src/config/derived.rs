@@ -54,7 +54,7 @@ pub struct Derived {
 }
 
 /// Fields that are told about the data set even where they have the program's default.
-const HEADLINES: [&str; 9] = [
+const HEADLINES: [&str; 10] = [
     "data.validation_fraction",
     "data.validation_per_class",
     "data.crop_padding",
@@ -64,6 +64,7 @@ const HEADLINES: [&str; 9] = [
     "model.arch",
     "optimizer.epochs",
     "optimizer.batch_size",
+    "optimizer.lr",
 ];
 
 /// The fields in which `experiment` differs from the defaults of `kind`, with both values. Those of the images come first.
@@ -101,10 +102,11 @@ impl Derived {
         let (mut changes, mut named) = (Vec::new(), Vec::new());
         for field in paths.filter_map(|path| fields::field(path)) {
             let change = Change { field, old: old.get(field.path).clone(), new: new.get(field.path).clone() };
-            let told = change.old != change.new || (recipe && HEADLINES.contains(&field.path));
+            let headline = recipe && HEADLINES.contains(&field.path) && !change.new.is_null();
+            let told = change.old != change.new || (headline && without_effect(experiment, field.path).is_none());
             if is_named(field.path) {
                 named.push(field.flag.as_str());
-            } else if told && (change.old != change.new || without_effect(experiment, field.path).is_none()) {
+            } else if told {
                 changes.push(change);
             }
         }

@@ -23,6 +23,7 @@ use super::{
     AttackConfig, AveragingConfig, DataConfig, EvaluationConfig, Experiment, FairnessConfig, ModelConfig,
     OptimizerConfig, RunConfig,
 };
+use crate::units::Epsilon;
 
 /// What a field holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +93,7 @@ impl Field {
         match value {
             Value::Null => self.unset.unwrap_or("unset").to_owned(),
             Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
+            Value::String(text) if self.kind == Kind::Epsilon => distance(text),
             Value::String(text) => text.clone(),
             Value::Array(items) if items.is_empty() => "none".to_owned(),
             Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
@@ -104,6 +106,14 @@ impl Field {
         let text = format!("{} {} {} {} {}", self.label, self.path, self.flag, self.section, self.help).to_lowercase();
         words.to_lowercase().split_whitespace().all(|word| text.contains(word))
     }
+}
+
+/// A distance in levels; where they are not whole, as a decimal, too, for that is how it was meant.
+fn distance(text: &str) -> String {
+    let decimal = text.parse::<Epsilon>().map(Epsilon::exact).unwrap_or_default();
+    let levels = decimal * 255.0;
+    let whole = (levels - levels.round()).abs() < 1e-6;
+    if whole { text.to_owned() } else { format!("{text} ({})", (decimal * 1e4).round() / 1e4) }
 }
 
 /// What the declarations do not know.
@@ -329,7 +339,7 @@ mod tests {
 
     use super::*;
     use crate::config::PRESETS;
-    use crate::units::Epsilon;
+    use crate::config::defaults::DataKind;
 
     #[test]
     fn every_field_of_an_experiment_has_an_entry() {
@@ -364,8 +374,10 @@ mod tests {
 
     #[test]
     fn kinds_are_those_of_the_values_and_presets_lie_in_range() {
-        for (name, _) in PRESETS {
-            let values = Values::of(&Experiment::preset(name).unwrap());
+        let presets = PRESETS.iter().map(|(name, _)| (*name, Experiment::preset(name).unwrap()));
+        let defaults = DataKind::ALL.iter().map(|kind| (kind.name(), kind.defaults().unwrap()));
+        for (name, experiment) in presets.chain(defaults) {
+            let values = Values::of(&experiment);
             for field in all() {
                 let value = values.get(field.path);
                 let known = |value: &Value| field.choices.iter().any(|choice| value == choice.name.as_str());
@@ -414,6 +426,16 @@ mod tests {
                 field.path
             );
         }
+    }
+
+    #[test]
+    fn values_are_written_in_words() {
+        let written = |path, value: Value| field(path).unwrap().written(&value);
+        assert_eq!(written("attack.epsilon", json!("8/255")), "8/255");
+        assert_eq!(written("attack.epsilon", json!("76.5/255")), "76.5/255 (0.3)");
+        assert_eq!(written("data.flip", json!(true)), "yes");
+        assert_eq!(written("data.validation_per_class", Value::Null), "by the share");
+        assert_eq!(written("fairness.epsilon_rules", json!([])), "none");
     }
 
     #[test]

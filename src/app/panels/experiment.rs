@@ -143,7 +143,7 @@ fn head(ui: &mut Ui, context: &mut Context<'_>, wrong: Option<&str>, on_disk: Op
         let reset = if changed > 0 { 130.0 } else { 0.0 };
         let width = (ui.available_width() - reset).clamp(120.0, 260.0);
         let mut chosen = None;
-        let combo = egui::ComboBox::from_id_salt("preset").width(width).truncate().selected_text(shown);
+        let combo = egui::ComboBox::from_id_salt("preset").width(width).height(340.0).truncate().selected_text(shown);
         let response = combo.show_ui(ui, |ui| {
             ui.set_max_width(300.0);
             for preset in presets() {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use egui::{Button, RichText, Ui};
 
 use crate::app::context::Context;
-use crate::app::form::Offer;
+use crate::app::form::{Offer, Offered};
 use crate::app::theme;
 use crate::app::widgets::{strong, weak};
 use crate::config::defaults::DataKind;
@@ -20,18 +20,22 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    /// Begins anew where another data set offers something: everything is ticked but what the user set himself.
-    fn follow(&mut self, offer: &Offer) {
+    /// Begins anew where another data set offers something: everything is ticked but what the user set himself. Whether it does.
+    fn follow(&mut self, offer: &Offer) -> bool {
         let of = Some((offer.dataset.clone(), offer.kind));
-        if self.of != of {
+        let new = self.of != of;
+        if new {
             let own = offer.settings.iter().filter(|offered| offered.own);
             *self = Self { of, unticked: own.map(|offered| offered.change.field.path).collect() };
         }
+        new
     }
 }
 
 /// Width of the column of labels.
 const LABEL: f32 = 118.0;
+/// Width from which settings stand in two columns.
+const TWO_COLUMNS: f32 = 640.0;
 
 /// Draws the offer, if there is one.
 pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, choice: &mut Choice, on_disk: Option<ImageShape>) {
@@ -39,38 +43,24 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, choice: &mut Choice, 
         choice.of = None;
         return;
     };
-    choice.follow(&offer);
+    let new = choice.follow(&offer);
     let palette = theme::palette(ui);
     let frame = egui::Frame::new().fill(palette.accent.gamma_multiply(0.12)).corner_radius(6).inner_margin(8);
-    frame.show(ui, |ui| {
+    let card = frame.show(ui, |ui| {
         ui.set_width(ui.available_width());
         ui.spacing_mut().item_spacing.y = 3.0;
         ui.label(strong(format!("{} usually takes other settings", offer.dataset)));
         let why = format!("{}; these settings were made for {}.", capital(offer.kind.title()), offer.made_for);
         ui.add(egui::Label::new(weak(ui, why).small()).wrap());
-        for offered in &offer.settings {
-            let change = &offered.change;
-            let mut ticked = !choice.unticked.contains(change.field.path);
-            let row = ui.horizontal(|ui| {
-                ui.spacing_mut().interact_size.y = 18.0;
-                let left = ui.cursor().left();
-                let tick = ui.checkbox(&mut ticked, RichText::new(change.field.label).size(13.0));
-                ui.add_space((left + LABEL + 22.0 - ui.cursor().left()).max(0.0));
-                ui.label(weak(ui, change.field.written(&change.old)).size(13.0));
-                ui.label(weak(ui, "→").size(13.0));
-                ui.label(RichText::new(change.field.written(&change.new)).size(13.0));
-                if offered.own {
-                    ui.label(RichText::new("yours").small().color(palette.accent));
+        if ui.available_width() >= TWO_COLUMNS {
+            let half = offer.settings.len().div_ceil(2);
+            ui.columns(2, |columns| {
+                for (column, settings) in columns.iter_mut().zip(offer.settings.chunks(half)) {
+                    settings.iter().for_each(|offered| setting(column, choice, offered));
                 }
-                tick
             });
-            let tick = row.inner.on_hover_text(format!("{}.", change.field.help.trim_end_matches('.')));
-            if tick.changed() {
-                match ticked {
-                    true => choice.unticked.remove(change.field.path),
-                    false => choice.unticked.insert(change.field.path),
-                };
-            }
+        } else {
+            offer.settings.iter().for_each(|offered| setting(ui, choice, offered));
         }
         ui.add_space(3.0);
         ui.horizontal_wrapped(|ui| {
@@ -88,7 +78,38 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, choice: &mut Choice, 
             }
         });
     });
+    if new {
+        // Who scrolled down to the data set would not see that there is something to decide.
+        card.response.scroll_to_me(Some(egui::Align::TOP));
+    }
     ui.add_space(4.0);
+}
+
+/// One setting: whether to take it, its value, and the one that is offered.
+fn setting(ui: &mut Ui, choice: &mut Choice, offered: &Offered) {
+    let Offered { change, own } = offered;
+    let mut ticked = !choice.unticked.contains(change.field.path);
+    let row = ui.horizontal(|ui| {
+        ui.spacing_mut().interact_size.y = 18.0;
+        let left = ui.cursor().left();
+        let tick = ui.checkbox(&mut ticked, RichText::new(change.field.label).size(13.0));
+        ui.add_space((left + LABEL + 22.0 - ui.cursor().left()).max(0.0));
+        ui.label(weak(ui, change.field.written(&change.old)).size(13.0));
+        ui.label(weak(ui, "→").size(13.0));
+        ui.label(RichText::new(change.field.written(&change.new)).size(13.0));
+        if *own {
+            let yours = RichText::new("yours").small().color(theme::palette(ui).accent);
+            ui.label(yours).on_hover_text("You set this yourself: it is not ticked.");
+        }
+        tick
+    });
+    let tick = row.inner.on_hover_text(format!("{}.", change.field.help.trim_end_matches('.')));
+    if tick.changed() {
+        match ticked {
+            true => choice.unticked.remove(change.field.path),
+            false => choice.unticked.insert(change.field.path),
+        };
+    }
 }
 
 fn capital(text: &str) -> String {
