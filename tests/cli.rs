@@ -187,6 +187,64 @@ fn a_configuration_survives_being_shown_and_flags_go_over_it() {
 }
 
 #[test]
+fn settings_follow_from_the_data_set_and_the_program_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let shown = |arguments: &[&str]| ok(d, &[&["config", "show"][..], arguments].concat());
+    let has = |text: &str, lines: &[&str]| {
+        for line in lines {
+            assert!(text.lines().any(|found| found == *line), "{line}: {text}");
+        }
+    };
+    let cifar = shown(&["--dataset", "cifar10"]);
+    has(&cifar, &["epsilon = \"8/255\"", "step_size = \"2/255\"", "flip = true", "crop_padding = 4"]);
+    assert!(cifar.starts_with("# Defaults of cifar10 (32×32 colour photographs): "), "{cifar}");
+    // The line of the README, before there is such a folder.
+    let own = ["--dataset", "folder", "--path", "my-images", "--image-size", "32", "--arch", "small-cnn"];
+    has(&shown(&own), &["epsilon = \"8/255\"", "step_size = \"2/255\"", "flip = false", "arch = \"small-cnn\""]);
+    let named = shown(&["--dataset", "cifar10", "--epsilon", "4/255", "--flip", "false"]);
+    has(&named, &["epsilon = \"4/255\"", "step_size = \"2/255\"", "flip = false"]);
+    assert!(named.replace("\n# ", " ").contains("Named, and so not derived: --epsilon, --flip."), "{named}");
+    let adapted = shown(&["--preset", "digits-60s", "--dataset", "cifar10"]);
+    has(&adapted, &["epsilon = \"8/255\"", "arch = \"digits-cnn\"", "epochs = 14"]);
+    assert!(adapted.contains("epsilon 24/255 → 8/255"), "{adapted}");
+    // Neither a preset nor a file is touched where nothing else is named.
+    assert!(!shown(&["--preset", "digits-60s"]).contains('#') && !shown(&[]).contains('#'));
+    std::fs::write(d.join("c.toml"), shown(&[])).unwrap();
+    let kept = shown(&["--config", "c.toml", "--dataset", "cifar10"]);
+    has(&kept, &["dataset = \"cifar10\"", "epsilon = \"24/255\""]);
+    assert!(kept.starts_with("# c.toml was written for digits, and its settings stay"), "{kept}");
+    let warned = fairtat(d, &["train", "--config", "c.toml", "--dataset", "cifar10"]);
+    assert!(text(&warned.stderr).contains("warning: c.toml was written for digits"), "{}", text(&warned.stderr));
+
+    // Grey images of 12 × 12 pixels: told by the first, said at the start, and written to the run.
+    for part in ["train", "test"] {
+        for (class, value) in [("dark", 40), ("light", 200)] {
+            let place = d.join("grey").join(part).join(class);
+            std::fs::create_dir_all(&place).unwrap();
+            for i in 0..6 {
+                image::GrayImage::from_pixel(12, 12, image::Luma([value + i]))
+                    .save(place.join(format!("{i}.png")))
+                    .unwrap();
+            }
+        }
+    }
+    let train = ["train", "--dataset", "folder", "--path", "grey", "--epochs", "1", "--width", "4", "--steps", "1"];
+    let output = fairtat(d, &train);
+    let message = text(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    let notice = "Defaults of folder (small grey images; by the first image, 12 × 12 pixels): ";
+    assert!(message.starts_with(notice), "{message}");
+    let written = std::fs::read_to_string(d.join("runs/folder/config.toml")).unwrap();
+    has(&written, &["epsilon = \"8/255\"", "validation_fraction = 0.1", "epochs = 1"]);
+    let comment: Vec<&str> = written.lines().take_while(|line| line.starts_with("# ")).collect();
+    assert!(comment[0].contains("runs it again") && comment[1..].join(" ").contains(notice), "{written}");
+    // The file alone is the same experiment.
+    let again = shown(&["--config", "runs/folder/config.toml"]);
+    assert!(written.ends_with(&again), "{again}");
+}
+
+#[test]
 fn the_engines_are_listed_for_people_and_for_programs() {
     let dir = tempfile::tempdir().unwrap();
     let shown = ok(dir.path(), &["engines", "--json", "e.json"]);

@@ -4,13 +4,17 @@
 //! left. [`Form::set`] goes on with the step it is in as long as the field is the same; [`Form::settle`] ends it.
 
 mod command_line;
+mod offer;
+
+pub use offer::{Offer, Offered};
 
 use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use crate::config::defaults::DataKind;
 use crate::config::fields::{self, Field, Values};
-use crate::config::{Applies, ConfigError, DEFAULT_PRESET, Experiment, PRESETS, applies};
+use crate::config::{Applies, ConfigError, DEFAULT_PRESET, DataConfig, Experiment, PRESETS, applies};
 use crate::data::source_names;
 
 /// Steps that can be undone.
@@ -21,8 +25,10 @@ const HISTORY: usize = 200;
 pub struct Form {
     /// The experiment as it stands. [`Self::set`] and the other methods change it and remember how it was.
     pub experiment: Experiment,
-    /// The preset that it is compared with: a name of [`PRESETS`].
+    /// What it is compared with: a name of [`PRESETS`] or of a [`DataKind`], for the defaults of the data set.
     pub preset: String,
+    /// The data that the settings were made for or kept for: see [`Form::offer`].
+    pub made_for: DataConfig,
     past: Vec<State>,
     future: Vec<State>,
     /// The field that the newest step changes, while it may go on.
@@ -33,6 +39,7 @@ pub struct Form {
 struct State {
     experiment: Experiment,
     preset: String,
+    made_for: DataConfig,
 }
 
 /// Something that is wrong with a field.
@@ -53,7 +60,7 @@ pub struct Pending {
     pub applies: Applies,
 }
 
-/// A preset that has been read.
+/// A preset, or the defaults of a kind of data set, that has been read.
 #[derive(Debug)]
 pub struct Preset {
     /// Its name.
@@ -64,6 +71,22 @@ pub struct Preset {
     pub experiment: Experiment,
     /// Its values.
     pub values: Values,
+    /// The kind whose defaults these are; none for a preset.
+    pub kind: Option<DataKind>,
+}
+
+impl Preset {
+    /// Whether the field at `path` has another value in `values`. The defaults of a data set say nothing about where its images
+    /// lie and what they are brought to.
+    pub fn differs(&self, path: &str, values: &Values) -> bool {
+        let compared = self.kind.is_none() || !offer::WHICH_IMAGES.contains(&path);
+        compared && self.values.get(path) != values.get(path)
+    }
+
+    /// The fields that have another value in `values`.
+    pub fn differences(&self, values: &Values) -> impl Iterator<Item = &'static Field> {
+        self.values.differences(values).filter(|field| self.differs(field.path, values))
+    }
 }
 
 /// All presets.
@@ -73,35 +96,55 @@ pub fn presets() -> &'static [Preset] {
         let read = |(name, text): &(&'static str, &'static str)| {
             let experiment = Experiment::preset(name).ok()?;
             let purpose = text.lines().next().unwrap_or_default().trim_start_matches('#').trim();
-            Some(Preset { name, purpose, values: Values::of(&experiment), experiment })
+            Some(Preset { name, purpose, values: Values::of(&experiment), experiment, kind: None })
         };
         PRESETS.iter().filter_map(read).collect()
     })
+}
+
+/// The defaults of every kind of data set.
+pub fn data_sets() -> &'static [Preset] {
+    static ALL: OnceLock<Vec<Preset>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let read = |kind: DataKind| {
+            let experiment = kind.defaults().ok()?;
+            let (name, purpose) = (kind.name(), kind.title());
+            Some(Preset { name, purpose, values: Values::of(&experiment), experiment, kind: Some(kind) })
+        };
+        DataKind::ALL.into_iter().filter_map(read).collect()
+    })
+}
+
+/// The preset, or the kind of data set, of this name.
+fn named(name: &str) -> Option<&'static Preset> {
+    presets().iter().chain(data_sets()).find(|preset| preset.name == name)
 }
 
 impl Default for Form {
     fn default() -> Self {
         let preset = DEFAULT_PRESET.to_owned();
         let experiment = Experiment::preset(&preset).unwrap_or_default();
-        Self { experiment, preset, past: Vec::new(), future: Vec::new(), open: None }
+        let made_for = experiment.data.clone();
+        Self { experiment, preset, made_for, past: Vec::new(), future: Vec::new(), open: None }
     }
 }
 
 impl Form {
-    /// As it was left at the last start.
-    pub fn restored(experiment: Experiment, preset: &str) -> Self {
-        let preset = if PRESETS.iter().any(|(name, _)| *name == preset) { preset } else { DEFAULT_PRESET };
-        Self { experiment, preset: preset.to_owned(), ..Self::default() }
+    /// As it was left at the last start. Without `made_for` its settings count as made for its data.
+    pub fn restored(experiment: Experiment, preset: &str, made_for: Option<DataConfig>) -> Self {
+        let preset = named(preset).map_or(DEFAULT_PRESET, |preset| preset.name);
+        let made_for = made_for.unwrap_or_else(|| experiment.data.clone());
+        Self { experiment, preset: preset.to_owned(), made_for, ..Self::default() }
     }
 
     /// What the experiment is compared with; none where [`Self::preset`] names nothing that exists.
     pub fn base(&self) -> Option<&'static Preset> {
-        presets().iter().find(|preset| preset.name == self.preset)
+        named(&self.preset)
     }
 
     /// Whether a field differs from the preset.
     pub fn differs(&self, path: &str) -> bool {
-        self.base().is_some_and(|base| base.values.get(path) != Values::of(&self.experiment).get(path))
+        self.base().is_some_and(|base| base.differs(path, &Values::of(&self.experiment)))
     }
 
     /// Changes a field.
@@ -135,7 +178,7 @@ impl Form {
         if matches!(experiment.data.dataset.as_str(), "digits" | "shapes") {
             experiment.data.dataset = "folder".into();
         }
-        self.replace(State { experiment, preset: self.preset.clone() });
+        self.replace(State { experiment, ..self.state() });
         Ok(())
     }
 
@@ -157,13 +200,21 @@ impl Form {
         }
     }
 
-    /// Replaces the experiment by a preset.
+    /// Replaces the experiment by a preset, or by the defaults of a kind of data set for the images that it has.
     ///
     /// # Errors
     /// [`ConfigError::UnknownPreset`].
     pub fn load_preset(&mut self, name: &str) -> Result<(), ConfigError> {
-        let experiment = Experiment::preset(name)?;
-        self.replace(State { experiment, preset: name.to_owned() });
+        let experiment = match named(name) {
+            Some(base) if base.kind.is_some() => {
+                let mut experiment = base.experiment.clone();
+                offer::keep_images(&mut experiment.data, &self.experiment.data);
+                experiment
+            }
+            _ => Experiment::preset(name)?,
+        };
+        let made_for = experiment.data.clone();
+        self.replace(State { experiment, preset: name.to_owned(), made_for });
         Ok(())
     }
 
@@ -171,9 +222,14 @@ impl Form {
     pub fn load(&mut self, experiment: Experiment) {
         let values = Values::of(&experiment);
         let current = self.base().into_iter();
-        let closest = current.chain(presets()).min_by_key(|preset| preset.values.differences(&values).count());
+        let kind = DataKind::of(&experiment.data, None);
+        // The defaults of another kind of data set are nothing to compare with.
+        let fits = |base: &&Preset| base.kind.is_none_or(|of| kind.is_none_or(|kind| kind == of));
+        let bases = current.chain(presets()).chain(data_sets()).filter(fits);
+        let closest = bases.min_by_key(|preset| preset.differences(&values).count());
         let preset = closest.map_or_else(|| self.preset.clone(), |preset| preset.name.to_owned());
-        self.replace(State { experiment, preset });
+        let made_for = experiment.data.clone();
+        self.replace(State { experiment, preset, made_for });
     }
 
     /// Replaces the experiment by what a file says.
@@ -211,7 +267,7 @@ impl Form {
         self.settle();
         if let Some(state) = self.past.pop() {
             self.future.push(self.state());
-            (self.experiment, self.preset) = (state.experiment, state.preset);
+            self.restore(state);
         }
     }
 
@@ -220,7 +276,7 @@ impl Form {
         self.settle();
         if let Some(state) = self.future.pop() {
             self.past.push(self.state());
-            (self.experiment, self.preset) = (state.experiment, state.preset);
+            self.restore(state);
         }
     }
 
@@ -280,14 +336,19 @@ impl Form {
     }
 
     fn state(&self) -> State {
-        State { experiment: self.experiment.clone(), preset: self.preset.clone() }
+        let (experiment, preset, made_for) = (self.experiment.clone(), self.preset.clone(), self.made_for.clone());
+        State { experiment, preset, made_for }
+    }
+
+    fn restore(&mut self, state: State) {
+        State { experiment: self.experiment, preset: self.preset, made_for: self.made_for } = state;
     }
 
     fn replace(&mut self, state: State) {
         self.settle();
         if state != self.state() {
             self.remember();
-            (self.experiment, self.preset) = (state.experiment, state.preset);
+            self.restore(state);
         }
     }
 

@@ -13,7 +13,7 @@ use super::form::Form;
 use super::layout::PanelKind;
 use super::settings::Settings;
 use super::widgets::markdown::Markdown;
-use crate::config::{ConfigError, Experiment};
+use crate::config::{ConfigError, DataConfig, Experiment};
 
 /// Names and texts, in the order in which they are offered.
 const FILES: [(&str, &str); 6] = [
@@ -136,10 +136,12 @@ impl Lesson {
     /// As [`Self::experiment`]; nothing has changed then.
     pub fn begin(&self, settings: &mut Settings, form: &mut Form) -> Result<Before, ConfigError> {
         let experiment = self.experiment()?;
+        let made_for = experiment.data.clone();
         let before = Before {
             hidden: std::mem::replace(&mut settings.hidden, self.hidden()),
             experiment: std::mem::replace(&mut form.experiment, experiment),
             preset: std::mem::replace(&mut form.preset, self.preset.clone()),
+            made_for: std::mem::replace(&mut form.made_for, made_for),
         };
         settings.lesson = Some(self.id.clone());
         settings.lesson_step = 0;
@@ -153,6 +155,7 @@ pub struct Before {
     hidden: Vec<PanelKind>,
     experiment: Experiment,
     preset: String,
+    made_for: DataConfig,
 }
 
 impl Before {
@@ -162,6 +165,7 @@ impl Before {
         settings.hidden = self.hidden;
         form.experiment = self.experiment;
         form.preset = self.preset;
+        form.made_for = self.made_for;
     }
 }
 

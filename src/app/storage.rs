@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::form::Form;
 use super::layout::Layout;
 use super::settings::Settings;
-use crate::config::Experiment;
+use crate::config::DataConfig;
 use crate::files::write_atomic;
 
 /// Grows when older files cannot be read any more.
@@ -25,21 +26,17 @@ pub(super) struct Stored {
     pub(super) preset: String,
     /// The form's experiment, as TOML.
     pub(super) experiment: String,
+    /// The data that the form's settings were made for.
+    pub(super) made_for: Option<DataConfig>,
     /// Size of the window in points.
     pub(super) size: Option<[f32; 2]>,
 }
 
 impl Stored {
     /// With this content.
-    pub(super) fn new(
-        settings: Settings,
-        layout: Layout,
-        preset: &str,
-        experiment: &Experiment,
-        size: Option<[f32; 2]>,
-    ) -> Self {
-        let (preset, experiment) = (preset.to_owned(), experiment.to_toml());
-        Self { version: VERSION, settings, layout: Some(layout), preset, experiment, size }
+    pub(super) fn new(settings: Settings, layout: Layout, form: &Form, size: Option<[f32; 2]>) -> Self {
+        let (preset, experiment, made_for) = (form.preset.clone(), form.to_toml(), Some(form.made_for.clone()));
+        Self { version: VERSION, settings, layout: Some(layout), preset, experiment, made_for, size }
     }
 
     /// Where it is kept: `$FAIRTAT_STATE`, nowhere if that is empty, else the system's place for settings.
@@ -74,6 +71,7 @@ impl Stored {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Experiment;
 
     #[test]
     fn what_was_written_is_read_and_what_is_broken_is_a_first_start() {
@@ -81,13 +79,13 @@ mod tests {
         let path = directory.path().join("state/window.json");
         assert!(Stored::load(&path).layout.is_none());
         let settings = Settings { zoom: 2.0, ..Settings::default() };
-        let stored =
-            Stored::new(settings, Layout::default(), "digits-60s", &Experiment::default(), Some([800.0, 600.0]));
+        let form = Form::restored(Experiment::default(), "digits-60s", None);
+        let stored = Stored::new(settings, Layout::default(), &form, Some([800.0, 600.0]));
         stored.save(&path).unwrap();
         let read = Stored::load(&path);
         assert_eq!((read.settings.zoom, read.size), (2.0, Some([800.0, 600.0])));
         assert_eq!(Experiment::from_toml(&read.experiment, "stored").unwrap(), Experiment::default());
-        assert!(read.layout.is_some());
+        assert_eq!((read.made_for, read.layout.is_some()), (Some(form.made_for), true));
         for text in ["", "{", r#"{"version": 99, "settings": {"zoom": 3}}"#, r#"{"version": 1, "layout": 7}"#] {
             std::fs::write(&path, text).unwrap();
             let read = Stored::load(&path);

@@ -85,7 +85,7 @@ impl App {
         if let Ok(experiment) = crate::config::Experiment::from_toml(&stored.experiment, "the last window")
             && !stored.experiment.is_empty()
         {
-            form = Form::restored(experiment, &stored.preset);
+            form = Form::restored(experiment, &stored.preset, stored.made_for);
         }
         let news_every = Arc::new(AtomicU64::new(NEWS.as_millis() as u64));
         let wake = {
@@ -394,9 +394,14 @@ impl App {
 
     /// Begins the form's experiment in a new directory.
     fn begin(&mut self, paused: bool) {
-        let directory = crate::worker::session::free_directory(&self.surroundings.runs, &self.form.preset);
+        let directory = crate::worker::session::free_directory(&self.surroundings.runs, &self.form.run_name());
         let experiment = Box::new(self.form.experiment.clone());
-        self.send(Request::Begin { experiment, directory, paused });
+        let derived = self.form.derived(self.panels.experiment.on_disk(&experiment)).map(Box::new);
+        for line in derived.iter().flat_map(|derived| derived.lines()) {
+            let warns = derived.as_ref().is_some_and(|derived| derived.is_warning());
+            self.view.say(Instant::now(), if warns { Level::Warning } else { Level::Info }, line);
+        }
+        self.send(Request::Begin { experiment, directory, derived, paused });
         self.view.status = Status::Opening;
     }
 
@@ -578,8 +583,7 @@ impl App {
     /// Writes settings and layout, if they have changed.
     pub(super) fn store(&mut self) {
         let Some(path) = self.surroundings.state.clone() else { return };
-        let (form, size) = (&self.form, self.window_size);
-        let stored = Stored::new(self.settings.clone(), self.layout.clone(), &form.preset, &form.experiment, size);
+        let stored = Stored::new(self.settings.clone(), self.layout.clone(), &self.form, self.window_size);
         let text = format!("{stored:?}");
         if self.stored.as_ref().is_some_and(|(_, old)| *old == text) {
             self.stored = Some((Instant::now(), text));

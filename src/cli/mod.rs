@@ -36,8 +36,10 @@ struct Cli {
 }
 
 /// What the help of commands with the fields of an experiment ends with.
-const FIELDS: &str = "Fields that are not given come from the preset (digits-60s unless another is named) or the file; \
-                      `fairtat config show` prints them all.";
+const FIELDS: &str = "Fields that are not given come from the preset or file that is named, else from the defaults of the \
+                      data set (--dataset), else from the preset digits-60s. A preset that was made for another data set \
+                      keeps its network, method and schedule; its attack, augmentation and validation split give way to \
+                      those of the data set. `fairtat config show` with the same flags prints all fields.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -135,7 +137,11 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Engines(arguments)) => engines::engines(&arguments),
         Some(Command::Plan(arguments)) => plan::plan(&arguments),
         Some(Command::Bench(arguments)) => bench::bench(&arguments),
-        Some(Command::Config(ConfigCommand::Show { source, fields })) => print(&fields.experiment(&source)?.to_toml()),
+        Some(Command::Config(ConfigCommand::Show { source, fields })) => {
+            let asked = fields.asked(&source)?;
+            let comment = asked.derived.as_ref().map(|derived| format!("{}\n", derived.comment()));
+            print(&format!("{}{}", comment.unwrap_or_default(), asked.experiment.to_toml()))
+        }
         Some(Command::Config(ConfigCommand::List)) => {
             let width = PRESETS.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
             let line = |(name, text): &(&str, &str)| {

@@ -1,11 +1,13 @@
-//! An experiment from a preset or a file, with the fields that the command line names put over it.
+//! An experiment from a preset, a file or the defaults of its data set, with the fields that the command line names put
+//! over it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-use crate::config::{DEFAULT_PRESET, DeviceChoice, EngineChoice, Experiment, RunConfig};
+use crate::config::defaults::{Images, run_name, starting_point};
+use crate::config::{ConfigError, DEFAULT_PRESET, Derived, DeviceChoice, EngineChoice, Experiment, Origin, RunConfig};
 
 /// Where an experiment starts from.
 #[derive(Debug, Clone, Default, Args)]
@@ -16,22 +18,6 @@ pub(super) struct Source {
     /// Start from a TOML file, such as the config.toml of a run
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-}
-
-impl Source {
-    /// The experiment, and a name for its run directory.
-    fn load(&self) -> Result<(Experiment, String)> {
-        match &self.config {
-            Some(path) => {
-                let stem = path.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
-                Ok((Experiment::load(path)?, stem))
-            }
-            None => {
-                let name = self.preset.as_deref().unwrap_or(DEFAULT_PRESET);
-                Ok((Experiment::preset(name)?, name.to_owned()))
-            }
-        }
-    }
 }
 
 /// Another engine for a run that is there already. Its config.toml stays as it is.
@@ -73,7 +59,7 @@ pub(super) struct ExperimentArgs {
 
 impl Args for ExperimentArgs {
     fn augment_args(command: Command) -> Command {
-        // No flag is required and none has a default: what is not given stays as the preset or file has it.
+        // No flag is required and none has a default: what is not given stays as the preset, file or data set has it.
         Experiment::augment_args_for_update(command)
     }
 
@@ -93,18 +79,104 @@ impl FromArgMatches for ExperimentArgs {
     }
 }
 
+/// An experiment and where it comes from.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// The experiment, checked.
+    pub(super) experiment: Experiment,
+    /// A name for its run directory.
+    pub(super) name: String,
+    /// What it has from its data set; none where a preset or file speaks of the same kind of images.
+    pub(super) derived: Option<Derived>,
+}
+
+impl Asked {
+    /// Says on standard error what comes from the data set.
+    pub(super) fn tell(&self) {
+        let Some(derived) = &self.derived else { return };
+        let lines = derived.lines().join("\n");
+        if derived.is_warning() { eprintln!("warning: {lines}") } else { eprintln!("{lines}") }
+    }
+}
+
 impl ExperimentArgs {
     /// The experiment of `source` with these flags put over it, checked.
     pub(super) fn experiment(&self, source: &Source) -> Result<Experiment> {
-        Ok(self.named(source)?.0)
+        Ok(self.asked(source)?.experiment)
     }
 
-    /// The same with a name for its run directory.
-    pub(super) fn named(&self, source: &Source) -> Result<(Experiment, String)> {
-        let (mut experiment, name) = source.load()?;
+    /// The same with a name for its run directory, and what it has from its data set.
+    pub(super) fn asked(&self, source: &Source) -> Result<Asked> {
+        let asked = match &source.config {
+            Some(path) => self.from_file(path)?,
+            None => self.from_data_set(source.preset.as_deref())?,
+        };
+        asked.experiment.validate()?;
+        Ok(asked)
+    }
+
+    /// A file keeps its values on any data set; what the data set would change is told.
+    fn from_file(&self, path: &Path) -> Result<Asked> {
+        let start = Experiment::load(path)?;
+        let experiment = self.over(&start)?;
+        let name = path.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
+        let made_for = Images::of(&start.data).map(|images| images.kind);
+        let images =
+            Images::of(&experiment.data).filter(|images| self.names("dataset") && Some(images.kind) != made_for);
+        let origin = || Origin::File { name: path.display().to_string(), made_for: start.data.dataset.clone() };
+        let derived = images.map(|images| self.derived(origin(), &start, &experiment, images)).transpose()?;
+        Ok(Asked { experiment, name, derived })
+    }
+
+    fn from_data_set(&self, preset: Option<&str>) -> Result<Asked> {
+        // The data set that is asked for decides what the other flags are put over.
+        let first = Experiment::preset(preset.unwrap_or(DEFAULT_PRESET))?;
+        let wanted = self.over(&first)?;
+        let images = Images::of(&wanted.data).filter(|_| self.names("dataset"));
+        let kind = images.as_ref().map(|images| images.kind);
+        let start = match (preset, kind) {
+            (None, None) => first.clone(),
+            _ => starting_point(preset, &wanted.data, kind)?,
+        };
+        let experiment = self.over(&start)?;
+        let origin = match preset {
+            None => Some(Origin::DataSet),
+            Some(_) if start == first => None,
+            Some(name) => Some(Origin::Preset { name: name.to_owned(), made_for: first.data.dataset.clone() }),
+        };
+        let derived = origin.zip(images).map(|(origin, images)| {
+            let without = if origin == Origin::DataSet { Experiment::default() } else { first };
+            self.derived(origin, &without, &experiment, images)
+        });
+        // A name that no data set has is not one for a directory either.
+        let named = self.names("dataset") && kind.is_some();
+        let name = match (preset, named) {
+            (None, false) => DEFAULT_PRESET.to_owned(),
+            (Some(name), false) => name.to_owned(),
+            (preset, true) => run_name(preset, &experiment.data.dataset),
+        };
+        Ok(Asked { experiment, name, derived: derived.transpose()? })
+    }
+
+    fn derived(
+        &self,
+        origin: Origin,
+        without: &Experiment,
+        experiment: &Experiment,
+        images: Images,
+    ) -> Result<Derived, ConfigError> {
+        let is_named = |path: &str| {
+            let name = path.split_once('.').map_or(path, |(_, name)| name);
+            self.names(name) || (name == "validation_per_class" && self.names("validation_fraction"))
+        };
+        Derived::new(origin, without, experiment, images, is_named)
+    }
+
+    /// `start` with these flags put over it.
+    fn over(&self, start: &Experiment) -> Result<Experiment> {
+        let mut experiment = start.clone();
         self.put_over(&mut experiment)?;
-        experiment.validate()?;
-        Ok((experiment, name))
+        Ok(experiment)
     }
 
     /// Whether a field was given on the command line.
@@ -114,7 +186,7 @@ impl ExperimentArgs {
     }
 
     /// Replaces the fields that were given.
-    pub(super) fn put_over(&self, experiment: &mut Experiment) -> Result<()> {
+    fn put_over(&self, experiment: &mut Experiment) -> Result<()> {
         if let Some(given) = &self.given {
             experiment.update_from_arg_matches(given)?;
             // The number of images replaces the share; who names the share alone does not want the preset's number.
@@ -129,6 +201,8 @@ impl ExperimentArgs {
 #[cfg(test)]
 mod tests {
     use crate::cli::trained_by;
+    use crate::config::Experiment;
+    use crate::units::Epsilon;
 
     #[test]
     fn switches_need_no_value_and_take_one() {
@@ -141,5 +215,36 @@ mod tests {
         assert_eq!(run(&["--deterministic", "true", "--no-fusion", "false"]).unwrap(), (true, false));
         assert_eq!(run(&["--no-fusion=true", "--seed", "3"]).unwrap(), (false, true));
         assert!(run(&["--no-fusion", "maybe"]).is_err());
+    }
+    fn trained(line: &str) -> crate::config::Experiment {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        trained_by(&words).unwrap()
+    }
+
+    #[test]
+    fn a_data_set_brings_its_own_defaults_and_flags_go_over_them() {
+        // The line of the README, whose folder is not here.
+        let own = trained("fairtat train --dataset folder --path my-images --image-size 32 --arch small-cnn");
+        assert_eq!((own.attack.epsilon, own.attack.step_size), (Epsilon::levels(8.0), Epsilon::levels(2.0)));
+        assert_eq!((own.data.validation_per_class, own.optimizer.epochs), (None, 30));
+        let cifar = trained("fairtat train --dataset cifar10");
+        assert_eq!(cifar, Experiment::preset("cifar10-small").unwrap());
+        let named = trained("fairtat train --dataset cifar10 --epsilon 4/255 --flip false --epochs 3");
+        assert_eq!((named.attack.epsilon, named.data.flip, named.optimizer.epochs), (Epsilon::levels(4.0), false, 3));
+        assert_eq!((named.attack.step_size, named.data.crop_padding), (Epsilon::levels(2.0), 4));
+        let shares = trained("fairtat train --dataset digits --validation-fraction 0.2");
+        assert_eq!(shares.data.validation_per_class, None);
+        assert_eq!(trained("fairtat train"), Experiment::preset("digits-60s").unwrap());
+    }
+
+    #[test]
+    fn a_preset_on_another_data_set_keeps_its_recipe_alone() {
+        let adapted = trained("fairtat train --preset digits-60s --dataset cifar10 --step-size 1/255");
+        assert_eq!((adapted.attack.epsilon, adapted.attack.step_size), (Epsilon::levels(8.0), Epsilon::levels(1.0)));
+        assert_eq!((adapted.model.arch.name(), adapted.optimizer.epochs), ("digits-cnn", 14));
+        let mut paper = Experiment::preset("cifar10-paper").unwrap();
+        assert_eq!(trained("fairtat train --preset cifar10-paper"), paper);
+        paper.data.dataset = "cifar100".into();
+        assert_eq!(trained("fairtat train --preset cifar10-paper --dataset cifar100"), paper);
     }
 }

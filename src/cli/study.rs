@@ -52,7 +52,9 @@ pub(super) fn study(command: &StudyCommand) -> Result<()> {
     if let Some(flag) = ["seed", "method"].into_iter().find(|flag| arguments.fields.names(flag)) {
         bail!(Usage(format!("--{flag} is what a study varies; use --{flag}s")));
     }
-    let base = arguments.fields.experiment(&arguments.source)?;
+    let asked = arguments.fields.asked(&arguments.source)?;
+    asked.tell();
+    let base = &asked.experiment;
     let (mut methods, mut seeds) = (arguments.methods.clone(), arguments.seeds.clone());
     let mut seen = Vec::new();
     methods.retain(|method| {
@@ -87,7 +89,7 @@ pub(super) fn study(command: &StudyCommand) -> Result<()> {
             } else if directory.join("config.toml").exists() {
                 resume_run(&directory, &EngineOverride::default())?
             } else {
-                run_new(experiment, &directory)?
+                run_new(experiment, asked.derived.as_ref(), &directory)?
             };
             match report {
                 Some(report) => reports.push(*report),

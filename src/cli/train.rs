@@ -8,7 +8,7 @@ use clap::Args;
 use super::overrides::{EngineOverride, ExperimentArgs, Source};
 use super::print;
 use super::progress::Terminal;
-use crate::config::Experiment;
+use crate::config::{Derived, Experiment};
 use crate::evaluate::FinalReport;
 use crate::train::RunDir;
 use crate::worker::session::{self, Ending, SessionError, Start, free_directory};
@@ -17,7 +17,7 @@ use crate::worker::session::{self, Ending, SessionError, Start, free_directory};
 pub(super) struct TrainArgs {
     #[command(flatten)]
     source: Source,
-    /// Directory for the run, which must not hold one yet [default: a new one in runs/, named after the preset]
+    /// Directory for the run, which must not hold one yet [default: a new one in runs/, named after the preset or data set]
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -46,14 +46,21 @@ pub(super) struct ResumeArgs {
 }
 
 pub(super) fn train(arguments: TrainArgs) -> Result<()> {
-    let (experiment, name) = arguments.fields.named(&arguments.source)?;
-    let path = arguments.run_dir.unwrap_or_else(|| free_directory(Path::new("runs"), &name));
-    run_new(experiment, &path).map(|_| ())
+    let asked = arguments.fields.asked(&arguments.source)?;
+    asked.tell();
+    let path = arguments.run_dir.unwrap_or_else(|| free_directory(Path::new("runs"), &asked.name));
+    run_new(asked.experiment, asked.derived.as_ref(), &path).map(|_| ())
 }
 
-/// Trains an experiment in a new directory; gives the report, or none when the run was stopped.
-pub(super) fn run_new(experiment: Experiment, path: &Path) -> Result<Option<Box<FinalReport>>> {
-    drive(Start::New { experiment: Box::new(experiment), directory: path.to_path_buf() })
+/// Trains an experiment in a new directory; gives the report, or none when the run was stopped. `derived` is written to its
+/// config.toml.
+pub(super) fn run_new(
+    experiment: Experiment,
+    derived: Option<&Derived>,
+    path: &Path,
+) -> Result<Option<Box<FinalReport>>> {
+    let derived = derived.cloned().map(Box::new);
+    drive(Start::New { experiment: Box::new(experiment), directory: path.to_path_buf(), derived })
 }
 
 pub(super) fn resume(arguments: &ResumeArgs) -> Result<()> {

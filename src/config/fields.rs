@@ -23,6 +23,7 @@ use super::{
     AttackConfig, AveragingConfig, DataConfig, EvaluationConfig, Experiment, FairnessConfig, ModelConfig,
     OptimizerConfig, RunConfig,
 };
+use crate::units::Epsilon;
 
 /// What a field holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,11 +88,32 @@ impl Field {
         self.path.split_once('.').map_or(self.path, |(_, name)| name)
     }
 
+    /// A value of this field in words, without its unit.
+    pub fn written(&self, value: &Value) -> String {
+        match value {
+            Value::Null => self.unset.unwrap_or("unset").to_owned(),
+            Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
+            Value::String(text) if self.kind == Kind::Epsilon => distance(text),
+            Value::String(text) => text.clone(),
+            Value::Array(items) if items.is_empty() => "none".to_owned(),
+            Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether a search for `words` finds it: every word stands in its label, name, section or help.
     pub fn matches(&self, words: &str) -> bool {
         let text = format!("{} {} {} {} {}", self.label, self.path, self.flag, self.section, self.help).to_lowercase();
         words.to_lowercase().split_whitespace().all(|word| text.contains(word))
     }
+}
+
+/// A distance in levels; where they are not whole, as a decimal, too, for that is how it was meant.
+fn distance(text: &str) -> String {
+    let decimal = text.parse::<Epsilon>().map(Epsilon::exact).unwrap_or_default();
+    let levels = decimal * 255.0;
+    let whole = (levels - levels.round()).abs() < 1e-6;
+    if whole { text.to_owned() } else { format!("{text} ({})", (decimal * 1e4).round() / 1e4) }
 }
 
 /// What the declarations do not know.
@@ -165,8 +187,8 @@ const TABLE: &[Detail] = &[
     flag("data.flip", "Mirror images"),
     choice("model.arch", "Architecture"),
     integer("model.width", "Width", 4.0, 256.0).unit("channels").log().unset("as published"),
-    levels("attack.epsilon", "Epsilon", 32.0),
-    levels("attack.step_size", "Step size", 16.0),
+    levels("attack.epsilon", "Epsilon", 80.0),
+    levels("attack.step_size", "Step size", 20.0),
     integer("attack.steps", "Attack steps", 0.0, 50.0).unit("steps"),
     choice("attack.norm", "Norm"),
     flag("attack.random_start", "Random start"),
@@ -182,8 +204,8 @@ const TABLE: &[Detail] = &[
     choice("fairness.combine", "Combine rules"),
     real("fairness.lambda_rob", "λ of accuracy", 0.0, 1.0),
     real("fairness.lambda_count", "λ of counts", 0.0, 1.0),
-    levels("fairness.epsilon_min", "Min. epsilon", 32.0),
-    levels("fairness.epsilon_max", "Max. epsilon", 32.0).unset("no bound"),
+    levels("fairness.epsilon_min", "Min. epsilon", 80.0),
+    levels("fairness.epsilon_max", "Max. epsilon", 120.0).unset("no bound"),
     integer("fairness.warmup_epochs", "Warm-up", 0.0, 50.0).unit("epochs"),
     integer("fairness.clean_passes", "Clean passes", 0.0, 2.0),
     integer("optimizer.epochs", "Epochs", 1.0, 200.0).unit("epochs"),
@@ -200,8 +222,8 @@ const TABLE: &[Detail] = &[
     integer("averaging.average_from", "Average from", 0.0, 200.0).unit("epoch"),
     integer("evaluation.eval_steps", "Val. steps", 1.0, 100.0).unit("steps"),
     integer("evaluation.test_steps", "Test steps", 0.0, 100.0).unit("steps"),
-    levels("evaluation.eval_epsilon", "Eval. epsilon", 32.0).unset("as in training"),
-    levels("evaluation.eval_step_size", "Eval. step size", 16.0).unset("as in training"),
+    levels("evaluation.eval_epsilon", "Eval. epsilon", 80.0).unset("as in training"),
+    levels("evaluation.eval_step_size", "Eval. step size", 20.0).unset("as in training"),
     integer("evaluation.eval_batch_size", "Eval. batch", 16.0, 1024.0).unit("images").log(),
     integer("evaluation.recalibrate_bn", "Recalibrate BN", 0.0, 100.0).unit("batches"),
     integer("run.seed", "Seed", 0.0, 99.0),
@@ -317,7 +339,7 @@ mod tests {
 
     use super::*;
     use crate::config::PRESETS;
-    use crate::units::Epsilon;
+    use crate::config::defaults::DataKind;
 
     #[test]
     fn every_field_of_an_experiment_has_an_entry() {
@@ -352,8 +374,10 @@ mod tests {
 
     #[test]
     fn kinds_are_those_of_the_values_and_presets_lie_in_range() {
-        for (name, _) in PRESETS {
-            let values = Values::of(&Experiment::preset(name).unwrap());
+        let presets = PRESETS.iter().map(|(name, _)| (*name, Experiment::preset(name).unwrap()));
+        let defaults = DataKind::ALL.iter().map(|kind| (kind.name(), kind.defaults().unwrap()));
+        for (name, experiment) in presets.chain(defaults) {
+            let values = Values::of(&experiment);
             for field in all() {
                 let value = values.get(field.path);
                 let known = |value: &Value| field.choices.iter().any(|choice| value == choice.name.as_str());
@@ -402,6 +426,16 @@ mod tests {
                 field.path
             );
         }
+    }
+
+    #[test]
+    fn values_are_written_in_words() {
+        let written = |path, value: Value| field(path).unwrap().written(&value);
+        assert_eq!(written("attack.epsilon", json!("8/255")), "8/255");
+        assert_eq!(written("attack.epsilon", json!("76.5/255")), "76.5/255 (0.3)");
+        assert_eq!(written("data.flip", json!(true)), "yes");
+        assert_eq!(written("data.validation_per_class", Value::Null), "by the share");
+        assert_eq!(written("fairness.epsilon_rules", json!([])), "none");
     }
 
     #[test]

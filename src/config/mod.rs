@@ -4,11 +4,14 @@
 //! command line has a flag for each field, `--step-size` for `step_size`.
 
 mod applies;
+pub mod defaults;
+mod derived;
 pub mod fields;
 mod relevance;
 mod sections;
 
 pub use applies::{Applies, Difference, applies};
+pub use derived::{Change, Derived, Origin, deviations};
 pub use relevance::without_effect;
 pub use sections::{
     AttackConfig, AveragingConfig, DataConfig, DeviceChoice, EngineChoice, EngineOptions, EvaluationConfig,

@@ -63,6 +63,13 @@ pub fn load_folder(directory: &Path, options: FolderOptions) -> Result<TrainTest
     Ok(TrainTest { train: load(&train)?, test: load(&test)? })
 }
 
+/// The shape of the first training image of a folder; no other file is read.
+pub(super) fn first_shape(directory: &Path) -> Result<ImageShape, DataError> {
+    let directory = parts(directory)?.map_or_else(|| directory.to_path_buf(), |(train, _)| train);
+    let (_, class) = class_directories(&directory)?.swap_remove(0);
+    Ok(decode_file(&files_of_class(&class, 1)?.swap_remove(0))?.shape)
+}
+
 type Files = Vec<(PathBuf, u32)>;
 
 /// Class names, and the files of both parts with their classes.

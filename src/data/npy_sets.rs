@@ -47,6 +47,11 @@ pub fn load_npy(directory: &Path) -> Result<TrainTest, DataError> {
     Ok(TrainTest { train: load("train")?, test: load("test")? })
 }
 
+/// The shape of the training images in a directory that [`load_npy`] reads, from the header of their file.
+pub(super) fn first_shape(directory: &Path) -> Result<ImageShape, DataError> {
+    Ok(ImageFile::open(&directory.join("train_images.npy"))?.shape)
+}
+
 /// Most classes that a set without names may have: a larger label is more likely damage than a class.
 const MAX_UNNAMED_CLASSES: usize = 10_000;
 

@@ -8,7 +8,7 @@ use super::folder::FolderOptions;
 use super::idx::IdxSet;
 use super::layout::{Layout, candidates, check_parts, detect};
 use super::reading::did_you_mean;
-use super::{DataError, ShapesOptions, TrainTest, digits, shapes};
+use super::{DataError, ImageShape, ShapesOptions, TrainTest, digits, folder, npy_sets, shapes};
 
 /// Which data set, from where, in which form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +94,19 @@ pub fn load(options: &SourceOptions) -> Result<TrainTest, DataError> {
 pub fn load_path(path: &Path, options: &SourceOptions) -> Result<TrainTest, DataError> {
     let found = detect(path)?;
     load_layout(found.layout, &found.directory, options)
+}
+
+/// The shape of the first image of a folder or of npy files, `dataset`, as it lies on disk. Little is read: whether the other
+/// images are like it is for [`load`] to say.
+///
+/// # Errors
+/// A data set of another kind, one without a path, or whatever its reader finds.
+pub fn first_shape(dataset: &str, path: Option<&Path>) -> Result<ImageShape, DataError> {
+    match (dataset, path) {
+        ("folder", Some(path)) => folder::first_shape(&find(path, Layout::Folder)?),
+        ("npy", Some(path)) => npy_sets::first_shape(&find(path, Layout::Npy)?),
+        _ => Err(DataError::Missing(format!("'{dataset}' is not a folder or npy files with a path"))),
+    }
 }
 
 fn load_layout(layout: Layout, directory: &Path, options: &SourceOptions) -> Result<TrainTest, DataError> {

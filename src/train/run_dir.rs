@@ -76,10 +76,18 @@ impl RunDir {
     /// # Errors
     /// [`RunDirError::Taken`], or when it cannot be written.
     pub fn create(path: &Path, experiment: &Experiment) -> Result<Self, RunDirError> {
+        Self::create_with(path, experiment, "")
+    }
+
+    /// The same; `comment`, whole lines that each begin with `#`, stands at the head of config.toml.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_with(path: &Path, experiment: &Experiment, comment: &str) -> Result<Self, RunDirError> {
         Self::check_free(path)?;
         let run = Self { path: path.to_path_buf() };
-        let header = "# Everything that determined this run. `fairtat train --config THIS-FILE` runs it again.\n\n";
-        run.write("config.toml", format!("{header}{}", experiment.to_toml()).as_bytes())?;
+        let header = "# Everything that determined this run. `fairtat train --config THIS-FILE` runs it again.\n";
+        run.write("config.toml", format!("{header}{comment}\n{}", experiment.to_toml()).as_bytes())?;
         Ok(run)
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::inspect::{DecisionMap, Inspection, InspectionJob, MapJob};
-use crate::config::{EngineOptions, Experiment};
+use crate::config::{Derived, EngineOptions, Experiment};
 use crate::data::{Dataset, ImageShape};
 use crate::evaluate::FinalReport;
 use crate::fairness::Confusion;
@@ -23,6 +23,8 @@ pub enum Request {
         experiment: Box<Experiment>,
         /// Its directory, which must hold no run yet.
         directory: PathBuf,
+        /// What it has from its data set, for the head of its config.toml.
+        derived: Option<Box<Derived>>,
         /// Open everything, then wait before the first batch.
         paused: bool,
     },

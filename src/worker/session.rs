@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{ConfigError, EngineOptions, Experiment};
+use crate::config::{ConfigError, Derived, EngineOptions, Experiment};
 use crate::data::DataError;
 use crate::evaluate::{self, FinalReport, ReportError};
 use crate::train::{Observer, Outcome, RunDir, RunDirError, Splits, TrainError, Trainer};
@@ -16,6 +16,8 @@ pub enum Start {
         experiment: Box<Experiment>,
         /// Its directory.
         directory: PathBuf,
+        /// What it has from its data set, for the head of its config.toml.
+        derived: Option<Box<Derived>>,
     },
     /// An earlier run, from its last checkpoint; from its beginning where it has none.
     Resume {
@@ -130,7 +132,7 @@ pub fn run(start: Start, host: &mut dyn Host) -> Result<(Ending, Trainer), Sessi
 
 fn open(start: Start, host: &mut dyn Host) -> Result<Trainer, SessionError> {
     match start {
-        Start::New { mut experiment, directory } => {
+        Start::New { mut experiment, directory, derived } => {
             experiment.validate()?;
             RunDir::check_free(&directory)?;
             if let Some(data) = &mut experiment.data.path {
@@ -139,7 +141,8 @@ fn open(start: Start, host: &mut dyn Host) -> Result<Trainer, SessionError> {
             }
             let splits = load(&experiment, host)?;
             host.stage(Stage::OpeningEngine);
-            let directory = RunDir::create(&directory, &experiment)?;
+            let comment = derived.map_or(String::new(), |derived| derived.comment());
+            let directory = RunDir::create_with(&directory, &experiment, &comment)?;
             Trainer::begin(*experiment, splits, directory.clone()).map_err(|error| {
                 directory.abandon();
                 SessionError::Begin(error)

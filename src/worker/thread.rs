@@ -26,8 +26,9 @@ pub(super) fn serve(requests: &Receiver<Request>, mailbox: &Mailbox) {
     let mut open = None;
     while let Some(request) = desk.next_between_runs() {
         match desk.take(request) {
-            Some(Request::Begin { experiment, directory, paused }) => {
-                open = run(&mut desk, "beginning a run", Start::New { experiment, directory }, paused, open.take());
+            Some(Request::Begin { experiment, directory, derived, paused }) => {
+                let start = Start::New { experiment, directory, derived };
+                open = run(&mut desk, "beginning a run", start, paused, open.take());
             }
             Some(Request::Resume { directory, engine, paused }) => {
                 open = run(&mut desk, "resuming a run", Start::Resume { directory, engine }, paused, open.take());

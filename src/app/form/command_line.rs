@@ -5,35 +5,58 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::Form;
-use crate::config::Experiment;
-use crate::config::fields::{Field, Kind, Values};
+use crate::config::defaults::{DataKind, starting_point};
+use crate::config::fields::{self, Field, Kind, Values};
+use crate::config::{Experiment, PRESETS};
 
 impl Form {
     /// The shortest `fairtat train …` that runs exactly this experiment, for a POSIX shell. Where a flag cannot say it, the
     /// experiment is written to a file first.
     pub fn command_line(&self) -> String {
-        match self.flags() {
+        let preset = PRESETS.iter().find(|(name, _)| *name == self.preset).map(|(name, _)| *name);
+        let (by_preset, by_data) = (preset.map(|name| self.flags(Some(name))), self.flags(None));
+        let chosen = match (by_preset, by_data) {
+            (Some(Ok(by_preset)), Ok(by_data)) if by_data.len() < by_preset.len() => Ok(by_data),
+            (Some(Err(_)), Ok(words)) | (Some(Ok(words)), _) | (None, Ok(words)) => Ok(words),
+            (Some(Err(path)), Err(_)) => Err(("preset", path)),
+            (None, Err(path)) => Err(("data set", path)),
+        };
+        match chosen {
             Ok(words) => {
                 let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
                 format!("fairtat train {}", words.join(" "))
             }
-            Err(path) => {
+            Err((origin, path)) => {
                 let toml = self.to_toml();
                 let toml = toml.trim_end();
                 format!(
-                    "# No flag takes the preset's value of {path} away, so the experiment is written to a file.\n\
+                    "# No flag takes the {origin}'s value of {path} away, so the experiment is written to a file.\n\
                      cat > experiment.toml <<'END'\n{toml}\nEND\nfairtat train --config experiment.toml"
                 )
             }
         }
     }
 
-    /// The arguments after `fairtat train`, or the field that no flag can set.
-    fn flags(&self) -> Result<Vec<String>, &'static str> {
-        let Some(base) = self.base() else { return Err("the preset") };
+    /// The arguments after `fairtat train` that put this experiment over a preset, or over the defaults of its data set; or
+    /// the field that no flag can set.
+    fn flags(&self, preset: Option<&'static str>) -> Result<Vec<String>, &'static str> {
+        let data = &self.experiment.data;
+        let own = preset.and_then(|name| Experiment::preset(name).ok()).filter(|own| own.data.dataset == data.dataset);
+        // A folder's images may be others where the command runs, and so may what the flags are put over.
+        let kinds = match DataKind::of(data, None) {
+            _ if own.is_some() => vec![None],
+            None if matches!(data.dataset.as_str(), "folder" | "npy") => DataKind::UNNAMED.map(Some).to_vec(),
+            known => vec![known],
+        };
+        let starts = kinds.into_iter().filter_map(|kind| starting_point(preset, data, kind).ok());
+        let starts: Vec<Values> = starts.map(|start| Values::of(&start)).collect();
         let values = Values::of(&self.experiment);
-        let mut words = vec!["--preset".to_owned(), self.preset.clone()];
-        let mut differences: Vec<&Field> = values.differences(&base.values).collect();
+        let mut words = preset.map_or(Vec::new(), |name| vec!["--preset".to_owned(), name.to_owned()]);
+        let differs = |field: &&Field| starts.iter().any(|start| start.get(field.path) != values.get(field.path));
+        // Without a preset, the data set is what the flags are put over.
+        let named = |field: &&Field| preset.is_none() && field.path == "data.dataset";
+        let mut differences: Vec<&Field> =
+            fields::all().iter().filter(|field| named(field) || differs(field)).collect();
         complete_validation(&mut differences, &self.experiment);
         for field in differences {
             let flag = format!("--{}", field.flag);
@@ -96,7 +119,6 @@ mod tests {
 
     use super::*;
     use crate::app::form::presets;
-    use crate::config::fields;
 
     /// The words that a shell makes of a line.
     fn words(line: &str) -> Vec<String> {
@@ -153,6 +175,24 @@ mod tests {
         assert_eq!(trained(&line), form.experiment);
     }
 
+    #[test]
+    fn settings_kept_for_other_images_are_named_and_taken_ones_are_not() {
+        let mut form = Form::default();
+        form.set("data.dataset", json!("cifar10")).unwrap();
+        form.keep();
+        let line = form.command_line();
+        assert!(line.contains("--epsilon 24/255") && line.contains("--flip false"), "{line}");
+        assert_eq!(trained(&line), form.experiment, "{line}");
+        // Whatever the folder holds where the command runs.
+        let mut form = Form::default();
+        form.set_data_path(std::path::Path::new("none")).unwrap();
+        form.load_preset("small-grey").unwrap();
+        let line = form.command_line();
+        assert!(line.starts_with("fairtat train --dataset folder --path none"), "{line}");
+        assert!(line.contains("--epsilon 8/255") && line.contains("--crop-padding 0"), "{line}");
+        assert_eq!(trained(&line), form.experiment, "{line}");
+    }
+
     /// A value that is valid for the field by itself, chosen by two numbers.
     fn value(field: &fields::Field, pick: usize, share: f64) -> Value {
         let (least, most) = field.range;
@@ -166,6 +206,10 @@ mod tests {
             Kind::Integer => json!((least + share * (most - least)) as u64),
             Kind::Real => json!((least + share * (most - least)).clamp(1e-7, 0.9999)),
             Kind::Epsilon => json!(format!("{}/255", (share * most * 10.0).round() / 10.0)),
+            Kind::Text if field.path == "data.dataset" && !pick.is_multiple_of(3) => {
+                let names: Vec<_> = crate::data::source_names().collect();
+                json!(names[pick % names.len()])
+            }
             Kind::Text | Kind::Path => json!(["-x", "a b", "it's $HOME", "1", "x\"y\\z", "ü&*"][pick % 6]),
         }
     }

@@ -6,6 +6,7 @@
 mod control;
 mod icon;
 mod machine;
+mod offer;
 mod pending;
 mod row;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use crate::app::form::presets;
 use crate::app::theme;
 use crate::app::widgets::{strong, weak};
 use crate::config::fields::{self, Field, Values};
+use crate::data::ImageShape;
 
 /// The fields that are always in sight.
 const BASICS: [(&str, &[&str]); 4] = [
@@ -50,12 +52,18 @@ const TWO_COLUMNS: f32 = 700.0;
 pub struct Experiment {
     search: String,
     machine: Machine,
+    choice: offer::Choice,
 }
 
 impl Experiment {
     /// Whether the images of an experiment are known not to be on this machine.
     pub fn lacks_images(&self, experiment: &crate::config::Experiment) -> bool {
         self.machine.images(experiment).is_some_and(|images| images.missing)
+    }
+
+    /// Shape of the first image of an experiment's folder or npy files, once it is known.
+    pub fn on_disk(&self, experiment: &crate::config::Experiment) -> Option<ImageShape> {
+        self.machine.images(experiment).and_then(|images| images.shape)
     }
 
     /// A panel for a machine that is described, not looked at.
@@ -69,10 +77,11 @@ impl Panel for Experiment {
     fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
         let experiment = context.form.experiment.clone();
         self.machine.look(ui, &experiment);
+        let on_disk = self.on_disk(&experiment);
         let live = context.run.experiment.as_deref().filter(|_| context.run.status.is_live()).cloned();
         let sheet = Sheet {
             values: Values::of(&experiment),
-            base: context.form.base().map(|preset| &preset.values),
+            base: context.form.base(),
             errors: context.form.errors(),
             live: live.is_some(),
             machine: &self.machine,
@@ -95,19 +104,20 @@ impl Panel for Experiment {
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
             // Lines keep off the scroll bar.
             ui.set_width(ui.available_width() - 4.0);
+            offer::show(ui, context, &mut self.choice, on_disk);
             if ui.available_width() >= TWO_COLUMNS {
                 ui.spacing_mut().item_spacing.x = 24.0;
                 ui.columns(2, |columns| {
                     columns.iter_mut().for_each(|ui| ui.spacing_mut().item_spacing.x = 8.0);
                     if let [left, right] = columns {
-                        head(left, context, wrong.as_deref());
+                        head(left, context, wrong.as_deref(), on_disk);
                         basics(left, context, &sheet);
                         search_box(right, &mut self.search);
                         rest(right, context, &sheet, &self.search, true);
                     }
                 });
             } else {
-                head(ui, context, wrong.as_deref());
+                head(ui, context, wrong.as_deref(), on_disk);
                 search_box(ui, &mut self.search);
                 if self.search.trim().is_empty() {
                     basics(ui, context, &sheet);
@@ -120,15 +130,20 @@ impl Panel for Experiment {
 }
 
 /// The preset, what it is for, and what can be done with the whole form.
-fn head(ui: &mut Ui, context: &mut Context<'_>, wrong: Option<&str>) {
-    let changed =
-        context.form.base().map_or(0, |base| base.values.differences(&Values::of(&context.form.experiment)).count());
+fn head(ui: &mut Ui, context: &mut Context<'_>, wrong: Option<&str>, on_disk: Option<ImageShape>) {
+    let values = Values::of(&context.form.experiment);
+    let changed = context.form.base().map_or(0, |base| base.differences(&values).count());
+    let dataset = context.form.experiment.data.dataset.clone();
+    let shown = match context.form.base() {
+        Some(base) if base.kind.is_some() => format!("defaults of {dataset}"),
+        _ => context.form.preset.clone(),
+    };
     ui.horizontal(|ui| {
         let label = ui.label("Preset");
         let reset = if changed > 0 { 130.0 } else { 0.0 };
         let width = (ui.available_width() - reset).clamp(120.0, 260.0);
         let mut chosen = None;
-        let combo = egui::ComboBox::from_id_salt("preset").width(width).truncate().selected_text(&context.form.preset);
+        let combo = egui::ComboBox::from_id_salt("preset").width(width).height(340.0).truncate().selected_text(shown);
         let response = combo.show_ui(ui, |ui| {
             ui.set_max_width(300.0);
             for preset in presets() {
@@ -137,6 +152,14 @@ fn head(ui: &mut Ui, context: &mut Context<'_>, wrong: Option<&str>) {
                     chosen = Some(preset.name);
                 }
                 ui.label(weak(ui, preset.purpose).small());
+            }
+            if let Some(kind) = context.form.kind(on_disk) {
+                let what = "What the images of the data set usually take; the data set stays.";
+                let current = kind.name() == context.form.preset;
+                if ui.selectable_label(current, format!("defaults of {dataset}")).on_hover_text(what).clicked() {
+                    chosen = Some(kind.name());
+                }
+                ui.label(weak(ui, kind.title()).small());
             }
         });
         response.response.labelled_by(label.id);

@@ -71,7 +71,8 @@ impl Driver {
     }
 
     fn begin(&self, experiment: Experiment, directory: &Path, paused: bool) {
-        self.send(Request::Begin { experiment: Box::new(experiment), directory: directory.into(), paused });
+        let experiment = Box::new(experiment);
+        self.send(Request::Begin { experiment, directory: directory.into(), derived: None, paused });
     }
 
     fn resume(&self, directory: &Path, paused: bool) {

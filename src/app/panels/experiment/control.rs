@@ -3,7 +3,7 @@
 use egui::{ComboBox, DragValue, Id, Response, RichText, Ui, vec2};
 use serde_json::{Value, json};
 
-use super::row::{Sheet, written};
+use super::row::Sheet;
 use crate::app::context::{Action, Context, OpenFor};
 use crate::app::theme;
 use crate::app::widgets::weak;
@@ -109,7 +109,7 @@ fn pick(
     let mut chosen = None;
     let known = choices.iter().find(|(_, choice)| choice == value).map(|(text, _)| text.clone());
     let combo = ComboBox::from_id_salt("value").width(width).truncate();
-    let combo = combo.selected_text(known.unwrap_or_else(|| written(field, value)));
+    let combo = combo.selected_text(known.unwrap_or_else(|| field.written(value)));
     let response = combo.show_ui(ui, |ui| {
         ui.set_min_width(width.max(160.0));
         for (text, of) in choices {
@@ -154,7 +154,7 @@ fn several(ui: &mut Ui, context: &mut Context<'_>, field: &Field, label: Id, val
     let mut names: Vec<String> =
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     let mut changed = false;
-    let combo = ComboBox::from_id_salt("value").width(width).truncate().selected_text(written(field, value));
+    let combo = ComboBox::from_id_salt("value").width(width).truncate().selected_text(field.written(value));
     let combo = combo.close_behavior(egui::PopupCloseBehavior::CloseOnClickOutside);
     let response = combo.show_ui(ui, |ui| {
         ui.set_min_width(width.max(160.0));
@@ -315,7 +315,7 @@ fn to_value(field: &Field, number: f64) -> Value {
 
 /// The value that a field has when it is set after it was not.
 fn suggestion(sheet: &Sheet<'_>, field: &Field) -> Value {
-    let preset = sheet.base.map(|base| base.get(field.path)).filter(|value| !value.is_null());
+    let preset = sheet.base.map(|base| base.values.get(field.path)).filter(|value| !value.is_null());
     let attack = &sheet.experiment.attack;
     let of_attack = |epsilon: Epsilon| json!(epsilon);
     match (preset, field.path) {

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use crate::config::{EngineOptions, Experiment};
 use crate::data::download::{self, Status};
-use crate::data::{detect, publishers};
+use crate::data::{ImageShape, detect, first_shape, publishers};
 use crate::engine::candle::CandleDevice;
 use crate::engine::wgsl::{AdapterSummary, adapters, default_adapter};
 use crate::train::{ChosenEngine, choose_engine};
@@ -66,6 +66,8 @@ pub(in crate::app) struct Images {
     pub(in crate::app) command: Option<String>,
     /// Whether a run could not begin.
     pub(in crate::app) missing: bool,
+    /// Shape of the first image of a folder or of npy files, as it lies on disk.
+    pub(in crate::app) shape: Option<ImageShape>,
 }
 
 /// Which images: name, place, and a count that rises every few seconds, for they may have been fetched meanwhile.
@@ -130,13 +132,16 @@ fn gpus(options: &EngineOptions) -> Gpus {
 }
 
 fn images(name: &str, path: Option<&PathBuf>) -> Images {
-    let here = |text: String| Images { text, command: None, missing: false };
-    let gone = |text: String| Images { text, command: None, missing: true };
+    let here = |text: String| Images { text, command: None, missing: false, shape: None };
+    let gone = |text: String| Images { text, command: None, missing: true, shape: None };
     match (name, path) {
         ("digits", _) => here("built in: 1,797 handwritten digits, 8×8 grey".into()),
         ("shapes", _) => here("built in: drawn shapes, 32×32 colour".into()),
         (_, Some(path)) => match detect(path) {
-            Ok(found) => here(format!("found: layout {}", found.layout.name())),
+            Ok(found) => Images {
+                shape: first_shape(name, Some(path)).ok(),
+                ..here(format!("found: layout {}", found.layout.name()))
+            },
             Err(error) => gone(error.to_string()),
         },
         (_, None) => {
@@ -150,7 +155,7 @@ fn images(name: &str, path: Option<&PathBuf>) -> Images {
                 Err(error) => error.to_string(),
             };
             let missing = !root.join(name).exists();
-            Images { text, command: Some(format!("fairtat data fetch {name}")), missing }
+            Images { text, command: Some(format!("fairtat data fetch {name}")), missing, shape: None }
         }
     }
 }

@@ -8,7 +8,7 @@ use super::icon::{self, Icon};
 use super::machine::Machine;
 use super::pending::tag;
 use crate::app::context::{Action, Context};
-use crate::app::form::FieldError;
+use crate::app::form::{FieldError, Preset};
 use crate::app::theme;
 use crate::app::widgets::{strong, weak};
 use crate::config::fields::{Field, Kind, Values};
@@ -20,8 +20,8 @@ pub(super) struct Sheet<'a> {
     pub(super) experiment: Experiment,
     /// Its values.
     pub(super) values: Values,
-    /// Those of the preset.
-    pub(super) base: Option<&'static Values>,
+    /// What they are compared with.
+    pub(super) base: Option<&'static Preset>,
     /// What is wrong.
     pub(super) errors: Vec<FieldError>,
     /// Whether a run is live, so that lines say when they take effect.
@@ -33,7 +33,7 @@ pub(super) struct Sheet<'a> {
 impl Sheet<'_> {
     /// Whether a field differs from the preset.
     pub(super) fn differs(&self, field: &Field) -> bool {
-        self.base.is_some_and(|base| base.get(field.path) != self.values.get(field.path))
+        self.base.is_some_and(|base| base.differs(field.path, &self.values))
     }
 
     /// The value of a field.
@@ -120,7 +120,7 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, fi
         let mut place = cell("reset", columns.reset);
         let reset = icon::button(&mut place, Icon::Reset, true, vec2(Columns::RESET, Columns::RESET));
         let reset = reset.accessible_name(format!("Reset {}", field.label));
-        let base = sheet.base.map(|base| written(field, base.get(field.path))).unwrap_or_default();
+        let base = sheet.base.map(|base| field.written(base.values.get(field.path))).unwrap_or_default();
         if reset.on_hover_text(format!("Back to the preset's value: {base}")).clicked() {
             context.form.reset(field.path);
         }
@@ -186,18 +186,6 @@ fn explain(ui: &mut Ui, context: &Context<'_>, sheet: &Sheet<'_>, field: &Field,
     ui.label(weak(ui, facts.join("  ·  ")).small());
     if let Some(idle) = idle {
         ui.label(RichText::new(format!("No effect now: {idle}")).color(theme::palette(ui).warning));
-    }
-}
-
-/// A value in words.
-pub(super) fn written(field: &Field, value: &Value) -> String {
-    match value {
-        Value::Null => field.unset.unwrap_or("unset").to_owned(),
-        Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) if items.is_empty() => "none".to_owned(),
-        Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
-        other => other.to_string(),
     }
 }
 

@@ -19,9 +19,9 @@ fn machine(missing: bool) -> Machine {
     let gpus = Gpus { adapters: Vec::new(), engine: "WGSL on Example GPU (discrete)".into() };
     let images = if missing {
         let command = Some("fairtat data fetch cifar10".to_owned());
-        Images { text: "not on this disk, must be fetched".into(), command, missing }
+        Images { text: "not on this disk, must be fetched".into(), command, missing, shape: None }
     } else {
-        Images { text: "built in: 1,797 handwritten digits, 8×8 grey".into(), command: None, missing }
+        Images { text: "built in: 1,797 handwritten digits, 8×8 grey".into(), command: None, missing, shape: None }
     };
     Machine::fixed(gpus, images)
 }
@@ -111,6 +111,61 @@ fn presets_are_chosen_with_their_purpose() {
     assert_eq!(window.state().form.experiment.data.dataset, "shapes");
     assert!(window.query_by_label_contains("see unfairness appear").is_some());
     assert!(window.query_by_label_contains("Reset").is_none());
+}
+
+#[test]
+fn another_data_set_shows_what_would_change_and_nothing_changes_before_it_is_taken() {
+    let mut window = window(RunView::default(), [420.0, 1000.0]);
+    window.state_mut().form.set("optimizer.lr", json!(0.05)).unwrap();
+    window.run();
+    assert!(window.query_by_label_contains("usually takes other settings").is_none());
+    click(&mut window, "Data set");
+    click(&mut window, "cifar10");
+    assert!(window.query_by_label("cifar10 usually takes other settings").is_some());
+    assert!(window.query_by_label("32×32 colour photographs; these settings were made for digits.").is_some());
+    for text in ["24/255", "8/255", "yours"] {
+        assert!(window.query_all_by_label(text).count() > 0, "{text}");
+    }
+    assert_eq!(window.state().form.experiment.attack.epsilon, Epsilon::levels(24.0));
+    shoot(&mut window, "offer");
+    let settings = window.state().form.offer(None).unwrap().settings.len();
+    // The learning rate was typed: it is not ticked. Nor is the epsilon any more.
+    window.get_all_by_label("Epsilon").next().unwrap().click();
+    window.run();
+    click(&mut window, &format!("Take {} settings", settings - 2));
+    let experiment = &window.state().form.experiment;
+    assert_eq!((experiment.attack.epsilon, experiment.optimizer.lr), (Epsilon::levels(24.0), 0.05));
+    assert_eq!((experiment.data.flip, experiment.model.arch.name()), (true, "small-cnn"));
+    assert!(window.query_by_label_contains("usually takes other settings").is_none());
+    assert!(window.query_by_label("Reset 2 changes").is_some());
+    shoot(&mut window, "offer-taken");
+    click(&mut window, "Reset 2 changes");
+    assert_eq!(window.state().form.experiment, crate::config::Experiment::preset("cifar10-small").unwrap());
+
+    click(&mut window, "Data set");
+    click(&mut window, "mnist");
+    let before = window.state().form.experiment.clone();
+    click(&mut window, "Keep mine");
+    assert_eq!(window.state().form.experiment, before);
+    assert!(window.query_by_label_contains("usually takes other settings").is_none());
+    // The defaults stay at hand.
+    click(&mut window, "Preset");
+    click(&mut window, "defaults of mnist");
+    assert_eq!(window.state().form.experiment.attack.epsilon, Epsilon::new(0.3).unwrap());
+}
+
+#[test]
+fn the_offer_keeps_within_the_panel() {
+    for (size, dark) in [([360.0, 700.0], true), ([1000.0, 700.0], false)] {
+        let mut stage = Stage::new(Experiment::on(machine(false)), RunView::default());
+        stage.form.set("data.dataset", json!("mnist")).unwrap();
+        let mut window = harness(stage, size, 1.0, dark);
+        window.run();
+        let (take, keep) = (window.get_by_label_contains("Take ").rect(), window.get_by_label("Keep mine").rect());
+        assert!(take.right() < keep.left() && keep.right() < size[0], "{take:?} {keep:?}");
+        assert!(window.get_by_label("76.5/255 (0.3)").rect().right() < size[0]);
+        shoot(&mut window, &format!("offer-{}", size[0]));
+    }
 }
 
 #[test]
