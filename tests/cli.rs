@@ -58,6 +58,7 @@ fn training_real_digits_beats_chance_and_leaves_every_promised_file() {
         "classes.csv",
         "config.toml",
         "confusion",
+        "engine.json",
         "evaluation.json",
         "examples",
         "figures",

@@ -2,6 +2,7 @@
 
 mod average;
 mod checkpoint;
+mod engine_record;
 mod events;
 pub mod methods;
 mod probe;
@@ -16,6 +17,7 @@ mod watch;
 
 pub use average::Average;
 pub use checkpoint::{Checkpoint, Progress};
+pub use engine_record::EngineRecord;
 pub use events::{Event, Observer};
 pub use record::{ClassRow, MetricsRow};
 pub use run_dir::{RunDir, RunDirError};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{ClassRow, MetricsRow};
+use super::{ClassRow, EngineRecord, MetricsRow};
 use crate::config::{Applies, ConfigError, Experiment};
 use crate::data::write_npy_u64;
 use crate::engine::wgsl::KernelTable;
@@ -52,6 +52,8 @@ pub enum RunDirError {
 
 /// Algorithm and tile of every convolution, with times where they were measured.
 const KERNELS: &str = "kernels.json";
+/// Which engine the run began with.
+const ENGINE: &str = "engine.json";
 /// What a run that was changed began with.
 const BEGIN: &str = "config.begin.toml";
 
@@ -238,6 +240,19 @@ impl RunDir {
     /// [`RunDirError::Io`].
     pub fn write_kernels(&self, kernels: &KernelTable) -> Result<(), RunDirError> {
         self.write_json(KERNELS, kernels)
+    }
+
+    /// The engine that the run began with. None in directories of earlier versions, or where the file cannot be read.
+    pub fn engine(&self) -> Option<EngineRecord> {
+        serde_json::from_slice(&std::fs::read(self.path.join(ENGINE)).ok()?).ok()
+    }
+
+    /// Writes which engine the run begins with.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`].
+    pub fn write_engine(&self, engine: &EngineRecord) -> Result<(), RunDirError> {
+        self.write_json(ENGINE, engine)
     }
 
     /// Where checkpoints were written according to the log: epochs done, with the fraction of the one that was under way.
