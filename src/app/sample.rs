@@ -37,6 +37,7 @@ pub(in crate::app) fn run() -> RunView {
             test: Arc::new(images(30)),
             history,
             checkpoints: (1..=18).filter(|e| e % 3 == 0).map(f64::from).collect(),
+            kept: Vec::new(),
         })),
         now,
     );
@@ -142,6 +143,8 @@ pub(in crate::app) fn epoch(epoch: u32) -> EpochRecord {
         seconds_attack: 10.4,
         seconds_update: 2.1,
         seconds_statistics: 0.6,
+        val_attack: String::new(),
+        val_without_gradient: None,
     };
     let validation = confusion(&robust, 100.0);
     EpochRecord { metrics, classes, train: Some(counted), validation: Some(validation) }

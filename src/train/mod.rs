@@ -2,6 +2,7 @@
 
 mod average;
 mod checkpoint;
+mod comparison;
 mod engine_record;
 mod events;
 pub mod methods;
@@ -17,10 +18,11 @@ mod watch;
 
 pub use average::Average;
 pub use checkpoint::{Checkpoint, Progress};
+pub use comparison::{ValidationChange, ValidationSetting, uninterrupted, validation_changes};
 pub use engine_record::EngineRecord;
 pub use events::{Event, Observer};
-pub use record::{ClassRow, MetricsRow};
-pub use run_dir::{RunDir, RunDirError};
+pub use record::{ClassRow, MetricsRow, changes_between};
+pub use run_dir::{KeptBest, RunDir, RunDirError};
 pub use schedule::Schedule;
 pub use setup::{
     ChosenEngine, Splits, choose_engine, limited, network, normalisation, open_engine, open_engine_with, wgsl_options,

@@ -1,6 +1,7 @@
 //! The training loop.
 
 mod batch;
+mod best;
 mod live;
 mod saving;
 
@@ -162,13 +163,14 @@ impl Trainer {
         directory: RunDir,
         began: Option<&EngineRecord>,
     ) -> Result<Self, TrainError> {
-        let checkpoint = Checkpoint::load(&directory.checkpoint("resume"))?;
+        let mut checkpoint = Checkpoint::load(&directory.checkpoint("resume"))?;
         let network = setup::network(&experiment, &splits.train);
         let mut engine = setup::reopen_engine(&experiment, network, &checkpoint.engine.model, &directory, began)?;
         engine.load_state(&checkpoint.engine)?;
         for average in [&checkpoint.ema, &checkpoint.fawa].into_iter().flatten() {
             average.check(engine.network())?;
         }
+        best::settle(&mut checkpoint.progress, &directory)?;
         let (mut metrics, mut classes) = directory.read_rows()?;
         metrics.retain(|row| row.epoch < checkpoint.progress.epoch);
         classes.retain(|row| row.epoch < checkpoint.progress.epoch);

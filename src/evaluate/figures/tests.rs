@@ -37,6 +37,8 @@ fn metrics(epochs: u32) -> Vec<MetricsRow> {
         seconds_attack: 0.8,
         seconds_update: 0.1,
         seconds_statistics: 0.1,
+        val_attack: String::new(),
+        val_without_gradient: None,
     };
     (0..epochs).map(row).collect()
 }

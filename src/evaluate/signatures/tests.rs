@@ -237,6 +237,8 @@ fn points_come_from_the_rows_of_their_epoch() {
         seconds_attack: 0.7,
         seconds_update: 0.2,
         seconds_statistics: 0.1,
+        val_attack: String::new(),
+        val_without_gradient: None,
     };
     let classes = [class(0, 0, Some(0.5)), class(0, 1, Some(0.5)), class(1, 0, None), class(1, 1, None)];
     let points = points(&[row(0), row(1)], &classes);
