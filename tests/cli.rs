@@ -58,6 +58,7 @@ fn training_real_digits_beats_chance_and_leaves_every_promised_file() {
         "classes.csv",
         "config.toml",
         "confusion",
+        "engine.json",
         "evaluation.json",
         "examples",
         "figures",
@@ -82,8 +83,10 @@ fn training_real_digits_beats_chance_and_leaves_every_promised_file() {
 
     let (header, rows) = columns(&run.join("metrics.csv"));
     let promised = "epoch,lr,train_loss,train_clean_accuracy,train_robust_accuracy,val_clean_accuracy,val_clean_worst,\
-                    val_robust_accuracy,val_robust_worst,seconds,seconds_attack,seconds_update,seconds_statistics";
+                    val_robust_accuracy,val_robust_worst,seconds,seconds_attack,seconds_update,seconds_statistics,val_attack,\
+                    val_without_gradient";
     assert_eq!(header.join(","), promised);
+    assert!(rows.iter().all(|row| &row[13] == "PGD-10, L∞, ε 24/255, step 6/255, 1 random start, seed 0"), "{rows:?}");
     assert_eq!(rows.len(), 3);
     let (header, rows) = columns(&run.join("classes.csv"));
     let promised = "epoch,class,name,epsilon,target_probability,cfps,train_robust_accuracy,train_clean_accuracy,\

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::config::Experiment;
 use crate::evaluate::FinalReport;
-use crate::train::{ClassRow, MetricsRow, RunDir, evaluation_attack};
+use crate::train::{ClassRow, MetricsRow, RunDir, ValidationSetting};
 
 /// More examples than this are not shown side by side.
 const EXAMPLES: usize = 24;
@@ -115,7 +115,7 @@ impl Run {
         let of_epoch = self.classes.iter().filter(|class| class.epoch == row.epoch);
         Some(Summary {
             part: format!("validation split, epoch {}", row.epoch + 1),
-            attack: evaluation_attack(&self.experiment, self.experiment.evaluation.eval_steps).to_string(),
+            attack: self.validation_attack(),
             images: None,
             clean: row.val_clean_accuracy,
             clean_worst: row.val_clean_worst,
@@ -126,6 +126,12 @@ impl Run {
                 .map(|class| (class.name.clone(), class.val_clean_accuracy, class.val_robust_accuracy))
                 .collect(),
         })
+    }
+
+    /// What the validation accuracies of the last epoch were measured under.
+    pub fn validation_attack(&self) -> String {
+        let last = self.metrics.last().map(|row| row.validation_attack(&self.experiment));
+        last.unwrap_or_else(|| ValidationSetting::of(&self.experiment).to_string())
     }
 
     /// Best minus worst class on the validation split after an epoch, under the evaluation attack.
@@ -337,6 +343,7 @@ pub(in crate::app) mod testing {
     use crate::app::sample;
     use crate::config::MethodChoice;
     use crate::evaluate::WeightsReport;
+    use crate::train::evaluation_attack;
 
     /// Writes a run as training does: some epochs of the sample run, a report where there is a `robust`, two examples.
     pub(in crate::app) fn write(path: &Path, method: MethodChoice, epochs: u32, robust: Option<f64>) -> Experiment {

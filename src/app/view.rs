@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Experiment;
 use crate::evaluate::FinalReport;
+use crate::train::KeptBest;
 use crate::worker::{
     BatchPoint, DecisionMap, Ended, EpochRecord, Examples, Failure, Hold, INSPECTING, Inspection, MAPPING, Phase,
     RunInfo, Update,
@@ -70,6 +71,8 @@ pub struct RunView {
     pub batches: VecDeque<BatchPoint>,
     /// Epochs done when each checkpoint was written.
     pub checkpoints: Vec<f64>,
+    /// The best checkpoints of earlier comparisons, oldest first.
+    pub kept: Vec<KeptBest>,
     /// Images done and in all of the evaluation that is under way.
     pub evaluating: Option<(usize, usize)>,
     /// Images of the current batch.
@@ -123,6 +126,7 @@ impl RunView {
                 self.status = if info.directory.is_some() { Status::Running } else { Status::Looking };
                 self.epochs = info.history.clone();
                 self.checkpoints = info.checkpoints.clone();
+                self.kept = info.kept.clone();
                 self.experiment = Some(info.experiment.clone());
                 self.holds = vec![Hold::default(); info.class_names().len()];
                 self.say(now, Info, format!("Opened {}{place}, engine {}.", info.experiment.data.dataset, info.engine));
@@ -141,6 +145,10 @@ impl RunView {
                 self.epochs.push(*record);
             }
             Update::Checkpoint(position) => self.checkpoints.push(position),
+            Update::Kept(kept) => {
+                self.kept.retain(|old| old.name != kept.name);
+                self.kept.push(kept);
+            }
             Update::Changed(experiment) => self.experiment = Some(experiment),
             Update::Held(holds) => self.holds = holds,
             Update::Examples(examples) => self.examples = Some(examples),

@@ -12,7 +12,7 @@ use crate::attack::{Attack, AttackKind, Report, measure};
 use crate::config::{EngineOptions, Experiment};
 use crate::data::Dataset;
 use crate::engine::Norm;
-use crate::train::{Splits, Stored, StoredError};
+use crate::train::{RunDir, Splits, Stored, StoredError};
 use crate::units::Epsilon;
 
 /// Which images to evaluate on.
@@ -89,6 +89,13 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
         StoredError::Config(error) => error.into(),
         other => anyhow::Error::from(other),
     })?;
+    if arguments.checkpoint.is_dir()
+        && let Ok((run, _)) = RunDir::open(&arguments.checkpoint)
+    {
+        for kept in run.kept_bests() {
+            eprintln!("The run was validated under another attack before; not evaluated here is {kept}.");
+        }
+    }
     let experiment = &mut stored.experiment;
     if let Some(path) = &arguments.path {
         experiment.data.path = Some(path.clone());

@@ -35,10 +35,15 @@ pub(super) struct EngineOverride {
 }
 
 impl EngineOverride {
+    /// Whether nothing was given.
+    pub(super) fn is_empty(&self) -> bool {
+        self.engine.is_none() && self.device.is_none() && self.adapter.is_none()
+    }
+
     /// Replaces what was given. Device and adapter of the run belong to its own choice of an engine: who names any of
     /// the three anew does not want the rest of the old choice.
     pub(super) fn put_over(&self, run: &mut RunConfig) {
-        if self.engine.is_none() && self.device.is_none() && self.adapter.is_none() {
+        if self.is_empty() {
             return;
         }
         run.engine = self.engine.unwrap_or(match (self.device, &self.adapter) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::interrupt;
-use crate::train::{Event, Observer, Trainer};
+use crate::train::{Event, MetricsRow, Observer, Trainer, methods};
 use crate::worker::session::{Host, Stage};
 
 const IMAGES: &str = "{prefix} {bar:24} {human_pos}/{human_len} images  {per_sec}  ETA {eta}  {msg}";
@@ -71,6 +71,8 @@ pub(super) struct Terminal {
     loading: Option<Spinner>,
     /// Images in an epoch.
     images: usize,
+    /// What accuracy under the training attack is called.
+    train_robust: &'static str,
     training: Option<ProgressBar>,
     evaluating: Option<(String, ProgressBar)>,
     header_shown: bool,
@@ -83,6 +85,7 @@ impl Terminal {
             tested: false,
             loading: None,
             images: 0,
+            train_robust: methods::train_robust(false),
             training: None,
             evaluating: None,
             header_shown: false,
@@ -130,7 +133,29 @@ impl Host for Terminal {
         );
         eprintln!("Engine: {engine}. Run directory: {}", trainer.directory().path().display());
         self.images = splits.train.len();
+        self.train_robust = methods::train_robust(methods::is_targeted(experiment));
     }
+}
+
+/// The columns of [`epoch_line`].
+fn header(train_robust: &str) -> String {
+    format!("epoch    loss   {train_robust}   val clean (worst)   val robust (worst)   seconds")
+}
+
+/// An epoch in numbers; accuracy under the training attack stands below its name.
+fn epoch_line(train_robust: &str, row: &MetricsRow) -> String {
+    format!(
+        "{:>5} {:>7.3} {:>width$.1} %   {:>6.1} % ({:>5.1} %)   {:>7.1} % ({:>5.1} %)   {:>7.1}",
+        row.epoch + 1,
+        row.train_loss,
+        100.0 * row.train_robust_accuracy,
+        100.0 * row.val_clean_accuracy,
+        100.0 * row.val_clean_worst,
+        100.0 * row.val_robust_accuracy,
+        100.0 * row.val_robust_worst,
+        row.seconds,
+        width = train_robust.len(),
+    )
 }
 
 /// A number with commas between its thousands.
@@ -161,7 +186,7 @@ impl Observer for Terminal {
             Event::Batch { images, loss, robust_accuracy, .. } => {
                 if let Some(bar) = &self.training {
                     bar.inc(*images as u64);
-                    bar.set_message(format!("loss {loss:.3}  robust {:.1} %", 100.0 * robust_accuracy));
+                    bar.set_message(format!("loss {loss:.3}  {} {:.1} %", self.train_robust, 100.0 * robust_accuracy));
                 }
             }
             Event::Evaluating { attack, done, total } => {
@@ -183,20 +208,10 @@ impl Observer for Terminal {
             }
             Event::EpochDone { row, .. } => {
                 if !self.header_shown {
-                    self.say("epoch    loss   train robust   val clean (worst)   val robust (worst)   seconds");
+                    self.say(&header(self.train_robust));
                     self.header_shown = true;
                 }
-                self.say(&format!(
-                    "{:>5} {:>7.3} {:>12.1} %   {:>6.1} % ({:>5.1} %)   {:>7.1} % ({:>5.1} %)   {:>7.1}",
-                    row.epoch + 1,
-                    row.train_loss,
-                    100.0 * row.train_robust_accuracy,
-                    100.0 * row.val_clean_accuracy,
-                    100.0 * row.val_clean_worst,
-                    100.0 * row.val_robust_accuracy,
-                    100.0 * row.val_robust_worst,
-                    row.seconds,
-                ));
+                self.say(&epoch_line(self.train_robust, row));
             }
             Event::Attack
             | Event::Update
@@ -204,11 +219,52 @@ impl Observer for Terminal {
             | Event::Held(_)
             | Event::Saving
             | Event::Checkpoint { .. } => {}
+            Event::NewComparison { change, kept } => {
+                self.say(&format!("From epoch {} on, {}: best begins anew.", change.epoch + 1, change.label()));
+                if let Some(kept) = kept {
+                    self.say(&format!("Kept {kept}."));
+                }
+            }
             Event::Warning(text) => self.say(&format!("warning: {text}")),
         }
     }
 
     fn stop(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A targeted attack is weaker than an untargeted one: its accuracy must not pass for robust accuracy.
+    #[test]
+    fn training_accuracy_has_its_name_and_stands_below_it() {
+        let row = MetricsRow {
+            epoch: 6,
+            lr: 0.1,
+            train_loss: 1.25,
+            train_clean_accuracy: None,
+            train_robust_accuracy: 0.5125,
+            val_clean_accuracy: 0.75,
+            val_clean_worst: 0.5,
+            val_robust_accuracy: 0.25,
+            val_robust_worst: 0.125,
+            seconds: 2.0,
+            seconds_attack: 1.5,
+            seconds_update: 0.25,
+            seconds_statistics: 0.125,
+            val_attack: String::new(),
+            val_without_gradient: None,
+        };
+        for targeted in [false, true] {
+            let name = methods::train_robust(targeted);
+            assert_eq!(name.contains("targeted"), targeted);
+            let (header, line) = (header(name), epoch_line(name, &row));
+            let end = header.find(name).unwrap() + name.len();
+            let number = format!("{:.1} %", 100.0 * row.train_robust_accuracy);
+            assert_eq!(line.find(&number).unwrap() + number.len(), end, "{header}\n{line}");
+        }
     }
 }

@@ -71,7 +71,8 @@ pub(super) fn resume(arguments: &ResumeArgs) -> Result<()> {
 pub(super) fn resume_run(path: &Path, engine: &EngineOverride) -> Result<Option<Box<FinalReport>>> {
     let mut run = RunDir::open(path)?.1.run;
     engine.put_over(&mut run);
-    drive(Start::Resume { directory: path.to_path_buf(), engine: Some(run.engine_options()) })
+    let engine = (!engine.is_empty()).then(|| run.engine_options());
+    drive(Start::Resume { directory: path.to_path_buf(), engine })
 }
 
 fn drive(start: Start) -> Result<Option<Box<FinalReport>>> {

@@ -11,7 +11,7 @@ use crate::fairness::{ClassStats, Confusion};
 use crate::files::write_atomic;
 use crate::model::{ModelError, State};
 use crate::train::methods::{self, Method};
-use crate::train::{Event, Observer, RunDir, RunDirError, Trainer, evaluation_attack};
+use crate::train::{Event, Observer, RunDir, RunDirError, Trainer, ValidationSetting, evaluation_attack};
 
 /// What can go wrong at the end of a run.
 #[derive(Debug, thiserror::Error)]
@@ -216,7 +216,11 @@ fn draw(
         return Ok(());
     }
     let experiment = trainer.experiment();
-    let context = figure_context(experiment, trainer.splits().train.class_names());
+    let mut context = figure_context(experiment, trainer.splits().train.class_names());
+    if let Some(last) = metrics.last() {
+        // The run may have been changed after its last epoch.
+        context.attack = last.validation_attack(experiment);
+    }
     let directory = trainer.directory().path();
     figures::draw_all(directory, metrics, classes, &[], &[], &context)?;
     let (title, train_attack) = (context.title.clone(), context.train_attack.clone());
@@ -237,7 +241,7 @@ fn draw(
 /// What the figures of an experiment say about it.
 pub fn figure_context(experiment: &Experiment, class_names: &[String]) -> Context {
     let train_attack = describe_training_attack(experiment);
-    let attack = evaluation_attack(experiment, experiment.evaluation.eval_steps).to_string();
+    let attack = ValidationSetting::of(experiment).to_string();
     let fairness = &experiment.fairness;
     Context {
         statistics: match fairness.statistics_source {
@@ -248,6 +252,7 @@ pub fn figure_context(experiment: &Experiment, class_names: &[String]) -> Contex
         title: format!("{} on {}, {}", fairness.method.title(), experiment.data.dataset, experiment.model.arch),
         attack,
         train_attack,
+        targeted: methods::is_targeted(experiment),
         class_names: class_names.to_vec(),
         base_epsilon: experiment.attack.epsilon.exact(),
     }
@@ -265,7 +270,7 @@ fn describe_training_attack(experiment: &Experiment) -> String {
         BatchNormMode::Train => "batch norm in train mode",
         BatchNormMode::Eval => "batch norm in eval mode",
     };
-    let kind = if adaptive && fairness.targeted { "targeted" } else { "untargeted" };
+    let kind = if methods::is_targeted(experiment) { "targeted" } else { "untargeted" };
     let scaled = if adaptive && !fairness.epsilon_rules.is_empty() { " scaled by class" } else { "" };
     let start = if attack.random_start { "random start" } else { "no random start" };
     let (steps, epsilon, step) = (attack.steps, attack.epsilon, attack.step_size);

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Hold;
+use super::{Hold, ValidationSetting};
 use crate::config::Experiment;
 use crate::engine::EngineState;
 use crate::fairness::ClassStats;
@@ -32,6 +32,10 @@ pub struct Progress {
     pub statistics: Option<ClassStats>,
     /// The best validation score (mean + worst robust accuracy) and its epoch.
     pub best: Option<(f64, u32)>,
+    /// What that score was measured under; a score under another setting begins a new comparison. None before the first
+    /// epoch is done, and in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_under: Option<ValidationSetting>,
     /// Seconds that this epoch has taken so far: all, attack, update, statistics.
     pub seconds: [f64; 4],
     /// Radii given by hand, one entry for each class; empty where there is none.
@@ -53,6 +57,7 @@ impl Progress {
             loss_sum: 0.0,
             statistics: None,
             best: None,
+            best_under: None,
             seconds: [0.0; 4],
             holds: Vec::new(),
             this_epoch: None,
@@ -67,8 +72,8 @@ impl Progress {
         if holds.iter().all(|hold| *hold == Hold::default()) {
             holds.clear();
         }
-        let (statistics, best) = (self.statistics.take(), self.best);
-        *self = Self { images, epoch, statistics, best, holds, ..Self::start(classes) };
+        let (statistics, best, best_under) = (self.statistics.take(), self.best, self.best_under.take());
+        *self = Self { images, epoch, statistics, best, best_under, holds, ..Self::start(classes) };
     }
 }
 
@@ -164,6 +169,20 @@ mod tests {
         progress.holds[0].locked = false;
         progress.next_epoch();
         assert_eq!(serde_json::to_string(&Progress { epoch: 0, ..progress }).unwrap(), plain);
+    }
+
+    /// What an earlier version wrote says nothing of the attack that its best score was measured under.
+    #[test]
+    fn files_without_the_setting_of_the_best_score_still_load() {
+        let old = Progress { best: Some((1.0 / 3.0, 2)), ..Progress::start(2) };
+        let text = serde_json::to_string(&old).unwrap();
+        assert!(!text.contains("best_under"), "{text}");
+        assert_eq!(serde_json::from_str::<Progress>(&text).unwrap(), old);
+        let setting = ValidationSetting::of(&Experiment::default());
+        let mut new = Progress { best_under: Some(setting.clone()), ..old };
+        assert_eq!(serde_json::from_str::<Progress>(&serde_json::to_string(&new).unwrap()).unwrap(), new);
+        new.next_epoch();
+        assert_eq!((new.best, new.best_under), (Some((1.0 / 3.0, 2)), Some(setting)));
     }
 
     #[test]

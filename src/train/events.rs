@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::trainer::Live;
-use super::{ClassRow, Examples, Hold, MetricsRow, Watch};
+use super::{ClassRow, Examples, Hold, KeptBest, MetricsRow, ValidationChange, Watch};
 use crate::engine::Engine;
 use crate::fairness::Confusion;
 
@@ -75,6 +75,13 @@ pub enum Event<'a> {
         train: &'a Confusion,
         /// Counts on the validation split under the evaluation attack.
         validation: &'a Confusion,
+    },
+    /// The validation attack changed: scores before and after do not compare, and "best" begins anew.
+    NewComparison {
+        /// What changed.
+        change: &'a ValidationChange,
+        /// The best checkpoint until then; none where its file is gone.
+        kept: Option<&'a KeptBest>,
     },
     /// Radii that are given by hand changed: an epoch ended, and with it those that are not locked.
     Held(&'a [Hold]),

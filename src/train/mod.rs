@@ -3,6 +3,8 @@
 mod average;
 mod batches;
 mod checkpoint;
+mod comparison;
+mod engine_record;
 mod events;
 pub mod methods;
 mod probe;
@@ -19,10 +21,12 @@ mod watch;
 pub use average::Average;
 pub use batches::Batches;
 pub use checkpoint::{Checkpoint, Progress};
+pub use comparison::{ValidationChange, ValidationSetting, uninterrupted, validation_changes};
+pub use engine_record::EngineRecord;
 pub use events::{Event, Observer};
 pub use recalibrate::RunningAverage;
-pub use record::{ClassRow, MetricsRow};
-pub use run_dir::{RunDir, RunDirError};
+pub use record::{ClassRow, MetricsRow, changes_between};
+pub use run_dir::{KeptBest, RunDir, RunDirError};
 pub use schedule::Schedule;
 pub use setup::{
     ChosenEngine, Splits, choose_engine, limited, network, normalisation, open_engine, open_engine_with, wgsl_options,

@@ -5,6 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{ValidationChange, ValidationSetting, validation_changes};
+use crate::config::Experiment;
+
 /// One epoch: a row of `metrics.csv`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetricsRow {
@@ -34,6 +37,26 @@ pub struct MetricsRow {
     pub seconds_update: f64,
     /// Of it, class statistics, targets that the method chooses itself, and the forward passes on clean images.
     pub seconds_statistics: f64,
+    /// What the validation split was attacked with, as [`super::ValidationSetting`] writes it; empty where an earlier
+    /// version wrote the row. Validation accuracies compare only between epochs where it is the same.
+    #[serde(default)]
+    pub val_attack: String,
+    /// Images of the validation split for which that attack found no gradient; empty where it was not counted.
+    #[serde(default)]
+    pub val_without_gradient: Option<u64>,
+}
+
+impl MetricsRow {
+    /// What this epoch's validation accuracies were measured under; where the row does not tell, what `experiment`
+    /// evaluates with.
+    pub fn validation_attack(&self, experiment: &Experiment) -> String {
+        if self.val_attack.is_empty() { ValidationSetting::of(experiment).to_string() } else { self.val_attack.clone() }
+    }
+}
+
+/// Every change of the validation attack between these epochs, which are in order.
+pub fn changes_between<'a>(rows: impl IntoIterator<Item = &'a MetricsRow>) -> Vec<ValidationChange> {
+    validation_changes(rows.into_iter().map(|row| (row.epoch, row.val_attack.as_str())))
 }
 
 /// One epoch and class: a row of `classes.csv`.

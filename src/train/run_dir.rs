@@ -4,10 +4,10 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use super::{ClassRow, MetricsRow};
+use super::{ClassRow, EngineRecord, MetricsRow};
 use crate::config::{Applies, ConfigError, Experiment, LastBatch};
 use crate::data::write_npy_u64;
 use crate::engine::wgsl::KernelTable;
@@ -52,8 +52,43 @@ pub enum RunDirError {
 
 /// Algorithm and tile of every convolution, with times where they were measured.
 const KERNELS: &str = "kernels.json";
+/// Which engine the run began with.
+const ENGINE: &str = "engine.json";
 /// What a run that was changed began with.
 const BEGIN: &str = "config.begin.toml";
+
+/// The best checkpoint of a comparison that ended when the validation attack changed, as the `.json` beside it tells.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct KeptBest {
+    /// Name of the checkpoint, such as `best-until-epoch-0007`.
+    #[serde(skip)]
+    pub name: String,
+    /// Index of the epoch that it was trained to.
+    pub epoch: u32,
+    /// Index of the last epoch that it was compared with, which is the number in its name.
+    pub until_epoch: u32,
+    /// What it was validated under, in one line.
+    pub attack: String,
+    /// Its validation score under that attack: mean + worst robust accuracy.
+    pub score: Option<f64>,
+}
+
+impl KeptBest {
+    /// What the names of these checkpoints begin with.
+    pub const PREFIX: &str = "best-until-epoch-";
+}
+
+/// In a sentence, with epochs counted from 1.
+impl std::fmt::Display for KeptBest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, epoch, until_epoch, attack, .. } = self;
+        write!(f, "checkpoints/{name}.safetensors: the best until epoch {}, of epoch {}", until_epoch + 1, epoch + 1)?;
+        if let Some(score) = self.score {
+            write!(f, ", score {score:.3}")?;
+        }
+        write!(f, " (mean + worst class, validation, {attack})")
+    }
+}
 
 /// The directory of a run.
 #[derive(Debug, Clone)]
@@ -259,6 +294,36 @@ impl RunDir {
         self.write_json(KERNELS, kernels)
     }
 
+    /// The engine that the run began with. None in directories of earlier versions, or where the file cannot be read.
+    pub fn engine(&self) -> Option<EngineRecord> {
+        serde_json::from_slice(&std::fs::read(self.path.join(ENGINE)).ok()?).ok()
+    }
+
+    /// Writes which engine the run begins with.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`].
+    pub fn write_engine(&self, engine: &EngineRecord) -> Result<(), RunDirError> {
+        self.write_json(ENGINE, engine)
+    }
+
+    /// The best checkpoints of earlier comparisons, oldest first: those that were kept when the validation attack changed.
+    /// Files that cannot be read are left out.
+    pub fn kept_bests(&self) -> Vec<KeptBest> {
+        let files = std::fs::read_dir(self.path.join("checkpoints")).into_iter().flatten().flatten();
+        let mut kept: Vec<KeptBest> = files
+            .filter_map(|file| {
+                let name = file.file_name().into_string().ok()?;
+                let name = name.strip_suffix(".json").filter(|name| name.starts_with(KeptBest::PREFIX))?;
+                let mut kept: KeptBest = serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()?;
+                kept.name = name.to_owned();
+                self.checkpoint(name).exists().then_some(kept)
+            })
+            .collect();
+        kept.sort_by(|a, b| (a.until_epoch, &a.name).cmp(&(b.until_epoch, &b.name)));
+        kept
+    }
+
     /// Where checkpoints were written according to the log: epochs done, with the fraction of the one that was under way.
     /// Lines that cannot be read are left out.
     pub fn logged_checkpoints(&self, batches: u32) -> Vec<f64> {
@@ -295,5 +360,35 @@ impl RunDir {
             OpenOptions::new().create(true).append(true).open(&path)?.write_all(format!("{line}\n").as_bytes())
         };
         write().map_err(|source| RunDirError::Io { path: path.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tables and directories of earlier versions have fewer columns and files.
+    #[test]
+    fn what_an_earlier_version_left_still_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let experiment = Experiment::default();
+        let run = RunDir::create(dir.path(), &experiment).unwrap();
+        let header = "epoch,lr,train_loss,train_clean_accuracy,train_robust_accuracy,val_clean_accuracy,val_clean_worst,\
+                      val_robust_accuracy,val_robust_worst,seconds,seconds_attack,seconds_update,seconds_statistics";
+        run.write("metrics.csv", format!("{header}\n0,0.1,2,,0.5,0.6,0.3,0.4,0.2,1,0.7,0.2,0.1\n").as_bytes()).unwrap();
+        let (metrics, _) = run.read_rows().unwrap();
+        assert_eq!((metrics[0].val_attack.as_str(), metrics[0].val_without_gradient), ("", None));
+        // What it was attacked with is then known from the experiment alone.
+        assert!(metrics[0].validation_attack(&experiment).starts_with("PGD-10, L∞, ε 8/255"));
+        assert!(run.engine().is_none() && run.kept_bests().is_empty());
+
+        let new = MetricsRow {
+            epoch: 1,
+            val_attack: "PGD-10, \"x\"".into(),
+            val_without_gradient: Some(3),
+            ..metrics[0].clone()
+        };
+        run.write_rows(&[metrics[0].clone(), new.clone()], &[]).unwrap();
+        assert_eq!(run.read_rows().unwrap().0, [metrics[0].clone(), new]);
     }
 }

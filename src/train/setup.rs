@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::engine_record::is_automatic;
+use super::{EngineRecord, RunDir, TrainError};
 use crate::config::{DeviceChoice, EngineChoice, EngineOptions, Experiment};
 use crate::data::{self, DataError, Dataset, TrainTest, channel_statistics};
 use crate::engine::candle::{CandleDevice, CandleEngine};
@@ -167,6 +169,37 @@ pub fn open_engine_with(
     }
 }
 
+/// Opens the engine for a run that goes on: the one that it began with where `experiment` leaves the choice to the program
+/// and `began` is known, else the one that is asked for.
+///
+/// # Errors
+/// [`TrainError::EngineGone`] where the engine that the run began with is not here; otherwise as [`open_engine`].
+pub(super) fn reopen_engine(
+    experiment: &Experiment,
+    network: Network,
+    state: &State,
+    directory: &RunDir,
+    began: Option<&EngineRecord>,
+) -> Result<Box<dyn Engine>, TrainError> {
+    let asked_for = experiment.run.engine_options();
+    let options = began.map_or_else(|| asked_for.clone(), |began| began.put_over(&asked_for));
+    let opened = open_engine_with(&options, network, state, directory.kernels());
+    let engine = opened.map_err(|source| match (began, &source) {
+        (Some(began), EngineError::Gpu(_) | EngineError::Unavailable(_) | EngineError::Candle(_))
+            if options != asked_for =>
+        {
+            let (path, began) = (directory.path().to_path_buf(), began.description.clone());
+            TrainError::EngineGone { path, began, source }
+        }
+        _ => source.into(),
+    })?;
+    // A directory of an earlier version: from now on it is known.
+    if directory.engine().is_none() && is_automatic(&asked_for) {
+        directory.write_engine(&EngineRecord::of(engine.as_ref()))?;
+    }
+    Ok(engine)
+}
+
 /// How the WGSL engine is opened for `options`.
 pub fn wgsl_options(options: &EngineOptions) -> WgslOptions {
     WgslOptions {
@@ -187,6 +220,7 @@ fn is_doubtful() -> bool {
 mod tests {
     use super::*;
     use crate::data::ImageShape;
+    use crate::train::Trainer;
 
     #[test]
     fn auto_takes_a_native_gpu_then_a_real_adapter_then_the_cpu() {
@@ -216,6 +250,75 @@ mod tests {
         ] {
             assert_eq!(decide(options, candle, || adapter), expected, "{options:?} {candle:?} {adapter:?}");
         }
+    }
+
+    /// What `auto` finds on the machine may change between a run's beginning and its resume.
+    #[test]
+    fn a_run_goes_on_with_the_engine_that_it_began_with() {
+        let auto = EngineOptions::default();
+        let cpu = &[CandleDevice::Cpu][..];
+        let cuda = &[CandleDevice::Cpu, CandleDevice::Cuda(0)][..];
+        let began = |name: &str, adapter: Option<&str>| EngineRecord {
+            name: name.into(),
+            adapter: adapter.map(Into::into),
+            description: String::new(),
+        };
+        for (record, candle, adapter, expected) in [
+            (began("candle-cpu", None), cuda, Some(AdapterKind::Discrete), ChosenEngine::Candle(CandleDevice::Cpu)),
+            (began("candle-cuda", None), cpu, None, ChosenEngine::Candle(CandleDevice::Cuda(0))),
+            (began("wgsl", Some("Radeon")), cuda, Some(AdapterKind::Discrete), ChosenEngine::Wgsl),
+            (began("wgsl", Some("Radeon")), cpu, None, ChosenEngine::Wgsl),
+        ] {
+            assert_ne!(decide(&auto, candle, || adapter), expected, "auto alone would go on with {record:?}");
+            assert_eq!(decide(&record.put_over(&auto), candle, || adapter), expected, "{record:?}");
+        }
+    }
+
+    #[test]
+    fn an_engine_that_is_gone_is_named_and_never_replaced_silently() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut experiment = Experiment::preset("digits-60s").unwrap();
+        (experiment.data.limit, experiment.data.validation_per_class) = (Some(60), Some(2));
+        (experiment.model.width, experiment.attack.steps, experiment.evaluation.eval_steps) = (Some(4), 1, 1);
+        (experiment.optimizer.epochs, experiment.run.engine) = (1, EngineChoice::Candle);
+        let path = dir.path().join("run");
+        let splits = Splits::load(&experiment).unwrap();
+        let run = RunDir::create(&path, &experiment).unwrap();
+        let mut trainer = Trainer::begin(experiment.clone(), splits.clone(), run.clone()).unwrap();
+        trainer.run(&mut ()).unwrap();
+        let began = run.engine().unwrap();
+        assert_eq!(began, EngineRecord::of(trainer.engine()));
+        assert!(began.name.starts_with("candle-"));
+
+        experiment.run.engine = EngineChoice::Auto;
+        let gone = EngineRecord {
+            name: "wgsl".into(),
+            adapter: Some("A GPU that was sold".into()),
+            description: "wgsl (A GPU that was sold, Vulkan)".into(),
+        };
+        run.write_engine(&gone).unwrap();
+        let resume = |experiment: &Experiment| Trainer::resume(experiment.clone(), splits.clone(), run.clone());
+        let error = resume(&experiment).err().unwrap().to_string();
+        let expected = format!(
+            "the run began with wgsl (A GPU that was sold, Vulkan), which cannot be opened now; `fairtat resume {} --engine \
+             candle` goes on with another engine",
+            path.display()
+        );
+        assert_eq!(error, expected);
+        // Who names an engine gets it, and the record stays: it is what the run began with.
+        let on_candle = |experiment: &Experiment| {
+            let mut chosen = experiment.clone();
+            (chosen.run.engine, chosen.run.device) = (EngineChoice::Candle, DeviceChoice::Cpu);
+            chosen
+        };
+        assert_eq!(resume(&on_candle(&experiment)).unwrap().engine().name(), "candle-cpu");
+        assert_eq!(run.engine(), Some(gone));
+        // A directory of an earlier version tells nothing: the choice of now is what it goes on with from here.
+        std::fs::remove_file(path.join("engine.json")).unwrap();
+        assert_eq!(resume(&on_candle(&experiment)).unwrap().engine().name(), "candle-cpu");
+        assert_eq!(run.engine(), None, "an engine chosen by hand says nothing of how the run began");
+        let now = resume(&experiment).unwrap().engine().name();
+        assert_eq!(run.engine().unwrap().name, now);
     }
 
     #[test]

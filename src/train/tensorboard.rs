@@ -349,6 +349,8 @@ mod tests {
             seconds_attack: 8.0,
             seconds_update: 0.5,
             seconds_statistics: 0.1,
+            val_attack: String::new(),
+            val_without_gradient: None,
         };
         let class = |epoch, name: &str| ClassRow {
             epoch,

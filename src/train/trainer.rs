@@ -1,6 +1,7 @@
 //! The training loop.
 
 mod batch;
+mod best;
 #[cfg(test)]
 mod epoch_tests;
 mod live;
@@ -20,7 +21,7 @@ use super::recalibrate::RunningAverage;
 use super::run_dir::{RunDir, RunDirError};
 use super::setup::{self, Splits};
 use super::tensorboard::EventWriter;
-use super::{ClassRow, MetricsRow};
+use super::{ClassRow, EngineRecord, MetricsRow};
 use crate::attack::{Attack, Measured, measure};
 use crate::config::{Applies, ConfigError, Experiment};
 use crate::data::{DataError, Dataset};
@@ -49,6 +50,19 @@ pub enum TrainError {
     /// TensorBoard's file cannot be written.
     #[error("TensorBoard events: {0}")]
     TensorBoard(std::io::Error),
+    /// The engine that the run began with is not here any more.
+    #[error(
+        "the run began with {began}, which cannot be opened now; `fairtat resume {path} --engine candle` goes on with \
+         another engine"
+    )]
+    EngineGone {
+        /// The run directory.
+        path: std::path::PathBuf,
+        /// The engine in words.
+        began: String,
+        /// Why it cannot be opened.
+        source: EngineError,
+    },
 }
 
 /// How a run ended.
@@ -123,22 +137,44 @@ impl Trainer {
             return Err(EngineError::Invalid(what).into());
         }
         let start = Progress { images: fingerprint(&splits.train), ..Progress::start(classes) };
-        Self::assemble(experiment, splits, engine, directory, start)
+        let began = EngineRecord::of(engine.as_ref());
+        let trainer = Self::assemble(experiment, splits, engine, directory, start)?;
+        trainer.directory.write_engine(&began)?;
+        Ok(trainer)
     }
 
-    /// Goes on with a run from its last checkpoint.
+    /// Goes on with a run from its last checkpoint. Where the experiment leaves the choice of an engine to the program, that
+    /// is the engine that the run began with.
+    ///
+    /// # Errors
+    /// As [`Self::begin`]; [`TrainError::EngineGone`]; and when there is no checkpoint or it does not fit.
+    pub fn resume(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
+        let began = directory.engine();
+        Self::resume_with(experiment, splits, directory, began.as_ref())
+    }
+
+    /// The same with whatever engine the experiment asks for: an automatic choice is made anew.
     ///
     /// # Errors
     /// As [`Self::begin`], and when there is no checkpoint or it does not fit.
-    pub fn resume(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
-        let checkpoint = Checkpoint::load(&directory.checkpoint("resume"))?;
+    pub fn resume_on_any_engine(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
+        Self::resume_with(experiment, splits, directory, None)
+    }
+
+    fn resume_with(
+        experiment: Experiment,
+        splits: Splits,
+        directory: RunDir,
+        began: Option<&EngineRecord>,
+    ) -> Result<Self, TrainError> {
+        let mut checkpoint = Checkpoint::load(&directory.checkpoint("resume"))?;
         let network = setup::network(&experiment, &splits.train);
-        let options = experiment.run.engine_options();
-        let mut engine = setup::open_engine_with(&options, network, &checkpoint.engine.model, directory.kernels())?;
+        let mut engine = setup::reopen_engine(&experiment, network, &checkpoint.engine.model, &directory, began)?;
         engine.load_state(&checkpoint.engine)?;
         for average in [&checkpoint.ema, &checkpoint.fawa].into_iter().flatten() {
             average.check(engine.network())?;
         }
+        best::settle(&mut checkpoint.progress, &directory)?;
         let (mut metrics, mut classes) = directory.read_rows()?;
         metrics.retain(|row| row.epoch < checkpoint.progress.epoch);
         classes.retain(|row| row.epoch < checkpoint.progress.epoch);

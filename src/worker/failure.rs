@@ -39,6 +39,8 @@ impl<'a> Root<'a> {
                     TrainError::Model(error) => Self::of_model(error),
                     TrainError::RunDir(error) => Self::of_run_dir(error),
                     TrainError::TensorBoard(error) => Self::Io(error),
+                    // It says itself how to go on.
+                    TrainError::EngineGone { .. } => Self::Other,
                 }
             }
             SessionError::Report(error) => match error {

@@ -11,7 +11,7 @@ use crate::config::{Derived, EngineOptions, Experiment};
 use crate::data::{Dataset, ImageShape};
 use crate::evaluate::FinalReport;
 use crate::fairness::Confusion;
-use crate::train::{ClassRow, MetricsRow};
+use crate::train::{ClassRow, KeptBest, MetricsRow};
 pub use crate::train::{Examples, Hold};
 
 /// What the worker is asked for.
@@ -139,6 +139,8 @@ pub struct RunInfo {
     pub history: Vec<EpochRecord>,
     /// Checkpoints known from the run's log: epochs done, with the fraction of the one that was under way.
     pub checkpoints: Vec<f64>,
+    /// The best checkpoints of earlier comparisons, oldest first.
+    pub kept: Vec<KeptBest>,
 }
 
 impl RunInfo {
@@ -253,6 +255,8 @@ pub enum Update {
     Epoch(Box<EpochRecord>),
     /// A checkpoint was written: epochs done, with the fraction of the one under way.
     Checkpoint(f64),
+    /// The validation attack changed, and the best checkpoint until then was kept.
+    Kept(KeptBest),
     /// The experiment that is in force, after a change.
     Changed(Box<Experiment>),
     /// Radii given by hand that are in force.

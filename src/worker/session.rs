@@ -23,7 +23,8 @@ pub enum Start {
     Resume {
         /// Its directory.
         directory: PathBuf,
-        /// Another engine than the run's own. Its config.toml stays as it is.
+        /// Another engine than the run's own. Its config.toml stays as it is. Without, an automatic choice is the engine
+        /// that the run began with.
         engine: Option<EngineOptions>,
     },
 }
@@ -150,6 +151,7 @@ fn open(start: Start, host: &mut dyn Host) -> Result<Trainer, SessionError> {
         }
         Start::Resume { directory: path, engine } => {
             let (directory, mut experiment) = RunDir::open(&path)?;
+            let chosen = engine.is_some();
             if let Some(options) = engine {
                 experiment.run.set_engine_options(options);
             }
@@ -161,7 +163,10 @@ fn open(start: Start, host: &mut dyn Host) -> Result<Trainer, SessionError> {
             let splits = load(&experiment, host)?;
             host.stage(Stage::OpeningEngine);
             if has_checkpoint {
-                let resumed = Trainer::resume(experiment, splits, directory);
+                let resumed = match chosen {
+                    true => Trainer::resume_on_any_engine(experiment, splits, directory),
+                    false => Trainer::resume(experiment, splits, directory),
+                };
                 resumed.map_err(|source| SessionError::Resume { path, source })
             } else {
                 Ok(Trainer::begin(experiment, splits, directory)?)

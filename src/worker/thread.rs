@@ -130,6 +130,7 @@ fn look(desk: &mut Desk<'_>, path: &Path, options: &EngineOptions, former: &mut 
         test: splits.test,
         history: Vec::new(),
         checkpoints: Vec::new(),
+        kept: Vec::new(),
     })));
     Some(Open { engine, position: stored.position })
 }

@@ -210,6 +210,7 @@ impl Host for Watcher<'_, '_> {
             test: splits.test.clone(),
             history,
             checkpoints: trainer.directory().logged_checkpoints(trainer.batches()),
+            kept: trainer.directory().kept_bests(),
         };
         self.open = true;
         self.desk.tell(Update::Opened(Box::new(info)));
@@ -300,6 +301,13 @@ impl Observer for Watcher<'_, '_> {
             Event::Checkpoint { epoch, batch, batches, .. } => {
                 let position = f64::from(*epoch) + f64::from(*batch) / f64::from((*batches).max(1));
                 self.desk.tell(Update::Checkpoint(position));
+            }
+            Event::NewComparison { change, kept } => {
+                let text = format!("From epoch {} on, {}: best begins anew.", change.epoch + 1, change.label());
+                self.desk.tell(Update::Warning(text));
+                if let Some(kept) = kept {
+                    self.desk.tell(Update::Kept((*kept).clone()));
+                }
             }
             Event::Warning(text) => self.desk.tell(Update::Warning((*text).to_owned())),
         }

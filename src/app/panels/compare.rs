@@ -212,8 +212,8 @@ fn wide_card(ui: &mut Ui, title: &str, contents: impl FnOnce(&mut Ui)) {
 }
 
 /// An attack without its seed, which is that of the run: under different seeds numbers still compare.
-fn unseeded(attack: &str) -> &str {
-    attack.split(", seed").next().unwrap_or_default()
+fn unseeded(attack: &str) -> String {
+    attack.split(", ").filter(|part| !part.starts_with("seed ")).collect::<Vec<_>>().join(", ")
 }
 
 /// Colours and names of the runs in one row.
@@ -266,6 +266,7 @@ mod tests {
     use crate::app::runs::testing;
     use crate::app::sample;
     use crate::app::testing::{Stage, harness};
+    use crate::app::widgets::markdown::unbroken;
     use crate::config::MethodChoice;
 
     /// A harness round two runs that were written as training does, and a directory that holds none.
@@ -333,6 +334,26 @@ mod tests {
         // It is read in the background, and how long that takes is not what is asked here.
         harness.run_steps(4);
         assert_eq!(harness.state().settings.compare, [PathBuf::from("runs/cifar10-small")]);
+    }
+
+    #[test]
+    fn a_run_whose_validation_attack_changed_says_so() {
+        let (place, mut harness) = two_runs([1400.0, 1600.0], 1.0, false);
+        let (run, _) = crate::train::RunDir::open(&place.path().join("fair-tat-0")).unwrap();
+        let mut records: Vec<_> = (0..12).map(sample::epoch).collect();
+        sample::strengthen(&mut records, 7);
+        let metrics: Vec<_> = records.iter().map(|record| record.metrics.clone()).collect();
+        let classes: Vec<_> = records.iter().flat_map(|record| record.classes.clone()).collect();
+        run.write_rows(&metrics, &classes).unwrap();
+        harness.get_by_label("Read again").click();
+        harness.run_steps(10);
+        wait(&mut harness);
+        // Numbers and their units do not break at the end of a line.
+        let note = unbroken("fair-tat-0: vertical line after epoch 7, validation: ε 2/255 → 16/255.");
+        assert!(harness.query_by_label_contains(&note).is_some());
+        let attack = unbroken("fair-tat-0: under PGD-10, L∞, ε 16/255, step 2/255");
+        assert!(harness.query_by_label_contains(&attack).is_some());
+        crate::app::testing::shoot(&mut harness, "compare-changed");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::app::widgets::markdown::{measure, reading_size, unbroken};
 use crate::app::widgets::{empty, strong, weak};
 use crate::config::{Experiment, MethodChoice};
 use crate::evaluate::signatures::{self, Kind, Point, Reading, Setup, Severity, Signature, State};
-use crate::train::evaluation_attack;
+use crate::train::{ValidationSetting, methods};
 use crate::worker::EpochRecord;
 
 /// What the readings follow from, so that they are computed once an epoch.
@@ -27,15 +27,16 @@ pub struct Watch {
 
 /// What of a run decides about its signatures, beside its epochs.
 pub fn setup(experiment: &Experiment, validation_images: usize) -> Setup {
-    let (attack, fairness) = (&experiment.attack, &experiment.fairness);
-    let targeted = fairness.method == MethodChoice::FairTat && fairness.targeted;
+    let (attack, fairness, evaluation) = (&experiment.attack, &experiment.fairness, &experiment.evaluation);
+    let targeted = methods::is_targeted(experiment);
     let kind = if targeted { "targeted" } else { "untargeted" };
     let scaled = fairness.method == MethodChoice::FairTat && !fairness.epsilon_rules.is_empty();
     let scaled = if scaled { " by class" } else { "" };
     Setup {
         targeted,
         train_attack: format!("{kind} PGD-{}, ε {}{scaled}", attack.steps, attack.epsilon),
-        attack: evaluation_attack(experiment, experiment.evaluation.eval_steps).to_string(),
+        attack: ValidationSetting::of(experiment).to_string(),
+        harder_validation: evaluation.eval_epsilon.is_some_and(|radius| radius > attack.epsilon),
         validation_images,
     }
 }
@@ -263,6 +264,11 @@ fn sparkline(ui: &mut Ui, reading: &Reading, size: egui::Vec2) {
         let ends = [at(0, limit), at(count - 1, limit)];
         ui.painter().extend(egui::Shape::dashed_line(&ends, Stroke::new(1.0, palette.worst), 3.0, 3.0));
     }
+    for change in &reading.changes {
+        // Between the last epoch under one attack and the first under another.
+        let x = at(*change, low).x - 0.5 * inner.width() / (count - 1) as f32;
+        ui.painter().vline(x, rect.y_range(), Stroke::new(1.0, palette.weak));
+    }
     for (i, series) in reading.series.iter().enumerate() {
         let points: Vec<egui::Pos2> =
             series.values.iter().enumerate().filter_map(|(i, value)| value.map(|value| at(i, value))).collect();
@@ -298,6 +304,9 @@ fn sparkline(ui: &mut Ui, reading: &Reading, size: egui::Vec2) {
         }
         if let Some(limit) = reading.limit {
             ui.label(weak(ui, format!("dotted: {limit:.2}")));
+        }
+        if !reading.changes.is_empty() {
+            ui.label(weak(ui, "vertical line: the validation attack changed"));
         }
     });
 }

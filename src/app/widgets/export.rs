@@ -11,7 +11,13 @@ pub fn drawn(
     draw: impl FnOnce(&Context) -> Result<Figure, FigureError>,
     csv: impl FnOnce() -> String,
 ) -> Option<Export> {
-    let figure = draw(&figure_context(run.experiment.as_ref()?, run.class_names())).ok()?;
+    let experiment = run.experiment.as_ref()?;
+    let mut context = figure_context(experiment, run.class_names());
+    if let Some(last) = run.epochs.last() {
+        // Right after a change the experiment's own attack is not the one that the numbers were measured under.
+        context.attack = last.metrics.validation_attack(experiment);
+    }
+    let figure = draw(&context).ok()?;
     let directory = run.directory().and_then(|directory| directory.file_name());
     let name = match directory {
         Some(directory) => format!("{}-{}", directory.to_string_lossy(), figure.name),

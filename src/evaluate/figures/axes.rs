@@ -3,6 +3,7 @@
 use super::svg::{AXIS, Canvas, GRID, INK, MUTED, Stroke, Style};
 use super::text::{self, Weight};
 use super::{Context, FigureError};
+use crate::train::{ValidationChange, uninterrupted};
 
 /// Space round a figure.
 pub(super) const MARGIN: f64 = 16.0;
@@ -170,6 +171,43 @@ impl Plot {
     }
 }
 
+/// Room that labels of changes of the validation attack take above a plot.
+pub(super) fn change_room(changes: &[ValidationChange]) -> f64 {
+    if changes.len() > LABELLED_CHANGES { 0.0 } else { changes.len() as f64 * CHANGE_ROW }
+}
+
+/// With more changes than this, only lines are drawn: a slider was played with.
+const LABELLED_CHANGES: usize = 4;
+const CHANGE_ROW: f64 = 14.0;
+
+/// A thin line where the validation attack changed, between the last epoch under one attack and the first under another, with
+/// its label above the plot.
+pub(super) fn mark_changes(canvas: &mut Canvas, plot: &Plot, changes: &[ValidationChange]) {
+    let labelled = changes.len() <= LABELLED_CHANGES;
+    for (i, change) in changes.iter().enumerate() {
+        let x = plot.px(f64::from(change.epoch) - 0.5);
+        if !labelled {
+            canvas.line((x, plot.top), (x, plot.bottom()), Stroke::new(MUTED, 0.9));
+            continue;
+        }
+        // A row for each, the first on top: a later label stands right of the lines of earlier ones.
+        let y = plot.top - 4.0 - (changes.len() - 1 - i) as f64 * CHANGE_ROW;
+        canvas.line((x, y - 9.0), (x, plot.bottom()), Stroke::new(MUTED, 0.9));
+        let (label, style) = (change.label(), Style::new(SMALL).fill(MUTED));
+        let room = canvas.width() - MARGIN - (x + 5.0);
+        let width = text::width(&label, SMALL, Weight::Regular);
+        if width <= room {
+            canvas.text(x + 5.0, y, style, &label);
+            continue;
+        }
+        // Left of its line, where lines of earlier changes must not run through it.
+        let label = text::fit(&label, SMALL, Weight::Regular, x - 5.0 - plot.left);
+        let width = text::width(&label, SMALL, Weight::Regular);
+        canvas.rect(x - 8.0 - width, y - 10.0, width + 6.0, CHANGE_ROW - 1.0, "#ffffff");
+        canvas.text(x - 5.0, y, style.end(), &label);
+    }
+}
+
 /// Height that an epoch axis takes below a plot.
 pub(super) const EPOCH_AXIS: f64 = 40.0;
 
@@ -178,6 +216,20 @@ pub(super) fn epoch_range(epochs: &[u32]) -> (f64, f64) {
     let first = epochs.first().copied().unwrap_or(0);
     let last = epochs.last().copied().unwrap_or(first);
     if first == last { (f64::from(first) - 0.5, f64::from(first) + 0.5) } else { (f64::from(first), f64::from(last)) }
+}
+
+/// [`series`] of an accuracy under the validation attack: also interrupted where that changed, for values on both sides do
+/// not compare.
+pub(super) fn validation_series(
+    canvas: &mut Canvas,
+    plot: &Plot,
+    points: &[(u32, Option<f64>)],
+    changes: &[ValidationChange],
+    stroke: Stroke<'_>,
+) {
+    for part in uninterrupted(points, changes, |point| point.0) {
+        series(canvas, plot, part, stroke);
+    }
 }
 
 /// A line over epochs, interrupted where a value is missing; a point with no neighbour is a dot.

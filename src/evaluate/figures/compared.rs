@@ -2,10 +2,11 @@
 
 use super::axes::{
     CLASS_COLORS, EPOCH_AXIS, EndLabel, LEADER, MARGIN, Plot, SMALL, end_labels, epoch_range, header, nice_above,
-    percent, series, ticks, trimmed,
+    percent, ticks, trimmed, validation_series,
 };
 use super::svg::{Canvas, MUTED, Stroke, Style};
 use super::{Context, Figure, FigureError};
+use crate::train::ValidationChange;
 
 /// A run of [`compared_curves`].
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +15,8 @@ pub struct ComparedRun {
     pub name: String,
     /// Epoch and value, with none where it was not measured.
     pub points: Vec<(u32, Option<f64>)>,
+    /// Where the validation attack changed, if the values depend on it.
+    pub changes: Vec<ValidationChange>,
 }
 
 /// Dashes of the lines, one run after another.
@@ -49,6 +52,7 @@ pub fn compared_curves(
         title: format!("{} runs", runs.len()),
         attack: String::new(),
         train_attack: String::new(),
+        targeted: false,
         statistics: String::new(),
         frozen_after: None,
         class_names: Vec::new(),
@@ -82,7 +86,11 @@ pub fn compared_curves(
             "" => Stroke::new(color, 2.0),
             dash => Stroke::new(color, 2.0).dashed(dash),
         };
-        series(&mut canvas, &plot, &run.points, stroke);
+        for change in &run.changes {
+            let x = plot.px(f64::from(change.epoch) - 0.5);
+            canvas.line((x, plot.top), (x, plot.bottom()), Stroke { width: 0.9, ..stroke });
+        }
+        validation_series(&mut canvas, &plot, &run.points, &run.changes, stroke);
         if let Some((epoch, last)) = known(run).last() {
             let value = if shares { percent(*last) } else { trimmed(*last, 4) };
             let at = (plot.px(f64::from(*epoch)), plot.py(*last));
@@ -102,6 +110,7 @@ mod tests {
         let run = |name: &str, last: f64| ComparedRun {
             name: name.into(),
             points: vec![(0, Some(0.1)), (1, None), (2, Some(0.3)), (3, Some(last))],
+            changes: Vec::new(),
         };
         let notes = ["Robust: under PGD-10, ε 8/255".to_owned()];
         let figure = compared_curves("robust accuracy", &[run("a", 0.42), run("b", 0.37)], true, &notes).unwrap();
@@ -112,5 +121,21 @@ mod tests {
         let loss = compared_curves("loss", &[run("a", 2.4)], false, &[]).unwrap();
         assert!(loss.svg.contains("2.4") && !loss.svg.contains('%'));
         assert!(compared_curves("loss", &[], false, &[]).is_err());
+    }
+
+    #[test]
+    fn a_change_of_the_validation_attack_breaks_the_line_of_its_run() {
+        let run = |changes: Vec<ValidationChange>| ComparedRun {
+            name: "a".into(),
+            points: (0..4).map(|epoch| (epoch, Some(0.1 * f64::from(epoch)))).collect(),
+            changes,
+        };
+        let lines = |changes| {
+            let svg = compared_curves("robust", &[run(changes)], true, &[]).unwrap().svg;
+            (svg.matches("<polyline").count(), svg.matches("<line").count())
+        };
+        let change = ValidationChange { epoch: 2, old: "PGD-10, ε 2/255".into(), new: "PGD-10, ε 8/255".into() };
+        let (whole, marked) = (lines(Vec::new()), lines(vec![change]));
+        assert_eq!(marked, (whole.0 + 1, whole.1 + 1));
     }
 }

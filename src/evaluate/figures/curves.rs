@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::axes::{
-    BLUE, CLASS_COLORS, EPOCH_AXIS, EndLabel, LABEL, LEADER, MARGIN, Plot, SMALL, VERMILLION, end_labels, epoch_range,
-    evaluation_note, gutter, header, k255, nice_above, percent, series, some, ticks, trimmed,
+    BLUE, CLASS_COLORS, EPOCH_AXIS, EndLabel, LABEL, LEADER, MARGIN, Plot, SMALL, VERMILLION, change_room, end_labels,
+    epoch_range, evaluation_note, gutter, header, k255, mark_changes, nice_above, percent, series, some, ticks,
+    trimmed, validation_series,
 };
 use super::classes::{ClassTable, is_fraction};
 use super::svg::{Canvas, INK, MUTED, Stroke, Style};
 use super::text::{self, Weight};
 use super::{Context, Figure, FigureError};
-use crate::train::{ClassRow, MetricsRow};
+use crate::train::{ClassRow, MetricsRow, ValidationChange, changes_between, methods};
 
 /// Mean and worst-class accuracy on the validation split, clean and robust, and on the training attack's images.
 ///
@@ -23,21 +24,23 @@ pub fn accuracy_curves(rows: &[MetricsRow], context: &Context) -> Result<Figure,
     let rows: BTreeMap<u32, &MetricsRow> = rows.iter().map(|row| (row.epoch, row)).collect();
     let epochs: Vec<u32> = rows.keys().copied().collect();
 
+    let changes = changes_between(rows.values().copied());
+
     let mut canvas = Canvas::new(560.0);
-    let notes = [
+    let mut notes = vec![
         evaluation_note(context),
         super::axes::training_note("Validation split; the thin line is training images under", context),
     ];
-    let top = header(&mut canvas, "Accuracy", context, &notes) + 12.0;
+    if let Some(first) = changes.first() {
+        notes[0] = match changes.as_slice() {
+            [_] => format!("Robust: under {}; left of the vertical line under {}", first.new, first.old),
+            _ => format!("{}; vertical lines: changes of that attack", evaluation_note(context)),
+        };
+    }
     let room = 176.0;
-    let plot = Plot {
-        left: MARGIN + 38.0,
-        top,
-        width: canvas.width() - 2.0 * MARGIN - 38.0 - room,
-        height: 260.0,
-        x: epoch_range(&epochs),
-        y: (0.0, 1.0),
-    };
+    let width = canvas.width() - 2.0 * MARGIN - 38.0 - room;
+    let top = header(&mut canvas, "Accuracy", context, &notes) + 12.0 + change_room(&changes);
+    let plot = Plot { left: MARGIN + 38.0, top, width, height: 260.0, x: epoch_range(&epochs), y: (0.0, 1.0) };
     let levels = ticks(0.0, 1.0, 5);
     plot.grid(&mut canvas, &levels);
     for level in levels {
@@ -52,17 +55,21 @@ pub fn accuracy_curves(rows: &[MetricsRow], context: &Context) -> Result<Figure,
 
     type Column = fn(&MetricsRow) -> f64;
     let columns: [(&str, Column, Stroke<'_>, bool); 5] = [
-        ("training images", |row| row.train_robust_accuracy, Stroke::new("#777777", 0.9), false),
+        (methods::train_robust(context.targeted), |row| row.train_robust_accuracy, Stroke::new("#777777", 0.9), false),
         ("clean, worst class", |row| row.val_clean_worst, Stroke::new(BLUE, 1.4).dashed("5 3"), false),
         ("robust, worst class", |row| row.val_robust_worst, Stroke::new(VERMILLION, 1.4).dashed("5 3"), false),
         ("clean", |row| row.val_clean_accuracy, Stroke::new(BLUE, 2.2), true),
         ("robust", |row| row.val_robust_accuracy, Stroke::new(VERMILLION, 2.2), true),
     ];
+    mark_changes(&mut canvas, &plot, &changes);
     let mut labels = Vec::new();
     for (name, value, stroke, bold) in columns {
+        let robust = name.starts_with("robust");
         let points: Vec<(u32, Option<f64>)> =
             rows.iter().map(|(&epoch, row)| (epoch, Some(value(row)).filter(is_fraction))).collect();
-        series(&mut canvas, &plot, &points, stroke);
+        let not_compared = |change: &&ValidationChange| robust || (stroke.color == BLUE && change.concerns_clean());
+        let breaks: Vec<ValidationChange> = changes.iter().filter(not_compared).cloned().collect();
+        validation_series(&mut canvas, &plot, &points, &breaks, stroke);
         if let Some((epoch, last)) = points.iter().rev().find_map(|&(epoch, value)| Some((epoch, value?))) {
             let at = (plot.px(f64::from(epoch)), plot.py(last));
             labels.push(EndLabel { name: name.to_owned(), value: percent(last), at, color: stroke.color, bold });

@@ -44,6 +44,8 @@ pub struct Context {
     pub attack: String,
     /// The training attack.
     pub train_attack: String,
+    /// Whether it is targeted.
+    pub targeted: bool,
     /// What CFPS was measured on, such as `training images under targeted PGD-10`; targets and radii come from it.
     pub statistics: String,
     /// The epoch whose statistics stay in force after it, if they are frozen.

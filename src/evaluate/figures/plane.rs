@@ -160,6 +160,7 @@ mod tests {
         Context {
             title: "FAIR-TAT on digits".into(),
             attack: String::new(),
+            targeted: false,
             train_attack: String::new(),
             statistics: String::new(),
             frozen_after: None,

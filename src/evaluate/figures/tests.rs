@@ -10,6 +10,7 @@ fn context(classes: usize) -> Context {
         title: "FAIR-TAT on digits, digits-cnn".to_owned(),
         attack: "PGD-20, ε 8/255, step 2/255, 1 random start, seed 0".to_owned(),
         train_attack: "targeted PGD-10, class-wise ε".to_owned(),
+        targeted: true,
         statistics: "training images under targeted PGD-10, class-wise ε".to_owned(),
         frozen_after: None,
         class_names: (0..classes).map(|class| format!("{}{}", NAMES[class % 10], class / 10)).collect(),
@@ -37,6 +38,8 @@ fn metrics(epochs: u32) -> Vec<MetricsRow> {
         seconds_attack: 0.8,
         seconds_update: 0.1,
         seconds_statistics: 0.1,
+        val_attack: String::new(),
+        val_without_gradient: None,
     };
     (0..epochs).map(row).collect()
 }
@@ -187,6 +190,52 @@ fn curves_have_a_line_for_each_accuracy() {
     let single = accuracy_curves(&metrics(1), &context(10)).unwrap();
     assert_eq!(count(&single, "circle", None), 5);
     assert_eq!(count(&single, "polyline", None), 6);
+}
+
+/// Rows of a run whose validation attack changes before each of these epochs.
+fn attacked(epochs: u32, changes: &[(u32, &str)]) -> Vec<MetricsRow> {
+    let mut rows = metrics(epochs);
+    for row in &mut rows {
+        let now = changes.iter().rev().find(|change| change.0 <= row.epoch);
+        row.val_attack = now.map_or("PGD-10, L∞, ε 2/255, step 1/255", |change| change.1).into();
+    }
+    rows
+}
+
+#[test]
+fn a_change_of_the_validation_attack_is_marked_and_breaks_the_robust_lines() {
+    let strong = "PGD-10, L∞, ε 16/255, step 1/255";
+    let once = accuracy_curves(&attacked(20, &[(8, strong)]), &context(10)).unwrap();
+    check(&once);
+    let plain = accuracy_curves(&metrics(20), &context(10)).unwrap();
+    // Mean and worst class under the attack are two lines each.
+    assert_eq!(count(&once, "polyline", None), count(&plain, "polyline", None) + 2);
+    assert_eq!(count(&once, "line", None), count(&plain, "line", None) + 1);
+    assert!(says(&once, "validation: ε 2/255 → 16/255"));
+    assert!(says(&once, "left of the vertical line under PGD-10, L∞, ε 2/255"), "{:?}", texts(&once));
+    assert!(says(&once, "train robust, targeted"));
+
+    let recalibrated = format!("{strong}, batch norm recalibrated on 8 batches");
+    let changes = [(1, strong), (19, "PGD-50, L∞, ε 16/255, step 1/255"), (21, recalibrated.as_str())];
+    let often = accuracy_curves(&attacked(25, &changes), &context(10)).unwrap();
+    check(&often);
+    assert!(says(&often, "vertical lines: changes of that attack"));
+    // A network that is evaluated otherwise breaks the clean lines, too: (3 + 3 more robust, 1 + 1 more clean), of which
+    // single epochs are dots.
+    let lines = count(&often, "polyline", None) + count(&often, "circle", None);
+    assert_eq!(lines, count(&plain, "polyline", None) + 8);
+
+    let many: Vec<(u32, &str)> = (1..20).map(|epoch| (epoch, if epoch % 2 == 0 { "b" } else { "a" })).collect();
+    let many = accuracy_curves(&attacked(20, &many), &context(10)).unwrap();
+    check(&many);
+    assert!(!says(&many, "validation: "), "{:?}", texts(&many));
+
+    if let Some(directory) = std::env::var_os("SHOTS") {
+        for (name, figure) in [("accuracy-changed", &once), ("accuracy-changed-often", &often)] {
+            let path = Path::new(&directory).join(format!("{name}.png"));
+            write_atomic(&path, &figure.png().unwrap()).unwrap();
+        }
+    }
 }
 
 #[test]

@@ -4,6 +4,9 @@
 //! at least 1 in [`HOLD`] epochs in a row, and is gone when it falls below [`RELEASE`]; between the two it stays as it is,
 //! so that noise does not make it flicker. Curves are compared as means over [`WINDOW`] epochs, and a change counts only
 //! if it is larger than what chance does to so few validation images.
+//!
+//! Accuracies on the validation split compare only where they were measured under one attack. Where that changed on the way,
+//! every kind that looks at them begins anew with the first epoch of the new attack, as if the run had begun there.
 
 mod score;
 
@@ -137,6 +140,8 @@ pub struct Reading {
     pub series: Vec<Series>,
     /// A level that one of them must not cross, where there is one.
     pub limit: Option<f64>,
+    /// Places in those curves at which the validation attack changed: values from there on are under another one.
+    pub changes: Vec<usize>,
 }
 
 impl Reading {
@@ -163,6 +168,9 @@ pub struct Setup {
     pub train_attack: String,
     /// The attack of the evaluation after each epoch.
     pub attack: String,
+    /// Whether the evaluation attacks within a larger ball than the training: its accuracy is lower then for that reason
+    /// alone, and does not compare with the training's.
+    pub harder_validation: bool,
     /// Images of the validation split; 0 where it is not known.
     pub validation_images: usize,
 }
@@ -183,6 +191,8 @@ pub struct Point {
     /// Name and robust accuracy of each class on the validation split.
     robust_classes: Vec<(String, f64)>,
     classes: usize,
+    /// What the validation accuracies were measured under; empty where the row does not tell.
+    attack: String,
 }
 
 impl Point {
@@ -201,6 +211,7 @@ impl Point {
             targets: targets.and_then(|targets| effective_number(&targets)),
             robust_classes: classes.iter().map(|class| (class.name.clone(), class.val_robust_accuracy)).collect(),
             classes: classes.len(),
+            attack: row.val_attack.clone(),
         }
     }
 }
@@ -226,7 +237,12 @@ pub fn fewest_targets(classes: usize) -> f64 {
 
 /// What is known of every signature, in the order of [`Kind::ALL`].
 pub fn readings(points: &[Point], setup: &Setup) -> Vec<Reading> {
-    Kind::ALL.iter().map(|kind| score::reading(*kind, points, setup)).collect()
+    let mut setup = setup.clone();
+    // The numbers of a run that has just been changed were measured before.
+    if let Some(measured) = points.iter().rev().find(|point| !point.attack.is_empty()) {
+        setup.attack.clone_from(&measured.attack);
+    }
+    Kind::ALL.iter().map(|kind| score::reading(*kind, points, &setup)).collect()
 }
 
 /// The signatures that are present after the last of `points`.

@@ -4,6 +4,7 @@ use super::{
     CLEAN_FALL, DIVERGED, HOLD, Kind, LEARNING, LOST, MEAN_DROP, NOISE, Point, RELEASE, ROBUST_FALL, ROBUST_GAIN,
     Reading, Series, Setup, State, TARGETED_EXCESS, TRAIN_GAIN, WINDOW, WORST_GAIN, fewest_targets,
 };
+use crate::train::validation_changes;
 
 /// What one epoch says about a signature.
 struct Score {
@@ -16,10 +17,19 @@ struct Score {
 /// See [`super::readings`].
 pub(super) fn reading(kind: Kind, points: &[Point], setup: &Setup) -> Reading {
     let (series, limit) = series(kind, points, setup);
-    let blank = |state| Reading { kind, state, numbers: String::new(), series: series.clone(), limit };
+    let changes = if looks_at_validation(kind) { changes(points) } else { Vec::new() };
+    let blank = |state| Reading {
+        kind,
+        state,
+        numbers: String::new(),
+        series: series.clone(),
+        limit,
+        changes: changes.clone(),
+    };
     if !applies(kind, points, setup) {
-        return Reading { series: Vec::new(), limit: None, ..blank(State::NotApplicable) };
+        return Reading { series: Vec::new(), limit: None, changes: Vec::new(), ..blank(State::NotApplicable) };
     }
+    let points = &points[changes.last().copied().unwrap_or(0)..];
     let (mut state, mut streak, mut numbers) = (State::Quiet, 0u32, String::new());
     let mut scored = false;
     for t in 0..points.len() {
@@ -42,13 +52,31 @@ pub(super) fn reading(kind: Kind, points: &[Point], setup: &Setup) -> Reading {
         let needs = (first(kind).saturating_sub(points.len()) as u32).max(1);
         return blank(State::Watching { needs, suspected: false });
     }
-    Reading { kind, state, numbers, series, limit }
+    Reading { state, numbers, ..blank(State::Quiet) }
+}
+
+/// Places of the points from which on the validation split was attacked differently.
+fn changes(points: &[Point]) -> Vec<usize> {
+    let numbered = points.iter().enumerate().map(|(i, point)| (i as u32, point.attack.as_str()));
+    validation_changes(numbered).iter().map(|change| change.epoch as usize).collect()
+}
+
+/// Whether the score comes from accuracies on the validation split, which mean nothing beside those under another attack.
+const fn looks_at_validation(kind: Kind) -> bool {
+    match kind {
+        Kind::Diverged | Kind::TargetCollapse => false,
+        Kind::DeadClass
+        | Kind::CleanFalls
+        | Kind::LevellingDown
+        | Kind::RobustOverfitting
+        | Kind::TargetedOverfitting => true,
+    }
 }
 
 /// Whether the run can show it at all.
 fn applies(kind: Kind, points: &[Point], setup: &Setup) -> bool {
     match kind {
-        Kind::TargetedOverfitting => setup.targeted,
+        Kind::TargetedOverfitting => setup.targeted && !setup.harder_validation,
         // With two classes there is only one possible target.
         Kind::TargetCollapse => {
             setup.targeted && points.last().is_none_or(|point| point.targets.is_some() && point.classes > 2)

@@ -18,6 +18,7 @@ fn healthy(epochs: u32) -> Vec<Point> {
             targets: Some(9.9),
             robust_classes: vec![("cat".into(), 0.3), ("dog".into(), 0.4)],
             classes: 10,
+            attack: String::new(),
         }
     };
     (0..epochs).map(at).collect()
@@ -28,6 +29,7 @@ fn setup() -> Setup {
         targeted: true,
         train_attack: "targeted PGD-10".into(),
         attack: "PGD-10, ε 8/255".into(),
+        harder_validation: false,
         validation_images: 1000,
     }
 }
@@ -134,9 +136,11 @@ fn robust_against_its_own_targets_only() {
         point.train_clean = Some(point.clean + 0.2);
     });
     assert_eq!(state(Kind::TargetedOverfitting, &ordinary), State::Quiet);
-    let untargeted = Setup { targeted: false, ..setup() };
-    let reading = readings(&points, &untargeted).pop().unwrap();
-    assert_eq!((reading.kind, reading.state), (Kind::TargetedOverfitting, State::NotApplicable));
+    // Under an attack within a larger ball, a lower accuracy says nothing of targets.
+    for other in [Setup { targeted: false, ..setup() }, Setup { harder_validation: true, ..setup() }] {
+        let reading = readings(&points, &other).pop().unwrap();
+        assert_eq!((reading.kind, reading.state), (Kind::TargetedOverfitting, State::NotApplicable));
+    }
 }
 
 #[test]
@@ -191,6 +195,67 @@ fn noise_round_the_threshold_does_not_flicker() {
     assert_eq!(state(Kind::TargetCollapse, &points), State::Quiet);
 }
 
+const WEAK: &str = "PGD-10, ε 2/255";
+const STRONG: &str = "PGD-10, ε 16/255";
+
+/// A healthy run that is validated under a weak attack up to epoch `from` and under a strong one after that: robust accuracy
+/// falls from one epoch to the next, and nothing else is different.
+fn harder_from(from: u32, epochs: u32, names: [&str; 2]) -> Vec<Point> {
+    let mut points = healthy(epochs);
+    for point in &mut points {
+        let strong = point.epoch >= from;
+        point.attack = names[usize::from(strong)].into();
+        if strong {
+            point.robust *= 0.4;
+            point.robust_worst *= 0.4;
+            point.robust_classes.iter_mut().for_each(|class| class.1 *= 0.4);
+        }
+    }
+    points
+}
+
+#[test]
+fn a_change_of_the_validation_attack_alone_is_no_signature() {
+    for from in [4, 8, 15] {
+        for epochs in from..40 {
+            let points = harder_from(from, epochs, [WEAK, STRONG]);
+            let harder = Setup { harder_validation: true, ..setup() };
+            assert_eq!(present(&points, &harder), [], "changed at {from}, {epochs} epochs");
+            // The other way round, robust accuracy rises.
+            let mut easier = points;
+            easier.iter_mut().for_each(|point| point.robust = if point.epoch < from { 0.4 } else { 0.5 });
+            let found = present(&easier, &setup());
+            assert_eq!(found, [], "easier from {from}, {epochs} epochs");
+        }
+    }
+    // The same numbers under one attack are what the signatures are for.
+    let kinds = |points: &[Point]| present(points, &setup()).iter().map(|s| s.kind).collect::<Vec<_>>();
+    assert!(kinds(&harder_from(8, 24, [STRONG, STRONG])).contains(&Kind::RobustOverfitting));
+    assert!(kinds(&harder_from(8, 24, ["", ""])).contains(&Kind::RobustOverfitting));
+}
+
+#[test]
+fn windows_begin_anew_with_the_attack() {
+    let reading = |points: &[Point], kind| readings(points, &setup()).into_iter().find(|r| r.kind == kind).unwrap();
+    let points = harder_from(8, 12, [WEAK, STRONG]);
+    let overfitting = reading(&points, Kind::RobustOverfitting);
+    assert_eq!(overfitting.state, State::Watching { needs: 2, suspected: false });
+    // The curves show the whole run, and where it changed.
+    assert_eq!((overfitting.series[1].values.len(), overfitting.changes.as_slice()), (12, &[8][..]));
+    assert!(overfitting.series[1].name.contains(STRONG), "{}", overfitting.series[1].name);
+    // Loss and targets do not depend on the validation attack.
+    assert_eq!(reading(&points, Kind::Diverged).changes, [0usize; 0]);
+    assert_eq!(state(Kind::TargetCollapse, &points), State::Quiet);
+    // A fall under the new attack is found among its own epochs.
+    let mut falling = harder_from(8, 40, [WEAK, STRONG]);
+    for point in falling.iter_mut().skip(20) {
+        point.robust -= 0.006 * f64::from(point.epoch - 19).min(15.0);
+        point.train_robust += 0.02 * f64::from(point.epoch - 19);
+    }
+    let since = found(&falling, Kind::RobustOverfitting, &["validation −", STRONG]);
+    assert!((20..36).contains(&since), "{since}");
+}
+
 #[test]
 fn says_how_many_epochs_are_missing() {
     assert_eq!(state(Kind::RobustOverfitting, &healthy(4)), State::Watching { needs: 2, suspected: false });
@@ -237,6 +302,8 @@ fn points_come_from_the_rows_of_their_epoch() {
         seconds_attack: 0.7,
         seconds_update: 0.2,
         seconds_statistics: 0.1,
+        val_attack: String::new(),
+        val_without_gradient: None,
     };
     let classes = [class(0, 0, Some(0.5)), class(0, 1, Some(0.5)), class(1, 0, None), class(1, 1, None)];
     let points = points(&[row(0), row(1)], &classes);

@@ -49,6 +49,17 @@ pub fn build(experiment: &Experiment, classes: usize) -> Box<dyn Method> {
     }
 }
 
+/// Whether the training attack of an experiment leads images towards target classes.
+pub fn is_targeted(experiment: &Experiment) -> bool {
+    experiment.fairness.method == MethodChoice::FairTat && experiment.fairness.targeted
+}
+
+/// What accuracy under the training attack is called where it is shown. A targeted attack is weaker than an untargeted one of
+/// the same radius, so that its number must not pass for robust accuracy.
+pub const fn train_robust(targeted: bool) -> &'static str {
+    if targeted { "train robust, targeted" } else { "train robust" }
+}
+
 /// Where a training attack starts in an epoch.
 fn start(random: bool, epoch: u32) -> Start {
     if random { Start::Uniform { purpose: Purpose::AttackStart, epoch } } else { Start::Zero }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
+use super::best::score;
 use super::{TrainError, Trainer, Validation, setup};
 use crate::config::StatisticsSource;
 use crate::fairness::ClassStats;
 use crate::model::State;
 use crate::train::checkpoint::Checkpoint;
-use crate::train::{ClassRow, Event, Hold, MetricsRow, Observer};
+use crate::train::{ClassRow, Event, Hold, MetricsRow, Observer, ValidationSetting};
 
 impl Trainer {
     /// Averages, statistics, rows, best checkpoint: everything between two epochs.
@@ -42,12 +43,7 @@ impl Trainer {
         let train = &self.progress.counted.robust;
         observer.event(&Event::EpochDone { row, classes: rows, train, validation: robust });
 
-        // The checkpoint score of CFA and FAIR-TAT, on the validation split instead of the test set.
-        let score = robust.accuracy() + robust.worst();
-        if self.progress.best.is_none_or(|(best, _)| score > best) {
-            self.progress.best = Some((score, epoch));
-            self.save_model("best", model, Some(validation))?;
-        }
+        self.compare(model, validation, observer)?;
         self.save_model("last", model, Some(validation))?;
         for (name, updated) in [("ema", update_ema), ("fawa", update_fawa)] {
             let average = if name == "ema" { &self.ema } else { &self.fawa };
@@ -103,6 +99,8 @@ impl Trainer {
             seconds_attack,
             seconds_update,
             seconds_statistics,
+            val_attack: ValidationSetting::of(&self.experiment).to_string(),
+            val_without_gradient: Some(validation.robust.without_gradient),
         });
         let cfps = match self.experiment.fairness.statistics_source {
             StatisticsSource::Training => counted.robust.cfps(),
@@ -128,7 +126,12 @@ impl Trainer {
     }
 
     /// Writes `checkpoints/NAME.safetensors` and its `.json`.
-    fn save_model(&self, name: &str, state: &State, validation: Option<&Validation>) -> Result<(), TrainError> {
+    pub(super) fn save_model(
+        &self,
+        name: &str,
+        state: &State,
+        validation: Option<&Validation>,
+    ) -> Result<(), TrainError> {
         let epoch = self.progress.epoch;
         let train = &self.splits.train;
         let names = serde_json::to_string(train.class_names()).unwrap_or_default();
@@ -153,7 +156,7 @@ impl Trainer {
             "parameters": self.engine.network().parameter_count(),
             "class_names": train.class_names(),
             "validation": results,
-            "score": validation.map(|v| v.robust.confusion.accuracy() + v.robust.confusion.worst()),
+            "score": validation.map(score),
             "optimizer": { "name": "sgd", "momentum": o.momentum, "weight_decay": o.weight_decay, "schedule": o.schedule },
             "rng": { "generator": "philox4x32-10", "seed": self.experiment.run.seed },
             "statistics": self.progress.counted,

@@ -1,7 +1,7 @@
 //! One quantity of every run over epochs, on the same axes.
 
-use egui::Ui;
-use egui_plot::{Line, LineStyle, Plot, PlotPoints};
+use egui::{Color32, Ui};
+use egui_plot::{Line, LineStyle, Plot, PlotPoints, VLine};
 
 use super::{Shown, legend, unseeded};
 use crate::app::context::{Context, Export};
@@ -10,7 +10,7 @@ use crate::app::theme;
 use crate::app::widgets::markdown::unbroken;
 use crate::app::widgets::{export_menu, weak};
 use crate::evaluate::figures::{ComparedRun, compared_curves};
-use crate::train::{MetricsRow, evaluation_attack};
+use crate::train::{MetricsRow, ValidationChange, changes_between, uninterrupted};
 
 /// What is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,8 +73,30 @@ impl Quantity {
         value.is_finite().then_some(value)
     }
 
+    /// Where the validation attack of a run changed, if the values before and after do not compare for it.
+    fn changes(self, run: &Run) -> Vec<ValidationChange> {
+        let mut changes = changes_between(&run.metrics);
+        changes.retain(|change| match self {
+            Self::Robust | Self::RobustWorst | Self::Gap => true,
+            Self::Clean | Self::CleanWorst => change.concerns_clean(),
+            Self::TrainRobust | Self::Loss | Self::LearningRate | Self::Seconds => false,
+        });
+        changes
+    }
+
     /// What a robust number must name; one line where all runs have the same attack.
     fn notes(self, shown: &[Shown]) -> Vec<String> {
+        let mut notes = self.attacks(shown);
+        for shown in shown {
+            let changes = self.changes(&shown.run);
+            notes.extend(changes.iter().map(|change| {
+                format!("{}: vertical line after epoch {}, {}.", shown.run.name, change.epoch, change.label())
+            }));
+        }
+        notes
+    }
+
+    fn attacks(self, shown: &[Shown]) -> Vec<String> {
         if !matches!(self, Self::Robust | Self::RobustWorst | Self::Gap) {
             return match self {
                 Self::TrainRobust => {
@@ -83,10 +105,7 @@ impl Quantity {
                 _ => Vec::new(),
             };
         }
-        let attack = |shown: &Shown| {
-            let experiment = &shown.run.experiment;
-            evaluation_attack(experiment, experiment.evaluation.eval_steps).to_string()
-        };
+        let attack = |shown: &Shown| shown.run.validation_attack();
         let attacks: Vec<String> = shown.iter().map(attack).collect();
         match attacks.first() {
             Some(first) if attacks.iter().all(|attack| attack == first) => vec![format!("Under {first}.")],
@@ -131,30 +150,33 @@ pub(super) fn ui(ui: &mut Ui, context: &mut Context<'_>, shown: &[Shown], quanti
         .y_axis_formatter(move |mark, _| if share { format!("{} %", mark.value) } else { format!("{}", mark.value) })
         .x_axis_label("epoch");
     let plot = if share { plot.include_y(100.0) } else { plot };
-    let lines: Vec<Line<'_>> = shown
-        .iter()
-        .map(|shown| {
-            let points: PlotPoints<'_> = shown
-                .run
-                .metrics
-                .iter()
-                .filter_map(|row| Some([f64::from(row.epoch) + 1.0, scale * quantity.value(&shown.run, row)?]))
-                .collect();
+    let color_of: Vec<Color32> = shown.iter().map(|shown| shown.color(ui)).collect();
+    plot.show(ui, |plot| {
+        for (shown, color) in shown.iter().zip(color_of) {
             let style = match shown.index % 3 {
                 0 => LineStyle::Solid,
                 1 => LineStyle::dashed_loose(),
                 _ => LineStyle::dotted_dense(),
             };
-            Line::new(shown.run.name.clone(), points).color(shown.color(ui)).width(2.2).style(style)
-        })
-        .collect();
-    plot.show(ui, |plot| lines.into_iter().for_each(|line| plot.line(line)));
+            let changes = quantity.changes(&shown.run);
+            for change in &changes {
+                let mark = VLine::new(change.label(), f64::from(change.epoch) + 0.5);
+                plot.vline(mark.color(color).width(1.0).style(style));
+            }
+            let point = |row: &MetricsRow| Some([f64::from(row.epoch) + 1.0, scale * quantity.value(&shown.run, row)?]);
+            for part in uninterrupted(&shown.run.metrics, &changes, |row| row.epoch) {
+                let points: PlotPoints<'_> = part.iter().filter_map(point).collect();
+                plot.line(Line::new(shown.run.name.clone(), points).color(color).width(2.2).style(style));
+            }
+        }
+    });
 }
 
 fn compared(shown: &[Shown], quantity: Quantity) -> Vec<ComparedRun> {
     let run = |shown: &Shown| ComparedRun {
         name: shown.run.name.clone(),
         points: shown.run.metrics.iter().map(|row| (row.epoch, quantity.value(&shown.run, row))).collect(),
+        changes: quantity.changes(&shown.run),
     };
     shown.iter().map(run).collect()
 }

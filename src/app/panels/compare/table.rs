@@ -139,7 +139,7 @@ fn warnings(shown: &[Shown], summaries: &[Option<Summary>]) -> Vec<String> {
         format!("{} {:?} {:?} {:?} {}", data.dataset, data.path, data.image_size, data.test_limit, data.shapes_seed)
     };
     // The seed of the attack may differ: it is that of the run.
-    let attack = |summary: &Summary| unseeded(&summary.attack).to_owned();
+    let attack = |summary: &Summary| unseeded(&summary.attack);
     let part = |summary: &Summary| summary.part.split(',').next().unwrap_or_default().to_owned();
     [
         (runs(&data), "The runs have different data: their numbers do not compare."),

@@ -10,7 +10,7 @@ use crate::app::widgets::{
     BarRow, Bars, bars, color_key, drawn, export_menu, percent, section, short_percent, table, weak,
 };
 use crate::evaluate::figures;
-use crate::train::{ClassRow, evaluation_attack};
+use crate::train::ClassRow;
 use crate::worker::EpochRecord;
 
 /// See the [module](self).
@@ -30,7 +30,12 @@ impl Classes {
             export_menu(ui, context, "accuracy by class", || {
                 let epoch = shown?;
                 let rows = class_rows(run, Some(epoch.metrics.epoch));
-                drawn(run, |figure| figures::class_accuracy(&rows, figure), || csv(epoch))
+                let experiment = run.experiment.as_deref()?;
+                let draw = |figure: &figures::Context| {
+                    let attack = epoch.metrics.validation_attack(experiment);
+                    figures::class_accuracy(&rows, &figures::Context { attack, ..figure.clone() })
+                };
+                drawn(run, draw, || csv(epoch))
             });
             ui.toggle_value(toggled, "Class order").on_hover_text("Otherwise the least robust class stands first");
         };
@@ -95,7 +100,7 @@ impl Classes {
                 }
             });
             if let Some(experiment) = &run.experiment {
-                let attack = evaluation_attack(experiment, experiment.evaluation.eval_steps);
+                let attack = m.validation_attack(experiment);
                 let text = format!("Epoch {}, validation split. Robust: under {attack}.", m.epoch + 1);
                 ui.label(weak(ui, text).small());
             }

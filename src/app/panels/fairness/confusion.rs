@@ -218,10 +218,17 @@ impl Pairs {
             false => color_bar(ui, &|v| theme::sequential(v / top), (0.0, top), &write, None),
         }
         let number = epoch.metrics.epoch + 1;
-        let context = crate::evaluate::figure_context(run.experiment.as_ref()?, &[]);
-        let under = match self.source {
-            Source::Train => format!("Training images under {}", context.train_attack),
-            Source::Validation => format!("Validation split under {}", context.attack),
+        let experiment = run.experiment.as_ref()?;
+        let attack = |epoch: &EpochRecord| epoch.metrics.validation_attack(experiment);
+        let under = match (self.source, pinned.map(attack).filter(|pinned| *pinned != attack(epoch))) {
+            (Source::Train, _) => {
+                format!("Training images under {}", crate::evaluate::figure_context(experiment, &[]).train_attack)
+            }
+            (Source::Validation, None) => format!("Validation split under {}", attack(epoch)),
+            (Source::Validation, Some(pinned)) => format!(
+                "Validation split under {}, the pinned epoch under {pinned}: the difference is the attack's, too",
+                attack(epoch)
+            ),
         };
         let text = match pinned {
             Some(pinned) => format!("Epoch {number} minus epoch {}. {under}.", pinned.metrics.epoch + 1),
@@ -274,10 +281,14 @@ fn export(
         CellUnit::Column => figures::CellUnit::ColumnPercent,
     };
     let names = run.class_names();
+    let experiment = run.experiment.as_deref();
     let draw = |context: &figures::Context| {
         let (part, attack) = match source {
             Source::Train => ("training images", context.train_attack.clone()),
-            Source::Validation => ("validation split", context.attack.clone()),
+            Source::Validation => {
+                let attack = experiment.map(|experiment| epoch.metrics.validation_attack(experiment));
+                ("validation split", attack.unwrap_or_else(|| context.attack.clone()))
+            }
         };
         let title = format!("{}, {part}, epoch {}", context.title, epoch.metrics.epoch);
         let context = figures::Context { title, attack, ..context.clone() };

@@ -18,6 +18,7 @@ fn figure_context(experiment: Option<&Experiment>, names: &[String], attack: Str
         title,
         train_attack: attack.clone(),
         attack,
+        targeted: false,
         statistics: String::new(),
         frozen_after: None,
         class_names: names.to_vec(),

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use egui::{Color32, Id, Ui};
-use egui_plot::{GridMark, HoverPosition, Line, LineStyle, Plot, PlotPoint, PlotPoints, uniform_grid_spacer};
+use egui::{Align2, Color32, Id, Ui};
+use egui_plot::{
+    GridMark, HoverPosition, Line, LineStyle, Plot, PlotPoint, PlotPoints, PlotUi, Text, VLine, uniform_grid_spacer,
+};
 
 use super::numbers::{attack, gap};
 use super::status::rate_text;
@@ -12,7 +14,7 @@ use crate::app::theme::{self, Palette};
 use crate::app::view::RunView;
 use crate::app::widgets::{drawn, export_menu, percent, section, table, weak};
 use crate::evaluate::figures;
-use crate::train::{MetricsRow, Schedule};
+use crate::train::{MetricsRow, Schedule, ValidationChange, changes_between, methods, uninterrupted};
 use crate::worker::EpochRecord;
 
 /// Points of the loss within epochs that are drawn.
@@ -41,7 +43,57 @@ struct Series {
     value: fn(&EpochRecord) -> f64,
 }
 
-fn series(palette: &Palette) -> [Series; 6] {
+/// Where the validation attack changed. A line of the plot ends there if its values do not compare across the change: those
+/// under the attack, and clean ones too where the network itself is evaluated otherwise.
+#[derive(Debug)]
+struct Changes(Vec<ValidationChange>);
+
+impl Changes {
+    fn of(run: &RunView) -> Self {
+        Self(changes_between(run.epochs.iter().map(|epoch| &epoch.metrics)))
+    }
+
+    fn breaking(&self, line: &Series, palette: &Palette) -> Vec<ValidationChange> {
+        let (clean, train) = (line.color == palette.clean, line.color == palette.neutral);
+        self.0.iter().filter(|change| !train && (!clean || change.concerns_clean())).cloned().collect()
+    }
+
+    /// Thin lines with their labels at the top of the plot, one below the other.
+    fn draw(&self, plot: &mut PlotUi<'_>, palette: &Palette, last: f64) {
+        for (i, change) in self.0.iter().enumerate() {
+            // An epoch stands where it ended: the change lies between two of them.
+            let x = f64::from(change.epoch) + 0.5;
+            let label = change.label();
+            plot.vline(VLine::new(label.clone(), x).color(palette.weak).width(1.0).allow_hover(false));
+            if self.0.len() > LABELLED_CHANGES {
+                continue;
+            }
+            let (anchor, label) = match x > 0.6 * last {
+                true => (Align2::RIGHT_TOP, format!("{label} ")),
+                false => (Align2::LEFT_TOP, format!(" {label}")),
+            };
+            let at = PlotPoint::new(x, 1.06 - 0.07 * i as f64);
+            let text = egui::RichText::new(label).size(12.0).color(palette.weak);
+            plot.text(Text::new("validation attack", at, text).anchor(anchor).allow_hover(false));
+        }
+    }
+
+    /// Where to look for what the lines mean; empty without any.
+    fn note(&self) -> String {
+        let each: Vec<String> =
+            self.0.iter().map(|change| format!("after epoch {} ({})", change.epoch, change.label())).collect();
+        match each.is_empty() {
+            true => String::new(),
+            false => format!(" The validation attack changed {}: before and after do not compare.", each.join(", ")),
+        }
+    }
+}
+
+/// With more changes than this, only lines are drawn.
+const LABELLED_CHANGES: usize = 4;
+
+/// `targeted` is whether the training attack is.
+fn series(palette: &Palette, targeted: bool) -> [Series; 6] {
     let line = |name, color, width, style, value| Series { name, color, width, style, value };
     let dashed = LineStyle::dashed_dense();
     [
@@ -50,7 +102,9 @@ fn series(palette: &Palette) -> [Series; 6] {
         line("robust", palette.robust, 2.4, LineStyle::Solid, |e| e.metrics.val_robust_accuracy),
         line("robust, worst class", palette.worst, 2.0, LineStyle::Solid, |e| e.metrics.val_robust_worst),
         line("gap", palette.gap, 1.6, LineStyle::Solid, |e| gap(e).unwrap_or(f64::NAN)),
-        line("train robust", palette.neutral, 1.2, LineStyle::dotted_dense(), |e| e.metrics.train_robust_accuracy),
+        line(methods::train_robust(targeted), palette.neutral, 1.2, LineStyle::dotted_dense(), |e| {
+            e.metrics.train_robust_accuracy
+        }),
     ]
 }
 
@@ -126,7 +180,10 @@ impl Curves {
                 ui.label(weak(ui, "Curves begin when the first epoch is done."));
                 return;
             }
-            let all = series(theme::palette(ui));
+            let palette = theme::palette(ui);
+            let targeted = run.experiment.as_deref().is_some_and(methods::is_targeted);
+            let all = series(palette, targeted);
+            let changes = Changes::of(run);
             ui.horizontal_wrapped(|ui| {
                 ui.spacing_mut().item_spacing = egui::vec2(4.0, 2.0);
                 ui.spacing_mut().interact_size.y = 18.0;
@@ -146,15 +203,23 @@ impl Curves {
                 .include_y(1.0)
                 .y_axis_formatter(|mark, _| format!("{:.0} %", 100.0 * mark.value))
                 .label_formatter(reading);
+            let last = run.position().map_or(1.0, |(position, _)| position.max(1.0));
             plot.show(ui, |plot| {
+                changes.draw(plot, palette, last);
                 for line in &shown {
-                    let points: PlotPoints<'_> = run.epochs.iter().map(|e| [position(e), (line.value)(e)]).collect();
-                    plot.line(Line::new(line.name, points).color(line.color).width(line.width).style(line.style));
+                    let breaks = changes.breaking(line, palette);
+                    for part in uninterrupted(&run.epochs, &breaks, |epoch| epoch.metrics.epoch) {
+                        let points: PlotPoints<'_> = part.iter().map(|e| [position(e), (line.value)(e)]).collect();
+                        plot.line(Line::new(line.name, points).color(line.color).width(line.width).style(line.style));
+                    }
                 }
             });
             let text = format!(
-                "Validation split. Robust, worst class and gap: under {}. Train robust: training images under the training attack.",
-                attack(run)
+                "Validation split. Robust, worst class and gap: under {}.{} Dotted, {}: training images under the \
+                 training attack.",
+                attack(run),
+                changes.note(),
+                methods::train_robust(targeted)
             );
             ui.label(weak(ui, text).small());
         });

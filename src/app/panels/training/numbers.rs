@@ -6,13 +6,17 @@ use crate::app::context::Context;
 use crate::app::theme;
 use crate::app::view::RunView;
 use crate::app::widgets::{card, percent, points, strong, weak};
-use crate::train::{ClassRow, evaluation_attack};
+use crate::train::{ClassRow, ValidationSetting, changes_between};
 use crate::worker::EpochRecord;
 
-/// The attack that robust numbers of the validation split stand under.
+/// The attack that robust numbers of the last epoch stand under, which is not the experiment's own right after a change.
 pub(super) fn attack(run: &RunView) -> String {
-    let experiment = run.experiment.as_ref();
-    experiment.map_or(String::new(), |e| evaluation_attack(e, e.evaluation.eval_steps).to_string())
+    let experiment = run.experiment.as_deref();
+    let of = |experiment| match run.epochs.last() {
+        Some(last) => last.metrics.validation_attack(experiment),
+        None => ValidationSetting::of(experiment).to_string(),
+    };
+    experiment.map_or_else(String::new, of)
 }
 
 /// The worst and the best class of an epoch under the evaluation attack; none where nothing was measured.
@@ -39,16 +43,15 @@ pub(super) fn show(ui: &mut Ui, context: &Context<'_>) {
             return;
         };
         let before = run.epochs.len().checked_sub(2).map(|i| &run.epochs[i]);
-        let change = |of: &dyn Fn(&EpochRecord) -> f64| before.map(|before| of(last) - of(before));
+        let changed = before.and_then(|before| changes_between([&before.metrics, &last.metrics]).pop());
+        let difference = |of: &dyn Fn(&EpochRecord) -> f64| before.map(|before| of(last) - of(before));
+        // Under another attack than the epoch before, a difference would be the attack's.
+        let change = |of: &dyn Fn(&EpochRecord) -> f64| difference(of).filter(|_| changed.is_none());
+        let clean_change = difference(&|e| e.metrics.val_clean_accuracy)
+            .filter(|_| changed.as_ref().is_none_or(|changed| !changed.concerns_clean()));
         let worst = extremes(last);
         let numbers: [(String, f64, Option<f64>, Color32, bool); 4] = [
-            (
-                "Clean".into(),
-                last.metrics.val_clean_accuracy,
-                change(&|e| e.metrics.val_clean_accuracy),
-                palette.clean,
-                true,
-            ),
+            ("Clean".into(), last.metrics.val_clean_accuracy, clean_change, palette.clean, true),
             (
                 "Robust".into(),
                 last.metrics.val_robust_accuracy,

@@ -5,7 +5,7 @@ use egui::{Align2, Color32, Rect, Sense, Shape, Stroke, TextStyle, Ui, WidgetInf
 use crate::app::context::Context;
 use crate::app::theme::{self, Palette};
 use crate::app::view::{RunView, Status};
-use crate::app::widgets::{card, duration, grouped};
+use crate::app::widgets::{card, duration, grouped, weak};
 use crate::worker::Phase;
 
 /// Shows the card.
@@ -21,6 +21,9 @@ pub(super) fn show(ui: &mut Ui, context: &Context<'_>) {
             }
         });
         progress(ui, run, palette);
+        for kept in &run.kept {
+            ui.label(weak(ui, format!("Kept when the validation attack changed: {kept}.")).small());
+        }
     });
 }
 

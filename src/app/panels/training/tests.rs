@@ -1,4 +1,4 @@
-use egui_kittest::kittest::Queryable;
+use egui_kittest::kittest::{NodeT, Queryable};
 
 use super::time::{cost, split};
 use super::*;
@@ -76,6 +76,56 @@ fn an_export_has_the_numbers_that_are_shown() {
     assert!(export.svg.starts_with("<svg"), "{}", &export.svg[..40]);
 }
 
+/// The sample run, validated under a stronger attack from epoch 10 on.
+fn strengthened() -> RunView {
+    let mut run = sample::run();
+    sample::strengthen(&mut run.epochs, 9);
+    run.apply(
+        Update::Kept(crate::train::KeptBest {
+            name: "best-until-epoch-0008".into(),
+            epoch: 7,
+            until_epoch: 8,
+            attack: run.epochs[8].metrics.val_attack.clone(),
+            score: Some(0.8125),
+        }),
+        std::time::Instant::now(),
+    );
+    run
+}
+
+#[test]
+fn a_change_of_the_validation_attack_is_named_and_no_difference_is_taken_across_it() {
+    let mut harness = harness(Stage::new(Training::default(), strengthened()), [1024.0, 900.0], 1.0, true);
+    harness.run();
+    let note = "changed after epoch 9 (validation: ε 2/255 → 16/255)";
+    assert!(harness.query_by_label_contains(note).is_some());
+    // The numbers name what they were measured under, not what the experiment would measure with now.
+    assert!(
+        harness
+            .query_by_label_contains("After epoch 18, validation split. Robust: under PGD-10, L∞, ε 16/255")
+            .is_some()
+    );
+    assert!(harness.query_by_label_contains("checkpoints/best-until-epoch-0008.safetensors").is_some());
+    assert_eq!(harness.query_all_by_label_contains("points since the epoch before").count(), 4);
+
+    let mut run = strengthened();
+    run.epochs.truncate(10);
+    let mut harness = crate::app::testing::harness(Stage::new(Training::default(), run), [1024.0, 900.0], 1.0, true);
+    harness.run();
+    let differences: Vec<bool> = ["Clean: ", "Robust: ", "Worst class, robust: ", "Gap, "]
+        .iter()
+        .map(|name| {
+            let labels: Vec<String> = harness
+                .query_all_by_label_contains(name)
+                .filter_map(|node| node.accesskit_node().value())
+                .filter(|label| label.starts_with(name))
+                .collect();
+            labels.iter().any(|label| label.contains("since the epoch before"))
+        })
+        .collect();
+    assert_eq!(differences, [true, false, false, false]);
+}
+
 /// Pictures for looking at, with `SHOTS` set; everywhere else, that every size draws.
 #[test]
 fn it_draws_at_every_size() {
@@ -85,6 +135,13 @@ fn it_draws_at_every_size() {
         ("training-small", [512.0, 350.0], 2.0, true),
     ] {
         let mut harness = harness(Stage::new(Training::default(), sample::run()), size, scale, dark);
+        harness.run();
+        shoot(&mut harness, name);
+    }
+    for (name, size, dark) in
+        [("training-changed", [1024.0, 900.0], true), ("training-changed-light", [1600.0, 1000.0], false)]
+    {
+        let mut harness = harness(Stage::new(Training::default(), strengthened()), size, 1.0, dark);
         harness.run();
         shoot(&mut harness, name);
     }

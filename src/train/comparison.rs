@@ -1,0 +1,169 @@
+//! Which validation scores of a run may be compared: those that were measured under one setting.
+//!
+//! Epsilon, norm and the evaluation attack can change while a run goes on. An accuracy under ε 2/255 says nothing beside
+//! one under ε 16/255, so that "the best epoch", curves and failure signatures begin anew at such a change.
+
+use serde::{Deserialize, Serialize};
+
+use super::evaluation_attack;
+use crate::attack::Attack;
+use crate::config::Experiment;
+
+/// What stands before the recalibration in the text of a [`ValidationSetting`].
+const RECALIBRATED: &str = ", batch norm recalibrated";
+
+/// What a validation score was measured under. Two scores compare only where their settings are equal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ValidationSetting {
+    /// The attack.
+    pub attack: Attack,
+    /// Training batches that batch norm was recalibrated on before the evaluation; 0 for none.
+    #[serde(default)]
+    pub recalibrate_bn: u32,
+}
+
+impl ValidationSetting {
+    /// The setting of an experiment's evaluation after each epoch.
+    pub fn of(experiment: &Experiment) -> Self {
+        let evaluation = &experiment.evaluation;
+        let attack = evaluation_attack(experiment, evaluation.eval_steps);
+        Self { attack, recalibrate_bn: evaluation.recalibrate_bn }
+    }
+}
+
+/// The attack in one line, with the recalibration of batch norm where there is one: the column `val_attack`.
+impl std::fmt::Display for ValidationSetting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.attack)?;
+        match self.recalibrate_bn {
+            0 => Ok(()),
+            1 => write!(f, "{RECALIBRATED} on 1 batch"),
+            n => write!(f, "{RECALIBRATED} on {n} batches"),
+        }
+    }
+}
+
+/// A change of the setting between two epochs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidationChange {
+    /// Index of the first epoch under the new setting.
+    pub epoch: u32,
+    /// The old setting, as in the column `val_attack`.
+    pub old: String,
+    /// The new one.
+    pub new: String,
+}
+
+impl ValidationChange {
+    /// What differs, in a few words, such as `validation: ε 2/255 → 16/255`.
+    pub fn label(&self) -> String {
+        let (old, new): (Vec<&str>, Vec<&str>) = (self.old.split(", ").collect(), self.new.split(", ").collect());
+        let mut changes = Vec::new();
+        for i in 0..old.len().max(new.len()) {
+            match (old.get(i), new.get(i)) {
+                (Some(old), Some(new)) if old == new => {}
+                (Some(old), Some(new)) => {
+                    // "ε 2/255" and "ε 16/255" share their first word.
+                    let shared = old.split_once(' ').and_then(|(word, _)| new.strip_prefix(word)?.strip_prefix(' '));
+                    changes.push(format!("{old} → {}", shared.unwrap_or(new)));
+                }
+                (Some(old), None) => changes.push(format!("no longer {old}")),
+                (None, Some(new)) => changes.push((*new).to_owned()),
+                (None, None) => {}
+            }
+        }
+        format!("validation: {}", changes.join(", "))
+    }
+
+    /// Whether accuracies on the unperturbed images do not compare either: the network itself was evaluated otherwise.
+    pub fn concerns_clean(&self) -> bool {
+        recalibration(&self.old) != recalibration(&self.new)
+    }
+}
+
+fn recalibration(setting: &str) -> Option<&str> {
+    setting.split_once(RECALIBRATED).map(|(_, on)| on)
+}
+
+/// Every change in the course of a run, from epochs in order and their `val_attack`. An epoch that does not tell its
+/// setting (empty, from an earlier version) counts as measured under the one before it.
+pub fn validation_changes<'a>(epochs: impl IntoIterator<Item = (u32, &'a str)>) -> Vec<ValidationChange> {
+    let mut known: Option<&str> = None;
+    let mut changes = Vec::new();
+    for (epoch, setting) in epochs.into_iter().filter(|(_, setting)| !setting.is_empty()) {
+        if let Some(old) = known.filter(|old| *old != setting) {
+            changes.push(ValidationChange { epoch, old: old.to_owned(), new: setting.to_owned() });
+        }
+        known = Some(setting);
+    }
+    changes
+}
+
+/// `rows` cut where one of `changes` lies between two of them: what may be drawn as one line.
+pub fn uninterrupted<'a, T>(
+    rows: &'a [T],
+    changes: &'a [ValidationChange],
+    epoch: impl Fn(&T) -> u32 + 'a,
+) -> impl Iterator<Item = &'a [T]> {
+    rows.chunk_by(move |a, b| {
+        let (before, after) = (epoch(a), epoch(b));
+        !changes.iter().any(|change| before < change.epoch && change.epoch <= after)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Norm;
+    use crate::units::Epsilon;
+
+    fn setting(change: impl Fn(&mut Experiment)) -> String {
+        let mut experiment = Experiment::default();
+        change(&mut experiment);
+        ValidationSetting::of(&experiment).to_string()
+    }
+
+    #[test]
+    fn a_label_says_what_differs_and_no_more() {
+        let plain = setting(|_| {});
+        let label = |old: &str, new: &str| ValidationChange { epoch: 1, old: old.into(), new: new.into() }.label();
+        let wide = setting(|e| e.evaluation.eval_epsilon = Some(Epsilon::levels(16.0)));
+        assert_eq!(label(&plain, &wide), "validation: ε 8/255 → 16/255");
+        let several = setting(|e| {
+            e.evaluation.eval_steps = 50;
+            e.attack.norm = Norm::L2;
+            e.evaluation.eval_step_size = Some(Epsilon::levels(1.0));
+        });
+        assert_eq!(label(&plain, &several), "validation: PGD-10 → PGD-50, L∞ → L2, step 2/255 → 1/255");
+        let recalibrated = setting(|e| e.evaluation.recalibrate_bn = 8);
+        assert_eq!(label(&plain, &recalibrated), "validation: batch norm recalibrated on 8 batches");
+        assert_eq!(label(&recalibrated, &plain), "validation: no longer batch norm recalibrated on 8 batches");
+        let clean = |new: &str| ValidationChange { epoch: 1, old: plain.clone(), new: new.into() }.concerns_clean();
+        assert!(clean(&recalibrated) && !clean(&wide));
+    }
+
+    #[test]
+    fn what_changes_no_number_changes_no_setting() {
+        let plain = setting(|_| {});
+        assert_eq!(setting(|e| e.evaluation.eval_batch_size = 7), plain);
+        assert_eq!(setting(|e| e.evaluation.test_steps = 100), plain);
+        // The training attack's radius stands in where the evaluation has none of its own.
+        assert_ne!(setting(|e| e.attack.epsilon = Epsilon::levels(2.0)), plain);
+        let own = |epsilon| {
+            setting(|e| {
+                e.evaluation.eval_epsilon = Some(Epsilon::levels(8.0));
+                e.attack.epsilon = Epsilon::levels(epsilon);
+            })
+        };
+        assert_eq!(own(2.0), own(4.0));
+    }
+
+    #[test]
+    fn changes_are_found_over_epochs_that_do_not_tell() {
+        let found = validation_changes([(0, ""), (1, "a"), (2, ""), (3, "a"), (4, "b"), (5, "b"), (7, "a")]);
+        let found: Vec<(u32, &str, &str)> = found.iter().map(|c| (c.epoch, &*c.old, &*c.new)).collect();
+        assert_eq!(found, [(4, "a", "b"), (7, "b", "a")]);
+        assert!(validation_changes([(0, ""), (1, "")]).is_empty());
+        assert!(validation_changes([]).is_empty());
+    }
+}

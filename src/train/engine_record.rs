@@ -1,0 +1,91 @@
+//! Which engine a run began with: `engine.json` of its directory.
+//!
+//! `--engine auto` looks at the machine, and may find another one at a resume: a GPU that is gone, or an integrated one that
+//! loses against the CPU this time. Engines agree up to rounding only, so that a run goes on with the one it began with.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{DeviceChoice, EngineChoice, EngineOptions};
+use crate::engine::Engine;
+
+/// See the [module](self).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineRecord {
+    /// Engine and kind of device, as [`Engine::name`] has it: `candle-cpu`, `candle-cuda`, `candle-metal`, `wgsl`.
+    pub name: String,
+    /// Name of the adapter, for the WGSL engine.
+    #[serde(default)]
+    pub adapter: Option<String>,
+    /// The same in words, for people and messages.
+    pub description: String,
+}
+
+impl EngineRecord {
+    /// The record of an engine.
+    pub fn of(engine: &dyn Engine) -> Self {
+        Self {
+            name: engine.name(),
+            adapter: engine.kernels().map(|kernels| kernels.device.adapter),
+            description: engine.describe(),
+        }
+    }
+
+    /// `options` with the choice of this engine in place of an automatic one; as they are where they choose themselves,
+    /// or where this program does not know the engine.
+    pub fn put_over(&self, options: &EngineOptions) -> EngineOptions {
+        let (engine, device, adapter) = match self.name.as_str() {
+            _ if !is_automatic(options) => return options.clone(),
+            "candle-cpu" => (EngineChoice::Candle, DeviceChoice::Cpu, None),
+            "candle-cuda" => (EngineChoice::Candle, DeviceChoice::Cuda, None),
+            "candle-metal" => (EngineChoice::Candle, DeviceChoice::Metal, None),
+            "wgsl" => (EngineChoice::Wgsl, DeviceChoice::Auto, self.adapter.clone()),
+            _ => return options.clone(),
+        };
+        EngineOptions { engine, device, adapter, ..options.clone() }
+    }
+}
+
+/// Whether nothing of engine, device and adapter is chosen.
+pub(super) fn is_automatic(options: &EngineOptions) -> bool {
+    options.engine == EngineChoice::Auto && options.device == DeviceChoice::Auto && options.adapter.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(name: &str, adapter: Option<&str>) -> EngineRecord {
+        EngineRecord { name: name.into(), adapter: adapter.map(Into::into), description: String::new() }
+    }
+
+    #[test]
+    fn an_automatic_choice_goes_on_with_the_recorded_engine_and_any_other_stands() {
+        let auto = EngineOptions { no_fusion: true, ..EngineOptions::default() };
+        let (candle, wgsl) = (EngineChoice::Candle, EngineChoice::Wgsl);
+        for (name, adapter, engine, device) in [
+            ("candle-cpu", None, candle, DeviceChoice::Cpu),
+            ("candle-cuda", None, candle, DeviceChoice::Cuda),
+            ("candle-metal", None, candle, DeviceChoice::Metal),
+            ("wgsl", Some("Radeon 780M"), wgsl, DeviceChoice::Auto),
+        ] {
+            let options = record(name, adapter).put_over(&auto);
+            let expected = EngineOptions {
+                engine,
+                device,
+                adapter: adapter.map(Into::into),
+                no_fusion: true,
+                deterministic: false,
+            };
+            assert_eq!(options, expected);
+            options.validate().unwrap();
+        }
+        for chosen in [
+            EngineOptions { engine: candle, ..auto.clone() },
+            EngineOptions { device: DeviceChoice::Cpu, ..auto.clone() },
+            EngineOptions { adapter: Some("0".into()), ..auto.clone() },
+        ] {
+            assert_eq!(record("wgsl", Some("Radeon 780M")).put_over(&chosen), chosen);
+        }
+        assert_eq!(record("abacus", None).put_over(&auto), auto);
+    }
+}

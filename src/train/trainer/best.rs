@@ -1,0 +1,151 @@
+//! The best checkpoint: the highest validation score among epochs that were validated under one setting.
+//!
+//! When the setting changes, the best so far is kept under a name of its own and the next epoch is the first of a new
+//! comparison. Files are written in this order: the kept checkpoint, its `.json`, the new best, and with the next checkpoint
+//! `resume.safetensors`. A run that is killed in between meets, at its resume, a `best` that is ahead of its progress, and
+//! takes the one that it knows from the kept ones.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{TrainError, Trainer, Validation};
+use crate::config::Experiment;
+use crate::model::{ModelError, State};
+use crate::train::{Event, KeptBest, Observer, Progress, RunDir, RunDirError, ValidationChange, ValidationSetting};
+
+/// The checkpoint score of CFA and FAIR-TAT, on the validation split instead of the test set.
+pub(super) fn score(validation: &Validation) -> f64 {
+    validation.robust.confusion.accuracy() + validation.robust.confusion.worst()
+}
+
+/// What a checkpoint file says of itself.
+struct Identity {
+    /// The epoch that it was trained to.
+    epoch: Option<u32>,
+    /// What its run validated under.
+    setting: Option<ValidationSetting>,
+}
+
+impl Identity {
+    fn read(path: &Path) -> Result<Self, ModelError> {
+        let (_, metadata) = State::load(path)?;
+        let experiment = metadata.get("experiment").and_then(|text| Experiment::from_toml(text, "a checkpoint").ok());
+        Ok(Self {
+            epoch: metadata.get("epoch").and_then(|epoch| epoch.parse().ok()),
+            setting: experiment.map(|experiment| ValidationSetting::of(&experiment)),
+        })
+    }
+}
+
+/// Makes progress and `best` agree before a run goes on. A file of an earlier version does not say what its best score was
+/// measured under; the checkpoint does. Where a killed run had already begun a new comparison, the best of the old one comes
+/// back from where it was kept.
+pub(super) fn settle(progress: &mut Progress, directory: &RunDir) -> Result<(), TrainError> {
+    let Some((score, epoch)) = progress.best else { return Ok(()) };
+    // A file that is gone or damaged ends no run here: the next best epoch writes it anew.
+    let found = Identity::read(&directory.checkpoint("best")).ok();
+    let found = found.filter(|found| found.epoch == Some(epoch)).and_then(|found| found.setting);
+    if progress.best_under.is_none() {
+        progress.best_under.clone_from(&found);
+    }
+    if progress.best_under.is_none() || progress.best_under == found {
+        return Ok(());
+    }
+    for kept in directory.kept_bests().iter().filter(|kept| kept.epoch == epoch && kept.score == Some(score)) {
+        if Identity::read(&directory.checkpoint(&kept.name))?.setting == progress.best_under {
+            for extension in ["safetensors", "json"] {
+                let name = |name: &str| format!("checkpoints/{name}.{extension}");
+                directory.write(name("best"), &read(&directory.path().join(name(&kept.name)))?)?;
+            }
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, RunDirError> {
+    std::fs::read(path).map_err(|source| RunDirError::Io { path: path.to_path_buf(), source })
+}
+
+/// Keeps the best checkpoint of a comparison that ended with an epoch as `best-until-epoch-NNNN`. No file is ever written
+/// over: an epoch that ended two different comparisons leaves `-2` and so on. None where there is nothing to keep: no file,
+/// or one that belongs to the comparison under `new` already.
+fn keep(
+    directory: &RunDir,
+    progress: &Progress,
+    old: &ValidationSetting,
+    new: &ValidationSetting,
+) -> Result<Option<KeptBest>, TrainError> {
+    let best = directory.checkpoint("best");
+    let Some((score, epoch)) = progress.best.filter(|_| best.exists()) else { return Ok(None) };
+    let found = Identity::read(&best)?;
+    // Where the file does not tell, it is the one that progress knows.
+    let (found, setting) = (found.epoch.unwrap_or(epoch), found.setting.unwrap_or_else(|| old.clone()));
+    if setting == *new {
+        return Ok(None);
+    }
+    let until = progress.epoch.saturating_sub(1);
+    let described = std::fs::read(directory.path().join("checkpoints/best.json")).ok();
+    let described = described.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    // A run killed between the two files leaves a description of another epoch.
+    let mut description = described.filter(|json| json["epoch"] == found).unwrap_or_else(|| json!({ "epoch": found }));
+    if found == epoch {
+        description["score"] = score.into();
+    }
+    description["attack"] = setting.to_string().into();
+    description["until_epoch"] = until.into();
+    let bytes = read(&best)?;
+    let kept = |name: String| {
+        let (attack, score) = (setting.to_string(), description["score"].as_f64());
+        Some(KeptBest { name, epoch: found, until_epoch: until, attack, score })
+    };
+    let first = format!("{}{until:04}", KeptBest::PREFIX);
+    let numbered = (2u32..).map(|n| format!("{first}-{n}"));
+    for name in std::iter::once(first.clone()).chain(numbered) {
+        let json = format!("checkpoints/{name}.json");
+        if !directory.path().join(&json).exists() {
+            // The description comes last: with it the kept checkpoint is whole.
+            directory.write(format!("checkpoints/{name}.safetensors"), &bytes)?;
+            directory.write_json(json, &description)?;
+            return Ok(kept(name));
+        }
+        if read(&directory.checkpoint(&name)).is_ok_and(|there| there == bytes) {
+            return Ok(kept(name));
+        }
+    }
+    Ok(None)
+}
+
+impl Trainer {
+    /// Compares an epoch with the best one so far, or begins anew where it was validated under another setting.
+    pub(super) fn compare(
+        &mut self,
+        model: &State,
+        validation: &Validation,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let epoch = self.progress.epoch;
+        let setting = ValidationSetting::of(&self.experiment);
+        if let Some(old) = self.progress.best_under.take().filter(|old| *old != setting) {
+            let kept = keep(&self.directory, &self.progress, &old, &setting)?;
+            let change = ValidationChange { epoch, old: old.to_string(), new: setting.to_string() };
+            let name = kept.as_ref().map(|kept| &kept.name);
+            self.directory.log(
+                &json!({ "event": "validation", "epoch": epoch, "old": change.old, "new": change.new, "kept": name }),
+            )?;
+            observer.event(&Event::NewComparison { change: &change, kept: kept.as_ref() });
+            self.progress.best = None;
+        }
+        self.progress.best_under = Some(setting);
+        let score = score(validation);
+        if self.progress.best.is_none_or(|(best, _)| score > best) {
+            self.progress.best = Some((score, epoch));
+            self.save_model("best", model, Some(validation))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
