@@ -2,6 +2,7 @@
 
 mod average;
 mod checkpoint;
+mod evaluation;
 mod events;
 pub mod methods;
 mod probe;
@@ -16,6 +17,7 @@ mod watch;
 
 pub use average::Average;
 pub use checkpoint::{Checkpoint, Progress};
+pub use evaluation::{evaluation_attack, evaluation_warnings, run_steps};
 pub use events::{Event, Observer};
 pub use record::{ClassRow, MetricsRow};
 pub use run_dir::{RunDir, RunDirError};
@@ -24,5 +26,5 @@ pub use setup::{
     ChosenEngine, Splits, choose_engine, limited, network, normalisation, open_engine, open_engine_with, wgsl_options,
 };
 pub use stored::{Stored, StoredError};
-pub use trainer::{Change, Live, Outcome, TrainError, Trainer, evaluation_attack};
+pub use trainer::{Change, Live, Outcome, TrainError, Trainer};
 pub use watch::{Examples, Hold, Watch};

@@ -11,6 +11,7 @@ pub use live::{Change, Live};
 
 use super::average::Average;
 use super::checkpoint::{Checkpoint, Progress};
+use super::evaluation::{evaluation_attack, evaluation_warnings};
 use super::events::{Event, Observer};
 use super::methods::{self, Method};
 use super::run_dir::{RunDir, RunDirError};
@@ -78,6 +79,8 @@ pub struct Trainer {
     written: Written,
     /// Time of this epoch that observers took, and what was done for them alone.
     watched: Duration,
+    /// Warnings about the evaluation's attacks that hold and were told.
+    warned: Vec<String>,
 }
 
 /// What went on in one evaluation after an epoch.
@@ -159,7 +162,7 @@ impl Trainer {
         progress: Progress,
     ) -> Result<Self, TrainError> {
         let classes = splits.train.classes();
-        check(&experiment, classes)?;
+        check(&experiment, &splits.train)?;
         let statistics = [Some(&progress.counted), progress.statistics.as_ref()];
         let path = directory.checkpoint("resume");
         if !statistics.into_iter().flatten().all(|statistics| statistics.is_for(classes)) {
@@ -180,7 +183,7 @@ impl Trainer {
         }
         let board =
             EventWriter::create(directory.path(), u64::from(progress.epoch)).map_err(TrainError::TensorBoard)?;
-        let (wanted, ema, fawa, metrics, classes, watched) = Default::default();
+        let (wanted, ema, fawa, metrics, classes, watched, warned) = Default::default();
         let written = Written { experiment: experiment.clone(), holds: progress.holds.clone() };
         Ok(Self {
             experiment,
@@ -197,6 +200,7 @@ impl Trainer {
             board,
             written,
             watched,
+            warned,
         })
     }
 
@@ -255,6 +259,7 @@ impl Trainer {
     /// # Errors
     /// When something fails; the last checkpoint stays as it was.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
+        self.warn_of_evaluation(observer);
         loop {
             while self.progress.epoch < self.experiment.optimizer.epochs {
                 match self.epoch(observer)? {
@@ -272,6 +277,7 @@ impl Trainer {
             }
             // The last moment to ask for more epochs.
             observer.between(&mut Live::between_batches(self));
+            self.warn_of_evaluation(observer);
             if self.progress.epoch >= self.experiment.optimizer.epochs || observer.stop() || observer.discard() {
                 break;
             }
@@ -303,6 +309,7 @@ impl Trainer {
         while self.progress.batch < batches {
             let clock = Instant::now();
             observer.between(&mut Live::between_batches(self));
+            self.warn_of_evaluation(observer);
             self.watched += clock.elapsed();
             if observer.stop() || observer.discard() {
                 return Ok(Outcome::Stopped);
@@ -328,6 +335,8 @@ impl Trainer {
                 return Ok(Outcome::Stopped);
             }
         }
+        // The last batch may have been watched step by step, which is another occasion for changes.
+        self.warn_of_evaluation(observer);
         let model = self.engine.state()?.model;
         let Some(validation) = self.validate(observer)? else { return Ok(Outcome::Stopped) };
         self.progress.seconds[0] = already + (started.elapsed().saturating_sub(self.watched)).as_secs_f64();
@@ -340,6 +349,16 @@ impl Trainer {
         let mut order: Vec<u32> = (0..self.splits.train.len() as u32).collect();
         Stream::new(self.experiment.run.seed, Purpose::Shuffle, epoch, 0).sequence().shuffle(&mut order);
         order
+    }
+
+    /// Tells what is wrong with the attacks of the evaluation: at the start of a run, and when a change of the experiment
+    /// has made it so.
+    fn warn_of_evaluation(&mut self, observer: &mut dyn Observer) {
+        let warnings = evaluation_warnings(self.wanted());
+        for warning in warnings.iter().filter(|warning| !self.warned.contains(warning)) {
+            observer.event(&Event::Warning(warning));
+        }
+        self.warned = warnings;
     }
 
     /// Clean and robust accuracy on the validation split; none when the observer asks to stop.
@@ -378,9 +397,11 @@ impl Trainer {
     }
 }
 
-/// Checks an experiment, and that it is for a data set with `classes` classes.
-fn check(experiment: &Experiment, classes: usize) -> Result<(), ConfigError> {
+/// Checks an experiment, and that it is for images such as those of `set`.
+fn check(experiment: &Experiment, set: &Dataset) -> Result<(), ConfigError> {
     experiment.validate()?;
+    experiment.check_distances(Some(set.shape()))?;
+    let classes = set.classes();
     if experiment.fairness.fixed_target as usize >= classes {
         let what = format!("expected 0 to {}, found {}", classes - 1, experiment.fairness.fixed_target);
         return Err(ConfigError::Invalid { field: "fairness.fixed_target", what });
@@ -394,12 +415,4 @@ fn fingerprint(set: &Dataset) -> u32 {
     crc.update(set.images());
     set.labels().iter().for_each(|label| crc.update(&label.to_le_bytes()));
     crc.sum()
-}
-
-/// PGD as an experiment evaluates with it.
-pub fn evaluation_attack(experiment: &Experiment, steps: u32) -> Attack {
-    let (attack, evaluation) = (&experiment.attack, &experiment.evaluation);
-    let epsilon = evaluation.eval_epsilon.unwrap_or(attack.epsilon);
-    let step_size = evaluation.eval_step_size.unwrap_or(attack.step_size);
-    Attack::pgd(epsilon, step_size, steps, attack.norm, experiment.run.seed)
 }
