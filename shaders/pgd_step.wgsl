@@ -19,7 +19,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> delta: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> x: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read> stopped: u32;
-@group(0) @binding(8) var<storage, read_write> bad_gradient: atomic<u32>;
+@group(0) @binding(8) var<storage, read_write> flags: array<atomic<u32>>;
 
 #let LANES = 256
 #import "shared/pgd_step.wgsl"
@@ -37,5 +37,5 @@ fn main(
     let image = linear_group(group, groups);
     let about = info[params.first_image + min(image, params.images - 1u)];
     let moves = image < params.images && about.is_active != 0u && stopped == 0u;
-    step_image(about, image * params.quads, select(0u, params.quads, moves), lane);
+    step_image(about, params.first_image + image, image * params.quads, select(0u, params.quads, moves), lane);
 }

@@ -13,7 +13,7 @@
 @group(0) @binding({{FIRST + 3}}) var<storage, read_write> delta: array<vec4<f32>>;
 @group(0) @binding({{FIRST + 4}}) var<storage, read_write> x: array<vec4<f32>>;
 @group(0) @binding({{FIRST + 5}}) var<uniform> stopped: u32;
-@group(0) @binding({{FIRST + 6}}) var<storage, read_write> bad_gradient: atomic<u32>;
+@group(0) @binding({{FIRST + 6}}) var<storage, read_write> flags: array<atomic<u32>>;
 
 #let LANES = 256
 #import "shared/pgd_step.wgsl"
@@ -38,5 +38,5 @@ fn main(
     for (var strip = 0u; strip < select(0u, {{STRIPS}}u, moves); strip++) {
         held[strip] = strip_gradient(image, strip, lane);
     }
-    step_image(about, image * pixels, select(0u, pixels, moves), lane);
+    step_image(about, params.first_image + image, image * pixels, select(0u, pixels, moves), lane);
 }

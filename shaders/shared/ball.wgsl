@@ -1,8 +1,5 @@
 // The ball that a perturbation stays in, and the box [0, 1] that the image stays in. NaN passes through both.
 
-// Keeps what is divided by from being zero.
-const SMALLEST_LENGTH: f32 = 1e-12;
-
 // Into [low, high], and NaN to NaN. The last choice goes by the bits, because compilers may turn a comparison and a choice
 // into a minimum or a maximum, which loses NaN.
 fn between(v: vec4<f32>, low: vec4<f32>, high: vec4<f32>) -> vec4<f32> {
@@ -19,7 +16,10 @@ fn project_linf(delta: vec4<f32>, epsilon: f32) -> vec4<f32> {
 
 // What a perturbation of this length is multiplied with to have at most the length epsilon.
 fn scale_l2(length: f32, epsilon: f32) -> f32 {
-    return epsilon / (select(epsilon, length, length > epsilon) + SMALLEST_LENGTH);
+    if length > epsilon {
+        return epsilon / length;
+    }
+    return 1.0;
 }
 
 // The perturbation that keeps clean + delta in [0, 1].

@@ -1,50 +1,76 @@
 // One step of projected gradient ascent (Madry et al. 2018) on one image, by all LANES = 256 invocations of a workgroup:
 // delta ← clip(project(delta + step · direction)), x = clean + delta, if the image is active. The direction is sign(g) in
-// an L∞ ball and g / (‖g‖ + 1e-12) in an L2 ball; `project` leads into the ball, `clip` keeps x in [0, 1]. The twin of
-// engine/candle/search.rs.
+// an L∞ ball and g / ‖g‖ in an L2 ball, and zero where g is; `project` leads into the ball, `clip` keeps x in [0, 1]. The
+// twin of engine/candle/search.rs.
 //
-// An image whose gradient holds NaN or infinity stays where it is and raises `bad_gradient`; once logits were not finite
-// (`stopped`) no image moves. So what went wrong can be looked for at the very images where it did.
+// An image whose gradient holds NaN or infinity stays where it is and raises the first of `flags`; once logits were not
+// finite (`stopped`) no image moves. So what went wrong can be looked for at the very images where it did. An image whose
+// gradient is zero raises the flag of its position in the batch, from the fifth on.
 //
-// Needs `call`, `clean`, `delta`, `x`, `stopped`, `bad_gradient`, and `search_gradient(base, quad)`, which gives a lane its
-// own quads of the gradient: lane, lane + 256 and so on.
+// Needs `call`, `clean`, `delta`, `x`, `stopped`, `flags`, and `search_gradient(base, quad)`, which gives a lane its own
+// quads of the gradient: lane, lane + 256 and so on.
 #import "shared/ball.wgsl"
 #import "shared/across_lanes.wgsl"
 
-// 1, 0 or -1. By the bits, because a device may take the smallest numbers for zero: the gradient of a
-// network that is all but certain.
+const SIGN: u32 = 0x80000000u;
+const SIZE: u32 = 0x7fffffffu;
+const INFINITE: u32 = 0x7f800000u;
+const SMALLEST_NORMAL: u32 = 0x00800000u;
+
+// 1, 0 or -1. By the bits, because a device may take the smallest numbers for zero.
 fn sign_of(g: vec4<f32>) -> vec4<f32> {
     let bits = bitcast<vec4<u32>>(g);
-    let size = bits & vec4<u32>(0x7fffffffu);
-    let one = bitcast<vec4<f32>>((bits & vec4<u32>(0x80000000u)) | vec4<u32>(0x3f800000u));
+    let size = bits & vec4<u32>(SIZE);
+    let one = bitcast<vec4<f32>>((bits & vec4<u32>(SIGN)) | vec4<u32>(0x3f800000u));
     return select(one, vec4<f32>(0.0), size == vec4<u32>(0u));
 }
 
-// An image of `count` quads, none where it does not move, the first of which is `base` in the tensors.
-fn step_image(about: ImageInfo, base: u32, count: u32, lane: u32) {
-    var quads = count;
-    var broken = 0.0;
-    for (var quad = lane; quad < quads; quad += {{LANES}}u) {
-        let size = bitcast<vec4<u32>>(search_gradient(base, quad)) & vec4<u32>(0x7fffffffu);
-        broken += select(0.0, 1.0, any(size >= vec4<u32>(0x7f800000u)));
+// A positive multiple of g that has squares, given the bits of the largest absolute value of the image: the largest one
+// comes to [1, 4). Powers of two, so that nothing is rounded.
+fn scaled(g: vec4<f32>, largest: u32) -> vec4<f32> {
+    if largest < SMALLEST_NORMAL {
+        // The bits of a number below the smallest normal one are a multiple of it as they are.
+        let bits = bitcast<vec4<u32>>(g);
+        let size = vec4<f32>(bits & vec4<u32>(SIZE));
+        return select(size, -size, bits >= vec4<u32>(SIGN));
     }
-    if lane_sum(broken, lane) > 0.0 {
-        quads = 0u;
-        if lane == 0u {
-            atomicStore(&bad_gradient, 1u);
+    // Exponents are biased by 127; the largest one stays below its counterpart, so that the factor is a normal number.
+    return g * bitcast<f32>((254u - min(largest >> 23u, 253u)) << 23u);
+}
+
+// An image of `count` quads, none where it does not move, the first of which is `base` in the tensors. `position` is its
+// place in the batch.
+fn step_image(about: ImageInfo, position: u32, base: u32, count: u32, lane: u32) {
+    var quads = count;
+    var own = 0u;
+    for (var quad = lane; quad < quads; quad += {{LANES}}u) {
+        let size = bitcast<vec4<u32>>(search_gradient(base, quad)) & vec4<u32>(SIZE);
+        own = max(own, max(max(size.x, size.y), max(size.z, size.w)));
+    }
+    // Numbers have the order of their bits, infinity and NaN come last.
+    let largest = lane_max(own, lane);
+    if lane == 0u && count > 0u {
+        if largest >= INFINITE {
+            atomicStore(&flags[0], 1u);
+        } else if largest == 0u {
+            atomicStore(&flags[4u + position], 1u);
         }
+    }
+    if largest >= INFINITE {
+        quads = 0u;
     }
     if call.norm == NORM_L2 {
         var squares = 0.0;
         for (var quad = lane; quad < quads; quad += {{LANES}}u) {
-            let g = search_gradient(base, quad);
+            let g = scaled(search_gradient(base, quad), largest);
             squares += dot(g, g);
         }
-        let length = sqrt(lane_sum(squares, lane)) + SMALLEST_LENGTH;
+        // At least 1, unless the gradient is zero.
+        let length = max(sqrt(lane_sum(squares, lane)), 1.0);
         squares = 0.0;
         for (var quad = lane; quad < quads; quad += {{LANES}}u) {
             let i = base + quad;
-            let d = delta[i] + search_gradient(base, quad) / length * about.step_size;
+            let d = delta[i] + scaled(search_gradient(base, quad), largest) / length * about.step_size;
             squares += dot(d, d);
             delta[i] = d;
         }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Attack;
+use super::{Attack, Predictions};
 use crate::data::Dataset;
 use crate::engine::{Batch, Engine, EngineError};
 use crate::fairness::Confusion;
@@ -14,6 +14,8 @@ pub struct Measured {
     pub attack: Attack,
     /// True class × prediction.
     pub confusion: Confusion,
+    /// Images whose gradient was exactly zero in at least one step ([`Predictions::without_gradient`]).
+    pub without_gradient: u64,
 }
 
 /// Attacks every image of `set`. `progress` is told the number of images done and may end the work by giving `false`; it has
@@ -31,6 +33,7 @@ pub fn measure(
     progress: &mut dyn FnMut(&mut dyn Engine, usize) -> bool,
 ) -> Result<Option<Measured>, EngineError> {
     let mut confusion = Confusion::new(set.classes());
+    let mut images_without_gradient = 0;
     let image = set.shape().len();
     for first in (0..set.len()).step_by(batch_size.max(1)) {
         if !progress(engine, first) {
@@ -41,10 +44,12 @@ pub fn measure(
         let labels = &set.labels()[first..last];
         let pixels = &set.images()[first * image..last * image];
         let batch = Batch { pixels, labels, ids: &ids, augment: None, seed: attack.seed, epoch: 0 };
-        confusion.add_all(labels, &attack.predictions(engine, &batch)?);
+        let Predictions { predictions, without_gradient } = attack.predictions(engine, &batch)?;
+        confusion.add_all(labels, &predictions);
+        images_without_gradient += without_gradient.iter().filter(|without| **without).count() as u64;
     }
     progress(engine, set.len());
-    Ok(Some(Measured { attack: attack.clone(), confusion }))
+    Ok(Some(Measured { attack: attack.clone(), confusion, without_gradient: images_without_gradient }))
 }
 
 /// A [`Measured`] in words and numbers, for files that programs read.
@@ -56,6 +61,9 @@ pub struct Report {
     pub settings: Attack,
     /// Images attacked.
     pub images: u64,
+    /// Images whose gradient was exactly zero in at least one step: where there are some, the attack was weaker than it
+    /// looks, and the accuracy is too high.
+    pub images_without_gradient: u64,
     /// Share predicted right.
     pub accuracy: f64,
     /// 95 % interval of it, low and high ([`crate::fairness::wilson`]).
@@ -100,6 +108,7 @@ impl Measured {
             attack: self.attack.to_string(),
             settings: self.attack.clone(),
             images: c.total(),
+            images_without_gradient: self.without_gradient,
             accuracy: c.accuracy(),
             interval: c.interval(),
             worst_class_accuracy,

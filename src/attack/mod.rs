@@ -50,6 +50,16 @@ pub struct Attack {
     pub seed: u64,
 }
 
+/// What an attack on a batch came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Predictions {
+    /// The prediction for each image: a wrong one if any restart found one.
+    pub predictions: Vec<u32>,
+    /// Whether each image's gradient was exactly zero in a step of any restart ([`Engine::without_gradient`]): the attack
+    /// was then weaker than it looks.
+    pub without_gradient: Vec<bool>,
+}
+
 impl Attack {
     /// No perturbation.
     pub fn clean() -> Self {
@@ -76,24 +86,28 @@ impl Attack {
         Self { kind: AttackKind::Pgd, norm, epsilon, step_size, steps, random_start, seed, ..Self::clean() }
     }
 
-    /// Runs the attack on a batch and gives the prediction for each image: a wrong one if any restart found one.
+    /// Runs the attack on a batch.
     ///
     /// Each image's result depends on that image and its id alone, not on the batch around it.
     ///
     /// # Errors
     /// As [`Engine::perturb`].
-    pub fn predictions(&self, engine: &mut dyn Engine, batch: &Batch<'_>) -> Result<Vec<u32>, EngineError> {
+    pub fn predictions(&self, engine: &mut dyn Engine, batch: &Batch<'_>) -> Result<Predictions, EngineError> {
         let n = batch.len();
         let classes = engine.network().classes;
         let predict = |logits: &[f32]| logits.chunks(classes).map(loss::argmax).collect::<Vec<u32>>();
+        let mut without_gradient = vec![false; n];
         if self.kind == AttackKind::Clean {
-            return Ok(predict(&engine.logits(&Input::Batch(batch), BatchNormMode::Eval)?));
+            let predictions = predict(&engine.logits(&Input::Batch(batch), BatchNormMode::Eval)?);
+            return Ok(Predictions { predictions, without_gradient });
         }
         let mut found: Option<Vec<u32>> = None;
         for restart in 0..self.restarts.max(1) {
             let spec = self.perturbation(n, restart);
             let batch = Batch { seed: self.seed, ..*batch };
             let views = engine.perturb(&batch, &spec)?;
+            let flags = engine.without_gradient(&views)?;
+            without_gradient.iter_mut().zip(flags).for_each(|(without, flag)| *without |= flag);
             let logits = engine.logits(&Input::View(&views, View::Adversarial), BatchNormMode::Eval)?;
             let predictions = predict(&logits);
             found = Some(match found {
@@ -108,7 +122,7 @@ impl Attack {
                 }
             });
         }
-        Ok(found.unwrap_or_default())
+        Ok(Predictions { predictions: found.unwrap_or_default(), without_gradient })
     }
 
     /// The search of one restart for a batch of `n` images, whose random numbers must be keyed by [`Self::seed`].

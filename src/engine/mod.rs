@@ -113,6 +113,14 @@ pub trait Engine: Send {
     /// When `views` is older than the last call to [`Self::perturb`].
     fn targets(&self, views: &Views) -> Result<Option<&[u32]>, EngineError>;
 
+    /// Whether each image's gradient was exactly zero, in every value, in at least one step of the search that made these
+    /// views. Such a step moved nothing: the search did not see a way up, which does not say that there is none. A search
+    /// without steps meets no gradient.
+    ///
+    /// # Errors
+    /// When `views` is older than the last call to [`Self::perturb`].
+    fn without_gradient(&self, views: &Views) -> Result<&[bool], EngineError>;
+
     /// Reads the images of a view back, `B × C × H × W` in `[0, 1]`.
     ///
     /// # Errors

@@ -93,6 +93,10 @@ impl Engine for Recorder {
         self.engine.targets(views)
     }
 
+    fn without_gradient(&self, views: &Views) -> Result<&[bool], EngineError> {
+        self.engine.without_gradient(views)
+    }
+
     fn read_view(&mut self, views: &Views, view: View) -> Result<Vec<f32>, EngineError> {
         self.engine.read_view(views, view)
     }

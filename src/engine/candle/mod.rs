@@ -20,6 +20,7 @@ use candle_core::{Device, Tensor};
 
 use self::ops::Ops;
 use self::passes::{Compiled, Gradients, Tape};
+use self::search::Found;
 use super::loss;
 use super::types::check_images;
 use super::{
@@ -85,6 +86,8 @@ struct Held {
     generation: u64,
     labels: Vec<u32>,
     targets: Option<Vec<u32>>,
+    /// Whether each image's gradient was exactly zero in some step.
+    without_gradient: Vec<bool>,
     clean: Tensor,
     adversarial: Tensor,
 }
@@ -231,14 +234,15 @@ impl Engine for CandleEngine {
         let clean = self.prepare(batch)?;
         spec.check(batch.len(), self.network.input, self.network.classes)?;
         let objective = spec.objective.aimed(batch);
-        let adversarial = self.search(batch, &clean, spec, &objective)?;
+        let Found { adversarial, without_gradient } = self.search(batch, &clean, spec, &objective)?;
         let targets = match objective.into_owned() {
             Objective::Targeted(targets) => Some(targets),
             _ => None,
         };
         self.generation += 1;
         let generation = self.generation;
-        self.held = Some(Held { generation, labels: batch.labels.to_vec(), targets, clean, adversarial });
+        let labels = batch.labels.to_vec();
+        self.held = Some(Held { generation, labels, targets, without_gradient, clean, adversarial });
         Ok(Views { generation, len: batch.len() })
     }
 
@@ -295,6 +299,10 @@ impl Engine for CandleEngine {
 
     fn targets(&self, views: &Views) -> Result<Option<&[u32]>, EngineError> {
         Ok(self.held(views)?.targets.as_deref())
+    }
+
+    fn without_gradient(&self, views: &Views) -> Result<&[bool], EngineError> {
+        Ok(&self.held(views)?.without_gradient)
     }
 
     fn read_view(&mut self, views: &Views, view: View) -> Result<Vec<f32>, EngineError> {

@@ -6,8 +6,14 @@ use super::CandleEngine;
 use crate::engine::{Batch, BatchNormMode, EngineError, Norm, Objective, PerturbSpec, Start, loss};
 use crate::rng::Stream;
 
-/// Keeps a gradient that is zero everywhere from becoming a division by zero.
-const SMALLEST_LENGTH: f64 = 1e-12;
+/// What a search found.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// The images at the last step, `B × C × H × W`.
+    pub(super) adversarial: Tensor,
+    /// Whether each image's gradient was exactly zero in some step.
+    pub(super) without_gradient: Vec<bool>,
+}
 
 impl CandleEngine {
     /// Finds the adversarial images of `clean`. The perturbation `d` is kept apart from the image:
@@ -19,7 +25,7 @@ impl CandleEngine {
         clean: &Tensor,
         spec: &PerturbSpec,
         objective: &Objective,
-    ) -> Result<Tensor, EngineError> {
+    ) -> Result<Found, EngineError> {
         let per_image = |values: &[f32]| Tensor::from_slice(values, (values.len(), 1, 1, 1), &self.device);
         let (epsilon, step_size) = (per_image(&spec.epsilon)?, per_image(&spec.step_size)?);
         let (lowest, highest) = (clean.neg()?, (1.0 - clean)?);
@@ -27,8 +33,9 @@ impl CandleEngine {
         let project = |delta: &Tensor| match spec.norm {
             Norm::Linf => delta.broadcast_minimum(&epsilon)?.broadcast_maximum(&epsilon.neg()?),
             Norm::L2 => {
-                let longest = length(delta)?.broadcast_maximum(&epsilon)?;
-                delta.broadcast_mul(&(&epsilon / (longest + SMALLEST_LENGTH)?)?)
+                let length = length(delta)?;
+                let factor = length.gt(&epsilon)?.where_cond(&(&epsilon / &length)?, &length.ones_like()?)?;
+                delta.broadcast_mul(&factor)
             }
         };
         let reference = match objective {
@@ -42,16 +49,20 @@ impl CandleEngine {
             Some(start) => clip(&project(&start)?)?,
             None => clean.zeros_like()?,
         };
+        let mut without_gradient = vec![false; batch.len()];
         for _ in 0..spec.steps {
             let x = (clean + &delta)?;
             let (_, gradient) = self.gradient_at(&x, batch.labels, objective, spec.batch_norm, reference.as_deref())?;
+            let largest = largest(&gradient)?;
+            let sizes: Vec<f32> = largest.flatten_all()?.to_vec1()?;
+            without_gradient.iter_mut().zip(sizes).for_each(|(without, size)| *without |= size == 0.0);
             let direction = match spec.norm {
                 Norm::Linf => gradient.sign()?,
-                Norm::L2 => gradient.broadcast_div(&(length(&gradient)? + SMALLEST_LENGTH)?)?,
+                Norm::L2 => unit(&gradient, &largest)?,
             };
             delta = clip(&project(&(delta + direction.broadcast_mul(&step_size)?)?)?)?;
         }
-        Ok((clean + delta)?)
+        Ok(Found { adversarial: (clean + delta)?, without_gradient })
     }
 
     /// The start before it is led into the ball, or none for zero.
@@ -105,6 +116,21 @@ impl CandleEngine {
 /// Whether all values are numbers: zero times NaN or infinity is NaN, and a sum keeps it.
 fn finite(x: &Tensor) -> candle_core::Result<bool> {
     Ok(x.affine(0.0, 0.0)?.sum_all()?.to_scalar::<f32>()? == 0.0)
+}
+
+/// Largest absolute value of each image, `B × 1 × 1 × 1`.
+fn largest(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.abs()?.flatten_from(1)?.max_keepdim(1)?.reshape((x.dim(0)?, 1, 1, 1))
+}
+
+/// `g / ‖g‖` for each image, and zero where the gradient is zero. `largest` is what [`largest`] gives for `gradient`: it
+/// is divided by first, because the squares of a gradient may overflow, or all be zero, where the gradient does not.
+fn unit(gradient: &Tensor, largest: &Tensor) -> candle_core::Result<Tensor> {
+    let scale = largest.gt(&largest.zeros_like()?)?.where_cond(largest, &largest.ones_like()?)?;
+    let scaled = gradient.broadcast_div(&scale)?;
+    // At least 1, unless all values are zero.
+    let length = length(&scaled)?;
+    scaled.broadcast_div(&length.maximum(&length.ones_like()?)?)
 }
 
 /// Euclidean length of each image, `B × 1 × 1 × 1`.

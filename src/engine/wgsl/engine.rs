@@ -99,6 +99,8 @@ struct Held {
     generation: u64,
     labels: Vec<u32>,
     targets: Option<Vec<u32>>,
+    /// Whether each image's gradient was exactly zero in some step.
+    without_gradient: Vec<bool>,
 }
 
 /// Runs a [`Network`] in WGSL compute shaders.

@@ -40,7 +40,8 @@ pub(super) enum Fixed {
     Results,
     /// Whether logits were not finite.
     Flag,
-    /// Whether the gradient of an image was not finite.
+    /// Whether the gradient of an image was not finite, and for each image whether its gradient was zero
+    /// (`kernels::attack::gradient_flags_bytes`).
     GradientFlag,
     /// Confusion counts of the step, `K × K` for each of two views.
     Counts,

@@ -205,17 +205,18 @@ impl Builder<'_> {
 
     fn attack(&mut self, mode: BatchNormMode) {
         let (call, info) = (self.call(), self.info());
-        let (stopped, bad_gradient) = (self.whole(Fixed::Flag, 16), self.whole(Fixed::GradientFlag, 16));
+        let flags_bytes = attack::gradient_flags_bytes(self.batch);
+        let (stopped, flags) = (self.whole(Fixed::Flag, 16), self.lower.whole(Fixed::GradientFlag, flags_bytes));
         let (clean, delta, x) = (self.images(Fixed::Clean), self.images(Fixed::Delta), self.input());
         let parts = self.lower.parts();
-        let search = |r: usize| Search { call, info, clean: clean[r], delta: delta[r], x: x[r], stopped, bad_gradient };
+        let search = |r: usize| Search { call, info, clean: clean[r], delta: delta[r], x: x[r], stopped, flags };
         let searches: Vec<Search> = parts.iter().map(|(r, ..)| search(*r)).collect();
         let Some(gradient) = self.objective(mode, Want::Step(&searches)) else { return };
         let shape = self.lower.network.input;
         for ((_, images, first), (gradient, search)) in parts.into_iter().zip(gradient.into_iter().zip(searches)) {
             let Search { clean, delta, x, .. } = search;
             let dispatch =
-                attack::pgd_step(images, first, shape, call, info, clean, gradient, delta, x, stopped, bad_gradient);
+                attack::pgd_step(images, first, shape, call, info, clean, gradient, delta, x, stopped, flags);
             self.lower.program.push(None, Phase::Other, dispatch);
         }
     }

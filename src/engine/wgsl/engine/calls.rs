@@ -9,7 +9,7 @@ use super::transfer::unpack;
 use super::{Held, WgslEngine};
 use crate::engine::types::check_images;
 use crate::engine::wgsl::kernels::call::{Call, ImageInfo};
-use crate::engine::wgsl::kernels::loss;
+use crate::engine::wgsl::kernels::{attack, loss};
 use crate::engine::wgsl::program::{Fixed, Place};
 use crate::engine::wgsl::programs::{self, Key};
 use crate::engine::wgsl::tuning::KernelTable;
@@ -28,6 +28,8 @@ struct Search {
     bad_gradient: bool,
     /// The target of each image; 0 where it had none.
     targets: Vec<u32>,
+    /// Whether each image's gradient was exactly zero in some step.
+    without_gradient: Vec<bool>,
 }
 
 impl WgslEngine {
@@ -97,13 +99,16 @@ impl WgslEngine {
     fn read_search(&mut self, images: usize) -> Result<Search, EngineError> {
         self.pacer.finish(&self.gpu)?;
         let bytes = (images * size_of::<ImageInfo>()) as u64;
-        let flags = [self.buffer(images, Fixed::Flag, 16)?, self.buffer(images, Fixed::GradientFlag, 16)?];
+        let flags_bytes = attack::gradient_flags_bytes(images);
+        let flags = [self.buffer(images, Fixed::Flag, 16)?, self.buffer(images, Fixed::GradientFlag, flags_bytes)?];
         let info = self.buffer(images, Fixed::Info, bytes)?;
-        let read = self.gpu.read(&[(&flags[0], 0, 4), (&flags[1], 0, 4), (&info, 0, bytes)])?;
+        let read = self.gpu.read(&[(&flags[0], 0, 4), (&flags[1], 0, flags_bytes), (&info, 0, bytes)])?;
         let raised = |bytes: &[u8]| bytes.iter().any(|byte| *byte != 0);
         let info: Vec<ImageInfo> = bytemuck::pod_collect_to_vec(&read[2]);
         let targets = info.iter().map(|image| image.target).collect();
-        Ok(Search { bad_logits: raised(&read[0]), bad_gradient: raised(&read[1]), targets })
+        let (bad_gradient, zero) = read[1].split_at(16);
+        let without_gradient = zero.chunks(4).map(raised).collect();
+        Ok(Search { bad_logits: raised(&read[0]), bad_gradient: raised(bad_gradient), targets, without_gradient })
     }
 
     /// Uploads an array to its place in a kind of slab.
@@ -157,7 +162,8 @@ impl Engine for WgslEngine {
         self.write_info(&ImageInfo::for_perturb(batch, spec))?;
         self.write_call(n, &Call::for_perturb(batch, spec))?;
         self.write(n, Fixed::Flag, 16, &[0u32; 4])?;
-        self.write(n, Fixed::GradientFlag, 16, &[0u32; 4])?;
+        let flags_bytes = attack::gradient_flags_bytes(n);
+        self.write(n, Fixed::GradientFlag, flags_bytes, &vec![0u8; flags_bytes as usize])?;
         if let Start::Given(values) = &spec.start {
             self.write_images(Fixed::Delta, values)?;
         }
@@ -179,7 +185,7 @@ impl Engine for WgslEngine {
             self.replay(n, &Key::Attack(spec.batch_norm))?;
         }
         self.copy_images(n, Fixed::Input, Fixed::Adversarial)?;
-        let Search { bad_logits, bad_gradient, targets } = self.read_search(n)?;
+        let Search { bad_logits, bad_gradient, targets, without_gradient } = self.read_search(n)?;
         if bad_logits || bad_gradient {
             // The images have stayed where it happened.
             let what = match self.find_not_finite(n, spec.batch_norm)? {
@@ -191,7 +197,7 @@ impl Engine for WgslEngine {
         self.generation += 1;
         let generation = self.generation;
         let targets = matches!(spec.objective, Objective::Targeted(_) | Objective::Drawn(_)).then_some(targets);
-        self.held = Some(Held { generation, labels: batch.labels.to_vec(), targets });
+        self.held = Some(Held { generation, labels: batch.labels.to_vec(), targets, without_gradient });
         Ok(Views { generation, len: n })
     }
 
@@ -269,6 +275,10 @@ impl Engine for WgslEngine {
 
     fn targets(&self, views: &Views) -> Result<Option<&[u32]>, EngineError> {
         Ok(self.held(views)?.targets.as_deref())
+    }
+
+    fn without_gradient(&self, views: &Views) -> Result<&[bool], EngineError> {
+        Ok(&self.held(views)?.without_gradient)
     }
 
     fn read_view(&mut self, views: &Views, view: View) -> Result<Vec<f32>, EngineError> {

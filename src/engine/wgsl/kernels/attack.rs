@@ -85,9 +85,15 @@ struct Step {
     quads: u32,
 }
 
+/// Bytes of what the steps of a search tell about the gradients of a batch of `images` images: a word that becomes 1 when
+/// a gradient is not finite, three words of padding, and a word for each image that becomes 1 when its gradient is zero.
+pub(in crate::engine::wgsl) const fn gradient_flags_bytes(images: usize) -> u64 {
+    16 + 4 * images as u64
+}
+
 /// One step along `gradient`: `delta ← clip(project(delta + step · direction))`, `x = clean + delta`. Images that are not
-/// active stay as they are; so do all once the word `stopped` is not zero, and those whose gradient is not finite, for
-/// which the word `bad_gradient` becomes 1.
+/// active stay as they are; so do all once the word `stopped` is not zero, and those whose gradient is not finite or zero,
+/// which `flags` ([`gradient_flags_bytes`], of the whole batch) tells.
 #[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
 pub(in crate::engine::wgsl) fn pgd_step(
     images: usize,
@@ -100,12 +106,12 @@ pub(in crate::engine::wgsl) fn pgd_step(
     delta: Slice,
     x: Slice,
     stopped: Slice,
-    bad_gradient: Slice,
+    flags: Slice,
 ) -> Dispatch {
     let params = Step { images: images as u32, first_image: first_image as u32, quads: quads_of(shape) as u32 };
     let total = (images * quads_of(shape)) as u64;
     let work = Work { flops: 32 * total, bytes: 80 * total };
-    let bindings = [call, info, clean, gradient, delta, x, stopped, bad_gradient];
+    let bindings = [call, info, clean, gradient, delta, x, stopped, flags];
     Dispatch::new(Kernel::plain("pgd_step.wgsl"), params, &bindings, grid(images as u64), work)
 }
 

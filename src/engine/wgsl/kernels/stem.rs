@@ -312,7 +312,7 @@ pub(in crate::engine::wgsl) struct Search {
     pub(in crate::engine::wgsl) delta: Slice,
     pub(in crate::engine::wgsl) x: Slice,
     pub(in crate::engine::wgsl) stopped: Slice,
-    pub(in crate::engine::wgsl) bad_gradient: Slice,
+    pub(in crate::engine::wgsl) flags: Slice,
 }
 
 /// A step of the search along what [`input_gradient`] would give, which is not stored. No dispatches where [`fits_step`]
@@ -332,8 +332,8 @@ pub(in crate::engine::wgsl) fn step(
     let Some(strips) = Strips::new(conv).filter(|_| fits_step(conv)) else { return Vec::new() };
     let (constant, relu, more) = norm_part(norm);
     let params = GradientParams::new(conv, images, first_image, strips);
-    let Search { call, info, clean, delta, x, stopped, bad_gradient } = *search;
-    let tensors = vec![call, info, clean, delta, x, stopped, bad_gradient];
+    let Search { call, info, clean, delta, x, stopped, flags } = *search;
+    let tensors = vec![call, info, clean, delta, x, stopped, flags];
     let bindings = [vec![dy, weight, normalization], more, tensors].concat();
     let kernel = strips.step_kernel(conv, constant, relu);
     let gradient = work(conv, images, usize::from(norm.is_some()));

@@ -171,7 +171,8 @@ impl Case {
     /// Into the ball of image `i`, then the image into `[0, 1]`.
     fn lead(&self, i: usize, delta: &mut [f32], clean: &[f32]) {
         let epsilon = self.spec.epsilon[i];
-        let factor = epsilon / (length(delta).max(epsilon) + 1e-12);
+        let length = length(delta);
+        let factor = if length > epsilon { epsilon / length } else { 1.0 };
         for (d, c) in delta.iter_mut().zip(clean) {
             let projected = match self.spec.norm {
                 Norm::Linf => d.min(epsilon).max(-epsilon),
@@ -210,12 +211,12 @@ impl Case {
             if !active[i] {
                 continue;
             }
-            let length = length(gradient) + 1e-12;
+            let length = length_in_f64(gradient);
             for (d, g) in delta.iter_mut().zip(gradient) {
                 let direction = match self.spec.norm {
-                    Norm::Linf if *g == 0.0 => 0.0,
+                    _ if *g == 0.0 => 0.0,
                     Norm::Linf => g.signum(),
-                    Norm::L2 => g / length,
+                    Norm::L2 => (f64::from(*g) / length) as f32,
                 };
                 *d += direction * self.spec.step_size[i];
             }
@@ -225,7 +226,17 @@ impl Case {
 }
 
 fn length(values: &[f32]) -> f32 {
-    values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() as f32
+    length_in_f64(values) as f32
+}
+
+/// Squares of the smallest `f32` are numbers in `f64`.
+fn length_in_f64(values: &[f32]) -> f64 {
+    values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt()
+}
+
+/// What steps tell about the gradients of `n` images, before any.
+fn no_flags(h: &mut Harness, n: usize) -> Slice {
+    h.input(&vec![0u8; gradient_flags_bytes(n) as usize])
 }
 
 fn plus(a: &[f32], b: &[f32]) -> Vec<f32> {
@@ -243,7 +254,7 @@ struct OnDevice {
     delta: Slice,
     x: Slice,
     stopped: Slice,
-    bad_gradient: Slice,
+    flags: Slice,
 }
 
 impl OnDevice {
@@ -265,7 +276,7 @@ impl OnDevice {
             delta,
             x: h.output(4 * images * quads_of(case.shape)),
             stopped: h.input(&[0u32]),
-            bad_gradient: h.input(&[0u32]),
+            flags: no_flags(h, case.labels.len()),
         }
     }
 
@@ -285,7 +296,7 @@ impl OnDevice {
             self.delta,
             self.x,
             self.stopped,
-            self.bad_gradient,
+            self.flags,
         ))
     }
 }
@@ -423,7 +434,63 @@ fn tiny_gradients_count() {
         let delta: Vec<f32> = h.read(device.delta);
         let step = case.spec.step_size[0];
         assert_eq!([delta[0], delta[4], delta[8], delta[12]], [step, -step, step, 0.0]);
-        assert_eq!(h.read::<u32>(device.bad_gradient), [0]);
+        assert_eq!(h.read::<u32>(device.flags), [0; 5]);
+    }
+}
+
+/// The direction has length one, whatever the size of the gradient; also where its squares are no numbers of `f32`.
+#[test]
+fn a_gradient_of_any_size_has_a_direction_in_an_l2_ball() {
+    let shape = ImageShape::new(3, 5, 7);
+    let smallest = f32::from_bits(1);
+    for mut h in Harness::both() {
+        for size in [3e38, 1e30, 1e19, 1.0, 1e-12, 1e-19, 1e-30, 1.2e-38, 1e-40, 1000.0 * smallest] {
+            let mut case = Case::new(shape, 1, Norm::L2, Start::Zero);
+            case.pixels = vec![128; shape.len()];
+            (case.spec.epsilon[0], case.spec.step_size[0]) = (1.0, 0.25);
+            // Smaller than one, so that the largest gradient is a number.
+            let values: Vec<f32> = random(shape.len(), 4).iter().map(|v| v.clamp(-4.0, 4.0) / 4.0 * size).collect();
+            let device = OnDevice::new(&mut h, &case, 0, 1, &[true]);
+            let uploaded = h.input(&nhwc(&values, shape));
+            h.run(&[device.start(), device.step(uploaded)]);
+            let mut expected = case.start();
+            case.step(&mut expected, &values, &[true]);
+            h.expect(&format!("direction of {size:e}"), device.delta, &nhwc(&expected, shape), 1e-6);
+            let moved = length(&h.read::<f32>(device.delta));
+            assert!((moved - 0.25).abs() < 1e-6, "{size:e}: {moved}");
+            assert_eq!(h.read::<u32>(device.flags), [0; 5]);
+        }
+    }
+}
+
+/// A gradient is zero only where every value is: the smallest number is none. What does not move is not looked at.
+#[test]
+fn images_whose_gradient_is_zero_are_flagged_in_their_range() {
+    let shape = ImageShape::new(3, 5, 7);
+    for mut h in Harness::both() {
+        for norm in [Norm::Linf, Norm::L2] {
+            let case = Case::new(shape, 7, norm, Start::Uniform { purpose: Purpose::AttackStart, epoch: 0 });
+            let active: Vec<bool> = (0..7).map(|i| i != 5).collect();
+            let mut values = random(7 * shape.len(), 3);
+            for (image, lone) in [(1, -0.0), (2, f32::from_bits(1)), (4, 0.0), (5, 0.0), (6, -1e-30)] {
+                let image = &mut values[image * shape.len()..][..shape.len()];
+                image.fill(0.0);
+                image[17] = lone;
+            }
+            let flags = no_flags(&mut h, 7);
+            let mut deltas = Vec::new();
+            for (first, images) in [(0, 2), (2, 5)] {
+                let mut device = OnDevice::new(&mut h, &case, first, images, &active);
+                device.flags = flags;
+                let uploaded = h.input(&nhwc(&values[first * shape.len()..][..images * shape.len()], shape));
+                h.run(&[device.start(), device.step(uploaded)]);
+                deltas.extend(h.read::<f32>(device.delta));
+            }
+            let mut expected = case.start();
+            case.step(&mut expected, &values, &active);
+            assert!(relative_error(&deltas, &nhwc(&expected, shape)) < 3e-7, "{norm:?}");
+            assert_eq!(h.read::<u32>(flags), [0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0], "{norm:?}");
+        }
     }
 }
 
@@ -443,7 +510,7 @@ fn a_gradient_that_is_not_finite_moves_nothing_and_raises_the_flag() {
                 let delta: Vec<f32> = h.read(device.delta);
                 let moved = |image: usize| delta[60 * image..60 * (image + 1)].iter().any(|d| *d != 0.0);
                 assert_eq!([0, 1].map(moved), [true, false], "{norm:?} {bad}");
-                assert_eq!(h.read::<u32>(device.bad_gradient), [1], "{norm:?} {bad}");
+                assert_eq!(h.read::<u32>(device.flags), [1, 0, 0, 0, 0, 0, 1], "{norm:?} {bad}");
             }
             // Nothing moves any more once logits were not finite.
             let case = Case::new(shape, 3, norm, Start::Zero);
@@ -452,7 +519,7 @@ fn a_gradient_that_is_not_finite_moves_nothing_and_raises_the_flag() {
             let sound = h.input(&nhwc(&gradient(shape, 3, 1), shape));
             h.run(&[device.start(), device.step(sound)]);
             assert!(h.read::<f32>(device.delta).iter().all(|d| *d == 0.0), "{norm:?}");
-            assert_eq!(h.read::<u32>(device.bad_gradient), [0]);
+            assert_eq!(h.read::<u32>(device.flags), [0; 7]);
         }
     }
 }

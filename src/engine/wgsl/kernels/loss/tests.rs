@@ -135,7 +135,7 @@ fn objective_gradients_match_finite_differences() {
 #[test]
 fn a_step_along_the_gradient_raises_the_objective() {
     use crate::data::ImageShape;
-    use crate::engine::wgsl::kernels::attack::pgd_step;
+    use crate::engine::wgsl::kernels::attack::{gradient_flags_bytes, pgd_step};
     let (classes, shape, n) = (10, ImageShape::new(4, 2, 3), 7);
     let (weights, images) = (random(shape.len() * classes, 1), random(n * shape.len(), 2));
     let images: Vec<f32> = images.iter().map(|v| 0.5 + 0.1 * v.clamp(-3.0, 3.0)).collect();
@@ -160,8 +160,9 @@ fn a_step_along_the_gradient_raises_the_objective() {
                 let call = h.input(&[Call { norm, ..Call::zeroed() }]);
                 let (info, x, g) = (h.input(&info), h.input(&images), h.input(&dx));
                 let (delta, out) = (h.input(&vec![0.0f32; images.len()]), h.output(images.len()));
-                let (stopped, bad) = (h.input(&[0u32]), h.input(&[0u32]));
-                h.run(&[pgd_step(n, 0, shape, call, info, x, g, delta, out, stopped, bad)]);
+                let flags = h.input(&vec![0u8; gradient_flags_bytes(n) as usize]);
+                let stopped = h.input(&[0u32]);
+                h.run(&[pgd_step(n, 0, shape, call, info, x, g, delta, out, stopped, flags)]);
                 let after = forward(&h.read::<f32>(out));
                 let value = |z: &[f32]| twin::objective(&what, z, &labels, classes, Some(&clean)).unwrap().0;
                 for (i, (before, after)) in value(&z).iter().zip(value(&after)).enumerate() {

@@ -312,28 +312,28 @@ fn search(h: &mut Harness, case: &Case, l2: bool, stopped: bool) -> Search {
         delta: h.input(&pad(&delta, c.in_channels)),
         x: h.input(&pad(&case.x, c.in_channels)),
         stopped: h.input(&[u32::from(stopped)]),
-        bad_gradient: h.input(&[0u32]),
+        flags: h.input(&vec![0u8; attack::gradient_flags_bytes(1 + case.images) as usize]),
     }
 }
 
-/// What [`step`] and the kernel on its own leave: perturbation, image and flag.
+/// What [`step`] and the kernel on its own leave: perturbation, image and flags.
 fn both_steps(
     h: &mut Harness,
     case: &Case,
     on: &OnDevice,
     behind: Behind,
     [l2, stopped]: [bool; 2],
-) -> [(Vec<u32>, Vec<u32>, u32); 2] {
+) -> [(Vec<u32>, Vec<u32>, Vec<u32>); 2] {
     let (c, n) = (&case.conv, case.images);
     let gradient = case.fused(h, on, behind, UNLIMITED);
     let searches = [0; 2].map(|_| search(h, case, l2, stopped));
     let [one, two] = &searches;
     let image = ImageShape::new(c.in_channels, c.height, c.width);
     let fused = step(c, n, 1, UNLIMITED, on.dy, on.norm(behind), on.weight, on.normalization, one);
-    let Search { call, info, clean, delta, x, stopped, bad_gradient } = *two;
+    let Search { call, info, clean, delta, x, stopped, flags } = *two;
     h.run(&fused.into_iter().map(folded).collect::<Vec<_>>());
-    h.run(&[attack::pgd_step(n, 1, image, call, info, clean, gradient, delta, x, stopped, bad_gradient)]);
-    searches.map(|s| (h.read(s.delta), h.read(s.x), h.read::<u32>(s.bad_gradient)[0]))
+    h.run(&[attack::pgd_step(n, 1, image, call, info, clean, gradient, delta, x, stopped, flags)]);
+    searches.map(|s| (h.read(s.delta), h.read(s.x), h.read(s.flags)))
 }
 
 #[test]
@@ -344,7 +344,11 @@ fn a_step_is_that_of_its_own_kernel_bit_for_bit() {
             for l2 in [false, true] {
                 let behind = BEHIND[i % BEHIND.len()];
                 let [fused, alone] = both_steps(&mut h, &case, &on, behind, [l2, false]);
-                assert!(fused == alone && fused.2 == 0, "{:?}, {behind:?}, L2 {l2}", case.conv);
+                assert!(
+                    fused == alone && fused.2.iter().all(|flag| *flag == 0),
+                    "{:?}, {behind:?}, L2 {l2}",
+                    case.conv
+                );
                 let before = pad(&case.x, case.conv.in_channels);
                 let image = before.len() / case.images;
                 let moved = |i: usize| {
@@ -384,7 +388,7 @@ fn what_is_not_finite_passes_through() {
                 for l2 in [false, true] {
                     let [fused, alone] = both_steps(&mut h, &case, &on, behind, [l2, false]);
                     assert_eq!(fused, alone, "{what} {l2}");
-                    assert_eq!(fused.2, 1, "{what}");
+                    assert_eq!(fused.2[0], 1, "{what}");
                 }
             }
             // Forward, in a pixel of the first image.
