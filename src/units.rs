@@ -41,6 +41,16 @@ impl Epsilon {
         self.0
     }
 
+    /// `distance` rounded to what is brief in the notation of `self`: three decimals of `k/255`, else four significant
+    /// digits of a decimal. Unrounded where that would change it by more than 1 %.
+    pub(crate) fn rounded_like(self, distance: f64) -> Self {
+        let rounded = match self.as_levels() {
+            Some(_) => Self::levels((distance * 255.0 * 1000.0).round() / 1000.0),
+            None => Self(format!("{distance:.3e}").parse().unwrap_or(distance)),
+        };
+        if (rounded.0 - distance).abs() <= 0.01 * distance { rounded } else { Self(distance) }
+    }
+
     /// `k` of `k/255` when it has at most three decimals.
     fn as_levels(self) -> Option<f64> {
         let levels = self.0 * 255.0;
@@ -129,6 +139,19 @@ mod tests {
         for bad in ["", "8/0", "x", "-1/255", "8/255/2", "inf", "nan"] {
             assert!(bad.parse::<Epsilon>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn rounding_keeps_the_notation() {
+        let like =
+            |epsilon: &str, distance: f64| epsilon.parse::<Epsilon>().unwrap().rounded_like(distance).to_string();
+        assert_eq!(like("8/255", 2.5 * (8.0 / 255.0) / 20.0), "1/255");
+        assert_eq!(like("8/255", 2.5 * (8.0 / 255.0) / 7.0), "2.857/255");
+        assert_eq!(like("0.3", 2.5 * 0.3 / 7.0), "0.1071");
+        assert_eq!(like("0.5", 40.0 / 255.0), "0.1569");
+        assert_eq!(like("8/255", 0.0), "0/255");
+        // A hundredth of a level would be rounded to nothing or by far too much.
+        assert_eq!(like("0.01/255", 0.0000049), "0.0000049");
     }
 
     #[test]

@@ -372,6 +372,7 @@ pub(in crate::app) mod testing {
                 robust_worst_tenth: of_class(0),
                 clean_classes: vec![0.8; 10],
                 robust_classes: (0..10).map(of_class).collect(),
+                ..WeightsReport::default()
             });
             let report = FinalReport {
                 method: method.title().into(),
@@ -382,6 +383,7 @@ pub(in crate::app) mod testing {
                 images: 10_000,
                 class_names: records[0].classes.iter().map(|class| class.name.clone()).collect(),
                 weights: weights.to_vec(),
+                ..FinalReport::default()
             };
             directory.write_json("evaluation.json", &report).unwrap();
         }

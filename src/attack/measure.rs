@@ -66,10 +66,16 @@ pub struct Report {
     pub images_without_gradient: u64,
     /// Share predicted right.
     pub accuracy: f64,
+    /// 95 % interval of it, low and high ([`crate::fairness::wilson`]).
+    pub interval: [f64; 2],
     /// Accuracy of the worst class.
     pub worst_class_accuracy: f64,
+    /// 95 % interval of it.
+    pub worst_class_interval: [f64; 2],
     /// Its name.
     pub worst_class: String,
+    /// Other classes whose interval overlaps that of the worst class: which of them is the worst is not known.
+    pub worst_class_ties: Vec<String>,
     /// Best minus worst class.
     pub gap: f64,
     /// Mean of the worst tenth of the classes.
@@ -85,6 +91,8 @@ pub struct ClassAccuracy {
     pub name: String,
     /// Share predicted right.
     pub accuracy: f64,
+    /// 95 % interval of it; `[0, 1]` for a class without images.
+    pub interval: [f64; 2],
     /// Images of the class.
     pub images: u64,
 }
@@ -95,20 +103,70 @@ impl Measured {
         let c = &self.confusion;
         let (worst, worst_class_accuracy) = c.worst_class().unwrap_or((0, 0.0));
         let name = |k: usize| class_names.get(k).cloned().unwrap_or_else(|| k.to_string());
-        let accuracy = c.class_accuracy();
+        let (accuracy, interval) = (c.class_accuracy(), c.class_intervals());
         Report {
             attack: self.attack.to_string(),
             settings: self.attack.clone(),
             images: c.total(),
             images_without_gradient: self.without_gradient,
             accuracy: c.accuracy(),
+            interval: c.interval(),
             worst_class_accuracy,
+            worst_class_interval: c.worst_interval(),
             worst_class: name(worst),
+            worst_class_ties: c.worst_class_ties().into_iter().map(name).collect(),
             gap: c.gap(),
             worst_tenth_accuracy: c.worst_tenth(),
             classes: (0..c.classes())
-                .map(|k| ClassAccuracy { name: name(k), accuracy: accuracy[k], images: c.of_class(k) })
+                .map(|k| ClassAccuracy {
+                    name: name(k),
+                    accuracy: accuracy[k],
+                    interval: interval[k],
+                    images: c.of_class(k),
+                })
                 .collect(),
         }
+    }
+}
+
+/// The worst class in words, with its 95 % interval and the classes whose intervals overlap it:
+/// `cat 12.0 % [8.1, 17.3]; bird and deer overlap it`.
+pub fn describe_worst_class(name: &str, accuracy: f64, interval: [f64; 2], ties: &[String]) -> String {
+    let [low, high] = interval.map(|bound| 100.0 * bound);
+    let of = format!("{name} {:.1} % [{low:.1}, {high:.1}]", 100.0 * accuracy);
+    match ties {
+        [] => of,
+        [one] => format!("{of}; {one} overlaps it"),
+        [some @ .., last] if ties.len() <= 4 => format!("{of}; {} and {last} overlap it", some.join(", ")),
+        _ => format!("{of}; {} and {} more classes overlap it", ties[..3].join(", "), ties.len() - 3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_class_is_named_with_those_that_may_be_it() {
+        let said = |ties: &[&str]| {
+            let ties: Vec<String> = ties.iter().map(|name| (*name).to_owned()).collect();
+            describe_worst_class("cat", 0.12, [0.081, 0.173], &ties)
+        };
+        assert_eq!(said(&[]), "cat 12.0 % [8.1, 17.3]");
+        assert_eq!(said(&["bird"]), "cat 12.0 % [8.1, 17.3]; bird overlaps it");
+        assert_eq!(said(&["bird", "deer"]), "cat 12.0 % [8.1, 17.3]; bird and deer overlap it");
+        assert!(said(&["a", "b", "c", "d"]).ends_with("; a, b, c and d overlap it"));
+        assert!(said(&["a", "b", "c", "d", "e"]).ends_with("; a, b, c and 2 more classes overlap it"));
+    }
+
+    #[test]
+    fn a_report_has_an_interval_for_every_number() {
+        let mut confusion = Confusion::new(2);
+        confusion.add_all(&[0, 0, 0, 0, 1], &[0, 0, 1, 1, 1]);
+        let report =
+            Measured { attack: Attack::clean(), confusion: confusion.clone() }.report(&["a".into(), "b".into()]);
+        assert_eq!((report.interval, report.worst_class_interval), (confusion.interval(), confusion.worst_interval()));
+        assert_eq!(report.classes[0].interval, report.worst_class_interval);
+        assert_eq!((report.worst_class.as_str(), report.worst_class_ties), ("a", vec!["b".to_owned()]));
     }
 }

@@ -1,9 +1,13 @@
 //! Attacks as an evaluation uses them: the same ball for every image, the network in eval mode, the worst of several
 //! restarts.
 
+mod limits;
 mod measure;
+mod step_size;
 
-pub use measure::{ClassAccuracy, Measured, Report, measure};
+pub use limits::{check_distance, largest_distance};
+pub use measure::{ClassAccuracy, Measured, Report, describe_worst_class, measure};
+pub use step_size::{RunSteps, default_step_size, evaluation_step_size};
 
 use serde::{Deserialize, Serialize};
 
@@ -143,13 +147,18 @@ impl Attack {
     }
 }
 
+/// A norm as people write it.
+pub fn norm_name(norm: Norm) -> &'static str {
+    match norm {
+        Norm::Linf => "L∞",
+        Norm::L2 => "L2",
+    }
+}
+
 /// Everything that a robust number has to name, in one line.
 impl std::fmt::Display for Attack {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let norm = match self.norm {
-            Norm::Linf => "L∞",
-            Norm::L2 => "L2",
-        };
+        let norm = norm_name(self.norm);
         match self.kind {
             AttackKind::Clean => f.write_str("clean"),
             AttackKind::Fgsm => write!(f, "FGSM, {norm}, ε {}, no random start", self.epsilon),

@@ -8,11 +8,13 @@ use clap::Args;
 
 use super::overrides::Source;
 use super::{Usage, interrupt, print, progress, write_json};
-use crate::attack::{Attack, AttackKind, Report, measure};
+use crate::attack::{
+    Attack, AttackKind, Report, check_distance, describe_worst_class, evaluation_step_size, measure, norm_name,
+};
 use crate::config::{EngineOptions, Experiment};
-use crate::data::Dataset;
+use crate::data::{Dataset, ImageShape};
 use crate::engine::Norm;
-use crate::train::{RunDir, Splits, Stored, StoredError};
+use crate::train::{RunDir, Splits, Stored, StoredError, run_steps};
 use crate::units::Epsilon;
 
 /// Which images to evaluate on.
@@ -36,7 +38,8 @@ pub(super) struct EvalArgs {
     /// Radius [default: that of the checkpoint's experiment]
     #[arg(long, value_name = "K/255")]
     epsilon: Option<Epsilon>,
-    /// Step size of PGD [default: that of the checkpoint's experiment]
+    /// Step size of PGD [default: that of the checkpoint's experiment for its own norm and radius, where the steps can
+    /// cross the ball with it, else 2.5 · radius / steps]
     #[arg(long, value_name = "K/255")]
     step_size: Option<Epsilon>,
     /// Shape of the ball [default: that of the checkpoint's experiment]
@@ -76,10 +79,20 @@ struct EvalReport {
     dataset: String,
     part: String,
     results: Vec<Report>,
+    /// What makes robust numbers higher than a stronger attack would.
+    warnings: Vec<String>,
 }
 
 pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
     arguments.engine.validate()?;
+    if arguments.steps == 0 && arguments.attack.contains(&AttackKind::Pgd) {
+        return Err(Usage(
+            "--steps: PGD needs at least 1 step, found 0: its images would be random noise. `--attack clean` gives the \
+             accuracy without an attack"
+                .into(),
+        )
+        .into());
+    }
     let named = match arguments.source.config.is_some() || arguments.source.preset.is_some() {
         true => Some(super::overrides::ExperimentArgs::default().experiment(&arguments.source)?),
         false => None,
@@ -108,6 +121,7 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
     }
     experiment.validate()?;
     let splits = Splits::load(experiment).with_context(|| format!("data set '{}'", experiment.data.dataset))?;
+    check_ball(arguments, experiment, splits.test.shape())?;
     let mut engine = stored.open(&splits, &arguments.engine)?;
     let set = match arguments.part {
         Part::Test => splits.test,
@@ -124,9 +138,13 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
     let experiment = &stored.experiment;
     let stop = interrupt::flag();
     let batch_size = arguments.batch_size.map_or(experiment.evaluation.eval_batch_size, |n| n as usize);
+    let attacks: Vec<Attack> = arguments.attack.iter().map(|kind| attack(*kind, arguments, experiment)).collect();
+    let warnings = warnings(&attacks, arguments, experiment);
+    for warning in &warnings {
+        eprintln!("warning: {warning}");
+    }
     let mut results = Vec::new();
-    for kind in &arguments.attack {
-        let attack = attack(*kind, arguments, experiment);
+    for attack in attacks {
         let bar = progress::images(set.len(), format!("evaluating {attack}"));
         let measured = measure(engine.as_mut(), &set, &attack, batch_size, &mut |_, done| {
             bar.set_position(done as u64);
@@ -146,6 +164,7 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
         dataset: experiment.data.dataset.clone(),
         part: part.into(),
         results,
+        warnings,
     };
     print(&table(&report))?;
     match &arguments.json {
@@ -154,44 +173,88 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
     }
 }
 
+/// Radius and shape of the ball of every attack.
+fn ball(arguments: &EvalArgs, experiment: &Experiment) -> (Epsilon, Norm) {
+    let run = run_steps(experiment);
+    (arguments.epsilon.unwrap_or(run.eval_epsilon), arguments.norm.unwrap_or(run.norm))
+}
+
 fn attack(kind: AttackKind, arguments: &EvalArgs, experiment: &Experiment) -> Attack {
-    let (training, evaluation) = (&experiment.attack, &experiment.evaluation);
-    let epsilon = arguments.epsilon.or(evaluation.eval_epsilon).unwrap_or(training.epsilon);
-    let step_size = arguments.step_size.or(evaluation.eval_step_size).unwrap_or(training.step_size);
-    let norm = arguments.norm.unwrap_or(training.norm);
+    let (epsilon, norm) = ball(arguments, experiment);
     match kind {
         AttackKind::Clean => Attack::clean(),
         AttackKind::Fgsm => Attack::fgsm(epsilon, norm),
         AttackKind::Pgd => {
+            let run = run_steps(experiment);
+            let step_size = evaluation_step_size(norm, epsilon, arguments.steps, arguments.step_size, &run);
             let pgd = Attack::pgd(epsilon, step_size, arguments.steps, norm, arguments.seed);
             Attack { restarts: arguments.restarts, ..pgd }
         }
     }
 }
 
+/// Refuses distances that are larger than any two images are apart.
+fn check_ball(arguments: &EvalArgs, experiment: &Experiment, shape: ImageShape) -> Result<(), Usage> {
+    let (epsilon, norm) = ball(arguments, experiment);
+    for (flag, distance) in [("--epsilon", Some(epsilon)), ("--step-size", arguments.step_size)] {
+        if let Some(distance) = distance {
+            check_distance(distance, norm, Some(shape)).map_err(|what| Usage(format!("{flag}: {what}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// What makes attacks weaker than their radius says.
+fn warnings(attacks: &[Attack], arguments: &EvalArgs, experiment: &Experiment) -> Vec<String> {
+    let mut warnings: Vec<String> = attacks.iter().filter_map(Attack::warning).collect();
+    let run = run_steps(experiment);
+    let attacked = attacks.iter().any(|attack| attack.kind != AttackKind::Clean);
+    if let (Some(norm), None) = (arguments.norm, arguments.epsilon)
+        && norm != run.norm
+        && attacked
+    {
+        let (own, other) = (norm_name(run.norm), norm_name(norm));
+        warnings.push(format!(
+            "ε {} is the radius of the checkpoint's experiment in {own}; an {other} ball of that radius holds other images. \
+             Name a radius for {other} with --epsilon",
+            run.eval_epsilon
+        ));
+    }
+    warnings
+}
+
 /// Classes as rows, attacks as columns, and the attacks named below.
 fn table(report: &EvalReport) -> String {
     let images = report.results.first().map_or(0, |r| r.images);
-    let mut text = format!("{} on {} ({}, {images} images)\n\n", report.checkpoint, report.dataset, report.part);
+    let mut text = format!("{} on {} ({}, {images} images)\n", report.checkpoint, report.dataset, report.part);
+    text += "In brackets: 95 % intervals.\n\n";
     let short = |i: usize| format!("[{}]", i + 1);
     let classes = report.results.first().map_or(&[][..], |r| &r.classes);
     let width = classes.iter().map(|c| c.name.chars().count()).max().unwrap_or(0).max(12);
-    let mut line = |name: &str, cell: &dyn Fn(&Report) -> f64| {
-        let cells: Vec<String> = report.results.iter().map(|r| format!("{:>7.1} %", 100.0 * cell(r))).collect();
-        text += &format!("{name:<width$} {}\n", cells.join(" "));
+    let header: Vec<String> = (0..report.results.len()).map(|i| format!("{:>9}{:15}", short(i), "")).collect();
+    text += format!("{:<width$} {}", "", header.join(" ")).trim_end();
+    text += "\n";
+    let mut line = |name: &str, cell: &dyn Fn(&Report) -> (f64, Option<[f64; 2]>)| {
+        let cell = |r| {
+            let (value, interval) = cell(r);
+            let bounds = interval.map(|[low, high]| format!("[{:.1}, {:.1}]", 100.0 * low, 100.0 * high));
+            format!("{:>7.1} % {:<14}", 100.0 * value, bounds.unwrap_or_default())
+        };
+        let cells: Vec<String> = report.results.iter().map(cell).collect();
+        text += format!("{name:<width$} {}", cells.join(" ")).trim_end();
+        text += "\n";
     };
-    line("mean", &|r| r.accuracy);
-    line("worst class", &|r| r.worst_class_accuracy);
-    line("gap", &|r| r.gap);
+    line("mean", &|r| (r.accuracy, Some(r.interval)));
+    line("worst class", &|r| (r.worst_class_accuracy, Some(r.worst_class_interval)));
+    line("gap", &|r| (r.gap, None));
     for (k, class) in classes.iter().enumerate() {
-        line(&class.name, &|r| r.classes[k].accuracy);
+        line(&class.name, &|r| (r.classes[k].accuracy, Some(r.classes[k].interval)));
     }
-    let header: Vec<String> = (0..report.results.len()).map(|i| format!("{:>9}", short(i))).collect();
-    let at = text.find("\n\n").map_or(0, |at| at + 2);
-    text.insert_str(at, &format!("{:<width$} {}\n", "", header.join(" ")));
     text += "\n";
     for (i, result) in report.results.iter().enumerate() {
-        text += &format!("{} {} (worst class: {})\n", short(i), result.attack, result.worst_class);
+        let Report { attack, worst_class, worst_class_accuracy, worst_class_interval, worst_class_ties, .. } = result;
+        let worst = describe_worst_class(worst_class, *worst_class_accuracy, *worst_class_interval, worst_class_ties);
+        text += &format!("{} {attack}\n    worst class: {worst}\n", short(i));
     }
     text
 }

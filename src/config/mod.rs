@@ -6,6 +6,7 @@
 mod applies;
 pub mod defaults;
 mod derived;
+mod distances;
 pub mod fields;
 mod relevance;
 mod sections;
@@ -214,6 +215,7 @@ impl Experiment {
             let what = format!("{rule:?} counts against targets, which an untargeted attack does not have");
             return Err(ConfigError::Invalid { field: "fairness.epsilon_rules", what });
         }
+        self.check_distances(None)?;
         if let Some(maximum) = f.epsilon_max {
             let what = format!("expected at least epsilon_min, {}, found {maximum}", f.epsilon_min);
             check(maximum >= f.epsilon_min, "fairness.epsilon_max", what)?;

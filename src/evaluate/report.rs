@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::figures::{self, Context, Example, FigureError};
-use crate::attack::{Attack, Measured, measure};
+use crate::attack::{Attack, Measured, describe_worst_class, measure};
 use crate::config::{Experiment, StatisticsSource};
 use crate::data::Dataset;
 use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Norm, Objective, PerturbSpec, View, loss};
@@ -33,8 +33,8 @@ pub enum ReportError {
     Image(#[from] image::ImageError),
 }
 
-/// Accuracy of one kind of weights on the test set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Accuracy of one kind of weights on the test set. What older files do not hold is `None` or empty.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct WeightsReport {
     /// `last`, `best` (by the validation split), `ema` or `fawa`.
     pub weights: String,
@@ -54,10 +54,34 @@ pub struct WeightsReport {
     pub clean_classes: Vec<f64>,
     /// Accuracy of each class under the attack.
     pub robust_classes: Vec<f64>,
+    /// 95 % interval of `clean`, low and high ([`crate::fairness::wilson`]).
+    #[serde(default)]
+    pub clean_interval: Option<[f64; 2]>,
+    /// 95 % interval of `clean_worst`.
+    #[serde(default)]
+    pub clean_worst_interval: Option<[f64; 2]>,
+    /// 95 % interval of `robust`.
+    #[serde(default)]
+    pub robust_interval: Option<[f64; 2]>,
+    /// 95 % interval of `robust_worst`.
+    #[serde(default)]
+    pub robust_worst_interval: Option<[f64; 2]>,
+    /// Intervals of `clean_classes`.
+    #[serde(default)]
+    pub clean_class_intervals: Vec<[f64; 2]>,
+    /// Intervals of `robust_classes`.
+    #[serde(default)]
+    pub robust_class_intervals: Vec<[f64; 2]>,
+    /// Index of the worst class under the attack.
+    #[serde(default)]
+    pub robust_worst_class: Option<usize>,
+    /// Indices of other classes whose interval overlaps that of the worst class under the attack.
+    #[serde(default)]
+    pub robust_worst_ties: Vec<usize>,
 }
 
 /// `evaluation.json`: accuracy on the test set at the end of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct FinalReport {
     /// Training method.
     pub method: String,
@@ -75,6 +99,9 @@ pub struct FinalReport {
     pub class_names: Vec<String>,
     /// A row for each kind of weights.
     pub weights: Vec<WeightsReport>,
+    /// What makes the robust numbers higher than a stronger attack would ([`Attack::warning`]).
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 impl FinalReport {
@@ -89,18 +116,35 @@ impl FinalReport {
             return String::new();
         }
         let mut text = format!("Test set: {} images. Robust: {}.\n", self.images, self.attack);
-        text += "weights    clean   worst   robust  worst   gap\n";
+        text += "In brackets: 95 % intervals of the robust accuracies.\n";
+        text += "weights    clean   worst   robust                 worst                  gap\n";
+        let percent = |value: f64| format!("{:5.1} %", 100.0 * value);
+        let within = |value: f64, interval: Option<[f64; 2]>| {
+            let bounds = interval.map(|[low, high]| format!("[{:.1}, {:.1}]", 100.0 * low, 100.0 * high));
+            format!("{} {:<14}", percent(value), bounds.unwrap_or_default())
+        };
         for row in &self.weights {
-            let percent = |value: f64| format!("{:5.1} %", 100.0 * value);
             text += &format!(
                 "{:<8} {} {} {} {} {}\n",
                 row.weights,
                 percent(row.clean),
                 percent(row.clean_worst),
-                percent(row.robust),
-                percent(row.robust_worst),
+                within(row.robust, row.robust_interval),
+                within(row.robust_worst, row.robust_worst_interval),
                 percent(row.robust_gap),
             );
+        }
+        text += "\n";
+        for row in &self.weights {
+            if let (Some(worst), Some(interval)) = (row.robust_worst_class, row.robust_worst_interval) {
+                let name = |k: usize| self.class_names.get(k).cloned().unwrap_or_else(|| k.to_string());
+                let ties: Vec<String> = row.robust_worst_ties.iter().map(|k| name(*k)).collect();
+                let worst = describe_worst_class(&name(worst), row.robust_worst, interval, &ties);
+                text += &format!("{:<8} worst robust class: {worst}\n", row.weights);
+            }
+        }
+        for warning in &self.warnings {
+            text += &format!("warning: {warning}\n");
         }
         text
     }
@@ -140,9 +184,11 @@ pub fn finish(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Opti
         images: test.len(),
         class_names: test.class_names().to_vec(),
         weights: Vec::new(),
+        warnings: Vec::new(),
     };
     let mut confusion = None;
     if experiment.evaluation.test_steps > 0 {
+        report.warnings.extend(attack.warning());
         for (weights, state) in kinds {
             let Some(state) = state else { continue };
             trainer.engine().load_model(&state)?;
@@ -201,6 +247,14 @@ fn row(weights: &str, clean: &Confusion, robust: &Confusion) -> WeightsReport {
         robust_worst_tenth: robust.worst_tenth(),
         clean_classes: clean.class_accuracy(),
         robust_classes: robust.class_accuracy(),
+        clean_interval: Some(clean.interval()),
+        clean_worst_interval: Some(clean.worst_interval()),
+        robust_interval: Some(robust.interval()),
+        robust_worst_interval: Some(robust.worst_interval()),
+        clean_class_intervals: clean.class_intervals(),
+        robust_class_intervals: robust.class_intervals(),
+        robust_worst_class: robust.worst_class().map(|(class, _)| class),
+        robust_worst_ties: robust.worst_class_ties(),
     }
 }
 

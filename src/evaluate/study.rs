@@ -158,7 +158,9 @@ mod tests {
                 robust_worst_tenth: 0.5,
                 clean_classes: vec![1.0; 2],
                 robust_classes: vec![0.75, 0.5],
+                ..WeightsReport::default()
             }],
+            ..FinalReport::default()
         };
         let study = Study::new(&[report("PGD-AT", 0, 0.5), report("FAIR-TAT", 0, 0.6), report("PGD-AT", 1, 0.7)]);
         assert_eq!(study.rows.len(), 2);

@@ -3,10 +3,12 @@
 //!
 //! Everything here is counted in integers and computed in `f64` from counts, so that it can be checked by hand.
 
+mod interval;
 mod margins;
 mod statistics;
 mod targets;
 
+pub use interval::wilson;
 pub use margins::{Combine, EpsilonRule, Margins, Reference, Statistic};
 pub use statistics::{ClassStats, Confusion};
 pub use targets::{TargetDistribution, TargetMode};

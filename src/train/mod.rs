@@ -5,6 +5,7 @@ mod batches;
 mod checkpoint;
 mod comparison;
 mod engine_record;
+mod evaluation;
 mod events;
 pub mod methods;
 mod probe;
@@ -23,6 +24,7 @@ pub use batches::Batches;
 pub use checkpoint::{Checkpoint, Progress};
 pub use comparison::{ValidationChange, ValidationSetting, uninterrupted, validation_changes};
 pub use engine_record::EngineRecord;
+pub use evaluation::{evaluation_attack, evaluation_warnings, run_steps};
 pub use events::{Event, Observer};
 pub use recalibrate::RunningAverage;
 pub use record::{ClassRow, MetricsRow, changes_between};
@@ -32,5 +34,5 @@ pub use setup::{
     ChosenEngine, Splits, choose_engine, limited, network, normalisation, open_engine, open_engine_with, wgsl_options,
 };
 pub use stored::{Stored, StoredError};
-pub use trainer::{Change, Live, Outcome, TrainError, Trainer, evaluation_attack};
+pub use trainer::{Change, Live, Outcome, TrainError, Trainer};
 pub use watch::{Examples, Hold, Watch};

@@ -15,6 +15,7 @@ pub use live::{Change, Live};
 use super::average::Average;
 use super::batches::Batches;
 use super::checkpoint::{Checkpoint, Progress};
+use super::evaluation::{evaluation_attack, evaluation_warnings};
 use super::events::{Event, Observer};
 use super::methods::{self, Method};
 use super::recalibrate::RunningAverage;
@@ -96,6 +97,8 @@ pub struct Trainer {
     written: Written,
     /// Time of this epoch that observers took, and what was done for them alone.
     watched: Duration,
+    /// Warnings about the evaluation's attacks that hold and were told.
+    warned: Vec<String>,
 }
 
 /// What went on in one evaluation after an epoch.
@@ -199,7 +202,7 @@ impl Trainer {
         progress: Progress,
     ) -> Result<Self, TrainError> {
         let classes = splits.train.classes();
-        check(&experiment, classes)?;
+        check(&experiment, &splits.train)?;
         let o = &experiment.optimizer;
         Batches::new(splits.train.len(), o.batch_size, o.last_batch).check(engine.network())?;
         let statistics = [Some(&progress.counted), progress.statistics.as_ref()];
@@ -222,7 +225,7 @@ impl Trainer {
         }
         let board =
             EventWriter::create(directory.path(), u64::from(progress.epoch)).map_err(TrainError::TensorBoard)?;
-        let (wanted, ema, fawa, metrics, classes, watched) = Default::default();
+        let (wanted, ema, fawa, metrics, classes, watched, warned) = Default::default();
         let written = Written { experiment: experiment.clone(), holds: progress.holds.clone() };
         Ok(Self {
             experiment,
@@ -239,6 +242,7 @@ impl Trainer {
             board,
             written,
             watched,
+            warned,
         })
     }
 
@@ -303,6 +307,7 @@ impl Trainer {
     /// # Errors
     /// When something fails; the last checkpoint stays as it was.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
+        self.warn_of_evaluation(observer);
         loop {
             while self.progress.epoch < self.experiment.optimizer.epochs {
                 match self.epoch(observer)? {
@@ -320,6 +325,7 @@ impl Trainer {
             }
             // The last moment to ask for more epochs.
             observer.between(&mut Live::between_batches(self));
+            self.warn_of_evaluation(observer);
             if self.progress.epoch >= self.experiment.optimizer.epochs || observer.stop() || observer.discard() {
                 break;
             }
@@ -351,6 +357,7 @@ impl Trainer {
         while self.progress.batch < batches {
             let clock = Instant::now();
             observer.between(&mut Live::between_batches(self));
+            self.warn_of_evaluation(observer);
             self.watched += clock.elapsed();
             if observer.stop() || observer.discard() {
                 return Ok(Outcome::Stopped);
@@ -376,6 +383,8 @@ impl Trainer {
                 return Ok(Outcome::Stopped);
             }
         }
+        // The last batch may have been watched step by step, which is another occasion for changes.
+        self.warn_of_evaluation(observer);
         let trained = self.engine.state()?.model;
         let recalibrates = self.experiment.evaluation.recalibrate_bn > 0;
         let evaluated = self.recalibrated(&trained)?;
@@ -423,6 +432,16 @@ impl Trainer {
         order
     }
 
+    /// Tells what is wrong with the attacks of the evaluation: at the start of a run, and when a change of the experiment
+    /// has made it so.
+    fn warn_of_evaluation(&mut self, observer: &mut dyn Observer) {
+        let warnings = evaluation_warnings(self.wanted());
+        for warning in warnings.iter().filter(|warning| !self.warned.contains(warning)) {
+            observer.event(&Event::Warning(warning));
+        }
+        self.warned = warnings;
+    }
+
     /// Clean and robust accuracy on the validation split; none when the observer asks to stop.
     fn validate(&mut self, observer: &mut dyn Observer) -> Result<Option<Validation>, TrainError> {
         let attack = self.evaluation_attack(self.experiment.evaluation.eval_steps);
@@ -459,9 +478,11 @@ impl Trainer {
     }
 }
 
-/// Checks an experiment, and that it is for a data set with `classes` classes.
-fn check(experiment: &Experiment, classes: usize) -> Result<(), ConfigError> {
+/// Checks an experiment, and that it is for images such as those of `set`.
+fn check(experiment: &Experiment, set: &Dataset) -> Result<(), ConfigError> {
     experiment.validate()?;
+    experiment.check_distances(Some(set.shape()))?;
+    let classes = set.classes();
     if experiment.fairness.fixed_target as usize >= classes {
         let what = format!("expected 0 to {}, found {}", classes - 1, experiment.fairness.fixed_target);
         return Err(ConfigError::Invalid { field: "fairness.fixed_target", what });
@@ -475,12 +496,4 @@ fn fingerprint(set: &Dataset) -> u32 {
     crc.update(set.images());
     set.labels().iter().for_each(|label| crc.update(&label.to_le_bytes()));
     crc.sum()
-}
-
-/// PGD as an experiment evaluates with it.
-pub fn evaluation_attack(experiment: &Experiment, steps: u32) -> Attack {
-    let (attack, evaluation) = (&experiment.attack, &experiment.evaluation);
-    let epsilon = evaluation.eval_epsilon.unwrap_or(attack.epsilon);
-    let step_size = evaluation.eval_step_size.unwrap_or(attack.step_size);
-    Attack::pgd(epsilon, step_size, steps, attack.norm, experiment.run.seed)
 }
