@@ -2,8 +2,8 @@
 //! (`recalibrate_bn`); with attacks in train mode or in eval mode (`attack_bn`).
 //!
 //! ```sh
-//! cargo run --release --example batch_norm -- OUT --preset digits-60s [--path DIR] [--limit N] [--epochs N] [--seeds N] \
-//!     [--validation-per-class N]
+//! cargo run --release --example batch_norm -- OUT PRESET [SECTION.FIELD=VALUE]...
+//! cargo run --release --example batch_norm -- OUT digits-60s optimizer.epochs=14 optimizer.batch_size=32
 //! ```
 //!
 //! Trains FAIR-TAT once for every mode of the attack and every seed, and validates after each epoch with several numbers of
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use fairtat::attack::{Attack, measure};
-use fairtat::config::{EngineChoice, Experiment};
+use fairtat::config::{EngineChoice, Experiment, fields};
 use fairtat::engine::{Batch, BatchNormMode, Engine, Input};
 use fairtat::model::State;
 use fairtat::rng::{Purpose, Stream};
@@ -24,6 +24,8 @@ use fairtat::train::{Event, Live, Observer, RunDir, RunningAverage, Splits, Trai
 
 /// Numbers of batches; 0 leaves the statistics as they are.
 const BATCHES: [u32; 4] = [0, 1, 10, 40];
+/// Runs for each mode of the attack.
+const SEEDS: u64 = 3;
 
 /// Validates after every epoch.
 struct Validating {
@@ -104,29 +106,19 @@ impl Observer for Validating {
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [out, flags @ ..] = &arguments[..] else { bail!("usage: batch_norm OUT [--preset NAME] …, see the file") };
-    let (mut preset, mut path, mut limit, mut epochs, mut seeds) = ("digits-60s", None, None, None, 3);
-    let mut per_class = None;
-    for pair in flags.chunks(2) {
-        let [flag, value] = pair else { bail!("{} has no value", pair[0]) };
-        match flag.as_str() {
-            "--preset" => preset = value,
-            "--path" => path = Some(PathBuf::from(value)),
-            "--limit" => limit = Some(value.parse()?),
-            "--epochs" => epochs = Some(value.parse()?),
-            "--validation-per-class" => per_class = Some(value.parse()?),
-            "--seeds" => seeds = value.parse()?,
-            _ => bail!("unknown flag {flag}"),
-        }
+    let [out, preset, changes @ ..] = &arguments[..] else {
+        bail!("usage: batch_norm OUT PRESET [SECTION.FIELD=VALUE]...")
+    };
+    let mut base = Experiment::preset(preset)?;
+    for change in changes {
+        let (path, value) = change.split_once('=').context("expected SECTION.FIELD=VALUE")?;
+        let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+        fields::write(&mut base, path, value).map_err(anyhow::Error::msg)?;
     }
     let out = Path::new(out);
     for mode in [BatchNormMode::Train, BatchNormMode::Eval] {
-        for seed in 0..seeds {
-            let mut experiment = Experiment::preset(preset)?;
-            experiment.data.path = path.clone();
-            experiment.data.limit = limit.or(experiment.data.limit);
-            experiment.data.validation_per_class = per_class.or(experiment.data.validation_per_class);
-            experiment.optimizer.epochs = epochs.unwrap_or(experiment.optimizer.epochs);
+        for seed in 0..SEEDS {
+            let mut experiment = base.clone();
             (experiment.attack.attack_bn, experiment.evaluation.recalibrate_bn) = (mode, 0);
             (experiment.run.seed, experiment.run.engine) = (seed, EngineChoice::Candle);
             // The run's own validation is of no use here.
@@ -135,7 +127,7 @@ fn main() -> Result<()> {
             let directory = RunDir::create(&out.join(format!("{preset}-{mode:?}-{seed}")), &experiment)?;
             let mut trainer = Trainer::begin(experiment.clone(), splits, directory)?;
             let attack = trainer.evaluation_attack(10);
-            let (set, path) = (preset.to_owned(), out.join("batch_norm.csv"));
+            let (set, path) = (preset.clone(), out.join("batch_norm.csv"));
             let mut observer = Validating { set, experiment, attack, path, done: 0, failed: None };
             trainer.run(&mut observer)?;
             if let Some(error) = observer.failed {

@@ -163,8 +163,8 @@ mod tests {
     fn a_report_has_an_interval_for_every_number() {
         let mut confusion = Confusion::new(2);
         confusion.add_all(&[0, 0, 0, 0, 1], &[0, 0, 1, 1, 1]);
-        let report =
-            Measured { attack: Attack::clean(), confusion: confusion.clone() }.report(&["a".into(), "b".into()]);
+        let report = Measured { attack: Attack::clean(), confusion: confusion.clone(), without_gradient: 0 }
+            .report(&["a".into(), "b".into()]);
         assert_eq!((report.interval, report.worst_class_interval), (confusion.interval(), confusion.worst_interval()));
         assert_eq!(report.classes[0].interval, report.worst_class_interval);
         assert_eq!((report.worst_class.as_str(), report.worst_class_ties), ("a", vec!["b".to_owned()]));
