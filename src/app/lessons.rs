@@ -303,7 +303,11 @@ mod tests {
         let glossary = Glossary::load();
         for (id, text) in FILES {
             let lesson = Lesson::parse(id, text).unwrap_or_else(|error| panic!("{id}: {error}"));
-            lesson.experiment().unwrap().validate().unwrap();
+            let experiment = lesson.experiment().unwrap();
+            experiment.validate().unwrap();
+            // The preset's attack and augmentation are for its own images.
+            let preset = Experiment::preset(&lesson.preset).unwrap();
+            assert_eq!(experiment.data.dataset, preset.data.dataset, "{id}");
             assert!(lesson.panels.contains(&lesson.focus), "{id}");
             assert!((3..=6).contains(&lesson.steps.len()), "{id} has {} steps", lesson.steps.len());
             assert!(lesson.summary.ends_with(['.', '?']) && lesson.minutes > 0);
@@ -336,12 +340,15 @@ mod tests {
         let (mut settings, mut form) = (Settings::default(), Form::default());
         form.experiment.optimizer.epochs = 77;
         let (old_settings, old_experiment) = (settings.clone(), form.experiment.clone());
+        let made_for = form.made_for.clone();
         let lesson = find("02-unequal-classes").unwrap();
         let before = lesson.begin(&mut settings, &mut form).unwrap();
         assert_eq!(settings.lesson.as_deref(), Some("02-unequal-classes"));
         assert!(settings.hidden.contains(&PanelKind::Compare) && !settings.hidden.contains(&PanelKind::Learn));
         assert_eq!((form.experiment.fairness.method, form.preset.as_str()), (MethodChoice::At, "shapes-unfair"));
+        assert_eq!(form.offer(None), None);
         before.restore(&mut settings, &mut form);
+        assert_eq!(form.made_for, made_for);
         assert_eq!((settings, form.experiment), (old_settings, old_experiment));
     }
 

@@ -150,7 +150,8 @@ pub enum LastBatch {
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Data")]
 pub struct DataConfig {
-    /// Data set: digits, shapes, cifar10, cifar100, mnist, fashion-mnist, folder, npy
+    /// Data set: digits, shapes, cifar10, cifar100, mnist, fashion-mnist, folder, npy. It brings its own defaults for attack,
+    /// augmentation, network and schedule
     #[arg(long, value_name = "NAME")]
     pub dataset: String,
     /// Directory of the data set; a named set is otherwise looked for where `fairtat data fetch` puts it

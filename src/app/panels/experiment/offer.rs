@@ -33,7 +33,7 @@ impl Choice {
 }
 
 /// Width of the column of labels.
-const LABEL: f32 = 118.0;
+const LABEL: f32 = 100.0;
 /// Width from which settings stand in two columns.
 const TWO_COLUMNS: f32 = 640.0;
 
@@ -91,6 +91,7 @@ fn setting(ui: &mut Ui, choice: &mut Choice, offered: &Offered) {
     let mut ticked = !choice.unticked.contains(change.field.path);
     let row = ui.horizontal(|ui| {
         ui.spacing_mut().interact_size.y = 18.0;
+        ui.spacing_mut().item_spacing.x = 5.0;
         let left = ui.cursor().left();
         let tick = ui.checkbox(&mut ticked, RichText::new(change.field.label).size(13.0));
         ui.add_space((left + LABEL + 22.0 - ui.cursor().left()).max(0.0));
