@@ -106,6 +106,8 @@ fn kl_aim(start: u32, clean_start: u32, row: Row, clean: Row, lane: u32) -> Aim 
     aim.top = vec2<f32>(logits0[start + top], logits1[clean_start + top]);
     aim.ahead = ((aim.top.x - aim.top.y) - pivot_moved) - aim.all_moved;
     aim.factor = share(max(log_softmax(aim.top.x, row.shift), log_softmax(aim.top.y, clean.shift)));
+    // The factor is at least 1 / 2K where this is used.
+    aim.balance = difference(-row.shift.y, log_q_pivot, -aim.all_moved) / aim.factor;
     return aim;
 }
 
@@ -168,6 +170,8 @@ fn aim_at(start: u32, clean_start: u32, label: u32, goal: u32, lane: u32) -> Aim
     } else {
         aim = cross_entropy_aim(start, row, select(label, goal, call.objective == OBJECTIVE_TARGETED), lane);
     }
+    // Where the pivot of KL is not near certain, its own formula is more exact than the sum of many others.
+    let is_balanced = call.objective == OBJECTIVE_KL_TO_CLEAN && row.shift.y > 0.7;
     aim.is_finite = is_finite;
     if call.gradient_scale == GRADIENT_PER_IMAGE {
         aim.factor = 1.0;
@@ -179,7 +183,7 @@ fn aim_at(start: u32, clean_start: u32, label: u32, goal: u32, lane: u32) -> Aim
                 own += relative_gradient(aim, j, start + j, clean_start + j);
             }
         }
-        aim.balance = -lane_sum(own, lane);
+        aim.balance = select(-lane_sum(own, lane), aim.balance, is_balanced);
     }
     return aim;
 }
