@@ -125,7 +125,11 @@ fn dlr_aim(start: u32, label: u32, lane: u32) -> Aim {
     aim.straight = 1.0;
     aim.through = numerator / denominator;
     aim.factor = 1.0 / denominator;
-    if size > denominator {
+    if label == aim.ranked.z {
+        // What is left of both ways, whose difference has no digits.
+        aim.through = 0.0;
+        aim.factor = 1e-12 / denominator / denominator;
+    } else if size > denominator {
         aim.straight = denominator / size;
         aim.through = sign(numerator);
         aim.factor = size / denominator / denominator;

@@ -29,12 +29,7 @@ fn largest(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |most, v| most.max(v.abs()))
 }
 
-/// Whether an objective has a gradient at these logits: DLR has none where the label's is the third, up to the 1e-12 in it.
-fn has_slope(what: &Objective, z: &[f32], label: u32) -> bool {
-    *what != Objective::Dlr || z.iter().filter(|v| **v > z[label as usize]).count() != 2
-}
-
-/// Measured, relative to the largest value of an image: see below.
+/// Measured: 2.9e-6 of the largest value of an image apart.
 #[test]
 fn gradients_are_those_of_the_twin_at_any_margin() {
     let mut farthest = 0.0f32;
@@ -54,10 +49,7 @@ fn gradients_are_those_of_the_twin_at_any_margin() {
                         let expected = objective_gradient(&what, scale, &z, &labels, classes, Some(&clean)).unwrap();
                         let expected = pad(&expected, classes);
                         let rows = found.chunks(padded(classes)).zip(expected.chunks(padded(classes)));
-                        for (i, ((found, expected), margin)) in rows.zip(MARGINS).enumerate() {
-                            if !has_slope(&what, &z[i * classes..][..classes], labels[i]) {
-                                continue;
-                            }
+                        for ((found, expected), margin) in rows.zip(MARGINS) {
                             let size = largest(expected);
                             let what = format!("{what:?}, {scale:?}, {classes} classes, margin {margin}");
                             if scale == GradientScale::PerImage {
@@ -96,10 +88,7 @@ fn the_size_of_the_logits_is_none_of_the_gradients() {
                         classes,
                     );
                     let rows = found.chunks(padded(classes)).zip(expected.chunks(padded(classes)));
-                    for (i, (found, expected)) in rows.enumerate() {
-                        if !has_slope(&what, &z[i * classes..][..classes], labels[i]) {
-                            continue;
-                        }
+                    for (found, expected) in rows {
                         let apart = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                         let size = largest(expected);
                         assert!(
