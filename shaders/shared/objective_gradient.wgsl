@@ -17,7 +17,8 @@
 
 // What all classes of an image share.
 struct Aim {
-    // The label, the target, or for KL the class that z predicts. The gradient that balances the others'.
+    // The label, the target, or for KL the class that z predicts; and its gradient before the factor, minus the sum of
+    // the others.
     pivot: u32,
     balance: f32,
     // From the values computed here to the gradient.
@@ -175,7 +176,7 @@ fn aim_at(start: u32, clean_start: u32, label: u32, goal: u32, lane: u32) -> Aim
         aim = cross_entropy_aim(start, row, select(label, goal, call.objective == OBJECTIVE_TARGETED), lane);
     }
     // Where the pivot of KL is not near certain, its own formula is more exact than the sum of many others.
-    let is_balanced = call.objective == OBJECTIVE_KL_TO_CLEAN && row.shift.y > 0.7;
+    let has_own = call.objective == OBJECTIVE_KL_TO_CLEAN && row.shift.y > 0.7;
     aim.is_finite = is_finite;
     if call.gradient_scale == GRADIENT_PER_IMAGE {
         aim.factor = 1.0;
@@ -187,7 +188,7 @@ fn aim_at(start: u32, clean_start: u32, label: u32, goal: u32, lane: u32) -> Aim
                 own += relative_gradient(aim, j, start + j, clean_start + j);
             }
         }
-        aim.balance = select(-lane_sum(own, lane), aim.balance, is_balanced);
+        aim.balance = select(-lane_sum(own, lane), aim.balance, has_own);
     }
     return aim;
 }
