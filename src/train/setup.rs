@@ -189,7 +189,7 @@ pub(super) fn reopen_engine(
             if options != asked_for =>
         {
             let (path, began) = (directory.path().to_path_buf(), began.description.clone());
-            TrainError::EngineGone { path, began, source }
+            TrainError::EngineGone { path, began, source: Box::new(source) }
         }
         _ => source.into(),
     })?;

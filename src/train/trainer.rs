@@ -62,7 +62,7 @@ pub enum TrainError {
         /// The engine in words.
         began: String,
         /// Why it cannot be opened.
-        source: EngineError,
+        source: Box<EngineError>,
     },
 }
 
