@@ -59,7 +59,7 @@ pub const OF_THE_IMAGES: [&str; 11] = [
 ];
 
 /// The fields of network and schedule, which a preset that is named decides for any data set.
-pub const OF_THE_RECIPE: [&str; 10] = [
+pub const OF_THE_RECIPE: [&str; 11] = [
     "model.arch",
     "model.width",
     "optimizer.epochs",
@@ -68,6 +68,7 @@ pub const OF_THE_RECIPE: [&str; 10] = [
     "optimizer.lr",
     "optimizer.schedule",
     "averaging.average_from",
+    "attack.attack_bn",
     "evaluation.eval_batch_size",
     "evaluation.recalibrate_bn",
 ];
