@@ -109,8 +109,9 @@ impl CandleEngine {
     /// An engine for `network` with the parameters of `state`.
     ///
     /// # Errors
-    /// When the device is not available, or `state` does not fit.
+    /// When `network` cannot run ([`Network::check`]), the device is not available, or `state` does not fit.
     pub fn new(network: Network, state: &State, device: CandleDevice) -> Result<Self, EngineError> {
+        network.check()?;
         let opened = device.open()?;
         let ops = Ops::new(opened.is_cpu());
         let compiled = Compiled::new(&network, &opened, ops)?;

@@ -116,6 +116,7 @@ impl Plan {
         if batch == 0 {
             return Err(EngineError::Invalid("a batch needs at least one image".into()));
         }
+        network.check()?;
         let limits = wgpu::Limits::default();
         let parameters = Parameters::new(network, &limits)?;
         let target = Target { network, parameters: &parameters, batch, limits: &limits, budget: BUDGET, choices };
