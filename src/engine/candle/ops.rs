@@ -403,7 +403,7 @@ impl Ops {
 mod tests {
     use super::*;
     use crate::rng::{Purpose, Stream};
-    use candle_core::Device;
+    use candle_core::DType;
 
     /// The CPU kernels, or their twin.
     const BOTH: [bool; 2] = [true, false];
@@ -523,6 +523,30 @@ mod tests {
                 let shared = ops.accumulate(x.clone(), dy.clone()).unwrap();
                 [y, dx, twice, shared].iter().map(|a| a.tensor().unwrap()).collect()
             });
+        }
+    }
+
+    /// The first of equal values has the gradient, on every path as in PyTorch: values of few levels are equal in most
+    /// windows. Rows and columns that fill no window have none.
+    #[test]
+    fn max_pool_gives_the_gradient_of_equal_values_to_the_first() {
+        for (size, height, width) in [(2, 8, 8), (2, 7, 9), (2, 2, 3), (3, 9, 6), (3, 8, 11), (1, 2, 3)] {
+            let (n, channels) = (3, 20);
+            let x = (random(&[n, channels, height, width], 3) * 1.5).unwrap().round().unwrap();
+            let dy = random(&[n, channels, height / size, width / size], 4);
+            let run = |kernels| {
+                let ops = Ops::new(kernels);
+                let dx = ops.max_pool_backward(&ops.enter(&x).unwrap(), &ops.enter(&dy).unwrap(), size).unwrap();
+                dx.features().unwrap().to_vec2::<f32>().unwrap()
+            };
+            let [kernels, portable] = BOTH.map(run);
+            assert_eq!(kernels, portable, "windows of {size} in {height} × {width}");
+        }
+        for kernels in BOTH {
+            let ops = Ops::new(kernels);
+            let ones = |side: usize| ops.enter(&Tensor::ones((1, 1, side, side), DType::F32, &Device::Cpu).unwrap());
+            let dx = ops.max_pool_backward(&ones(2).unwrap(), &ones(1).unwrap(), 2).unwrap();
+            assert_eq!(dx.features().unwrap().to_vec2::<f32>().unwrap(), [[1.0, 0.0, 0.0, 0.0]]);
         }
     }
 
