@@ -21,7 +21,7 @@ use candle_core::{Device, Tensor};
 use self::ops::Ops;
 use self::passes::{Compiled, Gradients, Tape};
 use super::loss;
-use super::types::check_images;
+use super::types::{check_batch_norm, check_images};
 use super::{
     Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, PerturbSpec,
     SgdStep, View, Views,
@@ -231,6 +231,7 @@ impl Engine for CandleEngine {
     fn perturb(&mut self, batch: &Batch<'_>, spec: &PerturbSpec) -> Result<Views, EngineError> {
         let clean = self.prepare(batch)?;
         spec.check(batch.len(), self.network.input, self.network.classes)?;
+        check_batch_norm(&self.network, batch.len(), spec.batch_norm)?;
         let objective = spec.objective.aimed(batch);
         let adversarial = self.search(batch, &clean, spec, &objective)?;
         let targets = match objective.into_owned() {
@@ -245,6 +246,7 @@ impl Engine for CandleEngine {
 
     fn train_step(&mut self, views: &Views, loss: &LossSpec, sgd: &SgdStep) -> Result<BatchStats, EngineError> {
         loss.check(views.len())?;
+        check_batch_norm(&self.network, views.len(), BatchNormMode::Train)?;
         let labels = self.held(views)?.labels.clone();
         let names = loss.views();
         let (mut tapes, mut logits) = (Vec::new(), Vec::new());
@@ -276,7 +278,8 @@ impl Engine for CandleEngine {
     }
 
     fn logits(&mut self, input: &Input<'_>, mode: BatchNormMode) -> Result<Vec<f32>, EngineError> {
-        let (x, _) = self.resolve(input)?;
+        let (x, labels) = self.resolve(input)?;
+        check_batch_norm(&self.network, labels.len(), mode)?;
         let tape = self.compiled.forward(&mut self.arrays, &x, mode)?;
         self.read_logits(&tape)
     }
@@ -290,6 +293,7 @@ impl Engine for CandleEngine {
         objective.check_without_search()?;
         let (x, labels) = self.resolve(input)?;
         objective.check(labels.len(), self.network.classes)?;
+        check_batch_norm(&self.network, labels.len(), mode)?;
         let (logits, gradient) = self.gradient_at(&x, &labels, objective, mode, None)?;
         Ok((logits, gradient.flatten_all()?.to_vec1()?))
     }
