@@ -144,7 +144,7 @@ impl Lower<'_> {
         let blocks: usize = self.ranges.iter().sum();
         let sums = (tape.mode == BatchNormMode::Train).then(|| {
             let size = 4 * norm::partials_len(blocks, shape.channels) as u64;
-            (self.program.transient(size, "batch norm sums"), blocks)
+            (self.program.scratch(size, "batch norm sums"), blocks)
         });
         let norms = self.parts().into_iter();
         // A block for each image.
@@ -347,7 +347,7 @@ impl Lower<'_> {
             let partials = norm.map(|_| {
                 let blocks = self.ranges.iter().map(|images| product.blocks(*images)).sum();
                 let size = 4 * norm::partials_len(blocks, conv.in_channels) as u64;
-                (self.program.transient(size, "batch norm sums"), blocks)
+                (self.program.scratch(size, "batch norm sums"), blocks)
             });
             found.sums = partials;
             let finish = |r: usize| match (partials, norm) {
@@ -422,8 +422,9 @@ impl Lower<'_> {
         });
         let Some(gradients) = gradients else { return };
         let found = Gradient { tensor: dy, pending: Some(Pending { norm, relu, input: x, means }), sums: None };
+        let written = self.choices.plain || self.choices.written == Some(i);
         match gradients[value].take() {
-            None if !self.choices.plain => gradients[value] = Some(found),
+            None if !written => gradients[value] = Some(found),
             None => gradients[value] = Some(Gradient::plain(self.written(i, found, None))),
             Some(earlier) => {
                 let earlier = self.written(i, earlier, None);
@@ -449,7 +450,7 @@ impl Lower<'_> {
     ) -> (Slice, usize) {
         let shape = self.network.layers[i].shape;
         let blocks = self.blocks(shape);
-        let partials = self.program.transient(4 * norm::partials_len(blocks, channels) as u64, "batch norm sums");
+        let partials = self.program.scratch(4 * norm::partials_len(blocks, channels) as u64, "batch norm sums");
         let mut first = 0;
         for (r, images, _) in self.parts() {
             let rows = rows(images, shape);
@@ -476,7 +477,7 @@ impl Lower<'_> {
         let tile = self.choices.product_tile(conv, Pass::WeightGradient);
         for (r, images, _) in self.parts() {
             let count = conv::weight_gradient_parts(conv, tile, images);
-            let parts = self.program.transient(4 * (count * len) as u64, "weight gradient parts");
+            let parts = self.program.scratch(4 * (count * len) as u64, "weight gradient parts");
             let (x, dy) = ((x.tensor[r], x.read()), (dy.tensor[r], dy.read(r)));
             for dispatch in conv::weight_gradient(conv, images, (tile, self.budget), x, dy, parts, 0) {
                 self.push(i, Phase::Weights, dispatch);

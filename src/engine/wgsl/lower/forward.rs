@@ -260,10 +260,11 @@ impl Lower<'_> {
     fn partials(&mut self, wanted: bool, channels: usize, of: impl Fn(usize) -> usize) -> Option<(Slice, usize)> {
         let blocks = self.ranges.iter().map(|images| of(*images)).sum();
         let size = 4 * norm::partials_len(blocks, channels) as u64;
-        (wanted && size <= self.binding).then(|| (self.program.transient(size, "batch norm sums"), blocks))
+        (wanted && size <= self.binding).then(|| (self.program.scratch(size, "batch norm sums"), blocks))
     }
 
-    /// The normalisation of the images, where `layer` is a convolution that alone reads it.
+    /// The normalisation of the images, where `layer` is a convolution that alone reads it and nothing else reads the
+    /// images: its backward pass gives the whole gradient of the images.
     pub(super) fn stem(&self, layer: usize) -> Option<Slice> {
         let network = self.network;
         let first = network.layers.first().is_some_and(|first| matches!(first.op, Op::Normalize { .. }));
@@ -335,7 +336,7 @@ impl Lower<'_> {
 
     fn statistics(&mut self, i: usize, channels: usize, shape: ImageShape, x: &Tensor) -> (Slice, usize) {
         let blocks = self.blocks(shape);
-        let partials = self.program.transient(4 * norm::partials_len(blocks, channels) as u64, "batch norm sums");
+        let partials = self.program.scratch(4 * norm::partials_len(blocks, channels) as u64, "batch norm sums");
         let mut first = 0;
         for (r, images, _) in self.parts() {
             let rows = rows(images, shape);

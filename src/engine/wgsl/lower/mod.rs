@@ -219,7 +219,7 @@ impl<'a> Lower<'a> {
         let u = self.transformed(layer, &product.conv, product.outputs);
         let most = self.ranges.iter().map(|images| product.workspace(*images));
         let [v, m] = most.reduce(|a, b| [a[0].max(b[0]), a[1].max(b[1])]).unwrap_or_default();
-        let (v, m) = (self.program.transient(v, "Winograd tiles"), self.program.transient(m, "Winograd products"));
+        let (v, m) = (self.program.scratch(v, "Winograd tiles"), self.program.scratch(m, "Winograd products"));
         let mut first_block = 0;
         for (r, images, _) in self.parts() {
             let places = winograd::Places {
