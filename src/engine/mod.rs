@@ -78,7 +78,8 @@ pub trait Engine: Send {
     /// every image. Gives views of the batch: [`View::Clean`] and [`View::Adversarial`].
     ///
     /// # Errors
-    /// [`EngineError::Invalid`] when sizes do not fit, [`EngineError::NotFinite`] when the network has diverged.
+    /// [`EngineError::Invalid`] when sizes do not fit, or when batch norm in train mode would see one value per channel (one
+    /// image, maps of 1×1); [`EngineError::NotFinite`] when the network has diverged.
     fn perturb(&mut self, batch: &Batch<'_>, spec: &PerturbSpec) -> Result<Views, EngineError>;
 
     /// One forward pass in train mode for every view that `loss` names, one backward pass and one SGD step.

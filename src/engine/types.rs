@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{EngineError, TargetTable};
 use crate::data::ImageShape;
-use crate::model::{ModelError, Network, State};
+use crate::model::{Layer, ModelError, Network, Op, State};
 use crate::rng::{Purpose, Stream};
 
 /// How the border is filled before a random crop.
@@ -167,6 +167,28 @@ pub(super) fn check_running(running: &State, network: &Network) -> Result<(), En
         return Err(ModelError::Mismatch { architecture: network.architecture.clone(), what }.into());
     }
     Ok(())
+}
+
+/// Checks that batch norm has statistics: in train mode it needs more than one value per channel, as in PyTorch. With one
+/// value the output is the layer's bias whatever the image, the gradient is zero, and the running variance tends to zero.
+///
+/// # Errors
+/// [`EngineError::Invalid`] names the first layer that would see one value per channel.
+pub(super) fn check_batch_norm(network: &Network, images: usize, mode: BatchNormMode) -> Result<(), EngineError> {
+    let single = |layer: &&Layer| {
+        matches!(layer.op, Op::BatchNorm { .. }) && images * layer.shape.height * layer.shape.width == 1
+    };
+    if mode == BatchNormMode::Eval {
+        return Ok(());
+    }
+    match network.layers.iter().find(single) {
+        None => Ok(()),
+        Some(layer) => Err(EngineError::Invalid(format!(
+            "batch norm '{}' sees one value per channel in train mode: {images} image, whose maps are 1×1 there; expected \
+             more than one. Use at least two images in a batch, larger images, or batch norm in eval mode",
+            layer.name
+        ))),
+    }
 }
 
 /// Where batch norm takes its statistics from.

@@ -3,6 +3,9 @@
 //! Value 0 is the image batch `B × C × H × W` in `[0, 1]`; value `i + 1` is what layer `i` gives. Residual joins are
 //! layers with two inputs. Engines compile this list; nothing here computes.
 
+use std::collections::BTreeSet;
+
+use super::state::ModelError;
 use crate::data::ImageShape;
 
 /// Index of a value: 0 is the input, `i + 1` the output of layer `i`.
@@ -52,7 +55,7 @@ pub enum Op {
     },
     /// Mean over all pixels of a channel: `B × C × H × W` to `B × C`.
     GlobalAvgPool,
-    /// `x · weightᵀ + bias`. Weight `out × in`.
+    /// `x · weightᵀ + bias`. Weight `out × in`. Reads features, which have height and width 1.
     Linear {
         /// Input features.
         in_features: usize,
@@ -175,6 +178,84 @@ impl Network {
         }
         readers
     }
+
+    /// Checks that an engine can run these layers: each reads values that are there, with the shapes that its operation
+    /// takes and gives; every value is read; [`Op::Normalize`] comes first; the last layer gives `classes` logits.
+    ///
+    /// # Errors
+    /// [`ModelError::Layers`] names the first layer that does not fit, with what was expected and found.
+    pub fn check(&self) -> Result<(), ModelError> {
+        let fail = |what| Err(ModelError::Layers { architecture: self.architecture.clone(), what });
+        let Some(last) = self.layers.last() else { return fail("it has no layers".into()) };
+        for (i, layer) in self.layers.iter().enumerate() {
+            let at = |what: String| format!("layer {i} ('{}') {what}", layer.name);
+            let wanted = if layer.op == Op::Add { 2 } else { 1 };
+            if layer.inputs.len() != wanted {
+                return fail(at(format!("reads {} values, expected {wanted}", layer.inputs.len())));
+            }
+            if let Some(value) = layer.inputs.iter().find(|value| **value > i) {
+                return fail(at(format!("reads value {value}, expected one of 0 to {i}")));
+            }
+            if matches!(layer.op, Op::Normalize { .. }) && i > 0 {
+                return fail(at("normalises, expected only of layer 0".into()));
+            }
+            let shapes: Vec<ImageShape> = layer.inputs.iter().map(|value| self.shape_of(*value)).collect();
+            match layer.op.output(&shapes) {
+                None => {
+                    let found = shapes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+                    return fail(at(format!("cannot compute {:?} from {found}", layer.op)));
+                }
+                Some(shape) if shape != layer.shape => {
+                    return fail(at(format!("gives {shape}, but its shape says {}", layer.shape)));
+                }
+                Some(_) => {}
+            }
+        }
+        if let Some(value) = self.readers()[..self.layers.len()].iter().position(|readers| *readers == 0) {
+            let what = value.checked_sub(1).map_or("the images".into(), |i| format!("'{}'", self.layers[i].name));
+            return fail(format!("no layer reads {what} (value {value})"));
+        }
+        let logits = ImageShape::new(self.classes, 1, 1);
+        if last.shape != logits {
+            return fail(format!("the last layer, '{}', gives {}, expected {logits}", last.name, last.shape));
+        }
+        let mut names = BTreeSet::new();
+        match self.state_specs().into_iter().find(|spec| !names.insert(spec.name.clone())) {
+            Some(twice) => fail(format!("two layers have an array '{}'", twice.name)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Op {
+    /// The shape of the output of one image for inputs of these shapes. None if the operation cannot read them.
+    pub fn output(&self, inputs: &[ImageShape]) -> Option<ImageShape> {
+        let x = *inputs.first()?;
+        let fits = |channels: usize| channels > 0 && channels == x.channels && x.height > 0 && x.width > 0;
+        match self {
+            Self::Normalize { mean, std } => (fits(mean.len()) && std.len() == mean.len()).then_some(x),
+            Self::Conv2d { in_channels, out_channels, kernel, stride, padding } => {
+                let size = |n: usize| ((n + 2 * padding).checked_sub(*kernel)? / stride).checked_add(1);
+                let fits = fits(*in_channels) && *out_channels > 0 && *kernel > 0 && *stride > 0;
+                if !fits {
+                    return None;
+                }
+                Some(ImageShape::new(*out_channels, size(x.height)?, size(x.width)?))
+            }
+            Self::BatchNorm { channels } => fits(*channels).then_some(x),
+            Self::Relu => fits(x.channels).then_some(x),
+            Self::Add => (fits(x.channels) && inputs.get(1) == Some(&x)).then_some(x),
+            Self::MaxPool { size } => {
+                let fits = fits(x.channels) && *size > 0 && x.height >= *size && x.width >= *size;
+                fits.then(|| ImageShape::new(x.channels, x.height / size, x.width / size))
+            }
+            Self::GlobalAvgPool => fits(x.channels).then(|| ImageShape::new(x.channels, 1, 1)),
+            Self::Linear { in_features, out_features } => {
+                let fits = fits(*in_features) && *out_features > 0 && (x.height, x.width) == (1, 1);
+                fits.then(|| ImageShape::new(*out_features, 1, 1))
+            }
+        }
+    }
 }
 
 /// Puts a [`Network`] together, keeping track of shapes.
@@ -269,5 +350,73 @@ impl Builder {
         let op = Op::Linear { in_features: channels, out_features: classes };
         self.push(name, op, vec![pooled], ImageShape::new(classes, 1, 1));
         self.network
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Architecture;
+
+    fn layer(name: &str, op: Op, inputs: &[Value], shape: [usize; 3]) -> Layer {
+        let [channels, height, width] = shape;
+        Layer { name: name.into(), op, inputs: inputs.to_vec(), shape: ImageShape::new(channels, height, width) }
+    }
+
+    fn conv() -> Op {
+        Op::Conv2d { in_channels: 2, out_channels: 3, kernel: 3, stride: 2, padding: 1 }
+    }
+
+    /// Normalisation, a convolution, pooling, a linear layer.
+    fn small() -> Network {
+        let layers = vec![
+            layer("normalize", Op::Normalize { mean: vec![0.5; 2], std: vec![0.25; 2] }, &[0], [2, 5, 4]),
+            layer("conv", conv(), &[1], [3, 3, 2]),
+            layer("mean", Op::GlobalAvgPool, &[2], [3, 1, 1]),
+            layer("linear", Op::Linear { in_features: 3, out_features: 4 }, &[3], [4, 1, 1]),
+        ];
+        Network { architecture: "small".into(), input: ImageShape::new(2, 5, 4), classes: 4, layers }
+    }
+
+    #[test]
+    fn every_architecture_can_run() {
+        for architecture in Architecture::ALL {
+            for (side, normalised) in [(8, true), (33, false)] {
+                let normalisation: Option<(&[f32], &[f32])> = normalised.then_some((&[0.5; 3], &[0.25; 3]));
+                architecture.build(ImageShape::new(3, side, side), 7, normalisation, Some(5)).check().unwrap();
+            }
+        }
+        small().check().unwrap();
+    }
+
+    #[test]
+    fn layers_that_do_not_fit_together_are_refused() {
+        type Change = fn(&mut Network);
+        let changes: [(Change, &str); 14] = [
+            (|n| n.layers.clear(), "no layers"),
+            (|n| n.layers[1].inputs = vec![1, 1], "reads 2 values, expected 1"),
+            (|n| n.layers[1].op = Op::Add, "reads 1 values, expected 2"),
+            (|n| n.layers[1].inputs = vec![2], "expected one of 0 to 1"),
+            (|n| n.layers[1].inputs = vec![0], "no layer reads 'normalize' (value 1)"),
+            (|n| n.layers[1].shape.width = 3, "gives 3×3×2"),
+            (|n| n.layers[1].op = Op::MaxPool { size: 5 }, "cannot compute"),
+            (|n| n.layers[1].op = Op::BatchNorm { channels: 3 }, "cannot compute"),
+            (|n| n.layers[1].op = n.layers[0].op.clone(), "expected only of layer 0"),
+            (|n| n.layers[0].op = Op::Normalize { mean: vec![0.5; 3], std: vec![0.25; 3] }, "cannot compute"),
+            (|n| n.layers[2].op = Op::Linear { in_features: 3, out_features: 3 }, "cannot compute"),
+            (|n| n.classes = 5, "expected 5×1×1"),
+            (|n| n.layers[3].name = "conv".into(), "two layers have an array 'conv.weight'"),
+            (
+                |n| n.layers[1].op = Op::Conv2d { in_channels: 2, out_channels: 3, kernel: 9, stride: 1, padding: 1 },
+                "cannot",
+            ),
+        ];
+        for (change, expected) in changes {
+            let mut network = small();
+            change(&mut network);
+            let error = network.check().unwrap_err();
+            assert!(matches!(error, ModelError::Layers { .. }), "{error}");
+            assert!(error.to_string().contains(expected), "{error}: expected '{expected}'");
+        }
     }
 }

@@ -53,6 +53,14 @@ pub enum ModelError {
         /// Which array, expected and found.
         what: String,
     },
+    /// The layers of a network do not fit together, so that no engine can run it.
+    #[error("{architecture} is not a network that can run: {what}")]
+    Layers {
+        /// The network's architecture.
+        architecture: String,
+        /// Which layer, expected and found.
+        what: String,
+    },
 }
 
 /// Named arrays, sorted by name: parameters and running statistics under PyTorch's names.

@@ -22,7 +22,7 @@ use self::ops::Ops;
 use self::passes::{Compiled, Gradients, Tape};
 use self::search::Found;
 use super::loss::{self, GradientScale};
-use super::types::{check_images, check_running};
+use super::types::{check_batch_norm, check_images, check_running};
 use super::{
     Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, PerturbSpec,
     SgdStep, View, Views,
@@ -112,8 +112,9 @@ impl CandleEngine {
     /// An engine for `network` with the parameters of `state`.
     ///
     /// # Errors
-    /// When the device is not available, or `state` does not fit.
+    /// When `network` cannot run ([`Network::check`]), the device is not available, or `state` does not fit.
     pub fn new(network: Network, state: &State, device: CandleDevice) -> Result<Self, EngineError> {
+        network.check()?;
         let opened = device.open()?;
         let ops = Ops::new(opened.is_cpu());
         let compiled = Compiled::new(&network, &opened, ops)?;
@@ -233,6 +234,7 @@ impl Engine for CandleEngine {
     fn perturb(&mut self, batch: &Batch<'_>, spec: &PerturbSpec) -> Result<Views, EngineError> {
         let clean = self.prepare(batch)?;
         spec.check(batch.len(), self.network.input, self.network.classes)?;
+        check_batch_norm(&self.network, batch.len(), spec.batch_norm)?;
         let objective = spec.objective.aimed(batch);
         let Found { adversarial, without_gradient } = self.search(batch, &clean, spec, &objective)?;
         let targets = match objective.into_owned() {
@@ -248,6 +250,7 @@ impl Engine for CandleEngine {
 
     fn train_step(&mut self, views: &Views, loss: &LossSpec, sgd: &SgdStep) -> Result<BatchStats, EngineError> {
         loss.check(views.len())?;
+        check_batch_norm(&self.network, views.len(), BatchNormMode::Train)?;
         let labels = self.held(views)?.labels.clone();
         let names = loss.views();
         let (mut tapes, mut logits) = (Vec::new(), Vec::new());
@@ -279,7 +282,8 @@ impl Engine for CandleEngine {
     }
 
     fn logits(&mut self, input: &Input<'_>, mode: BatchNormMode) -> Result<Vec<f32>, EngineError> {
-        let (x, _) = self.resolve(input)?;
+        let (x, labels) = self.resolve(input)?;
+        check_batch_norm(&self.network, labels.len(), mode)?;
         let tape = self.compiled.forward(&mut self.arrays, &x, mode)?;
         self.read_logits(&tape)
     }
@@ -293,6 +297,7 @@ impl Engine for CandleEngine {
         objective.check_without_search()?;
         let (x, labels) = self.resolve(input)?;
         objective.check(labels.len(), self.network.classes)?;
+        check_batch_norm(&self.network, labels.len(), mode)?;
         let (logits, gradient) = self.gradient_at(&x, &labels, objective, GradientScale::True, mode, None)?;
         Ok((logits, gradient.flatten_all()?.to_vec1()?))
     }

@@ -22,10 +22,10 @@ pub(super) fn with_values<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Re
     }
 }
 
-/// A value on its way through the network.
+/// A value on its way through the network. Features are maps of 1×1, so that every layer can read every value.
 #[derive(Debug, Clone)]
 pub(super) enum Activation {
-    /// `B × C × H × W` or `B × C`, on any device.
+    /// `B × C × H × W`, on any device.
     Tensor(Tensor),
     /// `B × C × H × W` on the CPU.
     Field(Arc<Field>),
@@ -39,6 +39,11 @@ impl Activation {
             OnDevice(tensor) => Ok(tensor.clone()),
             OnCpu(field) => Tensor::from_vec(field.to_planes(), &field.dims(), &Device::Cpu),
         }
+    }
+
+    /// Maps of 1×1 as features, `B × C`.
+    pub(super) fn features(&self) -> Result<Tensor> {
+        self.tensor()?.flatten_from(1)
     }
 
     fn dims4(&self) -> Result<[usize; 4]> {
@@ -146,6 +151,12 @@ impl Ops {
         self.memory.begin(x.dim(0)?);
         let field = with_values(x, |v| x.dims4().map(|dims| Field::from_planes(&self.memory, dims.into(), v)))??;
         Ok(OnCpu(Arc::new(field)))
+    }
+
+    /// Features, `B × C`, as maps of 1×1.
+    pub(super) fn maps(&self, features: &Tensor) -> Result<Activation> {
+        let (n, channels) = features.dims2()?;
+        self.enter(&features.reshape((n, channels, 1, 1))?)
     }
 
     /// A new field, written by `write`.
@@ -367,11 +378,11 @@ impl Ops {
         }
     }
 
-    /// Mean over the pixels: `B × C × H × W` to `B × C`.
-    pub(super) fn global_pool(&self, x: &Activation) -> Result<Activation> {
+    /// Mean over the pixels: `B × C × H × W` to features, `B × C`.
+    pub(super) fn global_pool(&self, x: &Activation) -> Result<Tensor> {
         match x {
-            OnDevice(x) => portable::global_pool(x).map(OnDevice),
-            OnCpu(x) => Tensor::from_vec(kernels::global_pool(x), (x.images, x.channels), &Device::Cpu).map(OnDevice),
+            OnDevice(x) => portable::global_pool(x),
+            OnCpu(x) => Tensor::from_vec(kernels::global_pool(x), (x.images, x.channels), &Device::Cpu),
         }
     }
 
@@ -392,7 +403,7 @@ impl Ops {
 mod tests {
     use super::*;
     use crate::rng::{Purpose, Stream};
-    use candle_core::Device;
+    use candle_core::DType;
 
     /// The CPU kernels, or their twin.
     const BOTH: [bool; 2] = [true, false];
@@ -498,7 +509,7 @@ mod tests {
             compare(|ops, enter| {
                 let (x, dy) = (enter(&x), enter(&dy));
                 let y = ops.max_pool(&x, 2).unwrap();
-                let mean = ops.global_pool(&x).unwrap().tensor().unwrap();
+                let mean = ops.global_pool(&x).unwrap();
                 let dx = ops.max_pool_backward(&x, &dy, 2).unwrap();
                 let shared = ops.global_pool_backward(&mean, height, width).unwrap();
                 vec![y.tensor().unwrap(), dx.tensor().unwrap(), shared.tensor().unwrap(), mean]
@@ -512,6 +523,30 @@ mod tests {
                 let shared = ops.accumulate(x.clone(), dy.clone()).unwrap();
                 [y, dx, twice, shared].iter().map(|a| a.tensor().unwrap()).collect()
             });
+        }
+    }
+
+    /// The first of equal values has the gradient, on every path as in PyTorch: values of few levels are equal in most
+    /// windows. Rows and columns that fill no window have none.
+    #[test]
+    fn max_pool_gives_the_gradient_of_equal_values_to_the_first() {
+        for (size, height, width) in [(2, 8, 8), (2, 7, 9), (2, 2, 3), (3, 9, 6), (3, 8, 11), (1, 2, 3)] {
+            let (n, channels) = (3, 20);
+            let x = (random(&[n, channels, height, width], 3) * 1.5).unwrap().round().unwrap();
+            let dy = random(&[n, channels, height / size, width / size], 4);
+            let run = |kernels| {
+                let ops = Ops::new(kernels);
+                let dx = ops.max_pool_backward(&ops.enter(&x).unwrap(), &ops.enter(&dy).unwrap(), size).unwrap();
+                dx.features().unwrap().to_vec2::<f32>().unwrap()
+            };
+            let [kernels, portable] = BOTH.map(run);
+            assert_eq!(kernels, portable, "windows of {size} in {height} × {width}");
+        }
+        for kernels in BOTH {
+            let ops = Ops::new(kernels);
+            let ones = |side: usize| ops.enter(&Tensor::ones((1, 1, side, side), DType::F32, &Device::Cpu).unwrap());
+            let dx = ops.max_pool_backward(&ones(2).unwrap(), &ones(1).unwrap(), 2).unwrap();
+            assert_eq!(dx.features().unwrap().to_vec2::<f32>().unwrap(), [[1.0, 0.0, 0.0, 0.0]]);
         }
     }
 

@@ -164,16 +164,15 @@ impl Compiled {
                 Step::Fused => input.clone(),
                 Step::Add => ops.add(input, value(&values, inputs[1])?)?,
                 Step::MaxPool { size } => ops.max_pool(input, *size)?,
-                Step::GlobalPool { .. } => ops.global_pool(input)?,
+                Step::GlobalPool { .. } => ops.maps(&ops.global_pool(input)?)?,
                 Step::Linear { at } => {
-                    let y = input.tensor()?.matmul(&arrays[*at].t()?)?.broadcast_add(&arrays[at + 1])?;
-                    Activation::Tensor(y)
+                    ops.maps(&input.features()?.matmul(&arrays[*at].t()?)?.broadcast_add(&arrays[at + 1])?)?
                 }
             };
             values.push(Some(output));
             norms.push(saved);
         }
-        let logits = value(&values, self.steps.len())?.tensor()?;
+        let logits = value(&values, self.steps.len())?.features()?;
         Ok(Tape { values, norms, logits, mode })
     }
 
@@ -199,7 +198,7 @@ impl Compiled {
         let ops = &self.ops;
         let mut found: Gradients = vec![None; if parameters { self.arrays } else { 0 }];
         let mut gradients: Vec<Option<Activation>> = vec![None; self.steps.len() + 1];
-        gradients[self.steps.len()] = Some(Activation::Tensor(logits));
+        gradients[self.steps.len()] = Some(ops.maps(&logits)?);
         // Nothing before the first layer with parameters needs a gradient when only parameters do.
         let first =
             if parameters { self.steps.iter().position(|(step, _)| step.has_parameters()).unwrap_or(0) } else { 0 };
@@ -241,15 +240,17 @@ impl Compiled {
                     Some(dy)
                 }
                 Step::MaxPool { size } => Some(ops.max_pool_backward(value(&tape.values, inputs[0])?, &dy, *size)?),
-                Step::GlobalPool { height, width } => Some(ops.global_pool_backward(&dy.tensor()?, *height, *width)?),
+                Step::GlobalPool { height, width } => {
+                    Some(ops.global_pool_backward(&dy.features()?, *height, *width)?)
+                }
                 Step::Linear { at } => {
-                    let dy = dy.tensor()?;
+                    let dy = dy.features()?;
                     if parameters {
-                        let x = &value(&tape.values, inputs[0])?.tensor()?;
+                        let x = &value(&tape.values, inputs[0])?.features()?;
                         found[*at] = Some(dy.t()?.matmul(x)?);
                         found[at + 1] = Some(dy.sum(0)?);
                     }
-                    Some(Activation::Tensor(dy.matmul(&arrays[*at])?))
+                    Some(ops.maps(&dy.matmul(&arrays[*at])?)?)
                 }
             };
             if let Some(dx) = dx {

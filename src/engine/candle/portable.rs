@@ -86,15 +86,33 @@ pub(super) fn max_pool(x: &Tensor, size: usize) -> Result<Tensor> {
     x.max_pool2d(size)
 }
 
-/// Shares a window's gradient among its largest values. (Equal values behind a ReLU are zeros, whose gradient ends there.)
+/// Gives each window's gradient to its largest value: to the first of equals in row-major order, and to the first NaN
+/// before all others, as PyTorch and the CPU kernel do. Rows and columns that fill no window get zero.
 pub(super) fn max_pool_backward(x: &Tensor, dy: &Tensor, size: usize) -> Result<Tensor> {
-    let (_, _, height, width) = x.dims4()?;
+    let (n, channels, height, width) = x.dims4()?;
     let (_, _, oh, ow) = dy.dims4()?;
-    let inside = x.narrow(2, 0, oh * size)?.narrow(3, 0, ow * size)?.contiguous()?;
-    let largest = inside.max_pool2d(size)?.upsample_nearest2d(oh * size, ow * size)?;
-    let hits = inside.eq(&largest)?.to_dtype(x.dtype())?;
-    let shares = (hits.avg_pool2d(size)? * (size * size) as f64)?;
-    let dx = (hits * (dy / shares)?.upsample_nearest2d(oh * size, ow * size)?)?;
+    let inside = x.narrow(2, 0, oh * size)?.narrow(3, 0, ow * size)?;
+    let windows = inside.reshape(&[n, channels, oh, size, ow, size][..])?;
+    // Value `k` of every window, `n × channels × oh × ow`.
+    let value = |k: usize| windows.narrow(3, k / size, 1)?.narrow(5, k % size, 1)?.reshape(dy.shape())?.contiguous();
+    let mut best = value(0)?;
+    let mut position = dy.zeros_like()?;
+    for k in 1..size * size {
+        let value = value(k)?;
+        // Larger, or the first NaN. A comparison with NaN is false.
+        let larger = value.gt(&best)?;
+        let first_nan = (value.ne(&value)? * best.eq(&best)?)?;
+        let takes_over = (larger + first_nan)?;
+        best = takes_over.where_cond(&value, &best)?;
+        position = takes_over.where_cond(&position.ones_like()?.affine(k as f64, 0.0)?, &position)?;
+    }
+    let zeros = dy.zeros_like()?;
+    let of_value = |k: usize| position.eq(k as f32)?.where_cond(dy, &zeros)?.reshape((n, channels, oh, 1, ow, 1));
+    let rows = (0..size).map(|y| {
+        let row = (0..size).map(|x| of_value(y * size + x)).collect::<Result<Vec<_>>>()?;
+        Tensor::cat(&row, 5)
+    });
+    let dx = Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 3)?.reshape((n, channels, oh * size, ow * size))?;
     dx.pad_with_zeros(2, 0, height - oh * size)?.pad_with_zeros(3, 0, width - ow * size)
 }
 

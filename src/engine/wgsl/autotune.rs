@@ -7,14 +7,22 @@
 //!
 //! A time is that of a submission that repeats the steps, from handing it over until it is done, less that of an empty one:
 //! the least of three after a warm-up. Noise stays in it, so another choice than the fixed one has to be faster by
-//! [`GAIN`]. Layers that cost most come first; what the time does not suffice for keeps the fixed choice, and is measured
-//! at the next start.
+//! [`winners::GAIN`]. Layers that cost most come first; what the time does not suffice for keeps the fixed choice, and is
+//! measured at the next start.
+//!
+//! A choice other than the fixed one is taken only if it computes the same ([`check`]). One that does not is reported and
+//! never kept.
+
+mod check;
+mod winners;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use self::check::Results;
+use self::winners::{Timed, settled};
 use super::cache;
 use super::device::Gpu;
 use super::error::GpuError;
@@ -36,8 +44,6 @@ use crate::rng::{Purpose, Stream};
 pub(super) const PASSES: [Pass; 3] = [Pass::Forward, Pass::InputGradient, Pass::WeightGradient];
 /// Time for all measurements of a start.
 const BUDGET: Duration = Duration::from_secs(3);
-/// Share of the fixed choice's time that another choice may take at most.
-const GAIN: f64 = 0.95;
 /// A candidate that takes so many times the best time so far is not measured closely.
 const HOPELESS: f64 = 1.5;
 /// Fewest channels on either side for which Winograd's algorithm is tried.
@@ -97,10 +103,17 @@ pub(super) fn choices(
         return Ok(choices);
     }
     let deadline = Instant::now() + budget;
-    let found = gpu.apart(|gpu| Bench::new(gpu, subject, deadline)?.measure(&units));
+    let found = gpu.apart(|gpu| {
+        let mut bench = Bench::new(gpu, subject, deadline)?;
+        let found = bench.measure(&units)?;
+        Ok((found, bench.rejected))
+    });
     match found {
-        Ok(found) if found.measured.is_empty() => {}
-        Ok(found) => {
+        Ok((found, rejected)) => {
+            rejected.iter().for_each(|rejected| eprintln!("warning: {}: {rejected}", gpu.info.name));
+            if found.measured.is_empty() {
+                return Ok(choices);
+            }
             for (shape, pass) in found.measured.keys() {
                 known.retain(|row| (row.shape, row.pass) != (*shape, *pass));
                 known.push(found.row(shape, *pass, Vec::new()));
@@ -212,35 +225,6 @@ fn candidates(conv: &Conv, pass: Pass, subgroups: bool) -> Vec<Algorithm> {
     all
 }
 
-/// A candidate and its seconds.
-type Timed = (Algorithm, f64);
-
-fn fastest(timed: impl Iterator<Item = Timed>) -> Option<Timed> {
-    timed.min_by(|a, b| a.1.total_cmp(&b.1))
-}
-
-/// The fastest, unless the fixed choice, which comes first, is nearly as fast.
-fn winner(timed: &[Timed]) -> Option<Timed> {
-    let (first, best) = (timed.first().copied()?, fastest(timed.iter().copied())?);
-    Some(if best.1 < GAIN * first.1 { best } else { first })
-}
-
-/// The winners of a forward pass and of its input gradient. Where they would need the weights transformed in two ways for
-/// a small gain, those that share one.
-fn winners(forward: &[Timed], gradient: &[Timed]) -> Option<[Timed; 2]> {
-    let best = [winner(forward)?, winner(gradient)?];
-    let [Some(one), Some(other)] = best.map(|(algorithm, _)| algorithm.outputs()) else { return Some(best) };
-    let sum = |pair: &[Timed; 2]| pair[0].1 + pair[1].1;
-    let sharing = |outputs: usize| {
-        let of = |timed: &[Timed]| {
-            fastest(timed.iter().copied().filter(|(algorithm, _)| algorithm.outputs() == Some(outputs)))
-        };
-        Some([of(forward)?, of(gradient)?])
-    };
-    let shared = [one, other].into_iter().filter_map(sharing).min_by(|a, b| sum(a).total_cmp(&sum(b)));
-    Some(shared.filter(|shared| one != other && GAIN * sum(shared) <= sum(&best)).unwrap_or(best))
-}
-
 /// Measures programs on a device. Nothing in it is the engine's.
 struct Bench<'a> {
     gpu: &'a Gpu,
@@ -252,18 +236,22 @@ struct Bench<'a> {
     /// Buffers that outlive programs.
     fixed: HashMap<Fixed, wgpu::Buffer>,
     pool: Pool,
+    /// Candidates that were fastest and computed something else than the fixed choice, each as a sentence.
+    rejected: Vec<String>,
 }
 
 impl<'a> Bench<'a> {
     fn new(gpu: &'a Gpu, subject: Subject<'a>, deadline: Instant) -> Result<Self, GpuError> {
         let noise = gpu.buffer("noise", NOISE_BYTES)?;
         let mut random = Stream::new(0, Purpose::Test, 0, 0).sequence();
-        // Between -1/2 and 1/2: a device that multiplies zeros draws less power and may run faster.
-        let values: Vec<f32> =
-            (0..NOISE_BYTES / 4).map(|_| (f64::from(random.word()) / f64::from(u32::MAX) - 0.5) as f32).collect();
+        // Between -1/2 and 1/2: a device that multiplies zeros draws less power and may run faster. Of thirteen binary
+        // digits, so that the product of two is exact: whether a ReLU behind scale and shift lets a value through then does
+        // not depend on how a driver contracts `scale · x + shift`.
+        let value = |word: u32| (f64::from(word >> 19) / 8192.0 - 0.5) as f32;
+        let values: Vec<f32> = (0..NOISE_BYTES / 4).map(|_| value(random.word())).collect();
         gpu.queue.write_buffer(&noise, 0, bytemuck::cast_slice(&values));
-        let (fixed, pool) = Default::default();
-        let mut bench = Self { gpu, subject, deadline, empty: Duration::ZERO, noise, fixed, pool };
+        let (fixed, pool, rejected) = Default::default();
+        let mut bench = Self { gpu, subject, deadline, empty: Duration::ZERO, noise, fixed, pool, rejected };
         // The first brings the noise along.
         bench.time(&[], 0)?;
         let empty = (0..5).map(|_| bench.time(&[], 0)).collect::<Result<Vec<_>, _>>()?;
@@ -276,29 +264,62 @@ impl<'a> Bench<'a> {
     }
 
     /// Measures unit after unit while there is time.
-    fn measure(mut self, units: &[Unit]) -> Result<Choices, GpuError> {
+    fn measure(&mut self, units: &[Unit]) -> Result<Choices, GpuError> {
         let mut found = Choices { subgroups: self.subject.subgroups, ..Choices::default() };
         for unit in units {
             let images = self.images(&unit.conv);
             let timed = unit.passes.iter().map(|pass| self.pass(unit, *pass, images));
             // A unit that the time does not suffice for is left out whole.
-            let Some(timed) = timed.collect::<Result<Option<Vec<_>>, _>>()? else { break };
-            let best = match &timed[..] {
-                [forward, gradient] => winners(forward, gradient).map(Vec::from),
-                timed => timed.iter().map(|timed| winner(timed)).collect(),
-            };
-            for ((pass, timed), (algorithm, seconds)) in unit.passes.iter().zip(&timed).zip(best.into_iter().flatten())
-            {
+            let Some(mut timed) = timed.collect::<Result<Option<Vec<_>>, _>>()? else { break };
+            let several: Vec<bool> = timed.iter().map(|timed| timed.len() > 1).collect();
+            let mut expected: BTreeMap<Pass, Results> = BTreeMap::new();
+            let best = settled(&mut timed, |pass, algorithm| {
+                if self.is_late() {
+                    return Ok(None);
+                }
+                self.is_right(unit, (unit.passes[pass], algorithm), images, &mut expected).map(Some)
+            })?;
+            let Some(best) = best else { break };
+            let passes = unit.passes.iter().zip(&timed).zip(several);
+            for (((pass, timed), several), (algorithm, seconds)) in passes.zip(best) {
                 let fixed_milliseconds = 1e3 * timed.first().map_or(seconds, |(_, seconds)| *seconds);
                 let timing = Timing { milliseconds: 1e3 * seconds, fixed_milliseconds, images };
                 found.measured.insert((unit.conv, *pass), algorithm);
-                if timed.len() > 1 {
+                if several {
                     found.timings.insert((unit.conv, *pass), timing);
                 }
             }
             self.pool.clear();
         }
         Ok(found)
+    }
+
+    /// Whether a candidate computes what the fixed choice does. One that does not is noted. `expected` keeps the results of
+    /// the fixed choice of each pass.
+    fn is_right(
+        &mut self,
+        unit: &Unit,
+        (pass, algorithm): (Pass, Algorithm),
+        images: usize,
+        expected: &mut BTreeMap<Pass, Results>,
+    ) -> Result<bool, GpuError> {
+        let fixed = fixed(&unit.conv, pass, self.subject.subgroups);
+        if !expected.contains_key(&pass) {
+            expected.insert(pass, self.results(unit, pass, fixed, images)?);
+        }
+        let found = self.results(unit, pass, algorithm, images)?;
+        let difference = expected.get(&pass).map_or(f64::INFINITY, |expected| check::difference(&found, expected));
+        let tolerance = check::tolerance(&unit.conv, pass, images, [algorithm, fixed]);
+        // A comparison with NaN is false.
+        let is_right = difference <= tolerance;
+        if !is_right {
+            let layer = &self.subject.network.layers[unit.layer].name;
+            self.rejected.push(format!(
+                "convolution '{layer}', {pass}: {algorithm} is faster than {fixed} but differs by {difference:.1e} \
+                 (relative, {tolerance:.0e} is allowed), so it is not used; a newer driver may compute it right"
+            ));
+        }
+        Ok(is_right)
     }
 
     /// How many images a shape is measured with: a quarter of the arithmetic that one dispatch may have.
@@ -338,20 +359,7 @@ impl<'a> Bench<'a> {
 
     /// Seconds of one run of a program. A glance has to do for one that takes much longer than `best`.
     fn seconds(&mut self, program: Program, best: Option<f64>) -> Result<f64, GpuError> {
-        let before = self.pool.slots().len();
-        let (gpu, fixed) = (self.gpu, &mut self.fixed);
-        let mut new = Vec::new();
-        let recorded = Recorded::new(gpu, program, &mut self.pool, 0, |home, bytes| {
-            if let Some(buffer) = fixed.get(&home).filter(|buffer| buffer.size() >= bytes) {
-                return Ok(buffer.clone());
-            }
-            let buffer = gpu.buffer(&format!("{home:?}"), bytes)?;
-            fixed.insert(home, buffer.clone());
-            new.push(buffer.clone());
-            Ok(buffer)
-        })?;
-        new.extend_from_slice(&self.pool.slots()[before..]);
-        self.fill(&new);
+        let recorded = self.record(program)?;
         let commands = &recorded.commands;
         // A driver may finish a pipeline when it is used first.
         self.time(commands, 1)?;
@@ -367,6 +375,25 @@ impl<'a> Bench<'a> {
             seconds = seconds.min(self.net(self.time(commands, loops)?) / loops as f64);
         }
         Ok(seconds)
+    }
+
+    /// Makes a program ready. Buffers that it is the first to use hold noise.
+    fn record(&mut self, program: Program) -> Result<Recorded, GpuError> {
+        let before = self.pool.slots().len();
+        let (gpu, fixed) = (self.gpu, &mut self.fixed);
+        let mut new = Vec::new();
+        let recorded = Recorded::new(gpu, program, &mut self.pool, 0, |home, bytes| {
+            if let Some(buffer) = fixed.get(&home).filter(|buffer| buffer.size() >= bytes) {
+                return Ok(buffer.clone());
+            }
+            let buffer = gpu.buffer(&format!("{home:?}"), bytes)?;
+            fixed.insert(home, buffer.clone());
+            new.push(buffer.clone());
+            Ok(buffer)
+        })?;
+        new.extend_from_slice(&self.pool.slots()[before..]);
+        self.fill(&new);
+        Ok(recorded)
     }
 
     /// Seconds of a submission without what an empty one takes; above zero.
@@ -409,24 +436,50 @@ fn program(
     (pass, algorithm): (Pass, Algorithm),
     images: usize,
 ) -> Result<Program, GpuError> {
-    let Subject { network, parameters, limits, subgroups } = subject;
+    let network = subject.network;
+    let choices = choices_with(subject, unit, (pass, algorithm), None);
+    let (key, phase) = pass_key(pass);
+    let mut program = programs::build(&key, target(subject, budget, &choices, images))?;
+    let layers = window(network, unit.layer, pass);
+    program.steps.retain(|step| step.phase == phase && step.layer.is_some_and(|layer| layers.contains(&layer)));
+    noise_everywhere(&mut program);
+    #[cfg(test)]
+    check::sabotage::apply(&mut program, pass, algorithm);
+    Ok(program)
+}
+
+/// Fixed choices but for one pass of a unit. The gradient behind batch norm `written` is written to memory.
+fn choices_with(
+    subject: Subject<'_>,
+    unit: &Unit,
+    (pass, algorithm): (Pass, Algorithm),
+    written: Option<usize>,
+) -> Choices {
     let measured = BTreeMap::from([((unit.conv, pass), algorithm)]);
-    let choices = Choices { measured, subgroups, ..Choices::default() };
-    let target = Target { network, parameters, batch: images, limits, budget, choices: &choices };
-    let (key, phase) = match pass {
+    Choices { measured, subgroups: subject.subgroups, written, ..Choices::default() }
+}
+
+const fn target<'a>(subject: Subject<'a>, budget: u64, choices: &'a Choices, batch: usize) -> Target<'a> {
+    let Subject { network, parameters, limits, .. } = subject;
+    Target { network, parameters, batch, limits, budget, choices }
+}
+
+/// The program that computes a pass, and the phase of its steps.
+fn pass_key(pass: Pass) -> (Key, Phase) {
+    match pass {
         Pass::Forward => (Key::Attack(BatchNormMode::Train), Phase::Forward),
         Pass::InputGradient => (Key::Attack(BatchNormMode::Train), Phase::Backward),
         Pass::WeightGradient => (Key::Train { views: vec![View::Adversarial], terms: 1 }, Phase::Weights),
-    };
-    let mut program = programs::build(&key, target)?;
-    let layers = window(network, unit.layer, pass);
-    program.steps.retain(|step| step.phase == phase && step.layer.is_some_and(|layer| layers.contains(&layer)));
+    }
+}
+
+/// Prepares a part of a program for running by itself, over and over: what it reads is noise, and has to stay until the
+/// end, so no two buffers may share memory.
+fn noise_everywhere(program: &mut Program) {
     program.outputs.clear();
     program.pause = None;
-    // Steps that are repeated need everything until the end: no two buffers may share memory.
     let whole = |(i, spec): (usize, &BufferSpec)| Slice { buffer: BufferId(i), offset: 0, size: spec.size };
     program.image_gradient = program.buffers.iter().enumerate().map(whole).collect();
-    Ok(program)
 }
 
 /// The layers whose steps depend on how a pass of convolution `layer` is computed: it leaves sums for the batch norm

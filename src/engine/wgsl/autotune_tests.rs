@@ -1,9 +1,10 @@
 use std::collections::BTreeSet;
 
+use super::winners::{winner, winners};
 use super::*;
 use crate::data::ImageShape;
 use crate::engine::wgsl::fusion_tests::everything;
-use crate::engine::wgsl::harness::relative_error;
+use crate::engine::wgsl::harness::{adapter, relative_error};
 use crate::engine::wgsl::kernel::Kernel;
 use crate::engine::wgsl::kernels::conv;
 use crate::engine::wgsl::{Checks, WgslEngine, WgslOptions};
@@ -191,4 +192,152 @@ fn a_small_gain_changes_nothing() {
     // Those that share need not be the first of either.
     let gradient = [(of(2), 1.0), (of(4), 1.01), (product(small), 2.0)];
     assert_eq!(choice(&[(of(4), 1.0), (of(2), 1.04)], &gradient), [of(4), of(4)]);
+}
+
+#[test]
+fn a_winner_has_to_compute_the_same() {
+    let [large, small, other, ..] = PIXEL_TILES;
+    let [fixed, fast, faster] = [large, small, other].map(|tile| Algorithm::ImplicitGemm { tile });
+    let timed = || vec![vec![(fixed, 1.0), (fast, 0.5), (faster, 0.2)]];
+    // Which candidates are right, and what is chosen.
+    for (right, expected) in [
+        (vec![fast, faster], (faster, 0.2)),
+        (vec![fast], (fast, 0.5)),
+        (vec![], (fixed, 1.0)),
+        (vec![faster], (faster, 0.2)),
+    ] {
+        let mut asked = Vec::new();
+        let best = settled(&mut timed(), |pass, algorithm| {
+            asked.push((pass, algorithm));
+            Ok::<_, GpuError>(Some(right.contains(&algorithm)))
+        });
+        assert_eq!(best.unwrap().unwrap(), [expected], "{right:?}");
+        // In order of their times, and none twice.
+        let until = if expected.0 == faster { 1 } else { 2 };
+        assert_eq!(asked, [(0, faster), (0, fast)][..until]);
+    }
+    assert_eq!(settled(&mut timed(), |_, _| Ok::<_, GpuError>(None)).unwrap(), None);
+    // Of a pair, the other pass may have to follow: those that share transformed weights go together.
+    let of = |outputs| Algorithm::Winograd { outputs, tile: large };
+    let pair = || [vec![(fixed, 3.0), (of(4), 1.0), (of(2), 1.02)], vec![(fixed, 3.0), (of(4), 1.01), (of(2), 1.0)]];
+    let choose = |wrong: Option<(usize, Algorithm)>| {
+        let is_right = |pass, algorithm| Ok::<_, GpuError>(Some(Some((pass, algorithm)) != wrong));
+        let best = settled(&mut pair(), is_right).unwrap().unwrap();
+        [best[0].0, best[1].0]
+    };
+    assert_eq!(choose(None), [of(4), of(4)]);
+    assert_eq!(choose(Some((1, of(4)))), [of(2), of(2)]);
+}
+
+#[test]
+fn differences_are_seen_and_nan_is_one() {
+    let results = |values: &[&[f32]]| values.iter().map(|v| ("y".to_owned(), v.to_vec())).collect::<Results>();
+    let expected = results(&[&[3.0, 4.0], &[0.0]]);
+    assert_eq!(check::difference(&expected, &expected), 0.0);
+    assert_eq!(check::difference(&results(&[&[3.0, 4.5], &[0.0]]), &expected), 0.1);
+    for (found, against) in [
+        (results(&[&[3.0, f32::NAN], &[0.0]]), &expected),
+        (results(&[&[3.0, f32::INFINITY], &[0.0]]), &expected),
+        (results(&[&[3.0, 4.0], &[1.0]]), &expected),
+        (results(&[&[3.0, 4.0]]), &expected),
+        (results(&[&[3.0], &[0.0]]), &expected),
+        (expected.clone(), &results(&[&[f32::NAN, 4.0], &[0.0]])),
+        (expected.clone(), &results(&[])),
+    ] {
+        let difference = check::difference(&found, against);
+        let is_right = difference <= 1e30;
+        assert!(!is_right, "{found:?} against {against:?}: {difference}");
+    }
+}
+
+/// A network with what may lie around a convolution: joins, several readers, batch norms beyond the next convolution,
+/// strides, pooling, channels that fill no quads.
+fn networks() -> Vec<Network> {
+    let normalisation: (&[f32], &[f32]) = (&[0.4, 0.5, 0.6], &[0.2, 0.25, 0.3]);
+    let build = |architecture: Architecture, side, width| {
+        architecture.build(ImageShape::new(3, side, side + 1), 6, Some(normalisation), Some(width))
+    };
+    vec![
+        small(),
+        build(Architecture::PreActResNet18, 9, 10),
+        build(Architecture::ResNet20, 8, 9),
+        build(Architecture::SmallCnn, 11, 13),
+    ]
+}
+
+/// Runs `work` with a bench for `network` on the device that tests use.
+fn with_bench<T>(network: &Network, work: impl FnOnce(&mut Bench<'_>) -> T) -> T {
+    let gpu = Gpu::open(&adapter().adapter, Checks::Off).unwrap();
+    let limits = gpu.limits.clone();
+    let parameters = Parameters::new(network, &limits).unwrap();
+    let subject = Subject { network, parameters: &parameters, limits: &limits, subgroups: false };
+    let deadline = Instant::now() + Duration::from_secs(600);
+    work(&mut Bench::new(&gpu, subject, deadline).unwrap())
+}
+
+/// On a device that computes right, no candidate is rejected, and the bound is not far above what is found.
+#[test]
+fn every_candidate_computes_the_same_within_the_bound() {
+    let mut worst: BTreeMap<(Pass, Option<usize>), f64> = BTreeMap::new();
+    for network in networks() {
+        with_bench(&network, |bench| {
+            for unit in units(&network) {
+                for pass in unit.passes.iter().copied() {
+                    let [fixed, rest @ ..] = &candidates(&unit.conv, pass, false)[..] else { panic!("no candidates") };
+                    let steps = |algorithm| program(bench.subject, 1 << 30, &unit, (pass, algorithm), 3).unwrap().steps;
+                    // Convolutions of images have a kernel of their own, whatever is chosen.
+                    let others: Vec<_> = rest.iter().filter(|other| steps(**other) != steps(*fixed)).collect();
+                    if others.is_empty() {
+                        continue;
+                    }
+                    let expected = bench.results(&unit, pass, *fixed, 3).unwrap();
+                    let is_noise = |values: &Vec<f32>| values.iter().any(|v| *v != 0.0);
+                    let layer = &network.layers[unit.layer].name;
+                    assert!(!expected.is_empty() && expected.iter().all(|(_, v)| is_noise(v)), "{layer}, {pass}");
+                    for algorithm in others {
+                        let found = bench.results(&unit, pass, *algorithm, 3).unwrap();
+                        let bound = check::tolerance(&unit.conv, pass, 3, [*algorithm, *fixed]);
+                        let share = check::difference(&found, &expected) / bound;
+                        assert!(
+                            share <= 1.0,
+                            "{}, {layer}, {pass}, {algorithm}: {share} of {bound:.1e}",
+                            network.architecture
+                        );
+                        let outputs = algorithm.outputs().max(fixed.outputs());
+                        let worst = worst.entry((pass, outputs)).or_default();
+                        *worst = worst.max(share);
+                    }
+                }
+                bench.pool.clear();
+            }
+        });
+    }
+    println!("share of the bound: {worst:.2?}");
+    // Products alone for every pass, and with both ways of transforming for two.
+    assert_eq!(worst.len(), 7);
+}
+
+/// Candidates that leave out most of their work are fast and wrong: none is chosen, and none is kept.
+#[test]
+fn a_wrong_kernel_is_neither_chosen_nor_kept() {
+    let network = small();
+    check::sabotage::WRONG.set(|pass, algorithm| algorithm != fixed(&shapes(&small())[0].0, pass, false));
+    let (found, rejected) =
+        with_bench(&network, |bench| (bench.measure(&units(&network)).unwrap(), std::mem::take(&mut bench.rejected)));
+    let conv = shapes(&network)[0].0;
+    for pass in PASSES {
+        assert_eq!(found.of(&conv, pass), fixed(&conv, pass, false), "{pass}");
+        let of_pass: Vec<&String> = rejected.iter().filter(|rejected| rejected.contains(&pass.to_string())).collect();
+        println!("{of_pass:#?}");
+        assert!(!of_pass.is_empty(), "{pass}: no wrong kernel was faster than the right one, so nothing was shown");
+        assert!(of_pass.iter().all(|rejected| rejected.contains("'conv'") && !rejected.contains('\n')), "{of_pass:?}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let long = Tuning::Measured(Duration::from_secs(600));
+    let table = open(&network, long, None, Some(folder.path())).choices();
+    assert!(table.convolutions.iter().all(|row| row.algorithm == row.fixed && row.is_measured()), "{table:?}");
+    // What was kept is what the next start finds.
+    check::sabotage::WRONG.set(|_, _| false);
+    let short = Tuning::Measured(Duration::from_nanos(1));
+    assert_eq!(open(&network, short, None, Some(folder.path())).choices(), table);
 }

@@ -130,21 +130,26 @@ impl WgslEngine {
     /// An engine for `network` with the parameters of `state`, on a device of its own.
     ///
     /// # Errors
-    /// When there is no such adapter, it is too small for the network, or `state` does not fit.
+    /// When `network` cannot run ([`Network::check`]), there is no such adapter, it is too small for the network, or `state`
+    /// does not fit.
     pub fn new(network: Network, state: &State, options: &WgslOptions) -> Result<Self, EngineError> {
         let found = adapters::choose(options.adapter.as_deref())?;
         let gpu = Gpu::open_with(&found.adapter, &GpuOptions::of(options, false))?;
         Self::on(gpu, network, state, options)
     }
 
-    fn on(mut gpu: Gpu, network: Network, state: &State, options: &WgslOptions) -> Result<Self, EngineError> {
+    /// As [`Self::new`], on a device that is open.
+    pub(super) fn on(
+        mut gpu: Gpu,
+        network: Network,
+        state: &State,
+        options: &WgslOptions,
+    ) -> Result<Self, EngineError> {
         let mut limits = gpu.limits.clone();
         if let Some(limit) = options.binding_limit {
             limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(limit);
         }
-        if network.layers.iter().filter(|layer| matches!(layer.op, Op::Normalize { .. })).count() > 1 {
-            return Err(EngineError::Invalid("a network has one normalisation layer, its first".into()));
-        }
+        network.check()?;
         let parameters = Parameters::new(&network, &limits)?;
         let choices = if options.plain {
             Choices::plain()

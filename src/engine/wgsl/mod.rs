@@ -24,9 +24,13 @@ mod plan;
 mod profile;
 mod program;
 mod programs;
+#[cfg(test)]
+mod random_networks_tests;
 mod recorded;
 mod shader;
 mod subgroups;
+#[cfg(test)]
+mod test_networks;
 mod tuning;
 #[cfg(test)]
 mod validation;

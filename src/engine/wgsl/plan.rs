@@ -130,6 +130,7 @@ impl Plan {
             [batch, others @ ..] if sizes.iter().all(|size| *size > 0) => (*batch, others),
             _ => return Err(EngineError::Invalid("a batch needs at least one image".into())),
         };
+        network.check()?;
         let limits = wgpu::Limits::default();
         let parameters = Parameters::new(network, &limits)?;
         let target = Target { network, parameters: &parameters, batch, limits: &limits, budget: BUDGET, choices };

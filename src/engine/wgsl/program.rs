@@ -93,6 +93,8 @@ pub(super) struct BufferSpec {
     pub(super) home: Option<Fixed>,
     /// What it holds, for people.
     pub(super) label: String,
+    /// Whether size and contents depend on how a convolution is computed: workspaces, parts of sums.
+    pub(super) scratch: bool,
 }
 
 /// What a dispatch belongs to.
@@ -134,7 +136,14 @@ pub(super) struct Program {
 impl Program {
     /// A buffer of its own, for as long as steps mention it.
     pub(super) fn transient(&mut self, size: u64, label: impl Into<String>) -> Slice {
-        self.buffers.push(BufferSpec { size, home: None, label: label.into() });
+        self.buffers.push(BufferSpec { size, home: None, label: label.into(), scratch: false });
+        Slice { buffer: BufferId(self.buffers.len() - 1), offset: 0, size }
+    }
+
+    /// As [`Self::transient`], for what only the next kernels of one computation read: another algorithm leaves other
+    /// values here for the same result.
+    pub(super) fn scratch(&mut self, size: u64, label: impl Into<String>) -> Slice {
+        self.buffers.push(BufferSpec { size, home: None, label: label.into(), scratch: true });
         Slice { buffer: BufferId(self.buffers.len() - 1), offset: 0, size }
     }
 
@@ -143,7 +152,7 @@ impl Program {
         let known = self.buffers.iter().position(|b| b.home == Some(place.home));
         let index = known.unwrap_or_else(|| {
             let label = format!("{:?}", place.home);
-            self.buffers.push(BufferSpec { size: whole, home: Some(place.home), label });
+            self.buffers.push(BufferSpec { size: whole, home: Some(place.home), label, scratch: false });
             self.buffers.len() - 1
         });
         let spec = &mut self.buffers[index];

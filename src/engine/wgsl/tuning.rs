@@ -114,6 +114,8 @@ pub(super) struct Choices {
     pub(super) plain: bool,
     /// Whether the device has subgroups whose lanes hand values on.
     pub(super) subgroups: bool,
+    /// A batch norm whose backward pass writes its result instead of leaving it to readers, so that it can be compared.
+    pub(super) written: Option<usize>,
 }
 
 impl Choices {

@@ -8,7 +8,7 @@ use super::not_finite::{GRADIENT, LOGITS};
 use super::transfer::unpack;
 use super::{Held, WgslEngine};
 use crate::engine::loss::GradientScale;
-use crate::engine::types::{check_images, check_running};
+use crate::engine::types::{check_batch_norm, check_images, check_running};
 use crate::engine::wgsl::kernels::call::{Call, ImageInfo};
 use crate::engine::wgsl::kernels::{attack, loss};
 use crate::engine::wgsl::program::{Fixed, Place};
@@ -42,7 +42,12 @@ impl WgslEngine {
     }
 
     /// Brings an input to where the network reads it, and gives its labels.
-    fn resolve(&mut self, input: &Input<'_>, objective: Option<&Objective>) -> Result<Vec<u32>, EngineError> {
+    fn resolve(
+        &mut self,
+        input: &Input<'_>,
+        objective: Option<&Objective>,
+        mode: BatchNormMode,
+    ) -> Result<Vec<u32>, EngineError> {
         let labels = match input {
             Input::Batch(batch) => {
                 batch.check(self.network.input, self.network.classes)?;
@@ -55,6 +60,7 @@ impl WgslEngine {
             }
         };
         let n = labels.len();
+        check_batch_norm(&self.network, n, mode)?;
         if let Some(objective) = objective {
             objective.check(n, self.network.classes)?;
         }
@@ -156,6 +162,7 @@ impl Engine for WgslEngine {
         batch.check(self.network.input, self.network.classes)?;
         spec.check(batch.len(), self.network.input, self.network.classes)?;
         let n = batch.len();
+        check_batch_norm(&self.network, n, spec.batch_norm)?;
         // The buffers of the views are about to change.
         self.held = None;
         self.set(n)?;
@@ -205,6 +212,7 @@ impl Engine for WgslEngine {
 
     fn train_step(&mut self, views: &Views, loss: &LossSpec, sgd: &SgdStep) -> Result<BatchStats, EngineError> {
         loss.check(views.len())?;
+        check_batch_norm(&self.network, views.len(), BatchNormMode::Train)?;
         let held = self.held(views)?;
         let info = ImageInfo::for_labels(&held.labels);
         let n = info.len();
@@ -247,7 +255,7 @@ impl Engine for WgslEngine {
     }
 
     fn logits(&mut self, input: &Input<'_>, mode: BatchNormMode) -> Result<Vec<f32>, EngineError> {
-        let n = self.resolve(input, None)?.len();
+        let n = self.resolve(input, None, mode)?.len();
         self.replay(n, &Key::Forward(mode))?;
         self.read_logits(n, mode)
     }
@@ -259,7 +267,7 @@ impl Engine for WgslEngine {
         mode: BatchNormMode,
     ) -> Result<(Vec<f32>, Vec<f32>), EngineError> {
         objective.check_without_search()?;
-        let n = self.resolve(input, Some(objective))?.len();
+        let n = self.resolve(input, Some(objective), mode)?.len();
         let key = Key::Gradient(mode);
         self.replay(n, &key)?;
         let logits = self.read_logits(n, mode)?;

@@ -43,6 +43,16 @@ pub(in crate::engine::wgsl) enum Pass {
     WeightGradient,
 }
 
+impl std::fmt::Display for Pass {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Forward => "forward pass",
+            Self::InputGradient => "input gradient",
+            Self::WeightGradient => "weight gradient",
+        })
+    }
+}
+
 impl Conv {
     const fn taps(&self) -> usize {
         self.kernel * self.kernel

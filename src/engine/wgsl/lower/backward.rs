@@ -144,7 +144,7 @@ impl Lower<'_> {
         let blocks: usize = self.ranges.iter().sum();
         let sums = (tape.mode == BatchNormMode::Train).then(|| {
             let size = 4 * norm::partials_len(blocks, shape.channels) as u64;
-            (self.program.transient(size, "batch norm sums"), blocks)
+            (self.program.scratch(size, "batch norm sums"), blocks)
         });
         let norms = self.parts().into_iter();
         // A block for each image.
@@ -210,8 +210,8 @@ impl Lower<'_> {
                     if let (Want::Parameters { accumulate }, Op::Linear { in_features, out_features }) =
                         (want, &layer.op)
                     {
-                        let x = &tape.values[layer.inputs[0]].tensor;
-                        self.linear_weights(i, [*in_features, *out_features], x, &dy, accumulate);
+                        let x = self.in_memory(i, tape, layer.inputs[0]);
+                        self.linear_weights(i, [*in_features, *out_features], &x, &dy, accumulate);
                     }
                     if wanted {
                         let dx = self.input_gradient(i, layer, tape, &dy);
@@ -298,9 +298,12 @@ impl Lower<'_> {
     fn input_gradient(&mut self, i: usize, layer: &Layer, tape: &Tape, dy: &Tensor) -> Tensor {
         let shape = self.network.shape_of(layer.inputs[0]);
         let dx = self.tensor(shape, &format!("gradient before {}", layer.name));
-        let input = &tape.values[layer.inputs[0]];
-        let x = input.ready.as_ref().unwrap_or(&input.tensor);
-        let y = &tape.values[i + 1].tensor;
+        // What the layer's kernel reads beside the gradient: its input, its output, or nothing.
+        let read = match layer.op {
+            Op::MaxPool { .. } => self.in_memory(i, tape, layer.inputs[0]),
+            Op::Relu => self.in_memory(i, tape, i + 1),
+            _ => dy.clone(),
+        };
         for (r, images, _) in self.parts() {
             let dispatch = match &layer.op {
                 Op::Linear { in_features, out_features } => {
@@ -308,12 +311,13 @@ impl Lower<'_> {
                     linear::input_gradient(images, *in_features, *out_features, dy[r], weight, dx[r])
                 }
                 Op::Normalize { .. } => {
-                    let affine = tape.affine[i].unwrap_or(dy[r]);
-                    let (rows, x) = (rows(images, shape), tape.values[0].tensor[r]);
-                    norm::backward_apply(rows, shape.channels, false, x, dy[r], affine, None, None, dx[r])
+                    let Some(affine) = tape.affine[i] else { continue };
+                    // Constant statistics and no ReLU: the gradient does not depend on the input.
+                    let rows = rows(images, shape);
+                    norm::backward_apply(rows, shape.channels, false, read[r], dy[r], affine, None, None, dx[r])
                 }
-                Op::Relu => pointwise::relu_backward(value_quads(images, shape), y[r], dy[r], dx[r]),
-                Op::MaxPool { size } => pool::max_pool_backward(images, plane(shape), *size, x[r], dy[r], dx[r]),
+                Op::Relu => pointwise::relu_backward(value_quads(images, shape), read[r], dy[r], dx[r]),
+                Op::MaxPool { size } => pool::max_pool_backward(images, plane(shape), *size, read[r], dy[r], dx[r]),
                 Op::GlobalAvgPool => pool::global_pool_backward(images, plane(shape), dy[r], dx[r]),
                 Op::Add | Op::BatchNorm { .. } | Op::Conv2d { .. } => continue,
             };
@@ -343,7 +347,7 @@ impl Lower<'_> {
             let partials = norm.map(|_| {
                 let blocks = self.ranges.iter().map(|images| product.blocks(*images)).sum();
                 let size = 4 * norm::partials_len(blocks, conv.in_channels) as u64;
-                (self.program.transient(size, "batch norm sums"), blocks)
+                (self.program.scratch(size, "batch norm sums"), blocks)
             });
             found.sums = partials;
             let finish = |r: usize| match (partials, norm) {
@@ -398,8 +402,7 @@ impl Lower<'_> {
     ) {
         let layer = &self.network.layers[i];
         let (value, shape) = (layer.inputs[0], layer.shape);
-        let stored = &tape.values[value];
-        let x = stored.ready.as_ref().unwrap_or(&stored.tensor).clone();
+        let x = self.in_memory(i, tape, value);
         let Some(norm) = tape.affine[i] else { return };
         let sums = dy.sums;
         let dy = self.written(i, dy, None);
@@ -419,8 +422,9 @@ impl Lower<'_> {
         });
         let Some(gradients) = gradients else { return };
         let found = Gradient { tensor: dy, pending: Some(Pending { norm, relu, input: x, means }), sums: None };
+        let written = self.choices.plain || self.choices.written == Some(i);
         match gradients[value].take() {
-            None if !self.choices.plain => gradients[value] = Some(found),
+            None if !written => gradients[value] = Some(found),
             None => gradients[value] = Some(Gradient::plain(self.written(i, found, None))),
             Some(earlier) => {
                 let earlier = self.written(i, earlier, None);
@@ -446,7 +450,7 @@ impl Lower<'_> {
     ) -> (Slice, usize) {
         let shape = self.network.layers[i].shape;
         let blocks = self.blocks(shape);
-        let partials = self.program.transient(4 * norm::partials_len(blocks, channels) as u64, "batch norm sums");
+        let partials = self.program.scratch(4 * norm::partials_len(blocks, channels) as u64, "batch norm sums");
         let mut first = 0;
         for (r, images, _) in self.parts() {
             let rows = rows(images, shape);
@@ -473,7 +477,7 @@ impl Lower<'_> {
         let tile = self.choices.product_tile(conv, Pass::WeightGradient);
         for (r, images, _) in self.parts() {
             let count = conv::weight_gradient_parts(conv, tile, images);
-            let parts = self.program.transient(4 * (count * len) as u64, "weight gradient parts");
+            let parts = self.program.scratch(4 * (count * len) as u64, "weight gradient parts");
             let (x, dy) = ((x.tensor[r], x.read()), (dy.tensor[r], dy.read(r)));
             for dispatch in conv::weight_gradient(conv, images, (tile, self.budget), x, dy, parts, 0) {
                 self.push(i, Phase::Weights, dispatch);

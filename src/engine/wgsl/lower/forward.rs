@@ -69,20 +69,22 @@ impl Lower<'_> {
                 values.push(values[input].clone());
                 continue;
             }
-            let fresh = |lower: &mut Self| {
-                if i + 1 == network.layers.len() { logits.clone() } else { lower.tensor(layer.shape, &layer.name) }
-            };
+            let is_last = self.is_last(i, &readers);
+            let fresh =
+                |lower: &mut Self| if is_last { logits.clone() } else { lower.tensor(layer.shape, &layer.name) };
             let stored = match &layer.op {
                 Op::Normalize { mean, .. } => {
                     let scale = self.whole(Fixed::Normalization, 16 * padded(mean.len()) as u64);
                     affine[i] = Some(scale);
-                    self.normed(i, values[input].clone(), scale, false, fresh)
+                    let x = self.ready(i, &mut values, input);
+                    self.normed(i, x, scale, false, is_last, fresh)
                 }
                 Op::BatchNorm { channels } => {
-                    let found = self.batch_norm(i, *channels, shape, &values[input], mode);
+                    let x = self.ready(i, &mut values, input);
+                    let found = self.batch_norm(i, *channels, shape, &x, values[input].partials, mode);
                     affine[i] = Some(found);
                     let relu = self.with_relu(i, &readers);
-                    self.normed(i, values[input].clone(), found, relu, fresh)
+                    self.normed(i, x, found, relu, is_last, fresh)
                 }
                 Op::Conv2d { .. } => self.conv(i, layer, &mut values, &readers, mode, fresh),
                 Op::Relu => {
@@ -132,29 +134,37 @@ impl Lower<'_> {
         Tape { values, affine, mode, logits: logits.clone(), pooled: None }
     }
 
-    /// What a batch norm or the input normalisation makes of `x`: left to its readers, or written.
+    /// Whether the value of `layer` is the logits: it is the last layer, or the last but one if the last is a ReLU that is
+    /// computed with it.
+    fn is_last(&self, layer: usize, readers: &[usize]) -> bool {
+        let relu = matches!(self.network.layers[layer].op, Op::BatchNorm { .. }) && self.with_relu(layer, readers);
+        layer + 1 + usize::from(relu) == self.network.layers.len()
+    }
+
+    /// The value of a batch norm or of the input normalisation over `x`: computed by its readers on load, or written where
+    /// the host reads it or fusion is off.
     fn normed(
         &mut self,
         i: usize,
-        mut x: Stored,
+        x: Tensor,
         affine: Slice,
         relu: bool,
+        is_last: bool,
         fresh: impl FnOnce(&mut Self) -> Tensor,
     ) -> Stored {
-        if !self.choices.plain && x.norm.is_none() && i + 1 < self.network.layers.len() {
-            return Stored { norm: Some((affine, relu)), ready: None, partials: None, ..x };
+        if !self.choices.plain && !is_last {
+            return Stored { norm: Some((affine, relu)), ..Stored::plain(x) };
         }
         let shape = self.network.layers[i].shape;
-        let tensor = self.materialise(i, &mut x, shape);
         let y = fresh(self);
         for (r, images, _) in self.parts() {
-            let dispatch = norm::apply(rows(images, shape), shape.channels, relu, tensor[r], affine, y[r]);
+            let dispatch = norm::apply(rows(images, shape), shape.channels, relu, x[r], affine, y[r]);
             self.push(i, FORWARD, dispatch);
         }
         Stored::plain(y)
     }
 
-    /// A value in memory.
+    /// A value in memory, written unless it is there.
     fn ready(&mut self, layer: usize, values: &mut [Stored], value: Value) -> Tensor {
         let shape = self.network.shape_of(value);
         let tensor = self.materialise(layer, &mut values[value], shape);
@@ -164,6 +174,11 @@ impl Lower<'_> {
             other.ready = Some(tensor.clone());
         }
         tensor
+    }
+
+    /// A value in memory for the backward pass. The forward pass has written it wherever one of its layers read it so.
+    pub(super) fn in_memory(&mut self, layer: usize, tape: &Tape, value: Value) -> Tensor {
+        self.materialise(layer, &mut tape.values[value].clone(), self.network.shape_of(value))
     }
 
     fn materialise(&mut self, layer: usize, stored: &mut Stored, shape: ImageShape) -> Tensor {
@@ -245,14 +260,16 @@ impl Lower<'_> {
     fn partials(&mut self, wanted: bool, channels: usize, of: impl Fn(usize) -> usize) -> Option<(Slice, usize)> {
         let blocks = self.ranges.iter().map(|images| of(*images)).sum();
         let size = 4 * norm::partials_len(blocks, channels) as u64;
-        (wanted && size <= self.binding).then(|| (self.program.transient(size, "batch norm sums"), blocks))
+        (wanted && size <= self.binding).then(|| (self.program.scratch(size, "batch norm sums"), blocks))
     }
 
-    /// The normalisation of the images, where `layer` is a convolution that alone reads it.
+    /// The normalisation of the images, where `layer` is a convolution that alone reads it and nothing else reads the
+    /// images: its backward pass gives the whole gradient of the images.
     pub(super) fn stem(&self, layer: usize) -> Option<Slice> {
         let network = self.network;
         let first = network.layers.first().is_some_and(|first| matches!(first.op, Op::Normalize { .. }));
-        if layer != 1 || !first || self.choices.plain || network.readers()[1] != 1 || network.layers[1].inputs[0] != 1 {
+        let alone = network.readers()[..2] == [1, 1];
+        if layer != 1 || !first || self.choices.plain || !alone || network.layers[1].inputs[0] != 1 {
             return None;
         }
         let known = self.program.buffers.iter().position(|buffer| buffer.home == Some(Fixed::Normalization));
@@ -288,8 +305,17 @@ impl Lower<'_> {
         self.network.layers.iter().any(reads)
     }
 
-    /// Scale and shift of a batch norm, from the batch or from the running statistics.
-    fn batch_norm(&mut self, i: usize, channels: usize, shape: ImageShape, x: &Stored, mode: BatchNormMode) -> Slice {
+    /// Scale and shift of a batch norm over `x`, from the batch or from the running statistics. `partials` are those of
+    /// `x`, where the kernel that wrote it left them.
+    fn batch_norm(
+        &mut self,
+        i: usize,
+        channels: usize,
+        shape: ImageShape,
+        x: &Tensor,
+        partials: Option<(Slice, usize)>,
+        mode: BatchNormMode,
+    ) -> Slice {
         let (weight, bias, running) = (self.parameter(i, 0), self.parameter(i, 1), self.running(i));
         let affine = self.program.transient(16 * padded(channels) as u64, "scale and shift");
         match mode {
@@ -298,8 +324,7 @@ impl Lower<'_> {
                 self.push(i, FORWARD, dispatch);
             }
             BatchNormMode::Train => {
-                let tensor = self.materialise(i, &mut x.clone(), shape);
-                let (partials, blocks) = x.partials.unwrap_or_else(|| self.statistics(i, channels, shape, &tensor));
+                let (partials, blocks) = partials.unwrap_or_else(|| self.statistics(i, channels, shape, x));
                 let (epsilon, momentum) = (BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM);
                 let dispatch =
                     norm::finalize(blocks, channels, epsilon, momentum, partials, weight, bias, running, affine);
@@ -311,7 +336,7 @@ impl Lower<'_> {
 
     fn statistics(&mut self, i: usize, channels: usize, shape: ImageShape, x: &Tensor) -> (Slice, usize) {
         let blocks = self.blocks(shape);
-        let partials = self.program.transient(4 * norm::partials_len(blocks, channels) as u64, "batch norm sums");
+        let partials = self.program.scratch(4 * norm::partials_len(blocks, channels) as u64, "batch norm sums");
         let mut first = 0;
         for (r, images, _) in self.parts() {
             let rows = rows(images, shape);

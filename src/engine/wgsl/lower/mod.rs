@@ -60,13 +60,16 @@ pub(super) fn ranges(network: &Network, batch: usize, limits: &wgpu::Limits) -> 
     Ok((0..count).map(|i| (batch * (i + 1)) / count - (batch * i) / count).collect())
 }
 
-/// A value of the forward pass: a tensor, and what its readers make of it.
+/// A value of the forward pass: a tensor, and what its readers compute from it on load.
+///
+/// Where `norm` is set, `tensor` is the input of the batch norm and not the value. A kernel that does not take
+/// [`Self::read`] needs [`Lower::ready`] or [`Lower::in_memory`].
 #[derive(Debug, Clone)]
 struct Stored {
     tensor: Tensor,
     /// The batch norm that readers apply: scale, shift, mean and rstd; and whether ReLU stands behind it.
     norm: Option<(Slice, bool)>,
-    /// The value itself, once a reader needed it in memory.
+    /// The value itself, once a reader needed it in memory. None if `norm` is none: it is `tensor` then.
     ready: Option<Tensor>,
     /// Partial statistics of `tensor` with the number of blocks, where the kernel that wrote it left them.
     partials: Option<(Slice, usize)>,
@@ -216,7 +219,7 @@ impl<'a> Lower<'a> {
         let u = self.transformed(layer, &product.conv, product.outputs);
         let most = self.ranges.iter().map(|images| product.workspace(*images));
         let [v, m] = most.reduce(|a, b| [a[0].max(b[0]), a[1].max(b[1])]).unwrap_or_default();
-        let (v, m) = (self.program.transient(v, "Winograd tiles"), self.program.transient(m, "Winograd products"));
+        let (v, m) = (self.program.scratch(v, "Winograd tiles"), self.program.scratch(m, "Winograd products"));
         let mut first_block = 0;
         for (r, images, _) in self.parts() {
             let places = winograd::Places {
