@@ -129,6 +129,30 @@ impl Measured {
     }
 }
 
+/// Share of images without a gradient above which a robust accuracy needs a warning.
+const MANY_WITHOUT_GRADIENT: f64 = 0.01;
+
+/// How many of the images attacked had a gradient of exact zeros in some step: `3 of 355 images had no gradient`.
+pub fn describe_without_gradient(without: u64, images: u64) -> String {
+    format!("{without} of {images} images had no gradient")
+}
+
+impl Measured {
+    /// Says that more than 1 % of the images had no gradient, and what that means for the accuracy. `None` otherwise.
+    pub fn warning(&self) -> Option<String> {
+        let (without, images) = (self.without_gradient, self.confusion.total());
+        if without as f64 <= MANY_WITHOUT_GRADIENT * images as f64 {
+            return None;
+        }
+        Some(format!(
+            "{}: {} in at least one step; the attack could not move them there and the robust accuracy may be too high. \
+             Check it with an attack that needs no gradient",
+            self.attack,
+            describe_without_gradient(without, images)
+        ))
+    }
+}
+
 /// The worst class in words, with its 95 % interval and the classes whose intervals overlap it:
 /// `cat 12.0 % [8.1, 17.3]; bird and deer overlap it`.
 pub fn describe_worst_class(name: &str, accuracy: f64, interval: [f64; 2], ties: &[String]) -> String {
@@ -168,5 +192,20 @@ mod tests {
         assert_eq!((report.interval, report.worst_class_interval), (confusion.interval(), confusion.worst_interval()));
         assert_eq!(report.classes[0].interval, report.worst_class_interval);
         assert_eq!((report.worst_class.as_str(), report.worst_class_ties), ("a", vec!["b".to_owned()]));
+    }
+
+    #[test]
+    fn more_than_one_in_a_hundred_images_without_gradient_is_a_warning() {
+        let mut confusion = Confusion::new(2);
+        confusion.add_all(&[0; 300], &[0; 300]);
+        let attack = Attack::fgsm(crate::units::Epsilon::levels(8.0), crate::engine::Norm::Linf);
+        let warning = |without_gradient| {
+            Measured { attack: attack.clone(), confusion: confusion.clone(), without_gradient }.warning()
+        };
+        assert_eq!((warning(0), warning(3)), (None, None));
+        let told = warning(4).unwrap();
+        assert!(told.starts_with("FGSM, L∞, ε 8/255") && told.contains("4 of 300 images had no gradient"), "{told}");
+        let nothing = Measured { attack: attack.clone(), confusion: Confusion::new(2), without_gradient: 0 };
+        assert_eq!(nothing.warning(), None);
     }
 }

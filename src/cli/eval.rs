@@ -9,7 +9,8 @@ use clap::Args;
 use super::overrides::Source;
 use super::{Usage, interrupt, print, progress, write_json};
 use crate::attack::{
-    Attack, AttackKind, Report, check_distance, describe_worst_class, evaluation_step_size, measure, norm_name,
+    Attack, AttackKind, Report, check_distance, describe_without_gradient, describe_worst_class, evaluation_step_size,
+    measure, norm_name,
 };
 use crate::config::{EngineOptions, Experiment};
 use crate::data::{Dataset, ImageShape};
@@ -139,7 +140,7 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
     let stop = interrupt::flag();
     let batch_size = arguments.batch_size.map_or(experiment.evaluation.eval_batch_size, |n| n as usize);
     let attacks: Vec<Attack> = arguments.attack.iter().map(|kind| attack(*kind, arguments, experiment)).collect();
-    let warnings = warnings(&attacks, arguments, experiment);
+    let mut warnings = warnings(&attacks, arguments, experiment);
     for warning in &warnings {
         eprintln!("warning: {warning}");
     }
@@ -152,6 +153,10 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
         })?;
         bar.finish_and_clear();
         let Some(measured) = measured else { bail!("stopped before {attack} was done") };
+        if let Some(warning) = measured.warning() {
+            eprintln!("warning: {warning}");
+            warnings.push(warning);
+        }
         results.push(measured.report(set.class_names()));
     }
     let part = match arguments.part {
@@ -255,6 +260,9 @@ fn table(report: &EvalReport) -> String {
         let Report { attack, worst_class, worst_class_accuracy, worst_class_interval, worst_class_ties, .. } = result;
         let worst = describe_worst_class(worst_class, *worst_class_accuracy, *worst_class_interval, worst_class_ties);
         text += &format!("{} {attack}\n    worst class: {worst}\n", short(i));
+        if result.settings.kind != AttackKind::Clean {
+            text += &format!("    {}\n", describe_without_gradient(result.images_without_gradient, result.images));
+        }
     }
     text
 }

@@ -223,7 +223,7 @@ const TABLE: &[Detail] = &[
     integer("evaluation.eval_steps", "Val. steps", 1.0, 100.0).unit("steps"),
     integer("evaluation.test_steps", "Test steps", 0.0, 100.0).unit("steps"),
     levels("evaluation.eval_epsilon", "Eval. epsilon", 80.0).unset("as in training"),
-    levels("evaluation.eval_step_size", "Eval. step size", 20.0).unset("as in training"),
+    levels("evaluation.eval_step_size", "Eval. step size", 20.0).unset("for the attack"),
     integer("evaluation.eval_batch_size", "Eval. batch", 16.0, 1024.0).unit("images").log(),
     integer("evaluation.recalibrate_bn", "Recalibrate BN", 0.0, 100.0).unit("batches"),
     integer("run.seed", "Seed", 0.0, 99.0),

@@ -350,7 +350,8 @@ pub struct EvaluationConfig {
     /// Radius; unset takes the training attack's base radius
     #[arg(long, value_name = "K/255")]
     pub eval_epsilon: Option<Epsilon>,
-    /// Step size; unset takes the training attack's
+    /// Step size; unset takes the training attack's for the training radius, where its steps can cross the ball with it, and
+    /// else 2.5 times the radius divided by the steps
     #[arg(long, value_name = "K/255")]
     pub eval_step_size: Option<Epsilon>,
     /// Images in a batch of an evaluation; results do not depend on it

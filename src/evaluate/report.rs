@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::figures::{self, Context, Example, FigureError};
-use crate::attack::{Attack, Measured, describe_worst_class, measure};
+use crate::attack::{Attack, Measured, describe_without_gradient, describe_worst_class, measure};
 use crate::config::{Experiment, StatisticsSource};
 use crate::data::Dataset;
 use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Norm, Objective, PerturbSpec, View, loss};
@@ -78,6 +78,10 @@ pub struct WeightsReport {
     /// Indices of other classes whose interval overlaps that of the worst class under the attack.
     #[serde(default)]
     pub robust_worst_ties: Vec<usize>,
+    /// Images whose gradient was exactly zero in at least one step of the attack: with many of them the robust accuracy is
+    /// too high.
+    #[serde(default)]
+    pub images_without_gradient: Option<u64>,
 }
 
 /// `evaluation.json`: accuracy on the test set at the end of a run.
@@ -99,7 +103,7 @@ pub struct FinalReport {
     pub class_names: Vec<String>,
     /// A row for each kind of weights.
     pub weights: Vec<WeightsReport>,
-    /// What makes the robust numbers higher than a stronger attack would ([`Attack::warning`]).
+    /// What makes the robust numbers higher than a stronger attack would ([`Attack::warning`], [`Measured::warning`]).
     #[serde(default)]
     pub warnings: Vec<String>,
 }
@@ -141,6 +145,10 @@ impl FinalReport {
                 let ties: Vec<String> = row.robust_worst_ties.iter().map(|k| name(*k)).collect();
                 let worst = describe_worst_class(&name(worst), row.robust_worst, interval, &ties);
                 text += &format!("{:<8} worst robust class: {worst}\n", row.weights);
+            }
+            if let Some(without) = row.images_without_gradient {
+                let gradients = describe_without_gradient(without, self.images as u64);
+                text += &format!("{:<8} {gradients}\n", "");
             }
         }
         for warning in &self.warnings {
@@ -199,7 +207,8 @@ pub fn finish(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Opti
                 trainer.engine().load_model(&last)?;
                 return Ok(None);
             };
-            report.weights.push(row(weights, &clean.confusion, &robust.confusion));
+            report.weights.push(row(weights, &clean.confusion, &robust));
+            report.warnings.extend(robust.warning().map(|warning| format!("{weights}: {warning}")));
             if weights == "last" {
                 confusion = Some(robust.confusion);
             }
@@ -236,7 +245,8 @@ fn evaluate(
     Ok(run(attack)?.map(|robust| (clean, robust)))
 }
 
-fn row(weights: &str, clean: &Confusion, robust: &Confusion) -> WeightsReport {
+fn row(weights: &str, clean: &Confusion, robust: &Measured) -> WeightsReport {
+    let (without_gradient, robust) = (robust.without_gradient, &robust.confusion);
     WeightsReport {
         weights: weights.into(),
         clean: clean.accuracy(),
@@ -255,6 +265,7 @@ fn row(weights: &str, clean: &Confusion, robust: &Confusion) -> WeightsReport {
         robust_class_intervals: robust.class_intervals(),
         robust_worst_class: robust.worst_class().map(|(class, _)| class),
         robust_worst_ties: robust.worst_class_ties(),
+        images_without_gradient: Some(without_gradient),
     }
 }
 

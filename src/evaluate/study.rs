@@ -66,6 +66,8 @@ pub struct Study {
     pub attack: String,
     /// The rows, a block for each method.
     pub rows: Vec<StudyRow>,
+    /// What makes robust numbers higher than a stronger attack would, with method and seed of the run.
+    pub warnings: Vec<String>,
 }
 
 impl Study {
@@ -107,7 +109,12 @@ impl Study {
             let attack = report.attack.split(", seed ").next().unwrap_or_default().to_owned();
             (format!("{}, {}, {} test images", report.dataset, report.architecture, report.images), attack)
         });
-        Self { title, attack, rows }
+        let of_run = |report: &FinalReport| {
+            let run = format!("{}, seed {}", report.method, report.seed);
+            report.warnings.iter().map(move |warning| format!("{run}: {warning}")).collect::<Vec<_>>()
+        };
+        let warnings = reports.iter().flat_map(of_run).collect();
+        Self { title, attack, rows, warnings }
     }
 
     /// The table as Markdown, in percent.
@@ -122,6 +129,10 @@ impl Study {
                 row.clean, row.clean_worst, row.robust, row.robust_worst, row.robust_gap
             );
         }
+        if !self.warnings.is_empty() {
+            text += "\n";
+        }
+        self.warnings.iter().for_each(|warning| text += &format!("* Warning: {warning}.\n"));
         text
     }
 }
@@ -160,7 +171,7 @@ mod tests {
                 robust_classes: vec![0.75, 0.5],
                 ..WeightsReport::default()
             }],
-            ..FinalReport::default()
+            warnings: if seed == 1 { vec!["PGD-20: too short".into()] } else { vec![] },
         };
         let study = Study::new(&[report("PGD-AT", 0, 0.5), report("FAIR-TAT", 0, 0.6), report("PGD-AT", 1, 0.7)]);
         assert_eq!(study.rows.len(), 2);
@@ -168,5 +179,6 @@ mod tests {
         let text = study.to_markdown();
         assert!(text.contains("| PGD-AT | last | 2 | 100.0 ± 0.0 |") && text.contains("60.0 ± 14.1"), "{text}");
         assert!(text.contains("PGD-20, ε 8/255, 1 random start, seed of the run"), "{text}");
+        assert!(text.ends_with("\n\n* Warning: PGD-AT, seed 1: PGD-20: too short.\n"), "{text}");
     }
 }

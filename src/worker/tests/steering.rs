@@ -1,6 +1,8 @@
 //! Pausing, single steps, radii by hand, another experiment, stopping.
 
 use super::*;
+use crate::engine::Norm;
+use crate::units::Epsilon;
 
 const HOURS: Duration = Duration::from_secs(3600);
 
@@ -192,6 +194,16 @@ fn what_is_invalid_changes_nothing_and_the_run_goes_on() {
     misfit.fairness.fixed_target = 10;
     driver.send(Request::Change(Box::new(misfit)));
     assert!(driver.failure().what.contains("fairness.fixed_target"));
+    let mut forgotten = experiment();
+    forgotten.evaluation.eval_epsilon = Some(Epsilon::new(8.0).unwrap());
+    driver.send(Request::Change(Box::new(forgotten)));
+    let what = driver.failure().what;
+    assert!(what.contains("evaluation.eval_epsilon") && what.contains("did you mean 8/255?"), "{what}");
+    // In L2 the shape of the images decides: 8 × 8 pixels are at most 8 apart.
+    let mut beyond = experiment();
+    (beyond.attack.norm, beyond.attack.epsilon) = (Norm::L2, Epsilon::new(9.0).unwrap());
+    driver.send(Request::Change(Box::new(beyond)));
+    assert!(driver.failure().what.contains("attack.epsilon: expected at most 8.00"));
     for holds in [vec![Hold::default(); 9], vec![Hold { epsilon: Some(-0.1), locked: false }; 10]] {
         driver.send(Request::Epsilon(holds));
         assert!(driver.failure().what.contains("by hand"));
@@ -200,6 +212,34 @@ fn what_is_invalid_changes_nothing_and_the_run_goes_on() {
     assert!(!path.join("config.begin.toml").exists() && !path.join("log.jsonl").exists());
     driver.send(Request::Continue);
     assert!(matches!(driver.until_ended(), Ended::Finished(_)));
+}
+
+#[test]
+fn a_change_that_makes_the_evaluation_too_weak_is_told_each_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut driver = Driver::new();
+    driver.begin(experiment(), &run_in(&dir), true);
+    driver.until_paused();
+    let mut weak = experiment();
+    weak.evaluation.eval_step_size = Some(Epsilon::levels(1.0));
+    let warnings = |driver: &Driver| {
+        driver.all(|update| match update {
+            Update::Warning(text) if text.starts_with("PGD-2, L∞, ε 24/255, step 1/255: ") => Some(()),
+            _ => None,
+        })
+    };
+    // Weak, and so it stays for a batch; good; and weak again.
+    for (change, told) in [(Some(&weak), 1), (None, 1), (Some(&experiment()), 1), (Some(&weak), 2)] {
+        if let Some(change) = change {
+            driver.send(Request::Change(Box::new(change.clone())));
+        }
+        driver.send(Request::OneBatch);
+        next_batch(&mut driver);
+        driver.until_paused();
+        assert_eq!(warnings(&driver).len(), told);
+    }
+    driver.send(Request::Stop { save: false });
+    driver.until_ended();
 }
 
 #[test]
