@@ -147,8 +147,8 @@ mod tests {
             |epsilon: &str, distance: f64| epsilon.parse::<Epsilon>().unwrap().rounded_like(distance).to_string();
         assert_eq!(like("8/255", 2.5 * (8.0 / 255.0) / 20.0), "1/255");
         assert_eq!(like("8/255", 2.5 * (8.0 / 255.0) / 7.0), "2.857/255");
-        assert_eq!(like("0.3", 2.5 * 0.3 / 7.0), "0.1071");
-        assert_eq!(like("0.5", 40.0 / 255.0), "0.1569");
+        assert_eq!(like("0.031", 2.5 * 0.031 / 7.0), "0.01107");
+        assert_eq!(like("0.5", 2.5 * 0.5 / 20.0), "15.938/255");
         assert_eq!(like("8/255", 0.0), "0/255");
         // A hundredth of a level would be rounded to nothing or by far too much.
         assert_eq!(like("0.01/255", 0.0000049), "0.0000049");

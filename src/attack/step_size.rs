@@ -60,7 +60,7 @@ pub struct RunSteps {
 /// let run = RunSteps { norm: Norm::Linf, epsilon, step_size, eval_epsilon: epsilon, eval_step_size: None };
 /// assert_eq!(evaluation_step_size(Norm::Linf, epsilon, 20, None, &run), step_size);
 /// let radius = Epsilon::new(0.5).unwrap();
-/// assert_eq!(evaluation_step_size(Norm::L2, radius, 20, None, &run).to_string(), "0.0625");
+/// assert_eq!(evaluation_step_size(Norm::L2, radius, 20, None, &run).to_string(), "15.938/255");
 /// ```
 pub fn evaluation_step_size(
     norm: Norm,
@@ -182,7 +182,7 @@ mod tests {
             ("few steps, too few for the run's", Linf, "8/255", 5, none, &usual, "4/255"),
             ("a flag goes over everything", Linf, "8/255", 20, one, &usual, "1/255"),
             ("a flag stays where it is of no use", L2, "0.5", 20, one, &usual, "1/255"),
-            ("another norm", L2, "0.5", 20, none, &usual, "0.0625"),
+            ("another norm", L2, "0.5", 20, none, &usual, "15.938/255"),
             ("another norm at the same radius", L2, "8/255", 20, none, &usual, "1/255"),
             ("a larger radius", Linf, "64/255", 20, none, &usual, "8/255"),
             ("a smaller radius", Linf, "1/255", 20, none, &usual, "0.125/255"),
@@ -237,9 +237,11 @@ mod tests {
             ),
             (
                 pgd(L2, "0.5", "2/255", 20),
-                Some("20 steps of 2/255 go no further than 0.1569, less than 1.5 · ε = 0.75; from a random start"),
+                Some(
+                    "20 steps of 2/255 go no further than 40/255, less than 1.5 · ε = 191.25/255; from a random start",
+                ),
             ),
-            (pgd(L2, "0.5", "2/255", 20), Some("Use a step size of 0.0625 (2.5 · ε / steps)")),
+            (pgd(L2, "0.5", "2/255", 20), Some("Use a step size of 15.938/255 (2.5 · ε / steps)")),
             (pgd(Linf, "64/255", "2/255", 20), Some("no further than 40/255, less than 1.5 · ε = 96/255")),
             (pgd(Linf, "8/255", "0", 20), Some("20 steps of 0/255 go no further than 0/255")),
             (pgd(Linf, "8/255", "10/255", 20), Some("a step of 10/255 is longer than ε, 8/255")),
