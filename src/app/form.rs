@@ -379,7 +379,7 @@ mod tests {
         form.set("optimizer.epochs", json!(5)).unwrap();
         assert!(form.differs("optimizer.lr") && form.differs("optimizer.epochs") && !form.differs("run.seed"));
         form.undo();
-        assert_eq!((form.experiment.optimizer.lr, form.experiment.optimizer.epochs), (0.04, 14));
+        assert_eq!((form.experiment.optimizer.lr, form.experiment.optimizer.epochs), (0.04, 80));
         form.undo();
         assert_eq!(form.experiment.optimizer.lr, 0.05);
         form.undo();

@@ -246,7 +246,7 @@ mod tests {
     fn a_preset_on_another_data_set_keeps_its_recipe_alone() {
         let adapted = trained("fairtat train --preset digits-60s --dataset cifar10 --step-size 1/255");
         assert_eq!((adapted.attack.epsilon, adapted.attack.step_size), (Epsilon::levels(8.0), Epsilon::levels(1.0)));
-        assert_eq!((adapted.model.arch.name(), adapted.optimizer.epochs), ("digits-cnn", 14));
+        assert_eq!((adapted.model.arch.name(), adapted.optimizer.epochs), ("digits-cnn", 80));
         let mut paper = Experiment::preset("cifar10-paper").unwrap();
         assert_eq!(trained("fairtat train --preset cifar10-paper"), paper);
         paper.data.dataset = "cifar100".into();

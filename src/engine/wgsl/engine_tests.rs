@@ -179,7 +179,7 @@ fn a_second_batch_size_costs_nothing() {
     let state = State::initialise(&network, 3);
     let adapter = std::env::var("FAIRTAT_TEST_ADAPTER").ok();
     // A limit under which the larger batch is cut into two ranges, and the smaller one is not.
-    for (binding_limit, ranges) in [(None, [1, 1]), (Some(33 * 4 * 8 * 64), [2, 1])] {
+    for (binding_limit, ranges) in [(None, [1, 1]), (Some(33 * 4 * 16 * 64), [2, 1])] {
         let options =
             WgslOptions { adapter: adapter.clone(), pipelines: None, binding_limit, ..WgslOptions::default() };
         let open = || WgslEngine::new(network.clone(), &state, &options).unwrap();

@@ -99,7 +99,7 @@ fn numbers_can_be_typed_beyond_what_makes_sense() {
     assert!(window.query_by_label_contains("Expected a number above 0").is_some());
     window.state_mut().form.undo();
     window.state_mut().form.undo();
-    assert_eq!(window.state().form.experiment.optimizer.epochs, 14);
+    assert_eq!(window.state().form.experiment.optimizer.epochs, 80);
 }
 
 #[test]
