@@ -218,7 +218,7 @@ fn an_evaluation_steps_as_far_as_its_ball_needs_or_says_so() {
 
     for (flags, expected) in [
         (&[][..], "PGD-20, L∞, ε 8/255, step 1/255"),
-        (&["--norm", "l2", "--epsilon", "0.5"], "PGD-20, L2, ε 0.5, step 0.0625"),
+        (&["--norm", "l2", "--epsilon", "0.5"], "PGD-20, L2, ε 127.5/255, step 15.938/255"),
         (&["--epsilon", "64/255"], "PGD-20, L∞, ε 64/255, step 8/255"),
         (&["--steps", "5"], "PGD-5, L∞, ε 8/255, step 4/255"),
         (&["--epsilon", "0"], "PGD-20, L∞, ε 0/255, step 0/255"),
@@ -229,7 +229,10 @@ fn an_evaluation_steps_as_far_as_its_ball_needs_or_says_so() {
         assert_eq!((&report["warnings"], message.contains("warning")), (&serde_json::json!([]), false), "{message}");
     }
     for (flags, expected) in [
-        (&["--norm", "l2", "--epsilon", "0.5", "--step-size", "2/255"][..], "go no further than 0.1569, less than 1.5"),
+        (
+            &["--norm", "l2", "--epsilon", "0.5", "--step-size", "2/255"][..],
+            "no further than 40/255, less than 1.5 · ε = 191.25/255",
+        ),
         (&["--epsilon", "64/255", "--step-size", "2/255"], "no further than 40/255, less than 1.5 · ε = 96/255"),
         (&["--step-size", "10/255"], "a step of 10/255 is longer than ε, 8/255"),
         (&["--step-size", "0"], "go no further than 0/255"),

@@ -228,6 +228,9 @@ fn warnings(attacks: &[Attack], arguments: &EvalArgs, experiment: &Experiment) -
     warnings
 }
 
+/// An accuracy or a gap, with its 95 % interval where it has one.
+type Cell = (f64, Option<[f64; 2]>);
+
 /// Classes as rows, attacks as columns, and the attacks named below.
 fn table(report: &EvalReport) -> String {
     let images = report.results.first().map_or(0, |r| r.images);
@@ -239,7 +242,7 @@ fn table(report: &EvalReport) -> String {
     let header: Vec<String> = (0..report.results.len()).map(|i| format!("{:>9}{:15}", short(i), "")).collect();
     text += format!("{:<width$} {}", "", header.join(" ")).trim_end();
     text += "\n";
-    let mut line = |name: &str, cell: &dyn Fn(&Report) -> (f64, Option<[f64; 2]>)| {
+    let mut line = |name: &str, cell: &dyn Fn(&Report) -> Cell| {
         let cell = |r| {
             let (value, interval) = cell(r);
             let bounds = interval.map(|[low, high]| format!("[{:.1}, {:.1}]", 100.0 * low, 100.0 * high));

@@ -128,7 +128,7 @@ mod tests {
         let plain = setting(|_| {});
         let label = |old: &str, new: &str| ValidationChange { epoch: 1, old: old.into(), new: new.into() }.label();
         let wide = setting(|e| e.evaluation.eval_epsilon = Some(Epsilon::levels(16.0)));
-        assert_eq!(label(&plain, &wide), "validation: ε 8/255 → 16/255");
+        assert_eq!(label(&plain, &wide), "validation: ε 8/255 → 16/255, step 2/255 → 4/255");
         let several = setting(|e| {
             e.evaluation.eval_steps = 50;
             e.attack.norm = Norm::L2;

@@ -99,6 +99,8 @@ pub struct Trainer {
     watched: Duration,
     /// Warnings about the evaluation's attacks that hold and were told.
     warned: Vec<String>,
+    /// Whether a warning about validation images without a gradient was told.
+    warned_of_gradients: bool,
 }
 
 /// What went on in one evaluation after an epoch.
@@ -225,7 +227,7 @@ impl Trainer {
         }
         let board =
             EventWriter::create(directory.path(), u64::from(progress.epoch)).map_err(TrainError::TensorBoard)?;
-        let (wanted, ema, fawa, metrics, classes, watched, warned) = Default::default();
+        let (wanted, ema, fawa, metrics, classes, watched, warned, warned_of_gradients) = Default::default();
         let written = Written { experiment: experiment.clone(), holds: progress.holds.clone() };
         Ok(Self {
             experiment,
@@ -243,6 +245,7 @@ impl Trainer {
             written,
             watched,
             warned,
+            warned_of_gradients,
         })
     }
 
@@ -390,6 +393,13 @@ impl Trainer {
         let evaluated = self.recalibrated(&trained)?;
         let validated = match self.validate(observer)? {
             Some(validation) => {
+                // Once a run: it is rarely that of one epoch alone, and metrics.csv has the count of each.
+                if !self.warned_of_gradients
+                    && let Some(warning) = validation.robust.warning()
+                {
+                    observer.event(&Event::Warning(&warning));
+                    self.warned_of_gradients = true;
+                }
                 self.progress.seconds[0] = already + (started.elapsed().saturating_sub(self.watched)).as_secs_f64();
                 self.finish_epoch(&evaluated, &validation, observer)?;
                 Outcome::Finished

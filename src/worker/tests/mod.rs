@@ -164,7 +164,7 @@ fn a_run_goes_from_beginning_to_report() {
     let batches = driver.batches();
     assert_eq!(batches.len(), 8);
     let last = &batches[7];
-    assert_eq!((last.epoch, last.epochs, last.done, last.batches, last.images), (1, 2, 4, 4, 16));
+    assert_eq!((last.epoch, last.epochs, last.done, last.batches, last.images), (1, 2, 4, 4, 40));
     assert_eq!(last.position(), 2.0);
     assert!(last.seconds[0] >= last.seconds[1] && last.seconds[1] > 0.0 && last.seconds[2] > 0.0);
     assert_eq!((last.epsilon.len(), last.targets.as_ref().unwrap().len()), (10, 10));

@@ -224,7 +224,7 @@ fn a_change_that_makes_the_evaluation_too_weak_is_told_each_time() {
     weak.evaluation.eval_step_size = Some(Epsilon::levels(1.0));
     let warnings = |driver: &Driver| {
         driver.all(|update| match update {
-            Update::Warning(text) if text.starts_with("PGD-2, L∞, ε 24/255, step 1/255: ") => Some(()),
+            Update::Warning(text) if text.starts_with("PGD-2, L∞, ε 24/255, step 1/255, ") => Some(()),
             _ => None,
         })
     };
