@@ -147,7 +147,7 @@ mod tests {
             |epsilon: &str, distance: f64| epsilon.parse::<Epsilon>().unwrap().rounded_like(distance).to_string();
         assert_eq!(like("8/255", 2.5 * (8.0 / 255.0) / 20.0), "1/255");
         assert_eq!(like("8/255", 2.5 * (8.0 / 255.0) / 7.0), "2.857/255");
-        assert_eq!(like("0.03137", 2.5 * 0.03137 / 7.0), "0.0112");
+        assert_eq!(like("0.03137", 2.5 * 0.03137 / 8.0), "0.009803");
         assert_eq!(like("0.5", 2.5 * 0.5 / 20.0), "15.938/255");
         assert_eq!(like("8/255", 0.0), "0/255");
         // A hundredth of a level would be rounded to nothing or by far too much.
