@@ -50,7 +50,7 @@ fn names(directory: &Path) -> BTreeSet<String> {
 fn training_real_digits_beats_chance_and_leaves_every_promised_file() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("runs/digits-60s");
-    let table = ok(dir.path(), &["train", "--epochs", "3", "--validation-per-class", "10"]);
+    let table = ok(dir.path(), &["train", "--epochs", "3", "--average-from", "1", "--validation-per-class", "10"]);
     assert!(table.contains("PGD-20, L∞, ε 24/255, step 6/255, 1 random start, seed 0"), "{table}");
 
     let expected = [
