@@ -113,15 +113,15 @@ impl ExperimentArgs {
     /// The same with a name for its run directory, and what it has from its data set.
     pub(super) fn asked(&self, source: &Source) -> Result<Asked> {
         let asked = match &source.config {
-            Some(path) => self.from_file(path)?,
-            None => self.from_data_set(source.preset.as_deref())?,
+            Some(path) => self.put_over_file(path)?,
+            None => self.put_over_data_set(source.preset.as_deref())?,
         };
         asked.experiment.validate()?;
         Ok(asked)
     }
 
     /// A file keeps its values on any data set; what the data set would change is told.
-    fn from_file(&self, path: &Path) -> Result<Asked> {
+    fn put_over_file(&self, path: &Path) -> Result<Asked> {
         let start = Experiment::load(path)?;
         let experiment = self.over(&start)?;
         let name = path.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
@@ -133,7 +133,7 @@ impl ExperimentArgs {
         Ok(Asked { experiment, name, derived })
     }
 
-    fn from_data_set(&self, preset: Option<&str>) -> Result<Asked> {
+    fn put_over_data_set(&self, preset: Option<&str>) -> Result<Asked> {
         // The data set that is asked for decides what the other flags are put over.
         let first = Experiment::preset(preset.unwrap_or(DEFAULT_PRESET))?;
         let wanted = self.over(&first)?;

@@ -23,7 +23,9 @@ const ROUNDING: f64 = 1.0 / 16_777_216.0;
 const MARGIN: f64 = 8.0;
 
 /// The values that a pass leaves for others, each with what it holds.
-pub(super) type Results = Vec<(String, Vec<f32>)>;
+pub(super) type Results = Vec<Named>;
+/// One of them.
+pub(super) type Named = (String, Vec<f32>);
 
 /// The largest relative difference (Euclidean length of the difference over that of the fixed choice's values) that
 /// rounding explains.
@@ -54,11 +56,11 @@ pub(super) fn tolerance(conv: &Conv, pass: Pass, images: usize, choices: [Algori
 /// The largest relative difference of one of the results; NaN or infinity where a value is not a number, or where the two
 /// are not the same arrays.
 pub(super) fn difference(found: &Results, expected: &Results) -> f64 {
-    let matching = |((a, x), (b, y)): (&(String, Vec<f32>), &(String, Vec<f32>))| a == b && x.len() == y.len();
+    let matching = |((a, x), (b, y)): (&Named, &Named)| a == b && x.len() == y.len();
     if expected.is_empty() || found.len() != expected.len() || !found.iter().zip(expected).all(matching) {
         return f64::INFINITY;
     }
-    let of = |((_, found), (_, expected)): (&(String, Vec<f32>), &(String, Vec<f32>))| {
+    let of = |((_, found), (_, expected)): (&Named, &Named)| {
         let square = |x: f64| x * x;
         let pairs = found.iter().zip(expected).map(|(a, b)| (f64::from(*a), f64::from(*b)));
         let (error, size) = pairs.fold((0.0, 0.0), |(e, s), (a, b)| (e + square(a - b), s + square(b)));
@@ -107,8 +109,8 @@ pub(super) fn program(
     let is_scratch = |buffer: &usize| program.buffers[*buffer].scratch;
     // A batch norm that lies beyond the window may read sums that the convolution leaves.
     let scratch: BTreeSet<usize> = (0..kept.len()).filter(|i| kept[*i]).flat_map(buffers).filter(is_scratch).collect();
-    for step in 0..kept.len() {
-        kept[step] |= buffers(step).any(|buffer| scratch.contains(&buffer));
+    for (step, kept) in kept.iter_mut().enumerate() {
+        *kept |= buffers(step).any(|buffer| scratch.contains(&buffer));
     }
     // Results: gradients of weights, and what is written here (nothing mentions a buffer before it is written) and read
     // by steps that are left out.
