@@ -380,8 +380,8 @@ mod tests {
             std::fs::create_dir_all(directory.path().join(part)).unwrap();
             image::GrayImage::new(48, 40).save(directory.path().join(part).join("1.png")).unwrap();
         }
-        let data = DataConfig { path: Some(directory.path().into()), ..data("folder") };
-        let mut experiment = Experiment { data, ..Experiment::default() };
+        let in_folder = DataConfig { path: Some(directory.path().into()), ..data("folder") };
+        let mut experiment = Experiment { data: in_folder, ..Experiment::default() };
         let images = Images::of(&experiment.data).unwrap();
         assert_eq!(images.kind, DataKind::SmallGrey);
         assert_eq!(images.known_from.as_deref(), Some("by the first image, 48 × 40 pixels"));
