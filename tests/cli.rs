@@ -86,7 +86,11 @@ fn training_real_digits_beats_chance_and_leaves_every_promised_file() {
                     val_robust_accuracy,val_robust_worst,seconds,seconds_attack,seconds_update,seconds_statistics,val_attack,\
                     val_without_gradient";
     assert_eq!(header.join(","), promised);
-    assert!(rows.iter().all(|row| &row[13] == "PGD-10, L∞, ε 24/255, step 6/255, 1 random start, seed 0"), "{rows:?}");
+    assert!(
+        rows.iter().all(|row| &row[13]
+            == "PGD-10, L∞, ε 24/255, step 6/255, 1 random start, seed 0, batch norm recalibrated on 40 batches"),
+        "{rows:?}"
+    );
     assert_eq!(rows.len(), 3);
     let (header, rows) = columns(&run.join("classes.csv"));
     let promised = "epoch,class,name,epsilon,target_probability,cfps,train_robust_accuracy,train_clean_accuracy,\
@@ -387,7 +391,7 @@ fn settings_follow_from_the_data_set_and_the_program_says_so() {
     has(&named, &["epsilon = \"4/255\"", "step_size = \"2/255\"", "flip = false"]);
     assert!(named.replace("\n# ", " ").contains("Named, and so not derived: --epsilon, --flip."), "{named}");
     let adapted = shown(&["--preset", "digits-60s", "--dataset", "cifar10"]);
-    has(&adapted, &["epsilon = \"8/255\"", "arch = \"digits-cnn\"", "epochs = 14"]);
+    has(&adapted, &["epsilon = \"8/255\"", "arch = \"digits-cnn\"", "epochs = 80"]);
     assert!(adapted.contains("epsilon 24/255 → 8/255"), "{adapted}");
     // Neither a preset nor a file is touched where nothing else is named.
     assert!(!shown(&["--preset", "digits-60s"]).contains('#') && !shown(&[]).contains('#'));
