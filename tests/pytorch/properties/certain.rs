@@ -123,13 +123,14 @@ fn the_size_of_the_logits_changes_nothing_between_two_classes() {
     }
 }
 
-/// Among several classes the gradient turns into that of the two likeliest ones as the logits grow, which is another
-/// direction but no weaker one here; from some size on it stays the same. DLR does not depend on the size.
+/// Among several classes the gradient turns into that of the two likeliest ones as the logits grow: another direction, and
+/// here no weaker one. Where gradients vanish instead, accuracy climbs to that without an attack. DLR does not depend on the
+/// size.
 #[test]
 fn the_size_of_the_logits_hides_nothing_from_an_attack() {
     for tested in ENGINES {
         for (what, accuracies) in accuracies(tested, CLASSES) {
-            let most = if what.ends_with("Dlr") { apart(&accuracies) } else { apart(&accuracies[1..]) };
+            let most = if what.ends_with("Dlr") { apart(&accuracies) } else { 0.0 };
             let above = accuracies.iter().fold(0.0, |most: f64, accuracy| most.max(accuracy - accuracies[0]));
             assert!((0.05..0.95).contains(&accuracies[0]), "{what}: {accuracies:?}");
             assert!(most <= 0.02 && above <= 0.02, "{what}: {accuracies:?}");
