@@ -38,7 +38,7 @@ pub struct Change {
     pub new: Value,
 }
 
-/// See the [module](self).
+/// Settings that follow from the data set, and what they follow from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Derived {
     /// What the experiment started from.

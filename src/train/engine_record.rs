@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{DeviceChoice, EngineChoice, EngineOptions};
 use crate::engine::Engine;
 
-/// See the [module](self).
+/// Which engine and device a run began with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineRecord {
     /// Engine and kind of device, as [`Engine::name`] has it: `candle-cpu`, `candle-cuda`, `candle-metal`, `wgsl`.
