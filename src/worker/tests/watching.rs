@@ -83,7 +83,7 @@ fn examples_come_as_often_as_wished_and_not_after() {
     driver.until_paused();
     driver.send(Request::OneBatch);
     driver.until_paused();
-    assert_eq!(driver.examples().last().unwrap().labels.len(), 48, "as many as the batch has");
+    assert_eq!(driver.examples().last().unwrap().labels.len(), 40, "as many as the batch has");
     driver.send(Request::Examples(None));
     let before = driver.examples().len();
     driver.send(Request::Continue);
