@@ -7,17 +7,21 @@
 //! All engines share names ([`crate::model::State`]), random numbers ([`crate::rng`]) and losses ([`loss`]), so that the
 //! same experiment can be run, resumed and compared on any of them.
 
+mod batch;
 pub mod candle;
+mod checks;
 pub mod loss;
+mod loss_spec;
+mod search_spec;
 mod targets;
 mod types;
 pub mod wgsl;
 
+pub use batch::{Augment, Batch, Padding};
+pub use loss_spec::{LossSpec, LossTerm, Term, Weights};
+pub use search_spec::{Norm, Objective, PerturbSpec, Start};
 pub use targets::TargetTable;
-pub use types::{
-    Augment, Batch, BatchNormMode, BatchStats, EngineState, Input, LossSpec, LossTerm, Norm, Objective, Padding,
-    PerturbSpec, SgdStep, Start, Term, View, Views, Weights,
-};
+pub use types::{BatchNormMode, BatchStats, EngineState, Input, SgdStep, View, Views};
 
 pub use wgsl::GpuError;
 

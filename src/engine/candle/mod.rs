@@ -21,8 +21,8 @@ use candle_core::{Device, Tensor};
 use self::ops::Ops;
 use self::passes::{Compiled, Gradients, Tape};
 use self::search::Found;
+use super::checks::{check_batch_norm, check_images, check_running};
 use super::loss::{self, GradientScale};
-use super::types::{check_batch_norm, check_images, check_running};
 use super::{
     Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, PerturbSpec,
     SgdStep, View, Views,

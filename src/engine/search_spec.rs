@@ -1,0 +1,154 @@
+//! [`PerturbSpec`]: the inner maximisation as data.
+
+use std::borrow::Cow;
+
+use super::checks::check_labels;
+use super::{Batch, BatchNormMode, EngineError, TargetTable};
+use crate::data::ImageShape;
+use crate::rng::Purpose;
+
+/// What a search changes images for. Every objective is *maximised*, each image on its own.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Objective {
+    /// Cross-entropy of the true label: away from it (untargeted).
+    CrossEntropy,
+    /// Minus the cross-entropy of a target class for each image: towards it (targeted).
+    Targeted(Vec<u32>),
+    /// As [`Self::Targeted`], towards a class that the engine draws for each image from the stream
+    /// `(seed, Target, epoch, id)` of its batch.
+    Drawn(TargetTable),
+    /// `KL(p(clean) ‖ p(x))`, with the prediction on the unperturbed image held fixed (TRADES). The search must start
+    /// away from the clean image, where this gradient is zero.
+    KlToClean,
+    /// Difference-of-logits ratio of the true label (Croce and Hein 2020). Needs three classes.
+    Dlr,
+}
+
+impl Objective {
+    /// Checks targets and classes for `n` images and a network with `classes` classes.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] with expected and found.
+    pub fn check(&self, n: usize, classes: usize) -> Result<(), EngineError> {
+        let fail = |what: String| Err(EngineError::Invalid(what));
+        match self {
+            Self::Targeted(targets) if targets.len() != n => {
+                fail(format!("targets are given for {} images, expected {n}", targets.len()))
+            }
+            Self::Targeted(targets) => check_labels(targets, classes),
+            Self::Drawn(table) if table.classes() != classes => {
+                fail(format!("targets are drawn from {} classes, the network has {classes}", table.classes()))
+            }
+            Self::Dlr if classes < 3 => fail(format!("DLR compares three logits, the network has {classes}")),
+            Self::CrossEntropy | Self::Drawn(_) | Self::KlToClean | Self::Dlr => Ok(()),
+        }
+    }
+
+    /// Checks that this objective has a meaning for images that no search has prepared.
+    pub(super) fn check_without_search(&self) -> Result<(), EngineError> {
+        let what = match self {
+            Self::KlToClean => "the KL objective is for a perturbation, which knows the clean images",
+            Self::Drawn(_) => "targets are drawn for a perturbation; a gradient by itself needs targets that are given",
+            Self::CrossEntropy | Self::Targeted(_) | Self::Dlr => return Ok(()),
+        };
+        Err(EngineError::Invalid(what.into()))
+    }
+
+    /// The same with targets in the place of their distribution. The reference for what engines do on their device.
+    pub fn aimed(&self, batch: &Batch<'_>) -> Cow<'_, Self> {
+        let Self::Drawn(table) = self else { return Cow::Borrowed(self) };
+        let draw = |(label, id): (&u32, &u32)| table.draw(*label, batch.seed, batch.epoch, *id);
+        Cow::Owned(Self::Targeted(batch.labels.iter().zip(batch.ids).map(draw).collect()))
+    }
+}
+
+/// The ball a perturbation stays in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Norm {
+    /// Largest absolute change of a value; steps follow the sign of the gradient
+    Linf,
+    /// Euclidean length of the change; steps follow the gradient scaled to length one
+    L2,
+}
+
+/// Where a search starts.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Start {
+    /// At the clean image.
+    Zero,
+    /// `ε · u` with `u` uniform in `[-1, 1)` for each value (for L2 scaled into the ball), from the stream
+    /// `(seed, purpose, epoch, id)`.
+    Uniform {
+        /// [`Purpose::AttackStart`] or [`Purpose::EvaluationStart`].
+        purpose: Purpose,
+        /// Epoch, or restart of an evaluation.
+        epoch: u32,
+    },
+    /// `deviation · n` with `n` standard normal (TRADES: 0.001).
+    Normal {
+        /// Standard deviation in pixel units.
+        deviation: f32,
+        /// As for [`Start::Uniform`].
+        purpose: Purpose,
+        /// As for [`Start::Uniform`].
+        epoch: u32,
+    },
+    /// At the clean image plus these values, `B × C × H × W`, which are led into the ball and the image into `[0, 1]` as
+    /// after a step. For noise that was drawn elsewhere, and for going on from an earlier perturbation.
+    Given(Vec<f32>),
+}
+
+/// The inner maximisation: projected gradient ascent in a ball of its own for each image.
+///
+/// A step follows the direction of the gradient, so networks that are certain are no obstacle: gradients are computed
+/// with a scale of each image where that leaves the direction ([`super::loss::GradientScale`]), and do not underflow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PerturbSpec {
+    /// What is maximised.
+    pub objective: Objective,
+    /// Shape of the ball.
+    pub norm: Norm,
+    /// Radius for each image, in `[0, 1]` pixel units.
+    pub epsilon: Vec<f32>,
+    /// Step size for each image.
+    pub step_size: Vec<f32>,
+    /// Number of steps; 0 gives the start.
+    pub steps: u32,
+    /// Where the search starts.
+    pub start: Start,
+    /// Batch norm during the search.
+    pub batch_norm: BatchNormMode,
+}
+
+impl PerturbSpec {
+    /// Checks sizes and numbers for a batch of `n` images of `shape` and a network with `classes` classes.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] with expected and found.
+    pub fn check(&self, n: usize, shape: ImageShape, classes: usize) -> Result<(), EngineError> {
+        let fail = |what: String| Err(EngineError::Invalid(what));
+        for (name, values) in [("epsilon", &self.epsilon), ("step_size", &self.step_size)] {
+            if values.len() != n {
+                return fail(format!("{name} is given for {} images, expected {n}", values.len()));
+            }
+            if let Some(bad) = values.iter().find(|v| !(v.is_finite() && **v >= 0.0)) {
+                return fail(format!("{name} is {bad}, expected a number of at least 0"));
+            }
+        }
+        match &self.start {
+            Start::Given(values) if values.len() != n * shape.len() => {
+                let (expected, found) = (n * shape.len(), values.len());
+                return fail(format!("a start for {n} images of {shape} holds {expected} values, found {found}"));
+            }
+            Start::Given(values) if !values.iter().all(|v| v.is_finite()) => {
+                return fail("a start holds values that are not finite".into());
+            }
+            Start::Normal { deviation, .. } if !deviation.is_finite() => {
+                return fail(format!("the deviation of the start is {deviation}, expected a number"));
+            }
+            Start::Zero | Start::Uniform { .. } | Start::Normal { .. } | Start::Given(_) => {}
+        }
+        self.objective.check(n, classes)
+    }
+}
