@@ -9,7 +9,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 use fairtat::engine::candle::{CandleDevice, CandleEngine};
-use fairtat::engine::{Batch, BatchNormMode, Engine, LossSpec, Norm, Objective, PerturbSpec, SgdStep, Start, View};
+use fairtat::engine::{Batch, BatchNormMode, Engine, LossSpec, Norm, Objective, SearchSpec, SgdStep, Start, View};
 use fairtat::evaluate::bench::image_shape;
 use fairtat::fairness::TargetDistribution;
 use fairtat::model::{Architecture, State};
@@ -30,7 +30,7 @@ fn step(criterion: &mut Criterion) {
         let ids: Vec<u32> = (0..IMAGES as u32).collect();
         let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: 0, epoch: 0 };
         let targets = TargetDistribution::uniform(CLASSES).sample(&labels, &ids, 0, 0);
-        let spec = PerturbSpec {
+        let spec = SearchSpec {
             objective: Objective::Targeted(targets),
             norm: Norm::Linf,
             epsilon: vec![8.0 / 255.0; IMAGES],
@@ -38,6 +38,7 @@ fn step(criterion: &mut Criterion) {
             steps: 10,
             start: Start::Uniform { purpose: Purpose::AttackStart, epoch: 0 },
             batch_norm: BatchNormMode::Train,
+            ..SearchSpec::default()
         };
         let loss = LossSpec::cross_entropy(View::Adversarial);
         // No movement: every sample of the measurement does the same work on the same weights.

@@ -41,17 +41,17 @@ struct Validating {
 impl Validating {
     fn validate(&mut self, live: &mut Live<'_>, epoch: u32) -> Result<()> {
         let splits = live.splits().clone();
-        let trained = live.engine().state()?.model;
+        let trained = live.engine()?.state()?.model;
         for batches in BATCHES {
-            let weights = self.recalibrated(live.engine(), &splits, &trained, epoch, batches)?;
-            live.engine().load_model(&weights)?;
+            let weights = self.recalibrated(live.engine()?, &splits, &trained, epoch, batches)?;
+            live.engine()?.load_model(&weights)?;
             let mut accuracy = Vec::new();
             for attack in [Attack::clean(), self.attack.clone()] {
-                let found = measure(live.engine(), &splits.validation, &attack, 256, &mut |_, _| true)?;
+                let found = measure(live.engine()?, &splits.validation, &attack, 256, &mut |_, _| true)?;
                 let confusion = found.context("the measurement was not stopped")?.confusion;
                 accuracy.extend([confusion.accuracy(), confusion.worst()]);
             }
-            live.engine().load_model(&trained)?;
+            live.engine()?.load_model(&trained)?;
             let e = &self.experiment;
             let line: Vec<String> = accuracy.iter().map(|value| format!("{value:.4}")).collect();
             let mode = if e.attack.attack_bn == BatchNormMode::Train { "train" } else { "eval" };

@@ -6,7 +6,7 @@
 #import "shared/image_info.wgsl"
 
 @group(0) @binding(1) var<uniform> call: Call;
-@group(0) @binding(2) var<storage, read> info: array<ImageInfo>;
+@group(0) @binding(2) var<storage, read_write> info: array<ImageInfo>;
 @group(0) @binding(3) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(5) var<uniform> bias: array<vec4<f32>, {{CLASSES}}>;
@@ -25,6 +25,7 @@
 
 #let LANES = 256
 #import "shared/objective_gradient.wgsl"
+#import "shared/search_progress.wgsl"
 #import "shared/head_forward.wgsl"
 #import "shared/head_backward.wgsl"
 
@@ -50,8 +51,11 @@ fn main(
     }
 
     let aim = aim_at(0u, start, about.label, about.goal, lane);
-    if is_inside && lane == 0u && !aim.is_finite {
-        atomicStore(&flag, 1u);
+    if is_inside && lane == 0u {
+        look(params.first_image + image, aim.likeliest != about.label);
+        if !aim.is_finite {
+            atomicStore(&flag, 1u);
+        }
     }
     // All have read what they compare before the gradients take the place of the logits.
     workgroupBarrier();

@@ -1,4 +1,5 @@
-// Gradient of an attack's objective with respect to the logits (shared/objective_gradient.wgsl).
+// Gradient of an attack's objective with respect to the logits (shared/objective_gradient.wgsl), and what the search does
+// with the prediction (shared/search_progress.wgsl).
 //
 // logits, reference, gradient: B × K4, from the first image of the range on. One workgroup an image.
 #import "shared/grid.wgsl"
@@ -14,7 +15,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<uniform> call: Call;
-@group(0) @binding(2) var<storage, read> info: array<ImageInfo>;
+@group(0) @binding(2) var<storage, read_write> info: array<ImageInfo>;
 @group(0) @binding(3) var<storage, read> logits0: array<f32>;
 // Logits of the clean images, read for KL only.
 @group(0) @binding(4) var<storage, read> logits1: array<f32>;
@@ -24,6 +25,7 @@ struct Params {
 
 #let LANES = 64
 #import "shared/objective_gradient.wgsl"
+#import "shared/search_progress.wgsl"
 
 @compute @workgroup_size({{LANES}})
 fn main(
@@ -48,7 +50,10 @@ fn main(
             gradient[start + j] = g;
         }
     }
-    if is_inside && lane == 0u && !aim.is_finite {
-        atomicStore(&flag, 1u);
+    if is_inside && lane == 0u {
+        look(params.first_image + image, aim.likeliest != about.label);
+        if !aim.is_finite {
+            atomicStore(&flag, 1u);
+        }
     }
 }

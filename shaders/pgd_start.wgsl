@@ -1,6 +1,6 @@
 // Start of a search: delta = clip(project(s)), x = clean + delta, where s is zero, epsilon · u with u uniform in [-1, 1),
 // deviation · n with n standard normal, or what delta holds already. `project` leads into the ball, `clip` keeps x in
-// [0, 1]. Random numbers are addressed by the value's position in C × H × W order. The twin of engine/candle/search.rs.
+// [0, 1]; both are left out where the call asks for that. Random numbers are addressed by the value's position in C × H × W order. The twin of engine/candle/search.rs.
 // clean, delta, x: B × H × W × C4, from the first image of the range on. One workgroup an image.
 #import "shared/grid.wgsl"
 #import "shared/call.wgsl"
@@ -63,7 +63,8 @@ fn main(
     let quads = select(0u, params.quads, image < params.images);
     let about = info[params.first_image + min(image, params.images - 1u)];
     let base = image * params.quads;
-    let is_l2 = call.norm == NORM_L2;
+    let is_projected = call.project_start != 0u;
+    let is_l2 = is_projected && call.norm == NORM_L2;
     var squares = 0.0;
     for (var quad = lane; quad < quads; quad += {{LANES}}u) {
         let i = base + quad;
@@ -71,7 +72,9 @@ fn main(
         if is_l2 {
             squares += dot(d, d);
         } else {
-            d = clip(project_linf(d, about.epsilon), clean[i]);
+            if is_projected {
+                d = clip(project_linf(d, about.epsilon), clean[i]);
+            }
             x[i] = clean[i] + d;
         }
         delta[i] = d;

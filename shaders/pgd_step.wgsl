@@ -36,6 +36,6 @@ fn main(
 ) {
     let image = linear_group(group, groups);
     let about = info[params.first_image + min(image, params.images - 1u)];
-    let moves = image < params.images && about.is_active != 0u && stopped == 0u;
+    let moves = image < params.images && (about.status & STATUS_ACTIVE) != 0u && stopped == 0u;
     step_image(about, params.first_image + image, image * params.quads, select(0u, params.quads, moves), lane);
 }

@@ -33,7 +33,7 @@ fn main(
     let index = params.first_group + linear_group(group, groups);
     let image = min(index, params.images - 1u);
     let about = info[params.first_image + image];
-    let moves = index < params.images && about.is_active != 0u && stopped == 0u;
+    let moves = index < params.images && (about.status & STATUS_ACTIVE) != 0u && stopped == 0u;
     let pixels = params.height * params.width;
     for (var strip = 0u; strip < select(0u, {{STRIPS}}u, moves); strip++) {
         held[strip] = strip_gradient(image, strip, lane);

@@ -38,6 +38,8 @@ pub enum Purpose {
     Test = 9,
     /// A direction in the space of images, for a decision map.
     Direction = 10,
+    /// Noise that each step of a training attack adds; the index counts over steps.
+    AttackNoise = 11,
 }
 
 /// The high 32 bits of `a × b`, from 16-bit pieces as in WGSL.

@@ -3,7 +3,7 @@
 
 use fairtat::data::ImageShape;
 use fairtat::engine::wgsl::{WgslEngine, WgslOptions};
-use fairtat::engine::{Batch, BatchNormMode, Engine, LossSpec, Norm, Objective, PerturbSpec, SgdStep, Start, View};
+use fairtat::engine::{Batch, BatchNormMode, Engine, LossSpec, Norm, Objective, SearchSpec, SgdStep, Start, View};
 use fairtat::model::{Layer, Network, Op, State};
 use fairtat::rng::Purpose;
 
@@ -29,7 +29,7 @@ fn memory_stays_flat_over_twenty_thousand_steps() {
     let mut engine = WgslEngine::new(network, &state, &options).unwrap();
     let (pixels, labels, ids) = ([90u8; 32], [0, 1], [0, 1]);
     let sgd = SgdStep { lr: 1e-4, momentum: 0.9, weight_decay: 0.0 };
-    let spec = PerturbSpec {
+    let spec = SearchSpec {
         objective: Objective::CrossEntropy,
         norm: Norm::Linf,
         epsilon: vec![0.03; 2],
@@ -37,6 +37,7 @@ fn memory_stays_flat_over_twenty_thousand_steps() {
         steps: 1,
         start: Start::Uniform { purpose: Purpose::AttackStart, epoch: 0 },
         batch_norm: BatchNormMode::Eval,
+        ..SearchSpec::default()
     };
     let mut early = (0, 0);
     for step in 0..20_000 {

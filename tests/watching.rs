@@ -20,8 +20,8 @@ impl Watcher {
         let pixels = &set.images()[..3 * set.shape().len()];
         let batch = Batch { pixels, labels: &set.labels()[..3], ids: &[0, 1, 2], augment: None, seed: 1, epoch: 0 };
         let attack = fairtat::attack::Attack::fgsm(fairtat::units::Epsilon::levels(9.0), Norm::Linf);
-        live.engine().perturb(&batch, &attack.perturbation(3, 0)).unwrap();
-        live.engine().logits(&Input::Batch(&batch), BatchNormMode::Eval).unwrap();
+        live.engine().unwrap().perturb(&batch, &attack.perturbation(3, 0)).unwrap();
+        live.engine().unwrap().logits(&Input::Batch(&batch), BatchNormMode::Eval).unwrap();
     }
 }
 

@@ -8,7 +8,7 @@ use fairtat::engine::candle::{CandleDevice, CandleEngine};
 use fairtat::engine::wgsl::{Checks, Subgroups, WgslEngine, WgslOptions};
 use fairtat::engine::{
     Augment, Batch, BatchNormMode, BatchStats, Engine, EngineError, Input, LossSpec, LossTerm, Norm, Objective,
-    Padding, PerturbSpec, SgdStep, Start, TargetTable, Term, View, Weights, loss,
+    Padding, SearchSpec, SgdStep, Start, TargetTable, Term, View, Weights, loss,
 };
 use fairtat::fairness::TargetDistribution;
 use fairtat::model::{Architecture, Network, State};
@@ -158,9 +158,9 @@ fn nudge(network: &Network, state: &State, sample: u32) -> State {
     nudged
 }
 
-fn spec(objective: Objective, n: usize, steps: u32, norm: Norm, batch_norm: BatchNormMode) -> PerturbSpec {
+fn spec(objective: Objective, n: usize, steps: u32, norm: Norm, batch_norm: BatchNormMode) -> SearchSpec {
     let scale = if norm == Norm::L2 { 8.0 } else { 1.0 };
-    PerturbSpec {
+    SearchSpec {
         objective,
         norm,
         epsilon: (0..n).map(|i| scale * (4.0 + i as f32) / 255.0).collect(),
@@ -168,6 +168,7 @@ fn spec(objective: Objective, n: usize, steps: u32, norm: Norm, batch_norm: Batc
         steps,
         start: Start::Uniform { purpose: Purpose::AttackStart, epoch: 1 },
         batch_norm,
+        ..SearchSpec::default()
     }
 }
 
@@ -216,7 +217,7 @@ fn matches_candle(name: &str, network: &Network, state: &State, images: &Images,
     };
     let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0 };
     let spec = spec(Objective::Drawn(uniform()), n, 2, Norm::Linf, BatchNormMode::Train);
-    let search = |engine: &mut dyn Engine, spec: &PerturbSpec| {
+    let search = |engine: &mut dyn Engine, spec: &SearchSpec| {
         let views = engine.perturb(&batch, spec).unwrap();
         assert_eq!(engine.targets(&views).unwrap(), Some(&images.targets()[..]), "{name}");
         (engine.read_view(&views, View::Adversarial).unwrap(), views)
@@ -225,7 +226,7 @@ fn matches_candle(name: &str, network: &Network, state: &State, images: &Images,
     close(&format!("{name}: adversarial images"), &x, &x2, 1e-3);
     // The update begins with the same images on both: where a gradient's sign is within rounding, a search moves a
     // pixel one way here and the other way there, and a weight gradient then shows that, not itself.
-    let still = PerturbSpec { step_size: vec![0.0; n], ..spec };
+    let still = SearchSpec { step_size: vec![0.0; n], ..spec };
     let run = |engine: &mut dyn Engine| {
         let (adversarial, views) = search(engine, &still);
         let stats = engine.train_step(&views, &loss, &sgd).unwrap();
@@ -258,7 +259,7 @@ fn searches_match_candle_in_both_norms_and_modes() {
                 let given: Vec<f32> = (0..n * network.input.len()).map(|i| (i % 17) as f32 / 170.0 - 0.05).collect();
                 for start in [Start::Uniform { purpose: Purpose::AttackStart, epoch: 1 }, normal, Start::Given(given)] {
                     let what = format!("{norm:?} {mode:?} {objective:?}");
-                    let spec = PerturbSpec { start, ..spec(objective.clone(), n, 3, norm, mode) };
+                    let spec = SearchSpec { start, ..spec(objective.clone(), n, 3, norm, mode) };
                     let run = |engine: &mut dyn Engine| {
                         let views = engine.perturb(&images.batch(), &spec).unwrap();
                         let clean = engine.read_view(&views, View::Clean).unwrap();
@@ -359,7 +360,7 @@ fn cutting_a_batch_into_ranges_changes_nothing() {
     let given = (0..n * network.input.len()).map(|i| (i % 19) as f32 / 190.0 - 0.05).collect();
     let towards = spec(Objective::Drawn(uniform()), n, 1, Norm::L2, BatchNormMode::Train);
     let away = spec(Objective::KlToClean, n, 2, Norm::L2, BatchNormMode::Eval);
-    let away = PerturbSpec { start: Start::Given(given), ..away };
+    let away = SearchSpec { start: Start::Given(given), ..away };
     for (what, spec, loss) in
         [("drawn targets", towards, LossSpec::cross_entropy(View::Adversarial)), ("KL and two views", away, both_views)]
     {
@@ -541,7 +542,7 @@ fn a_gradient_that_is_not_finite_is_an_error_and_no_direction() {
         for norm in [Norm::Linf, Norm::L2] {
             for steps in [1, 2] {
                 let spec = spec(Objective::CrossEntropy, n, steps, norm, mode);
-                let spec = PerturbSpec { start: Start::Zero, ..spec };
+                let spec = SearchSpec { start: Start::Zero, ..spec };
                 let error = engine.perturb(&batch, &spec).unwrap_err();
                 let what = format!("{}, {norm:?}, {steps} steps: {error}", engine.name());
                 assert!(matches!(error, EngineError::NotFinite { .. }), "{what}");
@@ -549,7 +550,7 @@ fn a_gradient_that_is_not_finite_is_an_error_and_no_direction() {
             }
             // Nothing but the gradient is at fault.
             let spec = spec(Objective::CrossEntropy, n, 0, norm, mode);
-            engine.perturb(&batch, &PerturbSpec { start: Start::Zero, ..spec }).unwrap();
+            engine.perturb(&batch, &SearchSpec { start: Start::Zero, ..spec }).unwrap();
         }
     }
 }

@@ -8,7 +8,10 @@ const NORM_L2: u32 = 1u;
 const OBJECTIVE_TARGETED: u32 = 1u;
 const OBJECTIVE_KL_TO_CLEAN: u32 = 2u;
 const OBJECTIVE_DLR: u32 = 3u;
+const OBJECTIVE_MARGIN: u32 = 4u;
 const GRADIENT_PER_IMAGE: u32 = 1u;
+const STOP_WHILE_MISCLASSIFIED: u32 = 1u;
+const STOP_SPENT: u32 = 2u;
 
 struct Call {
     // Low and high half.
@@ -27,4 +30,8 @@ struct Call {
     momentum: f32,
     weight_decay: f32,
     gradient_scale: u32,
+    stop: u32,
+    project_start: u32,
+    noise: f32,
+    unused: u32,
 }

@@ -1,12 +1,22 @@
-// What is known of one image of a batch. The twin of `ImageInfo` in src/engine/wgsl/kernels/call.rs; `active` and
-// `target` are reserved words in WGSL.
+// What is known of one image of a batch. The twin of `ImageInfo` in src/engine/wgsl/kernels/call.rs; `target` is a reserved
+// word in WGSL.
 struct ImageInfo {
     label: u32,
     goal: u32,
     id: u32,
-    is_active: u32,
+    // Bits: see below.
+    status: u32,
     epsilon: f32,
     step_size: f32,
-    unused0: u32,
-    unused1: u32,
+    // Steps that the image may still take while it is misclassified.
+    budget: u32,
+    // Steps of the search, counted when the prediction is looked at.
+    steps: u32,
 }
+
+// Further steps move the image.
+const STATUS_ACTIVE: u32 = 1u;
+// One of its iterates was misclassified.
+const STATUS_MISCLASSIFIED: u32 = 2u;
+// The iterate of this step is the first one that is misclassified.
+const STATUS_FIRST: u32 = 4u;

@@ -4,6 +4,7 @@
 //   towards the class t               e_t - p
 //   KL(p(clean) ‖ p)                  p - p(clean)
 //   DLR (Croce and Hein 2020, eq. 6)  that of -(z_y - max_{i≠y} z_i) / (z_(1) - z_(3) + 1e-12)
+//   margin                            e_i - e_y for the likeliest class i beside y
 //
 // A search needs its direction alone, and a network that is certain has gradients below the smallest number. So they are
 // computed relative to the largest term that counts, and the positive factor to the true gradient is kept apart: it is
@@ -38,6 +39,8 @@ struct Aim {
     through: f32,
     // Whether all logits that were read are finite.
     is_finite: bool,
+    // The class that z predicts.
+    likeliest: u32,
 }
 
 // The class with the largest logit beside two others; needs a class that is neither.
@@ -138,10 +141,24 @@ fn dlr_aim(start: u32, label: u32, lane: u32) -> Aim {
     return aim;
 }
 
-// The gradient without the factor, but for the pivot's, which only DLR gives here. For class j, whose logits are
+fn margin_aim(start: u32, label: u32, lane: u32) -> Aim {
+    var aim: Aim;
+    aim.pivot = label;
+    aim.other = largest_beside(start, label, params.classes, lane);
+    aim.straight = 1.0;
+    aim.factor = 1.0;
+    return aim;
+}
+
+// Whether the objective is made of single logits, not of a softmax.
+fn is_of_logits() -> bool {
+    return call.objective == OBJECTIVE_DLR || call.objective == OBJECTIVE_MARGIN;
+}
+
+// The gradient without the factor, but for the pivot's, which only DLR and the margin give here. For class j, whose logits are
 // logits0[at] and logits1[clean_at].
 fn relative_gradient(aim: Aim, j: u32, at: u32, clean_at: u32) -> f32 {
-    if call.objective == OBJECTIVE_DLR {
+    if is_of_logits() {
         var g = 0.0;
         g -= select(0.0, aim.straight, j == aim.pivot);
         g += select(0.0, aim.straight, j == aim.other);
@@ -168,6 +185,8 @@ fn aim_at(start: u32, clean_start: u32, label: u32, goal: u32, lane: u32) -> Aim
     var is_finite = row.is_finite;
     if call.objective == OBJECTIVE_DLR {
         aim = dlr_aim(start, label, lane);
+    } else if call.objective == OBJECTIVE_MARGIN {
+        aim = margin_aim(start, label, lane);
     } else if call.objective == OBJECTIVE_KL_TO_CLEAN {
         let clean = softmax1(clean_start, classes, lane);
         is_finite = is_finite && clean.is_finite;
@@ -178,10 +197,11 @@ fn aim_at(start: u32, clean_start: u32, label: u32, goal: u32, lane: u32) -> Aim
     // Where the pivot of KL is not near certain, its own formula is more exact than the sum of many others.
     let has_own = call.objective == OBJECTIVE_KL_TO_CLEAN && row.shift.y > 0.7;
     aim.is_finite = is_finite;
+    aim.likeliest = row.likeliest;
     if call.gradient_scale == GRADIENT_PER_IMAGE {
         aim.factor = 1.0;
     }
-    if call.objective != OBJECTIVE_DLR {
+    if !is_of_logits() {
         var own = 0.0;
         for (var j = lane; j < classes; j += {{LANES}}u) {
             if j != aim.pivot {
@@ -196,7 +216,7 @@ fn aim_at(start: u32, clean_start: u32, label: u32, goal: u32, lane: u32) -> Aim
 // For class j, whose logits are logits0[at] and logits1[clean_at].
 fn objective_gradient(aim: Aim, j: u32, at: u32, clean_at: u32) -> f32 {
     var g = aim.balance;
-    if j != aim.pivot || call.objective == OBJECTIVE_DLR {
+    if j != aim.pivot || is_of_logits() {
         g = relative_gradient(aim, j, at, clean_at);
     }
     // Zero stays zero where the factor is too large for a number.

@@ -5,6 +5,7 @@
 // `Purpose` of src/rng.rs, as far as kernels name one.
 const PURPOSE_AUGMENT: u32 = 3u;
 const PURPOSE_TARGET: u32 = 5u;
+const PURPOSE_ATTACK_NOISE: u32 = 11u;
 
 // The random numbers of one sample for one purpose in one epoch.
 struct Stream {

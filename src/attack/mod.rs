@@ -11,9 +11,7 @@ pub use step_size::{RunSteps, default_step_size, evaluation_step_size};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{
-    Batch, BatchNormMode, Engine, EngineError, Input, Norm, Objective, PerturbSpec, Start, View, loss,
-};
+use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Norm, Objective, SearchSpec, Start, View, loss};
 use crate::rng::Purpose;
 use crate::units::Epsilon;
 
@@ -126,8 +124,8 @@ impl Attack {
     }
 
     /// The search of one restart for a batch of `n` images, whose random numbers must be keyed by [`Self::seed`].
-    pub fn perturbation(&self, n: usize, restart: u32) -> PerturbSpec {
-        PerturbSpec {
+    pub fn perturbation(&self, n: usize, restart: u32) -> SearchSpec {
+        SearchSpec {
             objective: Objective::CrossEntropy,
             norm: self.norm,
             epsilon: vec![self.epsilon.value(); n],
@@ -135,6 +133,7 @@ impl Attack {
             steps: self.steps,
             start: self.start(restart),
             batch_norm: BatchNormMode::Eval,
+            ..SearchSpec::default()
         }
     }
 

@@ -80,6 +80,17 @@ pub fn dlr(z: &[f32], y: u32, weight: f32, gradient: &mut [f32]) -> f32 {
     value as f32
 }
 
+/// The margin `max_{i≠y} z_i - z_y`; adds `weight ·` its gradient `e_i - e_y` to `gradient`. The first of equals is the
+/// largest.
+pub fn margin(z: &[f32], y: u32, weight: f32, gradient: &mut [f32]) -> f32 {
+    let y = y as usize;
+    let others = (0..z.len()).filter(|j| *j != y);
+    let Some(other) = others.reduce(|best, j| if z[j] > z[best] { j } else { best }) else { return 0.0 };
+    gradient[other] += weight;
+    gradient[y] -= weight;
+    z[other] - z[y]
+}
+
 /// Confusion counts of a batch: how often each true class (row) was predicted as each class (column), `K × K`.
 ///
 /// # Panics

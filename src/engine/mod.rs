@@ -1,8 +1,12 @@
 //! What runs a network: perturbation, training step, logits, input gradients.
 //!
 //! An [`Engine`] works on batches, not on tensors, so that one that lives on a GPU can keep everything there: pixels and
-//! labels go in, predictions and losses come out. The images that [`Engine::perturb`] makes stay inside the engine as
-//! *views* until the next call; [`Views`] is the receipt for them.
+//! labels go in, predictions and losses come out. The images of a search stay inside the engine as *views* until the next
+//! search begins; [`Views`] is the receipt for them.
+//!
+//! A search can pause: [`Engine::begin`] prepares it, [`Engine::advance`] takes any number of its steps, and in between the
+//! engine answers other questions ([`Engine::logits`] and the like) without disturbing it. Only another search takes its
+//! place; [`Engine::set_aside`] and [`Engine::take_up`] keep one for that time.
 //!
 //! All engines share names ([`crate::model::State`]), random numbers ([`crate::rng`]) and losses ([`loss`]), so that the
 //! same experiment can be run, resumed and compared on any of them.
@@ -10,6 +14,7 @@
 mod batch;
 pub mod candle;
 mod checks;
+mod held;
 pub mod loss;
 mod loss_spec;
 mod search_spec;
@@ -18,8 +23,9 @@ mod types;
 pub mod wgsl;
 
 pub use batch::{Augment, Batch, Padding};
+pub use held::SetAside;
 pub use loss_spec::{LossSpec, LossTerm, Term, Weights};
-pub use search_spec::{Norm, Objective, PerturbSpec, Start};
+pub use search_spec::{Norm, Objective, SearchSpec, Snapshots, Start, Stop};
 pub use targets::TargetTable;
 pub use types::{BatchNormMode, BatchStats, EngineState, Input, SgdStep, View, Views};
 
@@ -78,32 +84,65 @@ pub trait Engine: Send {
         None
     }
 
-    /// The inner maximisation: prepares the batch (augmentation, scaling to `[0, 1]`) and searches a perturbation of
-    /// every image. Gives views of the batch: [`View::Clean`] and [`View::Adversarial`].
+    /// Prepares a batch (augmentation, scaling to `[0, 1]`) and begins the search of `spec` on it: targets, the clean
+    /// prediction where the objective needs it, and the start. No step is taken. Gives views of the batch:
+    /// [`View::Clean`], [`View::Adversarial`] and those that [`SearchSpec::snapshots`] names.
     ///
     /// # Errors
     /// [`EngineError::Invalid`] when sizes do not fit, or when batch norm in train mode would see one value per channel (one
     /// image, maps of 1×1); [`EngineError::NotFinite`] when the network has diverged.
-    fn perturb(&mut self, batch: &Batch<'_>, spec: &PerturbSpec) -> Result<Views, EngineError>;
+    fn begin(&mut self, batch: &Batch<'_>, spec: &SearchSpec) -> Result<Views, EngineError>;
+
+    /// Takes `steps` more of the [`SearchSpec::steps`] of the search that these views belong to. A search that is advanced
+    /// in pieces ends with the same bits, running statistics included, as one that is advanced at once, whatever is looked
+    /// at in between.
+    ///
+    /// # Errors
+    /// As [`Self::begin`]; also when another search has begun since, or fewer steps are left. After an error of the device
+    /// or of the network the views are gone.
+    fn advance(&mut self, views: &Views, steps: u32) -> Result<(), EngineError>;
+
+    /// A whole search: [`Self::begin`], then [`Self::advance`] by [`SearchSpec::steps`].
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    fn perturb(&mut self, batch: &Batch<'_>, spec: &SearchSpec) -> Result<Views, EngineError> {
+        let views = self.begin(batch, spec)?;
+        self.advance(&views, spec.steps)?;
+        Ok(views)
+    }
+
+    /// Copies everything that the search of these views needs to go on later, when other searches have taken its place.
+    ///
+    /// # Errors
+    /// When another search has begun since.
+    fn set_aside(&mut self, views: &Views) -> Result<SetAside, EngineError>;
+
+    /// Puts a search back that [`Self::set_aside`] kept, bit for bit. Running statistics are not part of it: other searches
+    /// in train mode move them.
+    ///
+    /// # Errors
+    /// When it was kept by an engine for another network, or the device fails.
+    fn take_up(&mut self, search: &SetAside) -> Result<Views, EngineError>;
 
     /// One forward pass in train mode for every view that `loss` names, one backward pass and one SGD step.
     ///
     /// The statistics are those of the network before the step.
     ///
     /// # Errors
-    /// As [`Self::perturb`]; also when `views` is older than the last call to it.
+    /// As [`Self::begin`]; also when another search has begun since.
     fn train_step(&mut self, views: &Views, loss: &LossSpec, sgd: &SgdStep) -> Result<BatchStats, EngineError>;
 
     /// Logits, `B × K` in row-major order. In [`BatchNormMode::Train`] the running statistics move.
     ///
     /// # Errors
-    /// As [`Self::perturb`].
+    /// As [`Self::begin`].
     fn logits(&mut self, input: &Input<'_>, mode: BatchNormMode) -> Result<Vec<f32>, EngineError>;
 
     /// Logits, and the gradient of each image's `objective` with respect to its pixels in `[0, 1]`, `B × C × H × W`.
     ///
     /// # Errors
-    /// As [`Self::perturb`].
+    /// As [`Self::begin`].
     fn input_gradient(
         &mut self,
         input: &Input<'_>,
@@ -115,21 +154,21 @@ pub trait Engine: Send {
     /// targets.
     ///
     /// # Errors
-    /// When `views` is older than the last call to [`Self::perturb`].
-    fn targets(&self, views: &Views) -> Result<Option<&[u32]>, EngineError>;
+    /// When another search has begun since.
+    fn targets(&mut self, views: &Views) -> Result<Option<&[u32]>, EngineError>;
 
     /// Whether each image's gradient was exactly zero, in every value, in at least one step of the search that made these
     /// views. Such a step moved nothing: the search did not see a way up, which does not say that there is none. A search
     /// without steps meets no gradient.
     ///
     /// # Errors
-    /// When `views` is older than the last call to [`Self::perturb`].
+    /// When another search has begun since.
     fn without_gradient(&self, views: &Views) -> Result<&[bool], EngineError>;
 
     /// Reads the images of a view back, `B × C × H × W` in `[0, 1]`.
     ///
     /// # Errors
-    /// When `views` is older than the last call to [`Self::perturb`] or does not hold `view`.
+    /// When another search has begun since, or these views do not hold `view`.
     fn read_view(&mut self, views: &Views, view: View) -> Result<Vec<f32>, EngineError>;
 
     /// Reads parameters, running statistics and momentum back.

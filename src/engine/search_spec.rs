@@ -1,4 +1,6 @@
-//! [`PerturbSpec`]: the inner maximisation as data.
+//! [`SearchSpec`]: the inner maximisation as data.
+//!
+//! A specification is complete: two engines that are given the same one, the same batch and the same parameters search alike.
 
 use std::borrow::Cow;
 
@@ -17,11 +19,16 @@ pub enum Objective {
     /// As [`Self::Targeted`], towards a class that the engine draws for each image from the stream
     /// `(seed, Target, epoch, id)` of its batch.
     Drawn(TargetTable),
+    /// As [`Self::Targeted`], towards the class with the smallest logit on the clean image that is not the true one, with
+    /// batch norm in eval mode; the first of equals (Kurakin et al. 2017).
+    LeastLikely,
     /// `KL(p(clean) ‖ p(x))`, with the prediction on the unperturbed image held fixed (TRADES). The search must start
     /// away from the clean image, where this gradient is zero.
     KlToClean,
     /// Difference-of-logits ratio of the true label (Croce and Hein 2020). Needs three classes.
     Dlr,
+    /// The margin `max_{i≠y} z_i - z_y` (Carlini and Wagner 2017, with negative sign).
+    Margin,
 }
 
 impl Objective {
@@ -40,7 +47,9 @@ impl Objective {
                 fail(format!("targets are drawn from {} classes, the network has {classes}", table.classes()))
             }
             Self::Dlr if classes < 3 => fail(format!("DLR compares three logits, the network has {classes}")),
-            Self::CrossEntropy | Self::Drawn(_) | Self::KlToClean | Self::Dlr => Ok(()),
+            Self::CrossEntropy | Self::Drawn(_) | Self::LeastLikely | Self::KlToClean | Self::Dlr | Self::Margin => {
+                Ok(())
+            }
         }
     }
 
@@ -48,10 +57,17 @@ impl Objective {
     pub(super) fn check_without_search(&self) -> Result<(), EngineError> {
         let what = match self {
             Self::KlToClean => "the KL objective is for a perturbation, which knows the clean images",
-            Self::Drawn(_) => "targets are drawn for a perturbation; a gradient by itself needs targets that are given",
-            Self::CrossEntropy | Self::Targeted(_) | Self::Dlr => return Ok(()),
+            Self::Drawn(_) | Self::LeastLikely => {
+                "a search chooses its targets; a gradient by itself needs targets that are given"
+            }
+            Self::CrossEntropy | Self::Targeted(_) | Self::Dlr | Self::Margin => return Ok(()),
         };
         Err(EngineError::Invalid(what.into()))
+    }
+
+    /// Whether images are led towards target classes.
+    pub const fn is_targeted(&self) -> bool {
+        matches!(self, Self::Targeted(_) | Self::Drawn(_) | Self::LeastLikely)
     }
 
     /// The same with targets in the place of their distribution. The reference for what engines do on their device.
@@ -60,6 +76,15 @@ impl Objective {
         let draw = |(label, id): (&u32, &u32)| table.draw(*label, batch.seed, batch.epoch, *id);
         Cow::Owned(Self::Targeted(batch.labels.iter().zip(batch.ids).map(draw).collect()))
     }
+}
+
+/// The class with the smallest logit that is not the true one, for each image; the first of equals.
+pub(super) fn least_likely(logits: &[f32], labels: &[u32], classes: usize) -> Vec<u32> {
+    let of = |(z, label): (&[f32], &u32)| {
+        let others = z.iter().enumerate().filter(|(k, _)| *k != *label as usize);
+        others.min_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(k, _)| k as u32)
+    };
+    logits.chunks(classes).zip(labels).map(of).collect()
 }
 
 /// The ball a perturbation stays in.
@@ -99,12 +124,51 @@ pub enum Start {
     Given(Vec<f32>),
 }
 
+/// When a search stops moving an image. A step looks at the prediction on the image that it is about to move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stop {
+    /// Never: every image takes all steps.
+    #[default]
+    Never,
+    /// An image takes at most `budget` more steps while it is misclassified. One that is misclassified and has none left
+    /// stays; one that is classified correctly moves on (Friendly adversarial training, Zhang et al. 2020). With a budget
+    /// of 0 an image stays at its first misclassification.
+    WhileMisclassified {
+        /// Steps that may be taken from a misclassified image.
+        budget: u32,
+    },
+    /// As [`Self::WhileMisclassified`], but an image whose budget is used up stays even if it is classified correctly
+    /// again (the code of CFA and FAIR-TAT). With a budget of 0 no image moves.
+    Spent {
+        /// Steps that may be taken from a misclassified image.
+        budget: u32,
+    },
+}
+
+/// Iterates of a search that are kept as views beside the last one. An image that is never misclassified keeps its last
+/// iterate. The prediction on the last iterate itself is not looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Snapshots {
+    /// The last iterate before an image is first misclassified, or the start where that is misclassified already
+    /// ([`View::LastClean`](super::View)).
+    pub last_clean: bool,
+    /// The first iterate that is misclassified ([`View::FirstAdversarial`](super::View)).
+    pub first_adversarial: bool,
+}
+
+impl Snapshots {
+    /// Whether any is kept.
+    pub const fn any(self) -> bool {
+        self.last_clean || self.first_adversarial
+    }
+}
+
 /// The inner maximisation: projected gradient ascent in a ball of its own for each image.
 ///
 /// A step follows the direction of the gradient, so networks that are certain are no obstacle: gradients are computed
 /// with a scale of each image where that leaves the direction ([`super::loss::GradientScale`]), and do not underflow.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PerturbSpec {
+pub struct SearchSpec {
     /// What is maximised.
     pub objective: Objective,
     /// Shape of the ball.
@@ -117,11 +181,40 @@ pub struct PerturbSpec {
     pub steps: u32,
     /// Where the search starts.
     pub start: Start,
+    /// Whether the start is projected into the ball and the image clipped to `[0, 1]`. TRADES does neither before the
+    /// first step.
+    pub project_start: bool,
+    /// Standard deviation of normal noise that each step adds to the perturbation before it is projected, from the stream
+    /// `(seed, AttackNoise, epoch, id)` (Friendly adversarial training: 0.001); 0 for none.
+    pub noise: f32,
     /// Batch norm during the search.
     pub batch_norm: BatchNormMode,
+    /// When an image stops moving.
+    pub stop: Stop,
+    /// Iterates to keep.
+    pub snapshots: Snapshots,
 }
 
-impl PerturbSpec {
+impl Default for SearchSpec {
+    /// No images, no steps: what a specification of a search starts from.
+    fn default() -> Self {
+        Self {
+            objective: Objective::CrossEntropy,
+            norm: Norm::Linf,
+            epsilon: Vec::new(),
+            step_size: Vec::new(),
+            steps: 0,
+            start: Start::Zero,
+            project_start: true,
+            noise: 0.0,
+            batch_norm: BatchNormMode::Eval,
+            stop: Stop::Never,
+            snapshots: Snapshots::default(),
+        }
+    }
+}
+
+impl SearchSpec {
     /// Checks sizes and numbers for a batch of `n` images of `shape` and a network with `classes` classes.
     ///
     /// # Errors
@@ -148,6 +241,9 @@ impl PerturbSpec {
                 return fail(format!("the deviation of the start is {deviation}, expected a number"));
             }
             Start::Zero | Start::Uniform { .. } | Start::Normal { .. } | Start::Given(_) => {}
+        }
+        if !(self.noise.is_finite() && self.noise >= 0.0) {
+            return fail(format!("the noise of a step is {}, expected a number of at least 0", self.noise));
         }
         self.objective.check(n, classes)
     }

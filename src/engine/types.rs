@@ -20,9 +20,14 @@ pub enum View {
     Clean,
     /// The last iterate of the search.
     Adversarial,
+    /// The last iterate before an image was first misclassified, where the search kept it
+    /// ([`Snapshots`](super::Snapshots)).
+    LastClean,
+    /// The first iterate that was misclassified, where the search kept it.
+    FirstAdversarial,
 }
 
-/// The receipt for the views that an engine holds. It is valid until the next perturbation.
+/// The receipt for the views that an engine holds. It is valid until the next search begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Views {
     pub(super) generation: u64,

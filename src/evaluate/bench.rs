@@ -14,8 +14,7 @@ use crate::config::EngineOptions;
 use crate::data::ImageShape;
 use crate::engine::wgsl::{Checks, DeviceFigures, PaceStats, Profile, Subgroups, WgslEngine, WgslOptions};
 use crate::engine::{
-    Batch, BatchNormMode, Engine, EngineError, LossSpec, Norm, Objective, PerturbSpec, SgdStep, Start, TargetTable,
-    View,
+    Batch, BatchNormMode, Engine, EngineError, LossSpec, Norm, Objective, SearchSpec, SgdStep, Start, TargetTable, View,
 };
 use crate::fairness::{ClassStats, TargetDistribution};
 use crate::model::{Architecture, Network, State};
@@ -314,8 +313,8 @@ impl Work {
         Batch { pixels: &self.pixels, labels: &self.labels, ids: &self.ids, augment: None, seed: 0, epoch }
     }
 
-    fn spec(&self, epoch: u32) -> PerturbSpec {
-        PerturbSpec {
+    fn spec(&self, epoch: u32) -> SearchSpec {
+        SearchSpec {
             objective: Objective::Drawn(self.targets.clone()),
             norm: Norm::Linf,
             epsilon: vec![8.0 / 255.0; self.labels.len()],
@@ -323,6 +322,7 @@ impl Work {
             steps: self.attack_steps,
             start: Start::Uniform { purpose: Purpose::AttackStart, epoch },
             batch_norm: BatchNormMode::Train,
+            ..SearchSpec::default()
         }
     }
 

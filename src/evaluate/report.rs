@@ -6,7 +6,7 @@ use super::figures::{self, Context, Example, FigureError};
 use crate::attack::{Attack, Measured, describe_without_gradient, describe_worst_class, measure};
 use crate::config::{Experiment, StatisticsSource};
 use crate::data::Dataset;
-use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Norm, Objective, PerturbSpec, View, loss};
+use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Norm, Objective, SearchSpec, View, loss};
 use crate::fairness::{ClassStats, Confusion};
 use crate::files::write_atomic;
 use crate::model::{ModelError, State};
@@ -367,7 +367,7 @@ pub fn examples(
     let objective = method.objective(engine, &batch)?;
     let spec = match objective {
         Objective::Targeted(_) | Objective::Drawn(_) => {
-            PerturbSpec { batch_norm: BatchNormMode::Eval, ..method.perturbation(&batch, objective) }
+            SearchSpec { batch_norm: BatchNormMode::Eval, ..method.perturbation(&batch, objective) }
         }
         _ => evaluation_attack(experiment, experiment.evaluation.eval_steps).perturbation(ids.len(), 0),
     };

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Norm, Objective, PerturbSpec, Start, View};
+use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Norm, Objective, SearchSpec, Start, View};
 
 /// Images in a batch: enough to fill a small GPU.
 const IMAGES: usize = 16;
@@ -33,7 +33,7 @@ fn attack_time(engine: &mut dyn Engine) -> Result<Duration, EngineError> {
     let labels: Vec<u32> = (0..IMAGES as u32).map(|i| i % classes).collect();
     let ids: Vec<u32> = (0..IMAGES as u32).collect();
     let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: 0, epoch: 0 };
-    let spec = PerturbSpec {
+    let spec = SearchSpec {
         objective: Objective::CrossEntropy,
         norm: Norm::Linf,
         epsilon: vec![8.0 / 255.0; IMAGES],
@@ -41,6 +41,7 @@ fn attack_time(engine: &mut dyn Engine) -> Result<Duration, EngineError> {
         steps: 1,
         start: Start::Zero,
         batch_norm: BatchNormMode::Eval,
+        ..SearchSpec::default()
     };
     let attack = |engine: &mut dyn Engine| -> Result<Duration, EngineError> {
         let clock = Instant::now();

@@ -8,7 +8,7 @@ use super::failure;
 use super::inspect::{INSPECTING, InspectionJob, MAPPING, MapJob, inspect, map};
 use super::mailbox::Mailbox;
 use super::{ExamplesWish, Phase, Request, Update};
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineError};
 
 /// See the [module](self).
 pub(super) struct Desk<'a> {
@@ -128,6 +128,16 @@ impl<'a> Desk<'a> {
                 Ok(map) => self.tell(Update::Mapped(map.into())),
                 Err(error) => self.tell(Update::Failed(failure::of_job(MAPPING, &job.subject.name, &error))),
             }
+        }
+    }
+
+    /// Says of the jobs that wait why the engine cannot do them.
+    pub(super) fn fail_jobs(&mut self, error: &EngineError) {
+        if let Some(job) = self.inspection.take() {
+            self.tell(Update::Failed(failure::of_job(INSPECTING, &job.subject.name, error)));
+        }
+        if let Some(job) = self.map.take() {
+            self.tell(Update::Failed(failure::of_job(MAPPING, &job.subject.name, error)));
         }
     }
 

@@ -147,7 +147,10 @@ impl<'d, 'a> Watcher<'d, 'a> {
             }
             if self.desk.has_jobs() {
                 let position = live.position();
-                self.desk.do_jobs(live.engine(), Some(position));
+                match live.engine() {
+                    Ok(engine) => self.desk.do_jobs(engine, Some(position)),
+                    Err(error) => self.desk.fail_jobs(&error),
+                }
             }
             if self.pace != Pace::Paused {
                 return;

@@ -1,6 +1,6 @@
 //! Forward and backward passes of every architecture.
 
-use fairtat::engine::{BatchNormMode, Input, LossSpec, Norm, Objective, PerturbSpec, SgdStep, Start, View, loss};
+use fairtat::engine::{BatchNormMode, Input, LossSpec, Norm, Objective, SearchSpec, SgdStep, Start, View, loss};
 use fairtat::model::{Array, State};
 
 use crate::engines::{ENGINES, Tested};
@@ -20,8 +20,8 @@ fn each(cases: &[&'static str], check: impl Fn(&Case, Tested, &mut Errors)) {
 }
 
 /// A search of no steps: the clean images become views.
-pub(crate) fn no_search(n: usize) -> PerturbSpec {
-    PerturbSpec {
+pub(crate) fn no_search(n: usize) -> SearchSpec {
+    SearchSpec {
         objective: Objective::CrossEntropy,
         norm: Norm::Linf,
         epsilon: vec![0.0; n],
@@ -29,6 +29,7 @@ pub(crate) fn no_search(n: usize) -> PerturbSpec {
         steps: 0,
         start: Start::Zero,
         batch_norm: BatchNormMode::Eval,
+        ..SearchSpec::default()
     }
 }
 

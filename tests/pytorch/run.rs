@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use fairtat::config::Experiment;
 use fairtat::data::{Dataset, read_npy_u64};
 use fairtat::engine::{
-    Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, PerturbSpec,
-    SgdStep, View, Views,
+    Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, SearchSpec,
+    SetAside, SgdStep, View, Views,
 };
 use fairtat::fairness::TargetDistribution;
 use fairtat::model::{Architecture, Network, State};
@@ -50,7 +50,7 @@ impl Engine for Recorder {
         self.engine.network()
     }
 
-    fn perturb(&mut self, batch: &Batch<'_>, spec: &PerturbSpec) -> Result<Views, EngineError> {
+    fn perturb(&mut self, batch: &Batch<'_>, spec: &SearchSpec) -> Result<Views, EngineError> {
         let views = self.engine.perturb(batch, spec)?;
         // Evaluations search in eval mode.
         if spec.batch_norm == BatchNormMode::Train {
@@ -89,7 +89,23 @@ impl Engine for Recorder {
         self.engine.input_gradient(input, objective, mode)
     }
 
-    fn targets(&self, views: &Views) -> Result<Option<&[u32]>, EngineError> {
+    fn begin(&mut self, batch: &Batch<'_>, spec: &SearchSpec) -> Result<Views, EngineError> {
+        self.engine.begin(batch, spec)
+    }
+
+    fn advance(&mut self, views: &Views, steps: u32) -> Result<(), EngineError> {
+        self.engine.advance(views, steps)
+    }
+
+    fn set_aside(&mut self, views: &Views) -> Result<SetAside, EngineError> {
+        self.engine.set_aside(views)
+    }
+
+    fn take_up(&mut self, search: &SetAside) -> Result<Views, EngineError> {
+        self.engine.take_up(search)
+    }
+
+    fn targets(&mut self, views: &Views) -> Result<Option<&[u32]>, EngineError> {
         self.engine.targets(views)
     }
 

@@ -1,6 +1,6 @@
 //! Ten steps of targeted PGD from given noise.
 
-use fairtat::engine::{BatchNormMode, Input, Norm, Objective, PerturbSpec, Start, View};
+use fairtat::engine::{BatchNormMode, Input, Norm, Objective, SearchSpec, Start, View};
 
 use crate::engines::ENGINES;
 use crate::golden::{Case, Errors};
@@ -10,10 +10,10 @@ const CASES: [&str; 2] = ["small-cnn", "preact-resnet-18"];
 /// The attacked images are the first of the case.
 const IMAGES: usize = 4;
 
-fn spec(case: &Case, steps: u32, batch_norm: BatchNormMode) -> PerturbSpec {
+fn spec(case: &Case, steps: u32, batch_norm: BatchNormMode) -> SearchSpec {
     let epsilon = case.golden.floats("pgd.epsilon").to_vec();
     let noise = case.golden.floats("pgd.noise").chunks(case.network.input.len()).zip(&epsilon);
-    PerturbSpec {
+    SearchSpec {
         objective: Objective::Targeted(case.golden.integers("pgd.targets")),
         norm: Norm::Linf,
         start: Start::Given(noise.flat_map(|(noise, epsilon)| noise.iter().map(move |v| v * epsilon)).collect()),
@@ -21,6 +21,7 @@ fn spec(case: &Case, steps: u32, batch_norm: BatchNormMode) -> PerturbSpec {
         step_size: vec![2.0 / 255.0; IMAGES],
         steps,
         batch_norm,
+        ..SearchSpec::default()
     }
 }
 

@@ -20,11 +20,12 @@ use candle_core::{Device, Tensor};
 
 use self::ops::Ops;
 use self::passes::{Compiled, Gradients, Tape};
-use self::search::Found;
+use self::search::Search;
 use super::checks::{check_batch_norm, check_images, check_running};
+use super::held::{self, Held, SetAside};
 use super::loss::{self, GradientScale};
 use super::{
-    Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, PerturbSpec,
+    Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, SearchSpec,
     SgdStep, View, Views,
 };
 use crate::model::{Array, Network, State, StateSpec};
@@ -80,18 +81,6 @@ impl std::fmt::Display for CandleDevice {
     }
 }
 
-/// The images that the last perturbation left here.
-#[derive(Debug)]
-struct Held {
-    generation: u64,
-    labels: Vec<u32>,
-    targets: Option<Vec<u32>>,
-    /// Whether each image's gradient was exactly zero in some step.
-    without_gradient: Vec<bool>,
-    clean: Tensor,
-    adversarial: Tensor,
-}
-
 /// Runs a [`Network`] with Candle.
 #[derive(Debug)]
 pub struct CandleEngine {
@@ -104,7 +93,7 @@ pub struct CandleEngine {
     arrays: Vec<Tensor>,
     /// Momentum in the same order; none for running statistics.
     momentum: Vec<Option<Tensor>>,
-    held: Option<Held>,
+    search: Option<Search>,
     generation: u64,
 }
 
@@ -127,7 +116,7 @@ impl CandleEngine {
             specs,
             arrays: Vec::new(),
             momentum: Vec::new(),
-            held: None,
+            search: None,
             generation: 0,
         };
         engine.load_model(state)?;
@@ -157,25 +146,21 @@ impl CandleEngine {
     }
 
     fn held(&self, views: &Views) -> Result<&Held, EngineError> {
-        match &self.held {
-            Some(held) if held.generation == views.generation => Ok(held),
-            _ => Err(EngineError::Invalid("these views are gone: a later perturbation has replaced them".into())),
-        }
+        held::current(self.search.as_ref().map(|search| &search.held), views)
     }
 
-    fn view(&self, views: &Views, view: View) -> Result<Tensor, EngineError> {
+    /// The search of these views.
+    fn search(&self, views: &Views) -> Result<&Search, EngineError> {
         let held = self.held(views)?;
-        Ok(match view {
-            View::Clean => held.clean.clone(),
-            View::Adversarial => held.adversarial.clone(),
-        })
+        let search = self.search.as_ref().filter(|search| search.held.generation == held.generation);
+        search.ok_or_else(|| EngineError::Invalid("these views are gone".into()))
     }
 
     /// The images of an input, and their labels.
     fn resolve(&self, input: &Input<'_>) -> Result<(Tensor, Vec<u32>), EngineError> {
         match input {
             Input::Batch(batch) => Ok((self.prepare(batch)?, batch.labels.to_vec())),
-            Input::View(views, view) => Ok((self.view(views, *view)?, self.held(views)?.labels.clone())),
+            Input::View(views, view) => Ok((self.search(views)?.view(*view)?, self.held(views)?.labels.clone())),
             Input::Images(data, labels) => {
                 check_images(data, labels, self.network.input, self.network.classes)?;
                 Ok((self.images(data.to_vec())?, labels.to_vec()))
@@ -231,21 +216,62 @@ impl Engine for CandleEngine {
         &self.network
     }
 
-    fn perturb(&mut self, batch: &Batch<'_>, spec: &PerturbSpec) -> Result<Views, EngineError> {
+    fn begin(&mut self, batch: &Batch<'_>, spec: &SearchSpec) -> Result<Views, EngineError> {
         let clean = self.prepare(batch)?;
         spec.check(batch.len(), self.network.input, self.network.classes)?;
         check_batch_norm(&self.network, batch.len(), spec.batch_norm)?;
-        let objective = spec.objective.aimed(batch);
-        let Found { adversarial, without_gradient } = self.search(batch, &clean, spec, &objective)?;
-        let targets = match objective.into_owned() {
-            Objective::Targeted(targets) => Some(targets),
-            _ => None,
-        };
+        let search = self.begin_search(batch, clean, spec)?;
+        let views = search.held.views();
+        self.search = Some(search);
+        Ok(views)
+    }
+
+    fn advance(&mut self, views: &Views, steps: u32) -> Result<(), EngineError> {
+        self.held(views)?.check_steps(steps)?;
+        let Some(mut search) = self.search.take() else { return Ok(()) };
+        self.advance_search(&mut search, steps)?;
+        self.search = Some(search);
+        Ok(())
+    }
+
+    fn set_aside(&mut self, views: &Views) -> Result<SetAside, EngineError> {
+        let search = self.search(views)?;
+        let read = |images: &Tensor| -> Result<Vec<f32>, EngineError> { Ok(images.flatten_all()?.to_vec1()?) };
+        let kept = held::kept_views(search.held.spec.snapshots).into_iter();
+        let views = kept.map(|view| Ok((view, read(&search.kept(view))?)));
+        Ok(SetAside {
+            held: search.held.clone(),
+            progress: search.progress.clone(),
+            views: views.collect::<Result<_, EngineError>>()?,
+            delta: read(&search.delta)?,
+            reference: search.reference.clone().unwrap_or_default(),
+        })
+    }
+
+    fn take_up(&mut self, search: &SetAside) -> Result<Views, EngineError> {
+        search.check(self.network.input, self.network.classes)?;
         self.generation += 1;
-        let generation = self.generation;
-        let labels = batch.labels.to_vec();
-        self.held = Some(Held { generation, labels, targets, without_gradient, clean, adversarial });
-        Ok(Views { generation, len: batch.len() })
+        let held = Held { generation: self.generation, ..search.held.clone() };
+        let images = |view| self.images(search.images(view).to_vec());
+        let snapshot = |view| held.check_view(view).is_ok().then(|| images(view)).transpose();
+        let objective = match (&held.spec.objective, &held.targets) {
+            (objective, Some(targets)) if objective.is_targeted() => Objective::Targeted(targets.clone()),
+            (objective, _) => objective.clone(),
+        };
+        let found = Search {
+            progress: search.progress.clone(),
+            reference: (objective == Objective::KlToClean).then(|| search.reference.clone()),
+            objective,
+            clean: images(View::Clean)?,
+            delta: self.images(search.delta.clone())?,
+            adversarial: images(View::Adversarial)?,
+            last_clean: snapshot(View::LastClean)?,
+            first_adversarial: snapshot(View::FirstAdversarial)?,
+            held,
+        };
+        let views = found.held.views();
+        self.search = Some(found);
+        Ok(views)
     }
 
     fn train_step(&mut self, views: &Views, loss: &LossSpec, sgd: &SgdStep) -> Result<BatchStats, EngineError> {
@@ -255,7 +281,7 @@ impl Engine for CandleEngine {
         let names = loss.views();
         let (mut tapes, mut logits) = (Vec::new(), Vec::new());
         for &view in &names {
-            let x = self.view(views, view)?;
+            let x = self.search(views)?.view(view)?;
             let tape = self.compiled.forward(&mut self.arrays, &x, BatchNormMode::Train)?;
             logits.push(self.read_logits(&tape)?);
             tapes.push(tape);
@@ -302,7 +328,7 @@ impl Engine for CandleEngine {
         Ok((logits, gradient.flatten_all()?.to_vec1()?))
     }
 
-    fn targets(&self, views: &Views) -> Result<Option<&[u32]>, EngineError> {
+    fn targets(&mut self, views: &Views) -> Result<Option<&[u32]>, EngineError> {
         Ok(self.held(views)?.targets.as_deref())
     }
 
@@ -311,7 +337,7 @@ impl Engine for CandleEngine {
     }
 
     fn read_view(&mut self, views: &Views, view: View) -> Result<Vec<f32>, EngineError> {
-        Ok(self.view(views, view)?.flatten_all()?.to_vec1()?)
+        Ok(self.search(views)?.view(view)?.flatten_all()?.to_vec1()?)
     }
 
     fn state(&mut self) -> Result<EngineState, EngineError> {

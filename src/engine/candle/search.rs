@@ -3,73 +3,160 @@
 use candle_core::Tensor;
 
 use super::CandleEngine;
+use crate::engine::held::{Held, ImageProgress};
 use crate::engine::loss::GradientScale;
-use crate::engine::{Batch, BatchNormMode, EngineError, Norm, Objective, PerturbSpec, Start, loss};
-use crate::rng::Stream;
+use crate::engine::search_spec::least_likely;
+use crate::engine::{Batch, BatchNormMode, EngineError, Norm, Objective, SearchSpec, Start, View, loss};
+use crate::rng::{Purpose, Stream};
 
-/// What a search found.
+/// A search under way. The perturbation `delta` is kept apart from the image.
 #[derive(Debug)]
-pub(super) struct Found {
-    /// The images at the last step, `B × C × H × W`.
+pub(super) struct Search {
+    pub(super) held: Held,
+    pub(super) progress: Vec<ImageProgress>,
+    /// The objective with its targets, whether they were given, drawn or least likely.
+    pub(super) objective: Objective,
+    /// Logits on the clean images, for the KL objective.
+    pub(super) reference: Option<Vec<f32>>,
+    pub(super) clean: Tensor,
+    pub(super) delta: Tensor,
     pub(super) adversarial: Tensor,
-    /// Whether each image's gradient was exactly zero in some step.
-    pub(super) without_gradient: Vec<bool>,
+    pub(super) last_clean: Option<Tensor>,
+    pub(super) first_adversarial: Option<Tensor>,
+}
+
+impl Search {
+    /// The images of a view.
+    pub(super) fn view(&self, view: View) -> Result<Tensor, EngineError> {
+        self.held.check_view(view)?;
+        let snapshot = match view {
+            View::Clean => return Ok(self.clean.clone()),
+            View::Adversarial => None,
+            View::LastClean => self.last_clean.as_ref(),
+            View::FirstAdversarial => self.first_adversarial.as_ref(),
+        };
+        let Some(snapshot) = snapshot else { return Ok(self.adversarial.clone()) };
+        // Images that were never misclassified: their last iterate, until further steps say otherwise.
+        let never: Vec<u8> = self.progress.iter().map(|image| u8::from(!image.misclassified)).collect();
+        Ok(choose(&never, &self.adversarial, snapshot)?)
+    }
+
+    /// What a snapshot holds of images that were misclassified.
+    pub(super) fn kept(&self, view: View) -> Tensor {
+        let kept = match view {
+            View::Clean => Some(&self.clean),
+            View::Adversarial => None,
+            View::LastClean => self.last_clean.as_ref(),
+            View::FirstAdversarial => self.first_adversarial.as_ref(),
+        };
+        kept.unwrap_or(&self.adversarial).clone()
+    }
 }
 
 impl CandleEngine {
-    /// Finds the adversarial images of `clean`. The perturbation `d` is kept apart from the image:
-    /// `d ← clip(project(d + step · direction(gradient)))`, where `project` leads into the ball and `clip` keeps the
-    /// image in `[0, 1]`. `objective` is that of `spec`, with its targets drawn.
-    pub(super) fn search(
+    /// Begins a search over `clean`, the images of `batch`.
+    pub(super) fn begin_search(
         &mut self,
         batch: &Batch<'_>,
-        clean: &Tensor,
-        spec: &PerturbSpec,
-        objective: &Objective,
-    ) -> Result<Found, EngineError> {
-        let per_image = |values: &[f32]| Tensor::from_slice(values, (values.len(), 1, 1, 1), &self.device);
-        let (epsilon, step_size) = (per_image(&spec.epsilon)?, per_image(&spec.step_size)?);
-        let (lowest, highest) = (clean.neg()?, (1.0 - clean)?);
-        let clip = |delta: &Tensor| delta.maximum(&lowest)?.minimum(&highest);
-        let project = |delta: &Tensor| match spec.norm {
-            Norm::Linf => delta.broadcast_minimum(&epsilon)?.broadcast_maximum(&epsilon.neg()?),
-            Norm::L2 => {
-                let length = length(delta)?;
-                let factor = length.gt(&epsilon)?.where_cond(&(&epsilon / &length)?, &length.ones_like()?)?;
-                delta.broadcast_mul(&factor)
+        clean: Tensor,
+        spec: &SearchSpec,
+    ) -> Result<Search, EngineError> {
+        let objective = match spec.objective.aimed(batch).into_owned() {
+            Objective::LeastLikely => {
+                let logits = self.logits_of(&clean, BatchNormMode::Eval)?;
+                Objective::Targeted(least_likely(&logits, batch.labels, self.network.classes))
             }
+            objective => objective,
         };
         let reference = match objective {
-            Objective::KlToClean => {
-                let tape = self.compiled.forward(&mut self.arrays, clean, spec.batch_norm)?;
-                Some(self.read_logits(&tape)?)
-            }
+            Objective::KlToClean => Some(self.logits_of(&clean, spec.batch_norm)?),
             _ => None,
         };
-        let mut delta = match self.start(batch, clean, spec)? {
-            Some(start) => clip(&project(&start)?)?,
+        let delta = match self.start(batch, &clean, spec)? {
+            Some(start) if spec.project_start => Ball::new(&clean, spec)?.project_and_clip(&start)?,
+            Some(start) => start,
             None => clean.zeros_like()?,
         };
+        self.generation += 1;
+        let mut held = Held::new(self.generation, batch, spec);
+        if let Objective::Targeted(targets) = &objective {
+            held.targets = Some(targets.clone());
+        }
+        let progress = vec![ImageProgress::start(spec.stop); batch.len()];
+        let adversarial = (&clean + &delta)?;
+        let (last_clean, first_adversarial) = (None, None);
+        Ok(Search { held, progress, objective, reference, clean, delta, adversarial, last_clean, first_adversarial })
+    }
+
+    fn logits_of(&mut self, x: &Tensor, mode: BatchNormMode) -> Result<Vec<f32>, EngineError> {
+        let tape = self.compiled.forward(&mut self.arrays, x, mode)?;
+        self.read_logits(&tape)
+    }
+
+    /// Takes `steps` steps: `d ← clip(project(d + noise + step · direction(gradient)))`, where `project` leads into the
+    /// ball and `clip` keeps the image in `[0, 1]`. Images that have stopped stay as they are.
+    pub(super) fn advance_search(&mut self, search: &mut Search, steps: u32) -> Result<(), EngineError> {
+        let spec = search.held.spec.clone();
+        let per_image = |values: &[f32]| Tensor::from_slice(values, (values.len(), 1, 1, 1), &self.device);
+        let step_size = per_image(&spec.step_size)?;
+        let ball = Ball::new(&search.clean, &spec)?;
         let scale = GradientScale::of_search(&self.network, spec.batch_norm);
-        let mut without_gradient = vec![false; batch.len()];
-        for _ in 0..spec.steps {
-            let x = (clean + &delta)?;
-            let (_, gradient) =
-                self.gradient_at(&x, batch.labels, objective, scale, spec.batch_norm, reference.as_deref())?;
+        for _ in 0..steps {
+            let labels = search.held.labels.clone();
+            let (logits, gradient) = self.gradient_at(
+                &search.adversarial,
+                &labels,
+                &search.objective,
+                scale,
+                spec.batch_norm,
+                search.reference.as_deref(),
+            )?;
+            self.look(search, &logits)?;
             let largest = largest(&gradient)?;
             let sizes: Vec<f32> = largest.flatten_all()?.to_vec1()?;
-            without_gradient.iter_mut().zip(sizes).for_each(|(without, size)| *without |= size == 0.0);
+            let images = search.held.without_gradient.iter_mut().zip(&search.progress).zip(sizes);
+            images.for_each(|((without, image), size)| *without |= image.active && size == 0.0);
             let direction = match spec.norm {
                 Norm::Linf => gradient.sign()?,
                 Norm::L2 => unit(&gradient, &largest)?,
             };
-            delta = clip(&project(&(delta + direction.broadcast_mul(&step_size)?)?)?)?;
+            search.held.taken += 1;
+            let mut moved = search.delta.clone();
+            if spec.noise > 0.0 {
+                moved = (moved + self.noise(&search.held)?)?;
+            }
+            moved = ball.project_and_clip(&(moved + direction.broadcast_mul(&step_size)?)?)?;
+            if search.progress.iter().any(|image| !image.active) {
+                let active: Vec<u8> = search.progress.iter().map(|image| u8::from(image.active)).collect();
+                moved = choose(&active, &moved, &search.delta)?;
+            }
+            search.adversarial = (&search.clean + &moved)?;
+            search.delta = moved;
         }
-        Ok(Found { adversarial: (clean + delta)?, without_gradient })
+        Ok(())
+    }
+
+    /// Looks at the predictions on the iterates that the next step moves, and keeps those that are asked for.
+    fn look(&mut self, search: &mut Search, logits: &[f32]) -> Result<(), EngineError> {
+        let stop = search.held.spec.stop;
+        let predictions = logits.chunks(self.network.classes).map(loss::argmax);
+        let mut first = Vec::with_capacity(search.held.labels.len());
+        for ((image, label), prediction) in search.progress.iter_mut().zip(&search.held.labels).zip(predictions) {
+            first.push(u8::from(image.look(stop, prediction != *label)));
+        }
+        if !search.held.spec.snapshots.any() {
+            return Ok(());
+        }
+        let at_start = search.held.taken == 0;
+        let clean = search.progress.iter().zip(&first);
+        let clean: Vec<u8> =
+            clean.map(|(image, first)| u8::from(!image.misclassified || at_start && *first == 1)).collect();
+        search.keep(View::LastClean, &clean)?;
+        search.keep(View::FirstAdversarial, &first)
     }
 
     /// The start before it is led into the ball, or none for zero.
-    fn start(&self, batch: &Batch<'_>, clean: &Tensor, spec: &PerturbSpec) -> Result<Option<Tensor>, EngineError> {
+    fn start(&self, batch: &Batch<'_>, clean: &Tensor, spec: &SearchSpec) -> Result<Option<Tensor>, EngineError> {
         let image = self.network.input.len();
         let mut noise = vec![0.0; clean.elem_count()];
         let images = noise.chunks_mut(image).zip(batch.ids).zip(&spec.epsilon);
@@ -90,6 +177,19 @@ impl CandleEngine {
             }
         }
         Ok(Some(Tensor::from_vec(noise, clean.shape(), &self.device)?))
+    }
+
+    /// The noise of a step, `B × C × H × W`. Steps count from one.
+    fn noise(&self, held: &Held) -> Result<Tensor, EngineError> {
+        let shape = self.network.input;
+        let mut noise = vec![0.0; held.ids.len() * shape.len()];
+        let first = held.taken.wrapping_mul(shape.len() as u32);
+        for (noise, id) in noise.chunks_mut(shape.len()).zip(&held.ids) {
+            let stream = Stream::new(held.seed, Purpose::AttackNoise, held.epoch, *id);
+            let value = |i: usize| held.spec.noise * stream.normal(first.wrapping_add(i as u32));
+            noise.iter_mut().enumerate().for_each(|(i, v)| *v = value(i));
+        }
+        self.images(noise)
     }
 
     /// Logits at `x`, and the gradient of each image's objective with respect to it, times the factor that `scale` names;
@@ -116,6 +216,57 @@ impl CandleEngine {
             Err(EngineError::NotFinite { what: "gradient with respect to the images".into(), batch: labels.len() })
         }
     }
+}
+
+impl Search {
+    /// Puts the current iterate of the images whose `chosen` is 1 into a snapshot, if it is kept.
+    fn keep(&mut self, view: View, chosen: &[u8]) -> Result<(), EngineError> {
+        let kept = self.held.check_view(view).is_ok();
+        let slot = match view {
+            View::LastClean if kept => &mut self.last_clean,
+            View::FirstAdversarial if kept => &mut self.first_adversarial,
+            _ => return Ok(()),
+        };
+        *slot = Some(match slot.as_ref() {
+            Some(before) => choose(chosen, &self.adversarial, before)?,
+            None => self.adversarial.clone(),
+        });
+        Ok(())
+    }
+}
+
+/// Where perturbations of a batch may lie.
+struct Ball {
+    norm: Norm,
+    epsilon: Tensor,
+    lowest: Tensor,
+    highest: Tensor,
+}
+
+impl Ball {
+    fn new(clean: &Tensor, spec: &SearchSpec) -> candle_core::Result<Self> {
+        let epsilon = Tensor::from_slice(&spec.epsilon, (spec.epsilon.len(), 1, 1, 1), clean.device())?;
+        Ok(Self { norm: spec.norm, epsilon, lowest: clean.neg()?, highest: (1.0 - clean)? })
+    }
+
+    /// The perturbation led into the ball, then clipped so that the image stays in `[0, 1]`.
+    fn project_and_clip(&self, delta: &Tensor) -> candle_core::Result<Tensor> {
+        let projected = match self.norm {
+            Norm::Linf => delta.broadcast_minimum(&self.epsilon)?.broadcast_maximum(&self.epsilon.neg()?)?,
+            Norm::L2 => {
+                let length = length(delta)?;
+                let factor = length.gt(&self.epsilon)?.where_cond(&(&self.epsilon / &length)?, &length.ones_like()?)?;
+                delta.broadcast_mul(&factor)?
+            }
+        };
+        projected.maximum(&self.lowest)?.minimum(&self.highest)
+    }
+}
+
+/// For each image `a` where `first` is 1, else `b`.
+fn choose(first: &[u8], a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
+    let mask = Tensor::from_slice(first, (first.len(), 1, 1, 1), a.device())?;
+    mask.broadcast_as(a.shape())?.where_cond(a, b)
 }
 
 /// Whether all values are numbers: zero times NaN or infinity is NaN, and a sum keeps it.

@@ -5,7 +5,7 @@
 //! exponentials are taken relative to the largest one that counts, and the factor between that and the true gradient is
 //! kept apart. All in `f64`; the head of a network is tiny beside its body.
 
-use super::{EngineError, argmax, dlr, kl, log_softmax};
+use super::{EngineError, argmax, dlr, kl, log_softmax, margin};
 use crate::engine::{BatchNormMode, Objective};
 use crate::model::{Network, Op};
 
@@ -45,9 +45,10 @@ pub fn objective(
 ) -> Result<(Vec<f32>, Vec<f32>), EngineError> {
     let gradient = objective_gradient(objective, GradientScale::True, logits, labels, classes, clean)?;
     let value = |(i, z): (usize, &[f32])| match objective {
-        Objective::CrossEntropy | Objective::Drawn(_) => -log_softmax(z)[labels[i] as usize],
+        Objective::CrossEntropy | Objective::Drawn(_) | Objective::LeastLikely => -log_softmax(z)[labels[i] as usize],
         Objective::Targeted(targets) => log_softmax(z)[targets[i] as usize],
         Objective::Dlr => dlr(z, labels[i], 0.0, &mut vec![0.0; classes]),
+        Objective::Margin => margin(z, labels[i], 0.0, &mut vec![0.0; classes]),
         Objective::KlToClean => clean.map_or(0.0, |clean| kl(&clean[i * classes..][..classes], z, 0.0, None, None)),
     };
     Ok((logits.chunks(classes).enumerate().map(value).collect(), gradient))
@@ -71,10 +72,11 @@ pub fn objective_gradient(
         let found = match objective {
             Objective::CrossEntropy => Scaled::cross_entropy(&z, labels[i]),
             Objective::Targeted(targets) => Scaled::cross_entropy(&z, targets[i]).negated(),
-            Objective::Drawn(_) => {
-                return Err(EngineError::Invalid("an objective's targets have to be drawn before its value".into()));
+            Objective::Drawn(_) | Objective::LeastLikely => {
+                return Err(EngineError::Invalid("an objective's targets have to be chosen before its value".into()));
             }
             Objective::Dlr => Scaled::dlr(&z, labels[i]).1,
+            Objective::Margin => Scaled::margin(&z, labels[i]),
             Objective::KlToClean => {
                 let clean = clean.ok_or_else(|| {
                     EngineError::Invalid("the KL objective needs the prediction on the clean images".into())
@@ -122,6 +124,16 @@ impl Scaled {
         self.values[class] = 0.0;
         self.values[class] = -self.values.iter().sum::<f64>();
         self
+    }
+
+    /// `e_i - e_y` for the likeliest class `i` beside `y`.
+    fn margin(z: &[f64], y: u32) -> Self {
+        let mut found = Self::zero(z.len());
+        if let Some(other) = largest_beside(z, y as usize) {
+            found.values[other] = 1.0;
+            found.values[y as usize] = -1.0;
+        }
+        found
     }
 
     /// `p - e_y`, relative to the likeliest class `t` beside `y`: `exp(z_j - z_t)` for `j ≠ y`.

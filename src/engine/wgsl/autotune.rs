@@ -33,7 +33,7 @@ use super::kernels::winograd;
 use super::lower::geometry;
 use super::parameters::Parameters;
 use super::program::{BufferSpec, Fixed, Phase, Program};
-use super::programs::{self, Key, Target};
+use super::programs::{self, AttackStep, Key, Target};
 use super::recorded::{Command, Pool, Recorded};
 use super::tuning::{Algorithm, Choices, KernelDevice, KernelTable, Timing, Tuning, fixed, wide_tiles};
 use crate::engine::{BatchNormMode, View};
@@ -469,8 +469,8 @@ const fn target<'a>(subject: Subject<'a>, budget: u64, choices: &'a Choices, bat
 /// The program that computes a pass, and the phase of its steps.
 fn pass_key(pass: Pass) -> (Key, Phase) {
     match pass {
-        Pass::Forward => (Key::Attack(BatchNormMode::Train), Phase::Forward),
-        Pass::InputGradient => (Key::Attack(BatchNormMode::Train), Phase::Backward),
+        Pass::Forward => (Key::Attack(AttackStep::plain(BatchNormMode::Train)), Phase::Forward),
+        Pass::InputGradient => (Key::Attack(AttackStep::plain(BatchNormMode::Train)), Phase::Backward),
         Pass::WeightGradient => (Key::Train { views: vec![View::Adversarial], terms: 1 }, Phase::Weights),
     }
 }

@@ -22,6 +22,7 @@ use super::recorded::{Pool, Recorded};
 use super::subgroups::Subgroups;
 use super::tuning::{Choices, KernelDevice, KernelTable, Tuning};
 use super::{adapters, autotune, cache};
+use crate::engine::held::Held;
 use crate::engine::{Engine, EngineError};
 use crate::model::{Network, Op, State, StateSpec};
 
@@ -92,16 +93,6 @@ struct BatchSet {
     programs: HashMap<Key, Recorded>,
 }
 
-/// The images that the last perturbation left here.
-#[derive(Debug)]
-struct Held {
-    generation: u64,
-    labels: Vec<u32>,
-    targets: Option<Vec<u32>>,
-    /// Whether each image's gradient was exactly zero in some step.
-    without_gradient: Vec<bool>,
-}
-
 /// Runs a [`Network`] in WGSL compute shaders.
 #[derive(Debug)]
 pub struct WgslEngine {
@@ -121,6 +112,8 @@ pub struct WgslEngine {
     /// The most recently used batch size last.
     sets: Vec<BatchSet>,
     held: Option<Held>,
+    /// Whether its snapshots hold the current iterate of images that were never misclassified.
+    shown: bool,
     generation: u64,
     /// Which commands of which programs were replayed, while a profile wants to know.
     replayed: Option<Vec<(Key, Range<usize>)>>,
@@ -172,6 +165,7 @@ impl WgslEngine {
             buffers: HashMap::new(),
             sets: Vec::new(),
             held: None,
+            shown: false,
             generation: 0,
             replayed: None,
         };
@@ -188,6 +182,7 @@ impl WgslEngine {
     /// The buffers that every program uses. A new buffer is all zeros: momentum starts there.
     fn create_buffers(&mut self) -> Result<(), EngineError> {
         let mut wanted = vec![(Fixed::Running, self.parameters.running), (Fixed::Call, size_of::<Call>() as u64)];
+        wanted.push((Fixed::SearchCall, size_of::<Call>() as u64));
         for (slab, bytes) in self.parameters.slabs.iter().enumerate() {
             for home in [Fixed::Parameters(slab), Fixed::Gradients(slab), Fixed::Momentum(slab)] {
                 wanted.push((home, *bytes));

@@ -8,19 +8,19 @@ use super::harness::relative_error;
 use super::{Checks, GpuError, WgslEngine, WgslOptions};
 use crate::data::ImageShape;
 use crate::engine::{
-    Batch, BatchNormMode, Engine, EngineError, EngineState, Input, LossSpec, LossTerm, Norm, Objective, PerturbSpec,
+    Batch, BatchNormMode, Engine, EngineError, EngineState, Input, LossSpec, LossTerm, Norm, Objective, SearchSpec,
     SgdStep, Start, Term, View, Weights,
 };
 use crate::model::{Layer, Network, Op, State, Value};
 use crate::rng::{Purpose, Stream};
 
-const IMAGES: usize = 7;
-const CLASSES: usize = 5;
+pub(super) const IMAGES: usize = 7;
+pub(super) const CLASSES: usize = 5;
 /// How long one call may take, on a software adapter that shares its processor.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Every kind of layer, with channels that fill no quads and sizes that leave remainders.
-fn network() -> Network {
+pub(super) fn network() -> Network {
     let mut layers: Vec<Layer> = Vec::new();
     let mut add = |name: &str, op: Op, inputs: &[Value], (channels, height, width)| {
         let shape = ImageShape::new(channels, height, width);
@@ -45,7 +45,7 @@ fn network() -> Network {
     Network { architecture: "test".into(), input: ImageShape::new(3, 13, 11), classes: CLASSES, layers }
 }
 
-fn open(checks: Checks) -> WgslEngine {
+pub(super) fn open(checks: Checks) -> WgslEngine {
     let adapter = std::env::var("FAIRTAT_TEST_ADAPTER").ok();
     // Where there are checks there are immediates, too: neither changes a result.
     let immediates = checks == Checks::On;
@@ -55,14 +55,14 @@ fn open(checks: Checks) -> WgslEngine {
     WgslEngine::new(network, &state, &options).unwrap()
 }
 
-struct Images {
-    pixels: Vec<u8>,
+pub(super) struct Images {
+    pub(super) pixels: Vec<u8>,
     labels: Vec<u32>,
     ids: Vec<u32>,
 }
 
 impl Images {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut random = Stream::new(4, Purpose::Test, 0, 0).sequence();
         Self {
             pixels: (0..IMAGES * network().input.len()).map(|_| random.word() as u8).collect(),
@@ -71,13 +71,13 @@ impl Images {
         }
     }
 
-    fn batch(&self) -> Batch<'_> {
+    pub(super) fn batch(&self) -> Batch<'_> {
         Batch { pixels: &self.pixels, labels: &self.labels, ids: &self.ids, augment: None, seed: 6, epoch: 2 }
     }
 }
 
-fn spec(steps: u32) -> PerturbSpec {
-    PerturbSpec {
+fn spec(steps: u32) -> SearchSpec {
+    SearchSpec {
         objective: Objective::Targeted((0..IMAGES as u32).map(|i| (i + 1) % CLASSES as u32).collect()),
         norm: Norm::Linf,
         epsilon: vec![8.0 / 255.0; IMAGES],
@@ -85,6 +85,7 @@ fn spec(steps: u32) -> PerturbSpec {
         steps,
         start: Start::Uniform { purpose: Purpose::AttackStart, epoch: 2 },
         batch_norm: BatchNormMode::Train,
+        ..SearchSpec::default()
     }
 }
 
@@ -156,7 +157,7 @@ fn train_on(engine: &mut WgslEngine, images: usize) -> (Vec<f32>, f64) {
     let (pixels, labels, ids) = digits(images);
     let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: 6, epoch: 2 };
     let per_image = |value: f32| vec![value / 255.0; images];
-    let spec = PerturbSpec {
+    let spec = SearchSpec {
         objective: Objective::CrossEntropy,
         epsilon: per_image(24.0),
         step_size: per_image(6.0),

@@ -5,7 +5,7 @@ use super::harness::relative_error;
 use super::{Checks, WgslEngine, WgslOptions};
 use crate::data::ImageShape;
 use crate::engine::{
-    Batch, BatchNormMode, Engine, Input, LossSpec, LossTerm, Norm, Objective, PerturbSpec, SgdStep, Start, Term, View,
+    Batch, BatchNormMode, Engine, Input, LossSpec, LossTerm, Norm, Objective, SearchSpec, SgdStep, Start, Term, View,
     Weights,
 };
 use crate::model::{Architecture, Network, State};
@@ -53,7 +53,7 @@ pub(super) fn everything(mut engine: WgslEngine) -> Vec<(String, Vec<f32>)> {
         let (_, gradient) = engine.input_gradient(&Input::Batch(&batch), &objective, mode).unwrap();
         found.push((format!("input gradient, {mode:?}"), gradient));
     }
-    let spec = PerturbSpec {
+    let spec = SearchSpec {
         objective: Objective::CrossEntropy,
         norm: Norm::Linf,
         epsilon: vec![8.0 / 255.0; IMAGES],
@@ -62,6 +62,7 @@ pub(super) fn everything(mut engine: WgslEngine) -> Vec<(String, Vec<f32>)> {
         steps: 2,
         start: Start::Uniform { purpose: Purpose::AttackStart, epoch: 2 },
         batch_norm: BatchNormMode::Train,
+        ..SearchSpec::default()
     };
     let views = engine.perturb(&batch, &spec).unwrap();
     let term = |term, weight| LossTerm { term, weights: Weights::Mean(weight) };

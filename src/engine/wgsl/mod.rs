@@ -27,6 +27,8 @@ mod programs;
 #[cfg(test)]
 mod random_networks_tests;
 mod recorded;
+#[cfg(test)]
+mod search_tests;
 mod shader;
 mod subgroups;
 #[cfg(test)]

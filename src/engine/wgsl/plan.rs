@@ -10,7 +10,7 @@ use super::lower::{self, geometry};
 use super::memory;
 use super::parameters::Parameters;
 use super::program::{Phase, Program};
-use super::programs::{self, Key, Target};
+use super::programs::{self, AttackStep, Key, Target};
 use super::recorded::transient_lives;
 use super::tuning::Choices;
 use crate::engine::{BatchNormMode, EngineError, View};
@@ -192,7 +192,7 @@ fn training_programs(target: Target<'_>) -> Result<[Program; 2], EngineError> {
     let views = vec![View::Adversarial];
     let loss = crate::engine::LossSpec::cross_entropy(View::Adversarial);
     let terms = super::kernels::loss::encode_terms(&loss, &views, target.batch);
-    let attack = programs::build(&Key::Attack(BatchNormMode::Train), target)?;
+    let attack = programs::build(&Key::Attack(AttackStep::plain(BatchNormMode::Train)), target)?;
     Ok([attack, programs::build(&Key::Train { views, terms: terms.len() }, target)?])
 }
 

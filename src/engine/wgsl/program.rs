@@ -5,6 +5,7 @@
 //! these share memory.
 
 use super::kernel::{BufferId, Dispatch, Slice};
+use crate::engine::View;
 
 /// Buffers that outlive a program. A number is the range of images (see [`super::lower`]), or the slab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,12 +29,16 @@ pub(super) enum Fixed {
     Normalization,
     /// The numbers of a call that change from one to the next.
     Call,
+    /// The same for the search, which may pause while other calls run.
+    SearchCall,
     /// Thresholds of the target distribution, `K × K`.
     Thresholds,
     /// Pixels of the batch, as bytes.
     Pixels,
     /// Label, target, number, epsilon and step of each image.
     Info,
+    /// The same for the search, with what it knows of each image.
+    SearchInfo,
     /// Terms of the outer loss and their weights, in so many words.
     Terms(usize),
     /// Loss and predictions of each image.
@@ -47,11 +52,18 @@ pub(super) enum Fixed {
     Counts,
     /// Prepared images.
     Clean(usize),
-    /// The images that the search left.
+    /// The iterate of the search.
     Adversarial(usize),
+    /// The last iterate before an image was misclassified.
+    LastClean(usize),
+    /// The same, while [`Self::LastClean`] is shown in the middle of a search, with the current iterate of images that were
+    /// never misclassified.
+    LastCleanKept(usize),
+    /// The first iterate that was.
+    FirstAdversarial(usize),
     /// The perturbation.
     Delta(usize),
-    /// What the network reads where it is neither of the two views.
+    /// What the network reads where it is no view.
     Input(usize),
     /// Logits of a forward pass.
     Logits(usize),
@@ -60,6 +72,16 @@ pub(super) enum Fixed {
 }
 
 impl Fixed {
+    /// Where the images of a view lie.
+    pub(super) const fn of_view(view: View) -> fn(usize) -> Self {
+        match view {
+            View::Clean => Self::Clean,
+            View::Adversarial => Self::Adversarial,
+            View::LastClean => Self::LastClean,
+            View::FirstAdversarial => Self::FirstAdversarial,
+        }
+    }
+
     /// Whether it belongs to a batch size; the others belong to the engine.
     pub(super) const fn of_batch(self) -> bool {
         !matches!(
@@ -71,6 +93,7 @@ impl Fixed {
                 | Self::Transformed { .. }
                 | Self::Normalization
                 | Self::Call
+                | Self::SearchCall
                 | Self::Thresholds
                 | Self::Counts
         )

@@ -1,7 +1,8 @@
 //! The programs that the engine is made of, each for one batch size.
 
 use super::error::{GpuError, readable};
-use super::kernel::Slice;
+use super::kernel::{Dispatch, Slice};
+use super::kernels::attack::Keep;
 use super::kernels::call::{Call, ImageInfo};
 use super::kernels::stem::Search;
 use super::kernels::{attack, loss, sgd};
@@ -9,20 +10,22 @@ use super::lower::{Lower, Objective, Tensor, Want, ranges};
 use super::parameters::Parameters;
 use super::program::{Fixed, Phase, Program};
 use super::tuning::Choices;
-use crate::engine::{BatchNormMode, View};
+use crate::engine::{BatchNormMode, SearchSpec, Snapshots, View};
 use crate::model::Network;
 
 /// Which program.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Key {
-    /// From bytes to images in `[0, 1]`, into the clean view or into the network's input.
+    /// From bytes to images in `[0, 1]`, into the clean view of a search or into the network's input.
     Prepare { view: bool },
     /// The class that each image is led towards.
     Targets,
     /// Where a search begins.
     Start,
     /// One step of a search: forward, loss, backward to the image, step.
-    Attack(BatchNormMode),
+    Attack(AttackStep),
+    /// What snapshots hold of images that were never misclassified.
+    Finish(Snapshots),
     /// Forward pass over the network's input.
     Forward(BatchNormMode),
     /// The same with a kernel for each layer, so that every layer's output can be looked at.
@@ -40,11 +43,37 @@ pub(super) enum Key {
     },
 }
 
+/// What a step of a search does beside its step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct AttackStep {
+    pub(super) batch_norm: BatchNormMode,
+    /// Whether it adds noise.
+    pub(super) noise: bool,
+    pub(super) snapshots: Snapshots,
+}
+
+impl AttackStep {
+    /// One without noise and snapshots.
+    pub(super) fn plain(batch_norm: BatchNormMode) -> Self {
+        Self { batch_norm, noise: false, snapshots: Snapshots::default() }
+    }
+
+    /// That of a search.
+    pub(super) fn of(spec: &SearchSpec) -> Self {
+        Self { batch_norm: spec.batch_norm, noise: spec.noise > 0.0, snapshots: spec.snapshots }
+    }
+}
+
 impl Key {
     /// Whether it runs the network, and so reads the weights.
     pub(super) const fn reads_weights(&self) -> bool {
         match self {
-            Self::Prepare { .. } | Self::Targets | Self::Start | Self::Transform | Self::Layers(_) => false,
+            Self::Prepare { .. }
+            | Self::Targets
+            | Self::Start
+            | Self::Finish(_)
+            | Self::Transform
+            | Self::Layers(_) => false,
             Self::Attack(_) | Self::Forward(_) | Self::Gradient(_) | Self::Train { .. } => true,
         }
     }
@@ -111,7 +140,8 @@ pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> 
         Key::Prepare { view } => build.prepare(*view, pixels),
         Key::Targets => build.targets(),
         Key::Start => build.start(),
-        Key::Attack(mode) => build.attack(*mode),
+        Key::Attack(step) => build.attack(*step),
+        Key::Finish(snapshots) => build.finish(*snapshots),
         Key::Transform => build.lower.transform_weights(),
         Key::Forward(mode) | Key::Layers(mode) => {
             let (x, logits) = (build.input(), build.logits());
@@ -119,7 +149,9 @@ pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> 
         }
         Key::Gradient(mode) => {
             // A network reads its input, so there is a gradient.
-            build.lower.program.image_gradient = build.objective(*mode, Want::Image).unwrap_or_default();
+            let (x, call) = (build.input(), (build.call(), build.info()));
+            let gradient = build.objective(x, call, *mode, Vec::new(), Want::Image);
+            build.lower.program.image_gradient = gradient.unwrap_or_default();
         }
         Key::Train { views, terms } => build.train(views, *terms),
     }
@@ -149,6 +181,12 @@ impl Builder<'_> {
         self.whole(Fixed::Info, self.batch * size_of::<ImageInfo>())
     }
 
+    /// The same two for the search.
+    fn of_search(&mut self) -> (Slice, Slice) {
+        let info = self.batch * size_of::<ImageInfo>();
+        (self.whole(Fixed::SearchCall, size_of::<Call>()), self.whole(Fixed::SearchInfo, info))
+    }
+
     fn images(&mut self, home: fn(usize) -> Fixed) -> Tensor {
         self.lower.named(home, self.lower.network.input)
     }
@@ -166,7 +204,7 @@ impl Builder<'_> {
     }
 
     fn prepare(&mut self, view: bool, pixels: u64) {
-        let (call, info) = (self.call(), self.info());
+        let (call, info) = if view { self.of_search() } else { (self.call(), self.info()) };
         let pixels = self.lower.whole(Fixed::Pixels, pixels);
         let into = self.images(if view { Fixed::Clean } else { Fixed::Input });
         let shape = self.lower.network.input;
@@ -177,7 +215,7 @@ impl Builder<'_> {
     }
 
     fn targets(&mut self) {
-        let (call, info) = (self.call(), self.info());
+        let (call, info) = self.of_search();
         let classes = self.lower.network.classes;
         let thresholds = self.lower.whole(Fixed::Thresholds, table_bytes(classes, 1));
         let dispatch = loss::sample_targets(self.batch, 0, classes, call, thresholds, info);
@@ -185,8 +223,9 @@ impl Builder<'_> {
     }
 
     fn start(&mut self) {
-        let (call, info) = (self.call(), self.info());
-        let (clean, delta, x) = (self.images(Fixed::Clean), self.images(Fixed::Delta), self.input());
+        let (call, info) = self.of_search();
+        let (clean, delta) = (self.images(Fixed::Clean), self.images(Fixed::Delta));
+        let x = self.images(Fixed::Adversarial);
         let shape = self.lower.network.input;
         for (r, images, first) in self.lower.parts() {
             let dispatch = attack::pgd_start(images, first, shape, call, info, clean[r], delta[r], x[r]);
@@ -194,29 +233,69 @@ impl Builder<'_> {
         }
     }
 
-    /// Forward, objective and backward to the image.
-    fn objective(&mut self, mode: BatchNormMode, want: Want<'_>) -> Option<Tensor> {
-        let (call, info, flag) = (self.call(), self.info(), self.whole(Fixed::Flag, 16));
-        let (x, logits) = (self.input(), self.logits());
+    /// Forward, objective and backward to the image. `between` runs when the predictions are known.
+    fn objective(
+        &mut self,
+        x: Tensor,
+        (call, info): (Slice, Slice),
+        mode: BatchNormMode,
+        between: Vec<Dispatch>,
+        want: Want<'_>,
+    ) -> Option<Tensor> {
+        let flag = self.whole(Fixed::Flag, 16);
+        let logits = self.logits();
         let reference = self.lower.named(Fixed::Reference, self.logits_shape());
         let tape = self.lower.body(x, &logits, mode);
-        self.lower.attack(&tape, &Objective { call, info, reference, flag }, want)
+        self.lower.attack(&tape, Objective { call, info, reference, flag, between }, want)
     }
 
-    fn attack(&mut self, mode: BatchNormMode) {
-        let (call, info) = (self.call(), self.info());
+    fn attack(&mut self, step: AttackStep) {
+        let (call, info) = self.of_search();
         let flags_bytes = attack::gradient_flags_bytes(self.batch);
         let (stopped, flags) = (self.whole(Fixed::Flag, 16), self.lower.whole(Fixed::GradientFlag, flags_bytes));
-        let (clean, delta, x) = (self.images(Fixed::Clean), self.images(Fixed::Delta), self.input());
+        let (clean, delta) = (self.images(Fixed::Clean), self.images(Fixed::Delta));
+        let x = self.images(Fixed::Adversarial);
         let parts = self.lower.parts();
         let search = |r: usize| Search { call, info, clean: clean[r], delta: delta[r], x: x[r], stopped, flags };
         let searches: Vec<Search> = parts.iter().map(|(r, ..)| search(*r)).collect();
-        let Some(gradient) = self.objective(mode, Want::Step(&searches)) else { return };
         let shape = self.lower.network.input;
+        let mut between = self.snapshots(step.snapshots, &x, [Keep::LastClean, Keep::FirstAdversarial]);
+        if step.noise {
+            let noise = |(r, images, first): &(usize, usize, usize)| {
+                attack::noise(*images, *first, shape, call, info, delta[*r])
+            };
+            between.extend(parts.iter().map(noise));
+        }
+        let want = Want::Step(&searches);
+        let Some(gradient) = self.objective(x, (call, info), step.batch_norm, between, want) else { return };
         for ((_, images, first), (gradient, search)) in parts.into_iter().zip(gradient.into_iter().zip(searches)) {
             let Search { clean, delta, x, .. } = search;
             let dispatch =
                 attack::pgd_step(images, first, shape, call, info, clean, gradient, delta, x, stopped, flags);
+            self.lower.program.push(None, Phase::Other, dispatch);
+        }
+    }
+
+    /// Copies of `x` into the snapshots that are kept, with the rules for last clean and first adversarial.
+    fn snapshots(&mut self, kept: Snapshots, x: &Tensor, rules: [Keep; 2]) -> Vec<Dispatch> {
+        let (_, info) = self.of_search();
+        let shape = self.lower.network.input;
+        let homes: [(bool, fn(usize) -> Fixed); 2] =
+            [(kept.last_clean, Fixed::LastClean), (kept.first_adversarial, Fixed::FirstAdversarial)];
+        let mut all = Vec::new();
+        for ((kept, home), rule) in homes.into_iter().zip(rules) {
+            if kept {
+                let to = self.images(home);
+                let parts = self.lower.parts().into_iter();
+                all.extend(parts.map(|(r, n, first)| attack::snapshot(n, first, shape, rule, info, x[r], to[r])));
+            }
+        }
+        all
+    }
+
+    fn finish(&mut self, kept: Snapshots) {
+        let x = self.images(Fixed::Adversarial);
+        for dispatch in self.snapshots(kept, &x, [Keep::Never; 2]) {
             self.lower.program.push(None, Phase::Other, dispatch);
         }
     }
@@ -229,10 +308,7 @@ impl Builder<'_> {
         let shape = self.logits_shape();
         let mut tapes = Vec::new();
         for view in views {
-            let x = self.images(match view {
-                View::Clean => Fixed::Clean,
-                View::Adversarial => Fixed::Adversarial,
-            });
+            let x = self.images(Fixed::of_view(*view));
             let logits: Tensor = self
                 .lower
                 .ranges

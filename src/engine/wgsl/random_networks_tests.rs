@@ -8,7 +8,7 @@ use super::{Checks, WgslEngine, WgslOptions};
 use crate::data::ImageShape;
 use crate::engine::candle::{CandleDevice, CandleEngine};
 use crate::engine::{
-    Batch, BatchNormMode, Engine, EngineError, Input, LossSpec, LossTerm, Norm, Objective, PerturbSpec, SgdStep, Start,
+    Batch, BatchNormMode, Engine, EngineError, Input, LossSpec, LossTerm, Norm, Objective, SearchSpec, SgdStep, Start,
     Term, View, Weights,
 };
 use crate::model::{Layer, ModelError, Network, Op, State};
@@ -71,8 +71,8 @@ impl Images {
 }
 
 /// A search whose step has no length: it runs the program of a step, and leaves the images where the start has put them.
-fn still(images: usize, batch_norm: BatchNormMode) -> PerturbSpec {
-    PerturbSpec {
+fn still(images: usize, batch_norm: BatchNormMode) -> SearchSpec {
+    SearchSpec {
         objective: Objective::CrossEntropy,
         norm: Norm::Linf,
         epsilon: vec![8.0 / 255.0; images],
@@ -80,6 +80,7 @@ fn still(images: usize, batch_norm: BatchNormMode) -> PerturbSpec {
         steps: 1,
         start: Start::Uniform { purpose: Purpose::AttackStart, epoch: 2 },
         batch_norm,
+        ..SearchSpec::default()
     }
 }
 

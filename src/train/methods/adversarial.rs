@@ -4,7 +4,7 @@
 
 use super::{Method, start};
 use crate::config::{AttackConfig, Experiment};
-use crate::engine::{Batch, Engine, EngineError, Objective, PerturbSpec};
+use crate::engine::{Batch, Engine, EngineError, Objective, SearchSpec};
 use crate::fairness::{ClassStats, TargetDistribution};
 
 /// See the [module](self).
@@ -37,8 +37,8 @@ impl Method for AdversarialTraining {
         Ok(Objective::CrossEntropy)
     }
 
-    fn perturbation(&self, batch: &Batch<'_>, objective: Objective) -> PerturbSpec {
-        PerturbSpec {
+    fn perturbation(&self, batch: &Batch<'_>, objective: Objective) -> SearchSpec {
+        SearchSpec {
             objective,
             norm: self.attack.norm,
             epsilon: vec![self.attack.epsilon.value(); batch.len()],
@@ -46,6 +46,7 @@ impl Method for AdversarialTraining {
             steps: self.attack.steps,
             start: start(self.attack.random_start, batch.epoch),
             batch_norm: self.attack.attack_bn,
+            ..SearchSpec::default()
         }
     }
 }

@@ -14,7 +14,7 @@
 
 use super::{Method, start};
 use crate::config::{AttackConfig, Experiment, FairnessConfig};
-use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Objective, PerturbSpec, TargetTable};
+use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Objective, SearchSpec, TargetTable};
 use crate::fairness::{ClassStats, Margins, TargetDistribution, TargetMode};
 
 /// See the [module](self).
@@ -98,8 +98,8 @@ impl Method for FairTat {
         })
     }
 
-    fn perturbation(&self, batch: &Batch<'_>, objective: Objective) -> PerturbSpec {
-        PerturbSpec {
+    fn perturbation(&self, batch: &Batch<'_>, objective: Objective) -> SearchSpec {
+        SearchSpec {
             objective,
             norm: self.attack.norm,
             // The radius belongs to the true class, not to the target.
@@ -108,6 +108,7 @@ impl Method for FairTat {
             steps: self.attack.steps,
             start: start(self.attack.random_start, batch.epoch),
             batch_norm: self.attack.attack_bn,
+            ..SearchSpec::default()
         }
     }
 }

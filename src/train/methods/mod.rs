@@ -7,7 +7,7 @@ pub use adversarial::AdversarialTraining;
 pub use fair_tat::FairTat;
 
 use crate::config::{Experiment, MethodChoice};
-use crate::engine::{Batch, Engine, EngineError, LossSpec, Objective, PerturbSpec, Start, View};
+use crate::engine::{Batch, Engine, EngineError, LossSpec, Objective, SearchSpec, Start, View};
 use crate::fairness::{ClassStats, TargetDistribution};
 use crate::rng::Purpose;
 
@@ -33,7 +33,7 @@ pub trait Method: Send {
     fn objective(&self, engine: &mut dyn Engine, batch: &Batch<'_>) -> Result<Objective, EngineError>;
 
     /// The inner maximisation of that objective for a batch.
-    fn perturbation(&self, batch: &Batch<'_>, objective: Objective) -> PerturbSpec;
+    fn perturbation(&self, batch: &Batch<'_>, objective: Objective) -> SearchSpec;
 
     /// The outer loss.
     fn loss(&self) -> LossSpec {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Live, TrainError, Trainer};
 use crate::data::Dataset;
-use crate::engine::{Batch, BatchNormMode, EngineError, Input, PerturbSpec, SgdStep, Start, View, Views, loss};
+use crate::engine::{Batch, BatchNormMode, EngineError, Input, SearchSpec, SgdStep, View, Views, loss};
 use crate::train::{Event, Examples, Observer};
 
 /// What is told of a batch when it is done.
@@ -81,12 +81,12 @@ impl Trainer {
     fn attack(
         &mut self,
         batch: &Batch<'_>,
-        spec: PerturbSpec,
+        spec: SearchSpec,
         observer: &mut dyn Observer,
     ) -> Result<Option<(Views, Duration)>, TrainError> {
         let watch = observer.watch();
         if watch.step_by_step && spec.steps > 0 {
-            return self.attack_step_by_step(batch, spec, observer);
+            return self.attack_step_by_step(batch, &spec, observer);
         }
         let clock = Instant::now();
         let views = self.engine.perturb(batch, &spec)?;
@@ -100,44 +100,41 @@ impl Trainer {
         Ok(Some((views, spent)))
     }
 
-    /// The same search in pieces: each goes on from where the one before left the images. Targets are keyed by image and
-    /// epoch, so that every piece draws the same ones.
+    /// The same search with a pause before each step. Whoever looks may ask the engine for anything in between.
     fn attack_step_by_step(
         &mut self,
         batch: &Batch<'_>,
-        mut spec: PerturbSpec,
+        spec: &SearchSpec,
         observer: &mut dyn Observer,
     ) -> Result<Option<(Views, Duration)>, TrainError> {
-        let total = std::mem::take(&mut spec.steps);
-        let (mut done, mut spent) = (0, Duration::ZERO);
+        let clock = Instant::now();
+        let mut views = self.engine.begin(batch, spec)?;
+        let mut spent = clock.elapsed();
+        let mut done = 0;
         loop {
-            let clock = Instant::now();
-            let mut views = self.engine.perturb(batch, &spec)?;
-            spent += clock.elapsed();
-            done += spec.steps;
-
-            let [clean, adversarial] = self.read_back(&views)?;
             let count = observer.watch().examples;
             if count > 0 {
-                let examples = self.examples(batch, &spec, &views, (done, total), count, [&clean, &adversarial])?;
+                let [clean, adversarial] = self.read_back(&views)?;
+                let examples = self.examples(batch, spec, &views, (done, spec.steps), count, [&clean, &adversarial])?;
                 observer.event(&Event::Examples(Arc::new(examples)));
             }
-            let mut live = Live::within_a_batch(self);
-            observer.stepped(&mut live, (done, total));
-            let touched = live.touched();
+            let mut live = Live::within_a_batch(self, views);
+            observer.stepped(&mut live, (done, spec.steps));
+            let interrupted = live.into_set_aside();
             if observer.discard() {
                 return Ok(None);
             }
-            spec.start = Start::Given(adversarial.iter().zip(&clean).map(|(a, c)| a - c).collect());
-            if done == total {
-                if touched {
-                    // Somebody else's images are in the engine now.
-                    spec.steps = 0;
-                    views = self.engine.perturb(batch, &spec)?;
-                }
+            if let Some(search) = interrupted {
+                views = self.engine.take_up(&search)?;
+            }
+            if done == spec.steps {
                 return Ok(Some((views, spent)));
             }
-            spec.steps = if observer.watch().step_by_step { 1 } else { total - done };
+            let steps = if observer.watch().step_by_step { 1 } else { spec.steps - done };
+            let clock = Instant::now();
+            self.engine.advance(&views, steps)?;
+            spent += clock.elapsed();
+            done += steps;
         }
     }
 
@@ -150,7 +147,7 @@ impl Trainer {
     fn examples(
         &mut self,
         batch: &Batch<'_>,
-        spec: &PerturbSpec,
+        spec: &SearchSpec,
         views: &Views,
         step: (u32, u32),
         count: usize,
@@ -195,7 +192,9 @@ pub(super) fn gather(set: &Dataset, ids: &[u32]) -> (Vec<u8>, Vec<u32>) {
 mod tests {
     use super::*;
     use crate::config::{EngineChoice, Experiment};
-    use crate::engine::{Norm, Objective};
+    use crate::engine::{Norm, Objective, Snapshots, Start, Stop};
+    use crate::fairness::TargetDistribution;
+    use crate::rng::Purpose;
     use crate::train::{RunDir, Splits, Watch};
 
     /// Looks at every step; may use the engine for something else in between.
@@ -225,7 +224,7 @@ mod tests {
                 let (pixels, labels) = gather(&set, &[5]);
                 let batch = Batch { pixels: &pixels, labels: &labels, ids: &[5], augment: None, seed: 1, epoch: 0 };
                 let spec = crate::attack::Attack::fgsm(crate::units::Epsilon::levels(9.0), Norm::Linf);
-                live.engine().perturb(&batch, &spec.perturbation(1, 0)).unwrap();
+                live.engine().unwrap().perturb(&batch, &spec.perturbation(1, 0)).unwrap();
             }
         }
     }
@@ -241,67 +240,72 @@ mod tests {
         Trainer::begin(e.clone(), Splits::load(&e).unwrap(), directory).unwrap()
     }
 
+    /// The same bits, running statistics included, for every objective and mode of batch norm, whoever uses the engine in
+    /// between.
     #[test]
-    fn a_search_in_steps_finds_what_it_finds_in_one_go() {
+    fn a_watched_search_is_an_unwatched_one() {
         let dir = tempfile::tempdir().unwrap();
-        let mut runs = 0;
-        for norm in [Norm::Linf, Norm::L2] {
-            for mode in [BatchNormMode::Train, BatchNormMode::Eval] {
-                for kl in [false, true] {
-                    let mut attack = |all: Option<bool>, meddle| {
-                        runs += 1;
-                        let mut trainer = trainer(&dir.path().join(runs.to_string()), |e| {
-                            (e.attack.norm, e.attack.attack_bn, e.attack.steps) = (norm, mode, 4);
-                            if norm == Norm::L2 {
-                                e.attack.epsilon = crate::units::Epsilon::levels(128.0);
-                                e.attack.step_size = crate::units::Epsilon::levels(40.0);
-                            }
-                        });
-                        let ids: Vec<u32> = (0..16).collect();
-                        let (pixels, labels) = gather(&trainer.splits.train, &ids);
-                        let augment = None;
-                        let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment, seed: 3, epoch: 0 };
-                        let objective = trainer.method.objective(trainer.engine.as_mut(), &batch).unwrap();
-                        let mut spec = trainer.method.perturbation(&batch, objective);
-                        if kl {
-                            spec.objective = Objective::KlToClean;
-                        }
-                        let mut stepping = Stepping { all: all == Some(true), meddle, seen: vec![], examples: vec![] };
-                        let views = match all {
-                            None => trainer.attack(&batch, spec, &mut ()).unwrap(),
-                            Some(_) => trainer.attack(&batch, spec, &mut stepping).unwrap(),
-                        };
-                        let (views, _) = views.unwrap();
-                        let targets = trainer.engine.targets(&views).unwrap().map(<[u32]>::to_vec);
-                        let [_, adversarial] = trainer.read_back(&views).unwrap();
-                        (adversarial, targets, stepping)
+        let objectives = [
+            Objective::CrossEntropy,
+            Objective::Drawn(TargetDistribution::uniform(10).table()),
+            Objective::LeastLikely,
+            Objective::KlToClean,
+            Objective::Dlr,
+            Objective::Margin,
+        ];
+        let mut trainer = trainer(&dir.path().join("run"), |_| ());
+        let ids: Vec<u32> = (0..16).collect();
+        let (pixels, labels) = gather(&trainer.splits.train, &ids);
+        let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: 3, epoch: 0 };
+        let before = trainer.engine.state().unwrap();
+        for (i, objective) in objectives.into_iter().enumerate() {
+            for batch_norm in [BatchNormMode::Train, BatchNormMode::Eval] {
+                let norm = if i % 2 == 0 { Norm::Linf } else { Norm::L2 };
+                let (epsilon, step_size) = if norm == Norm::L2 { (0.5, 0.15) } else { (0.1, 0.03) };
+                let spec = SearchSpec {
+                    objective: objective.clone(),
+                    norm,
+                    epsilon: vec![epsilon; 16],
+                    step_size: vec![step_size; 16],
+                    steps: 4,
+                    start: Start::Normal { deviation: 0.05, purpose: Purpose::AttackStart, epoch: 0 },
+                    project_start: i % 2 == 0,
+                    noise: if i % 3 == 0 { 0.01 } else { 0.0 },
+                    batch_norm,
+                    stop: if i % 2 == 0 { Stop::WhileMisclassified { budget: 1 } } else { Stop::Never },
+                    snapshots: Snapshots { last_clean: true, first_adversarial: true },
+                };
+                let mut attack = |stepping: Option<&mut Stepping>| {
+                    trainer.engine.load_state(&before).unwrap();
+                    let found = match stepping {
+                        None => trainer.attack(&batch, spec.clone(), &mut ()).unwrap(),
+                        Some(stepping) => trainer.attack(&batch, spec.clone(), stepping).unwrap(),
                     };
-                    let (whole, targets, _) = attack(None, false);
-                    for (all, meddle) in [(true, false), (true, true), (false, false)] {
-                        let (stepped, same_targets, stepping) = attack(Some(all), meddle);
-                        assert_eq!(same_targets, targets);
-                        let seen: &[_] =
-                            if all { &[(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)] } else { &[(0, 4), (1, 4), (4, 4)] };
-                        assert_eq!(stepping.seen, seen, "all {all}");
-                        assert_eq!(stepping.examples.iter().map(|e| e.step).collect::<Vec<_>>(), seen);
-                        let last = &stepping.examples[seen.len() - 1];
-                        for (a, b) in last.adversarial.iter().zip(&stepped) {
-                            assert!((a - b).abs() < 1e-6);
-                        }
-                        // A sign of a gradient that is all but zero may turn by rounding, and with it a pixel.
-                        let strayed = whole.iter().zip(&stepped).filter(|(a, b)| (**a - **b).abs() > 1e-5).count();
-                        assert!(strayed <= 2, "{norm:?} {mode:?} KL {kl} all {all} meddle {meddle}: {strayed}");
-                    }
+                    let (views, _) = found.unwrap();
+                    let all = [View::Clean, View::Adversarial, View::LastClean, View::FirstAdversarial];
+                    let images = all.map(|view| trainer.engine.read_view(&views, view).unwrap());
+                    let targets = trainer.engine.targets(&views).unwrap().map(<[u32]>::to_vec);
+                    (images, targets, trainer.engine.state().unwrap())
+                };
+                let unwatched = attack(None);
+                for (all, meddle) in [(true, false), (true, true), (false, false)] {
+                    let mut stepping = Stepping { all, meddle, seen: vec![], examples: vec![] };
+                    let watched = attack(Some(&mut stepping));
+                    assert!(watched == unwatched, "{:?} {batch_norm:?}, all {all}, meddle {meddle}", spec.objective);
+                    let seen: &[_] =
+                        if all { &[(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)] } else { &[(0, 4), (1, 4), (4, 4)] };
+                    assert_eq!(stepping.seen, seen);
+                    assert_eq!(stepping.examples.iter().map(|e| e.step).collect::<Vec<_>>(), seen);
                 }
             }
         }
     }
 
-    /// A whole run under the eyes of somebody who takes every step ends where an unwatched one does.
+    /// A whole run under the eyes of somebody who takes every step ends with the bits of an unwatched one.
     #[test]
-    fn training_in_steps_ends_near_training_in_one_go() {
+    fn training_in_steps_is_training_in_one_go() {
         let dir = tempfile::tempdir().unwrap();
-        let states = [false, true].map(|all| {
+        let [unwatched, watched] = [false, true].map(|all| {
             let mut trainer = trainer(&dir.path().join(all.to_string()), |e| {
                 (e.optimizer.epochs, e.attack.steps, e.fairness.warmup_epochs) = (1, 3, 0);
             });
@@ -309,11 +313,8 @@ mod tests {
             let observer: &mut dyn Observer = if all { &mut stepping } else { &mut () };
             trainer.run(observer).unwrap();
             assert_eq!(stepping.seen.is_empty(), !all);
-            trainer.engine.state().unwrap().model
+            trainer.engine.state().unwrap()
         });
-        let flat = |i: usize| states[i].0.values().flat_map(|array| array.data.iter().map(|v| f64::from(*v)));
-        let difference: f64 = flat(0).zip(flat(1)).map(|(a, b)| (a - b) * (a - b)).sum();
-        let length: f64 = flat(0).map(|a| a * a).sum();
-        assert!((difference / length).sqrt() < 1e-3, "{}", (difference / length).sqrt());
+        assert!(watched == unwatched);
     }
 }

@@ -4,14 +4,16 @@ use serde_json::json;
 
 use super::{TrainError, Trainer};
 use crate::config::{Applies, ConfigError, Difference, Experiment};
-use crate::engine::{Engine, PerturbSpec};
+use crate::engine::{Engine, EngineError, SearchSpec, SetAside, Views};
 use crate::train::{Hold, Progress, Splits, methods};
 
 /// A run between two batches, or between two steps of an attack.
 pub struct Live<'a> {
     trainer: &'a mut Trainer,
-    within_a_batch: bool,
-    touched: bool,
+    /// The search that waits between two steps, if there is one.
+    search: Option<Views>,
+    /// The same search, once the engine was handed out.
+    set_aside: Option<SetAside>,
 }
 
 /// What became of a change of the experiment.
@@ -25,22 +27,28 @@ pub struct Change {
 
 impl<'a> Live<'a> {
     pub(super) fn between_batches(trainer: &'a mut Trainer) -> Self {
-        Self { trainer, within_a_batch: false, touched: false }
+        Self { trainer, search: None, set_aside: None }
     }
 
-    pub(super) fn within_a_batch(trainer: &'a mut Trainer) -> Self {
-        Self { trainer, within_a_batch: true, touched: false }
+    pub(super) fn within_a_batch(trainer: &'a mut Trainer, search: Views) -> Self {
+        Self { trainer, search: Some(search), set_aside: None }
     }
 
-    /// Whether the engine was handed out.
-    pub(super) fn touched(&self) -> bool {
-        self.touched
+    /// The search that was interrupted, if the engine was handed out.
+    pub(super) fn into_set_aside(self) -> Option<SetAside> {
+        self.set_aside
     }
 
-    /// The engine, for whatever leaves its state as it is.
-    pub fn engine(&mut self) -> &mut dyn Engine {
-        self.touched = true;
-        self.trainer.engine.as_mut()
+    /// The engine, for whatever leaves parameters and running statistics as they are: other searches included, for which
+    /// the one under way is set aside.
+    ///
+    /// # Errors
+    /// When the engine cannot set the search aside.
+    pub fn engine(&mut self) -> Result<&mut dyn Engine, EngineError> {
+        if let (Some(views), None) = (&self.search, &self.set_aside) {
+            self.set_aside = Some(self.trainer.engine.set_aside(views)?);
+        }
+        Ok(self.trainer.engine.as_mut())
     }
 
     /// The experiment, with changes that wait for the next epoch.
@@ -77,7 +85,7 @@ impl<'a> Live<'a> {
     /// # Errors
     /// When the new experiment is invalid. Nothing is changed then.
     pub fn change(&mut self, new: &Experiment) -> Result<Change, ConfigError> {
-        let begun = self.within_a_batch || self.trainer.progress.batch > 0;
+        let begun = self.search.is_some() || self.trainer.progress.batch > 0;
         self.trainer.change(new, begun)
     }
 }
@@ -100,7 +108,7 @@ impl Trainer {
     }
 
     /// Puts held radii over those of the method.
-    pub(super) fn hold_radii(&self, spec: &mut PerturbSpec, labels: &[u32]) {
+    pub(super) fn hold_radii(&self, spec: &mut SearchSpec, labels: &[u32]) {
         for (epsilon, label) in spec.epsilon.iter_mut().zip(labels) {
             if let Some(held) = self.progress.holds.get(*label as usize).and_then(|hold| hold.epsilon) {
                 *epsilon = held as f32;

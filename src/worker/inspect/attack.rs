@@ -1,7 +1,7 @@
 //! The attack on one image, step by step.
 
 use super::{Inspection, InspectionJob, InspectionStep, Subject, probabilities};
-use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Objective, PerturbSpec, Start, View, loss};
+use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Objective, SearchSpec, Start, View, loss};
 use crate::rng::Purpose;
 
 /// Steps of an attack that are kept; each holds an image.
@@ -9,7 +9,6 @@ const MAX_STEPS: u32 = 1000;
 
 /// Attacks the image of `job` and gives the image itself, the start, and the image after every step.
 ///
-/// Each step is a search of one step that continues from the last perturbation, so that the steps are those of one search.
 /// Views that the engine held are replaced: call this between batches, not between an attack and its update.
 ///
 /// # Errors
@@ -35,25 +34,27 @@ pub fn inspect(engine: &mut dyn Engine, job: &InspectionJob, position: Option<f6
     let mut steps = vec![step(clean.clone(), &clean, &logits, label)];
     let batch =
         Batch { pixels: &subject.pixels, labels: &[label], ids: &[0], augment: None, seed: attack.seed, epoch: 0 };
-    let mut spec = PerturbSpec {
+    let spec = SearchSpec {
         objective: attack.target.map_or(Objective::CrossEntropy, |target| Objective::Targeted(vec![target])),
         norm: attack.norm,
         epsilon: vec![attack.epsilon.value()],
         step_size: vec![attack.step_size.value()],
-        steps: 0,
+        steps: attack.steps,
         start: match attack.random_start {
             true => Start::Uniform { purpose: Purpose::EvaluationStart, epoch: 0 },
             false => Start::Zero,
         },
         batch_norm: BatchNormMode::Eval,
+        ..SearchSpec::default()
     };
-    for _ in 0..=attack.steps {
-        let views = engine.perturb(&batch, &spec)?;
+    let views = engine.begin(&batch, &spec)?;
+    for taken in 0..=attack.steps {
+        if taken > 0 {
+            engine.advance(&views, 1)?;
+        }
         let image = engine.read_view(&views, View::Adversarial)?;
         let logits = engine.logits(&Input::View(&views, View::Adversarial), BatchNormMode::Eval)?;
-        let delta = image.iter().zip(&clean).map(|(a, b)| a - b).collect();
         steps.push(step(image, &clean, &logits, label));
-        (spec.steps, spec.start) = (1, Start::Given(delta));
     }
     Ok(Inspection { job: job.clone(), label, steps, position })
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::data::{Dataset, digits};
 use crate::engine::candle::{CandleDevice, CandleEngine};
 use crate::engine::{
-    Batch, BatchNormMode, Engine, EngineError, Input, LossSpec, Objective, PerturbSpec, SgdStep, Start, View,
+    Batch, BatchNormMode, Engine, EngineError, Input, LossSpec, Objective, SearchSpec, SgdStep, Start, View,
 };
 use crate::model::{Architecture, State};
 use crate::rng::Purpose;
@@ -18,7 +18,7 @@ fn trained() -> (CandleEngine, Dataset) {
         let pixels: Vec<u8> = ids.iter().flat_map(|i| set.image(*i as usize)).copied().collect();
         let labels: Vec<u32> = ids.iter().map(|i| set.labels()[*i as usize]).collect();
         let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: 0, epoch: 0 };
-        let none = PerturbSpec {
+        let none = SearchSpec {
             objective: Objective::CrossEntropy,
             norm: Norm::Linf,
             epsilon: vec![0.0; 64],
@@ -26,6 +26,7 @@ fn trained() -> (CandleEngine, Dataset) {
             steps: 0,
             start: Start::Zero,
             batch_norm: BatchNormMode::Eval,
+            ..SearchSpec::default()
         };
         let views = engine.perturb(&batch, &none).unwrap();
         let sgd = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 0.0 };
@@ -71,7 +72,7 @@ fn steps_are_those_of_one_search() {
                 true => Start::Uniform { purpose: Purpose::EvaluationStart, epoch: 0 },
                 false => Start::Zero,
             };
-            let spec = PerturbSpec {
+            let spec = SearchSpec {
                 objective: target.map_or(Objective::CrossEntropy, |t| Objective::Targeted(vec![t])),
                 norm,
                 epsilon: vec![attack.epsilon.value()],
@@ -79,10 +80,11 @@ fn steps_are_those_of_one_search() {
                 steps: 6,
                 start,
                 batch_norm: BatchNormMode::Eval,
+                ..SearchSpec::default()
             };
             let batch = Batch { pixels: &subject.pixels, labels: &[1], ids: &[0], augment: None, seed: 5, epoch: 0 };
             for steps in [0, 1, 6] {
-                let views = engine.perturb(&batch, &PerturbSpec { steps, ..spec.clone() }).unwrap();
+                let views = engine.perturb(&batch, &SearchSpec { steps, ..spec.clone() }).unwrap();
                 let whole = engine.read_view(&views, View::Adversarial).unwrap();
                 let apart = whole
                     .iter()

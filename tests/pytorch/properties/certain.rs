@@ -4,7 +4,7 @@ use fairtat::attack::{Attack, measure};
 use fairtat::data::{Dataset, ImageShape};
 use fairtat::engine::wgsl::{WgslEngine, WgslOptions};
 use fairtat::engine::{
-    Batch, BatchNormMode, Engine, Input, LossSpec, Norm, Objective, PerturbSpec, SgdStep, Start, View, loss,
+    Batch, BatchNormMode, Engine, Input, LossSpec, Norm, Objective, SearchSpec, SgdStep, Start, View, loss,
 };
 use fairtat::model::{Architecture, Network, State};
 use fairtat::rng::Purpose;
@@ -42,7 +42,7 @@ fn robust(engine: &mut dyn Engine, set: &Dataset, objective: &Objective, norm: N
     let n = set.len();
     let ids: Vec<u32> = (0..n as u32).collect();
     let batch = Batch { pixels: set.images(), labels: set.labels(), ids: &ids, augment: None, seed: 1, epoch: 0 };
-    let spec = PerturbSpec {
+    let spec = SearchSpec {
         objective: objective.clone(),
         norm,
         epsilon: vec![epsilon; n],
@@ -50,6 +50,7 @@ fn robust(engine: &mut dyn Engine, set: &Dataset, objective: &Objective, norm: N
         steps: 10,
         start: Start::Uniform { purpose: Purpose::Test, epoch: 0 },
         batch_norm: BatchNormMode::Eval,
+        ..SearchSpec::default()
     };
     let views = engine.perturb(&batch, &spec).unwrap();
     let without = engine.without_gradient(&views).unwrap().iter().filter(|without| **without).count();
@@ -175,7 +176,7 @@ fn images_without_a_gradient_are_counted_and_no_others() {
     for mut engine in engines {
         let name = engine.name();
         for norm in [Norm::Linf, Norm::L2] {
-            let spec = |steps, objective: &Objective| PerturbSpec {
+            let spec = |steps, objective: &Objective| SearchSpec {
                 objective: objective.clone(),
                 norm,
                 epsilon: vec![0.02; N],
@@ -183,6 +184,7 @@ fn images_without_a_gradient_are_counted_and_no_others() {
                 steps,
                 start: Start::Zero,
                 batch_norm: BatchNormMode::Eval,
+                ..SearchSpec::default()
             };
             let mut counted = |steps, objective| {
                 let views = engine.perturb(&batch, &spec(steps, &objective)).unwrap();

@@ -2,7 +2,7 @@
 
 use fairtat::data::ImageShape;
 use fairtat::engine::{
-    Batch, BatchNormMode, Engine, EngineError, Input, LossSpec, LossTerm, Objective, PerturbSpec, SgdStep, Start, Term,
+    Batch, BatchNormMode, Engine, EngineError, Input, LossSpec, LossTerm, Objective, SearchSpec, SgdStep, Start, Term,
     View, Weights,
 };
 use fairtat::fairness::TargetDistribution;
@@ -83,8 +83,8 @@ fn batches_that_contradict_themselves_are_refused_by_every_call() {
 #[test]
 fn searches_that_contradict_their_batch_are_refused() {
     each(|engine, subject| {
-        let good = PerturbSpec { steps: 2, batch_norm: BatchNormMode::Train, ..no_search(N) };
-        let with = |values: [f32; N]| PerturbSpec { epsilon: values.to_vec(), ..good.clone() };
+        let good = SearchSpec { steps: 2, batch_norm: BatchNormMode::Train, ..no_search(N) };
+        let with = |values: [f32; N]| SearchSpec { epsilon: values.to_vec(), ..good.clone() };
         let normal = |deviation| Start::Normal { deviation, purpose: Purpose::Test, epoch: 0 };
         let values = subject.pixels.len();
         let drawn = |classes| Objective::Drawn(TargetDistribution::uniform(classes).table());
@@ -92,15 +92,15 @@ fn searches_that_contradict_their_batch_are_refused() {
             (with([0.1, f32::NAN, 0.1, 0.1]), "epsilon is NaN"),
             (with([0.1, 0.1, -0.1, 0.1]), "epsilon is -0.1, expected a number of at least 0"),
             (with([0.1, 0.1, 0.1, f32::INFINITY]), "epsilon is inf"),
-            (PerturbSpec { epsilon: vec![0.1; 3], ..good.clone() }, "epsilon is given for 3 images, expected 4"),
-            (PerturbSpec { step_size: vec![0.1; 5], ..good.clone() }, "step_size is given for 5 images, expected 4"),
-            (PerturbSpec { step_size: vec![f32::NAN; N], ..good.clone() }, "step_size is NaN"),
-            (PerturbSpec { objective: Objective::Targeted(vec![0; 3]), ..good.clone() }, "targets are given for 3"),
-            (PerturbSpec { objective: Objective::Targeted(vec![0, 1, 2, 5]), ..good.clone() }, "image 3 has class 5"),
-            (PerturbSpec { objective: drawn(CLASSES + 1), ..good.clone() }, "drawn from 6 classes, the network has 5"),
-            (PerturbSpec { start: Start::Given(vec![0.0; values - 1]), ..good.clone() }, "holds 768 values, found 767"),
-            (PerturbSpec { start: Start::Given(vec![f32::NAN; values]), ..good.clone() }, "not finite"),
-            (PerturbSpec { start: normal(f32::NAN), ..good.clone() }, "deviation of the start is NaN"),
+            (SearchSpec { epsilon: vec![0.1; 3], ..good.clone() }, "epsilon is given for 3 images, expected 4"),
+            (SearchSpec { step_size: vec![0.1; 5], ..good.clone() }, "step_size is given for 5 images, expected 4"),
+            (SearchSpec { step_size: vec![f32::NAN; N], ..good.clone() }, "step_size is NaN"),
+            (SearchSpec { objective: Objective::Targeted(vec![0; 3]), ..good.clone() }, "targets are given for 3"),
+            (SearchSpec { objective: Objective::Targeted(vec![0, 1, 2, 5]), ..good.clone() }, "image 3 has class 5"),
+            (SearchSpec { objective: drawn(CLASSES + 1), ..good.clone() }, "drawn from 6 classes, the network has 5"),
+            (SearchSpec { start: Start::Given(vec![0.0; values - 1]), ..good.clone() }, "holds 768 values, found 767"),
+            (SearchSpec { start: Start::Given(vec![f32::NAN; values]), ..good.clone() }, "not finite"),
+            (SearchSpec { start: normal(f32::NAN), ..good.clone() }, "deviation of the start is NaN"),
         ];
         for (spec, part) in cases {
             invalid(engine.perturb(&subject.batch(), &spec), part);
@@ -121,7 +121,7 @@ fn dlr_needs_three_classes() {
     let batch = Batch { pixels: &[9; 64], labels: &[1], ids: &[0], augment: None, seed: 0, epoch: 0 };
     for tested in ENGINES {
         let mut engine = (tested.open)(network.clone(), &state);
-        let spec = PerturbSpec { objective: Objective::Dlr, steps: 1, ..no_search(1) };
+        let spec = SearchSpec { objective: Objective::Dlr, steps: 1, ..no_search(1) };
         invalid(engine.perturb(&batch, &spec), "DLR compares three logits, the network has 2");
         let gradient = engine.input_gradient(&Input::Batch(&batch), &Objective::Dlr, BatchNormMode::Eval);
         invalid(gradient, "DLR compares three logits, the network has 2");
@@ -202,7 +202,7 @@ fn networks_that_overflow_are_noticed() {
                     &first,
                     open().input_gradient(&Input::Batch(&batch), &Objective::CrossEntropy, mode),
                 );
-                let search = PerturbSpec { steps: 1, batch_norm: mode, ..no_search(n) };
+                let search = SearchSpec { steps: 1, batch_norm: mode, ..no_search(n) };
                 not_finite(tested, &first, open().perturb(&batch, &search));
             }
             let mut engine = (tested.open)(subject.network.clone(), &state);

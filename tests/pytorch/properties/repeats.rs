@@ -2,7 +2,7 @@
 
 use fairtat::attack::{Attack, measure};
 use fairtat::engine::{
-    BatchNormMode, BatchStats, Engine, EngineState, Input, LossSpec, Norm, Objective, PerturbSpec, SgdStep, Start, View,
+    BatchNormMode, BatchStats, Engine, EngineState, Input, LossSpec, Norm, Objective, SearchSpec, SgdStep, Start, View,
 };
 use fairtat::model::State;
 use fairtat::rng::Purpose;
@@ -11,8 +11,8 @@ use fairtat::units::Epsilon;
 use super::{Subject, trained};
 use crate::engines::{ENGINES, Tested};
 
-fn search(n: usize, batch_norm: BatchNormMode) -> PerturbSpec {
-    PerturbSpec {
+fn search(n: usize, batch_norm: BatchNormMode) -> SearchSpec {
+    SearchSpec {
         objective: Objective::CrossEntropy,
         norm: Norm::Linf,
         epsilon: vec![0.05; n],
@@ -20,6 +20,7 @@ fn search(n: usize, batch_norm: BatchNormMode) -> PerturbSpec {
         steps: 4,
         start: Start::Uniform { purpose: Purpose::AttackStart, epoch: 1 },
         batch_norm,
+        ..SearchSpec::default()
     }
 }
 

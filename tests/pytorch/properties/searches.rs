@@ -1,7 +1,7 @@
 //! What a search may do to an image, and what it must reach.
 
 use fairtat::attack::{Attack, measure};
-use fairtat::engine::{Batch, BatchNormMode, Engine, Input, Norm, Objective, PerturbSpec, Start, View, Views, loss};
+use fairtat::engine::{Batch, BatchNormMode, Engine, Input, Norm, Objective, SearchSpec, Start, View, Views, loss};
 use fairtat::rng::{Purpose, Stream};
 use fairtat::units::Epsilon;
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::{CLASSES, Subject, config, trained};
 use crate::engines::ENGINES;
 
-fn spec() -> impl Strategy<Value = PerturbSpec> {
+fn spec() -> impl Strategy<Value = SearchSpec> {
     let n = 1..5usize;
     let distance = || prop::sample::select(vec![0.0f32, 1e-4, 8.0 / 255.0, 0.5, 3.0]);
     n.prop_flat_map(move |n| {
@@ -35,7 +35,7 @@ fn spec() -> impl Strategy<Value = PerturbSpec> {
         let batch_norm = prop::sample::select(vec![BatchNormMode::Train, BatchNormMode::Eval]);
         let distances = || prop::collection::vec(distance(), n);
         (objective, norm, distances(), distances(), 0..4u32, start, batch_norm).prop_map(
-            |(objective, norm, epsilon, step_size, steps, start, batch_norm)| PerturbSpec {
+            |(objective, norm, epsilon, step_size, steps, start, batch_norm)| SearchSpec {
                 objective,
                 norm,
                 // The maps of some networks are one pixel: one image alone is refused in train mode.
@@ -44,13 +44,14 @@ fn spec() -> impl Strategy<Value = PerturbSpec> {
                 step_size,
                 steps,
                 start,
+                ..SearchSpec::default()
             },
         )
     })
 }
 
 /// `spec` for images of `values` values in all.
-fn fitted(mut spec: PerturbSpec, values: usize) -> PerturbSpec {
+fn fitted(mut spec: SearchSpec, values: usize) -> SearchSpec {
     if let Start::Given(start) = &mut spec.start {
         start.truncate(values);
     }
@@ -94,7 +95,7 @@ proptest! {
     #[test]
     fn no_steps_give_the_start_inside_the_ball_and_the_box(spec in spec(), kind in 0..4usize, seed: u64) {
         let subject = Subject::new(kind, spec.epsilon.len(), seed);
-        let spec = PerturbSpec { steps: 0, ..fitted(spec, subject.pixels.len()) };
+        let spec = SearchSpec { steps: 0, ..fitted(spec, subject.pixels.len()) };
         let image = subject.network.input.len();
         let clean = subject.images();
         let mut expected = Vec::new();
@@ -150,7 +151,7 @@ fn a_search_raises_its_objective() {
                     _ => Start::Zero,
                 };
                 let mut after = |steps| {
-                    let spec = PerturbSpec {
+                    let spec = SearchSpec {
                         objective: objective.clone(),
                         norm,
                         epsilon: vec![epsilon; n],
@@ -158,6 +159,7 @@ fn a_search_raises_its_objective() {
                         steps,
                         start: start.clone(),
                         batch_norm: BatchNormMode::Eval,
+                        ..SearchSpec::default()
                     };
                     let views = engine.perturb(&batch, &spec).unwrap();
                     values(engine.as_mut(), &views, View::Adversarial, &objective, set.labels())

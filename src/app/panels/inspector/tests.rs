@@ -9,7 +9,7 @@ use crate::app::testing::{Stage, harness, shoot};
 use crate::app::view::RunView;
 use crate::data::digits;
 use crate::engine::candle::{CandleDevice, CandleEngine};
-use crate::engine::{Batch, BatchNormMode, Engine, LossSpec, Norm, Objective, PerturbSpec, SgdStep, Start, View};
+use crate::engine::{Batch, BatchNormMode, Engine, LossSpec, Norm, Objective, SearchSpec, SgdStep, Start, View};
 use crate::model::{Architecture, State};
 use crate::units::Epsilon;
 use crate::worker::{self, Direction, RunInfo, Update};
@@ -27,7 +27,7 @@ fn network(set: &Dataset, batches: usize) -> CandleEngine {
         let pixels: Vec<u8> = ids.iter().flat_map(|i| set.image(*i as usize)).copied().collect();
         let labels: Vec<u32> = ids.iter().map(|i| set.labels()[*i as usize]).collect();
         let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: 0, epoch: 0 };
-        let none = PerturbSpec {
+        let none = SearchSpec {
             objective: Objective::CrossEntropy,
             norm: Norm::Linf,
             epsilon: vec![0.0; n],
@@ -35,6 +35,7 @@ fn network(set: &Dataset, batches: usize) -> CandleEngine {
             steps: 0,
             start: Start::Zero,
             batch_norm: BatchNormMode::Eval,
+            ..SearchSpec::default()
         };
         let views = engine.perturb(&batch, &none).unwrap();
         let sgd = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 0.0 };

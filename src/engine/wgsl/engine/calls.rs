@@ -4,41 +4,27 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytemuck::Zeroable;
 
+use super::WgslEngine;
 use super::not_finite::{GRADIENT, LOGITS};
 use super::transfer::unpack;
-use super::{Held, WgslEngine};
 use crate::engine::checks::{check_batch_norm, check_images, check_running};
+use crate::engine::held::{self, Held, SetAside};
 use crate::engine::loss::GradientScale;
+use crate::engine::search_spec::least_likely;
 use crate::engine::wgsl::kernels::call::{Call, ImageInfo};
 use crate::engine::wgsl::kernels::{attack, loss};
 use crate::engine::wgsl::program::{Fixed, Place};
-use crate::engine::wgsl::programs::{self, Key};
+use crate::engine::wgsl::programs::{self, AttackStep, Key};
 use crate::engine::wgsl::tuning::KernelTable;
 use crate::engine::{
-    Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, PerturbSpec,
+    Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, SearchSpec,
     SgdStep, Start, View, Views,
 };
 use crate::model::{Array, Network, State};
 
-/// What a search leaves beside images.
-#[derive(Debug)]
-struct Search {
-    /// Logits were not finite.
-    bad_logits: bool,
-    /// The gradient of an image was not finite.
-    bad_gradient: bool,
-    /// The target of each image; 0 where it had none.
-    targets: Vec<u32>,
-    /// Whether each image's gradient was exactly zero in some step.
-    without_gradient: Vec<bool>,
-}
-
 impl WgslEngine {
     fn held(&self, views: &Views) -> Result<&Held, EngineError> {
-        match &self.held {
-            Some(held) if held.generation == views.generation => Ok(held),
-            _ => Err(EngineError::Invalid("these views are gone: a later perturbation has replaced them".into())),
-        }
+        held::current(self.held.as_ref(), views)
     }
 
     /// Brings an input to where the network reads it, and gives its labels.
@@ -53,7 +39,11 @@ impl WgslEngine {
                 batch.check(self.network.input, self.network.classes)?;
                 batch.labels.to_vec()
             }
-            Input::View(views, _) => self.held(views)?.labels.clone(),
+            Input::View(views, view) => {
+                self.held(views)?.check_view(*view)?;
+                self.show(*view)?;
+                self.held(views)?.labels.clone()
+            }
             Input::Images(data, labels) => {
                 check_images(data, labels, self.network.input, self.network.classes)?;
                 labels.to_vec()
@@ -76,20 +66,14 @@ impl WgslEngine {
             ImageInfo::aim(&mut info, objective);
             call = call.with_objective(objective);
         }
-        self.write_info(&info)?;
-        self.write_call(n, &call)?;
+        self.write_info(Fixed::Info, &info)?;
+        self.write_call(n, Fixed::Call, &call)?;
         match input {
             Input::Batch(batch) => {
                 self.write_pixels(batch)?;
                 self.replay(n, &Key::Prepare { view: false })?;
             }
-            Input::View(_, view) => {
-                let from = match view {
-                    View::Clean => Fixed::Clean,
-                    View::Adversarial => Fixed::Adversarial,
-                };
-                self.copy_images(n, from, Fixed::Input)?;
-            }
+            Input::View(_, view) => self.copy_images(n, Fixed::of_view(*view), Fixed::Input)?,
             Input::Images(data, _) => self.write_images(Fixed::Input, data)?,
         }
         Ok(labels)
@@ -102,20 +86,81 @@ impl WgslEngine {
         if logits.iter().all(|v| v.is_finite()) { Ok(logits) } else { Err(self.not_finite(images, mode)) }
     }
 
-    /// Waits for a search, and reads what it left beside images.
-    fn read_search(&mut self, images: usize) -> Result<Search, EngineError> {
+    /// Gives the snapshots of images that were never misclassified the current iterate, before a view is used.
+    fn show(&mut self, view: View) -> Result<(), EngineError> {
+        let Some(held) = &self.held else { return Ok(()) };
+        if self.shown || !matches!(view, View::LastClean | View::FirstAdversarial) {
+            return Ok(());
+        }
+        let (n, snapshots, at_end) = (held.labels.len(), held.spec.snapshots, held.taken == held.spec.steps);
+        if snapshots.last_clean && !at_end {
+            if held.taken == 0 {
+                // Nothing was kept yet.
+                self.copy_images(n, Fixed::Adversarial, Fixed::LastClean)?;
+            }
+            self.copy_images(n, Fixed::LastClean, Fixed::LastCleanKept)?;
+        }
+        self.replay(n, &Key::Finish(snapshots))?;
+        self.shown = true;
+        Ok(())
+    }
+
+    /// Takes that back, before the search goes on.
+    fn hide_snapshots(&mut self) -> Result<(), EngineError> {
+        if let (true, Some(held)) = (self.shown, &self.held)
+            && held.spec.snapshots.last_clean
+            && held.taken < held.spec.steps
+        {
+            let n = held.labels.len();
+            self.copy_images(n, Fixed::LastCleanKept, Fixed::LastClean)?;
+        }
+        self.shown = false;
+        Ok(())
+    }
+
+    /// Writes what the search of `held` starts or goes on with, beside its images.
+    fn write_search(&mut self, info: &[ImageInfo], call: Call, spec: &SearchSpec) -> Result<(), EngineError> {
+        let n = info.len();
+        let scale = GradientScale::of_search(&self.network, spec.batch_norm);
+        self.write_info(Fixed::SearchInfo, info)?;
+        self.write_call(n, Fixed::SearchCall, &call.with_scale(scale))?;
+        self.write(n, Fixed::Flag, 16, &[0u32; 4])
+    }
+
+    /// Writes for which images of a search a gradient was zero.
+    fn write_without_gradient(&mut self, without: &[bool]) -> Result<(), EngineError> {
+        let mut words = vec![0u32; attack::gradient_flags_bytes(without.len()) as usize / 4];
+        let images = words.len() - without.len();
+        words[images..].iter_mut().zip(without).for_each(|(word, without)| *word = u32::from(*without));
+        self.write(without.len(), Fixed::GradientFlag, 4 * words.len() as u64, &words)
+    }
+
+    /// Waits for a search, and reads what it knows of each image.
+    fn read_info(&mut self, images: usize) -> Result<Vec<ImageInfo>, EngineError> {
         self.pacer.finish(&self.gpu)?;
+        let bytes = (images * size_of::<ImageInfo>()) as u64;
+        let info = self.buffer(images, Fixed::SearchInfo, bytes)?;
+        Ok(bytemuck::pod_collect_to_vec(&self.gpu.read(&[(&info, 0, bytes)])?[0]))
+    }
+
+    /// Waits for a search, and reads what it left beside images into `held`. Says whether logits, or the gradient of an
+    /// image, were not finite.
+    fn read_search(&mut self, held: &mut Held) -> Result<[bool; 2], EngineError> {
+        self.pacer.finish(&self.gpu)?;
+        let images = held.labels.len();
         let bytes = (images * size_of::<ImageInfo>()) as u64;
         let flags_bytes = attack::gradient_flags_bytes(images);
         let flags = [self.buffer(images, Fixed::Flag, 16)?, self.buffer(images, Fixed::GradientFlag, flags_bytes)?];
-        let info = self.buffer(images, Fixed::Info, bytes)?;
+        let info = self.buffer(images, Fixed::SearchInfo, bytes)?;
         let read = self.gpu.read(&[(&flags[0], 0, 4), (&flags[1], 0, flags_bytes), (&info, 0, bytes)])?;
         let raised = |bytes: &[u8]| bytes.iter().any(|byte| *byte != 0);
-        let info: Vec<ImageInfo> = bytemuck::pod_collect_to_vec(&read[2]);
-        let targets = info.iter().map(|image| image.target).collect();
+        if held.spec.objective.is_targeted() {
+            let info: Vec<ImageInfo> = bytemuck::pod_collect_to_vec(&read[2]);
+            held.targets = Some(info.iter().map(|image| image.target).collect());
+        }
         let (bad_gradient, zero) = read[1].split_at(16);
-        let without_gradient = zero.chunks(4).map(raised).collect();
-        Ok(Search { bad_logits: raised(&read[0]), bad_gradient: raised(bad_gradient), targets, without_gradient })
+        held.without_gradient = zero.chunks(4).map(raised).collect();
+        Ok([raised(&read[0]), raised(bad_gradient)])
     }
 
     /// Uploads an array to its place in a kind of slab.
@@ -158,7 +203,7 @@ impl Engine for WgslEngine {
         Some(self.choices())
     }
 
-    fn perturb(&mut self, batch: &Batch<'_>, spec: &PerturbSpec) -> Result<Views, EngineError> {
+    fn begin(&mut self, batch: &Batch<'_>, spec: &SearchSpec) -> Result<Views, EngineError> {
         batch.check(self.network.input, self.network.classes)?;
         spec.check(batch.len(), self.network.input, self.network.classes)?;
         let n = batch.len();
@@ -166,13 +211,12 @@ impl Engine for WgslEngine {
         // The buffers of the views are about to change.
         self.held = None;
         self.set(n)?;
+        self.generation += 1;
+        let mut held = Held::new(self.generation, batch, spec);
+        let mut info = ImageInfo::for_search(batch, spec);
         self.write_pixels(batch)?;
-        self.write_info(&ImageInfo::for_perturb(batch, spec))?;
-        let scale = GradientScale::of_search(&self.network, spec.batch_norm);
-        self.write_call(n, &Call::for_perturb(batch, spec).with_scale(scale))?;
-        self.write(n, Fixed::Flag, 16, &[0u32; 4])?;
-        let flags_bytes = attack::gradient_flags_bytes(n);
-        self.write(n, Fixed::GradientFlag, flags_bytes, &vec![0u8; flags_bytes as usize])?;
+        self.write_search(&info, Call::for_batch(batch).with_search(spec), spec)?;
+        self.write_without_gradient(&held.without_gradient)?;
         if let Start::Given(values) = &spec.start {
             self.write_images(Fixed::Delta, values)?;
         }
@@ -182,6 +226,15 @@ impl Engine for WgslEngine {
             self.replay(n, &Key::Targets)?;
         }
         self.replay(n, &Key::Prepare { view: true })?;
+        if spec.objective == Objective::LeastLikely {
+            self.copy_images(n, Fixed::Clean, Fixed::Input)?;
+            self.replay(n, &Key::Forward(BatchNormMode::Eval))?;
+            let logits = self.read_logits(n, BatchNormMode::Eval)?;
+            let targets = least_likely(&logits, batch.labels, self.network.classes);
+            info.iter_mut().zip(&targets).for_each(|(image, target)| image.target = *target);
+            self.write_info(Fixed::SearchInfo, &info)?;
+            held.targets = Some(targets);
+        }
         if spec.objective == Objective::KlToClean {
             self.copy_images(n, Fixed::Clean, Fixed::Input)?;
             self.replay(n, &Key::Forward(spec.batch_norm))?;
@@ -190,37 +243,100 @@ impl Engine for WgslEngine {
             self.copy(n, Fixed::Logits, Fixed::Reference, shape)?;
         }
         self.replay(n, &Key::Start)?;
-        for _ in 0..spec.steps {
-            self.replay(n, &Key::Attack(spec.batch_norm))?;
+        self.shown = false;
+        let views = held.views();
+        self.held = Some(held);
+        Ok(views)
+    }
+
+    fn advance(&mut self, views: &Views, steps: u32) -> Result<(), EngineError> {
+        self.held(views)?.check_steps(steps)?;
+        if steps > 0 {
+            self.hide_snapshots()?;
         }
-        self.copy_images(n, Fixed::Input, Fixed::Adversarial)?;
-        let Search { bad_logits, bad_gradient, targets, without_gradient } = self.read_search(n)?;
+        // Gone after an error.
+        let Some(mut held) = self.held.take() else { return Ok(()) };
+        let (n, batch_norm) = (views.len(), held.spec.batch_norm);
+        let step = Key::Attack(AttackStep::of(&held.spec));
+        for _ in 0..steps {
+            self.replay(n, &step)?;
+        }
+        held.taken += steps;
+        let [bad_logits, bad_gradient] = self.read_search(&mut held)?;
         if bad_logits || bad_gradient {
             // The images have stayed where it happened.
-            let what = match self.find_not_finite(n, spec.batch_norm)? {
+            self.copy_images(n, Fixed::Adversarial, Fixed::Input)?;
+            let what = match self.find_not_finite(n, batch_norm)? {
                 what if what == LOGITS && bad_gradient => GRADIENT.to_owned(),
                 what => what,
             };
             return Err(EngineError::NotFinite { what, batch: n });
         }
+        self.held = Some(held);
+        Ok(())
+    }
+
+    fn set_aside(&mut self, views: &Views) -> Result<SetAside, EngineError> {
+        self.held(views)?;
+        self.hide_snapshots()?;
+        let mut held = self.held(views)?.clone();
+        let n = views.len();
+        let info = self.read_info(n)?;
+        if held.spec.objective.is_targeted() {
+            held.targets = Some(info.iter().map(|image| image.target).collect());
+        }
+        let mut images = Vec::new();
+        for view in held::kept_views(held.spec.snapshots) {
+            images.push((view, self.read_named(n, Fixed::of_view(view), self.network.input)?));
+        }
+        let delta = self.read_named(n, Fixed::Delta, self.network.input)?;
+        let reference = if held.spec.objective == Objective::KlToClean {
+            let shape = self.network.shape_of(self.network.layers.len());
+            self.read_named(n, Fixed::Reference, shape)?
+        } else {
+            Vec::new()
+        };
+        let progress = info.iter().map(ImageInfo::progress).collect();
+        Ok(SetAside { held, progress, views: images, delta, reference })
+    }
+
+    fn take_up(&mut self, search: &SetAside) -> Result<Views, EngineError> {
+        search.check(self.network.input, self.network.classes)?;
+        self.held = None;
         self.generation += 1;
-        let generation = self.generation;
-        let targets = matches!(spec.objective, Objective::Targeted(_) | Objective::Drawn(_)).then_some(targets);
-        self.held = Some(Held { generation, labels: batch.labels.to_vec(), targets, without_gradient });
-        Ok(Views { generation, len: n })
+        let held = Held { generation: self.generation, ..search.held.clone() };
+        self.set(held.labels.len())?;
+        let info = ImageInfo::of_search(&held, &search.progress);
+        self.write_search(&info, Call::of_search(&held), &held.spec)?;
+        self.write_without_gradient(&held.without_gradient)?;
+        for (view, images) in &search.views {
+            self.write_images(Fixed::of_view(*view), images)?;
+        }
+        self.write_images(Fixed::Delta, &search.delta)?;
+        if !search.reference.is_empty() {
+            let shape = self.network.shape_of(self.network.layers.len());
+            self.write_tensor(Fixed::Reference, &search.reference, shape)?;
+        }
+        self.shown = false;
+        let views = held.views();
+        self.held = Some(held);
+        Ok(views)
     }
 
     fn train_step(&mut self, views: &Views, loss: &LossSpec, sgd: &SgdStep) -> Result<BatchStats, EngineError> {
         loss.check(views.len())?;
         check_batch_norm(&self.network, views.len(), BatchNormMode::Train)?;
         let held = self.held(views)?;
+        let names = loss.views();
+        names.iter().try_for_each(|view| held.check_view(*view))?;
+        names.iter().try_for_each(|view| self.show(*view))?;
+        let held = self.held(views)?;
         let info = ImageInfo::for_labels(&held.labels);
         let n = info.len();
-        let names = loss.views();
         let terms = loss::encode_terms(loss, &names, n);
         let key = Key::Train { views: names.clone(), terms: terms.len() };
-        self.write_info(&info)?;
-        self.write_call(n, &Call::zeroed().with_sgd(sgd))?;
+        self.write_info(Fixed::Info, &info)?;
+        self.write_call(n, Fixed::Call, &Call::zeroed().with_sgd(sgd))?;
         self.write(n, Fixed::Terms(terms.len()), 4 * terms.len() as u64, &terms)?;
         self.ensure(n, &key)?;
         let table = self.network.classes * self.network.classes;
@@ -240,11 +356,7 @@ impl Engine for WgslEngine {
             .map(|(v, view)| (*view, words.chunks(3).map(|word| word[1 + v]).collect()))
             .collect();
         if let Some((view, _)) = predictions.iter().find(|(_, found)| found.contains(&u32::MAX)) {
-            let from = match view {
-                View::Clean => Fixed::Clean,
-                View::Adversarial => Fixed::Adversarial,
-            };
-            self.copy_images(n, from, Fixed::Input)?;
+            self.copy_images(n, Fixed::of_view(*view), Fixed::Input)?;
             return Err(self.not_finite(n, BatchNormMode::Train));
         }
         let confusion = names.iter().copied().zip(counts.chunks(table).map(<[u32]>::to_vec)).collect();
@@ -283,7 +395,14 @@ impl Engine for WgslEngine {
         }
     }
 
-    fn targets(&self, views: &Views) -> Result<Option<&[u32]>, EngineError> {
+    fn targets(&mut self, views: &Views) -> Result<Option<&[u32]>, EngineError> {
+        let held = self.held(views)?;
+        if held.targets.is_none() && held.spec.objective.is_targeted() {
+            let info = self.read_info(views.len())?;
+            if let Some(held) = &mut self.held {
+                held.targets = Some(info.iter().map(|image| image.target).collect());
+            }
+        }
         Ok(self.held(views)?.targets.as_deref())
     }
 
@@ -292,12 +411,9 @@ impl Engine for WgslEngine {
     }
 
     fn read_view(&mut self, views: &Views, view: View) -> Result<Vec<f32>, EngineError> {
-        self.held(views)?;
-        let home = match view {
-            View::Clean => Fixed::Clean,
-            View::Adversarial => Fixed::Adversarial,
-        };
-        self.read_named(views.len(), home, self.network.input)
+        self.held(views)?.check_view(view)?;
+        self.show(view)?;
+        self.read_named(views.len(), Fixed::of_view(view), self.network.input)
     }
 
     fn state(&mut self) -> Result<EngineState, EngineError> {

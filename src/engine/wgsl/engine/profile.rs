@@ -9,7 +9,7 @@ use crate::engine::wgsl::profile::{DeviceFigures, Profile, Stopwatch, Timed, med
 use crate::engine::wgsl::programs::Key;
 use crate::engine::wgsl::recorded::Command;
 use crate::engine::wgsl::{WgslOptions, adapters};
-use crate::engine::{Batch, Engine, EngineError, LossSpec, PerturbSpec, SgdStep};
+use crate::engine::{Batch, Engine, EngineError, LossSpec, SearchSpec, SgdStep};
 use crate::model::{Network, State};
 
 /// Fewest and most times that a dispatch is measured.
@@ -50,7 +50,7 @@ impl WgslEngine {
     pub fn profile(
         &mut self,
         batch: &Batch<'_>,
-        spec: &PerturbSpec,
+        spec: &SearchSpec,
         loss: &LossSpec,
         sgd: &SgdStep,
         figures: &DeviceFigures,
@@ -111,7 +111,7 @@ const fn name(key: &Key) -> &'static str {
     match key {
         Key::Prepare { .. } => "prepare",
         Key::Targets => "targets",
-        Key::Start => "start",
+        Key::Start | Key::Finish(_) => "start",
         Key::Attack(_) => "attack step",
         Key::Train { .. } => "update",
         _ => "passes",

@@ -36,12 +36,12 @@ impl WgslEngine {
         Ok(())
     }
 
-    pub(super) fn write_call(&mut self, images: usize, call: &Call) -> Result<(), EngineError> {
-        self.write(images, Fixed::Call, size_of::<Call>() as u64, std::slice::from_ref(call))
+    pub(super) fn write_call(&mut self, images: usize, home: Fixed, call: &Call) -> Result<(), EngineError> {
+        self.write(images, home, size_of::<Call>() as u64, std::slice::from_ref(call))
     }
 
-    pub(super) fn write_info(&mut self, info: &[ImageInfo]) -> Result<(), EngineError> {
-        self.write(info.len(), Fixed::Info, size_of_val(info) as u64, info)
+    pub(super) fn write_info(&mut self, home: Fixed, info: &[ImageInfo]) -> Result<(), EngineError> {
+        self.write(info.len(), home, size_of_val(info) as u64, info)
     }
 
     pub(super) fn write_pixels(&mut self, batch: &Batch<'_>) -> Result<(), EngineError> {
@@ -52,7 +52,16 @@ impl WgslEngine {
 
     /// Uploads images or perturbations, `B × C × H × W`.
     pub(super) fn write_images(&mut self, home: fn(usize) -> Fixed, data: &[f32]) -> Result<(), EngineError> {
-        let shape = self.network.input;
+        self.write_tensor(home, data, self.network.input)
+    }
+
+    /// Uploads a tensor, `B × C × H × W`.
+    pub(super) fn write_tensor(
+        &mut self,
+        home: fn(usize) -> Fixed,
+        data: &[f32],
+        shape: ImageShape,
+    ) -> Result<(), EngineError> {
         let images = data.len() / shape.len();
         let ranges = self.set(images)?.ranges.clone();
         let mut rest = data;

@@ -53,7 +53,7 @@ struct Begin {
 }
 
 /// Starts a search: `delta` from the start that `call` names (a given one lies in `delta` already), led into the ball and
-/// clipped so that `x = clean + delta` stays in `[0, 1]`. For every image, active or not.
+/// clipped so that `x = clean + delta` stays in `[0, 1]`, unless `call` leaves that out. For every image, active or not.
 #[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
 pub(in crate::engine::wgsl) fn pgd_start(
     images: usize,
@@ -115,6 +115,82 @@ pub(in crate::engine::wgsl) fn pgd_step(
     Dispatch::new(Kernel::plain("pgd_step.wgsl"), params, &bindings, grid(images as u64), work)
 }
 
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Noise {
+    images: u32,
+    first_image: u32,
+    channels: u32,
+    plane: u32,
+    quads: u32,
+}
+
+/// Adds the noise of a step to `delta` of the images that the step moves. Runs between [`super::loss::objective`] and
+/// [`pgd_step`].
+pub(in crate::engine::wgsl) fn noise(
+    images: usize,
+    first_image: usize,
+    shape: ImageShape,
+    call: Slice,
+    info: Slice,
+    delta: Slice,
+) -> Dispatch {
+    let params = Noise {
+        images: images as u32,
+        first_image: first_image as u32,
+        channels: shape.channels as u32,
+        plane: (shape.height * shape.width) as u32,
+        quads: quads_of(shape) as u32,
+    };
+    let total = (images * quads_of(shape)) as u64;
+    let work = Work { flops: 160 * total, bytes: 32 * total };
+    let groups = grid(total.div_ceil(256));
+    Dispatch::new(Kernel::plain("attack_noise.wgsl"), params, &[call, info, delta], groups, work)
+}
+
+/// Which images a snapshot takes the iterate of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine::wgsl) enum Keep {
+    /// Those that were never misclassified.
+    Never = 0,
+    /// Those, and those whose start is misclassified.
+    LastClean = 1,
+    /// Those that are misclassified for the first time.
+    FirstAdversarial = 2,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Snapshot {
+    images: u32,
+    first_image: u32,
+    quads: u32,
+    rule: u32,
+}
+
+/// Copies `x` of the images that `rule` names into `kept`. Runs between [`super::loss::objective`] and [`pgd_step`], or
+/// after the last step with [`Keep::Never`].
+pub(in crate::engine::wgsl) fn snapshot(
+    images: usize,
+    first_image: usize,
+    shape: ImageShape,
+    rule: Keep,
+    info: Slice,
+    x: Slice,
+    kept: Slice,
+) -> Dispatch {
+    let params = Snapshot {
+        images: images as u32,
+        first_image: first_image as u32,
+        quads: quads_of(shape) as u32,
+        rule: rule as u32,
+    };
+    let total = (images * quads_of(shape)) as u64;
+    let work = Work { flops: 0, bytes: 32 * total };
+    let groups = grid(total.div_ceil(256));
+    Dispatch::new(Kernel::plain("snapshot.wgsl"), params, &[info, x, kept], groups, work)
+}
+
 /// Quads of one image.
 fn quads_of(shape: ImageShape) -> usize {
     shape.height * shape.width * quads(shape.channels)
@@ -123,7 +199,7 @@ fn quads_of(shape: ImageShape) -> usize {
 /// Every kernel variant of this file.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
-    ["prepare.wgsl", "pgd_start.wgsl", "pgd_step.wgsl"].map(Kernel::plain).into()
+    ["prepare.wgsl", "pgd_start.wgsl", "pgd_step.wgsl", "attack_noise.wgsl", "snapshot.wgsl"].map(Kernel::plain).into()
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::engine::held::{Held, ImageProgress};
 use crate::engine::loss::GradientScale;
-use crate::engine::{Batch, Norm, Objective, Padding, PerturbSpec, SgdStep, Start};
+use crate::engine::{Batch, Norm, Objective, Padding, SearchSpec, SgdStep, Start, Stop};
 
 /// Settings of a call.
 #[repr(C)]
@@ -31,7 +32,7 @@ pub(in crate::engine::wgsl) struct Call {
     pub(in crate::engine::wgsl) deviation: f32,
     /// 0: L∞, 1: L2.
     pub(in crate::engine::wgsl) norm: u32,
-    /// 0: cross-entropy, 1: towards a target, 2: KL to the clean prediction, 3: DLR.
+    /// 0: cross-entropy, 1: towards a target, 2: KL to the clean prediction, 3: DLR, 4: margin.
     pub(in crate::engine::wgsl) objective: u32,
     /// Of the SGD step.
     pub(in crate::engine::wgsl) lr: f32,
@@ -41,6 +42,14 @@ pub(in crate::engine::wgsl) struct Call {
     pub(in crate::engine::wgsl) weight_decay: f32,
     /// 0: the objective's gradient, 1: times a positive factor for each image.
     pub(in crate::engine::wgsl) gradient_scale: u32,
+    /// 0: never, 1: [`Stop::WhileMisclassified`], 2: [`Stop::Spent`].
+    pub(in crate::engine::wgsl) stop: u32,
+    /// Whether the start is led into ball and box.
+    pub(in crate::engine::wgsl) project_start: u32,
+    /// Standard deviation of the noise of a step.
+    pub(in crate::engine::wgsl) noise: f32,
+    /// Fills the struct up to whole vectors.
+    pub(in crate::engine::wgsl) unused: u32,
 }
 
 impl Call {
@@ -63,9 +72,9 @@ impl Call {
         }
     }
 
-    /// Preparing a batch and searching.
-    pub(in crate::engine::wgsl) fn for_perturb(batch: &Batch<'_>, spec: &PerturbSpec) -> Self {
-        let mut call = Self::for_batch(batch).with_objective(&spec.objective);
+    /// The same with a search.
+    pub(in crate::engine::wgsl) fn with_search(self, spec: &SearchSpec) -> Self {
+        let mut call = self.with_objective(&spec.objective);
         call.norm = match spec.norm {
             Norm::Linf => 0,
             Norm::L2 => 1,
@@ -82,16 +91,29 @@ impl Call {
             }
             Start::Given(_) => 3,
         };
+        call.stop = match spec.stop {
+            Stop::Never => 0,
+            Stop::WhileMisclassified { .. } => 1,
+            Stop::Spent { .. } => 2,
+        };
+        (call.project_start, call.noise) = (u32::from(spec.project_start), spec.noise);
         call
+    }
+
+    /// A search that goes on: its images are prepared.
+    pub(in crate::engine::wgsl) fn of_search(held: &Held) -> Self {
+        let seed = [held.seed as u32, (held.seed >> 32) as u32];
+        Self { seed, epoch: held.epoch, ..Self::zeroed() }.with_search(&held.spec)
     }
 
     /// The same with another objective.
     pub(in crate::engine::wgsl) fn with_objective(self, objective: &Objective) -> Self {
         let objective = match objective {
             Objective::CrossEntropy => 0,
-            Objective::Targeted(_) | Objective::Drawn(_) => 1,
+            Objective::Targeted(_) | Objective::Drawn(_) | Objective::LeastLikely => 1,
             Objective::KlToClean => 2,
             Objective::Dlr => 3,
+            Objective::Margin => 4,
         };
         Self { objective, ..self }
     }
@@ -121,19 +143,26 @@ pub(in crate::engine::wgsl) struct ImageInfo {
     pub(in crate::engine::wgsl) target: u32,
     /// Key of its random numbers.
     pub(in crate::engine::wgsl) id: u32,
-    /// Whether steps of the search move it.
-    pub(in crate::engine::wgsl) active: u32,
+    /// Bits of [`STATUS_ACTIVE`] and the others of `image_info.wgsl`.
+    pub(in crate::engine::wgsl) status: u32,
     /// Radius of its ball.
     pub(in crate::engine::wgsl) epsilon: f32,
     /// Size of its steps.
     pub(in crate::engine::wgsl) step_size: f32,
-    /// Fills the struct up to whole vectors.
-    pub(in crate::engine::wgsl) pad: [u32; 2],
+    /// Steps that it may still take while it is misclassified.
+    pub(in crate::engine::wgsl) budget: u32,
+    /// Steps of the search that have looked at its prediction.
+    pub(in crate::engine::wgsl) steps: u32,
 }
+
+/// Further steps move the image.
+pub(in crate::engine::wgsl) const STATUS_ACTIVE: u32 = 1;
+/// One of its iterates was misclassified.
+pub(in crate::engine::wgsl) const STATUS_MISCLASSIFIED: u32 = 2;
 
 impl ImageInfo {
     fn new(label: u32, id: u32) -> Self {
-        Self { label, id, active: 1, ..Self::zeroed() }
+        Self { label, id, status: STATUS_ACTIVE, ..Self::zeroed() }
     }
 
     /// Labelled images that no search is for.
@@ -147,13 +176,40 @@ impl ImageInfo {
     }
 
     /// A batch and the search for each of its images.
-    pub(in crate::engine::wgsl) fn for_perturb(batch: &Batch<'_>, spec: &PerturbSpec) -> Vec<Self> {
+    pub(in crate::engine::wgsl) fn for_search(batch: &Batch<'_>, spec: &SearchSpec) -> Vec<Self> {
         let mut images = Self::for_batch(batch);
         for ((image, epsilon), step_size) in images.iter_mut().zip(&spec.epsilon).zip(&spec.step_size) {
             (image.epsilon, image.step_size) = (*epsilon, *step_size);
+            image.budget = ImageProgress::start(spec.stop).budget;
         }
         Self::aim(&mut images, &spec.objective);
         images
+    }
+
+    /// The images of a search that goes on.
+    pub(in crate::engine::wgsl) fn of_search(held: &Held, progress: &[ImageProgress]) -> Vec<Self> {
+        let images = held.labels.iter().zip(&held.ids).zip(progress).enumerate();
+        let image = |(i, ((label, id), progress)): (usize, ((&u32, &u32), &ImageProgress))| Self {
+            label: *label,
+            target: held.targets.as_ref().map_or(0, |targets| targets[i]),
+            id: *id,
+            status: if progress.active { STATUS_ACTIVE } else { 0 }
+                | if progress.misclassified { STATUS_MISCLASSIFIED } else { 0 },
+            epsilon: held.spec.epsilon[i],
+            step_size: held.spec.step_size[i],
+            budget: progress.budget,
+            steps: held.taken,
+        };
+        images.map(image).collect()
+    }
+
+    /// How its search goes on.
+    pub(in crate::engine::wgsl) const fn progress(&self) -> ImageProgress {
+        ImageProgress {
+            active: self.status & STATUS_ACTIVE != 0,
+            misclassified: self.status & STATUS_MISCLASSIFIED != 0,
+            budget: self.budget,
+        }
     }
 
     /// Enters an objective's targets, if some are given.
@@ -167,4 +223,4 @@ impl ImageInfo {
 }
 
 /// WGSL lays the structs out in this many bytes.
-const _: () = assert!(size_of::<Call>() == 64 && size_of::<ImageInfo>() == 32);
+const _: () = assert!(size_of::<Call>() == 80 && size_of::<ImageInfo>() == 32);

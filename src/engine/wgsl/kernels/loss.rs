@@ -30,7 +30,9 @@ impl Rows {
 
 /// Gradient of the attack's objective that `call` names with respect to the logits, in the scale that it names
 /// ([`crate::engine::loss::GradientScale`]). `reference` are the logits of the
-/// clean images for KL, and any slice of that size otherwise. `flag`, one word, becomes 1 when a logit is not finite.
+/// clean images for KL, and any slice of that size otherwise. `flag`, one word, becomes 1 when a logit is not finite. `info`
+/// learns whether the prediction is wrong, and what follows for the search
+/// ([`ImageProgress`](crate::engine::held::ImageProgress)).
 #[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
 pub(in crate::engine::wgsl) fn objective(
     images: usize,

@@ -2,7 +2,7 @@
 
 use super::{Lower, Tape, Tensor, Want, geometry, has_parameters, plane, rows, value_quads};
 use crate::engine::BatchNormMode;
-use crate::engine::wgsl::kernel::{Slice, padded};
+use crate::engine::wgsl::kernel::{Dispatch, Slice, padded};
 use crate::engine::wgsl::kernels::conv::{self, Conv, Pass};
 use crate::engine::wgsl::kernels::head::{self, HeadNorm};
 use crate::engine::wgsl::kernels::norm::NormGradients;
@@ -57,6 +57,8 @@ pub(in crate::engine::wgsl) struct Objective {
     /// Logits of the clean images.
     pub(in crate::engine::wgsl) reference: Tensor,
     pub(in crate::engine::wgsl) flag: Slice,
+    /// What runs once the objective is known and before the images move.
+    pub(in crate::engine::wgsl) between: Vec<Dispatch>,
 }
 
 impl Lower<'_> {
@@ -65,29 +67,21 @@ impl Lower<'_> {
     pub(in crate::engine::wgsl) fn attack(
         &mut self,
         tape: &Tape,
-        objective: &Objective,
+        objective: Objective,
         want: Want<'_>,
     ) -> Option<Tensor> {
-        let Objective { call, info, reference, flag } = objective;
+        let Objective { call, info, reference, flag, between } = objective;
         let Some((end, head)) = self.head() else {
             let mut gradients = Tensor::new();
             for (r, images, first) in self.parts() {
                 let logits = tape.logits[r];
                 let found = self.program.transient(logits.size, "gradient of the logits");
-                let dispatch = loss::objective(
-                    images,
-                    first,
-                    self.network.classes,
-                    *call,
-                    *info,
-                    logits,
-                    reference[r],
-                    found,
-                    *flag,
-                );
+                let dispatch =
+                    loss::objective(images, first, self.network.classes, call, info, logits, reference[r], found, flag);
                 self.program.push(None, Phase::Other, dispatch);
                 gradients.push(found);
             }
+            self.push_all(between);
             return self.backward(tape, gradients, want);
         };
         let (weight, bias) = (self.parameter(end + 1, 0), self.parameter(end + 1, 1));
@@ -96,24 +90,17 @@ impl Lower<'_> {
         for (r, images, first) in self.parts() {
             let (x, logits) = (features.tensor[r], tape.logits[r]);
             let (norm, to) = (norms.get(r).copied(), gradient.tensor[r]);
-            let dispatch = head::attack(
-                images,
-                first,
-                &head,
-                *call,
-                *info,
-                x,
-                norm,
-                weight,
-                bias,
-                reference[r],
-                logits,
-                to,
-                *flag,
-            );
+            let dispatch =
+                head::attack(images, first, &head, call, info, x, norm, weight, bias, reference[r], logits, to, flag);
             self.push(end + 1, Phase::Backward, dispatch);
         }
+        self.push_all(between);
         self.continue_from(tape, end, gradient, want)
+    }
+
+    /// Appends what belongs to no layer.
+    fn push_all(&mut self, dispatches: Vec<Dispatch>) {
+        dispatches.into_iter().for_each(|dispatch| self.program.push(None, Phase::Other, dispatch));
     }
 
     /// One backward pass from `logits`, the gradient with respect to the logits. Gives the gradient with respect to the

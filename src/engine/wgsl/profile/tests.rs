@@ -8,7 +8,7 @@ use crate::engine::wgsl::kernels::bench;
 use crate::engine::wgsl::program::Program;
 use crate::engine::wgsl::recorded::{Command, Pool, Recorded};
 use crate::engine::wgsl::{Plan, WgslEngine, WgslOptions};
-use crate::engine::{Batch, BatchNormMode, Engine, LossSpec, Norm, Objective, PerturbSpec, SgdStep, Start, View};
+use crate::engine::{Batch, BatchNormMode, Engine, LossSpec, Norm, Objective, SearchSpec, SgdStep, Start, View};
 use crate::model::{Architecture, State};
 use crate::rng::Purpose;
 
@@ -78,7 +78,7 @@ fn a_profile_has_every_dispatch_of_a_step() {
     let labels: Vec<u32> = (0..IMAGES as u32).collect();
     let pixels: Vec<u8> = (0..IMAGES * network.input.len()).map(|i| (i * 37 % 251) as u8).collect();
     let batch = Batch { pixels: &pixels, labels: &labels, ids: &labels, augment: None, seed: 0, epoch: 0 };
-    let spec = PerturbSpec {
+    let spec = SearchSpec {
         objective: Objective::CrossEntropy,
         norm: Norm::Linf,
         epsilon: vec![0.1; IMAGES],
@@ -86,6 +86,7 @@ fn a_profile_has_every_dispatch_of_a_step() {
         steps: STEPS,
         start: Start::Uniform { purpose: Purpose::AttackStart, epoch: 0 },
         batch_norm: BatchNormMode::Train,
+        ..SearchSpec::default()
     };
     let loss = LossSpec::cross_entropy(View::Adversarial);
     let sgd = SgdStep { lr: 0.01, momentum: 0.9, weight_decay: 0.0 };

@@ -3,7 +3,7 @@ use bytemuck::{Pod, Zeroable};
 use super::*;
 use crate::engine::wgsl::harness::{Harness, pad, random, relative_error};
 use crate::engine::wgsl::kernels::call::{Call, ImageInfo};
-use crate::engine::{Augment, Batch, BatchNormMode, Norm, Objective, Padding, PerturbSpec, Start};
+use crate::engine::{Augment, Batch, BatchNormMode, Norm, Objective, Padding, SearchSpec, Start};
 use crate::rng::{Purpose, Stream};
 
 #[repr(C)]
@@ -141,7 +141,7 @@ struct Case {
     pixels: Vec<u8>,
     labels: Vec<u32>,
     ids: Vec<u32>,
-    spec: PerturbSpec,
+    spec: SearchSpec,
 }
 
 impl Case {
@@ -155,7 +155,8 @@ impl Case {
         let step_size = (0..n).map(|i| unit * (0.3 + i as f32 / 5.0)).collect();
         let batch_norm = BatchNormMode::Eval;
         let objective = Objective::CrossEntropy;
-        let spec = PerturbSpec { objective, norm, epsilon, step_size, steps: 1, start, batch_norm };
+        let spec =
+            SearchSpec { objective, norm, epsilon, step_size, steps: 1, start, batch_norm, ..SearchSpec::default() };
         Self { shape, pixels: bytes(n * shape.len(), 9), labels: vec![0; n], ids: ids(n), spec }
     }
 
@@ -259,8 +260,8 @@ struct OnDevice {
 
 impl OnDevice {
     fn new(h: &mut Harness, case: &Case, first: usize, images: usize, active: &[bool]) -> Self {
-        let mut info = ImageInfo::for_perturb(&case.batch(), &case.spec);
-        info.iter_mut().zip(active).for_each(|(image, active)| image.active = u32::from(*active));
+        let mut info = ImageInfo::for_search(&case.batch(), &case.spec);
+        info.iter_mut().zip(active).for_each(|(image, active)| image.status = u32::from(*active));
         let range = first * case.shape.len()..(first + images) * case.shape.len();
         let delta = match &case.spec.start {
             Start::Given(values) => h.input(&nhwc(&values[range.clone()], case.shape)),
@@ -270,7 +271,7 @@ impl OnDevice {
             images,
             first,
             shape: case.shape,
-            call: h.input(&[Call::for_perturb(&case.batch(), &case.spec)]),
+            call: h.input(&[Call::for_batch(&case.batch()).with_search(&case.spec)]),
             info: h.input(&info),
             clean: h.input(&nhwc(&case.clean()[range], case.shape)),
             delta,

@@ -299,7 +299,7 @@ fn search(h: &mut Harness, case: &Case, l2: bool, stopped: bool) -> Search {
     let mut info = ImageInfo::for_labels(&vec![0; 1 + case.images]);
     for (i, about) in info.iter_mut().enumerate() {
         (about.epsilon, about.step_size) = (unit * (0.5 + i as f32 / 3.0), unit * (0.3 + i as f32 / 5.0));
-        about.active = u32::from(i != 2);
+        about.status = u32::from(i != 2);
     }
     if case.images > 3 {
         info[4].epsilon = 0.0;

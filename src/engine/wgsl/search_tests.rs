@@ -1,0 +1,177 @@
+//! Searches that pause, stop images and keep iterates: the same bits whether in one go or in pieces, and as with Candle.
+
+use super::engine_tests::{CLASSES, IMAGES, Images, network, open};
+use super::{Checks, WgslEngine};
+use crate::engine::candle::{CandleDevice, CandleEngine};
+use crate::engine::{
+    Batch, BatchNormMode, Engine, Input, Norm, Objective, SearchSpec, Snapshots, Start, Stop, TargetTable, View,
+};
+use crate::model::State;
+use crate::rng::Purpose;
+
+const VIEWS: [View; 4] = [View::Clean, View::Adversarial, View::LastClean, View::FirstAdversarial];
+
+fn objectives() -> [Objective; 6] {
+    [
+        Objective::CrossEntropy,
+        Objective::Drawn(TargetTable::new(CLASSES, |label| {
+            (0..CLASSES as u32).map(|k| f64::from(u8::from(k != label))).collect()
+        })),
+        Objective::LeastLikely,
+        Objective::KlToClean,
+        Objective::Dlr,
+        Objective::Margin,
+    ]
+}
+
+fn spec(objective: Objective, batch_norm: BatchNormMode, norm: Norm, stop: Stop) -> SearchSpec {
+    let (epsilon, step_size) = if norm == Norm::L2 { (1.0, 0.4) } else { (0.08, 0.03) };
+    SearchSpec {
+        objective,
+        norm,
+        epsilon: vec![epsilon; IMAGES],
+        step_size: vec![step_size; IMAGES],
+        steps: 4,
+        start: Start::Normal { deviation: 0.03, purpose: Purpose::AttackStart, epoch: 1 },
+        project_start: false,
+        noise: 0.002,
+        batch_norm,
+        stop,
+        snapshots: Snapshots { last_clean: true, first_adversarial: true },
+    }
+}
+
+/// Every view, the targets and the state of an engine after a search in pieces of `steps`.
+fn search(
+    engine: &mut dyn Engine,
+    batch: &Batch<'_>,
+    spec: &SearchSpec,
+    pieces: &[u32],
+    mut between: impl FnMut(&mut dyn Engine) -> bool,
+) -> ([Vec<f32>; 4], Option<Vec<u32>>, Vec<bool>, State) {
+    let mut views = engine.begin(batch, spec).unwrap();
+    for (i, steps) in pieces.iter().enumerate() {
+        engine.advance(&views, *steps).unwrap();
+        if i % 2 == 0 {
+            // What does not search leaves the search alone; what does needs it set aside.
+            engine.logits(&Input::Batch(batch), BatchNormMode::Eval).unwrap();
+            engine.input_gradient(&Input::Batch(batch), &Objective::CrossEntropy, BatchNormMode::Eval).unwrap();
+        } else {
+            let aside = engine.set_aside(&views).unwrap();
+            assert_eq!(between(engine), engine.advance(&views, 0).is_err());
+            for view in VIEWS {
+                if let Ok(images) = engine.read_view(&views, view) {
+                    assert_eq!(images.len(), IMAGES * network().input.len());
+                }
+            }
+            views = engine.take_up(&aside).unwrap();
+            // Looked at in the middle.
+            VIEWS.iter().for_each(|view| drop(engine.read_view(&views, *view).unwrap()));
+        }
+    }
+    let targets = engine.targets(&views).unwrap().map(<[u32]>::to_vec);
+    let without = engine.without_gradient(&views).unwrap().to_vec();
+    let images = VIEWS.map(|view| engine.read_view(&views, view).unwrap());
+    (images, targets, without, engine.running_statistics().unwrap())
+}
+
+/// Somebody looks at three other images, among them one whose search needs the same buffers.
+fn meddle(engine: &mut dyn Engine) -> bool {
+    let images = Images::new();
+    let batch =
+        Batch { pixels: &images.pixels[..3 * 3 * 13 * 11], labels: &[4, 0, 1], ids: &[9, 8, 7], ..images.batch() };
+    let spec = SearchSpec {
+        epsilon: vec![0.3; 3],
+        step_size: vec![0.1; 3],
+        steps: 2,
+        ..spec(Objective::KlToClean, BatchNormMode::Eval, Norm::Linf, Stop::Spent { budget: 0 })
+    };
+    engine.perturb(&batch, &spec).unwrap();
+    true
+}
+
+fn stops() -> [Stop; 4] {
+    [
+        Stop::Never,
+        Stop::WhileMisclassified { budget: 0 },
+        Stop::WhileMisclassified { budget: 2 },
+        Stop::Spent { budget: 1 },
+    ]
+}
+
+#[test]
+fn a_search_in_pieces_is_one_search() {
+    let images = Images::new();
+    let mut engine = open(Checks::Off);
+    let before = engine.state().unwrap();
+    for (i, objective) in objectives().into_iter().enumerate() {
+        for batch_norm in [BatchNormMode::Train, BatchNormMode::Eval] {
+            let norm =
+                if (i + usize::from(batch_norm == BatchNormMode::Train)) % 2 == 0 { Norm::Linf } else { Norm::L2 };
+            let spec = spec(objective.clone(), batch_norm, norm, stops()[i % 4]);
+            let mut found = |pieces: &[u32], between: fn(&mut dyn Engine) -> bool| {
+                engine.load_state(&before).unwrap();
+                search(&mut engine, &images.batch(), &spec, pieces, between)
+            };
+            let whole = found(&[4], |_| false);
+            for pieces in [&[1, 1, 1, 1, 0][..], &[0, 3, 1], &[0, 0, 2, 1, 1]] {
+                assert!(whole == found(pieces, meddle), "{objective:?} {batch_norm:?} {pieces:?} among others");
+                assert!(whole == found(pieces, |_| false), "{objective:?} {batch_norm:?} {pieces:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn stopped_images_and_kept_iterates_are_those_of_candle() {
+    let images = Images::new();
+    let state = State::initialise(&network(), 3);
+    let mut candle = CandleEngine::new(network(), &state, CandleDevice::Cpu).unwrap();
+    let mut wgsl = open(Checks::On);
+    let mut kinds = [0; 3];
+    for objective in objectives() {
+        for stop in stops() {
+            let mut spec = spec(objective.clone(), BatchNormMode::Eval, Norm::L2, stop);
+            // Half of the labels are what the network predicts, so that some images begin correct.
+            let predicted = candle.logits(&Input::Batch(&images.batch()), BatchNormMode::Eval).unwrap();
+            let predicted: Vec<u32> = predicted.chunks(CLASSES).map(crate::engine::loss::argmax).collect();
+            let labels: Vec<u32> = (0..IMAGES)
+                .map(|i| if i % 3 == 0 { (predicted[i] + 1) % CLASSES as u32 } else { predicted[i] })
+                .collect();
+            let batch = Batch { labels: &labels, ..images.batch() };
+            spec.step_size = vec![0.9; IMAGES];
+            spec.epsilon = vec![3.0; IMAGES];
+            let run = |engine: &mut dyn Engine| search(engine, &batch, &spec, &[2, 2], |_| false);
+            let (expected, targets, without, _) = run(&mut candle);
+            let (found, same_targets, same_without, _) = run(&mut wgsl);
+            assert_eq!((targets, without), (same_targets, same_without));
+            for ((view, expected), found) in VIEWS.iter().zip(&expected).zip(&found) {
+                let error = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(error < 1e-3, "{objective:?} {stop:?} {view:?}: {error:e}");
+            }
+            let image = |view: usize, i: usize| expected[view].chunks(3 * 13 * 11).nth(i).unwrap();
+            for i in 0..IMAGES {
+                kinds[0] += u32::from(image(2, i) != image(1, i));
+                kinds[1] += u32::from(image(3, i) != image(1, i));
+                kinds[2] += u32::from(image(2, i) != image(3, i));
+            }
+        }
+    }
+    assert!(kinds.iter().all(|count| *count > 10), "views that differ: {kinds:?}");
+}
+
+#[test]
+fn a_view_that_was_not_kept_is_an_error() {
+    let images = Images::new();
+    let mut engine: WgslEngine = open(Checks::Off);
+    let plain = SearchSpec {
+        snapshots: Snapshots::default(),
+        ..spec(Objective::CrossEntropy, BatchNormMode::Eval, Norm::Linf, Stop::Never)
+    };
+    let views = engine.perturb(&images.batch(), &plain).unwrap();
+    for view in [View::LastClean, View::FirstAdversarial] {
+        let error = engine.read_view(&views, view).unwrap_err().to_string();
+        assert!(error.contains("did not keep"), "{error}");
+        assert!(engine.logits(&Input::View(&views, view), BatchNormMode::Eval).is_err());
+    }
+}
