@@ -12,7 +12,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> info: array<ImageInfo>;
-// Loss and two predictions for each image.
+// Loss and a prediction for each view, for each image.
 @group(0) @binding(2) var<storage, read> results: array<u32>;
 @group(0) @binding(3) var<storage, read_write> counts: array<atomic<u32>>;
 
@@ -29,7 +29,7 @@ fn main(
     let image = params.first_image + index;
     let label = info[image].label;
     for (var view = 0u; view < params.views; view++) {
-        let predicted = results[3u * image + 1u + view];
+        let predicted = results[(1u + params.views) * image + 1u + view];
         if predicted < params.classes && label < params.classes {
             atomicAdd(&counts[(view * params.classes + label) * params.classes + predicted], 1u);
         }

@@ -1,67 +1,56 @@
-// The outer loss of one or two views of each image, its gradients with respect to their logits, and the predictions.
+// The outer loss on any number of views of each image, its gradients with respect to their logits, and the predictions.
 // A term has a weight w for each image and is, with p = softmax(z) and its gradients:
 //
-//   cross-entropy      -log p_y                           w (p - e_y)
+//   cross-entropy      -log p_y                           w p_j for j ≠ y, minus their sum for y
 //   KL(p_a ‖ p_b)      Σ p_a (log p_a - log p_b)          w p_a ∘ (log p_a - log p_b - KL),  w (p_b - p_a)
 //   KL(p ‖ uniform)    log K + Σ p log p                  w p ∘ (log p - Σ p log p)
+//   margin             max_{i≠y} z_i - z_y                w (e_i - e_y)
 //
-// logits, gradients: B × K4, from the first image of the range on. `terms`: number of terms T and of images N, then kind
-// and views (2 words) of each term, then T × N weights. `results`: bits of the loss and two predictions for each image.
-// One workgroup an image.
+// logits, gradient: a block of B × K4 for each view, from the first image of the range on; blocks lie params.view_stride
+// apart. `terms`: number of terms T and of images N, then kind and views (2 words) of each term, then T × N weights.
+// `results`: bits of the loss and a prediction for each view, for each image. One workgroup an image.
 #import "shared/grid.wgsl"
 #import "shared/image_info.wgsl"
 
 const TERM_CROSS_ENTROPY: u32 = 0u;
 const TERM_KL: u32 = 1u;
+const TERM_MARGIN: u32 = 3u;
 
 struct Params {
     images: u32,
     first_image: u32,
     classes: u32,
+    // Values of an image.
     stride: u32,
+    views: u32,
+    view_stride: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> info: array<ImageInfo>;
 @group(0) @binding(2) var<storage, read> terms: array<u32>;
 @group(0) @binding(3) var<storage, read_write> results: array<u32>;
-#for view in 0..VIEWS
-@group(0) @binding({{4 + 2 * view}}) var<storage, read> logits{{view}}: array<f32>;
-@group(0) @binding({{5 + 2 * view}}) var<storage, read_write> gradient{{view}}: array<f32>;
-#end
+@group(0) @binding(4) var<storage, read> logits: array<f32>;
+@group(0) @binding(5) var<storage, read_write> gradient: array<f32>;
 
 #let LANES = 64
-#let ROWS = VIEWS
+#let ROWS = 1
+fn logit0(at: u32) -> f32 {
+    return logits[at];
+}
+
 #import "shared/softmax.wgsl"
+#import "shared/largest_beside.wgsl"
 
-fn log_p(view: u32, at: u32, shift: vec2<f32>) -> f32 {
-#if VIEWS == 2
-    if view == 1u {
-        return log_softmax(logits1[at], shift);
-    }
-#end
-    return log_softmax(logits0[at], shift);
-}
-
-fn add_gradient(view: u32, at: u32, g: f32) {
-#if VIEWS == 2
-    if view == 1u {
-        gradient1[at] += g;
-        return;
-    }
-#end
-    gradient0[at] += g;
-}
+// Of each view: what `log_softmax` subtracts, and the likeliest class. As many as src/engine/loss_spec.rs allows.
+var<private> shifts: array<vec2<f32>, {{MAX_VIEWS}}>;
+var<private> tops: array<u32, {{MAX_VIEWS}}>;
 
 // log p_a - log p_b relative to that of the likeliest class, the reference: where p_a is all but certain, KL is the
 // reference up to rounding, and the difference of the two would be nothing but the rounding. The zero is spelled out
 // because compilers may add up in another order.
 fn excess(log_a: f32, log_b: f32, reference: f32, is_likeliest: bool) -> f32 {
     return select(log_a - log_b - reference, 0.0, is_likeliest);
-}
-
-fn prediction(row: Row) -> u32 {
-    return select(0xffffffffu, row.likeliest, row.is_finite);
 }
 
 @compute @workgroup_size({{LANES}})
@@ -75,67 +64,83 @@ fn main(
     // Workgroups beyond the last image repeat it, without writing.
     let image = min(index, params.images - 1u);
     let position = params.first_image + image;
-    let start = image * params.stride;
     let classes = params.classes;
     let label = info[position].label;
+    let result = (1u + params.views) * position;
 
-#for view in 0..VIEWS
-    let row{{view}} = softmax{{view}}(start, classes, lane);
-    if is_inside {
-        for (var j = lane; j < params.stride; j += {{LANES}}u) {
-            gradient{{view}}[start + j] = 0.0;
+    for (var view = 0u; view < params.views; view++) {
+        let start = view * params.view_stride + image * params.stride;
+        let row = softmax0(start, classes, lane);
+        shifts[view] = row.shift;
+        tops[view] = row.likeliest;
+        if is_inside {
+            for (var j = lane; j < params.stride; j += {{LANES}}u) {
+                gradient[start + j] = 0.0;
+            }
+            if lane == 0u {
+                results[result + 1u + view] = select(0xffffffffu, row.likeliest, row.is_finite);
+            }
         }
     }
-#end
-#if VIEWS == 1
-    let row1 = row0;
-#end
 
     var total = 0.0;
     let count = terms[0];
     for (var term = 0u; term < count; term++) {
         let kind = terms[2u + 3u * term];
-        let a = terms[3u + 3u * term];
-        let b = terms[4u + 3u * term];
+        let view_a = terms[3u + 3u * term];
+        let view_b = terms[4u + 3u * term];
         let weight = bitcast<f32>(terms[2u + 3u * count + term * terms[1] + position]);
+        let a = view_a * params.view_stride + image * params.stride;
+        let b = view_b * params.view_stride + image * params.stride;
+        let shift_a = shifts[view_a];
+        let shift_b = shifts[view_b];
+        if kind == TERM_MARGIN {
+            let other = largest_beside(a, label, classes, lane);
+            total += weight * (logits[a + other] - logits[a + label]);
+            if is_inside && lane == 0u {
+                gradient[a + other] += weight;
+                gradient[a + label] -= weight;
+            }
+            // Another lane adds to these values next.
+            storageBarrier();
+            continue;
+        }
         let to_label = kind == TERM_CROSS_ENTROPY;
         let to_other = kind == TERM_KL;
-        let shift_a = select(row0.shift, row1.shift, a == 1u);
-        let shift_b = select(row0.shift, row1.shift, b == 1u);
-        let top = start + select(row0.likeliest, row1.likeliest, a == 1u);
-        let reference = select(0.0, log_p(a, top, shift_a) - log_p(b, top, shift_b), to_other);
+        let top = tops[view_a];
+        let reference =
+            select(0.0, log_softmax(logits[a + top], shift_a) - log_softmax(logits[b + top], shift_b), to_other);
         var own = 0.0;
         for (var j = lane; j < classes; j += {{LANES}}u) {
-            let log_a = log_p(a, start + j, shift_a);
-            let log_b = log_p(b, start + j, shift_b);
-            own += exponential(log_a) * select(log_a, excess(log_a, log_b, reference, start + j == top), to_other);
+            let log_a = log_softmax(logits[a + j], shift_a);
+            let log_b = log_softmax(logits[b + j], shift_b);
+            let factor = select(log_a, excess(log_a, log_b, reference, j == top), to_other);
+            own += exponential(log_a) * select(factor, select(1.0, 0.0, j == label), to_label);
         }
         let mean = lane_sum(own, lane);
         if to_label {
-            total += weight * -log_p(a, start + label, shift_a);
+            total += weight * -log_softmax(logits[a + label], shift_a);
         } else {
             total += weight * (select(natural_log(f32(classes)), reference, to_other) + mean);
         }
         if is_inside {
             for (var j = lane; j < classes; j += {{LANES}}u) {
-                let at = start + j;
-                let log_a = log_p(a, at, shift_a);
+                let log_a = log_softmax(logits[a + j], shift_a);
                 let p = exponential(log_a);
                 if to_label {
-                    add_gradient(a, at, select(weight * p, weight * p - weight, j == label));
+                    // For the label, minus the sum of the others: p_y - 1 loses all digits where p_y is near one.
+                    gradient[a + j] += weight * select(p, -mean, j == label);
                 } else if to_other {
-                    let log_b = log_p(b, at, shift_b);
-                    add_gradient(a, at, weight * p * (excess(log_a, log_b, reference, at == top) - mean));
-                    add_gradient(b, at, weight * (exponential(log_b) - p));
+                    let log_b = log_softmax(logits[b + j], shift_b);
+                    gradient[a + j] += weight * p * (excess(log_a, log_b, reference, j == top) - mean);
+                    gradient[b + j] += weight * (exponential(log_b) - p);
                 } else {
-                    add_gradient(a, at, weight * p * (log_a - mean));
+                    gradient[a + j] += weight * p * (log_a - mean);
                 }
             }
         }
     }
     if is_inside && lane == 0u {
-        results[3u * position] = bitcast<u32>(total);
-        results[3u * position + 1u] = prediction(row0);
-        results[3u * position + 2u] = {{VIEWS - 1}}u * prediction(row1);
+        results[result] = bitcast<u32>(total);
     }
 }

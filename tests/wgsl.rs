@@ -8,7 +8,7 @@ use fairtat::engine::candle::{CandleDevice, CandleEngine};
 use fairtat::engine::wgsl::{Checks, Subgroups, WgslEngine, WgslOptions};
 use fairtat::engine::{
     Augment, Batch, BatchNormMode, BatchStats, Engine, EngineError, Input, LossSpec, LossTerm, Norm, Objective,
-    Padding, SearchSpec, SgdStep, Start, TargetTable, Term, View, Weights, loss,
+    Padding, Reduction, SearchSpec, SgdStep, Start, TargetTable, Term, View, Weights, loss,
 };
 use fairtat::fairness::TargetDistribution;
 use fairtat::model::{Architecture, Network, State};
@@ -207,12 +207,14 @@ fn matches_candle(name: &str, network: &Network, state: &State, images: &Images,
     // Two views, every kind of term, weights for each image.
     let loss = LossSpec {
         terms: vec![
-            LossTerm { term: Term::CrossEntropy(View::Clean), weights: Weights::Mean(1.0) },
+            LossTerm::mean(1.0, Term::CrossEntropy(View::Clean)),
             LossTerm {
                 term: Term::Kl { from: View::Clean, to: View::Adversarial },
-                weights: Weights::PerSample((0..n).map(|i| i as f32 / n as f32).collect()),
+                factor: 1.0,
+                weights: Weights::PerImage((0..n).map(|i| i as f32 / n as f32).collect()),
+                reduction: Reduction::Sum,
             },
-            LossTerm { term: Term::KlToUniform(View::Adversarial), weights: Weights::Mean(0.3) },
+            LossTerm::mean(0.3, Term::KlToUniform(View::Adversarial)),
         ],
     };
     let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0 };
@@ -314,9 +316,7 @@ fn confusion_is_counted_anew_in_each_step() {
     let state = state(&network);
     let engines: [Box<dyn Engine>; 2] = [Box::new(wgsl(&network, &state)), Box::new(candle(&network, &state))];
     let both = LossSpec {
-        terms: [View::Adversarial, View::Clean]
-            .map(|view| LossTerm { term: Term::CrossEntropy(view), weights: Weights::Mean(0.5) })
-            .into(),
+        terms: [View::Adversarial, View::Clean].map(|view| LossTerm::mean(0.5, Term::CrossEntropy(view))).into(),
     };
     let one = LossSpec::cross_entropy(View::Adversarial);
     for mut engine in engines {
@@ -349,10 +349,12 @@ fn cutting_a_batch_into_ranges_changes_nothing() {
     let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4 };
     let both_views = LossSpec {
         terms: vec![
-            LossTerm { term: Term::CrossEntropy(View::Clean), weights: Weights::Mean(1.0) },
+            LossTerm::mean(1.0, Term::CrossEntropy(View::Clean)),
             LossTerm {
                 term: Term::Kl { from: View::Clean, to: View::Adversarial },
-                weights: Weights::PerSample((0..n).map(|i| (1 + i) as f32 / n as f32).collect()),
+                factor: 1.0,
+                weights: Weights::PerImage((0..n).map(|i| (1 + i) as f32 / n as f32).collect()),
+                reduction: Reduction::Sum,
             },
         ],
     };

@@ -13,7 +13,16 @@
 //
 // z is a row of logits0, the logits on the clean image are one of logits1. Needs `call`, `params.classes`, LANES.
 #let ROWS = 2
+fn logit0(at: u32) -> f32 {
+    return logits0[at];
+}
+
+fn logit1(at: u32) -> f32 {
+    return logits1[at];
+}
+
 #import "shared/softmax.wgsl"
+#import "shared/largest_beside.wgsl"
 #import "shared/exponential_minus_one.wgsl"
 
 // What all classes of an image share.
@@ -41,18 +50,6 @@ struct Aim {
     is_finite: bool,
     // The class that z predicts.
     likeliest: u32,
-}
-
-// The class with the largest logit beside two others; needs a class that is neither.
-fn largest_beside(start: u32, a: u32, b: u32, lane: u32) -> u32 {
-    var largest = Candidate(0u, params.classes);
-    for (var j = lane; j < params.classes; j += {{LANES}}u) {
-        let next = Candidate(total_order(bitcast<u32>(logits0[start + j])), j);
-        if j != a && j != b && better(next, largest) {
-            largest = next;
-        }
-    }
-    return min(lane_first_largest(largest, lane).index, params.classes - 1u);
 }
 
 // exp x for x ≤ 0, and 1 where rounding left x above. Negative numbers and NaN have larger bits than infinity.

@@ -1,4 +1,4 @@
-// Softmax of the rows logits0 … logits{ROWS - 1}, each by all LANES invocations of a workgroup:
+// Softmax of rows of logits, each by all LANES invocations of a workgroup. ROWS functions logit0, logit1 … give them:
 // log p_j = (z_j - max z) - log Σ exp(z - max z). The twin of src/engine/loss.rs, which adds max and logarithm up first and
 // so loses digits where logits are large.
 #import "shared/across_lanes.wgsl"
@@ -29,15 +29,15 @@ fn log_softmax(z: f32, shift: vec2<f32>) -> f32 {
 }
 
 #for row in 0..ROWS
-// The row of logits{{row}} that starts at `start`.
+// The row of logit{{row}} that starts at `start`.
 fn softmax{{row}}(start: u32, classes: u32, lane: u32) -> Row {
     // Lanes without a class of their own repeat the last one, which changes neither result.
     let own = min(lane, classes - 1u);
-    let first = bitcast<u32>(logits{{row}}[start + own]);
+    let first = bitcast<u32>(logit{{row}}(start + own));
     var largest = Candidate(order(first), own);
     var farthest = Candidate(first & 0x7fffffffu, own);
     for (var j = lane + {{LANES}}u; j < classes; j += {{LANES}}u) {
-        let bits = bitcast<u32>(logits{{row}}[start + j]);
+        let bits = bitcast<u32>(logit{{row}}(start + j));
         let next = Candidate(order(bits), j);
         if better(next, largest) {
             largest = next;
@@ -46,10 +46,10 @@ fn softmax{{row}}(start: u32, classes: u32, lane: u32) -> Row {
     }
     largest = lane_first_largest(largest, lane);
     farthest = lane_first_largest(farthest, lane);
-    let highest = logits{{row}}[start + largest.index];
+    let highest = logit{{row}}(start + largest.index);
     var sum = 0.0;
     for (var j = lane; j < classes; j += {{LANES}}u) {
-        sum += exponential(logits{{row}}[start + j] - highest);
+        sum += exponential(logit{{row}}(start + j) - highest);
     }
     let shift = vec2<f32>(highest, natural_log(lane_sum(sum, lane)));
     return Row(shift, largest.index, farthest.key < 0x7f800000u);

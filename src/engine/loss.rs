@@ -27,14 +27,21 @@ pub fn argmax(z: &[f32]) -> u32 {
     best as u32
 }
 
-/// Cross-entropy `-log p_y`; adds `weight · (p - e_y)` to `gradient`.
+/// Cross-entropy `-log p_y`; adds its gradient `weight · (p - e_y)` to `gradient`. That of the label is minus the sum of the
+/// others: `p_y - 1` loses all digits where `p_y` is near one.
 pub fn cross_entropy(z: &[f32], y: u32, weight: f32, gradient: &mut [f32]) -> f32 {
+    let y = y as usize;
     let log_p = log_softmax(z);
-    for (g, log_p) in gradient.iter_mut().zip(&log_p) {
-        *g += weight * log_p.exp();
+    let mut others = 0.0;
+    for (j, (g, log_p)) in gradient.iter_mut().zip(&log_p).enumerate() {
+        if j != y {
+            let p = log_p.exp();
+            *g += weight * p;
+            others += p;
+        }
     }
-    gradient[y as usize] -= weight;
-    -log_p[y as usize]
+    gradient[y] -= weight * others;
+    -log_p[y]
 }
 
 /// `KL(p(a) ‖ p(b)) = Σ p_a (log p_a - log p_b)`; adds `weight ·` its gradients to those of `a` and `b`:
@@ -113,23 +120,20 @@ pub fn outer(
     labels: &[u32],
     classes: usize,
 ) -> (f64, Vec<Vec<f32>>) {
-    let n = labels.len();
     let mut gradients: Vec<Vec<f32>> = logits.iter().map(|z| vec![0.0; z.len()]).collect();
     let at = |view: View| views.iter().position(|v| *v == view).unwrap_or(0);
     let mut total = 0.0;
     for term in &loss.terms {
-        for (i, &label) in labels.iter().enumerate() {
+        for (i, (&label, weight)) in labels.iter().zip(term.image_weights(labels)).enumerate() {
             let row = i * classes..(i + 1) * classes;
-            let weight = term.weights.at(i, n);
+            let mut on = |view: View, of: &dyn Fn(&[f32], &mut [f32]) -> f32| {
+                let v = at(view);
+                of(&logits[v][row.clone()], &mut gradients[v][row.clone()])
+            };
             let value = match term.term {
-                Term::CrossEntropy(view) => {
-                    let v = at(view);
-                    cross_entropy(&logits[v][row.clone()], label, weight, &mut gradients[v][row])
-                }
-                Term::KlToUniform(view) => {
-                    let v = at(view);
-                    kl_to_uniform(&logits[v][row.clone()], weight, &mut gradients[v][row])
-                }
+                Term::CrossEntropy(view) => on(view, &|z, gradient| cross_entropy(z, label, weight, gradient)),
+                Term::KlToUniform(view) => on(view, &|z, gradient| kl_to_uniform(z, weight, gradient)),
+                Term::Margin(view) => on(view, &|z, gradient| margin(z, label, weight, gradient)),
                 Term::Kl { from, to } => {
                     let (a, b) = (at(from), at(to));
                     let (za, zb) = (&logits[a][row.clone()], &logits[b][row.clone()]);
@@ -147,7 +151,7 @@ pub fn outer(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{LossTerm, Objective, Weights};
+    use crate::engine::{LossTerm, Objective, Reduction, Weights};
     use crate::rng::{Purpose, Stream};
 
     pub(super) fn random(n: usize, sample: u32) -> Vec<f32> {
@@ -243,10 +247,12 @@ mod tests {
         let (za, zb) = (random(6, 1), random(6, 2));
         let loss = LossSpec {
             terms: vec![
-                LossTerm { term: Term::CrossEntropy(View::Clean), weights: Weights::Mean(0.25) },
+                LossTerm::mean(0.25, Term::CrossEntropy(View::Clean)),
                 LossTerm {
                     term: Term::Kl { from: View::Clean, to: View::Adversarial },
-                    weights: Weights::PerSample(vec![2.0, 0.0]),
+                    factor: 1.0,
+                    weights: Weights::PerImage(vec![2.0, 0.0]),
+                    reduction: Reduction::Sum,
                 },
             ],
         };

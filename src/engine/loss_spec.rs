@@ -2,23 +2,29 @@
 
 use super::{EngineError, View};
 
-/// Weight of each image in a term of a loss.
+/// Most views that a loss may name.
+pub const MAX_VIEWS: usize = 8;
+
+/// How much each image counts in a term of a loss, before [`Reduction`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Weights {
-    /// The mean over the batch, times a factor.
-    Mean(f32),
-    /// A factor for each image; the term is the sum.
-    PerSample(Vec<f32>),
+    /// Every image counts one.
+    Equal,
+    /// A weight for each image.
+    PerImage(Vec<f32>),
+    /// A weight for each class: an image has that of its label.
+    PerClass(Vec<f32>),
 }
 
-impl Weights {
-    /// The factor of image `i` in a batch of `n`.
-    pub fn at(&self, i: usize, n: usize) -> f32 {
-        match self {
-            Self::Mean(factor) => factor / n as f32,
-            Self::PerSample(factors) => factors[i],
-        }
-    }
+/// How the weighted values of a term are added up over the `n` images of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reduction {
+    /// `1/n · Σ w_i v_i`.
+    Mean,
+    /// `Σ w_i v_i / Σ w_i`, zero where the weights add up to zero (FRL).
+    WeightedMean,
+    /// `Σ w_i v_i`.
+    Sum,
 }
 
 /// What a term measures for one image.
@@ -35,15 +41,44 @@ pub enum Term {
     },
     /// `KL(p ‖ uniform)` on a view: minus the entropy, up to a constant.
     KlToUniform(View),
+    /// The margin `max_{i≠y} z_i - z_y` on a view.
+    Margin(View),
 }
 
-/// One term of a loss with its weights.
+/// One term of a loss: `factor` times the values of the images, weighted and added up.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LossTerm {
     /// What is measured.
     pub term: Term,
-    /// How the images' values are added up.
+    /// What the term is multiplied with.
+    pub factor: f32,
+    /// How much each image counts.
     pub weights: Weights,
+    /// How the images' values are added up.
+    pub reduction: Reduction,
+}
+
+impl LossTerm {
+    /// `factor` times the mean over the batch.
+    pub const fn mean(factor: f32, term: Term) -> Self {
+        Self { term, factor, weights: Weights::Equal, reduction: Reduction::Mean }
+    }
+
+    /// What the value of each image is multiplied with.
+    pub fn image_weights(&self, labels: &[u32]) -> Vec<f32> {
+        let weights: Vec<f32> = match &self.weights {
+            Weights::Equal => vec![1.0; labels.len()],
+            Weights::PerImage(weights) => weights.clone(),
+            Weights::PerClass(weights) => labels.iter().map(|label| weights[*label as usize]).collect(),
+        };
+        let divisor = match self.reduction {
+            Reduction::Mean => labels.len() as f64,
+            Reduction::WeightedMean => weights.iter().map(|weight| f64::from(*weight)).sum(),
+            Reduction::Sum => 1.0,
+        };
+        let scale = if divisor == 0.0 { 0.0 } else { f64::from(self.factor) / divisor };
+        weights.into_iter().map(|weight| (scale * f64::from(weight)) as f32).collect()
+    }
 }
 
 /// The outer loss: a sum of terms. The first view named gets its forward pass first.
@@ -56,7 +91,7 @@ pub struct LossSpec {
 impl LossSpec {
     /// Mean cross-entropy on one view.
     pub fn cross_entropy(view: View) -> Self {
-        Self { terms: vec![LossTerm { term: Term::CrossEntropy(view), weights: Weights::Mean(1.0) }] }
+        Self { terms: vec![LossTerm::mean(1.0, Term::CrossEntropy(view))] }
     }
 
     /// The views that the terms name, each once, in order of appearance.
@@ -64,7 +99,7 @@ impl LossSpec {
         let mut views = Vec::new();
         for term in &self.terms {
             let named = match term.term {
-                Term::CrossEntropy(view) | Term::KlToUniform(view) => [view, view],
+                Term::CrossEntropy(view) | Term::KlToUniform(view) | Term::Margin(view) => [view, view],
                 Term::Kl { from, to } => [from, to],
             };
             for view in named {
@@ -76,20 +111,30 @@ impl LossSpec {
         views
     }
 
-    /// Checks the number of weights for a batch of `n` images.
+    /// Checks weights and views for a batch of `n` images of `classes` classes.
     ///
     /// # Errors
     /// [`EngineError::Invalid`] with expected and found.
-    pub fn check(&self, n: usize) -> Result<(), EngineError> {
+    pub fn check(&self, n: usize, classes: usize) -> Result<(), EngineError> {
+        let fail = |what: String| Err(EngineError::Invalid(what));
         if self.terms.is_empty() {
-            return Err(EngineError::Invalid("a loss needs at least one term".into()));
+            return fail("a loss needs at least one term".into());
+        }
+        let views = self.views().len();
+        if views > MAX_VIEWS {
+            return fail(format!("a loss names {views} views, expected at most {MAX_VIEWS}"));
         }
         for term in &self.terms {
-            if let Weights::PerSample(weights) = &term.weights
-                && weights.len() != n
-            {
-                let found = weights.len();
-                return Err(EngineError::Invalid(format!("a loss has weights for {found} images, expected {n}")));
+            let (of, expected, weights) = match &term.weights {
+                Weights::Equal => continue,
+                Weights::PerImage(weights) => ("images", n, weights),
+                Weights::PerClass(weights) => ("classes", classes, weights),
+            };
+            if weights.len() != expected {
+                return fail(format!("a loss has weights for {} {of}, expected {expected}", weights.len()));
+            }
+            if let Some(bad) = weights.iter().find(|weight| !weight.is_finite()) {
+                return fail(format!("a loss has the weight {bad}, expected a number"));
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Losses and their gradients with respect to logits. No engine takes part.
 
-use fairtat::engine::{LossSpec, LossTerm, Objective, Term, View, Weights, loss};
+use fairtat::engine::{LossSpec, LossTerm, Objective, Reduction, Term, View, loss};
 
 use crate::golden::{Errors, Golden, wide};
 
@@ -72,22 +72,24 @@ fn the_trades_loss_is_pytorchs() {
     let labels = golden.integers::<u32>("labels");
     let logits = [golden.floats("p").to_vec(), golden.floats("q").to_vec()];
     let (n, share) = (labels.len(), 6.0 / 7.0);
-    let spec = |weights: &dyn Fn(f32) -> Weights| LossSpec {
-        terms: vec![
-            LossTerm { term: Term::CrossEntropy(View::Clean), weights: weights(1.0 - share) },
-            LossTerm { term: Term::Kl { from: View::Clean, to: View::Adversarial }, weights: weights(share) },
-        ],
+    let spec = |reduction| LossSpec {
+        terms: [
+            (1.0 - share, Term::CrossEntropy(View::Clean)),
+            (share, Term::Kl { from: View::Clean, to: View::Adversarial }),
+        ]
+        .map(|(factor, term)| LossTerm { reduction, ..LossTerm::mean(factor, term) })
+        .into(),
     };
     let run = |spec: &LossSpec, rows: std::ops::Range<usize>| {
         let part = |view: &Vec<f32>| view[rows.start * CLASSES..rows.end * CLASSES].to_vec();
         loss::outer(spec, &spec.views(), &[part(&logits[0]), part(&logits[1])], &labels[rows.clone()], CLASSES)
     };
-    let sum = spec(&|factor| Weights::PerSample(vec![factor; n]));
+    let sum = spec(Reduction::Sum);
     let (_, gradients) = run(&sum, 0..n);
-    let values = (0..n).map(|i| run(&spec(&|factor| Weights::PerSample(vec![factor])), i..i + 1).0 as f32).collect();
+    let values = (0..n).map(|i| run(&sum, i..i + 1).0 as f32).collect();
     compare(&golden, "trades", &(values, gradients.clone()));
 
-    let (mean, mean_gradients) = run(&spec(&Weights::Mean), 0..n);
+    let (mean, mean_gradients) = run(&spec(Reduction::Mean), 0..n);
     let expected = wide(golden.floats("trades")).iter().sum::<f64>() / n as f64;
     let mut errors = Errors::new("losses", LIMIT);
     errors.close_f64("mean of trades", &[mean], &[expected]);

@@ -275,7 +275,7 @@ impl Engine for CandleEngine {
     }
 
     fn train_step(&mut self, views: &Views, loss: &LossSpec, sgd: &SgdStep) -> Result<BatchStats, EngineError> {
-        loss.check(views.len())?;
+        loss.check(views.len(), self.network.classes)?;
         check_batch_norm(&self.network, views.len(), BatchNormMode::Train)?;
         let labels = self.held(views)?.labels.clone();
         let names = loss.views();

@@ -9,7 +9,7 @@ use super::{Checks, GpuError, WgslEngine, WgslOptions};
 use crate::data::ImageShape;
 use crate::engine::{
     Batch, BatchNormMode, Engine, EngineError, EngineState, Input, LossSpec, LossTerm, Norm, Objective, SearchSpec,
-    SgdStep, Start, Term, View, Weights,
+    SgdStep, Start, Term, View,
 };
 use crate::model::{Layer, Network, Op, State, Value};
 use crate::rng::{Purpose, Stream};
@@ -90,7 +90,7 @@ fn spec(steps: u32) -> SearchSpec {
 }
 
 fn both_views() -> LossSpec {
-    let term = |term, weight| LossTerm { term, weights: Weights::Mean(weight) };
+    let term = |term, weight| LossTerm::mean(weight, term);
     let kl = Term::Kl { from: View::Clean, to: View::Adversarial };
     LossSpec { terms: vec![term(Term::CrossEntropy(View::Clean), 1.0), term(kl, 2.0)] }
 }

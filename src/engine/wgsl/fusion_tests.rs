@@ -6,7 +6,6 @@ use super::{Checks, WgslEngine, WgslOptions};
 use crate::data::ImageShape;
 use crate::engine::{
     Batch, BatchNormMode, Engine, Input, LossSpec, LossTerm, Norm, Objective, SearchSpec, SgdStep, Start, Term, View,
-    Weights,
 };
 use crate::model::{Architecture, Network, State};
 use crate::rng::{Purpose, Stream};
@@ -65,7 +64,7 @@ pub(super) fn everything(mut engine: WgslEngine) -> Vec<(String, Vec<f32>)> {
         ..SearchSpec::default()
     };
     let views = engine.perturb(&batch, &spec).unwrap();
-    let term = |term, weight| LossTerm { term, weights: Weights::Mean(weight) };
+    let term = |term, weight| LossTerm::mean(weight, term);
     let kl = Term::Kl { from: View::Clean, to: View::Adversarial };
     let loss = LossSpec { terms: vec![term(Term::CrossEntropy(View::Clean), 1.0), term(kl, 2.0)] };
     let sgd = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 5e-4 };

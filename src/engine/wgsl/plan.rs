@@ -191,9 +191,9 @@ impl Plan {
 fn training_programs(target: Target<'_>) -> Result<[Program; 2], EngineError> {
     let views = vec![View::Adversarial];
     let loss = crate::engine::LossSpec::cross_entropy(View::Adversarial);
-    let terms = super::kernels::loss::encode_terms(&loss, &views, target.batch);
+    let terms = super::kernels::loss::terms_len(&loss, target.batch);
     let attack = programs::build(&Key::Attack(AttackStep::plain(BatchNormMode::Train)), target)?;
-    Ok([attack, programs::build(&Key::Train { views, terms: terms.len() }, target)?])
+    Ok([attack, programs::build(&Key::Train { views, terms }, target)?])
 }
 
 fn total(program: &Program, wanted: impl Fn(&super::program::Step) -> bool) -> Work {

@@ -41,14 +41,14 @@ pub(super) enum Fixed {
     SearchInfo,
     /// Terms of the outer loss and their weights, in so many words.
     Terms(usize),
-    /// Loss and predictions of each image.
+    /// Loss and predictions of each image on each view.
     Results,
     /// Whether logits were not finite.
     Flag,
     /// Whether the gradient of an image was not finite, and for each image whether its gradient was zero
     /// (`kernels::attack::gradient_flags_bytes`).
     GradientFlag,
-    /// Confusion counts of the step, `K × K` for each of two views.
+    /// Confusion counts of the step, `K × K` for each view.
     Counts,
     /// Prepared images.
     Clean(usize),

@@ -118,7 +118,7 @@ pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> 
     let pixels = pixel_bytes(network, batch, limits)?;
     let tables = match key {
         Key::Targets => 1,
-        Key::Train { .. } => 2,
+        Key::Train { views, .. } => counted_tables(views.len()),
         _ => 0,
     };
     let tables = table_bytes(network.classes, tables);
@@ -161,6 +161,11 @@ pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> 
 /// Bytes of tables of class by class.
 pub(super) const fn table_bytes(classes: usize, tables: usize) -> u64 {
     (tables * classes * classes * size_of::<u32>()) as u64
+}
+
+/// Tables of confusion counts for a loss on so many views: two at least, so that methods may change without new buffers.
+pub(super) fn counted_tables(views: usize) -> usize {
+    views.max(2)
 }
 
 struct Builder<'a> {
@@ -304,37 +309,53 @@ impl Builder<'_> {
         let classes = self.lower.network.classes;
         let (call, info) = (self.call(), self.info());
         let terms = self.whole(Fixed::Terms(terms), 4 * terms);
-        let results = self.whole(Fixed::Results, self.batch * 12);
-        let shape = self.logits_shape();
+        let results = self.whole(Fixed::Results, self.batch * 4 * loss::result_words(views.len()));
+        let parts = self.lower.parts();
+        // One buffer for the logits of all views and one for their gradients, so that the loss binds as many for any number.
+        let mut blocks = |label: &'static str| -> Vec<Vec<Slice>> {
+            let of_range = |(_, images, _): &(usize, usize, usize)| {
+                let stride = 4 * loss::view_stride(*images, classes) as u64;
+                let whole = self.lower.program.transient(views.len() as u64 * stride, label);
+                let block = |v: usize| {
+                    let size = super::lower::bytes(*images, self.logits_shape());
+                    Slice { offset: v as u64 * stride, size, ..whole }
+                };
+                (0..views.len()).map(block).collect()
+            };
+            parts.iter().map(of_range).collect()
+        };
+        let (logits, found) = (blocks("logits"), blocks("gradient of the logits"));
+        let of_view = |blocks: &[Vec<Slice>], v: usize| -> Tensor { blocks.iter().map(|views| views[v]).collect() };
         let mut tapes = Vec::new();
-        for view in views {
+        for (v, view) in views.iter().enumerate() {
             let x = self.images(Fixed::of_view(*view));
-            let logits: Tensor = self
-                .lower
-                .ranges
-                .clone()
-                .into_iter()
-                .map(|images| self.lower.program.transient(super::lower::bytes(images, shape), "logits"))
-                .collect();
-            tapes.push(self.lower.forward(x, logits, BatchNormMode::Train, true));
+            tapes.push(self.lower.forward(x, of_view(&logits, v), BatchNormMode::Train, true));
         }
-        let mut gradients: Vec<Tensor> = vec![Tensor::new(); views.len()];
+        let whole = |views: &[Slice]| Slice {
+            offset: 0,
+            size: views.iter().map(|s| s.offset + s.size).max().unwrap_or(0),
+            ..views[0]
+        };
         for (r, images, first) in self.lower.parts() {
-            let logits: Vec<Slice> = tapes.iter().map(|tape| tape.logits()[r]).collect();
-            let found: Vec<Slice> =
-                logits.iter().map(|z| self.lower.program.transient(z.size, "gradient of the logits")).collect();
-            let dispatch = loss::outer_loss(images, first, classes, info, terms, &logits, &found, results);
+            let dispatch = loss::outer_loss(
+                images,
+                first,
+                classes,
+                views.len(),
+                info,
+                terms,
+                whole(&logits[r]),
+                whole(&found[r]),
+                results,
+            );
             self.lower.program.push(None, Phase::Other, dispatch);
-            for (gradients, found) in gradients.iter_mut().zip(found) {
-                gradients.push(found);
-            }
         }
-        let counts = self.lower.whole(Fixed::Counts, table_bytes(classes, 2));
+        let counts = self.lower.whole(Fixed::Counts, table_bytes(classes, counted_tables(views.len())));
         let dispatch = loss::confusion(self.batch, 0, classes, views.len(), info, results, counts);
         self.lower.program.push(None, Phase::Other, dispatch);
         self.lower.program.pause = Some(self.lower.program.steps.len());
-        for (v, (tape, gradient)) in tapes.iter().zip(gradients).enumerate() {
-            self.lower.backward(tape, gradient, Want::Parameters { accumulate: v > 0 });
+        for (v, tape) in tapes.iter().enumerate() {
+            self.lower.backward(tape, of_view(&found, v), Want::Parameters { accumulate: v > 0 });
         }
         for (slab, bytes) in self.lower.parameters.slabs.iter().enumerate() {
             let place = |home| super::program::Place { home, offset: 0, size: *bytes };

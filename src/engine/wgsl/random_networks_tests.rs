@@ -9,7 +9,7 @@ use crate::data::ImageShape;
 use crate::engine::candle::{CandleDevice, CandleEngine};
 use crate::engine::{
     Batch, BatchNormMode, Engine, EngineError, Input, LossSpec, LossTerm, Norm, Objective, SearchSpec, SgdStep, Start,
-    Term, View, Weights,
+    Term, View,
 };
 use crate::model::{Layer, ModelError, Network, Op, State};
 use crate::rng::{Purpose, Stream};
@@ -85,7 +85,7 @@ fn still(images: usize, batch_norm: BatchNormMode) -> SearchSpec {
 }
 
 fn both_views() -> LossSpec {
-    let term = |term, weight| LossTerm { term, weights: Weights::Mean(weight) };
+    let term = |term, weight| LossTerm::mean(weight, term);
     let kl = Term::Kl { from: View::Clean, to: View::Adversarial };
     LossSpec { terms: vec![term(Term::CrossEntropy(View::Clean), 1.0), term(kl, 2.0)] }
 }

@@ -53,6 +53,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("shared/image_info.wgsl", include_str!("../../../shaders/shared/image_info.wgsl")),
     ("shared/logarithm.wgsl", include_str!("../../../shaders/shared/logarithm.wgsl")),
     ("shared/philox.wgsl", include_str!("../../../shaders/shared/philox.wgsl")),
+    ("shared/largest_beside.wgsl", include_str!("../../../shaders/shared/largest_beside.wgsl")),
     ("shared/softmax.wgsl", include_str!("../../../shaders/shared/softmax.wgsl")),
     ("global_pool.wgsl", include_str!("../../../shaders/global_pool.wgsl")),
     ("global_pool_backward.wgsl", include_str!("../../../shaders/global_pool_backward.wgsl")),

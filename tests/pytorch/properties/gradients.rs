@@ -1,6 +1,6 @@
 //! Gradients against differences of the losses they belong to.
 
-use fairtat::engine::{Engine, Input, LossSpec, LossTerm, Objective, SgdStep, Term, View, Weights, loss};
+use fairtat::engine::{Engine, Input, LossSpec, LossTerm, Objective, Reduction, SgdStep, Term, View, Weights, loss};
 use fairtat::model::State;
 use fairtat::rng::{Purpose, Stream};
 
@@ -86,13 +86,20 @@ fn loss_and_gradient(engine: &mut dyn Engine, subject: &Subject, loss: &LossSpec
 
 #[test]
 fn training_steps_go_along_the_slope_of_the_loss() {
-    let mean = |term| LossTerm { term, weights: Weights::Mean(1.0) };
+    let mean = |term| LossTerm::mean(1.0, term);
     let (clean, adversarial) = (View::Clean, View::Adversarial);
-    let each = Weights::PerSample(vec![0.3, 0.0, 0.1, 0.2, 0.3, 0.1]);
+    let each = Weights::PerImage(vec![0.3, 0.0, 0.1, 0.2, 0.3, 0.1]);
     let losses = [
         LossSpec::cross_entropy(adversarial),
         LossSpec { terms: vec![mean(Term::CrossEntropy(clean)), mean(Term::Kl { from: clean, to: adversarial })] },
-        LossSpec { terms: vec![LossTerm { term: Term::CrossEntropy(adversarial), weights: each }] },
+        LossSpec {
+            terms: vec![LossTerm {
+                term: Term::CrossEntropy(adversarial),
+                factor: 1.0,
+                weights: each,
+                reduction: Reduction::Sum,
+            }],
+        },
         LossSpec { terms: vec![mean(Term::CrossEntropy(adversarial)), mean(Term::KlToUniform(adversarial))] },
     ];
     for tested in ENGINES {

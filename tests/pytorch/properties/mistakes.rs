@@ -150,9 +150,13 @@ fn losses_that_do_not_fit_the_batch_are_refused() {
     each(|engine, subject| {
         let views = engine.perturb(&subject.batch(), &no_search(N)).unwrap();
         invalid(engine.train_step(&views, &LossSpec { terms: Vec::new() }, &STEP), "at least one term");
-        let weights = Weights::PerSample(vec![1.0; N + 1]);
-        let loss = LossSpec { terms: vec![LossTerm { term: Term::CrossEntropy(View::Clean), weights }] };
-        invalid(engine.train_step(&views, &loss, &STEP), "weights for 5 images, expected 4");
+        let mut step = |weights| {
+            let term = LossTerm { weights, ..LossTerm::mean(1.0, Term::CrossEntropy(View::Clean)) };
+            engine.train_step(&views, &LossSpec { terms: vec![term] }, &STEP)
+        };
+        invalid(step(Weights::PerImage(vec![1.0; N + 1])), "weights for 5 images, expected 4");
+        invalid(step(Weights::PerClass(vec![1.0; 2])), "weights for 2 classes, expected");
+        invalid(step(Weights::PerImage(vec![f32::NAN; N])), "weight NaN, expected a number");
     });
 }
 

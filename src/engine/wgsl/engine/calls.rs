@@ -324,7 +324,7 @@ impl Engine for WgslEngine {
     }
 
     fn train_step(&mut self, views: &Views, loss: &LossSpec, sgd: &SgdStep) -> Result<BatchStats, EngineError> {
-        loss.check(views.len())?;
+        loss.check(views.len(), self.network.classes)?;
         check_batch_norm(&self.network, views.len(), BatchNormMode::Train)?;
         let held = self.held(views)?;
         let names = loss.views();
@@ -333,34 +333,36 @@ impl Engine for WgslEngine {
         let held = self.held(views)?;
         let info = ImageInfo::for_labels(&held.labels);
         let n = info.len();
-        let terms = loss::encode_terms(loss, &names, n);
+        let terms = loss::encode_terms(loss, &names, &held.labels);
         let key = Key::Train { views: names.clone(), terms: terms.len() };
         self.write_info(Fixed::Info, &info)?;
         self.write_call(n, Fixed::Call, &Call::zeroed().with_sgd(sgd))?;
         self.write(n, Fixed::Terms(terms.len()), 4 * terms.len() as u64, &terms)?;
         self.ensure(n, &key)?;
         let table = self.network.classes * self.network.classes;
-        let counts_bytes = programs::table_bytes(self.network.classes, 2);
+        let counts_bytes = programs::table_bytes(self.network.classes, programs::counted_tables(names.len()));
         self.write(n, Fixed::Counts, counts_bytes, &vec![0u32; names.len() * table])?;
         let pause = self.pause_of(n, &key);
         self.replay_part(n, &key, 0, pause)?;
         self.pacer.finish(&self.gpu)?;
-        let results = self.buffer(n, Fixed::Results, 12 * n as u64)?;
+        let words_of_image = loss::result_words(names.len());
+        let results_bytes = 4 * (words_of_image * n) as u64;
+        let results = self.buffer(n, Fixed::Results, results_bytes)?;
         let counts = self.buffer(n, Fixed::Counts, counts_bytes)?;
         let counted = programs::table_bytes(self.network.classes, names.len());
-        let read = self.gpu.read(&[(&results, 0, 12 * n as u64), (&counts, 0, counted)])?;
+        let read = self.gpu.read(&[(&results, 0, results_bytes), (&counts, 0, counted)])?;
         let [words, counts] = [&read[0], &read[1]].map(|bytes| bytemuck::pod_collect_to_vec::<u8, u32>(bytes));
         let predictions: Vec<(View, Vec<u32>)> = names
             .iter()
             .enumerate()
-            .map(|(v, view)| (*view, words.chunks(3).map(|word| word[1 + v]).collect()))
+            .map(|(v, view)| (*view, words.chunks(words_of_image).map(|word| word[1 + v]).collect()))
             .collect();
         if let Some((view, _)) = predictions.iter().find(|(_, found)| found.contains(&u32::MAX)) {
             self.copy_images(n, Fixed::of_view(*view), Fixed::Input)?;
             return Err(self.not_finite(n, BatchNormMode::Train));
         }
         let confusion = names.iter().copied().zip(counts.chunks(table).map(<[u32]>::to_vec)).collect();
-        let value = words.chunks(3).map(|word| f64::from(f32::from_bits(word[0]))).sum();
+        let value = words.chunks(words_of_image).map(|word| f64::from(f32::from_bits(word[0]))).sum();
         self.replay_part(n, &key, pause, usize::MAX)?;
         self.pacer.flush(&self.gpu)?;
         Ok(BatchStats { loss: value, predictions, confusion })

@@ -6,7 +6,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded};
-use crate::engine::{LossSpec, Term, View};
+use crate::engine::wgsl::parameters::ALIGNMENT;
+use crate::engine::{LossSpec, MAX_VIEWS, Term, View};
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -52,50 +53,83 @@ pub(in crate::engine::wgsl) fn objective(
     Dispatch::new(Kernel::plain("objective.wgsl"), params, &bindings, grid(images as u64), work)
 }
 
-/// The outer loss on one or two views, its gradients with respect to their logits, and the predictions.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Outer {
+    images: u32,
+    first_image: u32,
+    classes: u32,
+    stride: u32,
+    views: u32,
+    view_stride: u32,
+}
+
+/// Words from the logits of one view of `images` images to those of the next, in the buffers of [`outer_loss`]: each view
+/// can be bound by itself.
+pub(in crate::engine::wgsl) const fn view_stride(images: usize, classes: usize) -> usize {
+    (images * padded(classes)).next_multiple_of(ALIGNMENT as usize / 4)
+}
+
+/// The outer loss on `views` views, its gradients with respect to their logits, and the predictions.
 ///
-/// `results` holds three words for each image: the bits of its share of the loss, its prediction on view 0 and on view 1
-/// (0 where there is none). A prediction is `u32::MAX` when a logit of that view is not finite. `terms` is what
-/// [`encode_terms`] gives.
+/// `logits` and `dlogits` hold a block of `B × K4` for each view, [`view_stride`] apart. `results` holds for each image the
+/// bits of its share of the loss, then its prediction on each view. A prediction is `u32::MAX` when a logit of that view is
+/// not finite. `terms` is what [`encode_terms`] gives.
 #[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
 pub(in crate::engine::wgsl) fn outer_loss(
     images: usize,
     first_image: usize,
     classes: usize,
+    views: usize,
     info: Slice,
     terms: Slice,
-    logits: &[Slice],
-    dlogits: &[Slice],
+    logits: Slice,
+    dlogits: Slice,
     results: Slice,
 ) -> Dispatch {
-    let values = (logits.len() * images * padded(classes)) as u64;
+    let values = (views * images * padded(classes)) as u64;
     let work = Work { flops: 16 * values, bytes: 8 * values };
-    let mut bindings = vec![info, terms, results];
-    for (logits, dlogits) in logits.iter().zip(dlogits) {
-        bindings.extend([*logits, *dlogits]);
-    }
-    let params = Rows::new(images, first_image, classes);
-    Dispatch::new(outer_kernel(logits.len()), params, &bindings, grid(images as u64), work)
+    let params = Outer {
+        images: images as u32,
+        first_image: first_image as u32,
+        classes: classes as u32,
+        stride: padded(classes) as u32,
+        views: views as u32,
+        view_stride: view_stride(images, classes) as u32,
+    };
+    let bindings = [info, terms, results, logits, dlogits];
+    Dispatch::new(outer_kernel(), params, &bindings, grid(images as u64), work)
 }
 
-fn outer_kernel(views: usize) -> Kernel {
-    Kernel::new("outer_loss.wgsl", &[("VIEWS", views as u32)])
+fn outer_kernel() -> Kernel {
+    Kernel::new("outer_loss.wgsl", &[("MAX_VIEWS", MAX_VIEWS as u32)])
 }
 
-/// A loss for a batch of `n` images as [`outer_loss`] reads it: the numbers of terms and of images, kind and views of
+/// Words of what [`outer_loss`] leaves for each image.
+pub(in crate::engine::wgsl) const fn result_words(views: usize) -> usize {
+    1 + views
+}
+
+/// Words that [`encode_terms`] gives.
+pub(in crate::engine::wgsl) const fn terms_len(loss: &LossSpec, n: usize) -> usize {
+    2 + loss.terms.len() * (3 + n)
+}
+
+/// A loss for a batch with these labels as [`outer_loss`] reads it: the numbers of terms and of images, kind and views of
 /// each term, then for each term the weights of all images. A view is its position in `views`.
-pub(in crate::engine::wgsl) fn encode_terms(loss: &LossSpec, views: &[View], n: usize) -> Vec<u32> {
+pub(in crate::engine::wgsl) fn encode_terms(loss: &LossSpec, views: &[View], labels: &[u32]) -> Vec<u32> {
     let at = |view: View| views.iter().position(|v| *v == view).unwrap_or(0) as u32;
-    let mut words = vec![loss.terms.len() as u32, n as u32];
+    let mut words = vec![loss.terms.len() as u32, labels.len() as u32];
     for term in &loss.terms {
         words.extend(match term.term {
             Term::CrossEntropy(view) => [0, at(view), at(view)],
             Term::Kl { from, to } => [1, at(from), at(to)],
             Term::KlToUniform(view) => [2, at(view), at(view)],
+            Term::Margin(view) => [3, at(view), at(view)],
         });
     }
     for term in &loss.terms {
-        words.extend((0..n).map(|i| term.weights.at(i, n).to_bits()));
+        words.extend(term.image_weights(labels).into_iter().map(f32::to_bits));
     }
     words
 }
@@ -159,7 +193,7 @@ pub(in crate::engine::wgsl) fn sample_targets(
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     let mut kernels: Vec<Kernel> =
         ["objective.wgsl", "confusion.wgsl", "sample_targets.wgsl"].map(Kernel::plain).into();
-    kernels.extend([1, 2].map(outer_kernel));
+    kernels.push(outer_kernel());
     kernels
 }
 

@@ -97,13 +97,6 @@ pub(super) struct Tape {
     pooled: Option<Tensor>,
 }
 
-impl Tape {
-    /// `B × K`.
-    pub(super) fn logits(&self) -> &Tensor {
-        &self.logits
-    }
-}
-
 /// What a backward pass is for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Want<'a> {

@@ -84,11 +84,11 @@ fn confusion_counts_are_those_by_hand() {
                 none if none == classes as u32 => u32::MAX,
                 class => class,
             };
-            let results: Vec<u32> = (0..3 * n).map(draw).collect();
+            let results: Vec<u32> = (0..(1 + views) * n).map(draw).collect();
             let mut expected = vec![5u32; views * classes * classes];
             for (i, label) in labels.iter().enumerate() {
                 for view in 0..views {
-                    let predicted = results[3 * i + 1 + view];
+                    let predicted = results[(1 + views) * i + 1 + view];
                     if predicted != u32::MAX {
                         expected[(view * classes + *label as usize) * classes + predicted as usize] += 1;
                     }

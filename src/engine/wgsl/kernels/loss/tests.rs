@@ -4,7 +4,7 @@ use super::*;
 use crate::engine::loss::GradientScale;
 use crate::engine::wgsl::harness::{Harness, pad, random, relative_error};
 use crate::engine::wgsl::kernels::call::{Call, ImageInfo};
-use crate::engine::{LossTerm, Objective, Weights, loss as twin};
+use crate::engine::{LossTerm, Objective, Reduction, Weights, loss as twin};
 
 const CLASSES: [usize; 5] = [2, 3, 10, 100, 1000];
 
@@ -222,48 +222,59 @@ fn logits_that_are_not_finite_are_flagged() {
 /// What `outer_loss` leaves behind.
 struct Outer {
     results: Vec<u32>,
+    /// Words of an image.
+    words: usize,
     gradients: Vec<Vec<f32>>,
 }
 
 impl Outer {
     /// In two ranges of images.
     fn run(h: &mut Harness, loss: &LossSpec, z: &[Vec<f32>], labels: &[u32], classes: usize) -> Self {
-        let n = labels.len();
-        let (info, results) = (h.input(&ImageInfo::for_labels(labels)), h.input(&vec![77u32; 3 * n]));
-        let terms = h.input(&encode_terms(loss, &loss.views(), n));
-        let mut gradients = vec![Vec::new(); z.len()];
+        let (n, views) = (labels.len(), z.len());
+        let words = result_words(views);
+        let (info, results) = (h.input(&ImageInfo::for_labels(labels)), h.input(&vec![77u32; words * n]));
+        let terms = h.input(&encode_terms(loss, &loss.views(), labels));
+        let mut gradients = vec![Vec::new(); views];
         let split = n / 3;
         for (first, images) in [(0, split), (split, n - split)].into_iter().filter(|(_, n)| *n > 0) {
             let range = first * classes..(first + images) * classes;
-            let logits: Vec<Slice> = z.iter().map(|z| h.input(&pad(&z[range.clone()], classes))).collect();
-            let dlogits: Vec<Slice> = z.iter().map(|_| h.output(images * padded(classes))).collect();
-            h.run(&[folded(outer_loss(images, first, classes, info, terms, &logits, &dlogits, results))]);
-            gradients.iter_mut().zip(dlogits).for_each(|(all, part)| all.extend(h.read::<f32>(part)));
+            let (stride, size) = (view_stride(images, classes), images * padded(classes));
+            let mut all = Vec::new();
+            for z in z {
+                all.extend(pad(&z[range.clone()], classes));
+                all.resize(all.len().next_multiple_of(stride), f32::NAN);
+            }
+            let (logits, dlogits) = (h.input(&all), h.output(views * stride));
+            h.run(&[folded(outer_loss(images, first, classes, views, info, terms, logits, dlogits, results))]);
+            let found = h.read::<f32>(dlogits);
+            gradients.iter_mut().zip(found.chunks(stride)).for_each(|(all, part)| all.extend(&part[..size]));
         }
-        Self { results: h.read(results), gradients }
+        Self { results: h.read(results), words, gradients }
     }
 
     fn losses(&self) -> Vec<f32> {
-        self.results.iter().step_by(3).map(|bits| f32::from_bits(*bits)).collect()
+        self.results.iter().step_by(self.words).map(|bits| f32::from_bits(*bits)).collect()
     }
 
     fn predictions(&self, view: usize) -> Vec<u32> {
-        self.results.iter().skip(1 + view).step_by(3).copied().collect()
+        self.results.iter().skip(1 + view).step_by(self.words).copied().collect()
     }
 }
 
 fn term(term: Term, n: usize, sample: u32) -> LossTerm {
     let weights = match sample % 2 {
-        0 => Weights::Mean(sample as f32 + 0.5),
-        _ => Weights::PerSample((0..n).map(|i| ((i + sample as usize) % 4) as f32 * 0.7).collect()),
+        0 => return LossTerm::mean(sample as f32 + 0.5, term),
+        _ => Weights::PerImage((0..n).map(|i| ((i + sample as usize) % 4) as f32 * 0.7).collect()),
     };
-    LossTerm { term, weights }
+    let reduction = if sample % 4 == 1 { Reduction::Sum } else { Reduction::WeightedMean };
+    LossTerm { term, factor: 0.9, weights, reduction }
 }
 
 /// Every term on one view; a view's divergence from itself is zero, with its gradient.
 fn one_view(n: usize) -> LossSpec {
     let view = View::Adversarial;
-    let terms = [Term::CrossEntropy(view), Term::KlToUniform(view), Term::Kl { from: view, to: view }];
+    let terms =
+        [Term::CrossEntropy(view), Term::KlToUniform(view), Term::Kl { from: view, to: view }, Term::Margin(view)];
     LossSpec { terms: terms.into_iter().zip(0..).map(|(what, sample)| term(what, n, sample)).collect() }
 }
 
@@ -280,8 +291,28 @@ fn two_views(n: usize) -> LossSpec {
     LossSpec { terms: terms.into_iter().zip(0..).map(|(what, sample)| term(what, n, sample)).collect() }
 }
 
+/// Every view that there is, as Balance Adversarial Training and others name them.
+fn four_views(n: usize) -> LossSpec {
+    let terms = [
+        Term::CrossEntropy(View::LastClean),
+        Term::Kl { from: View::Clean, to: View::FirstAdversarial },
+        Term::KlToUniform(View::LastClean),
+        Term::Kl { from: View::FirstAdversarial, to: View::Adversarial },
+        Term::Margin(View::FirstAdversarial),
+        Term::CrossEntropy(View::Adversarial),
+    ];
+    LossSpec { terms: terms.into_iter().zip(0..).map(|(what, sample)| term(what, n, sample)).collect() }
+}
+
 fn with(what: Term, factor: f32, n: usize) -> LossSpec {
-    LossSpec { terms: vec![LossTerm { term: what, weights: Weights::PerSample(vec![factor; n]) }] }
+    LossSpec {
+        terms: vec![LossTerm {
+            term: what,
+            factor: 1.0,
+            weights: Weights::PerImage(vec![factor; n]),
+            reduction: Reduction::Sum,
+        }],
+    }
 }
 
 /// The formulas in `f64`: value of a term for one image, and its gradient for each view.
@@ -300,6 +331,13 @@ fn exact(term: Term, views: &[View], rows: &[&[f32]], label: u32) -> (f64, Vec<V
             gradients[v] = log_p(v).iter().map(|l| l.exp()).collect();
             gradients[v][y] -= 1.0;
             -log_p(v)[y]
+        }
+        Term::Margin(view) => {
+            let (v, y) = (at(view), label as usize);
+            let largest = |best: usize, j: usize| if rows[v][j] > rows[v][best] { j } else { best };
+            let other = (0..rows[v].len()).filter(|j| *j != y).reduce(largest).unwrap();
+            (gradients[v][other], gradients[v][y]) = (1.0, -1.0);
+            f64::from(rows[v][other]) - f64::from(rows[v][y])
         }
         Term::KlToUniform(view) => {
             let (v, log_p) = (at(view), log_p(at(view)));
@@ -321,9 +359,9 @@ fn exact(term: Term, views: &[View], rows: &[&[f32]], label: u32) -> (f64, Vec<V
     (value, gradients)
 }
 
-/// Both losses, and terms alone.
+/// These losses, and terms alone.
 fn losses(n: usize) -> Vec<LossSpec> {
-    let mut all = vec![one_view(n), two_views(n)];
+    let mut all = vec![one_view(n), two_views(n), four_views(n)];
     all.extend(one_view(n).terms.into_iter().map(|term| LossSpec { terms: vec![term] }));
     let (clean, adversarial) = (View::Clean, View::Adversarial);
     all.extend([(clean, adversarial), (adversarial, clean)].map(|(from, to)| with(Term::Kl { from, to }, 1.0, n)));
@@ -332,11 +370,11 @@ fn losses(n: usize) -> Vec<LossSpec> {
 
 /// Value and gradients of a loss for image `i`: by [`exact`], and by engine/loss.rs.
 fn expected(loss: &LossSpec, rows: &[&[f32]], labels: &[u32], i: usize) -> [(f64, Vec<Vec<f64>>); 2] {
-    let (views, n, stride) = (loss.views(), labels.len(), padded(rows[0].len()));
+    let (views, stride) = (loss.views(), padded(rows[0].len()));
     let mut both = [0; 2].map(|_| (0.0, vec![vec![0.0; stride]; rows.len()]));
     let owned: Vec<Vec<f32>> = rows.iter().map(|row| row.to_vec()).collect();
-    for LossTerm { term, weights } in &loss.terms {
-        let weight = weights.at(i, n);
+    for loss_term in &loss.terms {
+        let (term, weight) = (&loss_term.term, loss_term.image_weights(labels)[i]);
         let (value, gradients) = exact(*term, &views, rows, labels[i]);
         let (value_f32, gradients_f32) =
             twin::outer(&with(*term, weight, 1), &views, &owned, &labels[i..=i], rows[0].len());

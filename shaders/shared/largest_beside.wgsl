@@ -1,0 +1,13 @@
+// Needs `params.classes`, `logit0` and what shared/softmax.wgsl imports.
+
+// The class with the largest logit beside two others; needs a class that is neither.
+fn largest_beside(start: u32, a: u32, b: u32, lane: u32) -> u32 {
+    var largest = Candidate(0u, params.classes);
+    for (var j = lane; j < params.classes; j += {{LANES}}u) {
+        let next = Candidate(total_order(bitcast<u32>(logit0(start + j))), j);
+        if j != a && j != b && better(next, largest) {
+            largest = next;
+        }
+    }
+    return min(lane_first_largest(largest, lane).index, params.classes - 1u);
+}
