@@ -14,9 +14,10 @@
 //! * [`train`]: schedules, averaging, the training loop, the run directory
 //! * [`evaluate`]: accuracy under attack, figures
 //! * [`worker`]: the thread that owns the engine of a window
-//! * [`app`]: the window
+//! * `app`: the window (with the feature `window`)
 //! * [`config`]: the one description of an experiment behind command line and file
 
+#[cfg(feature = "window")]
 pub mod app;
 pub mod attack;
 pub mod cli;
