@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use super::context::{Export, Format, Level};
+use super::context::{Export, Format};
+use super::level::Level;
 use crate::evaluate::figures;
 use crate::files::write_atomic;
 

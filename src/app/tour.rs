@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::command::Command;
-use super::context::{Action, Level};
+use super::context::Action;
 use super::frame_times::FrameTimes;
 use super::layout::PanelKind;
+use super::level::Level;
 use super::window::App;
 use crate::files::write_atomic;
 

@@ -28,7 +28,8 @@ use super::publishers::{PublishedFile, Publisher};
 use digest::{Record, Recorded, digest_file};
 use transfer::Transfer;
 
-pub use digest::{Digests, digests};
+pub use super::publishers::Digests;
+pub use digest::digests;
 pub use verify::{Finding, Report, Status, Verdict, status, verify};
 
 /// What is being done with a file.

@@ -10,20 +10,10 @@ use sha2::{Digest, Sha256};
 
 use super::{Phase, Watch};
 use crate::data::DataError;
+use crate::data::publishers::Digests;
 
 /// Bytes read at a time.
 pub(super) const CHUNK: usize = 128 * 1024;
-
-/// Length and checksums of some bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Digests {
-    /// Length.
-    pub bytes: u64,
-    /// MD5, lower-case hexadecimal.
-    pub md5: String,
-    /// SHA-256, lower-case hexadecimal.
-    pub sha256: String,
-}
 
 /// Lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
