@@ -10,30 +10,6 @@ use super::error::GpuError;
 use super::kernel::{BufferId, Dispatch, Kernel, Slice, Work};
 use super::recorded;
 
-/// When products hand values on within subgroups, where the adapter has them with at least eight lanes. A product is the
-/// same to the bit; batch norm's statistics beside it come in blocks of another size, and differ within rounding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Subgroups {
-    /// Never: nothing beyond what every WebGPU device has.
-    #[default]
-    Never,
-    /// Where it was measured to help: on software adapters.
-    WhereFaster,
-    /// On every adapter.
-    Always,
-}
-
-impl Subgroups {
-    /// Whether to ask an adapter of this kind for them.
-    pub(super) fn on(self, kind: wgpu::DeviceType) -> bool {
-        match self {
-            Self::Never => false,
-            Self::WhereFaster => kind == wgpu::DeviceType::Cpu,
-            Self::Always => true,
-        }
-    }
-}
-
 /// Lanes that hold the rows of a tile between them.
 pub(super) const LANES: u32 = 8;
 
@@ -82,7 +58,7 @@ pub(super) fn variants() -> Vec<Kernel> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::wgsl::device::GpuOptions;
+    use crate::engine::wgsl::device::{GpuOptions, Subgroups};
     use crate::engine::wgsl::harness::adapter;
 
     /// A device has them only where they were asked for, and then as many lanes as the tiles need.
