@@ -71,7 +71,7 @@ impl Exporter {
             let shown = path.display();
             let result = match write_atomic(&path, &bytes) {
                 Ok(()) => (Level::Info, format!("Wrote {shown}.")),
-                Err(error) => (Level::Error, format!("{shown}: {error}; choose another place.")),
+                Err(error) => (Level::Error, format!("{error}; choose another place.")),
             };
             let _ = sender.send(result);
             context.request_repaint();

@@ -474,7 +474,7 @@ impl App {
                 let text = self.form.experiment.to_toml();
                 match crate::files::write_atomic(&path, text.as_bytes()) {
                     Ok(()) => self.tell(Level::Info, format!("Wrote {shown}.")),
-                    Err(error) => self.tell(Level::Error, format!("{shown}: {error}; choose another place.")),
+                    Err(error) => self.tell(Level::Error, format!("{error}; choose another place.")),
                 }
             }
             Purpose::Open(OpenFor::Resume) => {
@@ -502,8 +502,7 @@ impl App {
 
     fn load_experiment(&mut self, path: &Path) -> Result<(), crate::config::ConfigError> {
         let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| crate::config::ConfigError::Io { path: path.to_path_buf(), source })?;
+        let text = crate::files::read_to_string(path)?;
         self.form.load_toml(&text, &shown)
     }
 
@@ -595,7 +594,7 @@ impl App {
         if let Err(error) = stored.save(&path)
             && first_failure
         {
-            self.tell(Level::Warning, format!("{}: {error}; settings will be forgotten.", path.display()));
+            self.tell(Level::Warning, format!("{error}; settings will be forgotten."));
         }
     }
 

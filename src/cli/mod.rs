@@ -169,8 +169,7 @@ fn print(text: &str) -> Result<()> {
 /// Writes JSON to a file, whole or not at all.
 fn write_json(path: &std::path::Path, value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)?;
-    crate::files::write_atomic(path, format!("{text}\n").as_bytes())
-        .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+    Ok(crate::files::write_atomic(path, format!("{text}\n").as_bytes())?)
 }
 
 /// The experiment that a command line `fairtat train …` would run.

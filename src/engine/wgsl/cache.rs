@@ -18,6 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use sha2::{Digest, Sha256};
 
 use super::error::scoped;
+use crate::files::{FileError, write_atomic};
 
 const MAGIC: &[u8; 8] = b"fairtat1";
 type Checksum = [u8; 32];
@@ -76,7 +77,7 @@ impl PipelineStore {
     }
 
     /// Writes the file, if there is something new.
-    pub(super) fn save(&self) -> io::Result<()> {
+    pub(super) fn save(&self) -> Result<(), FileError> {
         if !self.grown.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
@@ -88,12 +89,12 @@ impl PipelineStore {
         }
         if data.len() > LARGEST {
             return match std::fs::remove_file(&self.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::removing(&self.path)(error)),
                 _ => Ok(()),
             };
         }
         // Other starts of the program read the file meanwhile.
-        crate::files::write_atomic(&self.path, &pack(&data))?;
+        write_atomic(&self.path, &pack(&data))?;
         *on_disk = found;
         Ok(())
     }

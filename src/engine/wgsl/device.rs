@@ -15,6 +15,7 @@ use super::error::scoped;
 use super::kernel::Kernel;
 use super::shader;
 use super::wait::{PATIENCE, block_on, poll};
+use crate::files::FileError;
 
 /// Whether shaders check their indices while they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -254,7 +255,7 @@ impl Gpu {
     ///
     /// # Errors
     /// Whatever the operating system refuses. Nothing depends on the file.
-    pub(super) fn save_pipelines(&self) -> std::io::Result<()> {
+    pub(super) fn save_pipelines(&self) -> Result<(), FileError> {
         self.store.as_ref().map_or(Ok(()), PipelineStore::save)
     }
 

@@ -1,10 +1,10 @@
 //! Tables of measured kernels on disk, one for each device, beside its compiled pipelines ([`super::cache`]).
 
-use std::io;
 use std::path::Path;
 
 use super::cache::short_hash;
 use super::tuning::{KernelChoice, KernelDevice, KernelTable};
+use crate::files::{FileError, write_atomic};
 
 /// What was measured on this device so far. A file that cannot be read, or is of another program, is as none.
 pub(super) fn load(folder: &Path, device: &KernelDevice) -> Vec<KernelChoice> {
@@ -14,10 +14,11 @@ pub(super) fn load(folder: &Path, device: &KernelDevice) -> Vec<KernelChoice> {
 }
 
 /// Replaces what was measured on a device.
-pub(super) fn save(folder: &Path, table: &KernelTable) -> io::Result<()> {
-    let mut text = serde_json::to_vec_pretty(table)?;
+pub(super) fn save(folder: &Path, table: &KernelTable) -> Result<(), FileError> {
+    let path = folder.join(file_name(&table.device));
+    let mut text = serde_json::to_vec_pretty(table).map_err(|e| FileError::writing(&path)(e.into()))?;
     text.push(b'\n');
-    crate::files::write_atomic(&folder.join(file_name(&table.device)), &text)
+    write_atomic(&path, &text)
 }
 
 /// One file for a device and its driver: what an earlier version of the program measured gives way.
