@@ -17,6 +17,7 @@ mod harness;
 mod kernel;
 mod kernel_tables;
 mod kernels;
+mod layout;
 mod lower;
 mod memory;
 mod opening;

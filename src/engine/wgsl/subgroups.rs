@@ -3,11 +3,12 @@
 //! A feature beyond the base tier. It helps where a load goes lane by lane and costs as much as dozens of multiply-adds, as on
 //! software adapters; on GPUs it is not measured, and workgroup memory does the same there.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::device::Gpu;
 use super::error::GpuError;
 use super::kernel::{BufferId, Dispatch, Kernel, Slice, Work};
+#[cfg(test)]
+use super::layout::Layout;
+use super::layout::gpu_struct;
 use super::recorded;
 
 /// Lanes that hold the rows of a tile between them.
@@ -17,10 +18,10 @@ const KERNEL: &str = "subgroup_size.wgsl";
 /// Workgroups of [`LANES`] that are asked.
 const GROUPS: u32 = 8;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Number {
-    number: u32,
+gpu_struct! {
+    struct Number for "subgroup_size.wgsl" {
+        number: u32,
+    }
 }
 
 /// Lanes of the smallest subgroup of workgroups like those of the products, found by running some: what adapters report is a
@@ -47,6 +48,12 @@ pub(super) fn lanes(gpu: &Gpu) -> Result<u32, GpuError> {
 #[cfg(test)]
 pub(super) fn are_needed(kernel: &Kernel) -> bool {
     kernel.file == KERNEL || kernel.file.ends_with("_broadcast.wgsl")
+}
+
+/// The structs that kernels of this file read.
+#[cfg(test)]
+pub(super) fn layouts() -> Vec<Layout> {
+    vec![Number::LAYOUT]
 }
 
 /// Every kernel of this module.
