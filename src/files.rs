@@ -1,8 +1,69 @@
-//! Files that are written whole or not at all.
+//! Files that are written whole or not at all, and errors that say which file it was.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// What could not be done with which file or directory, and what the operating system said: `cannot read
+/// runs/digits/config.toml: Permission denied (os error 13)`.
+///
+/// The cause is a part of the message. It is not the error's `source` as well, because a chain of errors in one line would then
+/// name it twice.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing} {}: {cause}", path.display())]
+pub struct FileError {
+    doing: &'static str,
+    path: PathBuf,
+    cause: io::Error,
+}
+
+impl FileError {
+    fn new(doing: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |cause| Self { doing, path, cause }
+    }
+
+    /// A closure for what failed to read `path`: `fs::metadata(path).map_err(FileError::reading(path))`.
+    pub fn reading(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        Self::new("read", path)
+    }
+
+    /// A closure for what failed to create, write or rename to `path`.
+    pub fn writing(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        Self::new("write", path)
+    }
+
+    /// A closure for what failed to remove `path`.
+    pub fn removing(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        Self::new("remove", path)
+    }
+
+    /// The file or directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the operating system said.
+    pub const fn cause(&self) -> &io::Error {
+        &self.cause
+    }
+}
+
+/// [`fs::read`], with an error that names the file.
+///
+/// # Errors
+/// Whatever the operating system refuses.
+pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    fs::read(path).map_err(FileError::reading(path))
+}
+
+/// [`fs::read_to_string`], with an error that names the file.
+///
+/// # Errors
+/// Whatever the operating system refuses, and bytes that are not UTF-8.
+pub fn read_to_string(path: &Path) -> Result<String, FileError> {
+    fs::read_to_string(path).map_err(FileError::reading(path))
+}
 
 /// Writes `bytes` to `path`: to a temporary name in the same directory, synced, then renamed over `path`.
 ///
@@ -10,7 +71,11 @@ use std::path::Path;
 ///
 /// # Errors
 /// Whatever the operating system refuses. The temporary file is removed where possible.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    write(path, bytes).map_err(FileError::writing(path))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -43,6 +108,20 @@ mod tests {
         write_atomic(&path, b"second").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
         assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn errors_say_what_was_done_with_which_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (none, taken) = (dir.path().join("none.toml"), dir.path().join("taken"));
+        fs::create_dir(&taken).unwrap();
+        let missing = read(&none).unwrap_err();
+        assert_eq!((missing.path(), missing.cause().kind()), (none.as_path(), io::ErrorKind::NotFound));
+        assert_eq!(missing.to_string(), format!("cannot read {}: {}", none.display(), missing.cause()));
+        let refused = write_atomic(&taken, b"x").unwrap_err();
+        assert_eq!(refused.to_string(), format!("cannot write {}: {}", taken.display(), refused.cause()));
+        let removing = FileError::removing(&none)(io::ErrorKind::NotFound.into());
+        assert!(removing.to_string().starts_with(&format!("cannot remove {}: ", none.display())), "{removing}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::command::Command;
 use super::form::Form;
 use super::glossary::Glossary;
 use super::layout::PanelKind;
+use super::level::Level;
 use super::settings::Settings;
 use super::view::RunView;
 use crate::worker::{Request, Subject};
@@ -71,17 +72,6 @@ pub enum Action {
     PasteImage,
     /// Leave the lesson that is open and put back what was there before it.
     LeaveLesson,
-}
-
-/// How serious a message is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// Something went as it should.
-    Info,
-    /// Worth knowing, nothing is broken.
-    Warning,
-    /// Something did not work.
-    Error,
 }
 
 /// What a chosen file or directory is for.

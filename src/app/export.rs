@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use super::context::{Export, Format, Level};
+use super::context::{Export, Format};
+use super::level::Level;
 use crate::evaluate::figures;
 use crate::files::write_atomic;
 
@@ -70,7 +71,7 @@ impl Exporter {
             let shown = path.display();
             let result = match write_atomic(&path, &bytes) {
                 Ok(()) => (Level::Info, format!("Wrote {shown}.")),
-                Err(error) => (Level::Error, format!("{shown}: {error}; choose another place.")),
+                Err(error) => (Level::Error, format!("{error}; choose another place.")),
             };
             let _ = sender.send(result);
             context.request_repaint();

@@ -19,6 +19,7 @@ pub mod glossary;
 mod launch;
 pub mod layout;
 pub mod lessons;
+pub mod level;
 mod palette;
 pub mod panels;
 mod paths;

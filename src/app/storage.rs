@@ -8,7 +8,7 @@ use super::form::Form;
 use super::layout::Layout;
 use super::settings::Settings;
 use crate::config::DataConfig;
-use crate::files::write_atomic;
+use crate::files::{FileError, write_atomic};
 
 /// Grows when older files cannot be read any more.
 const VERSION: u32 = 1;
@@ -62,8 +62,8 @@ impl Stored {
     ///
     /// # Errors
     /// What the file system says.
-    pub(super) fn save(&self, path: &Path) -> std::io::Result<()> {
-        let text = serde_json::to_string(self).map_err(std::io::Error::other)?;
+    pub(super) fn save(&self, path: &Path) -> Result<(), FileError> {
+        let text = serde_json::to_string(self).map_err(|e| FileError::writing(path)(e.into()))?;
         write_atomic(path, text.as_bytes())
     }
 }

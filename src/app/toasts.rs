@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use egui::{Align2, Color32, Frame, RichText};
 
-use super::context::Level;
+use super::level::Level;
 use super::theme;
 use super::widgets::strong;
 

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::command::Command;
-use super::context::{Action, Level};
+use super::context::Action;
 use super::frame_times::FrameTimes;
 use super::layout::PanelKind;
+use super::level::Level;
 use super::window::App;
 use crate::files::write_atomic;
 
@@ -199,7 +200,7 @@ impl Tour {
         let text = serde_json::to_string_pretty(&answers).unwrap_or_default();
         let path = self.options.directory.join("window.json");
         if let Err(error) = write_atomic(&path, format!("{text}\n").as_bytes()) {
-            app.tell(Level::Error, format!("{}: {error}", path.display()));
+            app.tell(Level::Error, error.to_string());
         }
         println!("{text}");
     }

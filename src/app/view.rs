@@ -49,7 +49,7 @@ pub struct LogLine {
     /// Since the program began.
     pub at: Duration,
     /// How serious.
-    pub level: super::context::Level,
+    pub level: super::level::Level,
     /// What happened.
     pub text: String,
 }
@@ -99,7 +99,7 @@ pub struct RunView {
 impl RunView {
     /// Takes an update in; `now` is when it was fetched.
     pub fn apply(&mut self, update: Update, now: Instant) {
-        use super::context::Level::{Error, Info, Warning};
+        use super::level::Level::{Error, Info, Warning};
         match update {
             Update::Phase(phase) => {
                 self.status = match (&phase, self.status) {
@@ -183,7 +183,7 @@ impl RunView {
     }
 
     /// Adds a line to the log.
-    pub fn say(&mut self, now: Instant, level: super::context::Level, text: String) {
+    pub fn say(&mut self, now: Instant, level: super::level::Level, text: String) {
         let began = *self.began.get_or_insert(now);
         if self.log.len() == LOG {
             self.log.pop_front();

@@ -10,7 +10,7 @@ use egui::Ui;
 use super::bars;
 use super::closing::Closing;
 use super::command::Command;
-use super::context::{Action, Context, Level, OpenFor};
+use super::context::{Action, Context, OpenFor};
 use super::dialogs::{Chosen, Dialogs, Purpose};
 use super::export::Exporter;
 use super::form::Form;
@@ -18,6 +18,7 @@ use super::frame_times::FrameTimes;
 use super::glossary::Glossary;
 use super::layout::{Layout, PanelKind};
 use super::lessons::{self, Before};
+use super::level::Level;
 use super::palette::CommandPalette;
 use super::panels::{self, Panels};
 use super::paths::TypedPath;
@@ -473,7 +474,7 @@ impl App {
                 let text = self.form.experiment.to_toml();
                 match crate::files::write_atomic(&path, text.as_bytes()) {
                     Ok(()) => self.tell(Level::Info, format!("Wrote {shown}.")),
-                    Err(error) => self.tell(Level::Error, format!("{shown}: {error}; choose another place.")),
+                    Err(error) => self.tell(Level::Error, format!("{error}; choose another place.")),
                 }
             }
             Purpose::Open(OpenFor::Resume) => {
@@ -501,8 +502,7 @@ impl App {
 
     fn load_experiment(&mut self, path: &Path) -> Result<(), crate::config::ConfigError> {
         let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| crate::config::ConfigError::Io { path: path.to_path_buf(), source })?;
+        let text = crate::files::read_to_string(path)?;
         self.form.load_toml(&text, &shown)
     }
 
@@ -594,7 +594,7 @@ impl App {
         if let Err(error) = stored.save(&path)
             && first_failure
         {
-            self.tell(Level::Warning, format!("{}: {error}; settings will be forgotten.", path.display()));
+            self.tell(Level::Warning, format!("{error}; settings will be forgotten."));
         }
     }
 

@@ -10,7 +10,7 @@ use super::{print, write_json};
 use crate::config::EngineOptions;
 use crate::engine::candle::CandleDevice;
 use crate::engine::wgsl::{AdapterKind, AdapterSummary, adapters, default_adapter, how_to_get_an_adapter};
-use crate::train::{ChosenEngine, choose_engine};
+use crate::engines::{ChosenEngine, choose_engine};
 
 #[derive(Debug, Args)]
 pub(super) struct EnginesArgs {

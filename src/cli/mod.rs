@@ -13,6 +13,10 @@ mod plan;
 mod progress;
 mod study;
 mod train;
+#[cfg(feature = "window")]
+mod window;
+#[cfg(not(feature = "window"))]
+#[path = "no_window.rs"]
 mod window;
 
 use std::io::Write;
@@ -26,8 +30,8 @@ use crate::config::{ConfigError, DEFAULT_PRESET, PRESETS};
 
 /// Train image classifiers that are robust and fair across classes (FAIR-TAT), and see what happens
 ///
-/// Without a command, the window opens. Where there is no display, the default preset is trained: real handwritten
-/// digits, in under a minute on two CPU cores.
+/// Without a command, the window opens. Where there is no display, or in a build without the window, the default preset is
+/// trained: real handwritten digits, in under a minute on two CPU cores.
 #[derive(Debug, Parser)]
 #[command(name = "fairtat", version, max_term_width = 120)]
 struct Cli {
@@ -44,6 +48,7 @@ const FIELDS: &str = "Fields that are not given come from the preset or file tha
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Open the window
+    #[cfg_attr(not(feature = "window"), command(about = "Open the window (not in this build)"))]
     Window(window::WindowArgs),
     /// Train a network and leave a run directory with checkpoints, tables and figures
     #[command(after_help = FIELDS)]
@@ -119,7 +124,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        None => match crate::app::run(crate::app::LaunchOptions::default()) {
+        None => match window::open() {
             Ok(()) => Ok(()),
             Err(why) => {
                 eprintln!(
@@ -164,8 +169,7 @@ fn print(text: &str) -> Result<()> {
 /// Writes JSON to a file, whole or not at all.
 fn write_json(path: &std::path::Path, value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)?;
-    crate::files::write_atomic(path, format!("{text}\n").as_bytes())
-        .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+    Ok(crate::files::write_atomic(path, format!("{text}\n").as_bytes())?)
 }
 
 /// The experiment that a command line `fairtat train …` would run.

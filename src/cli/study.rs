@@ -100,7 +100,7 @@ pub(super) fn study(command: &StudyCommand) -> Result<()> {
     let study = Study::new(&reports);
     let text = study.to_markdown();
     let table = arguments.out.join("study.md");
-    crate::files::write_atomic(&table, text.as_bytes()).with_context(|| table.display().to_string())?;
+    crate::files::write_atomic(&table, text.as_bytes())?;
     write_json(&arguments.out.join("study.json"), &study)?;
     print(&text)
 }

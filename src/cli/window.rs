@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::Usage;
-use crate::app::{self, LaunchOptions, TourOptions};
+use crate::app::{self, LaunchError, LaunchOptions, TourOptions};
 
 #[derive(Debug, Args)]
 pub(super) struct WindowArgs {
@@ -31,6 +31,11 @@ fn size(text: &str) -> Result<[f32; 2], String> {
     text.split_once('x')
         .and_then(|(w, h)| Some([number(w)?, number(h)?]))
         .ok_or_else(|| "expected width and height from 200 to 16000, such as 1280x820".into())
+}
+
+/// Opens the window without any argument.
+pub(super) fn open() -> Result<(), LaunchError> {
+    app::run(LaunchOptions::default())
 }
 
 pub(super) fn window(arguments: WindowArgs) -> Result<()> {

@@ -19,7 +19,7 @@ pub use sections::{
     FairnessConfig, LastBatch, MethodChoice, ModelConfig, OptimizerConfig, RunConfig, StatisticsSource,
 };
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{Args, Command};
 use serde::{Deserialize, Serialize};
@@ -27,19 +27,15 @@ use serde::{Deserialize, Serialize};
 use crate::data::{SourceOptions, ValidationChoice, ValidationSize, download};
 use crate::engine::Augment;
 use crate::fairness::{Margins, Reference};
+use crate::files::{self, FileError};
 use crate::units::Epsilon;
 
 /// What can be wrong with the description of an experiment.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The text is not TOML, has an unknown key or a value of the wrong kind.
     #[error("{origin}: {what}")]
     Format {
@@ -123,9 +119,9 @@ impl Experiment {
     /// Reads a TOML file. Fields that it does not name have their defaults.
     ///
     /// # Errors
-    /// [`ConfigError::Io`], or [`ConfigError::Format`] with the line, and a suggestion for an unknown key.
+    /// [`ConfigError::File`], or [`ConfigError::Format`] with the line, and a suggestion for an unknown key.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.into(), source })?;
+        let text = files::read_to_string(path)?;
         Self::from_toml(&text, &path.display().to_string())
     }
 

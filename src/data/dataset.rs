@@ -1,5 +1,6 @@
 //! A labelled set of images, and what can be wrong with one.
 
+use crate::files::FileError;
 use std::path::{Path, PathBuf};
 
 /// Channels, height and width of every image of a set.
@@ -171,13 +172,8 @@ pub struct TrainTest {
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// A file or directory could not be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A file does not hold what its format promises.
     #[error("{path}: {what}")]
     Format {
@@ -218,10 +214,16 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// A closure that gives an [`std::io::Error`] its path: `read(path).map_err(DataError::io(path))`.
-    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.as_ref().to_path_buf();
-        move |source| Self::Io { path, source }
+    /// A closure that gives an [`std::io::Error`] its path: `File::open(path).map_err(DataError::reading(path))`.
+    pub fn reading(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let error = FileError::reading(path);
+        move |cause| error(cause).into()
+    }
+
+    /// The same for what failed to create, write or rename to `path`.
+    pub fn writing(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let error = FileError::writing(path);
+        move |cause| error(cause).into()
     }
 
     /// A [`DataError::Format`] for `path`.

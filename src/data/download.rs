@@ -28,7 +28,8 @@ use super::publishers::{PublishedFile, Publisher};
 use digest::{Record, Recorded, digest_file};
 use transfer::Transfer;
 
-pub use digest::{Digests, digests};
+pub use super::publishers::Digests;
+pub use digest::digests;
 pub use verify::{Finding, Report, Status, Verdict, status, verify};
 
 /// What is being done with a file.
@@ -168,7 +169,7 @@ fn root_from(chosen: Option<PathBuf>, platform: Option<PathBuf>) -> PathBuf {
 ///
 /// # Errors
 /// [`DataError::Download`] with each address, what came from it and what to do by hand; [`DataError::Checksum`];
-/// [`DataError::Format`] for a broken archive; [`DataError::Io`] with its path; [`DataError::Stopped`].
+/// [`DataError::Format`] for a broken archive; [`DataError::File`] with its path; [`DataError::Stopped`].
 pub fn fetch(
     publisher: &Publisher,
     root: &Path,
@@ -195,9 +196,9 @@ struct Set<'a> {
 impl Set<'_> {
     /// Keeps a second process out of the directory until the returned file is dropped.
     fn lock(&self) -> Result<File, DataError> {
-        fs::create_dir_all(&self.directory).map_err(DataError::io(&self.directory))?;
+        fs::create_dir_all(&self.directory).map_err(DataError::writing(&self.directory))?;
         let path = self.directory.join(".lock");
-        let file = File::create(&path).map_err(DataError::io(&path))?;
+        let file = File::create(&path).map_err(DataError::writing(&path))?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => Err(DataError::Download(format!(
                 "another process is working on {}; wait until it is done",
@@ -282,7 +283,7 @@ impl Set<'_> {
         match file.compare(&digests) {
             Ok(against) => {
                 if from != path {
-                    fs::rename(from, &path).map_err(DataError::io(&path))?;
+                    fs::rename(from, &path).map_err(DataError::writing(&path))?;
                 }
                 let recorded = Recorded { sha256: digests.sha256, bytes: digests.bytes, path: file.name.clone() };
                 Record { against: against.clone(), files: vec![recorded] }.save(&record)?;
@@ -291,7 +292,7 @@ impl Set<'_> {
             Err(mismatch) => {
                 unpack::remove_file(&record)?;
                 let bad = self.directory.join(format!("{}.bad", file.name));
-                fs::rename(from, &bad).map_err(DataError::io(&bad))?;
+                fs::rename(from, &bad).map_err(DataError::writing(&bad))?;
                 let what = if page { " It is a web page, not the file." } else { "" };
                 Err(DataError::Checksum {
                     path: from.to_path_buf(),
@@ -324,7 +325,7 @@ impl Set<'_> {
             url = transfer.run(&self.by_hand(file), watch)?;
             accepted = self.accept(file, &transfer.part, watch);
         }
-        if !matches!(accepted, Err(DataError::Stopped(_) | DataError::Io { .. })) {
+        if !matches!(accepted, Err(DataError::Stopped(_) | DataError::File(_))) {
             transfer.discard()?;
         }
         Ok((url, accepted?))
@@ -337,14 +338,14 @@ fn length(path: &Path) -> Result<Option<u64>, DataError> {
         Ok(metadata) if metadata.is_file() => Ok(Some(metadata.len())),
         Ok(_) => Err(DataError::format(path, "expected a file, found something else; move it away")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(DataError::io(path)(error)),
+        Err(error) => Err(DataError::reading(path)(error)),
     }
 }
 
 fn starts_like_page(path: &Path) -> Result<bool, DataError> {
     let mut head = Vec::new();
-    let file = File::open(path).map_err(DataError::io(path))?;
-    file.take(html::SNIFF as u64).read_to_end(&mut head).map_err(DataError::io(path))?;
+    let file = File::open(path).map_err(DataError::reading(path))?;
+    file.take(html::SNIFF as u64).read_to_end(&mut head).map_err(DataError::reading(path))?;
     Ok(html::looks_like_page(&head))
 }
 

@@ -194,7 +194,7 @@ fn files_of_class(directory: &Path, least: usize) -> Result<Vec<PathBuf>, DataEr
         for entry in entries(directory)? {
             let path = entry.path();
             // `DirEntry::file_type` needs no further system call, but does not follow links.
-            let kind = entry.file_type().map_err(DataError::io(&path))?;
+            let kind = entry.file_type().map_err(DataError::reading(&path))?;
             if kind.is_dir() || (kind.is_symlink() && path.is_dir()) {
                 walk(&path, depth + 1, files)?;
             } else {

@@ -206,7 +206,7 @@ fn classes_must_be_there_and_agree() {
     fs::remove_dir_all(root.join("train")).unwrap();
     assert!(message(root, KEEP).contains("at least two classes, found 0"));
     assert!(!is_folder(root));
-    assert!(matches!(load_folder(&root.join("none"), KEEP), Err(DataError::Io { .. })));
+    assert!(matches!(load_folder(&root.join("none"), KEEP), Err(DataError::File(_))));
 }
 
 #[cfg(unix)]

@@ -119,12 +119,12 @@ fn read_idx(path: &Path, dimensions: usize) -> Result<Idx, DataError> {
 
 /// Reads `stream`, of `length` bytes, plain or gzipped.
 fn parse(path: &Path, mut stream: impl BufRead, length: u64, dimensions: usize) -> Result<Idx, DataError> {
-    let head = stream.fill_buf().map_err(DataError::io(path))?;
+    let head = stream.fill_buf().map_err(DataError::reading(path))?;
     if head.starts_with(&[0x1f, 0x8b]) {
         let damaged = |e: std::io::Error| DataError::format(path, format!("its gzip stream is damaged: {e}"));
         parse_plain(path, MultiGzDecoder::new(stream), None, dimensions, damaged)
     } else {
-        let unreadable = |e| DataError::Io { path: path.to_path_buf(), source: e };
+        let unreadable = |e| DataError::reading(path)(e);
         parse_plain(path, stream, Some(length), dimensions, unreadable)
     }
 }

@@ -87,7 +87,7 @@ pub fn detect(path: &Path) -> Result<Detected, DataError> {
 
 /// What `path` holds itself, else everything that the directories in it hold.
 pub(super) fn candidates(path: &Path) -> Result<Vec<Detected>, DataError> {
-    let metadata = std::fs::metadata(path).map_err(DataError::io(path))?;
+    let metadata = std::fs::metadata(path).map_err(DataError::reading(path))?;
     if !metadata.is_dir() {
         return Err(DataError::format(path, "is a file, expected the directory of a data set"));
     }
@@ -203,7 +203,7 @@ mod tests {
         fs::write(dir.path().join("notes.txt"), "x").unwrap();
         assert!(message(dir.path()).contains("holds no known data set"));
         assert!(message(&dir.path().join("notes.txt")).contains("is a file, expected the directory"));
-        assert!(matches!(detect(&dir.path().join("none")), Err(DataError::Io { .. })));
+        assert!(matches!(detect(&dir.path().join("none")), Err(DataError::File(_))));
         for (name, file) in [("a", "train.bin"), ("b", "test_batch.bin")] {
             fs::create_dir(dir.path().join(name)).unwrap();
             fs::write(dir.path().join(name).join(file), []).unwrap();

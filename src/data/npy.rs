@@ -75,7 +75,7 @@ impl NpyFile {
         self.file
             .seek(SeekFrom::Start(self.header.offset + (first * row_bytes) as u64))
             .and_then(|_| self.file.read_exact(&mut bytes))
-            .map_err(DataError::io(&self.path))?;
+            .map_err(DataError::reading(&self.path))?;
         Ok(bytes)
     }
 
@@ -104,7 +104,7 @@ impl NpyFile {
 fn read_header(path: &Path, stream: &mut impl Read, length: u64) -> Result<Header, DataError> {
     let fail = |what: String| Err(DataError::format(path, what));
     let mut start = [0; 12];
-    let found = fill(stream, &mut start[..10]).map_err(DataError::io(path))?;
+    let found = fill(stream, &mut start[..10]).map_err(DataError::reading(path))?;
     if found < 10 || start[..6] != MAGIC[..] {
         let told = describe_start(&start[..found], stream);
         return fail(format!("expected a .npy file, which starts with 93 4e 55 4d 50 59 (\"\\x93NUMPY\"); {told}"));
@@ -112,7 +112,7 @@ fn read_header(path: &Path, stream: &mut impl Read, length: u64) -> Result<Heade
     let (prefix, header_bytes) = match start[6] {
         1 => (10, usize::from(u16::from_le_bytes([start[8], start[9]]))),
         2 | 3 => {
-            if fill(stream, &mut start[10..]).map_err(DataError::io(path))? < 2 {
+            if fill(stream, &mut start[10..]).map_err(DataError::reading(path))? < 2 {
                 return fail("ends at byte 10 to 11, within the length of its header".into());
             }
             (12, u32::from_le_bytes([start[8], start[9], start[10], start[11]]) as usize)
@@ -123,7 +123,7 @@ fn read_header(path: &Path, stream: &mut impl Read, length: u64) -> Result<Heade
         return fail(format!("byte 8: a header of {header_bytes} bytes, expected at most {MAX_HEADER_BYTES}"));
     }
     let mut text = vec![0; header_bytes];
-    let found = fill(stream, &mut text).map_err(DataError::io(path))?;
+    let found = fill(stream, &mut text).map_err(DataError::reading(path))?;
     if found < header_bytes {
         return fail(format!(
             "ends at byte {}, expected {header_bytes} bytes of header from byte {prefix}",

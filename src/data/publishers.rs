@@ -5,7 +5,6 @@
 use std::path::{Path, PathBuf};
 
 use super::DataError;
-use super::download::Digests;
 
 /// A checksum, in lower-case hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +22,17 @@ impl std::fmt::Display for Checksum {
             Self::Sha256(hex) => write!(f, "SHA-256 {hex}"),
         }
     }
+}
+
+/// Length and checksums of some bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Digests {
+    /// Length.
+    pub bytes: u64,
+    /// MD5, lower-case hexadecimal.
+    pub md5: String,
+    /// SHA-256, lower-case hexadecimal.
+    pub sha256: String,
 }
 
 /// How a file comes to be read.

@@ -11,8 +11,8 @@ pub(super) const MAX_PART_BYTES: u64 = 1 << 34;
 
 /// Opens a file and tells its length.
 pub(super) fn open(path: &Path) -> Result<(File, u64), DataError> {
-    let file = File::open(path).map_err(DataError::io(path))?;
-    let metadata = file.metadata().map_err(DataError::io(path))?;
+    let file = File::open(path).map_err(DataError::reading(path))?;
+    let metadata = file.metadata().map_err(DataError::reading(path))?;
     if metadata.is_dir() {
         return Err(DataError::format(path, "is a directory, expected a file"));
     }
@@ -28,7 +28,7 @@ pub(super) fn read_file(path: &Path, max: u64) -> Result<Vec<u8>, DataError> {
     }
     let mut bytes = Vec::with_capacity(length as usize);
     // A device or a file that grows does not keep to the length it reported.
-    file.take(max + 1).read_to_end(&mut bytes).map_err(DataError::io(path))?;
+    file.take(max + 1).read_to_end(&mut bytes).map_err(DataError::reading(path))?;
     if bytes.len() as u64 > max {
         return Err(too_long(bytes.len() as u64));
     }
@@ -110,8 +110,8 @@ pub(super) fn class_names_or(path: &Path, built_in: &[&str]) -> Result<Vec<Strin
 /// Names of the entries of a directory that are not hidden, in bytewise order.
 pub(super) fn entries(directory: &Path) -> Result<Vec<std::fs::DirEntry>, DataError> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(DataError::io(directory))? {
-        let entry = entry.map_err(DataError::io(directory))?;
+    for entry in std::fs::read_dir(directory).map_err(DataError::reading(directory))? {
+        let entry = entry.map_err(DataError::reading(directory))?;
         if !entry.file_name().as_encoded_bytes().starts_with(b".") {
             found.push(entry);
         }

@@ -16,10 +16,10 @@ use crate::engine::wgsl::{Checks, DeviceFigures, PaceStats, Profile, Subgroups, 
 use crate::engine::{
     Batch, BatchNormMode, Engine, EngineError, LossSpec, Norm, Objective, SearchSpec, SgdStep, Start, TargetTable, View,
 };
+use crate::engines::{ChosenEngine, choose_engine, open_engine, wgsl_options};
 use crate::fairness::{ClassStats, TargetDistribution};
 use crate::model::{Architecture, Network, State};
 use crate::rng::{Purpose, Stream};
-use crate::train::{ChosenEngine, choose_engine, open_engine, wgsl_options};
 
 /// Classes of the random labels.
 const CLASSES: usize = 10;

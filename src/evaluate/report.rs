@@ -414,7 +414,7 @@ fn write_examples(directory: &RunDir, examples: &[Example]) -> Result<(), Report
         for (part, values) in [("original", &example.original), ("adversarial", &example.adversarial)] {
             let bytes = encode(values, example)?;
             let path = directory.path().join("examples").join(format!("{i:02}-{part}.png"));
-            write_atomic(&path, &bytes).map_err(|source| RunDirError::Io { path, source })?;
+            write_atomic(&path, &bytes).map_err(RunDirError::from)?;
         }
     }
     Ok(())

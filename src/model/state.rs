@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, SafeTensors, View};
 
 use super::network::{Network, Start};
-use crate::files::write_atomic;
+use crate::files::{self, FileError, write_atomic};
 use crate::rng::{Purpose, Stream};
 
 /// An `f32` array in row-major order.
@@ -30,13 +30,8 @@ impl Array {
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A file could not be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A file is not a safetensors file, or holds something else than `f32` arrays.
     #[error("{path}: {what}")]
     Format {
@@ -149,11 +144,11 @@ impl State {
     /// Writes a safetensors file with `metadata` in its header, whole or not at all.
     ///
     /// # Errors
-    /// [`ModelError::Io`] with the path.
+    /// [`ModelError::File`] with the path.
     pub fn save(&self, path: &Path, metadata: &BTreeMap<String, String>) -> Result<(), ModelError> {
         let bytes =
             self.to_bytes(metadata).map_err(|e| ModelError::Format { path: path.into(), what: e.to_string() })?;
-        write_atomic(path, &bytes).map_err(|source| ModelError::Io { path: path.into(), source })
+        Ok(write_atomic(path, &bytes)?)
     }
 
     /// The bytes of the safetensors file. The same values and metadata always give the same bytes.
@@ -167,9 +162,9 @@ impl State {
     /// Reads a safetensors file and the metadata that [`Self::save`] wrote (empty for foreign files).
     ///
     /// # Errors
-    /// [`ModelError::Io`], or [`ModelError::Format`] for anything but `f32` arrays.
+    /// [`ModelError::File`], or [`ModelError::Format`] for anything but `f32` arrays.
     pub fn load(path: &Path) -> Result<(Self, BTreeMap<String, String>), ModelError> {
-        let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
+        let bytes = files::read(path)?;
         let fail = |what: String| ModelError::Format { path: path.into(), what };
         let file = SafeTensors::deserialize(&bytes)
             .map_err(|e| fail(format!("not a whole safetensors file ({e}); found {} bytes", bytes.len())))?;

@@ -8,7 +8,6 @@ mod engine_record;
 mod evaluation;
 mod events;
 pub mod methods;
-mod probe;
 mod recalibrate;
 mod record;
 mod run_dir;
@@ -30,9 +29,7 @@ pub use recalibrate::RunningAverage;
 pub use record::{ClassRow, MetricsRow, changes_between};
 pub use run_dir::{KeptBest, RunDir, RunDirError};
 pub use schedule::Schedule;
-pub use setup::{
-    ChosenEngine, Splits, choose_engine, limited, network, normalisation, open_engine, open_engine_with, wgsl_options,
-};
+pub use setup::{Splits, limited, network, normalisation};
 pub use stored::{Stored, StoredError};
 pub use trainer::{Change, Live, Outcome, TrainError, Trainer};
 pub use watch::{Examples, Hold, Watch};

@@ -12,19 +12,14 @@ use crate::config::{Applies, ConfigError, Experiment, LastBatch};
 use crate::data::write_npy_u64;
 use crate::engine::wgsl::KernelTable;
 use crate::fairness::Confusion;
-use crate::files::write_atomic;
+use crate::files::{self, FileError, write_atomic};
 
 /// What can go wrong with a run directory.
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirError {
     /// A file could not be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A file does not hold what a run writes.
     #[error("{path}: {what}")]
     Format {
@@ -133,7 +128,7 @@ impl RunDir {
     /// When it cannot be read or written.
     pub fn change_config(&self, experiment: &Experiment, epoch: u32, batch: u32) -> Result<(), RunDirError> {
         let path = self.config_path();
-        let text = std::fs::read(&path).map_err(|source| RunDirError::Io { path, source })?;
+        let text = files::read(&path)?;
         if !self.path.join(BEGIN).exists() {
             self.write(BEGIN, &text)?;
         }
@@ -163,7 +158,7 @@ impl RunDir {
     fn load_config(&self) -> Result<Experiment, RunDirError> {
         let path = self.config_path();
         let mut experiment = Experiment::load(&path)?;
-        let text = std::fs::read_to_string(&path).map_err(|source| RunDirError::Io { path, source })?;
+        let text = files::read_to_string(&path)?;
         if !text.lines().any(|line| line.trim_start().starts_with("last_batch")) {
             // Written before epochs were cut evenly: it goes on with the batches that it began with.
             experiment.optimizer.last_batch = LastBatch::Keep;
@@ -188,16 +183,16 @@ impl RunDir {
     /// Writes a file below the directory, whole or not at all.
     ///
     /// # Errors
-    /// [`RunDirError::Io`].
+    /// [`RunDirError::File`].
     pub fn write(&self, name: impl AsRef<Path>, bytes: &[u8]) -> Result<(), RunDirError> {
         let path = self.path.join(name);
-        write_atomic(&path, bytes).map_err(|source| RunDirError::Io { path, source })
+        Ok(write_atomic(&path, bytes)?)
     }
 
     /// Writes a value as indented JSON.
     ///
     /// # Errors
-    /// [`RunDirError::Io`].
+    /// [`RunDirError::File`].
     pub fn write_json(&self, name: impl AsRef<Path>, value: &impl Serialize) -> Result<(), RunDirError> {
         let text = serde_json::to_string_pretty(value)
             .map_err(|e| RunDirError::Format { path: self.path.join(name.as_ref()), what: e.to_string() })?;
@@ -207,7 +202,7 @@ impl RunDir {
     /// Rewrites `metrics.csv` and `classes.csv`.
     ///
     /// # Errors
-    /// [`RunDirError::Io`].
+    /// [`RunDirError::File`].
     pub fn write_rows(&self, metrics: &[MetricsRow], classes: &[ClassRow]) -> Result<(), RunDirError> {
         self.write_csv("metrics.csv", metrics)?;
         self.write_csv("classes.csv", classes)
@@ -243,7 +238,7 @@ impl RunDir {
     /// Writes the counts of an epoch as `confusion/epoch-NNNN-PART.npy`: true class × prediction.
     ///
     /// # Errors
-    /// [`RunDirError::Io`].
+    /// [`RunDirError::File`].
     pub fn write_confusion(&self, epoch: u32, part: &str, confusion: &Confusion) -> Result<(), RunDirError> {
         let name = format!("confusion/epoch-{epoch:04}-{part}.npy");
         let k = confusion.classes();
@@ -289,7 +284,7 @@ impl RunDir {
     /// Writes the kernels of an engine that chooses them.
     ///
     /// # Errors
-    /// [`RunDirError::Io`].
+    /// [`RunDirError::File`].
     pub fn write_kernels(&self, kernels: &KernelTable) -> Result<(), RunDirError> {
         self.write_json(KERNELS, kernels)
     }
@@ -302,7 +297,7 @@ impl RunDir {
     /// Writes which engine the run begins with.
     ///
     /// # Errors
-    /// [`RunDirError::Io`].
+    /// [`RunDirError::File`].
     pub fn write_engine(&self, engine: &EngineRecord) -> Result<(), RunDirError> {
         self.write_json(ENGINE, engine)
     }
@@ -352,14 +347,14 @@ impl RunDir {
     /// Adds a line to `log.jsonl`. A line is written by one call, so that a killed run leaves whole lines.
     ///
     /// # Errors
-    /// [`RunDirError::Io`].
+    /// [`RunDirError::File`].
     pub fn log(&self, line: &serde_json::Value) -> Result<(), RunDirError> {
         let path = self.path.join("log.jsonl");
         let write = || {
             std::fs::create_dir_all(&self.path)?;
             OpenOptions::new().create(true).append(true).open(&path)?.write_all(format!("{line}\n").as_bytes())
         };
-        write().map_err(|source| RunDirError::Io { path: path.clone(), source })
+        Ok(write().map_err(FileError::writing(&path))?)
     }
 }
 

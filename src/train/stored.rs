@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Splits, network, open_engine};
+use super::{Splits, network};
 use crate::config::{ConfigError, EngineOptions, Experiment};
 use crate::engine::{Engine, EngineError};
+use crate::engines::open_engine;
 use crate::model::{ModelError, Op, State};
 
 /// Why a checkpoint cannot be used.

@@ -27,6 +27,7 @@ use crate::attack::{Attack, Measured, measure};
 use crate::config::{Applies, ConfigError, Experiment};
 use crate::data::{DataError, Dataset};
 use crate::engine::{Batch, Engine, EngineError, Input};
+use crate::engines::open_engine;
 use crate::model::{ModelError, State};
 use crate::rng::{Purpose, Stream};
 
@@ -117,7 +118,7 @@ impl Trainer {
     pub fn begin(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
         let network = setup::network(&experiment, &splits.train);
         let state = State::initialise(&network, experiment.run.seed);
-        let engine = setup::open_engine(&experiment.run.engine_options(), network, &state)?;
+        let engine = open_engine(&experiment.run.engine_options(), network, &state)?;
         Self::begin_with(experiment, splits, engine, directory)
     }
 

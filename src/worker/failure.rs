@@ -63,7 +63,7 @@ impl<'a> Root<'a> {
     }
 
     fn of_data(error: &'a DataError) -> Self {
-        if let DataError::Io { source, .. } = error { Self::Io(source) } else { Self::Data(error) }
+        if let DataError::File(file) = error { Self::Io(file.cause()) } else { Self::Data(error) }
     }
 
     fn of_engine(error: &'a EngineError) -> Self {
@@ -71,12 +71,12 @@ impl<'a> Root<'a> {
     }
 
     fn of_model(error: &'a ModelError) -> Self {
-        if let ModelError::Io { source, .. } = error { Self::Io(source) } else { Self::Other }
+        if let ModelError::File(file) = error { Self::Io(file.cause()) } else { Self::Other }
     }
 
     fn of_run_dir(error: &'a RunDirError) -> Self {
         match error {
-            RunDirError::Io { source, .. } => Self::Io(source),
+            RunDirError::File(file) => Self::Io(file.cause()),
             RunDirError::Config(_) => Self::Config,
             other => Self::RunDir(other),
         }

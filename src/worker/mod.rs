@@ -8,6 +8,7 @@ mod failure;
 mod inspect;
 mod mailbox;
 mod messages;
+mod open;
 pub mod session;
 mod thread;
 mod watcher;

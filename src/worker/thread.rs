@@ -6,18 +6,12 @@ use std::sync::mpsc::Receiver;
 
 use super::desk::Desk;
 use super::mailbox::Mailbox;
+use super::open::Open;
 use super::session::{self, Ending, Start};
 use super::watcher::Watcher;
 use super::{Ended, INSPECTING, Phase, Request, RunInfo, Update, failure};
 use crate::config::EngineOptions;
-use crate::engine::Engine;
 use crate::train::{Splits, Stored};
-
-/// What images can be looked at with.
-pub(super) struct Open {
-    engine: Box<dyn Engine>,
-    position: Option<f64>,
-}
 
 /// Serves requests until the channel closes.
 pub(super) fn serve(requests: &Receiver<Request>, mailbox: &Mailbox) {

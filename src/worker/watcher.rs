@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::desk::Desk;
 use super::failure;
+use super::open::Open;
 use super::session::{Host, Stage};
-use super::thread::Open;
 use super::{BatchPoint, EpochRecord, Hold, Phase, Request, RunInfo, Update};
 use crate::config::Experiment;
 use crate::engine::Engine;

@@ -173,7 +173,7 @@ fn head(ui: &mut Ui, context: &mut Context<'_>, wrong: Option<&str>, on_disk: Op
         if let Some(name) = chosen
             && let Err(error) = context.form.load_preset(name)
         {
-            context.ask(Action::Toast(crate::app::context::Level::Error, error.to_string()));
+            context.ask(Action::Toast(crate::app::level::Level::Error, error.to_string()));
         }
     });
     if let Some(base) = context.form.base() {

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use egui::{ComboBox, Role, ScrollArea, Ui, WidgetInfo};
 
 use crate::app::command::Command;
-use crate::app::context::{Action, Context, Level, Panel};
+use crate::app::context::{Action, Context, Panel};
+use crate::app::level::Level;
 use crate::app::theme;
 use crate::app::view::Status;
 use crate::app::widgets::{card, empty, weak};

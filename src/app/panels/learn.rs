@@ -5,8 +5,9 @@ mod terms;
 
 use egui::{RichText, Ui};
 
-use crate::app::context::{Action, Context, Level, Panel};
+use crate::app::context::{Action, Context, Panel};
 use crate::app::lessons::{self, Lesson, Link};
+use crate::app::level::Level;
 use crate::app::theme;
 use crate::app::widgets::markdown::{measure, reading_size};
 use crate::app::widgets::{strong, weak};

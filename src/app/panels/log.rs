@@ -2,7 +2,8 @@
 
 use egui::{Align, Layout};
 
-use crate::app::context::{Action, Context, Level, Panel};
+use crate::app::context::{Action, Context, Panel};
+use crate::app::level::Level;
 use crate::app::theme;
 use crate::app::widgets::{empty, weak};
 

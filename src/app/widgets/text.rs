@@ -85,7 +85,7 @@ pub fn export_menu(ui: &mut Ui, context: &mut Context<'_>, name: &str, export: i
             Some(export) => context.ask(Action::Export(export, format)),
             None => {
                 let text = format!("There is nothing to export in “{name}” yet.");
-                context.ask(Action::Toast(crate::app::context::Level::Warning, text));
+                context.ask(Action::Toast(crate::app::level::Level::Warning, text));
             }
         }
     }

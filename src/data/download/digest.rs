@@ -10,20 +10,10 @@ use sha2::{Digest, Sha256};
 
 use super::{Phase, Watch};
 use crate::data::DataError;
+use crate::data::publishers::Digests;
 
 /// Bytes read at a time.
 pub(super) const CHUNK: usize = 128 * 1024;
-
-/// Length and checksums of some bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Digests {
-    /// Length.
-    pub bytes: u64,
-    /// MD5, lower-case hexadecimal.
-    pub md5: String,
-    /// SHA-256, lower-case hexadecimal.
-    pub sha256: String,
-}
 
 /// Lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
@@ -70,15 +60,15 @@ fn digests_of<E>(mut reader: impl Read, mut each: impl FnMut(u64) -> Result<(), 
 
 /// Checksums of the file at `path`, called `name` in progress reports.
 pub(super) fn digest_file(path: &Path, name: &str, watch: &mut Watch<'_>) -> Result<Digests, DataError> {
-    let file = File::open(path).map_err(DataError::io(path))?;
-    let total = file.metadata().map_err(DataError::io(path))?.len();
+    let file = File::open(path).map_err(DataError::reading(path))?;
+    let total = file.metadata().map_err(DataError::reading(path))?.len();
     digests_of(file, |done| {
         watch.check(|| format!("stopped while checking {}", path.display()))?;
         watch.report(name, Phase::Verifying, done, Some(total));
         Ok(())
     })
     .map_err(|stopped| match stopped {
-        Stop::Read(error) => DataError::io(path)(error),
+        Stop::Read(error) => DataError::reading(path)(error),
         Stop::Asked(error) => error,
     })
 }
@@ -131,12 +121,12 @@ impl Record {
         match std::fs::read(path) {
             Ok(bytes) => Ok(std::str::from_utf8(&bytes).ok().and_then(Self::parse)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(DataError::io(path)(error)),
+            Err(error) => Err(DataError::reading(path)(error)),
         }
     }
 
     pub(super) fn save(&self, path: &Path) -> Result<(), DataError> {
-        crate::files::write_atomic(path, self.to_text().as_bytes()).map_err(DataError::io(path))
+        Ok(crate::files::write_atomic(path, self.to_text().as_bytes())?)
     }
 
     /// The first recorded file that is missing below `directory` or has another length.

@@ -33,7 +33,7 @@ impl PartState {
 
     fn save(&self, path: &Path) -> Result<(), DataError> {
         let bytes = serde_json::to_vec(self).map_err(|error| DataError::format(path, error.to_string()))?;
-        crate::files::write_atomic(path, &bytes).map_err(DataError::io(path))
+        Ok(crate::files::write_atomic(path, &bytes)?)
     }
 
     /// A weak ETag may not stand in `If-Range` (RFC 9110, section 13.1.5).
@@ -226,7 +226,7 @@ impl<'a> Transfer<'a> {
         let reader = body.into_with_config().limit(u64::MAX).reader();
         let copied = self.copy(reader, &mut out, start, total, watch);
         // On disk before the next step trusts it; a part that stays behind is resumed from.
-        out.sync_all().map_err(DataError::io(&self.part))?;
+        out.sync_all().map_err(DataError::writing(&self.part))?;
         copied
     }
 
@@ -243,9 +243,9 @@ impl<'a> Transfer<'a> {
 
     fn open(&self, start: u64) -> Result<File, DataError> {
         if start == 0 {
-            return File::create(&self.part).map_err(DataError::io(&self.part));
+            return File::create(&self.part).map_err(DataError::writing(&self.part));
         }
-        OpenOptions::new().append(true).open(&self.part).map_err(DataError::io(&self.part))
+        OpenOptions::new().append(true).open(&self.part).map_err(DataError::writing(&self.part))
     }
 
     fn copy(
@@ -288,7 +288,7 @@ impl<'a> Transfer<'a> {
                     self.file.at_most, self.file.size_source
                 )));
             }
-            out.write_all(&buffer[..read]).map_err(DataError::io(&self.part))?;
+            out.write_all(&buffer[..read]).map_err(DataError::writing(&self.part))?;
         }
         match expected {
             Some(expected) if done < expected => Err(Failure::Again(cut(done))),

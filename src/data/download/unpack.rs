@@ -12,6 +12,7 @@ use super::digest::{CHUNK, Record, Recorded, hex};
 use super::{Phase, Watch};
 use crate::data::DataError;
 use crate::data::publishers::Packing;
+use crate::files::FileError;
 
 /// Where an archive grows before it is renamed into place.
 const TEMPORARY: &str = ".unpacking";
@@ -38,7 +39,7 @@ impl Read for Counted {
 ///
 /// # Errors
 /// [`DataError::Format`] for an entry that leaves `inner`'s parent, a link, a device, or an archive that ends too early;
-/// [`DataError::Io`] with the path; [`DataError::Stopped`].
+/// [`DataError::File`] with the path; [`DataError::Stopped`].
 pub(super) fn unpack(
     archive: &Path,
     packing: &Packing,
@@ -50,7 +51,7 @@ pub(super) fn unpack(
     let Some(inner) = packing.directory() else { return Ok(()) };
     let temporary = directory.join(TEMPORARY);
     remove_tree(&temporary)?;
-    fs::create_dir_all(&temporary).map_err(DataError::io(&temporary))?;
+    fs::create_dir_all(&temporary).map_err(DataError::writing(&temporary))?;
     let unpacked = write_entries(archive, packing, inner, &temporary, watch).and_then(|files| {
         let place = directory.join(inner);
         remove_file(record)?;
@@ -58,7 +59,7 @@ pub(super) fn unpack(
         // The record goes first: without the directory it vouches for nothing, and the directory never lies there alone.
         Record { against: against.to_owned(), files }.save(record)?;
         let from = temporary.join(inner);
-        fs::rename(&from, &place).map_err(DataError::io(&place))
+        fs::rename(&from, &place).map_err(DataError::writing(&place))
     });
     // Best effort: what remains is removed by the next unpacking.
     let _ = fs::remove_dir_all(&temporary);
@@ -73,8 +74,8 @@ fn write_entries(
     watch: &mut Watch<'_>,
 ) -> Result<Vec<Recorded>, DataError> {
     let name = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let file = File::open(archive).map_err(DataError::io(archive))?;
-    let total = file.metadata().map_err(DataError::io(archive))?.len();
+    let file = File::open(archive).map_err(DataError::reading(archive))?;
+    let total = file.metadata().map_err(DataError::reading(archive))?.len();
     let read = Rc::new(Cell::new(0));
     let counted = io::BufReader::with_capacity(CHUNK, Counted { file, read: Rc::clone(&read) });
     let reader: Box<dyn Read> = match packing {
@@ -105,14 +106,14 @@ fn write_entries(
         }
         let path = temporary.join(&relative);
         if kind.is_dir() {
-            fs::create_dir_all(&path).map_err(DataError::io(&path))?;
+            fs::create_dir_all(&path).map_err(DataError::writing(&path))?;
             continue;
         }
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(DataError::io(parent))?;
+            fs::create_dir_all(parent).map_err(DataError::writing(parent))?;
         }
         let expected = entry.size();
-        let mut out = File::create(&path).map_err(DataError::io(&path))?;
+        let mut out = File::create(&path).map_err(DataError::writing(&path))?;
         let (mut sha256, mut bytes) = (Sha256::new(), 0);
         loop {
             watch.check(|| format!("stopped while unpacking {}; nothing half is left", archive.display()))?;
@@ -124,14 +125,14 @@ fn write_entries(
                 Err(error) => return Err(broken(error)),
             };
             sha256.update(&buffer[..count]);
-            out.write_all(&buffer[..count]).map_err(DataError::io(&path))?;
+            out.write_all(&buffer[..count]).map_err(DataError::writing(&path))?;
             bytes += count as u64;
         }
         if bytes != expected {
             let what = format!("entry {text} ends after {bytes} of {expected} bytes");
             return Err(DataError::format(archive, what));
         }
-        out.sync_all().map_err(DataError::io(&path))?;
+        out.sync_all().map_err(DataError::writing(&path))?;
         files.retain(|earlier: &Recorded| earlier.path != text);
         files.push(Recorded { sha256: hex(&sha256.finalize()), bytes, path: text });
     }
@@ -160,7 +161,7 @@ fn safe_path(path: &Path) -> Result<PathBuf, String> {
 
 /// Moves whatever is at `path` to a free name beside it.
 fn move_aside(path: &Path) -> Result<(), DataError> {
-    if !path.try_exists().map_err(DataError::io(path))? {
+    if !path.try_exists().map_err(DataError::reading(path))? {
         return Ok(());
     }
     let mut number = 1;
@@ -168,8 +169,8 @@ fn move_aside(path: &Path) -> Result<(), DataError> {
         let mut name = path.file_name().unwrap_or_default().to_os_string();
         name.push(format!(".unverified-{number}"));
         let free = path.with_file_name(name);
-        if !free.try_exists().map_err(DataError::io(&free))? {
-            return fs::rename(path, &free).map_err(DataError::io(&free));
+        if !free.try_exists().map_err(DataError::reading(&free))? {
+            return fs::rename(path, &free).map_err(DataError::writing(&free));
         }
         number += 1;
     }
@@ -177,14 +178,14 @@ fn move_aside(path: &Path) -> Result<(), DataError> {
 
 pub(super) fn remove_file(path: &Path) -> Result<(), DataError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DataError::io(path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::removing(path)(error).into()),
         _ => Ok(()),
     }
 }
 
 fn remove_tree(path: &Path) -> Result<(), DataError> {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DataError::io(path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::removing(path)(error).into()),
         _ => Ok(()),
     }
 }

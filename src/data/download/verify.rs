@@ -39,7 +39,7 @@ pub enum Status {
 /// Tells what is here of `publisher`'s set without reading the data.
 ///
 /// # Errors
-/// [`DataError::Io`] for a directory that cannot be read.
+/// [`DataError::File`] for a directory that cannot be read.
 pub fn status(publisher: &Publisher, root: &Path) -> Result<Status, DataError> {
     let set = Set { publisher, directory: publisher.directory(root) };
     let options = FetchOptions::default();
@@ -148,7 +148,7 @@ impl std::fmt::Display for Report {
 /// aside; a wrong unpacked file makes the set count as unverified.
 ///
 /// # Errors
-/// [`DataError::Missing`] when nothing is here; [`DataError::Io`] with its path; [`DataError::Format`] for a verified
+/// [`DataError::Missing`] when nothing is here; [`DataError::File`] with its path; [`DataError::Format`] for a verified
 /// archive that cannot be unpacked; [`DataError::Stopped`].
 pub fn verify(
     publisher: &Publisher,

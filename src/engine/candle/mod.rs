@@ -4,6 +4,7 @@
 //! differentiation: an attack needs the gradient with respect to the image and nothing else, and a tape would compute
 //! every weight gradient along with it.
 
+mod activation;
 mod conv;
 mod field;
 mod kernels;

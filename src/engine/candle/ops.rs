@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, Device, Error, Result, Storage, Tensor, TensorId};
 
+use super::activation::Activation::{self, Field as OnCpu, Tensor as OnDevice};
+use super::activation::NormBackward;
 use super::conv::{ConvShape, Packed};
 use super::field::{Field, Line, Pool as Memory, blocks};
 use super::kernels::{self, Affine, Pool};
@@ -19,52 +21,6 @@ pub(super) fn with_values<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Re
     match &*storage {
         Storage::Cpu(CpuStorage::F32(values)) => Ok(f(&values[start..end])),
         _ => Err(Error::Msg(format!("expected f32 on the CPU, found {:?}", tensor.dtype()))),
-    }
-}
-
-/// A value on its way through the network. Features are maps of 1×1, so that every layer can read every value.
-#[derive(Debug, Clone)]
-pub(super) enum Activation {
-    /// `B × C × H × W`, on any device.
-    Tensor(Tensor),
-    /// `B × C × H × W` on the CPU.
-    Field(Arc<Field>),
-}
-
-use Activation::{Field as OnCpu, Tensor as OnDevice};
-
-impl Activation {
-    pub(super) fn tensor(&self) -> Result<Tensor> {
-        match self {
-            OnDevice(tensor) => Ok(tensor.clone()),
-            OnCpu(field) => Tensor::from_vec(field.to_planes(), &field.dims(), &Device::Cpu),
-        }
-    }
-
-    /// Maps of 1×1 as features, `B × C`.
-    pub(super) fn features(&self) -> Result<Tensor> {
-        self.tensor()?.flatten_from(1)
-    }
-
-    fn dims4(&self) -> Result<[usize; 4]> {
-        match self {
-            OnDevice(tensor) => tensor.dims4().map(<[usize; 4]>::from),
-            OnCpu(field) => Ok(field.dims()),
-        }
-    }
-
-    /// Values of each channel in a batch.
-    pub(super) fn per_channel(&self) -> Result<usize> {
-        let [images, _, height, width] = self.dims4()?;
-        Ok(images * height * width)
-    }
-
-    /// Whether all values are numbers.
-    pub(super) fn is_finite(&self) -> Result<bool> {
-        Ok(match self {
-            OnDevice(tensor) => tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|v| v.is_finite()),
-            OnCpu(field) => field.lines.iter().all(|line| line.0.iter().all(|v| v.is_finite())),
-        })
     }
 }
 
@@ -104,14 +60,6 @@ impl Cache {
         *kept = Some((weight.id(), Arc::clone(&packed)));
         Ok(packed)
     }
-}
-
-/// What the backward pass of batch norm with batch statistics gives.
-#[derive(Debug)]
-pub(super) struct NormBackward {
-    pub(super) input: Activation,
-    pub(super) weight: Tensor,
-    pub(super) bias: Tensor,
 }
 
 /// What a batch norm layer did in a forward pass, for its backward pass.

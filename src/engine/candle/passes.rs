@@ -2,8 +2,9 @@
 
 use candle_core::{Device, Result, Tensor};
 
+use super::activation::Activation;
 use super::conv::ConvShape;
-use super::ops::{Activation, Cache, NormSaved, Ops};
+use super::ops::{Cache, NormSaved, Ops};
 use crate::engine::BatchNormMode;
 use crate::model::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Network, Op, Value};
 

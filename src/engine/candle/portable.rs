@@ -3,8 +3,8 @@
 
 use candle_core::{D, Result, Tensor};
 
+use super::activation::{Activation, NormBackward};
 use super::conv::ConvShape;
-use super::ops::{Activation, NormBackward};
 
 /// `B × C × H × W` shaped view of one value for each channel.
 fn per_channel(values: &Tensor) -> Result<Tensor> {

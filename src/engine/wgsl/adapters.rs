@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use super::error::GpuError;
+use super::wait::block_on;
 
 /// Kinds of adapters, the one that is preferred first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -225,7 +226,7 @@ pub(super) fn found() -> &'static [Found] {
         let descriptor = descriptor.with_env();
         let backends = backends & descriptor.backends;
         let instance = wgpu::Instance::new(descriptor);
-        let adapters = pollster::block_on(instance.enumerate_adapters(backends));
+        let adapters = block_on(instance.enumerate_adapters(backends));
         let with_summary = |(index, adapter)| Found { summary: AdapterSummary::new(index, &adapter), adapter };
         adapters.into_iter().enumerate().map(with_summary).collect()
     })

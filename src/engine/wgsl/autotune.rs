@@ -23,10 +23,10 @@ use std::time::{Duration, Instant};
 
 use self::check::Results;
 use self::winners::{Timed, settled};
-use super::cache;
 use super::device::Gpu;
 use super::error::GpuError;
 use super::kernel::{BufferId, Slice};
+use super::kernel_tables;
 use super::kernels::conv::{Conv, Pass};
 use super::kernels::gemm::{PIXEL_TILES, Tile, WEIGHT_TILES};
 use super::kernels::winograd;
@@ -94,7 +94,7 @@ pub(super) fn choices(
     let recorded = recorded.filter(|table| table.device == device);
     let mut known = match (recorded, folder) {
         (Some(table), _) => table.convolutions.clone(),
-        (None, Some(folder)) if !budget.is_zero() => cache::load_kernels(folder, &device),
+        (None, Some(folder)) if !budget.is_zero() => kernel_tables::load(folder, &device),
         (None, _) => Vec::new(),
     };
     choices.take(&known);
@@ -121,7 +121,7 @@ pub(super) fn choices(
             choices.take(&known);
             if let Some(folder) = folder.filter(|_| recorded.is_none()) {
                 // The next start measures again, nothing more.
-                let _ = cache::save_kernels(folder, &KernelTable { device, convolutions: known });
+                let _ = kernel_tables::save(folder, &KernelTable { device, convolutions: known });
             }
         }
         Err(GpuError::OutOfMemory { .. } | GpuError::Limits(_)) => {}

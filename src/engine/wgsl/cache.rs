@@ -8,7 +8,7 @@
 //! Some drivers hand out an empty cache and keep one of their own: Mesa's lavapipe gives 32 bytes, and starts as fast
 //! without our file.
 //!
-//! Beside them lies, as JSON, which kernels were measured to be fastest on each device ([`load_kernels`]).
+//! Beside them lies, as JSON, which kernels were measured to be fastest on each device ([`super::kernel_tables`]).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,8 +17,8 @@ use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
-use super::device::scoped;
-use super::tuning::{KernelChoice, KernelDevice, KernelTable};
+use super::error::scoped;
+use crate::files::{FileError, write_atomic};
 
 const MAGIC: &[u8; 8] = b"fairtat1";
 type Checksum = [u8; 32];
@@ -77,7 +77,7 @@ impl PipelineStore {
     }
 
     /// Writes the file, if there is something new.
-    pub(super) fn save(&self) -> io::Result<()> {
+    pub(super) fn save(&self) -> Result<(), FileError> {
         if !self.grown.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
@@ -89,12 +89,12 @@ impl PipelineStore {
         }
         if data.len() > LARGEST {
             return match std::fs::remove_file(&self.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::removing(&self.path)(error)),
                 _ => Ok(()),
             };
         }
         // Other starts of the program read the file meanwhile.
-        crate::files::write_atomic(&self.path, &pack(&data))?;
+        write_atomic(&self.path, &pack(&data))?;
         *on_disk = found;
         Ok(())
     }
@@ -115,32 +115,14 @@ fn file_name(info: &wgpu::AdapterInfo) -> Option<String> {
     Some(format!("{key}-{driver}.bin"))
 }
 
-fn short_hash(parts: &[&str]) -> String {
+/// The beginning of a hash, for file names that tell devices apart.
+pub(super) fn short_hash(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// What was measured on this device so far. A file that cannot be read, or is of another program, is as none.
-pub(super) fn load_kernels(folder: &Path, device: &KernelDevice) -> Vec<KernelChoice> {
-    let text = std::fs::read(folder.join(kernels_name(device))).unwrap_or_default();
-    let table = serde_json::from_slice::<KernelTable>(&text).ok().filter(|table| table.device == *device);
-    table.map_or(Vec::new(), |table| table.convolutions)
-}
-
-/// Replaces what was measured on a device.
-pub(super) fn save_kernels(folder: &Path, table: &KernelTable) -> io::Result<()> {
-    let mut text = serde_json::to_vec_pretty(table)?;
-    text.push(b'\n');
-    crate::files::write_atomic(&folder.join(kernels_name(&table.device)), &text)
-}
-
-/// One file for a device and its driver: what an earlier version of the program measured gives way.
-fn kernels_name(device: &KernelDevice) -> String {
-    format!("kernels-{}.json", short_hash(&[&device.adapter, &device.backend, &device.driver]))
 }
 
 fn checksum(data: &[u8]) -> Checksum {
@@ -177,48 +159,6 @@ mod tests {
             damaged[at] ^= 0x10;
             assert_eq!(unpack(&damaged), None, "byte {at}");
         }
-    }
-
-    #[test]
-    fn kernels_come_back_and_damaged_or_foreign_files_are_none() {
-        use crate::data::ImageShape;
-        use crate::engine::wgsl::tuning::Choices;
-        use crate::model::Architecture;
-        let device = KernelDevice {
-            adapter: "a GPU".into(),
-            backend: "vulkan".into(),
-            driver: "a driver 1.2".into(),
-            program: "fairtat 1".into(),
-            shaders: "0a".into(),
-        };
-        let network = Architecture::SmallCnn.build(ImageShape::new(3, 9, 9), 4, None, Some(8));
-        let table = crate::engine::wgsl::autotune::table(device.clone(), &network, &Choices::default());
-        assert!(table.convolutions.len() >= 3);
-        let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path().join("pipelines");
-        assert!(load_kernels(&folder, &device).is_empty());
-        save_kernels(&folder, &table).unwrap();
-        assert_eq!(load_kernels(&folder, &device), table.convolutions);
-
-        let file = folder.join(kernels_name(&device));
-        let text = std::fs::read(&file).unwrap();
-        for damaged in [&text[..text.len() / 2], b"", b"[]", b"{\"device\": 1}", b"\xff"] {
-            std::fs::write(&file, damaged).unwrap();
-            assert!(load_kernels(&folder, &device).is_empty());
-        }
-        save_kernels(&folder, &table).unwrap();
-        // Another driver has a file of its own; other shaders and another program take the place of these.
-        let driver = KernelDevice { driver: "a driver 1.3".into(), ..device.clone() };
-        let shaders = KernelDevice { shaders: "0b".into(), ..device.clone() };
-        let program = KernelDevice { program: "fairtat 2".into(), ..device.clone() };
-        for other in [&driver, &shaders, &program] {
-            assert!(load_kernels(&folder, other).is_empty(), "{other:?}");
-        }
-        for other in [driver, shaders] {
-            save_kernels(&folder, &KernelTable { device: other, convolutions: Vec::new() }).unwrap();
-        }
-        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
-        assert!(load_kernels(&folder, &device).is_empty());
     }
 
     #[test]

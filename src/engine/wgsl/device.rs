@@ -3,19 +3,19 @@
 //! An engine opens a device of its own. It never shares the window's: a hidden window would hold up every submission,
 //! and an error on a shared device would end the program.
 
-use std::cell::Cell;
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::adapters::memory_bytes;
 use super::cache::PipelineStore;
 pub(super) use super::error::GpuError;
+use super::error::scoped;
 use super::kernel::Kernel;
 use super::shader;
-use super::subgroups::{self, Subgroups};
+use super::wait::{PATIENCE, block_on, poll};
+use crate::files::FileError;
 
 /// Whether shaders check their indices while they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -25,6 +25,30 @@ pub enum Checks {
     Off,
     /// With the checks that WebGPU asks for.
     On,
+}
+
+/// When products hand values on within subgroups, where the adapter has them with at least eight lanes. A product is the
+/// same to the bit; batch norm's statistics beside it come in blocks of another size, and differ within rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Subgroups {
+    /// Never: nothing beyond what every WebGPU device has.
+    #[default]
+    Never,
+    /// Where it was measured to help: on software adapters.
+    WhereFaster,
+    /// On every adapter.
+    Always,
+}
+
+impl Subgroups {
+    /// Whether to ask an adapter of this kind for them.
+    pub(super) fn on(self, kind: wgpu::DeviceType) -> bool {
+        match self {
+            Self::Never => false,
+            Self::WhereFaster => kind == wgpu::DeviceType::Cpu,
+            Self::Always => true,
+        }
+    }
 }
 
 /// How a device is opened.
@@ -92,21 +116,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 const READ_BYTES: u64 = 32 << 20;
 /// Immediates of a dispatch: what almost every adapter that has any offers.
 pub(super) const IMMEDIATE_BYTES: u32 = 128;
-/// How long the device may work before it counts as hung.
-pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the callback of a mapping may come after the copy that it waits for.
 const CALLBACK: Duration = Duration::from_secs(10);
 
 impl Gpu {
-    /// Opens a device of its own on `adapter`, without a cache of pipelines.
-    #[cfg(test)]
-    pub(super) fn open(adapter: &wgpu::Adapter, checks: Checks) -> Result<Self, GpuError> {
-        Self::open_with(adapter, &GpuOptions { checks, ..GpuOptions::default() })
-    }
-
     /// Opens a device of its own on `adapter`. It has the limits of the base tier, whatever the adapter allows, so that
-    /// what fits here fits everywhere.
-    pub(super) fn open_with(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
+    /// what fits here fits everywhere. Whether it uses subgroups is decided once it is open ([`super::opening`]).
+    pub(super) fn new(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
         let (info, memory) = (adapter.get_info(), memory_bytes(adapter));
         let mut limits = wgpu::Limits::default();
         let mut wanted = wgpu::Features::PIPELINE_CACHE;
@@ -127,7 +143,7 @@ impl Gpu {
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
         };
-        let opened = pollster::block_on(adapter.request_device(&descriptor));
+        let opened = block_on(adapter.request_device(&descriptor));
         let (device, queue) = opened.map_err(|e| GpuError::Open { adapter: info.name.clone(), what: e.to_string() })?;
         let failure = Arc::new(Mutex::new(None));
         let (seen, adapter_name) = (Arc::clone(&failure), info.name.clone());
@@ -141,7 +157,7 @@ impl Gpu {
             *lock(&seen) = Some(GpuError::Lost { adapter: adapter.clone(), what });
         });
         let store = options.pipelines.as_deref().and_then(|folder| PipelineStore::open(&device, &info, folder));
-        let mut gpu = Self {
+        Ok(Self {
             memory,
             immediates,
             subgroups: false,
@@ -153,16 +169,7 @@ impl Gpu {
             pipelines: Mutex::default(),
             store,
             failure,
-        };
-        if features.contains(wgpu::Features::SUBGROUP) {
-            gpu.subgroups = match subgroups::lanes(&gpu) {
-                Ok(lanes) => lanes >= subgroups::LANES,
-                Err(lost @ GpuError::Lost { .. }) => return Err(lost),
-                // A driver that has them in name alone.
-                Err(_) => false,
-            };
-        }
-        Ok(gpu)
+        })
     }
 
     /// How much work to give it at once.
@@ -248,7 +255,7 @@ impl Gpu {
     ///
     /// # Errors
     /// Whatever the operating system refuses. Nothing depends on the file.
-    pub(super) fn save_pipelines(&self) -> std::io::Result<()> {
+    pub(super) fn save_pipelines(&self) -> Result<(), FileError> {
         self.store.as_ref().map_or(Ok(()), PipelineStore::save)
     }
 
@@ -389,62 +396,4 @@ fn typed(adapter: &str, what: &str, error: &wgpu::Error) -> GpuError {
 
 fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
-/// Runs `create` and gives the error that it caused on this device.
-pub(super) fn scoped<T>(device: &wgpu::Device, create: impl FnOnce() -> T) -> Result<T, wgpu::Error> {
-    let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-    let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
-    let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
-    let created = create();
-    let errors = [internal.pop(), validation.pop()].map(pollster::block_on);
-    let errors = [pollster::block_on(memory.pop())].into_iter().chain(errors);
-    errors.flatten().next().map_or(Ok(created), Err)
-}
-
-thread_local! {
-    static POLLING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// [`wgpu::Device::poll`], where the loss of the device is an error: wgpu panics at it, after it has called the callback
-/// and released its locks.
-fn poll(device: &wgpu::Device, kind: wgpu::PollType) -> Result<wgpu::PollStatus, String> {
-    without_panic(|| device.poll(kind))?.map_err(|e| e.to_string())
-}
-
-/// Runs `call`; a panic becomes its message, which is then not printed.
-fn without_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
-    static QUIET: Once = Once::new();
-    // A panicking thread may not change the hook.
-    if !std::thread::panicking() {
-        QUIET.call_once(|| {
-            let before = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |panic| {
-                if !POLLING.get() {
-                    before(panic);
-                }
-            }));
-        });
-    }
-    POLLING.set(true);
-    let result = catch_unwind(AssertUnwindSafe(call));
-    POLLING.set(false);
-    result.map_err(|panic| panic.downcast_ref::<String>().map_or("the driver failed", String::as_str).trim().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_of_wgpu_becomes_a_message() {
-        assert_eq!(without_panic(|| 3), Ok(3));
-        let reason = "Parent device is lost";
-        assert_eq!(
-            without_panic(|| panic!("Error in Device::poll: {reason}\n")).map(|()| 0),
-            Err(format!("Error in Device::poll: {reason}"))
-        );
-        // Panics elsewhere in the thread are as loud as before.
-        assert!(!POLLING.get());
-    }
 }

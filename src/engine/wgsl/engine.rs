@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use self::transfer::find_or_make;
-use super::device::{Checks, Gpu, GpuOptions};
+use super::device::{Checks, Gpu, GpuOptions, Subgroups};
 use super::kernel::padded;
 use super::kernels::call::Call;
 use super::lower;
@@ -19,7 +19,6 @@ use super::parameters::Parameters;
 use super::program::Fixed;
 use super::programs::{self, Key, Target};
 use super::recorded::{Pool, Recorded};
-use super::subgroups::Subgroups;
 use super::tuning::{Choices, KernelDevice, KernelTable, Tuning};
 use super::{adapters, autotune, cache};
 use crate::engine::held::Held;

@@ -1,5 +1,7 @@
 //! What can go wrong with a GPU.
 
+use super::wait::block_on;
+
 /// What can go wrong with a GPU.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GpuError {
@@ -44,6 +46,17 @@ pub enum GpuError {
     /// Something does not fit into what the adapter offers.
     #[error("{0}")]
     Limits(String),
+}
+
+/// Runs `create` and gives the error that it caused on this device.
+pub(super) fn scoped<T>(device: &wgpu::Device, create: impl FnOnce() -> T) -> Result<T, wgpu::Error> {
+    let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+    let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+    let created = create();
+    let errors = [internal.pop(), validation.pop()].map(block_on);
+    let errors = [block_on(memory.pop())].into_iter().chain(errors);
+    errors.flatten().next().map_or(Ok(created), Err)
 }
 
 /// Such as `147 KiB`, rounded down to whole units of at least ten where there are so many.

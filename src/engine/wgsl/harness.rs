@@ -3,10 +3,9 @@
 use std::sync::{Arc, OnceLock};
 
 use super::adapters::{Found, choose};
-use super::device::{Checks, Gpu, GpuOptions};
+use super::device::{Checks, Gpu, GpuOptions, Subgroups};
 use super::kernel::{BufferId, Dispatch, Slice};
 use super::recorded;
-use super::subgroups::Subgroups;
 use crate::rng::{Purpose, Stream};
 
 /// The adapter that tests run on: the one that `FAIRTAT_TEST_ADAPTER` names a part of, else the best that there is.

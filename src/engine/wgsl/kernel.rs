@@ -63,6 +63,14 @@ pub(super) struct Work {
     pub(super) bytes: u64,
 }
 
+impl Work {
+    /// What a dispatch of this work costs in time: arithmetic, with a byte of traffic weighing as much as ten operations, and
+    /// a launch as much as 100,000.
+    pub(super) const fn cost(self) -> u64 {
+        self.flops + 10 * self.bytes + 100_000
+    }
+}
+
 /// One launch of a kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Dispatch {

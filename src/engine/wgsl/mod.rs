@@ -15,9 +15,12 @@ mod fusion_tests;
 #[cfg(test)]
 mod harness;
 mod kernel;
+mod kernel_tables;
 mod kernels;
+mod layout;
 mod lower;
 mod memory;
+mod opening;
 mod pacing;
 mod parameters;
 mod plan;
@@ -36,15 +39,15 @@ mod test_networks;
 mod tuning;
 #[cfg(test)]
 mod validation;
+mod wait;
 
 pub use adapters::{
     AdapterFeatures, AdapterKind, AdapterLimits, AdapterSummary, Tier, adapters, default_adapter, how_to_get_an_adapter,
 };
-pub use device::Checks;
+pub use device::{Checks, Subgroups};
 pub use engine::{WgslEngine, WgslOptions};
 pub use error::GpuError;
 pub use pacing::PaceStats;
 pub use plan::{LayerPlan, MemoryPlan, Plan, ProgramPlan};
 pub use profile::{Clock, DeviceFigures, KernelRow, Profile, Share};
-pub use subgroups::Subgroups;
 pub use tuning::{KernelChoice, KernelDevice, KernelTable, Tuning};

@@ -7,10 +7,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::device::{Gpu, PATIENCE};
+use super::device::Gpu;
 use super::error::GpuError;
-use super::kernel::Work;
 use super::recorded::Command;
+use super::wait::PATIENCE;
 
 /// Most submissions that wait or run on the device at once.
 pub(super) const IN_FLIGHT: usize = 3;
@@ -22,11 +22,6 @@ const LEARNED: u64 = 3;
 const SHARE: f64 = 0.4;
 /// Cost units a second before anything is measured: a slow integrated GPU.
 const FIRST_RATE: f64 = 5e10;
-
-/// Arithmetic, with a byte of traffic weighing as much as ten operations, and a launch as much as 100,000.
-pub(super) const fn cost(work: Work) -> u64 {
-    work.flops + 10 * work.bytes + 100_000
-}
 
 #[derive(Debug)]
 struct Submitted {

@@ -7,7 +7,6 @@ use super::device::Gpu;
 use super::error::{GpuError, readable};
 use super::kernel::{Dispatch, Slice};
 use super::memory::{self, Life};
-use super::pacing::cost;
 use super::parameters::ALIGNMENT;
 use super::program::{Fixed, Program, Step};
 
@@ -213,5 +212,5 @@ fn command(
         layout: &pipeline.get_bind_group_layout(0),
         entries: &entries,
     });
-    Ok(Command { pipeline, group, immediates, grid: dispatch.grid, cost: cost(dispatch.work) })
+    Ok(Command { pipeline, group, immediates, grid: dispatch.grid, cost: dispatch.work.cost() })
 }

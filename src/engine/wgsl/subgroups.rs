@@ -3,36 +3,13 @@
 //! A feature beyond the base tier. It helps where a load goes lane by lane and costs as much as dozens of multiply-adds, as on
 //! software adapters; on GPUs it is not measured, and workgroup memory does the same there.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::device::Gpu;
 use super::error::GpuError;
 use super::kernel::{BufferId, Dispatch, Kernel, Slice, Work};
+#[cfg(test)]
+use super::layout::Layout;
+use super::layout::gpu_struct;
 use super::recorded;
-
-/// When products hand values on within subgroups, where the adapter has them with at least eight lanes. A product is the
-/// same to the bit; batch norm's statistics beside it come in blocks of another size, and differ within rounding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Subgroups {
-    /// Never: nothing beyond what every WebGPU device has.
-    #[default]
-    Never,
-    /// Where it was measured to help: on software adapters.
-    WhereFaster,
-    /// On every adapter.
-    Always,
-}
-
-impl Subgroups {
-    /// Whether to ask an adapter of this kind for them.
-    pub(super) fn on(self, kind: wgpu::DeviceType) -> bool {
-        match self {
-            Self::Never => false,
-            Self::WhereFaster => kind == wgpu::DeviceType::Cpu,
-            Self::Always => true,
-        }
-    }
-}
 
 /// Lanes that hold the rows of a tile between them.
 pub(super) const LANES: u32 = 8;
@@ -41,10 +18,10 @@ const KERNEL: &str = "subgroup_size.wgsl";
 /// Workgroups of [`LANES`] that are asked.
 const GROUPS: u32 = 8;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Number {
-    number: u32,
+gpu_struct! {
+    struct Number for "subgroup_size.wgsl" {
+        number: u32,
+    }
 }
 
 /// Lanes of the smallest subgroup of workgroups like those of the products, found by running some: what adapters report is a
@@ -73,6 +50,12 @@ pub(super) fn are_needed(kernel: &Kernel) -> bool {
     kernel.file == KERNEL || kernel.file.ends_with("_broadcast.wgsl")
 }
 
+/// The structs that kernels of this file read.
+#[cfg(test)]
+pub(super) fn layouts() -> Vec<Layout> {
+    vec![Number::LAYOUT]
+}
+
 /// Every kernel of this module.
 #[cfg(test)]
 pub(super) fn variants() -> Vec<Kernel> {
@@ -82,7 +65,7 @@ pub(super) fn variants() -> Vec<Kernel> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::wgsl::device::GpuOptions;
+    use crate::engine::wgsl::device::{GpuOptions, Subgroups};
     use crate::engine::wgsl::harness::adapter;
 
     /// A device has them only where they were asked for, and then as many lanes as the tiles need.

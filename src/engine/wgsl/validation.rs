@@ -9,7 +9,8 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 
 use super::device::IMMEDIATE_BYTES;
 use super::kernel::Kernel;
-use super::kernels::variants;
+use super::kernels::{layouts, variants};
+use super::layout::Layout;
 use super::shader::{FILES, expand, with_immediates};
 use super::subgroups;
 
@@ -130,6 +131,109 @@ fn every_variant_compiles_with_immediates_that_every_adapter_has_room_for() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let without = examine("@compute @workgroup_size(1) fn main() {}", Capabilities::empty());
     assert!(without.unwrap_err().contains("found it 0 times"));
+}
+
+/// The type of a member of a struct, as Rust calls it. A vector is an array of its scalars.
+fn type_name(module: &naga::Module, of: naga::Handle<naga::Type>) -> String {
+    let scalar = |scalar: naga::Scalar| {
+        let kind = match scalar.kind {
+            naga::ScalarKind::Uint => "u",
+            naga::ScalarKind::Sint => "i",
+            naga::ScalarKind::Float => "f",
+            other => return format!("{other:?}"),
+        };
+        format!("{kind}{}", 8 * scalar.width)
+    };
+    match &module.types[of].inner {
+        naga::TypeInner::Scalar(of) => scalar(*of),
+        naga::TypeInner::Vector { size, scalar: of } => format!("[{}; {}]", scalar(*of), *size as u8),
+        other => format!("{other:?}"),
+    }
+}
+
+/// What differs between the struct `name` of a shader and `layout`, whose members are `rust` under the names that they have in
+/// WGSL.
+fn difference(module: &naga::Module, name: &str, layout: &Layout, rust: &[(&str, &str, usize)]) -> Result<(), String> {
+    let found = module.types.iter().find(|(_, of)| of.name.as_deref() == Some(name));
+    let Some((handle, naga::Type { inner: naga::TypeInner::Struct { members, span }, .. })) = found else {
+        return Err(format!("expected a struct {name}"));
+    };
+    let wgsl: Vec<(&str, String, usize)> = members
+        .iter()
+        .map(|member| {
+            let name = member.name.as_deref().unwrap_or_default();
+            (name, type_name(module, member.ty), member.offset as usize)
+        })
+        .collect();
+    let rust: Vec<(&str, String, usize)> = rust.iter().map(|&(name, of, at)| (name, of.to_owned(), at)).collect();
+    if wgsl != rust {
+        return Err(format!("{name} in WGSL: {wgsl:?}\n{} in Rust: {rust:?}", layout.name));
+    }
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx()).map_err(|e| e.to_string())?;
+    // Rust does not know the alignment of vectors, which rounds the size up.
+    let size = layouter[handle].alignment.round_up(layout.size as u32);
+    if size == *span { Ok(()) } else { Err(format!("{name} has {span} bytes in WGSL, {} {size} in Rust", layout.name)) }
+}
+
+fn parsed(kernel: &Kernel) -> naga::Module {
+    naga::front::wgsl::parse_str(&expand(kernel.file, &kernel.constants).unwrap()).unwrap()
+}
+
+/// A dispatch hands its parameters over as bytes: a member that is renamed, moved, added or left out in one language would be
+/// read as another one.
+#[test]
+fn parameters_have_the_same_members_in_rust_and_in_every_variant() {
+    let (layouts, variants) = (layouts(), variants());
+    let mut wrong = BTreeSet::new();
+    for kernel in &variants {
+        let of_kernel: Vec<&Layout> = layouts.iter().filter(|layout| layout.kernels.contains(&kernel.file)).collect();
+        match of_kernel[..] {
+            [layout] => {
+                if let Err(what) = difference(&parsed(kernel), "Params", layout, layout.members) {
+                    wrong.insert(format!("{}: {what}", kernel.label()));
+                }
+            }
+            [] => {}
+            _ => {
+                let names: Vec<&str> = of_kernel.iter().map(|layout| layout.name).collect();
+                wrong.insert(format!("{}: expected one Rust struct for its Params, found {names:?}", kernel.file));
+            }
+        }
+    }
+    let files: BTreeSet<&str> = variants.iter().map(|kernel| kernel.file).collect();
+    for layout in &layouts {
+        let strangers: Vec<&&str> = layout.kernels.iter().filter(|file| !files.contains(*file)).collect();
+        if layout.kernels.is_empty() || !strangers.is_empty() {
+            wrong.insert(format!("{} is of {:?}, of which {strangers:?} are no kernels", layout.name, layout.kernels));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.into_iter().collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn a_difference_between_the_languages_is_found() {
+    let layout = Layout { name: "Twin", kernels: &[], members: &[("a", "u32", 0), ("b", "[f32; 2]", 8)], size: 16 };
+    let examine = |members: &str| {
+        let module = naga::front::wgsl::parse_str(&format!("struct Params {{ {members} }}")).unwrap();
+        difference(&module, "Params", &layout, layout.members)
+    };
+    examine("a: u32, b: vec2<f32>").unwrap();
+    for other in [
+        "a: u32, c: vec2<f32>",
+        "b: vec2<f32>, a: u32",
+        "a: u32, b: vec2<f32>, c: u32",
+        "a: u32",
+        "a: i32, b: vec2<f32>",
+        "a: u32, b: vec2<u32>",
+        "a: u32, b: vec3<f32>",
+        "a: u32, @align(16) b: vec2<f32>",
+        "a: u32, @size(16) b: vec2<f32>",
+    ] {
+        assert!(examine(other).is_err(), "{other}");
+    }
+    let none = naga::front::wgsl::parse_str("struct Other { a: u32 }").unwrap();
+    assert!(difference(&none, "Params", &layout, layout.members).unwrap_err().contains("expected a struct Params"));
 }
 
 #[test]

@@ -20,7 +20,7 @@ mod training;
 
 use std::path::{Path, PathBuf};
 
-use crate::files::write_atomic;
+use crate::files::{FileError, write_atomic};
 use crate::train::{ClassRow, MetricsRow};
 
 pub use bars::{class_accuracy, class_epsilon, target_distribution};
@@ -121,13 +121,8 @@ pub enum FigureError {
         source: RenderError,
     },
     /// A file could not be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// A figure's document as a PNG, [`PNG_SCALE`] pixels per unit.
@@ -156,7 +151,7 @@ impl Figure {
         let path = |extension: &str| dir.join("figures").join(format!("{}.{extension}", self.name));
         let paths = [path("svg"), path("png")];
         for (path, bytes) in paths.iter().zip([self.svg.as_bytes(), &png]) {
-            write_atomic(path, bytes).map_err(|source| FigureError::Write { path: path.clone(), source })?;
+            write_atomic(path, bytes)?;
         }
         Ok(paths)
     }

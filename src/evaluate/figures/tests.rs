@@ -525,5 +525,5 @@ fn a_run_without_some_data_gets_the_other_figures() {
 
     std::fs::write(dir.path().join("taken"), b"").unwrap();
     let refused = draw_all(&dir.path().join("taken"), &metrics(3), &[], &[], &[], &context(10));
-    assert!(matches!(refused, Err(FigureError::Write { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(FigureError::File(_))), "{refused:?}");
 }

@@ -65,7 +65,7 @@ pub(super) fn settle(progress: &mut Progress, directory: &RunDir) -> Result<(), 
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, RunDirError> {
-    std::fs::read(path).map_err(|source| RunDirError::Io { path: path.to_path_buf(), source })
+    Ok(crate::files::read(path)?)
 }
 
 /// Keeps the best checkpoint of a comparison that ended with an epoch as `best-until-epoch-NNNN`. No file is ever written

@@ -4,6 +4,7 @@ use super::*;
 use crate::config::EngineOptions;
 use crate::data::ImageShape;
 use crate::engine::Norm;
+use crate::files::FileError;
 use crate::units::Epsilon;
 
 fn look(driver: &Driver, path: &Path) {
@@ -119,11 +120,11 @@ fn a_lost_gpu_and_a_full_disk_end_a_run_that_can_be_resumed() {
         assert!(advice.contains(way), "{advice}");
     }
     let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-    let failure = fail(RunDirError::Io { path: "metrics.csv".into(), source: full }.into());
+    let failure = fail(RunDirError::from(FileError::writing("metrics.csv")(full)).into());
     assert!(failure.what.contains("metrics.csv"), "{failure:?}");
     assert_eq!(failure.advice.as_deref(), Some("Free some space on that disk, then resume the run."));
     let closed = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
-    let failure = fail(RunDirError::Io { path: "metrics.csv".into(), source: closed }.into());
+    let failure = fail(RunDirError::from(FileError::writing("metrics.csv")(closed)).into());
     assert!(failure.advice.unwrap().contains("may write"));
     let failure = fail(EngineError::NotFinite { what: "loss".into(), batch: 3 }.into());
     assert!(failure.advice.unwrap().contains("learning rate"));

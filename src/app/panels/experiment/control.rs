@@ -92,7 +92,7 @@ fn once(context: &mut Context<'_>, field: &Field, value: Value) {
 fn change(context: &mut Context<'_>, field: &Field, value: Value) {
     if let Err(error) = context.form.set(field.path, value) {
         // The controls offer what fits; what does not is said, not lost.
-        context.ask(Action::Toast(crate::app::context::Level::Warning, error));
+        context.ask(Action::Toast(crate::app::level::Level::Warning, error));
     }
 }
 

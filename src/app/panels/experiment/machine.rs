@@ -9,7 +9,7 @@ use crate::data::download::{self, Status};
 use crate::data::{ImageShape, detect, first_shape, publishers};
 use crate::engine::candle::CandleDevice;
 use crate::engine::wgsl::{AdapterSummary, adapters, default_adapter};
-use crate::train::{ChosenEngine, choose_engine};
+use crate::engines::{ChosenEngine, choose_engine};
 
 /// The newest answer to a question that is answered elsewhere.
 #[derive(Debug)]

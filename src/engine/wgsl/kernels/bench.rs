@@ -1,8 +1,9 @@
 //! What a device can do at most: kernels that nothing but arithmetic, nothing but memory, or nothing at all keeps busy.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid};
+#[cfg(test)]
+use crate::engine::wgsl::layout::Layout;
+use crate::engine::wgsl::layout::gpu_struct;
 
 /// Invocations of a workgroup.
 const LANES: u64 = 256;
@@ -14,19 +15,25 @@ pub(in crate::engine::wgsl) const CHAINS: [u32; 3] = [2, 4, 8];
 /// lavapipe takes every round: it leaves any loop after 65,535.
 pub(in crate::engine::wgsl) const MOST_ROUNDS: u32 = 1 << 15;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Rounds {
-    invocations: u32,
-    rounds: u32,
-    factor: f32,
-    step: f32,
+gpu_struct! {
+    struct Rounds for "bench_fma.wgsl" {
+        invocations: u32,
+        rounds: u32,
+        factor: f32,
+        step: f32,
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Number {
-    number: u32,
+gpu_struct! {
+    struct Number for "bench_nothing.wgsl" {
+        number: u32,
+    }
+}
+
+gpu_struct! {
+    struct Quads for "bench_copy.wgsl", "bench_fill.wgsl" {
+        quads: u32,
+    }
 }
 
 /// Bytes that [`fma`] writes.
@@ -50,14 +57,14 @@ fn fma_kernel(chains: u32) -> Kernel {
 
 /// `to = from` over `quads` quads.
 pub(in crate::engine::wgsl) fn copy(quads: u64, from: Slice, to: Slice) -> Dispatch {
-    let params = Number { number: quads as u32 };
+    let params = Quads { quads: quads as u32 };
     let work = Work { flops: 0, bytes: 32 * quads };
     Dispatch::new(Kernel::plain("bench_copy.wgsl"), params, &[from, to], grid(quads.div_ceil(LANES)), work)
 }
 
 /// Fills `quads` quads with words that look random.
 pub(in crate::engine::wgsl) fn fill(quads: u64, words: Slice) -> Dispatch {
-    let params = Number { number: quads as u32 };
+    let params = Quads { quads: quads as u32 };
     let work = Work { flops: 0, bytes: 16 * quads };
     Dispatch::new(Kernel::plain("bench_fill.wgsl"), params, &[words], grid(quads.div_ceil(LANES)), work)
 }
@@ -66,6 +73,12 @@ pub(in crate::engine::wgsl) fn fill(quads: u64, words: Slice) -> Dispatch {
 pub(in crate::engine::wgsl) fn nothing(number: u32, result: Slice) -> Dispatch {
     let work = Work { flops: 0, bytes: 4 };
     Dispatch::new(Kernel::plain("bench_nothing.wgsl"), Number { number }, &[result], [1, 1, 1], work)
+}
+
+/// The structs that kernels of this file read.
+#[cfg(test)]
+pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
+    vec![Rounds::LAYOUT, Number::LAYOUT, Quads::LAYOUT]
 }
 
 /// Every kernel that the functions of this file can give.

@@ -9,7 +9,6 @@
 //! "Implicit": the matrix of patches is never stored; a workgroup gathers its tile of it from the images. The sum over K
 //! has a fixed order, whatever the budget, so that the same input gives the same bits.
 
-use bytemuck::{Pod, Zeroable};
 use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
@@ -19,6 +18,9 @@ use super::read::{self, Flags, Read};
 #[cfg(test)]
 use super::read::{BACKWARD_FLAGS, FORWARD_FLAGS};
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, quads};
+#[cfg(test)]
+use crate::engine::wgsl::layout::Layout;
+use crate::engine::wgsl::layout::gpu_struct;
 
 /// Sizes of a convolution of square kernels; channels as the network counts them, without padding to quads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -88,6 +90,12 @@ pub(in crate::engine::wgsl) fn weight_len(conv: &Conv) -> usize {
     conv.taps() * padded(conv.in_channels) * padded(conv.out_channels)
 }
 
+/// The structs that kernels of this file read.
+#[cfg(test)]
+pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
+    vec![PixelParams::LAYOUT, WeightParams::LAYOUT, SumParams::LAYOUT]
+}
+
 /// Every kernel that this module can ask for.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
@@ -130,23 +138,23 @@ fn sum_kernel(accumulate: bool) -> Kernel {
     Kernel::new("sum_parts.wgsl", &[("ACCUMULATE", u32::from(accumulate))])
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct PixelParams {
-    images: u32,
-    source_height: u32,
-    source_width: u32,
-    source_quads: u32,
-    result_height: u32,
-    result_width: u32,
-    result_quads: u32,
-    result_channels: u32,
-    kernel: u32,
-    stride: u32,
-    padding: u32,
-    column_tiles: u32,
-    first_tile: u32,
-    first_block: u32,
+gpu_struct! {
+    struct PixelParams for "conv_gemm.wgsl", "conv_gemm_broadcast.wgsl" {
+        images: u32,
+        source_height: u32,
+        source_width: u32,
+        source_quads: u32,
+        result_height: u32,
+        result_width: u32,
+        result_quads: u32,
+        result_channels: u32,
+        kernel: u32,
+        stride: u32,
+        padding: u32,
+        column_tiles: u32,
+        first_tile: u32,
+        first_block: u32,
+    }
 }
 
 /// A product over pixels: the tile that computes it, how it reads, and what is added to its result.
@@ -285,26 +293,26 @@ pub(in crate::engine::wgsl) fn weight_gradient_parts(conv: &Conv, tile: Tile, im
     conv.out_pixels(images).div_ceil(part_pixels(conv, tile, images))
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct WeightParams {
-    height: u32,
-    width: u32,
-    in_quads: u32,
-    in_channels: u32,
-    out_height: u32,
-    out_width: u32,
-    out_quads: u32,
-    out_channels: u32,
-    kernel: u32,
-    stride: u32,
-    padding: u32,
-    pixels: u32,
-    part_pixels: u32,
-    tiles: u32,
-    column_tiles: u32,
-    first_tile: u32,
-    first_part: u32,
+gpu_struct! {
+    struct WeightParams for "conv_weight_gradient.wgsl", "conv_weight_gradient_broadcast.wgsl" {
+        height: u32,
+        width: u32,
+        in_quads: u32,
+        in_channels: u32,
+        out_height: u32,
+        out_width: u32,
+        out_quads: u32,
+        out_channels: u32,
+        kernel: u32,
+        stride: u32,
+        padding: u32,
+        pixels: u32,
+        part_pixels: u32,
+        tiles: u32,
+        column_tiles: u32,
+        first_tile: u32,
+        first_part: u32,
+    }
 }
 
 /// The gradient of the weights, in [`weight_gradient_parts`] parts that [`sum_parts`] adds. They go to `parts` from index
@@ -351,11 +359,11 @@ pub(in crate::engine::wgsl) fn weight_gradient(
     })
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct SumParams {
-    quads: u32,
-    parts_count: u32,
+gpu_struct! {
+    struct SumParams for "sum_parts.wgsl" {
+        quads: u32,
+        parts_count: u32,
+    }
 }
 
 /// `out = Σ parts`, or `out += Σ parts`, in index order. `len` floats a part, a multiple of four.

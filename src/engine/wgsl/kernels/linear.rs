@@ -1,15 +1,16 @@
 //! The linear layer at the end of a network: `y = x · weight + bias` with `x` `B × C`, `weight` `C × K`.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, quads};
+#[cfg(test)]
+use crate::engine::wgsl::layout::Layout;
+use crate::engine::wgsl::layout::gpu_struct;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    count: u32,
-    features: u32,
-    classes: u32,
+gpu_struct! {
+    struct Params for "linear_forward.wgsl", "linear_input_gradient.wgsl", "linear_weight_gradient.wgsl" {
+        count: u32,
+        features: u32,
+        classes: u32,
+    }
 }
 
 fn work(images: usize, features: usize, classes: usize) -> Work {
@@ -68,6 +69,12 @@ pub(in crate::engine::wgsl) fn weight_gradient(
     let bindings = [x, dy, weight_gradient, bias_gradient];
     let work = work(images, features, classes);
     Dispatch::new(kernel, params, &bindings, grid(quads_of_result.div_ceil(16) as u64), work)
+}
+
+/// The structs that kernels of this file read.
+#[cfg(test)]
+pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
+    vec![Params::LAYOUT]
 }
 
 /// Every kernel that the functions of this file can give.

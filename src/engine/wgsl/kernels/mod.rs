@@ -16,6 +16,23 @@ pub(super) mod sgd;
 pub(super) mod stem;
 pub(super) mod winograd;
 
+/// The structs that kernels read as their parameters, for the test that compares them with the shaders.
+#[cfg(test)]
+pub(super) fn layouts() -> Vec<super::layout::Layout> {
+    [
+        bench::layouts(),
+        conv::layouts(),
+        linear::layouts(),
+        norm::layouts(),
+        pointwise::layouts(),
+        pool::layouts(),
+        sgd::layouts(),
+        super::subgroups::layouts(),
+        winograd::layouts(),
+    ]
+    .concat()
+}
+
 /// Every variant of every kernel that an engine may run, for the tests that look at shaders without a GPU.
 #[cfg(test)]
 pub(super) fn variants() -> Vec<super::kernel::Kernel> {

@@ -7,9 +7,10 @@
 //! What batch norm does with each channel lies in an *affine*, `4 × C`: `scale = weight · rstd`,
 //! `shift = bias - mean · scale`, `mean`, `rstd = 1 / √(variance + ε)`.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, quads};
+#[cfg(test)]
+use crate::engine::wgsl::layout::Layout;
+use crate::engine::wgsl::layout::gpu_struct;
 
 /// Rows of a block.
 const BLOCK: u64 = 256;
@@ -43,15 +44,15 @@ impl Tiling {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Rows {
-    rows: u32,
-    quads: u32,
-    columns: u32,
-    tiles: u32,
-    lanes: u32,
-    first_block: u32,
+gpu_struct! {
+    struct Rows for "norm_statistics.wgsl", "norm_backward_sums.wgsl" {
+        rows: u32,
+        quads: u32,
+        columns: u32,
+        tiles: u32,
+        lanes: u32,
+        first_block: u32,
+    }
 }
 
 impl Rows {
@@ -67,38 +68,38 @@ impl Rows {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Finalize {
-    blocks: u32,
-    channels: u32,
-    quads: u32,
-    epsilon: f32,
-    keep: f32,
-    momentum: f32,
+gpu_struct! {
+    struct Finalize for "norm_finalize.wgsl" {
+        blocks: u32,
+        channels: u32,
+        quads: u32,
+        epsilon: f32,
+        keep: f32,
+        momentum: f32,
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct FromRunning {
-    channels: u32,
-    quads: u32,
-    epsilon: f32,
+gpu_struct! {
+    struct FromRunning for "norm_from_running.wgsl" {
+        channels: u32,
+        quads: u32,
+        epsilon: f32,
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Elements {
-    count: u32,
-    quads: u32,
+gpu_struct! {
+    struct Elements for "norm_apply.wgsl", "norm_backward_apply.wgsl" {
+        count: u32,
+        quads: u32,
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct BackwardFinalize {
-    blocks: u32,
-    quads: u32,
-    count: f32,
+gpu_struct! {
+    struct BackwardFinalize for "norm_backward_finalize.wgsl" {
+        blocks: u32,
+        quads: u32,
+        count: f32,
+    }
 }
 
 /// Values of `rows × channels`, padding included.
@@ -279,6 +280,12 @@ pub(in crate::engine::wgsl) fn backward_apply(
     let constants =
         [("BATCH", u32::from(means.is_some())), ("RELU", u32::from(relu)), ("ADD", u32::from(add.is_some()))];
     Dispatch::new(Kernel::new("norm_backward_apply.wgsl", &constants), params, &bindings, grid, work)
+}
+
+/// The structs that kernels of this file read.
+#[cfg(test)]
+pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
+    vec![Rows::LAYOUT, Finalize::LAYOUT, FromRunning::LAYOUT, Elements::LAYOUT, BackwardFinalize::LAYOUT]
 }
 
 /// Every kernel that the functions of this file can give.

@@ -1,13 +1,14 @@
 //! Operations that work on each value alone.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid};
+#[cfg(test)]
+use crate::engine::wgsl::layout::Layout;
+use crate::engine::wgsl::layout::gpu_struct;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Count {
-    quads: u32,
+gpu_struct! {
+    struct Count for "add.wgsl", "relu.wgsl", "relu_backward.wgsl" {
+        quads: u32,
+    }
 }
 
 /// `sum = a + b` over `quads` quads.
@@ -29,6 +30,12 @@ pub(in crate::engine::wgsl) fn relu_backward(quads: u64, y: Slice, dy: Slice, dx
     let work = Work { flops: 4 * quads, bytes: 48 * quads };
     let params = Count { quads: quads as u32 };
     Dispatch::new(Kernel::plain("relu_backward.wgsl"), params, &[y, dy, dx], grid(quads.div_ceil(256)), work)
+}
+
+/// The structs that kernels of this file read.
+#[cfg(test)]
+pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
+    vec![Count::LAYOUT]
 }
 
 /// Every kernel that the functions of this file can give.

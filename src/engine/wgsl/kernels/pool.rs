@@ -1,8 +1,9 @@
 //! Pooling: the largest value of windows, and the mean of a plane.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, quads};
+#[cfg(test)]
+use crate::engine::wgsl::layout::Layout;
+use crate::engine::wgsl::layout::gpu_struct;
 
 /// Shape of the images that are pooled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,16 +28,16 @@ impl Plane {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct MaxPool {
-    count: u32,
-    quads: u32,
-    height: u32,
-    width: u32,
-    size: u32,
-    down: u32,
-    across: u32,
+gpu_struct! {
+    struct MaxPool for "max_pool.wgsl", "max_pool_backward.wgsl" {
+        count: u32,
+        quads: u32,
+        height: u32,
+        width: u32,
+        size: u32,
+        down: u32,
+        across: u32,
+    }
 }
 
 impl MaxPool {
@@ -53,21 +54,21 @@ impl MaxPool {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct GlobalPool {
-    count: u32,
-    quads: u32,
-    height: u32,
-    width: u32,
+gpu_struct! {
+    struct GlobalPool for "global_pool.wgsl" {
+        count: u32,
+        quads: u32,
+        height: u32,
+        width: u32,
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct GlobalPoolBackward {
-    count: u32,
-    quads: u32,
-    pixels: u32,
+gpu_struct! {
+    struct GlobalPoolBackward for "global_pool_backward.wgsl" {
+        count: u32,
+        quads: u32,
+        pixels: u32,
+    }
 }
 
 /// The largest value of each window of `size × size`. Windows do not overlap; rows and columns that fill none are
@@ -117,6 +118,12 @@ pub(in crate::engine::wgsl) fn global_pool_backward(images: usize, plane: Plane,
     let params = GlobalPoolBackward { count: count as u32, quads: plane.quads() as u32, pixels: plane.pixels() as u32 };
     let work = Work { flops: 4 * count, bytes: plane.bytes(images, plane.pixels() + 1) };
     Dispatch::new(Kernel::plain("global_pool_backward.wgsl"), params, &[dy, dx], grid(count.div_ceil(256)), work)
+}
+
+/// The structs that kernels of this file read.
+#[cfg(test)]
+pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
+    vec![MaxPool::LAYOUT, GlobalPool::LAYOUT, GlobalPoolBackward::LAYOUT]
 }
 
 /// Every kernel that the functions of this file can give.

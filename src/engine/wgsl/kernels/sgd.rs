@@ -1,13 +1,14 @@
 //! The update of the parameters.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid};
+#[cfg(test)]
+use crate::engine::wgsl::layout::Layout;
+use crate::engine::wgsl::layout::gpu_struct;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Count {
-    quads: u32,
+gpu_struct! {
+    struct Count for "sgd.wgsl" {
+        quads: u32,
+    }
 }
 
 /// The SGD step that `call` holds, over `quads` quads: `m ← momentum · m + g + decay · p`, `p ← p - lr · m`.
@@ -22,6 +23,12 @@ pub(in crate::engine::wgsl) fn sgd(
     let params = Count { quads: quads as u32 };
     let bindings = [call, gradient, parameter, momentum];
     Dispatch::new(Kernel::plain("sgd.wgsl"), params, &bindings, grid(quads.div_ceil(256)), work)
+}
+
+/// The structs that kernels of this file read.
+#[cfg(test)]
+pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
+    vec![Count::LAYOUT]
 }
 
 /// Every kernel variant of this file.

@@ -8,14 +8,15 @@
 //!
 //! (Lavin, Gray: Fast Algorithms for Convolutional Neural Networks, CVPR 2016.)
 
-use bytemuck::{Pod, Zeroable};
-
 use super::conv::{Conv, Pass};
 use super::gemm::{self, Tile};
 use super::read::{self, Flags, Read};
 #[cfg(test)]
 use super::read::{BACKWARD_FLAGS, FORWARD_FLAGS};
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, quads};
+#[cfg(test)]
+use crate::engine::wgsl::layout::Layout;
+use crate::engine::wgsl::layout::gpu_struct;
 
 /// Invocations of a workgroup that makes tiles of the result.
 const LANES: usize = 256;
@@ -117,51 +118,51 @@ pub(in crate::engine::wgsl) struct Places {
 /// Height, width, channels.
 type Plane = [usize; 3];
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct WeightParams {
-    quads: u32,
+gpu_struct! {
+    struct WeightParams for "winograd_weight.wgsl" {
+        quads: u32,
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct InputParams {
-    tiles: u32,
-    first_tile: u32,
-    across: u32,
-    down: u32,
-    height: u32,
-    width: u32,
-    quads: u32,
-    padding: u32,
+gpu_struct! {
+    struct InputParams for "winograd_input.wgsl" {
+        tiles: u32,
+        first_tile: u32,
+        across: u32,
+        down: u32,
+        height: u32,
+        width: u32,
+        quads: u32,
+        padding: u32,
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct GemmParams {
-    rows: u32,
-    depth_quads: u32,
-    column_quads: u32,
-    row_tiles: u32,
-    column_tiles: u32,
-    slots: u32,
+gpu_struct! {
+    struct GemmParams for "winograd_gemm.wgsl", "winograd_gemm_broadcast.wgsl" {
+        rows: u32,
+        depth_quads: u32,
+        column_quads: u32,
+        row_tiles: u32,
+        column_tiles: u32,
+        slots: u32,
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct OutputParams {
-    tiles: u32,
-    first_tile: u32,
-    across: u32,
-    down: u32,
-    height: u32,
-    width: u32,
-    quads: u32,
-    channels: u32,
-    columns: u32,
-    column_tiles: u32,
-    lanes: u32,
-    first_block: u32,
+gpu_struct! {
+    struct OutputParams for "winograd_output.wgsl" {
+        tiles: u32,
+        first_tile: u32,
+        across: u32,
+        down: u32,
+        height: u32,
+        width: u32,
+        quads: u32,
+        channels: u32,
+        columns: u32,
+        column_tiles: u32,
+        lanes: u32,
+        first_block: u32,
+    }
 }
 
 /// Transforms the weights `tap × C_in × C_out` for both passes.
@@ -372,6 +373,12 @@ fn output_kernel(outputs: usize, flipped: bool, add: bool, [statistics, sums, re
         ("RELU", relu),
     ];
     Kernel::new("winograd_output.wgsl", &constants)
+}
+
+/// The structs that kernels of this file read.
+#[cfg(test)]
+pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
+    vec![WeightParams::LAYOUT, InputParams::LAYOUT, GemmParams::LAYOUT, OutputParams::LAYOUT]
 }
 
 /// Every kernel that this module can ask for.

@@ -1,0 +1,53 @@
+//! Structs that are declared twice, in Rust and in WGSL.
+//!
+//! `gpu_struct!` declares the Rust side and, for tests, lists its members. `validation.rs` compares them with what naga finds in
+//! the shader: names, types and offsets have to be the same.
+
+/// A struct that shaders read.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    /// Its name in Rust.
+    pub(super) name: &'static str,
+    /// Files of the kernels whose `Params` it is.
+    pub(super) kernels: &'static [&'static str],
+    /// Name, type and offset of each member. A vector of WGSL is an array in Rust.
+    pub(super) members: &'static [(&'static str, &'static str, usize)],
+    /// Bytes.
+    pub(super) size: usize,
+}
+
+/// Declares a struct as shaders lay it out. `struct Rows for "norm_statistics.wgsl" { … }` is the struct `Params` of that
+/// kernel; a struct without `for` has the same name in WGSL.
+///
+/// A module lists the `LAYOUT` of its structs in `layouts`, beside `variants`.
+macro_rules! gpu_struct {
+    (@declare [$($file:literal),*] $(#[$meta:meta])* $vis:vis struct $name:ident {
+        $($(#[$doc:meta])* $member_vis:vis $member:ident: $type:ty),+ $(,)?
+    }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+        $vis struct $name {
+            $($(#[$doc])* $member_vis $member: $type),+
+        }
+
+        #[cfg(test)]
+        impl $name {
+            pub(in crate::engine::wgsl) const LAYOUT: $crate::engine::wgsl::layout::Layout =
+                $crate::engine::wgsl::layout::Layout {
+                    name: stringify!($name),
+                    kernels: &[$($file),*],
+                    members: &[$((stringify!($member), stringify!($type), std::mem::offset_of!($name, $member))),+],
+                    size: size_of::<$name>(),
+                };
+        }
+    };
+    ($(#[$meta:meta])* $vis:vis struct $name:ident for $($file:literal),+ { $($members:tt)+ }) => {
+        gpu_struct! { @declare [$($file),+] $(#[$meta])* $vis struct $name { $($members)+ } }
+    };
+    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($members:tt)+ }) => {
+        gpu_struct! { @declare [] $(#[$meta])* $vis struct $name { $($members)+ } }
+    };
+}
+pub(super) use gpu_struct;
