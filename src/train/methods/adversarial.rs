@@ -2,10 +2,9 @@
 //!
 //! Inner: PGD away from the true class, one epsilon for all. Outer: `mean CE(f(x + d), y)`. Nothing adapts.
 
-use super::{Method, start};
+use super::{Evidence, Method, Radii, attack};
 use crate::config::{AttackConfig, Experiment};
-use crate::engine::{Batch, Engine, EngineError, Objective, SearchSpec};
-use crate::fairness::{ClassStats, TargetDistribution};
+use crate::engine::{Batch, LossSpec, Objective, SearchSpec, View};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -23,30 +22,17 @@ impl AdversarialTraining {
 }
 
 impl Method for AdversarialTraining {
-    fn plan(&mut self, _epoch: u32, _statistics: Option<&ClassStats>) {}
+    fn plan(&mut self, _epoch: u32, _seen: &Evidence<'_>) {}
 
     fn class_epsilon(&self) -> &[f64] {
         &self.epsilon
     }
 
-    fn target_distribution(&self) -> Option<&TargetDistribution> {
-        None
+    fn search(&self, batch: &Batch<'_>, radii: &Radii) -> SearchSpec {
+        attack(&self.attack, Objective::CrossEntropy, batch, radii)
     }
 
-    fn objective(&self, _engine: &mut dyn Engine, _batch: &Batch<'_>) -> Result<Objective, EngineError> {
-        Ok(Objective::CrossEntropy)
-    }
-
-    fn perturbation(&self, batch: &Batch<'_>, objective: Objective) -> SearchSpec {
-        SearchSpec {
-            objective,
-            norm: self.attack.norm,
-            epsilon: vec![self.attack.epsilon.value(); batch.len()],
-            step_size: vec![self.attack.step_size.value(); batch.len()],
-            steps: self.attack.steps,
-            start: start(self.attack.random_start, batch.epoch),
-            batch_norm: self.attack.attack_bn,
-            ..SearchSpec::default()
-        }
+    fn loss(&self, _batch: &Batch<'_>) -> LossSpec {
+        LossSpec::cross_entropy(View::Adversarial)
     }
 }

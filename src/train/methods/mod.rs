@@ -1,43 +1,131 @@
 //! Training methods: an inner attack, an outer loss, and what adapts between epochs. One file each.
+//!
+//! A method says what its paper says, as data: which search ([`Method::search`]), which loss ([`Method::loss`]), and how
+//! both follow from what was counted ([`Method::plan`]). It never touches the engine.
 
 pub mod adversarial;
+pub mod cfa;
 pub mod fair_tat;
+pub mod frl;
+pub mod trades;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 pub use adversarial::AdversarialTraining;
+pub use cfa::Cfa;
 pub use fair_tat::FairTat;
+pub use frl::Frl;
+pub use trades::Trades;
 
-use crate::config::{Experiment, MethodChoice};
-use crate::engine::{Batch, Engine, EngineError, LossSpec, Objective, SearchSpec, Start, View};
-use crate::fairness::{ClassStats, TargetDistribution};
+use crate::config::{AttackConfig, Experiment, MethodChoice};
+use crate::engine::{Batch, LossSpec, Objective, SearchSpec, Start};
+use crate::fairness::{ClassStats, Confusion, TargetDistribution};
 use crate::rng::Purpose;
 
-/// What a training method decides.
-///
-/// A method carries nothing from one epoch to the next but what [`Method::plan`] is given, so a run that is resumed goes
-/// on as if it had never stopped.
-pub trait Method: Send {
-    /// Sets the epoch's radii and targets from the statistics in force, if there are any yet.
-    fn plan(&mut self, epoch: u32, statistics: Option<&ClassStats>);
+/// What a method asks the trainer for, beside the counts of the training pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// [`Evidence::validation`]: counts on the validation split, also before epoch 0.
+    pub validation: bool,
+    /// A network that is trained already: the method fine-tunes.
+    pub trained_network: bool,
+}
 
-    /// Radius for each true class in this epoch, in `[0, 1]` pixel units.
+/// Counts on the validation split, before an epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValidationCounts {
+    /// On unperturbed images.
+    pub clean: Confusion,
+    /// Under the evaluation attack.
+    pub robust: Confusion,
+}
+
+/// What is known when an epoch is planned.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Evidence<'a> {
+    /// Counts of a training pass, or of the validation split where the experiment asks for those; `None` before the first
+    /// epoch is done.
+    pub statistics: Option<&'a ClassStats>,
+    /// Counts on the validation split after the last epoch, where the method needs them.
+    pub validation: Option<&'a ValidationCounts>,
+}
+
+/// What a method carries from one epoch to the next, beside [`Evidence`]: values by name. Part of the checkpoint, so that
+/// a resumed run ends with the same bytes.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Memory(pub BTreeMap<String, Vec<f64>>);
+
+impl Memory {
+    /// Whether there is nothing to carry.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The `count` finite numbers under `name`; `None` if there are others, as in a memory of another method.
+    pub fn numbers(&self, name: &str, count: usize) -> Option<&[f64]> {
+        self.0.get(name).map(Vec::as_slice).filter(|values| values.len() == count && values.iter().all(|v| v.is_finite()))
+    }
+}
+
+/// A value of every class that a method decides or adapts, for tables and figures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClassSeries {
+    /// Its name: a column of `classes.csv`, a tag of TensorBoard.
+    pub name: &'static str,
+    /// One value for each class.
+    pub values: Vec<f64>,
+}
+
+/// Radius of each class that is in force: by hand where it is held, else by the method's rule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Radii(pub Vec<f64>);
+
+impl Radii {
+    /// The radius of each image, which belongs to its true class.
+    pub fn of(&self, labels: &[u32]) -> Vec<f32> {
+        labels.iter().map(|label| self.0[*label as usize] as f32).collect()
+    }
+}
+
+/// What a training method decides.
+pub trait Method: Send {
+    /// What it asks the trainer for.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// Sets the epoch's radii, weights and targets. Called once before every epoch, and again with the same memory and
+    /// evidence when a run goes on within one.
+    fn plan(&mut self, epoch: u32, seen: &Evidence<'_>);
+
+    /// Radius for each true class in this epoch by the method's own rule, in `[0, 1]` pixel units.
     fn class_epsilon(&self) -> &[f64];
 
-    /// Distribution that this epoch's targets are drawn from, where there is one.
-    fn target_distribution(&self) -> Option<&TargetDistribution>;
+    /// Distribution that this epoch's targets are drawn from. `None` where there is none.
+    fn target_distribution(&self) -> Option<&TargetDistribution> {
+        None
+    }
 
-    /// What the attack on a batch is led by: away from the true class, towards targets that the method chose, or towards
-    /// targets that the engine draws from the method's distribution.
-    ///
-    /// # Errors
-    /// When the engine fails.
-    fn objective(&self, engine: &mut dyn Engine, batch: &Batch<'_>) -> Result<Objective, EngineError>;
+    /// The inner maximisation for a batch, with the radii that are in force.
+    fn search(&self, batch: &Batch<'_>, radii: &Radii) -> SearchSpec;
 
-    /// The inner maximisation of that objective for a batch.
-    fn perturbation(&self, batch: &Batch<'_>, objective: Objective) -> SearchSpec;
+    /// The outer loss for a batch.
+    fn loss(&self, batch: &Batch<'_>) -> LossSpec;
 
-    /// The outer loss.
-    fn loss(&self) -> LossSpec {
-        LossSpec::cross_entropy(View::Adversarial)
+    /// What it carries over to the next epoch.
+    fn memory(&self) -> Memory {
+        Memory::default()
+    }
+
+    /// Takes up what an earlier [`Self::memory`] gave. What does not fit is left out.
+    fn restore(&mut self, _memory: &Memory) {}
+
+    /// Class-wise values of this epoch, beside radii and targets.
+    fn shown(&self) -> Vec<ClassSeries> {
+        Vec::new()
     }
 }
 
@@ -46,12 +134,10 @@ pub fn build(experiment: &Experiment, classes: usize) -> Box<dyn Method> {
     match experiment.fairness.method {
         MethodChoice::FairTat => Box::new(FairTat::new(experiment, classes)),
         MethodChoice::At => Box::new(AdversarialTraining::new(experiment, classes)),
+        MethodChoice::Trades => Box::new(Trades::new(experiment, classes)),
+        MethodChoice::Cfa => Box::new(Cfa::new(experiment, classes)),
+        MethodChoice::Frl => Box::new(Frl::new(experiment, classes)),
     }
-}
-
-/// Whether the training attack of an experiment leads images towards target classes.
-pub fn is_targeted(experiment: &Experiment) -> bool {
-    experiment.fairness.method == MethodChoice::FairTat && experiment.fairness.targeted
 }
 
 /// What accuracy under the training attack is called where it is shown. A targeted attack is weaker than an untargeted one of
@@ -60,7 +146,17 @@ pub const fn train_robust(targeted: bool) -> &'static str {
     if targeted { "train robust, targeted" } else { "train robust" }
 }
 
-/// Where a training attack starts in an epoch.
-fn start(random: bool, epoch: u32) -> Start {
-    if random { Start::Uniform { purpose: Purpose::AttackStart, epoch } } else { Start::Zero }
+/// The training attack that an experiment describes, led by `objective`.
+fn attack(attack: &AttackConfig, objective: Objective, batch: &Batch<'_>, radii: &Radii) -> SearchSpec {
+    let random = Start::Uniform { purpose: Purpose::AttackStart, epoch: batch.epoch };
+    SearchSpec {
+        objective,
+        norm: attack.norm,
+        epsilon: radii.of(batch.labels),
+        step_size: vec![attack.step_size.value(); batch.len()],
+        steps: attack.steps,
+        start: if attack.random_start { random } else { Start::Zero },
+        batch_norm: attack.attack_bn,
+        ..SearchSpec::default()
+    }
 }
