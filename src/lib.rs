@@ -11,7 +11,7 @@
 //! * [`model`]: networks as data, their parameters, initialisation and files
 //! * [`engine`]: what runs a network: perturbation, training step, logits, gradients
 //! * [`fairness`]: class statistics, CFPS, target distribution, class-wise epsilon
-//! * [`train`]: schedules, averaging, the training loop, the run directory
+//! * [`train`]: averaging, the training loop, the run directory
 //! * [`evaluate`]: accuracy under attack, figures
 //! * [`worker`]: the thread that owns the engine of a window
 //! * [`app`]: the window

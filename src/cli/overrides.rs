@@ -206,7 +206,7 @@ impl ExperimentArgs {
 #[cfg(test)]
 mod tests {
     use crate::cli::trained_by;
-    use crate::config::Experiment;
+    use crate::config::{Experiment, Schedule};
     use crate::units::Epsilon;
 
     #[test]
@@ -221,6 +221,17 @@ mod tests {
         assert_eq!(run(&["--no-fusion=true", "--seed", "3"]).unwrap(), (false, true));
         assert!(run(&["--no-fusion", "maybe"]).is_err());
     }
+
+    #[test]
+    fn lists_are_separated_by_commas_and_can_be_empty() {
+        let optimizer = |line: &str| trained(line).optimizer;
+        let steps = optimizer("fairtat train --schedule multi-step --milestones 75,90,100 --lr-decay 0.1,0.1,0.5");
+        assert_eq!((steps.schedule, steps.milestones), (Schedule::MultiStep, vec![75, 90, 100]));
+        assert_eq!(steps.decay, [0.1, 0.1, 0.5]);
+        assert_eq!(optimizer("fairtat train --milestones --seed 3").milestones, [0; 0]);
+        assert_eq!(optimizer("fairtat train --lr-decay 0.2").decay, [0.2]);
+    }
+
     fn trained(line: &str) -> crate::config::Experiment {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         trained_by(&words).unwrap()

@@ -12,6 +12,7 @@ mod distances;
 pub mod fields;
 mod relevance;
 mod row;
+mod schedule;
 mod section;
 mod sections;
 mod validate;
@@ -19,6 +20,7 @@ mod validate;
 pub use applies::{Applies, Difference, applies};
 pub use derived::{Change, Derived, Origin, deviations};
 pub use relevance::without_effect;
+pub use schedule::Schedule;
 pub use sections::{
     AttackConfig, AveragingConfig, DataConfig, DeviceChoice, EngineChoice, EngineOptions, EvaluationConfig,
     FairnessConfig, LastBatch, MethodChoice, ModelConfig, OptimizerConfig, RunConfig, StatisticsSource,
@@ -265,6 +267,15 @@ mod tests {
         check(&|e| e.optimizer.lr = f64::NAN, "optimizer.lr: expected a number above 0, found NaN");
         check(&|e| e.optimizer.epochs = 0, "optimizer.epochs");
         check(&|e| e.data.validation_fraction = 1.0, "data.validation_fraction");
+        check(
+            &|e| e.optimizer.milestones = vec![75, 75],
+            "optimizer.milestones: expected epochs that rise, found 75 after 75",
+        );
+        check(&|e| e.optimizer.milestones = vec![0, 3], "optimizer.milestones: expected at least 1, found 0");
+        let factors = "optimizer.decay: expected one factor, or one for each of the 2 milestones, found";
+        check(&|e| e.optimizer.decay = Vec::new(), factors);
+        check(&|e| e.optimizer.decay = vec![0.1; 3], factors);
+        check(&|e| e.optimizer.decay = vec![0.1, 0.0], "optimizer.decay: expected a number above 0, found 0");
         let t_rules = |e: &mut Experiment| {
             e.fairness.epsilon_rules = vec![EpsilonRule::TRob];
             e.fairness.statistics_source = StatisticsSource::Validation;

@@ -11,7 +11,7 @@ pub fn without_effect(experiment: &Experiment, path: &str) -> Option<&'static st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{EngineChoice, MethodChoice, fields};
+    use crate::config::{EngineChoice, MethodChoice, Schedule, fields};
     use crate::fairness::{EpsilonRule, TargetMode};
 
     #[test]
@@ -22,7 +22,14 @@ mod tests {
             .map(|field| field.path)
             .filter(|path| without_effect(&paper, path).is_some())
             .collect();
-        let expected = ["data.shapes_seed", "fairness.fixed_target", "fairness.combine", "fairness.lambda_count"];
+        let expected = [
+            "data.shapes_seed",
+            "fairness.fixed_target",
+            "fairness.combine",
+            "fairness.lambda_count",
+            "optimizer.milestones",
+            "optimizer.decay",
+        ];
         assert_eq!(idle, expected);
     }
 
@@ -44,6 +51,11 @@ mod tests {
         e.fairness.method = MethodChoice::At;
         assert!(without_effect(&e, "fairness.warmup_epochs").is_some());
         assert_eq!(without_effect(&e, "fairness.method"), None);
+        assert!(
+            without_effect(&e, "optimizer.milestones").is_some() && without_effect(&e, "optimizer.decay").is_some()
+        );
+        e.optimizer.schedule = Schedule::MultiStep;
+        assert_eq!(without_effect(&e, "optimizer.milestones"), None);
         e.run.engine = EngineChoice::Candle;
         assert!(without_effect(&e, "run.adapter").is_some() && without_effect(&e, "run.no_fusion").is_some());
         e.run.engine = EngineChoice::Wgsl;

@@ -88,7 +88,7 @@ plain!(bool: Bool, String: Text, PathBuf: Path);
 plain!(crate::engine::BatchNormMode: Choice, crate::engine::Norm: Choice, crate::engine::Padding: Choice);
 plain!(crate::fairness::Combine: Choice, crate::fairness::TargetMode: Choice, crate::model::Architecture: Choice);
 plain!(super::DeviceChoice: Choice, super::EngineChoice: Choice, super::LastBatch: Choice, super::MethodChoice: Choice);
-plain!(crate::train::Schedule: Choice, super::StatisticsSource: Choice, Vec<crate::fairness::EpsilonRule>: Choices);
+plain!(super::Schedule: Choice, super::StatisticsSource: Choice, Vec<crate::fairness::EpsilonRule>: Choices);
 
 impl FieldType for Epsilon {
     const KIND: Kind = Kind::Epsilon;

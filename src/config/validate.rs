@@ -15,6 +15,7 @@ impl Experiment {
         self.check_rules_against_targets()?;
         self.check_distances(None)?;
         self.check_bounds_of_epsilon()?;
+        self.check_milestones()?;
         self.run.engine_options().validate()
     }
 
@@ -39,6 +40,21 @@ impl Experiment {
             let what = format!("{rule:?} counts against targets, which {attack} does not have");
             Err(ConfigError::Invalid { field: "fairness.epsilon_rules", what })
         })
+    }
+
+    /// Milestones rise, and each has a factor.
+    fn check_milestones(&self) -> Result<(), ConfigError> {
+        let (milestones, decay) = (&self.optimizer.milestones, &self.optimizer.decay);
+        if let Some([before, after]) = milestones.array_windows().find(|[before, after]| before >= after) {
+            let what = format!("expected epochs that rise, found {after} after {before}");
+            return Err(ConfigError::Invalid { field: "optimizer.milestones", what });
+        }
+        let (expected, found) = (milestones.len(), decay.len());
+        if found != 1 && found != expected {
+            let what = format!("expected one factor, or one for each of the {expected} milestones, found {found}");
+            return Err(ConfigError::Invalid { field: "optimizer.decay", what });
+        }
+        Ok(())
     }
 
     fn check_bounds_of_epsilon(&self) -> Result<(), ConfigError> {

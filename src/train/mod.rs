@@ -1,4 +1,4 @@
-//! Schedules, averaging, the training loop and the run directory it leaves behind.
+//! Averaging, the training loop and the run directory it leaves behind.
 
 mod average;
 mod batches;
@@ -12,7 +12,6 @@ mod probe;
 mod recalibrate;
 mod record;
 mod run_dir;
-mod schedule;
 mod setup;
 mod stored;
 pub mod tensorboard;
@@ -29,7 +28,6 @@ pub use events::{Event, Observer};
 pub use recalibrate::RunningAverage;
 pub use record::{ClassRow, MetricsRow, changes_between};
 pub use run_dir::{KeptBest, RunDir, RunDirError};
-pub use schedule::Schedule;
 pub use setup::{
     ChosenEngine, Splits, choose_engine, limited, network, normalisation, open_engine, open_engine_with, wgsl_options,
 };

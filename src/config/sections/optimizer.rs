@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::Applies::{Now, Restart};
+use crate::config::Experiment;
+use crate::config::Schedule;
 use crate::config::row::{above_zero, at_least_one, at_least_zero, row};
 use crate::config::section::section;
-use crate::train::Schedule;
 
 /// What happens to the images of an epoch that do not fill a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -17,6 +18,12 @@ pub enum LastBatch {
     Keep,
     /// They are left out of this epoch
     Drop,
+}
+
+const NO_MILESTONES: &str = "Only the schedule multi-step has milestones.";
+
+fn no_milestones(experiment: &Experiment) -> bool {
+    experiment.optimizer.schedule != Schedule::MultiStep
 }
 
 section! {
@@ -39,6 +46,16 @@ section! {
         /// How the learning rate falls
         #[arg(value_enum)]
         schedule: Schedule = Schedule::Step3, row("Schedule", Now);
+        /// Epochs, counted from 0, from which on the schedule multi-step multiplies the rate by a factor; separated by
+        /// commas
+        #[arg(value_delimiter = ',', num_args = 0.., value_name = "EPOCHS")]
+        milestones: Vec<u32> = vec![100, 150],
+            row("Milestones", Now).range(1.0, 200.0).valid("at least 1", at_least_one).idle(NO_MILESTONES, no_milestones);
+        /// Factors of the schedule multi-step, separated by commas: one for each milestone, or one for all
+        #[arg(id = "lr-decay", value_delimiter = ',', num_args = 0.., value_name = "FACTORS")]
+        decay: Vec<f64> = vec![0.1],
+            row("Decay factors", Now).range(0.01, 1.0).valid("a number above 0", above_zero)
+                .idle(NO_MILESTONES, no_milestones);
         /// Momentum of SGD
         #[arg(value_name = "SHARE")]
         momentum: f64 = 0.9,

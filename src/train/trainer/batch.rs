@@ -29,7 +29,7 @@ impl Trainer {
         let (pixels, labels) = gather(&self.splits.train, ids);
         let augment = self.experiment.augment();
         let batch = Batch { pixels: &pixels, labels: &labels, ids, augment, seed: self.experiment.run.seed, epoch };
-        let lr = o.schedule.lr(o.lr, epoch, o.epochs, index, self.batches());
+        let lr = o.lr_at(epoch, index, self.batches());
 
         observer.event(&Event::Attack);
         let clock = Instant::now();

@@ -87,7 +87,7 @@ impl Trainer {
         let [seconds, seconds_attack, seconds_update, seconds_statistics] = self.progress.seconds;
         self.metrics.push(MetricsRow {
             epoch,
-            lr: o.schedule.lr(o.lr, epoch, o.epochs, self.batches() - 1, self.batches()),
+            lr: o.lr_at(epoch, self.batches() - 1, self.batches()),
             train_loss: self.progress.loss_sum / counted.robust.total() as f64,
             train_clean_accuracy: measured_clean.then(|| counted.clean.accuracy()),
             train_robust_accuracy: counted.robust.accuracy(),

@@ -13,8 +13,9 @@ use crate::app::context::Context;
 use crate::app::theme::{self, Palette};
 use crate::app::view::RunView;
 use crate::app::widgets::{drawn, export_menu, percent, section, table, weak};
+use crate::config::Schedule;
 use crate::evaluate::figures;
-use crate::train::{MetricsRow, Schedule, ValidationChange, changes_between, methods, uninterrupted};
+use crate::train::{MetricsRow, ValidationChange, changes_between, methods, uninterrupted};
 use crate::worker::EpochRecord;
 
 /// Points of the loss within epochs that are drawn.
