@@ -206,7 +206,7 @@ impl ExperimentArgs {
 #[cfg(test)]
 mod tests {
     use crate::cli::trained_by;
-    use crate::config::{Experiment, Schedule};
+    use crate::config::{BaseMethod, Experiment, Schedule, TradesSearch};
     use crate::units::Epsilon;
 
     #[test]
@@ -230,6 +230,20 @@ mod tests {
         assert_eq!(steps.decay, [0.1, 0.1, 0.5]);
         assert_eq!(optimizer("fairtat train --milestones --seed 3").milestones, [0; 0]);
         assert_eq!(optimizer("fairtat train --lr-decay 0.2").decay, [0.2]);
+    }
+
+    #[test]
+    fn flags_of_a_methods_section_bear_its_name() {
+        let own =
+            trained("fairtat train --trades-beta 5 --cfa-base trades --cfa-lambda-1 0.2 --frl-beta 2 --frl-tau 0.1");
+        assert_eq!((own.trades.beta, own.cfa.base, own.cfa.lambda_1), (5.0, BaseMethod::Trades, Some(0.2)));
+        assert_eq!((own.frl.beta, own.frl.tau, own.fairness.base), (2.0, Some(0.1), BaseMethod::At));
+        let own = trained("fairtat train --fair-tat-base trades --trades-search kl --cfa-warmup-epochs 5");
+        assert_eq!((own.fairness.base, own.fairness.trades_search), (BaseMethod::Trades, TradesSearch::Kl));
+        assert_eq!(
+            (own.cfa.warmup_epochs, own.fairness.warmup_epochs),
+            (5, Experiment::preset("digits-60s").unwrap().fairness.warmup_epochs)
+        );
     }
 
     fn trained(line: &str) -> crate::config::Experiment {

@@ -22,8 +22,9 @@ pub use derived::{Change, Derived, Origin, deviations};
 pub use relevance::without_effect;
 pub use schedule::Schedule;
 pub use sections::{
-    AttackConfig, AveragingConfig, DataConfig, DeviceChoice, EngineChoice, EngineOptions, EvaluationConfig,
-    FairnessConfig, LastBatch, MethodChoice, ModelConfig, OptimizerConfig, RunConfig, StatisticsSource,
+    AttackConfig, AveragingConfig, BaseMethod, CfaConfig, DataConfig, DeviceChoice, EngineChoice, EngineOptions,
+    EvaluationConfig, FairnessConfig, FrlConfig, FrlVariant, LastBatch, MethodChoice, ModelConfig, OptimizerConfig,
+    RunConfig, StatisticsSource, TradesConfig, TradesSearch,
 };
 
 use std::path::{Path, PathBuf};
@@ -90,6 +91,15 @@ pub struct Experiment {
     /// The method, and what it adapts.
     #[command(flatten)]
     pub fairness: FairnessConfig,
+    /// TRADES.
+    #[command(flatten)]
+    pub trades: TradesConfig,
+    /// CFA.
+    #[command(flatten)]
+    pub cfa: CfaConfig,
+    /// FRL.
+    #[command(flatten)]
+    pub frl: FrlConfig,
     /// Optimiser.
     #[command(flatten)]
     pub optimizer: OptimizerConfig,
@@ -271,6 +281,10 @@ mod tests {
             &|e| e.optimizer.milestones = vec![75, 75],
             "optimizer.milestones: expected epochs that rise, found 75 after 75",
         );
+        check(&|e| e.trades.beta = f64::INFINITY, "trades.beta: expected at least 0, found inf");
+        check(&|e| e.cfa.lambda_1 = Some(-0.1), "cfa.lambda_1: expected at least 0, found -0.1");
+        check(&|e| e.frl.tau = Some(7.0), "frl.tau: expected 0 to 1, found 7");
+        check(&|e| e.frl.limit = 0.0, "frl.limit: expected a number above 0, found 0");
         check(&|e| e.optimizer.milestones = vec![0, 3], "optimizer.milestones: expected at least 1, found 0");
         let factors = "optimizer.decay: expected one factor, or one for each of the 2 milestones, found";
         check(&|e| e.optimizer.decay = Vec::new(), factors);
@@ -331,6 +345,30 @@ mod tests {
         };
         assert_eq!((run.adapter.as_deref(), run.deterministic), (None, false));
         assert_eq!(run, expected);
+    }
+
+    #[test]
+    fn a_file_from_before_there_were_other_methods_still_loads() {
+        let mut written: toml::Table = toml::from_str(&Experiment::default().to_toml()).unwrap();
+        for section in ["trades", "cfa", "frl"] {
+            written.remove(section).unwrap();
+        }
+        for (section, field) in
+            [("fairness", "base"), ("fairness", "trades_search"), ("optimizer", "milestones"), ("optimizer", "decay")]
+        {
+            written[section].as_table_mut().unwrap().remove(field).unwrap();
+        }
+        assert_eq!(Experiment::from_toml(&written.to_string(), "config.toml").unwrap(), Experiment::default());
+    }
+
+    #[test]
+    fn what_is_unset_has_the_published_value() {
+        let mut e = Experiment::default();
+        assert_eq!((e.cfa.lambda_1(), e.frl.tau()), (0.5, 0.07));
+        (e.cfa.base, e.frl.variant) = (BaseMethod::Trades, FrlVariant::Reweight);
+        assert_eq!((e.cfa.lambda_1(), e.frl.tau()), (0.3, 0.1));
+        (e.cfa.lambda_1, e.frl.tau) = (Some(0.0), Some(0.02));
+        assert_eq!((e.cfa.lambda_1(), e.frl.tau()), (0.0, 0.02));
     }
 
     #[test]

@@ -11,8 +11,10 @@ pub fn without_effect(experiment: &Experiment, path: &str) -> Option<&'static st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{EngineChoice, MethodChoice, Schedule, fields};
+    use crate::config::sections::{SECTIONS, entries};
+    use crate::config::{BaseMethod, EngineChoice, MethodChoice, Schedule, TradesSearch, fields};
     use crate::fairness::{EpsilonRule, TargetMode};
+    use clap::ValueEnum;
 
     #[test]
     fn the_paper_preset_uses_what_it_sets() {
@@ -22,8 +24,13 @@ mod tests {
             .map(|field| field.path)
             .filter(|path| without_effect(&paper, path).is_some())
             .collect();
+        // The sections of other methods, and nothing else of them.
+        let other = |path: &&str| ["trades.", "cfa.", "frl."].iter().any(|section| path.starts_with(section));
+        assert!(fields::all().iter().map(|field| field.path).filter(other).all(|path| idle.contains(&path)));
+        let idle: Vec<_> = idle.into_iter().filter(|path| !other(path)).collect();
         let expected = [
             "data.shapes_seed",
+            "fairness.trades_search",
             "fairness.fixed_target",
             "fairness.combine",
             "fairness.lambda_count",
@@ -31,6 +38,35 @@ mod tests {
             "optimizer.decay",
         ];
         assert_eq!(idle, expected);
+    }
+
+    #[test]
+    fn every_method_that_a_field_belongs_to_is_one() {
+        let methods: Vec<_> = MethodChoice::value_variants().iter().filter_map(ValueEnum::to_possible_value).collect();
+        // A method can have its section before it can be chosen.
+        let known = |name: &str| {
+            methods.iter().any(|method| method.get_name() == name)
+                || SECTIONS.iter().any(|section| section.name == name)
+        };
+        for entry in entries() {
+            assert!(entry.row.methods.names.is_none_or(|names| names.iter().all(|name| known(name))), "{}", entry.path);
+        }
+    }
+
+    #[test]
+    fn a_base_wakes_the_settings_of_trades() {
+        let mut e = Experiment::default();
+        let idle = |e: &Experiment, path| without_effect(e, path).is_some();
+        assert!(idle(&e, "fairness.trades_search") && idle(&e, "trades.beta") && idle(&e, "trades.start_deviation"));
+        e.fairness.base = BaseMethod::Trades;
+        assert!(!idle(&e, "fairness.trades_search") && !idle(&e, "trades.beta") && !idle(&e, "attack.random_start"));
+        assert!(idle(&e, "trades.start_deviation"));
+        e.fairness.trades_search = TradesSearch::Kl;
+        assert!(!idle(&e, "trades.start_deviation") && idle(&e, "attack.random_start"));
+        (e.fairness.trades_search, e.fairness.targeted) = (TradesSearch::Targeted, false);
+        assert!(idle(&e, "fairness.trades_search") && !idle(&e, "trades.start_deviation"));
+        e.fairness.method = MethodChoice::At;
+        assert!(idle(&e, "trades.beta") && idle(&e, "fairness.base") && !idle(&e, "attack.random_start"));
     }
 
     #[test]

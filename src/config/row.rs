@@ -1,4 +1,4 @@
-//! What the declaration of a field says beside its type: see [`section!`](super::section).
+//! What the declaration of a field says beside its type: see [`section!`](super::section::section).
 
 use std::path::PathBuf;
 
@@ -88,6 +88,7 @@ plain!(bool: Bool, String: Text, PathBuf: Path);
 plain!(crate::engine::BatchNormMode: Choice, crate::engine::Norm: Choice, crate::engine::Padding: Choice);
 plain!(crate::fairness::Combine: Choice, crate::fairness::TargetMode: Choice, crate::model::Architecture: Choice);
 plain!(super::DeviceChoice: Choice, super::EngineChoice: Choice, super::LastBatch: Choice, super::MethodChoice: Choice);
+plain!(super::BaseMethod: Choice, super::FrlVariant: Choice, super::TradesSearch: Choice);
 plain!(super::Schedule: Choice, super::StatisticsSource: Choice, Vec<crate::fairness::EpsilonRule>: Choices);
 
 impl FieldType for Epsilon {

@@ -32,7 +32,9 @@ section! {
         norm: Norm = Norm::Linf, row("Norm", NextEpoch);
         /// Start at a random point of the ball
         #[arg(value_name = "BOOL", action = ArgAction::Set)]
-        random_start: bool = true, row("Random start", Now);
+        random_start: bool = true,
+            row("Random start", Now)
+                .idle("TRADES's search starts from normal noise.", Experiment::searches_by_divergence);
         /// Batch norm during the attack
         #[arg(value_enum)]
         attack_bn: BatchNormMode = BatchNormMode::Train, row("Batch norm", Now).idle(NO_STEPS, no_steps);

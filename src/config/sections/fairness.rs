@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::config::Applies::NextEpoch;
-use crate::config::Experiment;
 use crate::config::row::{Methods, at_least_zero, row};
 use crate::config::section::section;
+use crate::config::{BaseMethod, Experiment, TradesSearch};
 use crate::fairness::{Combine, EpsilonRule, Statistic, TargetMode};
 use crate::units::Epsilon;
 
@@ -41,8 +41,7 @@ pub enum StatisticsSource {
     Validation,
 }
 
-const FAIR_TAT: Methods =
-    Methods::only(&["fair-tat"], "Plain adversarial training has no targets and one epsilon for all classes.");
+const FAIR_TAT: Methods = Methods::only(&["fair-tat"], "The method is not FAIR-TAT.");
 
 const NOT_TARGETED: &str = "The attack is not targeted.";
 
@@ -68,6 +67,15 @@ section! {
         /// Training method; targets, CFPS and class-wise epsilon are fair-tat's
         #[arg(value_enum)]
         method: MethodChoice = MethodChoice::FairTat, row("Method", NextEpoch);
+        /// What FAIR-TAT is built on
+        #[arg(id = "fair-tat-base", value_enum)]
+        base: BaseMethod = BaseMethod::At, row("FAIR-TAT base", NextEpoch).only(FAIR_TAT);
+        /// On TRADES: search towards targets, or as TRADES does (KL), where targets only enter CFPS and epsilon
+        #[arg(value_enum)]
+        trades_search: TradesSearch = TradesSearch::Targeted,
+            row("TRADES search", NextEpoch).only(FAIR_TAT)
+                .idle("FAIR-TAT is not built on TRADES.", |e| e.fairness.base == BaseMethod::At)
+                .idle(NOT_TARGETED, not_targeted);
         /// Attack towards a target class instead of away from the true one
         #[arg(value_name = "BOOL", action = ArgAction::Set)]
         targeted: bool = true, row("Targeted", NextEpoch).only(FAIR_TAT);

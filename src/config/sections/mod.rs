@@ -5,6 +5,7 @@ mod averaging;
 mod data;
 mod evaluation;
 mod fairness;
+mod methods;
 mod model;
 mod optimizer;
 mod run;
@@ -14,6 +15,7 @@ pub use averaging::AveragingConfig;
 pub use data::DataConfig;
 pub use evaluation::EvaluationConfig;
 pub use fairness::{FairnessConfig, MethodChoice, StatisticsSource};
+pub use methods::{BaseMethod, CfaConfig, FrlConfig, FrlVariant, TradesConfig, TradesSearch};
 pub use model::ModelConfig;
 pub use optimizer::{LastBatch, OptimizerConfig};
 pub use run::{DeviceChoice, EngineChoice, EngineOptions, RunConfig};
@@ -21,11 +23,14 @@ pub use run::{DeviceChoice, EngineChoice, EngineOptions, RunConfig};
 use super::row::{Entry, Section};
 
 /// The sections in the order of [`Experiment`](super::Experiment), the help and the form.
-pub(super) const SECTIONS: [Section; 8] = [
+pub(super) const SECTIONS: [Section; 11] = [
     DataConfig::SECTION,
     ModelConfig::SECTION,
     AttackConfig::SECTION,
     FairnessConfig::SECTION,
+    TradesConfig::SECTION,
+    CfaConfig::SECTION,
+    FrlConfig::SECTION,
     OptimizerConfig::SECTION,
     AveragingConfig::SECTION,
     EvaluationConfig::SECTION,
