@@ -12,7 +12,7 @@
 //! * [`engine`]: what runs a network: perturbation, training step, logits, gradients
 //! * [`fairness`]: class statistics, CFPS, target distribution, class-wise epsilon
 //! * [`engines`]: which engine an experiment asks for, and opening it
-//! * [`train`]: schedules, averaging, the training loop, the run directory
+//! * [`train`]: averaging, the training loop, the run directory
 //! * [`evaluate`]: accuracy under attack, figures
 //! * [`worker`]: the thread that owns the engine of a window
 //! * `app`: the window (with the feature `window`)

@@ -127,6 +127,7 @@ pub(in crate::app) fn epoch(epoch: u32) -> EpochRecord {
             train_clean_accuracy: Some((clean[k] + 0.02).min(1.0)),
             val_clean_accuracy: clean[k],
             val_robust_accuracy: robust[k],
+            series: Vec::new(),
         })
         .collect();
     let metrics = MetricsRow {
@@ -290,6 +291,7 @@ pub(in crate::app) fn run_with(classes: usize) -> RunView {
                     train_clean_accuracy: None,
                     val_clean_accuracy: (accuracy[k] + 0.3).min(1.0),
                     val_robust_accuracy: accuracy[k],
+                    series: Vec::new(),
                 })
                 .collect();
             EpochRecord { train: Some(counted.clone()), validation: Some(counted), ..record }

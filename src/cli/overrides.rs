@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::defaults::{Images, run_name, starting_point};
+use crate::config::fields::field;
 use crate::config::{ConfigError, DEFAULT_PRESET, Derived, DeviceChoice, EngineChoice, Experiment, Origin, RunConfig};
 
 /// Where an experiment starts from.
@@ -127,7 +128,7 @@ impl ExperimentArgs {
         let name = path.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
         let made_for = Images::of(&start.data).map(|images| images.kind);
         let images =
-            Images::of(&experiment.data).filter(|images| self.names("dataset") && Some(images.kind) != made_for);
+            Images::of(&experiment.data).filter(|images| self.names("data.dataset") && Some(images.kind) != made_for);
         let origin = || Origin::File { name: path.display().to_string(), made_for: start.data.dataset.clone() };
         let derived = images.map(|images| self.derived(origin(), &start, &experiment, images)).transpose()?;
         Ok(Asked { experiment, name, derived })
@@ -137,7 +138,7 @@ impl ExperimentArgs {
         // The data set that is asked for decides what the other flags are put over.
         let first = Experiment::preset(preset.unwrap_or(DEFAULT_PRESET))?;
         let wanted = self.over(&first)?;
-        let images = Images::of(&wanted.data).filter(|_| self.names("dataset"));
+        let images = Images::of(&wanted.data).filter(|_| self.names("data.dataset"));
         let kind = images.as_ref().map(|images| images.kind);
         let start = match (preset, kind) {
             (None, None) => first.clone(),
@@ -154,7 +155,7 @@ impl ExperimentArgs {
             self.derived(origin, &without, &experiment, images)
         });
         // A name that no data set has is not one for a directory either.
-        let named = self.names("dataset") && kind.is_some();
+        let named = self.names("data.dataset") && kind.is_some();
         let name = match (preset, named) {
             (None, false) => DEFAULT_PRESET.to_owned(),
             (Some(name), false) => name.to_owned(),
@@ -171,8 +172,7 @@ impl ExperimentArgs {
         images: Images,
     ) -> Result<Derived, ConfigError> {
         let is_named = |path: &str| {
-            let name = path.split_once('.').map_or(path, |(_, name)| name);
-            self.names(name) || (name == "validation_per_class" && self.names("validation_fraction"))
+            self.names(path) || (path == "data.validation_per_class" && self.names("data.validation_fraction"))
         };
         Derived::new(origin, without, experiment, images, is_named)
     }
@@ -184,10 +184,10 @@ impl ExperimentArgs {
         Ok(experiment)
     }
 
-    /// Whether a field was given on the command line.
-    pub(super) fn names(&self, field: &str) -> bool {
-        let given = |matches: &ArgMatches| matches.try_contains_id(field).unwrap_or(false);
-        self.given.as_ref().is_some_and(given)
+    /// Whether the field at `path` was given on the command line.
+    pub(super) fn names(&self, path: &str) -> bool {
+        let Some((field, given)) = field(path).zip(self.given.as_ref()) else { return false };
+        given.try_contains_id(&field.argument).unwrap_or(false)
     }
 
     /// Replaces the fields that were given.
@@ -195,7 +195,7 @@ impl ExperimentArgs {
         if let Some(given) = &self.given {
             experiment.update_from_arg_matches(given)?;
             // The number of images replaces the share; who names the share alone does not want the preset's number.
-            if self.names("validation_fraction") && !self.names("validation_per_class") {
+            if self.names("data.validation_fraction") && !self.names("data.validation_per_class") {
                 experiment.data.validation_per_class = None;
             }
         }
@@ -206,7 +206,7 @@ impl ExperimentArgs {
 #[cfg(test)]
 mod tests {
     use crate::cli::trained_by;
-    use crate::config::Experiment;
+    use crate::config::{BaseMethod, Experiment, Schedule, TradesSearch};
     use crate::units::Epsilon;
 
     #[test]
@@ -221,6 +221,31 @@ mod tests {
         assert_eq!(run(&["--no-fusion=true", "--seed", "3"]).unwrap(), (false, true));
         assert!(run(&["--no-fusion", "maybe"]).is_err());
     }
+
+    #[test]
+    fn lists_are_separated_by_commas_and_can_be_empty() {
+        let optimizer = |line: &str| trained(line).optimizer;
+        let steps = optimizer("fairtat train --schedule multi-step --milestones 75,90,100 --lr-decay 0.1,0.1,0.5");
+        assert_eq!((steps.schedule, steps.milestones), (Schedule::MultiStep, vec![75, 90, 100]));
+        assert_eq!(steps.decay, [0.1, 0.1, 0.5]);
+        assert_eq!(optimizer("fairtat train --milestones --seed 3").milestones, [0; 0]);
+        assert_eq!(optimizer("fairtat train --lr-decay 0.2").decay, [0.2]);
+    }
+
+    #[test]
+    fn flags_of_a_methods_section_bear_its_name() {
+        let own =
+            trained("fairtat train --trades-beta 5 --cfa-base trades --cfa-lambda-1 0.2 --frl-beta 2 --frl-tau 0.1");
+        assert_eq!((own.trades.beta, own.cfa.base, own.cfa.lambda_1), (5.0, BaseMethod::Trades, Some(0.2)));
+        assert_eq!((own.frl.beta, own.frl.tau, own.fairness.base), (2.0, Some(0.1), BaseMethod::At));
+        let own = trained("fairtat train --fair-tat-base trades --trades-search kl --cfa-warmup-epochs 5");
+        assert_eq!((own.fairness.base, own.fairness.trades_search), (BaseMethod::Trades, TradesSearch::Kl));
+        assert_eq!(
+            (own.cfa.warmup_epochs, own.fairness.warmup_epochs),
+            (5, Experiment::preset("digits-60s").unwrap().fairness.warmup_epochs)
+        );
+    }
+
     fn trained(line: &str) -> crate::config::Experiment {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         trained_by(&words).unwrap()

@@ -133,7 +133,7 @@ impl Host for Terminal {
         );
         eprintln!("Engine: {engine}. Run directory: {}", trainer.directory().path().display());
         self.images = splits.train.len();
-        self.train_robust = methods::train_robust(methods::is_targeted(experiment));
+        self.train_robust = methods::train_robust(experiment.is_targeted());
     }
 }
 

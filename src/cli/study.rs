@@ -49,7 +49,8 @@ fn same(asked: &Experiment, found: &Experiment) -> Result<()> {
 
 pub(super) fn study(command: &StudyCommand) -> Result<()> {
     let StudyCommand::Seeds(arguments) = command;
-    if let Some(flag) = ["seed", "method"].into_iter().find(|flag| arguments.fields.names(flag)) {
+    let varied = [("run.seed", "seed"), ("fairness.method", "method")];
+    if let Some((_, flag)) = varied.into_iter().find(|(path, _)| arguments.fields.names(path)) {
         bail!(Usage(format!("--{flag} is what a study varies; use --{flag}s")));
     }
     let asked = arguments.fields.asked(&arguments.source)?;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Experiment;
+use super::sections::entry;
 
 /// When a changed field takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,60 +16,9 @@ pub enum Applies {
     Restart,
 }
 
-/// When a change of the field at `path`, such as `optimizer.lr`, takes effect; none where there is no such field.
+/// When a change of the field at `path`, such as `optimizer.lr`, takes effect; `None` if there is no such field.
 pub fn applies(path: &str) -> Option<Applies> {
-    use Applies::{NextEpoch, Now, Restart};
-    Some(match path {
-        "data.dataset"
-        | "data.path"
-        | "data.image_size"
-        | "data.shapes_seed"
-        | "data.channels"
-        | "data.limit"
-        | "data.test_limit"
-        | "data.validation_fraction"
-        | "data.validation_per_class"
-        | "data.validation_random"
-        | "data.normalize"
-        | "data.crop_padding"
-        | "data.padding"
-        | "data.flip" => Restart,
-        "model.arch" | "model.width" => Restart,
-        "attack.epsilon" | "attack.norm" => NextEpoch,
-        "attack.step_size" | "attack.steps" | "attack.random_start" | "attack.attack_bn" => Now,
-        "fairness.method"
-        | "fairness.targeted"
-        | "fairness.target_mode"
-        | "fairness.temperature"
-        | "fairness.fixed_target"
-        | "fairness.statistics_source"
-        | "fairness.freeze_after"
-        | "fairness.epsilon_rules"
-        | "fairness.combine"
-        | "fairness.lambda_rob"
-        | "fairness.lambda_count"
-        | "fairness.epsilon_min"
-        | "fairness.epsilon_max"
-        | "fairness.warmup_epochs"
-        | "fairness.clean_passes" => NextEpoch,
-        "optimizer.batch_size" | "optimizer.last_batch" => Restart,
-        "optimizer.epochs"
-        | "optimizer.lr"
-        | "optimizer.schedule"
-        | "optimizer.momentum"
-        | "optimizer.weight_decay" => Now,
-        "averaging.ema" | "averaging.fawa" => NextEpoch,
-        "averaging.average_decay" | "averaging.fawa_threshold" | "averaging.average_from" => Now,
-        "evaluation.eval_steps"
-        | "evaluation.test_steps"
-        | "evaluation.eval_epsilon"
-        | "evaluation.eval_step_size"
-        | "evaluation.eval_batch_size"
-        | "evaluation.recalibrate_bn" => Now,
-        "run.seed" | "run.engine" | "run.device" | "run.adapter" | "run.deterministic" | "run.no_fusion" => Restart,
-        "run.checkpoint_every" | "run.examples" => Now,
-        _ => return None,
-    })
+    entry(path).map(|entry| entry.row.applies)
 }
 
 /// One field in which two experiments differ.
@@ -123,19 +73,19 @@ fn tree(experiment: &Experiment) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{MethodChoice, fields};
+    use crate::config::MethodChoice;
 
     #[test]
     fn every_field_has_an_answer_and_nothing_else_has() {
-        let mut count = 0;
-        for (section, names) in fields() {
-            for name in names {
+        let Value::Object(sections) = tree(&Experiment::default()) else { panic!("no table") };
+        for (section, fields) in sections {
+            for name in fields.as_object().unwrap().keys() {
                 assert!(applies(&format!("{section}.{name}")).is_some(), "{section}.{name}");
-                count += 1;
             }
         }
-        let Value::Object(sections) = tree(&Experiment::default()) else { panic!("no table") };
-        assert_eq!(count, sections.values().map(|fields| fields.as_object().unwrap().len()).sum::<usize>());
+        assert_eq!(applies("data.flip"), Some(Applies::Restart));
+        assert_eq!(applies("attack.epsilon"), Some(Applies::NextEpoch));
+        assert_eq!(applies("attack.steps"), Some(Applies::Now));
         for path in ["lr", "optimizer", "optimizer.", "fairness.lr", ""] {
             assert_eq!(applies(path), None, "{path}");
         }

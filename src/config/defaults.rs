@@ -59,7 +59,7 @@ pub const OF_THE_IMAGES: [&str; 11] = [
 ];
 
 /// The fields of network and schedule, which a preset that is named decides for any data set.
-pub const OF_THE_RECIPE: [&str; 11] = [
+pub const OF_THE_RECIPE: [&str; 13] = [
     "model.arch",
     "model.width",
     "optimizer.epochs",
@@ -67,6 +67,8 @@ pub const OF_THE_RECIPE: [&str; 11] = [
     "optimizer.last_batch",
     "optimizer.lr",
     "optimizer.schedule",
+    "optimizer.milestones",
+    "optimizer.decay",
     "averaging.average_from",
     "attack.attack_bn",
     "evaluation.eval_batch_size",

@@ -1,5 +1,6 @@
 //! Radii and step sizes of an experiment, and how large they can be.
 
+use super::sections::entries;
 use super::{ConfigError, Experiment};
 use crate::attack::check_distance;
 use crate::data::ImageShape;
@@ -11,17 +12,10 @@ impl Experiment {
     /// # Errors
     /// [`ConfigError::Invalid`] names the first field that is too large.
     pub fn check_distances(&self, shape: Option<ImageShape>) -> Result<(), ConfigError> {
-        let (attack, fairness, evaluation) = (&self.attack, &self.fairness, &self.evaluation);
-        for (field, distance) in [
-            ("attack.epsilon", Some(attack.epsilon)),
-            ("attack.step_size", Some(attack.step_size)),
-            ("fairness.epsilon_min", Some(fairness.epsilon_min)),
-            ("fairness.epsilon_max", fairness.epsilon_max),
-            ("evaluation.eval_epsilon", evaluation.eval_epsilon),
-            ("evaluation.eval_step_size", evaluation.eval_step_size),
-        ] {
-            if let Some(distance) = distance {
-                check_distance(distance, attack.norm, shape).map_err(|what| ConfigError::Invalid { field, what })?;
+        for entry in entries() {
+            if let Some(distance) = (entry.distance)(self) {
+                check_distance(distance, self.attack.norm, shape)
+                    .map_err(|what| ConfigError::Invalid { field: entry.path, what })?;
             }
         }
         Ok(())

@@ -1,8 +1,7 @@
 //! Every field of an [`Experiment`], described for a form.
 //!
-//! Name, help text, section and choices come from the declarations that make the command line and the file. A table adds
-//! what those do not know: a short label, a unit, and the range that makes sense. A range is where sliders end, not what is
-//! valid; that stays with [`Experiment::validate`].
+//! All of it comes from the declarations in `config/sections`: help text, section and choices through the command line that
+//! they make, the rest from their rows. A range is where sliders end, not what is valid; [`Experiment::validate`] says that.
 //!
 //! ```
 //! use fairtat::config::{Experiment, fields};
@@ -16,35 +15,13 @@
 
 use std::sync::OnceLock;
 
-use clap::{Args, Command};
 use serde_json::Value;
 
-use super::{
-    AttackConfig, AveragingConfig, DataConfig, EvaluationConfig, Experiment, FairnessConfig, ModelConfig,
-    OptimizerConfig, RunConfig,
-};
+use super::Experiment;
+pub use super::row::Kind;
+use super::row::{Entry, Section};
+use super::sections::{SECTIONS, entry};
 use crate::units::Epsilon;
-
-/// What a field holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Yes or no.
-    Bool,
-    /// One of [`Field::choices`].
-    Choice,
-    /// Any number of [`Field::choices`].
-    Choices,
-    /// A whole number.
-    Integer,
-    /// A number.
-    Real,
-    /// A distance between images, `k/255`; its range counts levels.
-    Epsilon,
-    /// A name.
-    Text,
-    /// A directory.
-    Path,
-}
 
 /// A value that a field can have, and what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +43,8 @@ pub struct Field {
     pub label: &'static str,
     /// Its doc comment.
     pub help: String,
+    /// The name under which the parsed command line has it.
+    pub(crate) argument: String,
     /// Its flag on the command line, without the dashes.
     pub flag: String,
     /// What it holds.
@@ -88,6 +67,11 @@ impl Field {
         self.path.split_once('.').map_or(self.path, |(_, name)| name)
     }
 
+    /// The value that a form suggests when the field is set after it was unset; `None` if there is none to suggest.
+    pub fn first(&self, experiment: &Experiment) -> Option<Value> {
+        entry(self.path)?.row.first.map(|first| first(experiment))
+    }
+
     /// A value of this field in words, without its unit.
     pub fn written(&self, value: &Value) -> String {
         match value {
@@ -96,7 +80,7 @@ impl Field {
             Value::String(text) if self.kind == Kind::Epsilon => distance(text),
             Value::String(text) => text.clone(),
             Value::Array(items) if items.is_empty() => "none".to_owned(),
-            Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+            Value::Array(items) => items.iter().map(item).collect::<Vec<_>>().join(", "),
             other => other.to_string(),
         }
     }
@@ -108,6 +92,11 @@ impl Field {
     }
 }
 
+/// An element of a list as files and the command line have it.
+pub(crate) fn item(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
 /// A distance in levels; where they are not whole, as a decimal, too, for that is how it was meant.
 fn distance(text: &str) -> String {
     let decimal = text.parse::<Epsilon>().map(Epsilon::exact).unwrap_or_default();
@@ -116,147 +105,10 @@ fn distance(text: &str) -> String {
     if whole { text.to_owned() } else { format!("{text} ({})", (decimal * 1e4).round() / 1e4) }
 }
 
-/// What the declarations do not know.
-#[derive(Debug, Clone, Copy)]
-struct Detail {
-    path: &'static str,
-    label: &'static str,
-    kind: Kind,
-    range: (f64, f64),
-    logarithmic: bool,
-    unit: &'static str,
-    unset: Option<&'static str>,
-}
-
-impl Detail {
-    const fn new(path: &'static str, label: &'static str, kind: Kind, range: (f64, f64)) -> Self {
-        Self { path, label, kind, range, logarithmic: false, unit: "", unset: None }
-    }
-
-    const fn unit(self, unit: &'static str) -> Self {
-        Self { unit, ..self }
-    }
-
-    const fn log(self) -> Self {
-        Self { logarithmic: true, ..self }
-    }
-
-    const fn unset(self, meaning: &'static str) -> Self {
-        Self { unset: Some(meaning), ..self }
-    }
-}
-
-const fn flag(path: &'static str, label: &'static str) -> Detail {
-    Detail::new(path, label, Kind::Bool, (0.0, 0.0))
-}
-
-const fn choice(path: &'static str, label: &'static str) -> Detail {
-    Detail::new(path, label, Kind::Choice, (0.0, 0.0))
-}
-
-const fn text(path: &'static str, label: &'static str) -> Detail {
-    Detail::new(path, label, Kind::Text, (0.0, 0.0))
-}
-
-const fn integer(path: &'static str, label: &'static str, least: f64, most: f64) -> Detail {
-    Detail::new(path, label, Kind::Integer, (least, most))
-}
-
-const fn real(path: &'static str, label: &'static str, least: f64, most: f64) -> Detail {
-    Detail::new(path, label, Kind::Real, (least, most))
-}
-
-const fn levels(path: &'static str, label: &'static str, most: f64) -> Detail {
-    Detail::new(path, label, Kind::Epsilon, (0.0, most))
-}
-
-const TABLE: &[Detail] = &[
-    text("data.dataset", "Data set"),
-    Detail::new("data.path", "Folder", Kind::Path, (0.0, 0.0)).unset("the usual place"),
-    integer("data.image_size", "Image size", 8.0, 64.0).unit("pixels").unset("as it is"),
-    integer("data.shapes_seed", "Shapes seed", 0.0, 99.0),
-    integer("data.channels", "Channels", 1.0, 3.0).unset("as they are"),
-    integer("data.limit", "Train images", 100.0, 60_000.0).unit("images").log().unset("all"),
-    integer("data.test_limit", "Test images", 100.0, 10_000.0).unit("images").log().unset("all"),
-    real("data.validation_fraction", "Val. share", 0.01, 0.5).unit("share"),
-    integer("data.validation_per_class", "Val. per class", 1.0, 1000.0).unit("images").log().unset("by the share"),
-    flag("data.validation_random", "Val. at random"),
-    flag("data.normalize", "Normalise"),
-    integer("data.crop_padding", "Random crop", 0.0, 8.0).unit("pixels"),
-    choice("data.padding", "Crop border"),
-    flag("data.flip", "Mirror images"),
-    choice("model.arch", "Architecture"),
-    integer("model.width", "Width", 4.0, 256.0).unit("channels").log().unset("as published"),
-    levels("attack.epsilon", "Epsilon", 80.0),
-    levels("attack.step_size", "Step size", 20.0),
-    integer("attack.steps", "Attack steps", 0.0, 50.0).unit("steps"),
-    choice("attack.norm", "Norm"),
-    flag("attack.random_start", "Random start"),
-    choice("attack.attack_bn", "Batch norm"),
-    choice("fairness.method", "Method"),
-    flag("fairness.targeted", "Targeted"),
-    choice("fairness.target_mode", "Targets"),
-    real("fairness.temperature", "Temperature", 0.0, 20.0),
-    integer("fairness.fixed_target", "Fixed target", 0.0, 9.0).unit("class"),
-    choice("fairness.statistics_source", "Statistics from"),
-    integer("fairness.freeze_after", "Freeze after", 0.0, 200.0).unit("epoch").unset("never"),
-    Detail::new("fairness.epsilon_rules", "Epsilon rules", Kind::Choices, (0.0, 0.0)),
-    choice("fairness.combine", "Combine rules"),
-    real("fairness.lambda_rob", "λ of accuracy", 0.0, 1.0),
-    real("fairness.lambda_count", "λ of counts", 0.0, 1.0),
-    levels("fairness.epsilon_min", "Min. epsilon", 80.0),
-    levels("fairness.epsilon_max", "Max. epsilon", 120.0).unset("no bound"),
-    integer("fairness.warmup_epochs", "Warm-up", 0.0, 50.0).unit("epochs"),
-    integer("fairness.clean_passes", "Clean passes", 0.0, 2.0),
-    integer("optimizer.epochs", "Epochs", 1.0, 200.0).unit("epochs"),
-    integer("optimizer.batch_size", "Batch size", 8.0, 1024.0).unit("images").log(),
-    choice("optimizer.last_batch", "Last batch"),
-    real("optimizer.lr", "Learning rate", 1e-4, 1.0).log(),
-    choice("optimizer.schedule", "Schedule"),
-    real("optimizer.momentum", "Momentum", 0.0, 0.99).unit("share"),
-    real("optimizer.weight_decay", "Weight decay", 0.0, 0.01).log(),
-    flag("averaging.ema", "EMA weights"),
-    flag("averaging.fawa", "FAWA weights"),
-    real("averaging.average_decay", "Decay", 0.0, 1.0).unit("share"),
-    real("averaging.fawa_threshold", "FAWA threshold", 0.0, 1.0).unit("accuracy"),
-    integer("averaging.average_from", "Average from", 0.0, 200.0).unit("epoch"),
-    integer("evaluation.eval_steps", "Val. steps", 1.0, 100.0).unit("steps"),
-    integer("evaluation.test_steps", "Test steps", 0.0, 100.0).unit("steps"),
-    levels("evaluation.eval_epsilon", "Eval. epsilon", 80.0).unset("as in training"),
-    levels("evaluation.eval_step_size", "Eval. step size", 20.0).unset("for the attack"),
-    integer("evaluation.eval_batch_size", "Eval. batch", 16.0, 1024.0).unit("images").log(),
-    integer("evaluation.recalibrate_bn", "Recalibrate BN", 0.0, 100.0).unit("batches"),
-    integer("run.seed", "Seed", 0.0, 99.0),
-    choice("run.engine", "Engine"),
-    choice("run.device", "Candle device"),
-    text("run.adapter", "GPU").unset("the fastest kind"),
-    flag("run.deterministic", "Deterministic"),
-    flag("run.no_fusion", "No fusion"),
-    integer("run.checkpoint_every", "Checkpoints", 1.0, 50.0).unit("epochs"),
-    integer("run.examples", "Examples", 0.0, 100.0).unit("images"),
-];
-
 /// All fields, in the order of the sections and of the help.
 pub fn all() -> &'static [Field] {
     static ALL: OnceLock<Vec<Field>> = OnceLock::new();
-    ALL.get_or_init(|| {
-        let commands = [
-            ("data", command::<DataConfig>()),
-            ("model", command::<ModelConfig>()),
-            ("attack", command::<AttackConfig>()),
-            ("fairness", command::<FairnessConfig>()),
-            ("optimizer", command::<OptimizerConfig>()),
-            ("averaging", command::<AveragingConfig>()),
-            ("evaluation", command::<EvaluationConfig>()),
-            ("run", command::<RunConfig>()),
-        ];
-        let described = |(section, command): &(&str, Command)| {
-            let arguments: Vec<_> = command.get_arguments().cloned().collect();
-            let section = (*section).to_owned();
-            arguments.into_iter().filter_map(move |argument| describe(&section, &argument)).collect::<Vec<_>>()
-        };
-        commands.iter().flat_map(described).collect()
-    })
+    ALL.get_or_init(|| SECTIONS.iter().flat_map(described).collect())
 }
 
 /// The field with this path.
@@ -264,14 +116,14 @@ pub fn field(path: &str) -> Option<&'static Field> {
     all().iter().find(|field| field.path == path)
 }
 
-fn command<T: Args>() -> Command {
-    T::augment_args(Command::new("fields"))
+fn described(section: &Section) -> Vec<Field> {
+    let command = (section.command)();
+    // The same declarations make both, so that they have the same order.
+    command.get_arguments().zip(section.entries).map(|(argument, entry)| describe(section, entry, argument)).collect()
 }
 
-fn describe(section: &str, argument: &clap::Arg) -> Option<Field> {
-    let path = format!("{section}.{}", argument.get_id());
-    let detail = TABLE.iter().find(|detail| detail.path == path)?;
-    let choices = match detail.kind {
+fn describe(section: &Section, entry: &Entry, argument: &clap::Arg) -> Field {
+    let choices = match entry.kind {
         Kind::Choice | Kind::Choices => argument.get_possible_values(),
         _ => Vec::new(),
     };
@@ -279,19 +131,21 @@ fn describe(section: &str, argument: &clap::Arg) -> Option<Field> {
         name: value.get_name().to_owned(),
         help: value.get_help().map(ToString::to_string).unwrap_or_default(),
     };
-    Some(Field {
-        path: detail.path,
-        section: argument.get_help_heading().unwrap_or(section).to_owned(),
-        label: detail.label,
+    let row = &entry.row;
+    Field {
+        path: entry.path,
+        section: argument.get_help_heading().unwrap_or(section.name).to_owned(),
+        label: row.label,
         help: argument.get_help().map(ToString::to_string).unwrap_or_default(),
+        argument: argument.get_id().to_string(),
         flag: argument.get_long().unwrap_or_default().to_owned(),
-        kind: detail.kind,
-        range: detail.range,
-        logarithmic: detail.logarithmic,
-        unit: detail.unit,
-        unset: detail.unset,
+        kind: entry.kind,
+        range: row.range,
+        logarithmic: row.logarithmic,
+        unit: row.unit,
+        unset: row.unset,
         choices: choices.iter().map(choice).collect(),
-    })
+    }
 }
 
 /// The values of all fields of an experiment, to be read by path.
@@ -353,10 +207,14 @@ mod tests {
         for path in &written {
             let field = field(path).unwrap_or_else(|| panic!("{path} has no entry"));
             assert!(!field.label.is_empty() && field.help.len() > 5 && !field.flag.is_empty(), "{field:?}");
-            assert_eq!(field.flag, field.name().replace('_', "-"));
+            // Where the flag says more than the name, the command line knows the field by its flag.
+            let prefixed = field.argument == field.flag && field.flag.contains('-');
+            let plain = field.argument == field.name() && field.flag == field.name().replace('_', "-");
+            assert!(plain || prefixed, "{field:?}");
         }
         assert_eq!(all().len(), written.len());
-        assert_eq!(TABLE.len(), written.len());
+        let named: Vec<_> = SECTIONS.iter().flat_map(|section| section.entries).map(|entry| entry.path).collect();
+        assert_eq!(all().iter().map(|field| field.path).collect::<Vec<_>>(), named);
     }
 
     #[test]
@@ -390,6 +248,8 @@ mod tests {
                     Kind::Choices => value.as_array().unwrap().iter().all(known),
                     Kind::Integer => value.is_u64() && inside(value.as_f64().unwrap()),
                     Kind::Real => inside(value.as_f64().unwrap()),
+                    Kind::Integers => value.as_array().unwrap().iter().all(Value::is_u64),
+                    Kind::Reals => value.as_array().unwrap().iter().all(|item| inside(item.as_f64().unwrap())),
                     Kind::Epsilon => inside(levels()),
                     Kind::Text | Kind::Path => value.is_string(),
                 };
@@ -410,6 +270,8 @@ mod tests {
                 Kind::Choices => json!([field.choices[4].name, field.choices[1].name]),
                 Kind::Integer => json!(field.range.1 as u64 + 1),
                 Kind::Real => json!(field.range.1 * 0.875),
+                Kind::Integers => json!([3, 4]),
+                Kind::Reals => json!([0.25]),
                 Kind::Epsilon => json!("3.25/255"),
                 Kind::Text | Kind::Path => json!("a b/ü"),
             };

@@ -1,32 +1,43 @@
-//! An experiment, described once: the command line, the file and later the form are this one struct.
+//! An experiment, described once: the command line, the file and the form are this one struct.
 //!
-//! Every field's doc comment is its help text. A TOML file holds the same fields in the sections [`Experiment`] names; the
-//! command line has a flag for each field, `--step-size` for `step_size`.
+//! Each field is declared in one place, in `config/sections`: its type and default, its doc comment, which is the help text,
+//! and its row, which says the label, unit and range of the form, when a change applies, which values are valid and when the
+//! field has no effect. A TOML file holds the fields in the sections that [`Experiment`] names; the command line has a flag
+//! for each field, `--step-size` for `step_size`.
 
 mod applies;
 pub mod defaults;
 mod derived;
 mod distances;
 pub mod fields;
+mod methods;
 mod relevance;
+mod row;
+mod schedule;
+mod section;
 mod sections;
+mod validate;
 
 pub use applies::{Applies, Difference, applies};
 pub use derived::{Change, Derived, Origin, deviations};
+pub use methods::{MethodInfo, SearchKind};
 pub use relevance::without_effect;
+pub use schedule::Schedule;
 pub use sections::{
-    AttackConfig, AveragingConfig, DataConfig, DeviceChoice, EngineChoice, EngineOptions, EvaluationConfig,
-    FairnessConfig, LastBatch, MethodChoice, ModelConfig, OptimizerConfig, RunConfig, StatisticsSource,
+    AttackConfig, AveragingConfig, BaseMethod, CfaConfig, DataConfig, DeviceChoice, EngineChoice, EngineOptions,
+    EvaluationConfig, FairnessConfig, FrlConfig, FrlVariant, LastBatch, MethodChoice, ModelConfig, OptimizerConfig,
+    RunConfig, StatisticsSource, TradesConfig, TradesSearch,
 };
 
 use std::path::Path;
 
-use clap::{Args, Command};
+use self::sections::{SECTIONS, entries};
+use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{SourceOptions, ValidationChoice, ValidationSize, download};
 use crate::engine::Augment;
-use crate::fairness::{Margins, Reference};
+use crate::fairness::Margins;
 use crate::files::{self, FileError};
 use crate::units::Epsilon;
 
@@ -78,6 +89,15 @@ pub struct Experiment {
     /// The method, and what it adapts.
     #[command(flatten)]
     pub fairness: FairnessConfig,
+    /// TRADES.
+    #[command(flatten)]
+    pub trades: TradesConfig,
+    /// CFA.
+    #[command(flatten)]
+    pub cfa: CfaConfig,
+    /// FRL.
+    #[command(flatten)]
+    pub frl: FrlConfig,
     /// Optimiser.
     #[command(flatten)]
     pub optimizer: OptimizerConfig,
@@ -144,97 +164,6 @@ impl Experiment {
         toml::to_string(self).unwrap_or_default()
     }
 
-    /// Checks ranges and contradictions that the types cannot express.
-    ///
-    /// # Errors
-    /// [`ConfigError::Invalid`] names the first field that is amiss.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let check = |good: bool, field: &'static str, what: String| {
-            if good { Ok(()) } else { Err(ConfigError::Invalid { field, what }) }
-        };
-        let positive = |value: f64| value.is_finite() && value > 0.0;
-        let not_negative = |value: f64| value.is_finite() && value >= 0.0;
-        let (data, o, f) = (&self.data, &self.optimizer, &self.fairness);
-        let share = |value: f64| (0.0..1.0).contains(&value);
-        let v = data.validation_fraction;
-        check(v > 0.0 && v < 1.0, "data.validation_fraction", format!("expected a share between 0 and 1, found {v}"))?;
-        let at_least_one = |value: usize, field| check(value >= 1, field, "expected at least 1, found 0".into());
-        at_least_one(data.validation_per_class.unwrap_or(1), "data.validation_per_class")?;
-        at_least_one(data.limit.unwrap_or(1), "data.limit")?;
-        at_least_one(data.test_limit.unwrap_or(1), "data.test_limit")?;
-        check(
-            data.crop_padding <= 64,
-            "data.crop_padding",
-            format!("expected at most 64, found {}", data.crop_padding),
-        )?;
-        at_least_one(self.model.width.unwrap_or(1), "model.width")?;
-        let width = self.model.width.unwrap_or(1);
-        check(width <= 4096, "model.width", format!("expected at most 4096, found {width}"))?;
-        at_least_one(o.epochs as usize, "optimizer.epochs")?;
-        at_least_one(o.batch_size, "optimizer.batch_size")?;
-        at_least_one(self.evaluation.eval_batch_size, "evaluation.eval_batch_size")?;
-        at_least_one(self.evaluation.eval_steps as usize, "evaluation.eval_steps")?;
-        at_least_one(self.run.checkpoint_every as usize, "run.checkpoint_every")?;
-        check(positive(o.lr), "optimizer.lr", format!("expected a number above 0, found {}", o.lr))?;
-        check(
-            share(o.momentum),
-            "optimizer.momentum",
-            format!("expected at least 0 and below 1, found {}", o.momentum),
-        )?;
-        check(
-            not_negative(o.weight_decay),
-            "optimizer.weight_decay",
-            format!("expected at least 0, found {}", o.weight_decay),
-        )?;
-        check(
-            not_negative(f.temperature),
-            "fairness.temperature",
-            format!("expected at least 0, found {}", f.temperature),
-        )?;
-        check(
-            not_negative(f.lambda_rob),
-            "fairness.lambda_rob",
-            format!("expected at least 0, found {}", f.lambda_rob),
-        )?;
-        check(
-            not_negative(f.lambda_count),
-            "fairness.lambda_count",
-            format!("expected at least 0, found {}", f.lambda_count),
-        )?;
-        check(f.clean_passes <= 2, "fairness.clean_passes", format!("expected 0, 1 or 2, found {}", f.clean_passes))?;
-        let against_target = f.epsilon_rules.iter().find(|rule| rule.parts().0 == Reference::Target);
-        if let (StatisticsSource::Validation, Some(rule)) = (f.statistics_source, against_target) {
-            let what = format!("{rule:?} counts against targets, which the validation attack does not have");
-            return Err(ConfigError::Invalid { field: "fairness.epsilon_rules", what });
-        }
-        if let (false, Some(rule)) = (f.targeted, against_target) {
-            let what = format!("{rule:?} counts against targets, which an untargeted attack does not have");
-            return Err(ConfigError::Invalid { field: "fairness.epsilon_rules", what });
-        }
-        self.check_distances(None)?;
-        if let Some(maximum) = f.epsilon_max {
-            let what = format!("expected at least epsilon_min, {}, found {maximum}", f.epsilon_min);
-            check(maximum >= f.epsilon_min, "fairness.epsilon_max", what)?;
-        }
-        let a = &self.averaging;
-        check(
-            (0.0..=1.0).contains(&a.average_decay),
-            "averaging.average_decay",
-            format!("expected 0 to 1, found {}", a.average_decay),
-        )?;
-        check(
-            (0.0..=1.0).contains(&a.fawa_threshold),
-            "averaging.fawa_threshold",
-            format!("expected 0 to 1, found {}", a.fawa_threshold),
-        )?;
-        let examples = self.run.examples;
-        check(examples <= 100, "run.examples", format!("expected at most 100, found {examples}"))?;
-        if let Some(channels) = data.channels {
-            check(matches!(channels, 1 | 3), "data.channels", format!("expected 1 or 3, found {channels}"))?;
-        }
-        self.run.engine_options().validate()
-    }
-
     /// Where the images come from.
     pub fn source(&self) -> SourceOptions {
         SourceOptions {
@@ -280,35 +209,16 @@ impl Experiment {
     }
 }
 
-/// The fields of each section, from the same declarations as the flags.
-fn fields() -> Vec<(&'static str, Vec<String>)> {
-    fn of<T: Args>() -> Vec<String> {
-        let command = T::augment_args(Command::new("fields"));
-        command.get_arguments().map(|argument| argument.get_id().to_string()).collect()
-    }
-    vec![
-        ("data", of::<DataConfig>()),
-        ("model", of::<ModelConfig>()),
-        ("attack", of::<AttackConfig>()),
-        ("fairness", of::<FairnessConfig>()),
-        ("optimizer", of::<OptimizerConfig>()),
-        ("averaging", of::<AveragingConfig>()),
-        ("evaluation", of::<EvaluationConfig>()),
-        ("run", of::<RunConfig>()),
-    ]
-}
-
 /// What was probably meant by the unknown key that a message complains about.
 fn suggestion(message: &str) -> String {
     let Some(unknown) = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next()) else {
         return String::new();
     };
     let wanted = unknown.replace('-', "_");
-    let sections = fields();
-    if sections.iter().any(|(section, _)| *section == wanted) {
+    if SECTIONS.iter().any(|section| section.name == wanted) {
         return format!("; '{wanted}' is a section, not a field of this one");
     }
-    let all = sections.iter().flat_map(|(section, names)| names.iter().map(move |name| (*section, name)));
+    let all = entries().filter_map(|entry| entry.path.split_once('.'));
     let best = all
         .map(|(section, name)| (strsim::jaro_winkler(&wanted, name), section, name))
         .max_by(|a, b| a.0.total_cmp(&b.0));
@@ -365,6 +275,19 @@ mod tests {
         check(&|e| e.optimizer.lr = f64::NAN, "optimizer.lr: expected a number above 0, found NaN");
         check(&|e| e.optimizer.epochs = 0, "optimizer.epochs");
         check(&|e| e.data.validation_fraction = 1.0, "data.validation_fraction");
+        check(
+            &|e| e.optimizer.milestones = vec![75, 75],
+            "optimizer.milestones: expected epochs that rise, found 75 after 75",
+        );
+        check(&|e| e.trades.beta = f64::INFINITY, "trades.beta: expected at least 0, found inf");
+        check(&|e| e.cfa.lambda_1 = Some(-0.1), "cfa.lambda_1: expected at least 0, found -0.1");
+        check(&|e| e.frl.tau = Some(7.0), "frl.tau: expected 0 to 1, found 7");
+        check(&|e| e.frl.limit = 0.0, "frl.limit: expected a number above 0, found 0");
+        check(&|e| e.optimizer.milestones = vec![0, 3], "optimizer.milestones: expected at least 1, found 0");
+        let factors = "optimizer.decay: expected one factor, or one for each of the 2 milestones, found";
+        check(&|e| e.optimizer.decay = Vec::new(), factors);
+        check(&|e| e.optimizer.decay = vec![0.1; 3], factors);
+        check(&|e| e.optimizer.decay = vec![0.1, 0.0], "optimizer.decay: expected a number above 0, found 0");
         let t_rules = |e: &mut Experiment| {
             e.fairness.epsilon_rules = vec![EpsilonRule::TRob];
             e.fairness.statistics_source = StatisticsSource::Validation;
@@ -420,6 +343,30 @@ mod tests {
         };
         assert_eq!((run.adapter.as_deref(), run.deterministic), (None, false));
         assert_eq!(run, expected);
+    }
+
+    #[test]
+    fn a_file_from_before_there_were_other_methods_still_loads() {
+        let mut written: toml::Table = toml::from_str(&Experiment::default().to_toml()).unwrap();
+        for section in ["trades", "cfa", "frl"] {
+            written.remove(section).unwrap();
+        }
+        for (section, field) in
+            [("fairness", "base"), ("fairness", "trades_search"), ("optimizer", "milestones"), ("optimizer", "decay")]
+        {
+            written[section].as_table_mut().unwrap().remove(field).unwrap();
+        }
+        assert_eq!(Experiment::from_toml(&written.to_string(), "config.toml").unwrap(), Experiment::default());
+    }
+
+    #[test]
+    fn what_is_unset_has_the_published_value() {
+        let mut e = Experiment::default();
+        assert_eq!((e.cfa.lambda_1(), e.frl.tau()), (0.5, 0.07));
+        (e.cfa.base, e.frl.variant) = (BaseMethod::Trades, FrlVariant::Reweight);
+        assert_eq!((e.cfa.lambda_1(), e.frl.tau()), (0.3, 0.1));
+        (e.cfa.lambda_1, e.frl.tau) = (Some(0.0), Some(0.02));
+        assert_eq!((e.cfa.lambda_1(), e.frl.tau()), (0.0, 0.02));
     }
 
     #[test]

@@ -1,70 +1,20 @@
 //! Which fields have no effect as long as others are what they are.
 
-use super::{DeviceChoice, EngineChoice, Experiment, MethodChoice};
-use crate::fairness::{Statistic, TargetMode};
+use super::Experiment;
+use super::sections::entry;
 
-/// Why the field at `path` changes nothing in this experiment; none where it does.
+/// Why the field at `path` changes nothing in this experiment; `None` if it does.
 pub fn without_effect(experiment: &Experiment, path: &str) -> Option<&'static str> {
-    let Experiment { data, attack, fairness: f, averaging, run, .. } = experiment;
-    let (section, name) = path.split_once('.')?;
-    let plain = f.method == MethodChoice::At;
-    let uses = |wanted: &[Statistic]| f.epsilon_rules.iter().any(|rule| wanted.contains(&rule.parts().1));
-    let when = |condition: bool, why| condition.then_some(why);
-    match (section, name) {
-        ("data", "path") => {
-            when(matches!(data.dataset.as_str(), "digits" | "shapes"), "This data set is built in and has no folder.")
-        }
-        ("data", "shapes_seed") => when(data.dataset != "shapes", "Only the data set shapes is drawn."),
-        ("data", "validation_fraction") => {
-            when(data.validation_per_class.is_some(), "The number of images per class replaces the share.")
-        }
-        ("data", "padding") => when(data.crop_padding == 0, "There is no random crop."),
-        ("attack", "step_size" | "attack_bn") => when(attack.steps == 0, "The attack takes no steps."),
-        // CFPS is counted under every method; only FAIR-TAT makes something of it.
-        ("fairness", "method" | "clean_passes" | "statistics_source") => None,
-        ("fairness", _) if plain => Some("Plain adversarial training has no targets and one epsilon for all classes."),
-        ("fairness", "target_mode" | "temperature" | "fixed_target") if !f.targeted => {
-            Some("The attack is not targeted.")
-        }
-        ("fairness", "temperature") => {
-            when(f.target_mode != TargetMode::Softmax, "Only the target mode softmax has a temperature.")
-        }
-        ("fairness", "fixed_target") => {
-            when(f.target_mode != TargetMode::Fixed, "Only the target mode fixed names a class.")
-        }
-        ("fairness", "combine") => when(f.epsilon_rules.len() < 2, "There are not two rules to combine."),
-        ("fairness", "epsilon_min" | "epsilon_max") => {
-            when(f.epsilon_rules.is_empty(), "There is no rule: every class has the base epsilon.")
-        }
-        ("fairness", "lambda_rob") => when(!uses(&[Statistic::Robust]), "No rule looks at robust accuracy."),
-        ("fairness", "lambda_count") => {
-            when(!uses(&[Statistic::Cfps, Statistic::Cfns]), "No rule looks at CFPS or CFNS.")
-        }
-        ("averaging", "average_decay" | "average_from") => {
-            when(!averaging.ema && !averaging.fawa, "No average of the weights is kept.")
-        }
-        ("averaging", "fawa_threshold") => when(!averaging.fawa, "The fairness-aware average is not kept."),
-        ("run", "device") => when(
-            run.engine == EngineChoice::Wgsl || (run.engine == EngineChoice::Auto && run.adapter.is_some()),
-            "The WGSL engine runs on a GPU that is chosen by its name.",
-        ),
-        ("run", "adapter") => when(
-            run.engine == EngineChoice::Candle || run.device != DeviceChoice::Auto,
-            "Candle chooses its device by the field beside it.",
-        ),
-        ("run", "no_fusion") => when(
-            run.engine == EngineChoice::Candle || run.device != DeviceChoice::Auto,
-            "Only the WGSL engine has kernels that do several layers' work.",
-        ),
-        _ => None,
-    }
+    entry(path)?.row.without_effect(experiment)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::fields;
-    use crate::fairness::EpsilonRule;
+    use crate::config::sections::{SECTIONS, entries};
+    use crate::config::{BaseMethod, EngineChoice, MethodChoice, Schedule, TradesSearch, fields};
+    use crate::fairness::{EpsilonRule, TargetMode};
+    use clap::ValueEnum;
 
     #[test]
     fn the_paper_preset_uses_what_it_sets() {
@@ -74,8 +24,49 @@ mod tests {
             .map(|field| field.path)
             .filter(|path| without_effect(&paper, path).is_some())
             .collect();
-        let expected = ["data.shapes_seed", "fairness.fixed_target", "fairness.combine", "fairness.lambda_count"];
+        // The sections of other methods, and nothing else of them.
+        let other = |path: &&str| ["trades.", "cfa.", "frl."].iter().any(|section| path.starts_with(section));
+        assert!(fields::all().iter().map(|field| field.path).filter(other).all(|path| idle.contains(&path)));
+        let idle: Vec<_> = idle.into_iter().filter(|path| !other(path)).collect();
+        let expected = [
+            "data.shapes_seed",
+            "fairness.trades_search",
+            "fairness.fixed_target",
+            "fairness.combine",
+            "fairness.lambda_count",
+            "optimizer.milestones",
+            "optimizer.decay",
+        ];
         assert_eq!(idle, expected);
+    }
+
+    #[test]
+    fn every_method_that_a_field_belongs_to_is_one() {
+        let methods: Vec<_> = MethodChoice::value_variants().iter().filter_map(ValueEnum::to_possible_value).collect();
+        // A method can have its section before it can be chosen.
+        let known = |name: &str| {
+            methods.iter().any(|method| method.get_name() == name)
+                || SECTIONS.iter().any(|section| section.name == name)
+        };
+        for entry in entries() {
+            assert!(entry.row.methods.names.is_none_or(|names| names.iter().all(|name| known(name))), "{}", entry.path);
+        }
+    }
+
+    #[test]
+    fn a_base_wakes_the_settings_of_trades() {
+        let mut e = Experiment::default();
+        let idle = |e: &Experiment, path| without_effect(e, path).is_some();
+        assert!(idle(&e, "fairness.trades_search") && idle(&e, "trades.beta") && idle(&e, "trades.start_deviation"));
+        e.fairness.base = BaseMethod::Trades;
+        assert!(!idle(&e, "fairness.trades_search") && !idle(&e, "trades.beta") && !idle(&e, "attack.random_start"));
+        assert!(idle(&e, "trades.start_deviation"));
+        e.fairness.trades_search = TradesSearch::Kl;
+        assert!(!idle(&e, "trades.start_deviation") && idle(&e, "attack.random_start"));
+        (e.fairness.trades_search, e.fairness.targeted) = (TradesSearch::Targeted, false);
+        assert!(idle(&e, "fairness.trades_search") && !idle(&e, "trades.start_deviation"));
+        e.fairness.method = MethodChoice::At;
+        assert!(idle(&e, "trades.beta") && idle(&e, "fairness.base") && !idle(&e, "attack.random_start"));
     }
 
     #[test]
@@ -96,6 +87,11 @@ mod tests {
         e.fairness.method = MethodChoice::At;
         assert!(without_effect(&e, "fairness.warmup_epochs").is_some());
         assert_eq!(without_effect(&e, "fairness.method"), None);
+        assert!(
+            without_effect(&e, "optimizer.milestones").is_some() && without_effect(&e, "optimizer.decay").is_some()
+        );
+        e.optimizer.schedule = Schedule::MultiStep;
+        assert_eq!(without_effect(&e, "optimizer.milestones"), None);
         e.run.engine = EngineChoice::Candle;
         assert!(without_effect(&e, "run.adapter").is_some() && without_effect(&e, "run.no_fusion").is_some());
         e.run.engine = EngineChoice::Wgsl;

@@ -4,13 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::figures::{self, Context, Example, FigureError};
 use crate::attack::{Attack, Measured, describe_without_gradient, describe_worst_class, measure};
-use crate::config::{Experiment, StatisticsSource};
+use crate::config::{Experiment, SearchKind, StatisticsSource};
 use crate::data::Dataset;
-use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Norm, Objective, SearchSpec, View, loss};
+use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Norm, SearchSpec, View, loss};
 use crate::fairness::{ClassStats, Confusion};
 use crate::files::write_atomic;
 use crate::model::{ModelError, State};
-use crate::train::methods::{self, Method};
+use crate::train::methods::{self, Evidence, Method, Radii};
 use crate::train::{Event, Observer, RunDir, RunDirError, Trainer, ValidationSetting, evaluation_attack};
 
 /// What can go wrong at the end of a run.
@@ -317,7 +317,7 @@ pub fn figure_context(experiment: &Experiment, class_names: &[String]) -> Contex
         title: format!("{} on {}, {}", fairness.method.title(), experiment.data.dataset, experiment.model.arch),
         attack,
         train_attack,
-        targeted: methods::is_targeted(experiment),
+        targeted: experiment.is_targeted(),
         class_names: class_names.to_vec(),
         base_epsilon: experiment.attack.epsilon.exact(),
     }
@@ -325,19 +325,28 @@ pub fn figure_context(experiment: &Experiment, class_names: &[String]) -> Contex
 
 /// The training attack in one line.
 fn describe_training_attack(experiment: &Experiment) -> String {
-    let (attack, fairness) = (&experiment.attack, &experiment.fairness);
-    let adaptive = fairness.method == crate::config::MethodChoice::FairTat;
+    let (attack, method) = (&experiment.attack, experiment.method());
     let norm = match attack.norm {
         Norm::Linf => "L∞",
         Norm::L2 => "L2",
     };
-    let mode = match attack.attack_bn {
+    let mode = match experiment.attack_batch_norm() {
         BatchNormMode::Train => "batch norm in train mode",
         BatchNormMode::Eval => "batch norm in eval mode",
     };
-    let kind = if methods::is_targeted(experiment) { "targeted" } else { "untargeted" };
-    let scaled = if adaptive && !fairness.epsilon_rules.is_empty() { " scaled by class" } else { "" };
-    let start = if attack.random_start { "random start" } else { "no random start" };
+    let kind = if experiment.is_targeted() {
+        "targeted"
+    } else if (method.divergence)(experiment) {
+        "on the divergence from the clean prediction"
+    } else {
+        "untargeted"
+    };
+    let scaled = if (method.class_radii)(experiment) { " scaled by class" } else { "" };
+    let start = match (method.search)(experiment) {
+        SearchKind::Trades => format!("from normal noise of {}", experiment.trades.start_deviation),
+        SearchKind::Attack if attack.random_start => "random start".into(),
+        SearchKind::Attack => "no random start".into(),
+    };
     let (steps, epsilon, step) = (attack.steps, attack.epsilon, attack.step_size);
     format!("PGD-{steps}, {kind}, {norm}, ε {epsilon}{scaled}, step {step}, {start}, {mode}")
 }
@@ -363,13 +372,12 @@ pub fn examples(
     let labels: Vec<u32> = ids.iter().map(|id| set.labels()[*id as usize]).collect();
     let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: experiment.run.seed, epoch };
     let mut method: Box<dyn Method> = methods::build(experiment, set.classes());
-    method.plan(epoch, statistics);
-    let objective = method.objective(engine, &batch)?;
-    let spec = match objective {
-        Objective::Targeted(_) | Objective::Drawn(_) => {
-            SearchSpec { batch_norm: BatchNormMode::Eval, ..method.perturbation(&batch, objective) }
-        }
-        _ => evaluation_attack(experiment, experiment.evaluation.eval_steps).perturbation(ids.len(), 0),
+    method.plan(epoch, &Evidence { statistics, validation: None });
+    let spec = method.search(&batch, &Radii(method.class_epsilon().to_vec()));
+    let spec = if spec.objective.is_targeted() {
+        SearchSpec { batch_norm: BatchNormMode::Eval, ..spec }
+    } else {
+        evaluation_attack(experiment, experiment.evaluation.eval_steps).perturbation(ids.len(), 0)
     };
     let views = engine.perturb(&batch, &spec)?;
     let targets = engine.targets(&views)?.map(<[u32]>::to_vec);

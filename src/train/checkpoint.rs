@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::methods::{Memory, ValidationCounts};
 use super::{Hold, ValidationSetting};
 use crate::config::Experiment;
 use crate::engine::EngineState;
@@ -41,6 +42,12 @@ pub struct Progress {
     /// Radii given by hand, one entry for each class; empty where there is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<Hold>,
+    /// Counts on the validation split before this epoch, where the method needs them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ValidationCounts>,
+    /// What the method carried over from the epoch before.
+    #[serde(default, skip_serializing_if = "Memory::is_empty")]
+    pub memory: Memory,
     /// The experiment that this epoch began with, where the run has been changed since in a way that waits for the next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub this_epoch: Option<Box<Experiment>>,
@@ -60,6 +67,8 @@ impl Progress {
             best_under: None,
             seconds: [0.0; 4],
             holds: Vec::new(),
+            validation: None,
+            memory: Memory::default(),
             this_epoch: None,
         }
     }
@@ -73,7 +82,8 @@ impl Progress {
             holds.clear();
         }
         let (statistics, best, best_under) = (self.statistics.take(), self.best, self.best_under.take());
-        *self = Self { images, epoch, statistics, best, best_under, holds, ..Self::start(classes) };
+        let (validation, memory) = (self.validation.take(), std::mem::take(&mut self.memory));
+        *self = Self { images, epoch, statistics, best, best_under, holds, validation, memory, ..Self::start(classes) };
     }
 }
 

@@ -1,4 +1,4 @@
-//! Schedules, averaging, the training loop and the run directory it leaves behind.
+//! Averaging, the training loop and the run directory it leaves behind.
 
 mod average;
 mod batches;
@@ -11,7 +11,6 @@ pub mod methods;
 mod recalibrate;
 mod record;
 mod run_dir;
-mod schedule;
 mod setup;
 mod stored;
 pub mod tensorboard;
@@ -28,7 +27,6 @@ pub use events::{Event, Observer};
 pub use recalibrate::RunningAverage;
 pub use record::{ClassRow, MetricsRow, changes_between};
 pub use run_dir::{KeptBest, RunDir, RunDirError};
-pub use schedule::Schedule;
 pub use setup::{Splits, limited, network, normalisation};
 pub use stored::{Stored, StoredError};
 pub use trainer::{Change, Live, Outcome, TrainError, Trainer};

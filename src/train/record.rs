@@ -35,7 +35,7 @@ pub struct MetricsRow {
     pub seconds_attack: f64,
     /// Of it, the weight updates.
     pub seconds_update: f64,
-    /// Of it, class statistics, targets that the method chooses itself, and the forward passes on clean images.
+    /// Of it, class statistics and the forward passes on clean images.
     pub seconds_statistics: f64,
     /// What the validation split was attacked with, as [`super::ValidationSetting`] writes it; empty where an earlier
     /// version wrote the row. Validation accuracies compare only between epochs where it is the same.
@@ -83,4 +83,8 @@ pub struct ClassRow {
     pub val_clean_accuracy: f64,
     /// The same under the run's evaluation attack.
     pub val_robust_accuracy: f64,
+    /// What the method adapted beside radius and target, used in this epoch: columns of their own, behind the others
+    /// ([`super::methods::Method::shown`]).
+    #[serde(skip)]
+    pub series: Vec<(String, f64)>,
 }

@@ -4,11 +4,12 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{ClassRow, EngineRecord, MetricsRow};
-use crate::config::{Applies, ConfigError, Experiment, LastBatch};
+use crate::config::{Applies, ConfigError, Experiment, LastBatch, MethodChoice};
 use crate::data::write_npy_u64;
 use crate::engine::wgsl::KernelTable;
 use crate::fairness::Confusion;
@@ -205,7 +206,40 @@ impl RunDir {
     /// [`RunDirError::File`].
     pub fn write_rows(&self, metrics: &[MetricsRow], classes: &[ClassRow]) -> Result<(), RunDirError> {
         self.write_csv("metrics.csv", metrics)?;
-        self.write_csv("classes.csv", classes)
+        self.write_classes("classes.csv", classes)
+    }
+
+    /// The rows, and behind their columns those of every method that the run had.
+    fn write_classes(&self, name: &str, rows: &[ClassRow]) -> Result<(), RunDirError> {
+        let fail = |e: String| RunDirError::Format { path: self.path.join(name), what: e };
+        let mut series: Vec<&str> = Vec::new();
+        for (column, _) in rows.iter().flat_map(|row| &row.series) {
+            if !series.contains(&column.as_str()) {
+                series.push(column);
+            }
+        }
+        let mut own = csv::Writer::from_writer(Vec::new());
+        rows.iter().try_for_each(|row| own.serialize(row)).map_err(|e| fail(e.to_string()))?;
+        let own = own.into_inner().map_err(|e| fail(e.to_string()))?;
+        if series.is_empty() {
+            return self.write(name, &own);
+        }
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(own.as_slice());
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        for (i, record) in reader.records().enumerate() {
+            let mut record = record.map_err(|e| fail(e.to_string()))?;
+            for column in &series {
+                let value = i.checked_sub(1).and_then(|i| rows[i].series.iter().find(|(name, _)| name == column));
+                match (i, value) {
+                    (0, _) => record.push_field(column),
+                    (_, Some((_, value))) => record.push_field(&value.to_string()),
+                    (_, None) => record.push_field(""),
+                }
+            }
+            writer.write_record(&record).map_err(|e| fail(e.to_string()))?;
+        }
+        let bytes = writer.into_inner().map_err(|e| fail(e.to_string()))?;
+        self.write(name, &bytes)
     }
 
     fn write_csv<T: Serialize>(&self, name: &str, rows: &[T]) -> Result<(), RunDirError> {
@@ -223,7 +257,29 @@ impl RunDir {
     /// # Errors
     /// [`RunDirError::Format`] with line and column.
     pub fn read_rows(&self) -> Result<(Vec<MetricsRow>, Vec<ClassRow>), RunDirError> {
-        Ok((self.read_csv("metrics.csv")?, self.read_csv("classes.csv")?))
+        Ok((self.read_csv("metrics.csv")?, self.read_classes("classes.csv")?))
+    }
+
+    fn read_classes(&self, name: &str) -> Result<Vec<ClassRow>, RunDirError> {
+        let mut rows: Vec<ClassRow> = self.read_csv(name)?;
+        if rows.is_empty() {
+            return Ok(rows);
+        }
+        let path = self.path.join(name);
+        let fail = |e: csv::Error| RunDirError::Format { path: path.clone(), what: e.to_string() };
+        let mut reader = csv::Reader::from_path(&path).map_err(fail)?;
+        let columns = reader.headers().map_err(fail)?.clone();
+        let known = MethodChoice::value_variants().iter().flat_map(|method| method.about().series);
+        let known: Vec<&str> = known.map(|(name, _)| *name).collect();
+        for (row, record) in rows.iter_mut().zip(reader.records()) {
+            let record = record.map_err(fail)?;
+            for (column, value) in columns.iter().zip(&record).filter(|(column, _)| known.contains(column)) {
+                if let Ok(value) = value.parse() {
+                    row.series.push((column.to_owned(), value));
+                }
+            }
+        }
+        Ok(rows)
     }
 
     fn read_csv<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, RunDirError> {

@@ -108,6 +108,7 @@ impl EventWriter {
                 ("validation_robust_accuracy", class.val_robust_accuracy),
             ];
             values.extend(class.target_probability.map(|probability| ("target_probability", probability)));
+            values.extend(class.series.iter().map(|(name, value)| (name.as_str(), *value)));
             // Measure first, then class: TensorBoard groups charts by what stands before the first slash.
             let tag = |(measure, value)| (format!("class_{measure}/{}", class.name), value);
             let tags: Vec<(String, f64)> = values.into_iter().map(tag).collect();

@@ -17,7 +17,7 @@ use super::batches::Batches;
 use super::checkpoint::{Checkpoint, Progress};
 use super::evaluation::{evaluation_attack, evaluation_warnings};
 use super::events::{Event, Observer};
-use super::methods::{self, Method};
+use super::methods::{self, Evidence, Method, ValidationCounts};
 use super::recalibrate::RunningAverage;
 use super::run_dir::{RunDir, RunDirError};
 use super::setup::{self, Splits};
@@ -108,6 +108,12 @@ pub struct Trainer {
 struct Validation {
     clean: Measured,
     robust: Measured,
+}
+
+impl Validation {
+    fn counts(&self) -> ValidationCounts {
+        ValidationCounts { clean: self.clean.confusion.clone(), robust: self.robust.confusion.clone() }
+    }
 }
 
 impl Trainer {
@@ -354,7 +360,12 @@ impl Trainer {
         let already = self.progress.seconds[0];
         self.watched = Duration::ZERO;
         let (epoch, batches) = (self.progress.epoch, self.batches());
-        self.method.plan(epoch, self.progress.statistics.as_ref());
+        if self.method.needs().validation && self.progress.validation.is_none() {
+            let trained = self.engine.state()?.model;
+            let Some(validation) = self.evaluate(&trained, observer)?.1 else { return Ok(Outcome::Stopped) };
+            self.progress.validation = Some(validation.counts());
+        }
+        self.plan();
         let order = self.order(epoch);
         let epochs = self.experiment.optimizer.epochs;
         observer.event(&Event::EpochStarted { epoch, epochs, batch: self.progress.batch, batches });
@@ -390,28 +401,45 @@ impl Trainer {
         // The last batch may have been watched step by step, which is another occasion for changes.
         self.warn_of_evaluation(observer);
         let trained = self.engine.state()?.model;
-        let recalibrates = self.experiment.evaluation.recalibrate_bn > 0;
-        let evaluated = self.recalibrated(&trained)?;
-        let validated = match self.validate(observer)? {
-            Some(validation) => {
-                // Once a run: it is rarely that of one epoch alone, and metrics.csv has the count of each.
-                if !self.warned_of_gradients
-                    && let Some(warning) = validation.robust.warning()
-                {
-                    observer.event(&Event::Warning(&warning));
-                    self.warned_of_gradients = true;
-                }
-                self.progress.seconds[0] = already + (started.elapsed().saturating_sub(self.watched)).as_secs_f64();
-                self.finish_epoch(&evaluated, &validation, observer)?;
-                Outcome::Finished
-            }
-            None => Outcome::Stopped,
-        };
-        // Training goes on with the running statistics that it left.
-        if recalibrates {
+        let (evaluated, validation) = self.evaluate(&trained, observer)?;
+        let Some(validation) = validation else { return Ok(Outcome::Stopped) };
+        // Once a run: it is rarely that of one epoch alone, and metrics.csv has the count of each.
+        if !self.warned_of_gradients
+            && let Some(warning) = validation.robust.warning()
+        {
+            observer.event(&Event::Warning(&warning));
+            self.warned_of_gradients = true;
+        }
+        self.progress.seconds[0] = already + (started.elapsed().saturating_sub(self.watched)).as_secs_f64();
+        self.finish_epoch(&evaluated, &validation, observer)?;
+        if self.experiment.evaluation.recalibrate_bn > 0 {
+            // Averages were recalibrated, too.
             self.engine.load_model(&trained)?;
         }
-        Ok(validated)
+        Ok(Outcome::Finished)
+    }
+
+    /// Validates `trained`, the weights in the engine, as they are evaluated; the engine is left with them, for training goes
+    /// on with the running statistics that it left. Gives the weights that were evaluated; no results where the observer asks
+    /// to stop.
+    fn evaluate(
+        &mut self,
+        trained: &State,
+        observer: &mut dyn Observer,
+    ) -> Result<(State, Option<Validation>), TrainError> {
+        let evaluated = self.recalibrated(trained)?;
+        let validation = self.validate(observer)?;
+        if self.experiment.evaluation.recalibrate_bn > 0 {
+            self.engine.load_model(trained)?;
+        }
+        Ok((evaluated, validation))
+    }
+
+    /// Plans the epoch under way: the same plan however often, for it follows from what the last epoch left.
+    fn plan(&mut self) {
+        let Progress { epoch, statistics, validation, memory, .. } = &self.progress;
+        self.method.restore(memory);
+        self.method.plan(*epoch, &Evidence { statistics: statistics.as_ref(), validation: validation.as_ref() });
     }
 
     /// `weights` as they are evaluated: with running statistics recomputed over the first batches of this epoch, unperturbed,

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use fairtat::config::Experiment;
+use fairtat::config::{Experiment, Schedule};
 use fairtat::data::{Dataset, read_npy_u64};
 use fairtat::engine::{
     Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, SearchSpec,
@@ -12,7 +12,7 @@ use fairtat::fairness::TargetDistribution;
 use fairtat::model::{Architecture, Network, State};
 use fairtat::rng::{Purpose, Stream};
 use fairtat::train::methods::{FairTat, Method};
-use fairtat::train::{Event, Observer, Outcome, RunDir, Schedule, Splits, Trainer};
+use fairtat::train::{Event, Observer, Outcome, RunDir, Splits, Trainer};
 
 use crate::engines::ENGINES;
 use crate::golden::{Errors, Golden, wide};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use clap::ValueEnum;
+use fairtat::config::{OptimizerConfig, Schedule};
 use fairtat::data::ImageShape;
 use fairtat::model::Architecture;
-use fairtat::train::Schedule;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -20,6 +20,8 @@ struct Rates {
     #[serde(alias = "max_lr")]
     lr: f64,
     rates: Vec<f64>,
+    milestones: Option<Vec<u32>>,
+    gamma: Option<f64>,
 }
 
 #[test]
@@ -36,10 +38,18 @@ fn learning_rates_are_pytorchs() {
             "step" => (Schedule::Steplr, 1),
             _ => panic!("no schedule is called {name}"),
         };
-        let lr = |i| schedule.lr(table.lr, i / batches, count / batches, i % batches, batches);
+        let epochs = count / batches;
+        let optimizer = OptimizerConfig { lr: table.lr, epochs, schedule, ..OptimizerConfig::default() };
+        let mut checked = vec![optimizer.clone()];
+        if let Some((milestones, gamma)) = table.milestones.zip(table.gamma) {
+            let schedule = Schedule::MultiStep;
+            checked.push(OptimizerConfig { schedule, milestones, decay: vec![gamma], ..optimizer });
+        }
         let mut errors = Errors::new("schedules", 1e-12);
-        for (i, expected) in (0..count).zip(&table.rates) {
-            errors.close_f64(&name, &[lr(i)], &[*expected]);
+        for optimizer in checked {
+            for (i, expected) in (0..count).zip(&table.rates) {
+                errors.close_f64(&name, &[optimizer.lr_at(i / batches, i % batches, batches)], &[*expected]);
+            }
         }
     }
 }

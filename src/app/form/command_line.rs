@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Form;
 use crate::config::defaults::{DataKind, starting_point};
-use crate::config::fields::{self, Field, Kind, Values};
+use crate::config::fields::{self, Field, Kind, Values, item};
 use crate::config::{Experiment, PRESETS};
 
 impl Form {
@@ -64,14 +64,11 @@ impl Form {
                 Value::Null => return Err(field.path),
                 Value::String(text) => text.clone(),
                 // As in Rust, not as in JSON: every digit that matters and no more.
-                Value::Array(items) => {
-                    let names: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
-                    names.join(",")
-                }
+                Value::Array(items) => items.iter().map(item).collect::<Vec<_>>().join(","),
                 other => other.to_string(),
             };
             match (field.kind, value.as_str()) {
-                (Kind::Choices, "") => words.push(flag),
+                (Kind::Choices | Kind::Integers | Kind::Reals, "") => words.push(flag),
                 // Else the value would be taken for a flag.
                 (_, value) if value.starts_with('-') => words.push(format!("{flag}={value}")),
                 _ => words.extend([flag, value]),
@@ -205,6 +202,8 @@ mod tests {
             Kind::Integer if field.path == "data.channels" => json!([1, 3][pick % 2]),
             Kind::Integer => json!((least + share * (most - least)) as u64),
             Kind::Real => json!((least + share * (most - least)).clamp(1e-7, 0.9999)),
+            Kind::Integers => (1..=pick as u64 % 3).map(|k| json!(k + (share * 50.0) as u64)).collect(),
+            Kind::Reals => (0..pick % 3).map(|_| json!(least + share * (most - least))).collect(),
             Kind::Epsilon => json!(format!("{}/255", (share * most * 10.0).round() / 10.0)),
             Kind::Text if field.path == "data.dataset" && !pick.is_multiple_of(3) => {
                 let names: Vec<_> = crate::data::source_names().collect();

@@ -23,6 +23,7 @@ use crate::app::form::presets;
 use crate::app::theme;
 use crate::app::widgets::{strong, weak};
 use crate::config::fields::{self, Field, Values};
+use crate::config::without_effect;
 use crate::data::ImageShape;
 
 /// The fields that are always in sight.
@@ -272,6 +273,11 @@ fn rest(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, search: &str,
             fields::all().iter().filter(|field| field.section == section && !is_basic(sheet, field)).collect();
         let changed = of_section.iter().filter(|field| sheet.differs(field)).count();
         let wrong = of_section.iter().any(|field| sheet.errors.iter().any(|error| error.path == field.path));
+        // The section of a method that is not chosen. A search still finds its settings.
+        let idle = of_section.iter().all(|field| without_effect(&sheet.experiment, field.path).is_some());
+        if idle && changed == 0 && !wrong {
+            continue;
+        }
         let mut title = egui::text::LayoutJob::default();
         let visuals = ui.visuals();
         let mut add = |text: &str, color| {

@@ -8,9 +8,9 @@ use crate::app::theme::{self, Palette};
 use crate::app::view::RunView;
 use crate::app::widgets::markdown::{measure, reading_size, unbroken};
 use crate::app::widgets::{empty, strong, weak};
-use crate::config::{Experiment, MethodChoice};
+use crate::config::Experiment;
 use crate::evaluate::signatures::{self, Kind, Point, Reading, Setup, Severity, Signature, State};
-use crate::train::{ValidationSetting, methods};
+use crate::train::ValidationSetting;
 use crate::worker::EpochRecord;
 
 /// What the readings follow from, so that they are computed once an epoch.
@@ -27,10 +27,10 @@ pub struct Watch {
 
 /// What of a run decides about its signatures, beside its epochs.
 pub fn setup(experiment: &Experiment, validation_images: usize) -> Setup {
-    let (attack, fairness, evaluation) = (&experiment.attack, &experiment.fairness, &experiment.evaluation);
-    let targeted = methods::is_targeted(experiment);
+    let (attack, evaluation) = (&experiment.attack, &experiment.evaluation);
+    let targeted = experiment.is_targeted();
     let kind = if targeted { "targeted" } else { "untargeted" };
-    let scaled = fairness.method == MethodChoice::FairTat && !fairness.epsilon_rules.is_empty();
+    let scaled = (experiment.method().class_radii)(experiment);
     let scaled = if scaled { " by class" } else { "" };
     Setup {
         targeted,

@@ -58,6 +58,7 @@ fn classes(epochs: u32, classes: u32) -> Vec<ClassRow> {
             train_clean_accuracy: None,
             val_clean_accuracy: value(seed + 4),
             val_robust_accuracy: value(seed + 5),
+            series: Vec::new(),
         }
     };
     (0..epochs).flat_map(|epoch| (0..classes).map(move |class| row(epoch, class))).collect()

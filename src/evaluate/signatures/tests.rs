@@ -287,6 +287,7 @@ fn points_come_from_the_rows_of_their_epoch() {
         train_clean_accuracy: None,
         val_clean_accuracy: 0.8,
         val_robust_accuracy: f64::from(k) * 0.4,
+        series: Vec::new(),
     };
     let row = |epoch| MetricsRow {
         epoch,

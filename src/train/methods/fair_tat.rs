@@ -11,16 +11,23 @@
 //! ```
 //!
 //! The defaults are the authors' final code; in warm-up epochs targets are uniform and every class has the base radius.
+//!
+//! On TRADES ([`FairnessConfig::base`]) the search starts from small normal noise in eval mode and the loss is
+//! `mean (1 - b) CE(f(x_i), y_i) + b KL(p(x_i) ‖ p(x_i + d_i))` with `b = β / (1 + β)`. The authors never published that
+//! search in its targeted form; this one is a reconstruction. With [`TradesSearch::Kl`] it is that of TRADES, as in their
+//! earlier code, and the method decides radii alone.
 
-use super::{Method, start};
-use crate::config::{AttackConfig, Experiment, FairnessConfig};
-use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Objective, SearchSpec, TargetTable};
-use crate::fairness::{ClassStats, Margins, TargetDistribution, TargetMode};
+use super::trades::{class_loss, search};
+use super::{Evidence, Method, Radii, attack};
+use crate::config::{AttackConfig, BaseMethod, Experiment, FairnessConfig, TradesConfig, TradesSearch};
+use crate::engine::{Batch, LossSpec, Objective, SearchSpec, TargetTable, View};
+use crate::fairness::{Margins, TargetDistribution, TargetMode};
 
 /// See the [module](self).
 #[derive(Debug)]
 pub struct FairTat {
     attack: AttackConfig,
+    trades: TradesConfig,
     fairness: FairnessConfig,
     margins: Margins,
     epsilon: Vec<f64>,
@@ -36,6 +43,7 @@ impl FairTat {
         let distribution = TargetDistribution::uniform(classes);
         Self {
             attack: experiment.attack.clone(),
+            trades: experiment.trades.clone(),
             fairness: experiment.fairness.clone(),
             margins: experiment.margins(),
             epsilon: vec![experiment.attack.epsilon.exact(); classes],
@@ -51,12 +59,38 @@ impl FairTat {
         let target = self.fairness.fixed_target;
         if target == label { (target + 1) % classes } else { target }
     }
+
+    fn on_trades(&self) -> bool {
+        self.fairness.base == BaseMethod::Trades
+    }
+
+    /// Whether images are led towards targets.
+    fn is_targeted(&self) -> bool {
+        self.fairness.targeted && !(self.on_trades() && self.fairness.trades_search == TradesSearch::Kl)
+    }
+
+    fn objective(&self, labels: &[u32]) -> Objective {
+        match self.fairness.target_mode {
+            _ if !self.is_targeted() => {
+                if self.on_trades() {
+                    Objective::KlToClean
+                } else {
+                    Objective::CrossEntropy
+                }
+            }
+            TargetMode::Fixed if self.adapted => {
+                Objective::Targeted(labels.iter().map(|label| self.fixed(*label)).collect())
+            }
+            TargetMode::LeastLikely if self.adapted => Objective::LeastLikely,
+            _ => Objective::Drawn(self.table.clone()),
+        }
+    }
 }
 
 impl Method for FairTat {
-    fn plan(&mut self, epoch: u32, statistics: Option<&ClassStats>) {
+    fn plan(&mut self, epoch: u32, seen: &Evidence<'_>) {
         let classes = self.epsilon.len();
-        let statistics = statistics.filter(|_| epoch >= self.fairness.warmup_epochs);
+        let statistics = seen.statistics.filter(|_| epoch >= self.fairness.warmup_epochs);
         self.adapted = statistics.is_some();
         self.epsilon = match statistics {
             Some(statistics) => self.margins.class_epsilon(statistics),
@@ -77,55 +111,31 @@ impl Method for FairTat {
 
     fn target_distribution(&self) -> Option<&TargetDistribution> {
         let drawn = !matches!(self.fairness.target_mode, TargetMode::LeastLikely | TargetMode::Fixed);
-        (self.fairness.targeted && (drawn || !self.adapted)).then_some(&self.distribution)
+        (self.is_targeted() && (drawn || !self.adapted)).then_some(&self.distribution)
     }
 
-    fn objective(&self, engine: &mut dyn Engine, batch: &Batch<'_>) -> Result<Objective, EngineError> {
-        if !self.fairness.targeted {
-            return Ok(Objective::CrossEntropy);
-        }
-        let classes = self.epsilon.len();
-        Ok(match self.fairness.target_mode {
-            TargetMode::Fixed if self.adapted => {
-                Objective::Targeted(batch.labels.iter().map(|label| self.fixed(*label)).collect())
-            }
-            TargetMode::LeastLikely if self.adapted => {
-                let logits = engine.logits(&Input::Batch(batch), BatchNormMode::Eval)?;
-                let images = logits.chunks(classes).zip(batch.labels);
-                Objective::Targeted(images.map(|(z, label)| least_likely(z, *label)).collect())
-            }
-            _ => Objective::Drawn(self.table.clone()),
-        })
-    }
-
-    fn perturbation(&self, batch: &Batch<'_>, objective: Objective) -> SearchSpec {
-        SearchSpec {
-            objective,
-            norm: self.attack.norm,
-            // The radius belongs to the true class, not to the target.
-            epsilon: batch.labels.iter().map(|label| self.epsilon[*label as usize] as f32).collect(),
-            step_size: vec![self.attack.step_size.value(); batch.len()],
-            steps: self.attack.steps,
-            start: start(self.attack.random_start, batch.epoch),
-            batch_norm: self.attack.attack_bn,
-            ..SearchSpec::default()
+    fn search(&self, batch: &Batch<'_>, radii: &Radii) -> SearchSpec {
+        let objective = self.objective(batch.labels);
+        if self.on_trades() {
+            search(&self.attack, &self.trades, objective, batch, radii)
+        } else {
+            attack(&self.attack, objective, batch, radii)
         }
     }
-}
 
-/// The class with the smallest logit that is not the true one; the first of equals.
-fn least_likely(logits: &[f32], label: u32) -> u32 {
-    let others = logits.iter().enumerate().filter(|(k, _)| *k != label as usize);
-    others.min_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(k, _)| k as u32)
+    fn loss(&self, _batch: &Batch<'_>) -> LossSpec {
+        if self.on_trades() {
+            class_loss(&vec![self.trades.beta; self.epsilon.len()])
+        } else {
+            LossSpec::cross_entropy(View::Adversarial)
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::ImageShape;
-    use crate::engine::candle::{CandleDevice, CandleEngine};
-    use crate::fairness::EpsilonRule;
-    use crate::model::State;
+    use crate::fairness::{ClassStats, EpsilonRule};
 
     fn statistics() -> ClassStats {
         let mut s = ClassStats::new(3);
@@ -140,50 +150,47 @@ mod tests {
         let mut method = FairTat::new(&experiment, 3);
         let base = experiment.attack.epsilon.exact();
         for epoch in 0..2 {
-            method.plan(epoch, Some(&statistics()));
+            method.plan(epoch, &Evidence { statistics: Some(&statistics()), validation: None });
             assert_eq!(method.class_epsilon(), [base; 3]);
         }
-        method.plan(2, Some(&statistics()));
+        method.plan(2, &Evidence { statistics: Some(&statistics()), validation: None });
         assert_eq!(method.class_epsilon(), [1.5 * base, base, 0.5 * base]);
         let cfps = statistics().robust.cfps();
         assert_eq!(method.target_distribution(), Some(&TargetDistribution::softmax(&cfps, 2.0)));
-        method.plan(3, None);
+        method.plan(3, &Evidence::default());
         assert_eq!(method.class_epsilon(), [base; 3]);
     }
 
     #[test]
     fn each_way_to_targets_is_an_objective() {
-        let network = crate::model::Architecture::DigitsCnn.build(ImageShape::new(1, 8, 8), 3, None, Some(2));
-        let state = State::initialise(&network, 0);
-        let mut engine = CandleEngine::new(network, &state, CandleDevice::Cpu).unwrap();
-        let (pixels, labels) = ([100; 128], [2, 0]);
-        let batch = Batch { pixels: &pixels, labels: &labels, ids: &[0, 1], augment: None, seed: 0, epoch: 1 };
-        let mut objective = |targeted, mode, adapted: bool| {
+        let objective = |change: &dyn Fn(&mut FairnessConfig), adapted: bool| {
             let mut experiment = Experiment::default();
-            experiment.fairness.targeted = targeted;
-            experiment.fairness.target_mode = mode;
+            change(&mut experiment.fairness);
             let mut method = FairTat::new(&experiment, 3);
-            method.plan(1, adapted.then(statistics).as_ref());
-            method.objective(&mut engine, &batch).unwrap()
+            method.plan(1, &Evidence { statistics: adapted.then(statistics).as_ref(), validation: None });
+            method.objective(&[2, 0])
         };
-        let uniform = Objective::Drawn(TargetDistribution::uniform(3).table());
+        let mode = |mode| move |fairness: &mut FairnessConfig| fairness.target_mode = mode;
+        let drawn = |distribution: TargetDistribution| Objective::Drawn(distribution.table());
         let cfps = statistics().robust.cfps();
-        assert_eq!(objective(false, TargetMode::Softmax, true), Objective::CrossEntropy);
-        assert_eq!(
-            objective(true, TargetMode::Softmax, true),
-            Objective::Drawn(TargetDistribution::softmax(&cfps, 2.0).table())
-        );
-        assert_eq!(
-            objective(true, TargetMode::Proportional, true),
-            Objective::Drawn(TargetDistribution::proportional(&cfps).table())
-        );
-        assert_eq!(objective(true, TargetMode::Uniform, true), uniform);
-        assert_eq!(objective(true, TargetMode::Fixed, true), Objective::Targeted(vec![0, 1]));
-        let least_likely = objective(true, TargetMode::LeastLikely, true);
-        assert!(matches!(&least_likely, Objective::Targeted(t) if t.len() == 2 && t[0] != 2 && t[1] != 0));
-        for mode in [TargetMode::Softmax, TargetMode::Fixed, TargetMode::LeastLikely] {
-            assert_eq!(objective(true, mode, false), uniform, "{mode:?} in the warm-up");
+        assert_eq!(objective(&|f| f.targeted = false, true), Objective::CrossEntropy);
+        assert_eq!(objective(&mode(TargetMode::Softmax), true), drawn(TargetDistribution::softmax(&cfps, 2.0)));
+        assert_eq!(objective(&mode(TargetMode::Proportional), true), drawn(TargetDistribution::proportional(&cfps)));
+        assert_eq!(objective(&mode(TargetMode::Uniform), true), drawn(TargetDistribution::uniform(3)));
+        assert_eq!(objective(&mode(TargetMode::Fixed), true), Objective::Targeted(vec![0, 1]));
+        assert_eq!(objective(&mode(TargetMode::LeastLikely), true), Objective::LeastLikely);
+        for way in [TargetMode::Softmax, TargetMode::Fixed, TargetMode::LeastLikely] {
+            assert_eq!(objective(&mode(way), false), drawn(TargetDistribution::uniform(3)), "{way:?} in the warm-up");
         }
+        let on_trades = |search, targeted| {
+            move |fairness: &mut FairnessConfig| {
+                (fairness.base, fairness.trades_search, fairness.targeted) = (BaseMethod::Trades, search, targeted);
+            }
+        };
+        let targeted = objective(&on_trades(TradesSearch::Targeted, true), true);
+        assert_eq!(targeted, drawn(TargetDistribution::softmax(&cfps, 2.0)));
+        assert_eq!(objective(&on_trades(TradesSearch::Targeted, false), true), Objective::KlToClean);
+        assert_eq!(objective(&on_trades(TradesSearch::Kl, true), true), Objective::KlToClean);
     }
 
     #[test]
@@ -191,21 +198,20 @@ mod tests {
         let mut experiment = Experiment::default();
         experiment.fairness.epsilon_rules = vec![EpsilonRule::GRob];
         let mut method = FairTat::new(&experiment, 3);
-        method.plan(1, Some(&statistics()));
+        method.plan(1, &Evidence { statistics: Some(&statistics()), validation: None });
         let batch = Batch { pixels: &[], labels: &[2, 0], ids: &[0, 1], augment: None, seed: 0, epoch: 1 };
-        let spec = method.perturbation(&batch, Objective::Targeted(vec![0, 1]));
+        let spec = method.search(&batch, &Radii(method.class_epsilon().to_vec()));
         let base = experiment.attack.epsilon.exact();
         assert_eq!(spec.epsilon, [0.5 * base, 1.5 * base].map(|epsilon| epsilon as f32));
-        assert_eq!(spec.objective, Objective::Targeted(vec![0, 1]));
+        // A radius that is held by hand goes in the place of the rule's.
+        assert_eq!(method.search(&batch, &Radii(vec![0.3, 0.2, 0.1])).epsilon, [0.1, 0.3]);
     }
 
     #[test]
-    fn fixed_and_least_likely_targets_avoid_the_label() {
+    fn fixed_targets_avoid_the_label() {
         let mut experiment = Experiment::default();
         experiment.fairness.fixed_target = 2;
         let method = FairTat::new(&experiment, 3);
         assert_eq!([0, 1, 2].map(|label| method.fixed(label)), [2, 2, 0]);
-        assert_eq!(least_likely(&[1.0, -3.0, 0.0], 1), 2);
-        assert_eq!(least_likely(&[1.0, -3.0, 0.0], 0), 1);
     }
 }

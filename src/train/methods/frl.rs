@@ -97,7 +97,8 @@ impl Method for Frl {
             let alpha_1 = settings.alpha_1 * 0.5f64.powi(((epoch + 1) / HALVED_EVERY) as i32);
             let steps = [(&clean, alpha_1), (&boundary, 2.0 * alpha_1), (&boundary, settings.alpha_2)];
             let kinds = if self.remargins() { 3 } else { 2 };
-            for (kind, (multipliers, (excess, alpha))) in self.multipliers.iter_mut().zip(steps).take(kinds).enumerate() {
+            for (kind, (multipliers, (excess, alpha))) in self.multipliers.iter_mut().zip(steps).take(kinds).enumerate()
+            {
                 multipliers.iter_mut().zip(excess).for_each(|(l, g)| *l += alpha * g);
                 if kind < 2 {
                     project(multipliers, settings.limit);
@@ -106,8 +107,11 @@ impl Method for Frl {
         }
         let base = self.attack.epsilon.exact();
         let margin = |l: &f64| (2.0 * l).exp().clamp(MARGIN.0, MARGIN.1) * base;
-        self.epsilon =
-            if self.remargins() { self.multipliers[2].iter().map(margin).collect() } else { vec![base; self.epsilon.len()] };
+        self.epsilon = if self.remargins() {
+            self.multipliers[2].iter().map(margin).collect()
+        } else {
+            vec![base; self.epsilon.len()]
+        };
     }
 
     fn class_epsilon(&self) -> &[f64] {

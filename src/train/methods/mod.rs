@@ -66,7 +66,10 @@ impl Memory {
 
     /// The `count` finite numbers under `name`; `None` if there are others, as in a memory of another method.
     pub fn numbers(&self, name: &str, count: usize) -> Option<&[f64]> {
-        self.0.get(name).map(Vec::as_slice).filter(|values| values.len() == count && values.iter().all(|v| v.is_finite()))
+        self.0
+            .get(name)
+            .map(Vec::as_slice)
+            .filter(|values| values.len() == count && values.iter().all(|v| v.is_finite()))
     }
 }
 

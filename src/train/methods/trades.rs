@@ -30,11 +30,7 @@ impl Trades {
     /// For `classes` classes.
     pub fn new(experiment: &Experiment, classes: usize) -> Self {
         let attack = experiment.attack.clone();
-        Self {
-            epsilon: vec![attack.epsilon.exact(); classes],
-            attack,
-            settings: experiment.trades.clone(),
-        }
+        Self { epsilon: vec![attack.epsilon.exact(); classes], attack, settings: experiment.trades.clone() }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Live, TrainError, Trainer};
 use crate::data::Dataset;
 use crate::engine::{Batch, BatchNormMode, EngineError, Input, SearchSpec, SgdStep, View, Views, loss};
+use crate::train::methods::Radii;
 use crate::train::{Event, Examples, Observer};
 
 /// What is told of a batch when it is done.
@@ -23,22 +24,19 @@ impl Trainer {
         // A change while the attack waits between two steps is for the next batch.
         let o = self.experiment.optimizer.clone();
         let clean_passes = self.experiment.fairness.clean_passes;
-        let radii = self.radii();
+        let radii = Radii(self.radii());
         let (epoch, index) = (self.progress.epoch, self.progress.batch);
         let ids = &order[self.cut().range(index)];
         let (pixels, labels) = gather(&self.splits.train, ids);
         let augment = self.experiment.augment();
         let batch = Batch { pixels: &pixels, labels: &labels, ids, augment, seed: self.experiment.run.seed, epoch };
-        let lr = o.schedule.lr(o.lr, epoch, o.epochs, index, self.batches());
+        let lr = o.lr_at(epoch, index, self.batches());
 
         observer.event(&Event::Attack);
         let clock = Instant::now();
-        let objective = self.method.objective(self.engine.as_mut(), &batch)?;
-        let chosen = clock.elapsed();
-        let mut spec = self.method.perturbation(&batch, objective);
-        self.hold_radii(&mut spec, &labels);
+        let spec = self.method.search(&batch, &radii);
         let Some((views, attack)) = self.attack(&batch, spec, observer)? else { return Ok(None) };
-        self.watched += clock.elapsed().saturating_sub(chosen + attack);
+        self.watched += clock.elapsed().saturating_sub(attack);
 
         observer.event(&Event::Update);
         let engine = self.engine.as_mut();
@@ -48,7 +46,7 @@ impl Trainer {
         }
         let before_update = clock.elapsed();
         let sgd = SgdStep { lr, momentum: o.momentum, weight_decay: o.weight_decay };
-        let result = engine.train_step(&views, &self.method.loss(), &sgd)?;
+        let result = engine.train_step(&views, &self.method.loss(&batch), &sgd)?;
         let updated = clock.elapsed();
         if !result.loss.is_finite() {
             return Err(EngineError::NotFinite { what: "loss".into(), batch: labels.len() }.into());
@@ -68,13 +66,13 @@ impl Trainer {
             counted.clean.add_counts(counts);
         }
         self.progress.loss_sum += result.loss * labels.len() as f64;
-        let statistics = clock.elapsed() - updated + chosen + before_update;
+        let statistics = clock.elapsed() - updated + before_update;
         let seconds = &mut self.progress.seconds;
         seconds[1] += attack.as_secs_f64();
         seconds[2] += (updated - before_update).as_secs_f64();
         seconds[3] += statistics.as_secs_f64();
         self.progress.batch += 1;
-        Ok(Some(Trained { images: labels.len(), lr, epsilon: radii }))
+        Ok(Some(Trained { images: labels.len(), lr, epsilon: radii.0 }))
     }
 
     /// The inner maximisation, and the time that it took; none when the observer wants the run to end at once.

@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::{TrainError, Trainer};
 use crate::config::{Applies, ConfigError, Difference, Experiment};
-use crate::engine::{Engine, EngineError, SearchSpec, SetAside, Views};
+use crate::engine::{Engine, EngineError, Norm, SetAside, Views};
+use crate::train::methods::Memory;
 use crate::train::{Hold, Progress, Splits, methods};
 
 /// A run between two batches, or between two steps of an attack.
@@ -107,23 +108,19 @@ impl Trainer {
         self.method.class_epsilon().iter().enumerate().map(|(k, rule)| held(k).unwrap_or(*rule)).collect()
     }
 
-    /// Puts held radii over those of the method.
-    pub(super) fn hold_radii(&self, spec: &mut SearchSpec, labels: &[u32]) {
-        for (epsilon, label) in spec.epsilon.iter_mut().zip(labels) {
-            if let Some(held) = self.progress.holds.get(*label as usize).and_then(|hold| hold.epsilon) {
-                *epsilon = held as f32;
-            }
-        }
-    }
-
     fn hold(&mut self, holds: Vec<Hold>) -> Result<(), ConfigError> {
         let classes = self.splits.train.classes();
         let fail = |what: String| Err(ConfigError::Invalid { field: "attack.epsilon", what });
         if holds.len() != classes {
             return fail(format!("expected a radius by hand for each of {classes} classes, found {}", holds.len()));
         }
-        if let Some(bad) = holds.iter().filter_map(|hold| hold.epsilon).find(|e| !(0.0..=1.0).contains(e)) {
-            return fail(format!("expected a radius by hand between 0 and 1, found {bad}"));
+        let largest = match self.experiment.attack.norm {
+            Norm::Linf => 1.0,
+            // The diameter of the box.
+            Norm::L2 => (self.splits.train.shape().len() as f64).sqrt(),
+        };
+        if let Some(bad) = holds.iter().filter_map(|hold| hold.epsilon).find(|e| !(0.0..=largest).contains(e)) {
+            return fail(format!("expected a radius by hand between 0 and {largest}, found {bad}"));
         }
         // As a run without any: its checkpoints stay the same to the byte.
         let holds = if holds.iter().all(|hold| *hold == Hold::default()) { Vec::new() } else { holds };
@@ -153,12 +150,16 @@ impl Trainer {
 
     /// Replaces the experiment: all of it, or once the epoch has begun what takes effect within one.
     pub(super) fn put_in_force(&mut self, wanted: Experiment, epoch_begun: bool) {
+        let before = self.experiment.fairness.method;
         self.experiment = if epoch_begun { self.experiment.with(&wanted, &[Applies::Now]) } else { wanted.clone() };
         self.wanted = (wanted != self.experiment).then_some(wanted);
         self.progress.this_epoch = self.wanted.is_some().then(|| Box::new(self.experiment.clone()));
-        // A method carries nothing that a plan does not give it.
+        if self.experiment.fairness.method != before {
+            // Another method has nothing to do with what this one remembers.
+            self.progress.memory = Memory::default();
+        }
         self.method = methods::build(&self.experiment, self.splits.train.classes());
-        self.method.plan(self.progress.epoch, self.progress.statistics.as_ref());
+        self.plan();
     }
 
     /// Writes what was changed by hand since the last time: config.toml anew, and a line in the log. Called when it takes

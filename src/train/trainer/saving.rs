@@ -64,6 +64,8 @@ impl Trainer {
                 }
             });
         }
+        self.progress.validation = self.method.needs().validation.then(|| validation.counts());
+        self.progress.memory = self.method.memory();
         let holds = self.progress.holds.len();
         let held = self.progress.holds.iter().filter(|hold| hold.epsilon.is_some()).count();
         self.progress.next_epoch();
@@ -87,7 +89,7 @@ impl Trainer {
         let [seconds, seconds_attack, seconds_update, seconds_statistics] = self.progress.seconds;
         self.metrics.push(MetricsRow {
             epoch,
-            lr: o.schedule.lr(o.lr, epoch, o.epochs, self.batches() - 1, self.batches()),
+            lr: o.lr_at(epoch, self.batches() - 1, self.batches()),
             train_loss: self.progress.loss_sum / counted.robust.total() as f64,
             train_clean_accuracy: measured_clean.then(|| counted.clean.accuracy()),
             train_robust_accuracy: counted.robust.accuracy(),
@@ -108,7 +110,7 @@ impl Trainer {
         };
         let (train_robust, train_clean) = (counted.robust.class_accuracy(), counted.clean.class_accuracy());
         let (val_clean, val_robust) = (clean.class_accuracy(), robust.class_accuracy());
-        let (distribution, radii) = (self.method.target_distribution(), self.radii());
+        let (distribution, radii, shown) = (self.method.target_distribution(), self.radii(), self.method.shown());
         for (k, name) in self.splits.train.class_names().iter().enumerate() {
             self.classes.push(ClassRow {
                 epoch,
@@ -121,6 +123,7 @@ impl Trainer {
                 train_clean_accuracy: measured_clean.then(|| train_clean[k]),
                 val_clean_accuracy: val_clean[k],
                 val_robust_accuracy: val_robust[k],
+                series: shown.iter().map(|series| (series.name.to_owned(), series.values[k])).collect(),
             });
         }
     }

@@ -96,8 +96,8 @@ fn a_run_is_steered_from_its_first_batch_to_its_report() {
     assert_eq!(*driver.until("the change", in_force), changed);
     driver.send(Request::OneBatch);
     let point = next_batch(&mut driver);
-    let rate = |base| changed.optimizer.schedule.lr(base, 0, 2, 3, 4);
-    assert_eq!((point.lr, point.done), (rate(0.0125), 4));
+    assert_eq!((changed.optimizer.lr, changed.optimizer.epochs), (0.0125, 2));
+    assert_eq!((point.lr, point.done), (changed.optimizer.lr_at(0, 3, 4), 4));
 
     // The epoch ends, and with it what is not locked.
     let still = driver.until("radii at the end of the epoch", held);
@@ -134,7 +134,7 @@ fn a_run_is_steered_from_its_first_batch_to_its_report() {
     assert_eq!(*driver.opened().experiment, changed);
     assert_eq!(driver.until("the radii", held)[3], holds[3]);
     let point = next_batch(&mut driver);
-    assert_eq!((point.epoch, point.done, point.lr), (1, 2, changed.optimizer.schedule.lr(0.0125, 1, 2, 1, 4)));
+    assert_eq!((point.epoch, point.done, point.lr), (1, 2, changed.optimizer.lr_at(1, 1, 4)));
     assert_eq!(point.epsilon[3], 0.5 / 255.0);
     assert!(matches!(driver.until_ended(), Ended::Finished(_)));
     assert!(path.join("evaluation.json").exists());

@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 
 use super::row::Sheet;
 use crate::app::context::{Action, Context, OpenFor};
+use crate::app::level::Level;
 use crate::app::theme;
 use crate::app::widgets::weak;
 use crate::config::EngineChoice;
-use crate::config::fields::{Field, Kind};
+use crate::config::fields::{Field, Kind, item};
 use crate::data::source_names;
 use crate::engine::wgsl::AdapterSummary;
 use crate::units::Epsilon;
@@ -47,6 +48,7 @@ pub(super) fn show(
             Some(response)
         }
         (_, Kind::Text | Kind::Path) => Some(text(ui, context, field, label, value)),
+        (_, Kind::Integers | Kind::Reals) => Some(list(ui, context, field, label, value)),
         (_, Kind::Integer | Kind::Real | Kind::Epsilon) => number(ui, context, sheet, field, label),
     }
 }
@@ -92,7 +94,7 @@ fn once(context: &mut Context<'_>, field: &Field, value: Value) {
 fn change(context: &mut Context<'_>, field: &Field, value: Value) {
     if let Err(error) = context.form.set(field.path, value) {
         // The controls offer what fits; what does not is said, not lost.
-        context.ask(Action::Toast(crate::app::level::Level::Warning, error));
+        context.ask(Action::Toast(Level::Warning, error));
     }
 }
 
@@ -196,6 +198,41 @@ fn text(ui: &mut Ui, context: &mut Context<'_>, field: &Field, label: Id, value:
         }
     }
     response
+}
+
+/// Numbers, separated by commas. What is typed is taken over when the box is left: half a list is none.
+fn list(ui: &mut Ui, context: &mut Context<'_>, field: &Field, label: Id, value: &Value) -> Response {
+    let id = ui.make_persistent_id((field.path, "typed"));
+    let items = value.as_array().into_iter().flatten().map(item).collect::<Vec<_>>();
+    let mut text = ui.data(|data| data.get_temp::<String>(id)).unwrap_or_else(|| items.join(", "));
+    let edit = egui::TextEdit::singleline(&mut text).hint_text("none");
+    let response = ui.add_sized(vec2(ui.available_width(), ui.available_height()), edit).labelled_by(label);
+    if response.lost_focus() {
+        ui.data_mut(|data| data.remove::<String>(id));
+        match typed_list(&text, field.kind) {
+            Ok(typed) if typed != *value => once(context, field, typed),
+            Ok(_) => {}
+            Err(what) => context.ask(Action::Toast(Level::Warning, format!("{}: {what}", field.label))),
+        }
+    } else if response.has_focus() {
+        ui.data_mut(|data| data.insert_temp(id, text));
+    }
+    response
+}
+
+/// The numbers of a text, separated by commas or spaces.
+fn typed_list(text: &str, kind: Kind) -> Result<Value, String> {
+    let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
+    let number = |word: &str| {
+        let whole = || word.parse::<u64>().ok().map(|number| json!(number));
+        let real = || word.parse::<f64>().ok().filter(|number| number.is_finite()).map(|number| json!(number));
+        let (number, expected) = match kind {
+            Kind::Integers => (whole(), "whole numbers"),
+            _ => (real(), "numbers"),
+        };
+        number.ok_or_else(|| format!("expected {expected} separated by commas, found '{word}'"))
+    };
+    words.map(number).collect::<Result<Vec<_>, _>>().map(Value::Array)
 }
 
 /// A number, or the box that sets one.
@@ -316,21 +353,8 @@ fn to_value(field: &Field, number: f64) -> Value {
 /// The value that a field has when it is set after it was not.
 fn suggestion(sheet: &Sheet<'_>, field: &Field) -> Value {
     let preset = sheet.base.map(|base| base.values.get(field.path)).filter(|value| !value.is_null());
-    let attack = &sheet.experiment.attack;
-    let of_attack = |epsilon: Epsilon| json!(epsilon);
-    match (preset, field.path) {
-        (Some(preset), _) => preset.clone(),
-        (None, "evaluation.eval_epsilon") => of_attack(attack.epsilon),
-        (None, "evaluation.eval_step_size") => of_attack(attack.step_size),
-        (None, "fairness.epsilon_max") => of_attack(Epsilon::levels(attack.epsilon.exact() * 255.0 * 1.5)),
-        (None, "model.width") => json!(sheet.experiment.model.arch.default_width()),
-        (None, "data.image_size") => json!(32),
-        (None, "data.channels") => json!(3),
-        (None, "data.limit" | "data.test_limit") => json!(1000),
-        (None, "data.validation_per_class") => json!(20),
-        (None, "fairness.freeze_after") => json!(sheet.experiment.optimizer.epochs / 2),
-        (None, _) => to_value(field, field.range.0),
-    }
+    let first = preset.cloned().or_else(|| field.first(&sheet.experiment));
+    first.unwrap_or_else(|| to_value(field, field.range.0))
 }
 
 /// `k` of `k/255`, as exactly as it was written.
@@ -376,5 +400,14 @@ mod tests {
         }
         assert_eq!(levels(&json!("24/255")), 24.0);
         assert_eq!((plain(0.0005), plain(8.0), plain(1e-7)), ("0.0005".into(), "8".into(), "0.0000001".into()));
+    }
+
+    #[test]
+    fn lists_are_typed_with_commas_or_spaces() {
+        assert_eq!(typed_list("75, 90,100", Kind::Integers), Ok(json!([75, 90, 100])));
+        assert_eq!(typed_list(" 0.1 0.5,", Kind::Reals), Ok(json!([0.1, 0.5])));
+        assert_eq!(typed_list("", Kind::Integers), Ok(json!([])));
+        assert!(typed_list("75, 0.5", Kind::Integers).unwrap_err().contains("found '0.5'"));
+        assert!(typed_list("inf", Kind::Reals).is_err());
     }
 }

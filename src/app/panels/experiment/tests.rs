@@ -275,13 +275,48 @@ fn what_this_machine_has_is_found_out_while_the_form_can_be_used() {
 }
 
 #[test]
+fn the_section_of_another_method_is_left_out_until_something_in_it_differs() {
+    let mut window = window(RunView::default(), [360.0, 2000.0]);
+    let shown = |window: &Window<'_>, title| window.query_by_label_contains(title).is_some();
+    assert!(shown(&window, "Optimiser") && !shown(&window, "TRADES") && !shown(&window, "FRL"));
+    window.state_mut().form.set("fairness.base", json!("trades")).unwrap();
+    window.run();
+    assert!(shown(&window, "TRADES") && !shown(&window, "FRL"));
+    window.state_mut().form.set("frl.beta", json!(2)).unwrap();
+    window.run();
+    assert!(shown(&window, "FRL   1 changed"));
+    // A search finds the rest.
+    window.state_mut().panel.search = "margins' multipliers".into();
+    window.run();
+    assert!(is_disabled(&window, "Margin step α₂"));
+}
+
+#[test]
+fn a_list_is_taken_over_when_its_box_is_left() {
+    let mut window = window(RunView::default(), TALL);
+    window.state_mut().form.set("optimizer.schedule", json!("multi-step")).unwrap();
+    window.state_mut().panel.search = "milestones".into();
+    window.run();
+    window.get_by_label("Milestones").focus();
+    window.run();
+    window.key_press_modifiers(egui::Modifiers::COMMAND, Key::A);
+    window.run();
+    window.get_by_label("Milestones").type_text("20, 40,");
+    window.run();
+    assert_eq!(window.state().form.experiment.optimizer.milestones, [100, 150]);
+    window.key_press(Key::Enter);
+    window.run();
+    assert_eq!(window.state().form.experiment.optimizer.milestones, [20, 40]);
+}
+
+#[test]
 fn every_line_keeps_to_its_columns() {
     for (run, live) in [(sample::run(), true), (RunView::default(), false)] {
         let mut stage = Stage::new(Experiment::on(machine(false)), run);
         stage.form.load_preset("cifar10-paper").unwrap();
         stage.form.set("fairness.epsilon_max", json!("12.5/255")).unwrap();
         stage.form.set("data.limit", json!(10_000)).unwrap();
-        let mut window = harness(stage, [360.0, 2000.0], 1.0, false);
+        let mut window = harness(stage, [360.0, 2800.0], 1.0, false);
         // Everything has an e.
         window.state_mut().panel.search = "e".into();
         window.run();

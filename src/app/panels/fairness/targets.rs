@@ -10,7 +10,6 @@ use crate::app::view::RunView;
 use crate::app::widgets::{
     BarRow, Bars, bars, drawn, export_menu, percent, section, short_percent, strong, table, weak,
 };
-use crate::config::MethodChoice;
 use crate::evaluate::figures;
 use crate::fairness::TargetMode;
 use crate::train::ClassRow;
@@ -101,16 +100,14 @@ fn distribution(run: &RunView, shown: Option<&EpochRecord>, newest: bool) -> Opt
 
 /// Why there is nothing to show.
 fn reason(run: &RunView) -> String {
-    let Some(fairness) = run.experiment.as_ref().map(|experiment| &experiment.fairness) else {
+    let Some(experiment) = run.experiment.as_deref() else {
         return "Known from the first batch on.".into();
     };
-    if fairness.method == MethodChoice::At {
-        return format!("{} attacks away from the true class: there are no targets.", fairness.method.title());
+    if !experiment.is_targeted() {
+        let from = if (experiment.method().divergence)(experiment) { "clean prediction" } else { "true class" };
+        return format!("{} attacks away from the {from}: there are no targets.", experiment.method().title);
     }
-    if !fairness.targeted {
-        return "The attack leads away from the true class (targeted is off): there are no targets.".into();
-    }
-    match fairness.target_mode {
+    match experiment.fairness.target_mode {
         TargetMode::LeastLikely => {
             "Every image is attacked towards its own least likely class: targets are not drawn from a distribution."
                 .into()
@@ -133,6 +130,7 @@ fn unmeasured(epoch: u32, class: usize, name: &str, probability: f64) -> ClassRo
         train_clean_accuracy: None,
         val_clean_accuracy: f64::NAN,
         val_robust_accuracy: f64::NAN,
+        series: Vec::new(),
     }
 }
 

@@ -13,8 +13,9 @@ use crate::app::context::Context;
 use crate::app::theme::{self, Palette};
 use crate::app::view::RunView;
 use crate::app::widgets::{drawn, export_menu, percent, section, table, weak};
+use crate::config::{Experiment, Schedule};
 use crate::evaluate::figures;
-use crate::train::{MetricsRow, Schedule, ValidationChange, changes_between, methods, uninterrupted};
+use crate::train::{MetricsRow, ValidationChange, changes_between, methods, uninterrupted};
 use crate::worker::EpochRecord;
 
 /// Points of the loss within epochs that are drawn.
@@ -181,7 +182,7 @@ impl Curves {
                 return;
             }
             let palette = theme::palette(ui);
-            let targeted = run.experiment.as_deref().is_some_and(methods::is_targeted);
+            let targeted = run.experiment.as_deref().is_some_and(Experiment::is_targeted);
             let all = series(palette, targeted);
             let changes = Changes::of(run);
             ui.horizontal_wrapped(|ui| {

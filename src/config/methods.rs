@@ -1,0 +1,187 @@
+//! The one table about training methods: what the rest of the program asks about them.
+//!
+//! A new value of [`MethodChoice`] does not compile before it has a row here and an entry in
+//! [`crate::train::methods::build`].
+
+use super::{BaseMethod, Experiment, MethodChoice, TradesSearch};
+use crate::engine::BatchNormMode;
+
+/// How a method's training attack searches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SearchKind {
+    /// PGD on a loss of the true class or of a target, from where the settings of the attack say.
+    Attack,
+    /// As TRADES: from small normal noise, with batch norm in eval mode.
+    Trades,
+}
+
+/// What is known about a method.
+#[derive(Debug, Clone, Copy)]
+pub struct MethodInfo {
+    /// The name that papers use.
+    pub title: &'static str,
+    /// Authors, venue and arXiv number.
+    pub citation: &'static str,
+    /// What it is built on; `None` where that is no choice.
+    pub base: fn(&Experiment) -> Option<BaseMethod>,
+    /// How it searches.
+    pub search: fn(&Experiment) -> SearchKind,
+    /// Whether the search leads images towards target classes.
+    pub targeted: fn(&Experiment) -> bool,
+    /// Whether the search raises the KL divergence from the clean prediction.
+    pub divergence: fn(&Experiment) -> bool,
+    /// Whether each class has a radius of its own.
+    pub class_radii: fn(&Experiment) -> bool,
+    /// Whether it fine-tunes a network that is trained already.
+    pub fine_tunes: bool,
+    /// Class-wise values that it adapts beside radii and targets, with their titles: columns of `classes.csv`, tags of
+    /// TensorBoard.
+    pub series: &'static [(&'static str, &'static str)],
+}
+
+const fn no_base(_: &Experiment) -> Option<BaseMethod> {
+    None
+}
+
+const fn never(_: &Experiment) -> bool {
+    false
+}
+
+const fn always(_: &Experiment) -> bool {
+    true
+}
+
+fn search_on(base: BaseMethod) -> SearchKind {
+    match base {
+        BaseMethod::At => SearchKind::Attack,
+        BaseMethod::Trades => SearchKind::Trades,
+    }
+}
+
+const FAIR_TAT: MethodInfo = MethodInfo {
+    title: "FAIR-TAT",
+    citation: "Medi, Jung, Keuper: FAIR-TAT, WACV 2025, arXiv 2410.23142",
+    base: |e| Some(e.fairness.base),
+    search: |e| search_on(e.fairness.base),
+    targeted: |e| {
+        let f = &e.fairness;
+        f.targeted && (f.base == BaseMethod::At || f.trades_search == TradesSearch::Targeted)
+    },
+    divergence: |e| {
+        let f = &e.fairness;
+        f.base == BaseMethod::Trades && (!f.targeted || f.trades_search == TradesSearch::Kl)
+    },
+    class_radii: |e| !e.fairness.epsilon_rules.is_empty(),
+    fine_tunes: false,
+    series: &[],
+};
+
+const AT: MethodInfo = MethodInfo {
+    title: "PGD-AT",
+    citation: "Madry et al., ICLR 2018, arXiv 1706.06083; settings of Rice, Wong, Kolter, ICML 2020, arXiv 2002.11569",
+    base: no_base,
+    search: |_| SearchKind::Attack,
+    targeted: never,
+    divergence: never,
+    class_radii: never,
+    fine_tunes: false,
+    series: &[],
+};
+
+const TRADES: MethodInfo = MethodInfo {
+    title: "TRADES",
+    citation: "Zhang et al., ICML 2019, arXiv 1901.08573",
+    search: |_| SearchKind::Trades,
+    divergence: always,
+    ..AT
+};
+
+const CFA: MethodInfo = MethodInfo {
+    title: "CFA",
+    citation: "Wei et al., CVPR 2023, arXiv 2303.14460",
+    base: |e| Some(e.cfa.base),
+    search: |e| search_on(e.cfa.base),
+    targeted: never,
+    divergence: |e| e.cfa.base == BaseMethod::Trades,
+    class_radii: |e| e.cfa.ccm,
+    fine_tunes: false,
+    series: &[("beta", "KL weight of each class")],
+};
+
+const FRL: MethodInfo = MethodInfo {
+    title: "FRL",
+    citation: "Xu et al., ICML 2021, arXiv 2010.06121",
+    base: no_base,
+    search: |_| SearchKind::Trades,
+    targeted: never,
+    divergence: always,
+    class_radii: |e| e.frl.variant == super::FrlVariant::ReweightRemargin,
+    fine_tunes: true,
+    series: &[("clean_weight", "Weight of the clean loss"), ("boundary_weight", "Weight of the boundary loss")],
+};
+
+impl MethodChoice {
+    /// Its row of the table.
+    pub const fn about(self) -> &'static MethodInfo {
+        match self {
+            Self::FairTat => &FAIR_TAT,
+            Self::At => &AT,
+            Self::Trades => &TRADES,
+            Self::Cfa => &CFA,
+            Self::Frl => &FRL,
+        }
+    }
+
+    /// The name that papers use.
+    pub const fn title(self) -> &'static str {
+        self.about().title
+    }
+}
+
+impl Experiment {
+    /// What is known about the method of this experiment.
+    pub const fn method(&self) -> &'static MethodInfo {
+        self.fairness.method.about()
+    }
+
+    /// Whether the training attack leads images towards target classes.
+    pub fn is_targeted(&self) -> bool {
+        (self.method().targeted)(self)
+    }
+
+    /// Whether the training attack starts and runs as that of TRADES.
+    pub fn searches_as_trades(&self) -> bool {
+        (self.method().search)(self) == SearchKind::Trades
+    }
+
+    /// Batch norm during the training attack.
+    pub fn attack_batch_norm(&self) -> BatchNormMode {
+        if self.searches_as_trades() { BatchNormMode::Eval } else { self.attack.attack_bn }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::fields;
+    use clap::ValueEnum;
+
+    #[test]
+    fn every_method_names_its_source_and_titles_are_different() {
+        let mut titles: Vec<&str> = MethodChoice::value_variants().iter().map(|m| m.title()).collect();
+        titles.sort_unstable();
+        titles.dedup();
+        assert_eq!(titles.len(), MethodChoice::value_variants().len());
+        for method in MethodChoice::value_variants() {
+            assert!(method.about().citation.contains("arXiv"), "{method:?}");
+        }
+    }
+
+    /// Rows of fields name methods as files do.
+    #[test]
+    fn what_a_method_can_be_is_what_the_form_offers() {
+        let field = fields::field("fairness.method").unwrap();
+        let offered: Vec<&str> = field.choices.iter().map(|choice| choice.name.as_str()).collect();
+        assert_eq!(offered, ["fair-tat", "at", "trades", "cfa", "frl"]);
+    }
+}

@@ -1,0 +1,42 @@
+//! The training attack.
+
+use clap::ArgAction;
+
+use crate::config::Applies::{NextEpoch, Now};
+use crate::config::Experiment;
+use crate::config::row::row;
+use crate::config::section::section;
+use crate::engine::{BatchNormMode, Norm};
+use crate::units::Epsilon;
+
+const NO_STEPS: &str = "The attack takes no steps.";
+
+fn no_steps(experiment: &Experiment) -> bool {
+    experiment.attack.steps == 0
+}
+
+section! {
+    /// The training attack (inner maximisation).
+    pub struct AttackConfig in attack "Training attack" {
+        /// Base radius of the perturbation, such as 8/255
+        #[arg(value_name = "K/255")]
+        epsilon: Epsilon = Epsilon::levels(8.0), row("Epsilon", NextEpoch).range(0.0, 80.0);
+        /// Size of a step
+        #[arg(value_name = "K/255")]
+        step_size: Epsilon = Epsilon::levels(2.0), row("Step size", Now).range(0.0, 20.0).idle(NO_STEPS, no_steps);
+        /// Number of steps
+        #[arg(value_name = "N")]
+        steps: u32 = 10, row("Attack steps", Now).range(0.0, 50.0).unit("steps");
+        /// Shape of the ball
+        #[arg(value_enum)]
+        norm: Norm = Norm::Linf, row("Norm", NextEpoch);
+        /// Start at a random point of the ball
+        #[arg(value_name = "BOOL", action = ArgAction::Set)]
+        random_start: bool = true,
+            row("Random start", Now)
+                .idle("TRADES's search starts from normal noise.", Experiment::searches_as_trades);
+        /// Batch norm during the attack
+        #[arg(value_enum)]
+        attack_bn: BatchNormMode = BatchNormMode::Train, row("Batch norm", Now).idle(NO_STEPS, no_steps);
+    }
+}

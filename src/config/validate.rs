@@ -1,0 +1,70 @@
+//! Which experiments are valid.
+
+use super::row::Entry;
+use super::sections::entries;
+use super::{ConfigError, Experiment, StatisticsSource};
+use crate::fairness::Reference;
+
+impl Experiment {
+    /// Checks ranges and contradictions that the types cannot express.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] names the first field that is amiss.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        entries().try_for_each(|entry| self.check_numbers(entry))?;
+        self.check_rules_against_targets()?;
+        self.check_distances(None)?;
+        self.check_bounds_of_epsilon()?;
+        self.check_milestones()?;
+        self.run.engine_options().validate()
+    }
+
+    /// The checks of a field's own row.
+    fn check_numbers(&self, entry: &Entry) -> Result<(), ConfigError> {
+        match entry.row.wrong(&(entry.numbers)(self)) {
+            Some(what) => Err(ConfigError::Invalid { field: entry.path, what }),
+            None => Ok(()),
+        }
+    }
+
+    /// Rules that count against targets need an attack that has targets.
+    fn check_rules_against_targets(&self) -> Result<(), ConfigError> {
+        let f = &self.fairness;
+        let against_target = f.epsilon_rules.iter().find(|rule| rule.parts().0 == Reference::Target);
+        let attack = match (f.statistics_source, f.targeted) {
+            (StatisticsSource::Validation, _) => "the validation attack",
+            (_, false) => "an untargeted attack",
+            _ => return Ok(()),
+        };
+        against_target.map_or(Ok(()), |rule| {
+            let what = format!("{rule:?} counts against targets, which {attack} does not have");
+            Err(ConfigError::Invalid { field: "fairness.epsilon_rules", what })
+        })
+    }
+
+    /// Milestones rise, and each has a factor.
+    fn check_milestones(&self) -> Result<(), ConfigError> {
+        let (milestones, decay) = (&self.optimizer.milestones, &self.optimizer.decay);
+        if let Some([before, after]) = milestones.array_windows().find(|[before, after]| before >= after) {
+            let what = format!("expected epochs that rise, found {after} after {before}");
+            return Err(ConfigError::Invalid { field: "optimizer.milestones", what });
+        }
+        let (expected, found) = (milestones.len(), decay.len());
+        if found != 1 && found != expected {
+            let what = format!("expected one factor, or one for each of the {expected} milestones, found {found}");
+            return Err(ConfigError::Invalid { field: "optimizer.decay", what });
+        }
+        Ok(())
+    }
+
+    fn check_bounds_of_epsilon(&self) -> Result<(), ConfigError> {
+        let minimum = self.fairness.epsilon_min;
+        match self.fairness.epsilon_max {
+            Some(maximum) if maximum < minimum => {
+                let what = format!("expected at least epsilon_min, {minimum}, found {maximum}");
+                Err(ConfigError::Invalid { field: "fairness.epsilon_max", what })
+            }
+            _ => Ok(()),
+        }
+    }
+}
