@@ -31,10 +31,10 @@ pub use sections::{
 
 use std::path::Path;
 
-use self::sections::{SECTIONS, entries};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use self::sections::{SECTIONS, entries};
 use crate::data::{SourceOptions, ValidationChoice, ValidationSize, download};
 use crate::engine::Augment;
 use crate::fairness::Margins;

@@ -10,11 +10,12 @@ pub fn without_effect(experiment: &Experiment, path: &str) -> Option<&'static st
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
     use crate::config::sections::{SECTIONS, entries};
     use crate::config::{BaseMethod, EngineChoice, MethodChoice, Schedule, TradesSearch, fields};
     use crate::fairness::{EpsilonRule, TargetMode};
-    use clap::ValueEnum;
 
     #[test]
     fn the_paper_preset_uses_what_it_sets() {

@@ -41,7 +41,7 @@ pub enum FrlVariant {
 
 const TRADES: Methods =
     Methods::only(&["trades"], "FAIR-TAT and CFA on TRADES always divide it; other methods have another loss.");
-/// The methods with TRADES's loss. Those of other names have it where their base is TRADES.
+/// The methods with TRADES's loss; CFA and FAIR-TAT have it if they are built on TRADES.
 const ON_TRADES: Methods = Methods::only(&["trades", "cfa", "fair-tat"], "The method does not use TRADES.");
 /// FRL searches as TRADES does, but has a loss of its own.
 const SEARCHES_AS_TRADES: Methods =
@@ -93,7 +93,9 @@ section! {
         ccm: bool = true, row("Class-wise radius", NextEpoch).only(CFA);
         /// Class-wise beta, on TRADES only: (lambda_2 + robust accuracy of the class) times beta
         #[arg(id = "cfa-ccr", value_name = "BOOL", action = ArgAction::Set)]
-        ccr: bool = true, row("Class-wise beta", NextEpoch).only(CFA).idle("CFA is not built on TRADES.", |e| e.cfa.base == BaseMethod::At);
+        ccr: bool = true,
+            row("Class-wise beta", NextEpoch).only(CFA)
+                .idle("CFA is not built on TRADES.", |e| e.cfa.base == BaseMethod::At);
         /// Lambda of the class-wise radius; unset takes 0.5 on AT and 0.3 on TRADES
         #[arg(id = "cfa-lambda-1", value_name = "LAMBDA")]
         lambda_1: Option<f64> = None,
