@@ -2,45 +2,46 @@
 //! in buffers of their own. [`Call`] is a uniform, so that every compiler knows a branch on it to be the same for a whole
 //! workgroup. The WGSL twins are `shaders/shared/call.wgsl` and `image_info.wgsl`.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Zeroable;
 
 use crate::engine::loss::GradientScale;
+use crate::engine::wgsl::layout::gpu_struct;
 use crate::engine::{Batch, Norm, Objective, Padding, PerturbSpec, SgdStep, Start};
 
-/// Settings of a call.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
-pub(in crate::engine::wgsl) struct Call {
-    /// Key of the random numbers, low and high half.
-    pub(in crate::engine::wgsl) seed: [u32; 2],
-    /// Epoch of augmentation and targets.
-    pub(in crate::engine::wgsl) epoch: u32,
-    /// 0: none, 1: padding with zeros, 2: with reflections.
-    pub(in crate::engine::wgsl) augment: u32,
-    /// Pixels on every side before the crop; below 2¹⁵.
-    pub(in crate::engine::wgsl) padding: u32,
-    /// Whether half of the images are mirrored.
-    pub(in crate::engine::wgsl) flip: u32,
-    /// 0: zero, 1: uniform, 2: normal, 3: given.
-    pub(in crate::engine::wgsl) start: u32,
-    /// Purpose of the start's random numbers.
-    pub(in crate::engine::wgsl) start_purpose: u32,
-    /// Their epoch.
-    pub(in crate::engine::wgsl) start_epoch: u32,
-    /// Standard deviation of a normal start.
-    pub(in crate::engine::wgsl) deviation: f32,
-    /// 0: L∞, 1: L2.
-    pub(in crate::engine::wgsl) norm: u32,
-    /// 0: cross-entropy, 1: towards a target, 2: KL to the clean prediction, 3: DLR.
-    pub(in crate::engine::wgsl) objective: u32,
-    /// Of the SGD step.
-    pub(in crate::engine::wgsl) lr: f32,
-    /// Of the SGD step.
-    pub(in crate::engine::wgsl) momentum: f32,
-    /// Of the SGD step.
-    pub(in crate::engine::wgsl) weight_decay: f32,
-    /// 0: the objective's gradient, 1: times a positive factor for each image.
-    pub(in crate::engine::wgsl) gradient_scale: u32,
+gpu_struct! {
+    /// Settings of a call.
+    pub(in crate::engine::wgsl) struct Call {
+        /// Key of the random numbers, low and high half.
+        pub(in crate::engine::wgsl) seed: [u32; 2],
+        /// Epoch of augmentation and targets.
+        pub(in crate::engine::wgsl) epoch: u32,
+        /// 0: none, 1: padding with zeros, 2: with reflections.
+        pub(in crate::engine::wgsl) augment: u32,
+        /// Pixels on every side before the crop; below 2¹⁵.
+        pub(in crate::engine::wgsl) padding: u32,
+        /// Whether half of the images are mirrored.
+        pub(in crate::engine::wgsl) flip: u32,
+        /// 0: zero, 1: uniform, 2: normal, 3: given.
+        pub(in crate::engine::wgsl) start: u32,
+        /// Purpose of the start's random numbers.
+        pub(in crate::engine::wgsl) start_purpose: u32,
+        /// Their epoch.
+        pub(in crate::engine::wgsl) start_epoch: u32,
+        /// Standard deviation of a normal start.
+        pub(in crate::engine::wgsl) deviation: f32,
+        /// 0: L∞, 1: L2.
+        pub(in crate::engine::wgsl) norm: u32,
+        /// 0: cross-entropy, 1: towards a target, 2: KL to the clean prediction, 3: DLR.
+        pub(in crate::engine::wgsl) objective: u32,
+        /// Of the SGD step.
+        pub(in crate::engine::wgsl) lr: f32,
+        /// Of the SGD step.
+        pub(in crate::engine::wgsl) momentum: f32,
+        /// Of the SGD step.
+        pub(in crate::engine::wgsl) weight_decay: f32,
+        /// 0: the objective's gradient, 1: times a positive factor for each image.
+        pub(in crate::engine::wgsl) gradient_scale: u32,
+    }
 }
 
 impl Call {
@@ -111,24 +112,24 @@ impl Call {
     }
 }
 
-/// What is known of one image of a batch.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
-pub(in crate::engine::wgsl) struct ImageInfo {
-    /// Its class.
-    pub(in crate::engine::wgsl) label: u32,
-    /// The class that it is attacked towards.
-    pub(in crate::engine::wgsl) target: u32,
-    /// Key of its random numbers.
-    pub(in crate::engine::wgsl) id: u32,
-    /// Whether steps of the search move it.
-    pub(in crate::engine::wgsl) active: u32,
-    /// Radius of its ball.
-    pub(in crate::engine::wgsl) epsilon: f32,
-    /// Size of its steps.
-    pub(in crate::engine::wgsl) step_size: f32,
-    /// Fills the struct up to whole vectors.
-    pub(in crate::engine::wgsl) pad: [u32; 2],
+gpu_struct! {
+    /// What is known of one image of a batch.
+    pub(in crate::engine::wgsl) struct ImageInfo {
+        /// Its class.
+        pub(in crate::engine::wgsl) label: u32,
+        /// The class that it is attacked towards.
+        pub(in crate::engine::wgsl) target: u32,
+        /// Key of its random numbers.
+        pub(in crate::engine::wgsl) id: u32,
+        /// Whether steps of the search move it.
+        pub(in crate::engine::wgsl) active: u32,
+        /// Radius of its ball.
+        pub(in crate::engine::wgsl) epsilon: f32,
+        /// Size of its steps.
+        pub(in crate::engine::wgsl) step_size: f32,
+        /// Fills the struct up to whole vectors.
+        pub(in crate::engine::wgsl) pad: [u32; 2],
+    }
 }
 
 impl ImageInfo {
