@@ -364,6 +364,7 @@ mod tests {
             train_clean_accuracy: None,
             val_clean_accuracy: 0.8,
             val_robust_accuracy: 0.3,
+            series: vec![("beta".into(), 0.7)],
         };
         let mut writer = EventWriter::create(dir.path(), 0).unwrap();
         writer.epoch(&row, &[class(1, "old"), class(2, "猫")]).unwrap();

@@ -11,7 +11,7 @@ use fairtat::engine::{
 use fairtat::fairness::TargetDistribution;
 use fairtat::model::{Architecture, Network, State};
 use fairtat::rng::{Purpose, Stream};
-use fairtat::train::methods::{FairTat, Method};
+use fairtat::train::methods::{Evidence, FairTat, Method};
 use fairtat::train::{Event, Observer, Outcome, RunDir, Splits, Trainer};
 
 use crate::engines::ENGINES;
@@ -194,7 +194,7 @@ fn a_fair_tat_run_is_pytorchs_from_seed_to_final_weights() {
 
         let statistics = trainer.progress().statistics.clone().unwrap();
         let mut method = FairTat::new(&experiment, CLASSES);
-        method.plan(EPOCHS, Some(&statistics));
+        method.plan(EPOCHS, &Evidence { statistics: Some(&statistics), validation: None });
         let next = method.target_distribution().unwrap().probabilities();
         errors.close_f64("pi", next, &wide(golden.floats("epoch.2.pi")));
         errors.close_f64("epsilon", method.class_epsilon(), &wide(golden.floats("epoch.2.epsilon")));

@@ -13,7 +13,7 @@
 //! * A buffer that a dispatch writes is bound for writing alone: reading it through another binding is not allowed, even
 //!   elsewhere in it.
 
-use bytemuck::Pod;
+use super::layout::Params;
 
 /// A kernel variant: a file of `shaders/` and the constants that it is expanded with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,7 +75,7 @@ impl Work {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Dispatch {
     pub(super) kernel: Kernel,
-    /// The struct `Params`.
+    /// The struct `Params`, of a type that [`super::layout`] declares.
     pub(super) params: Vec<u8>,
     /// Bindings 1 and up.
     pub(super) bindings: Vec<Slice>,
@@ -85,7 +85,8 @@ pub(super) struct Dispatch {
 }
 
 impl Dispatch {
-    pub(super) fn new<P: Pod>(kernel: Kernel, params: P, bindings: &[Slice], grid: [u32; 3], work: Work) -> Self {
+    pub(super) fn new<P: Params>(kernel: Kernel, params: P, bindings: &[Slice], grid: [u32; 3], work: Work) -> Self {
+        debug_assert!(P::KERNELS.contains(&kernel.file), "{} reads other parameters", kernel.file);
         let params = bytemuck::bytes_of(&params).to_vec();
         Self { kernel, params, bindings: bindings.to_vec(), grid, work }
     }

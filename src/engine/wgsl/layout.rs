@@ -17,6 +17,12 @@ pub(super) struct Layout {
     pub(super) size: usize,
 }
 
+/// The parameters of a dispatch. Only `gpu_struct!` implements it, so that none is handed over that is not compared.
+pub(super) trait Params: bytemuck::Pod {
+    /// Files of the kernels that read them.
+    const KERNELS: &'static [&'static str];
+}
+
 /// Declares a struct as shaders lay it out. `struct Rows for "norm_statistics.wgsl" { … }` is the struct `Params` of that
 /// kernel; a struct without `for` has the same name in WGSL.
 ///
@@ -45,6 +51,10 @@ macro_rules! gpu_struct {
     };
     ($(#[$meta:meta])* $vis:vis struct $name:ident for $($file:literal),+ { $($members:tt)+ }) => {
         gpu_struct! { @declare [$($file),+] $(#[$meta])* $vis struct $name { $($members)+ } }
+
+        impl $crate::engine::wgsl::layout::Params for $name {
+            const KERNELS: &'static [&'static str] = &[$($file),+];
+        }
     };
     ($(#[$meta:meta])* $vis:vis struct $name:ident { $($members:tt)+ }) => {
         gpu_struct! { @declare [] $(#[$meta])* $vis struct $name { $($members)+ } }

@@ -9,6 +9,7 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 
 use super::device::IMMEDIATE_BYTES;
 use super::kernel::Kernel;
+use super::kernels::call::{Call, ImageInfo};
 use super::kernels::{layouts, variants};
 use super::layout::Layout;
 use super::shader::{FILES, expand, with_immediates};
@@ -194,7 +195,6 @@ fn parameters_have_the_same_members_in_rust_and_in_every_variant() {
                     wrong.insert(format!("{}: {what}", kernel.label()));
                 }
             }
-            [] => {}
             _ => {
                 let names: Vec<&str> = of_kernel.iter().map(|layout| layout.name).collect();
                 wrong.insert(format!("{}: expected one Rust struct for its Params, found {names:?}", kernel.file));
@@ -209,6 +209,36 @@ fn parameters_have_the_same_members_in_rust_and_in_every_variant() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.into_iter().collect::<Vec<_>>().join("\n"));
+}
+
+/// The members of [`ImageInfo`] as WGSL names them: it reserves one of the words.
+fn image_info() -> Vec<(&'static str, &'static str, usize)> {
+    let renamed = |&(name, of, at): &(&'static str, &'static str, usize)| match name {
+        "target" => ("goal", of, at),
+        _ => (name, of, at),
+    };
+    ImageInfo::LAYOUT.members.iter().map(renamed).collect()
+}
+
+#[test]
+fn calls_and_images_have_the_same_members_in_rust_and_in_every_variant() {
+    let image_info = image_info();
+    let twins = [("Call", Call::LAYOUT, Call::LAYOUT.members), ("ImageInfo", ImageInfo::LAYOUT, &image_info[..])];
+    let (mut wrong, mut compared) = (BTreeSet::new(), BTreeSet::new());
+    for kernel in variants() {
+        let module = parsed(&kernel);
+        for (name, layout, members) in twins {
+            if !module.types.iter().any(|(_, of)| of.name.as_deref() == Some(name)) {
+                continue;
+            }
+            compared.insert(name);
+            if let Err(what) = difference(&module, name, &layout, members) {
+                wrong.insert(what);
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.into_iter().collect::<Vec<_>>().join("\n"));
+    assert_eq!(compared, BTreeSet::from(["Call", "ImageInfo"]));
 }
 
 #[test]

@@ -3,19 +3,18 @@
 //! The images of a range are `images` images, the first of which is image `first_image` of the batch. Tensors of a range
 //! start at its first image, `info` and `pixels` hold the whole batch.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::data::ImageShape;
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, quads};
+use crate::engine::wgsl::layout::gpu_struct;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Prepare {
-    images: u32,
-    first_image: u32,
-    channels: u32,
-    height: u32,
-    width: u32,
+gpu_struct! {
+    struct Prepare for "prepare.wgsl" {
+        images: u32,
+        first_image: u32,
+        channels: u32,
+        height: u32,
+        width: u32,
+    }
 }
 
 /// Prepares images: `clean` (`B × H × W × C4`, in `[0, 1]`) from the bytes `pixels` (`N × C × H × W`, four in a word),
@@ -42,14 +41,14 @@ pub(in crate::engine::wgsl) fn prepare(
     Dispatch::new(Kernel::plain("prepare.wgsl"), params, &bindings, grid(total.div_ceil(256)), work)
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Begin {
-    images: u32,
-    first_image: u32,
-    channels: u32,
-    plane: u32,
-    quads: u32,
+gpu_struct! {
+    struct Begin for "pgd_start.wgsl" {
+        images: u32,
+        first_image: u32,
+        channels: u32,
+        plane: u32,
+        quads: u32,
+    }
 }
 
 /// Starts a search: `delta` from the start that `call` names (a given one lies in `delta` already), led into the ball and
@@ -77,12 +76,12 @@ pub(in crate::engine::wgsl) fn pgd_start(
     Dispatch::new(Kernel::plain("pgd_start.wgsl"), params, &[call, info, clean, delta, x], grid(images as u64), work)
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Step {
-    images: u32,
-    first_image: u32,
-    quads: u32,
+gpu_struct! {
+    struct Step for "pgd_step.wgsl" {
+        images: u32,
+        first_image: u32,
+        quads: u32,
+    }
 }
 
 /// Bytes of what the steps of a search tell about the gradients of a batch of `images` images: a word that becomes 1 when
@@ -115,14 +114,14 @@ pub(in crate::engine::wgsl) fn pgd_step(
     Dispatch::new(Kernel::plain("pgd_step.wgsl"), params, &bindings, grid(images as u64), work)
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Noise {
-    images: u32,
-    first_image: u32,
-    channels: u32,
-    plane: u32,
-    quads: u32,
+gpu_struct! {
+    struct Noise for "attack_noise.wgsl" {
+        images: u32,
+        first_image: u32,
+        channels: u32,
+        plane: u32,
+        quads: u32,
+    }
 }
 
 /// Adds the noise of a step to `delta` of the images that the step moves. Runs between [`super::loss::objective`] and
@@ -159,13 +158,13 @@ pub(in crate::engine::wgsl) enum Keep {
     FirstAdversarial = 2,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Snapshot {
-    images: u32,
-    first_image: u32,
-    quads: u32,
-    rule: u32,
+gpu_struct! {
+    struct Snapshot for "snapshot.wgsl" {
+        images: u32,
+        first_image: u32,
+        quads: u32,
+        rule: u32,
+    }
 }
 
 /// Copies `x` of the images that `rule` names into `kept`. Runs between [`super::loss::objective`] and [`pgd_step`], or
@@ -194,6 +193,12 @@ pub(in crate::engine::wgsl) fn snapshot(
 /// Quads of one image.
 fn quads_of(shape: ImageShape) -> usize {
     shape.height * shape.width * quads(shape.channels)
+}
+
+/// The structs that kernels of this file read.
+#[cfg(test)]
+pub(in crate::engine::wgsl) fn layouts() -> Vec<crate::engine::wgsl::layout::Layout> {
+    vec![Prepare::LAYOUT, Begin::LAYOUT, Step::LAYOUT, Noise::LAYOUT, Snapshot::LAYOUT, tests::Words::LAYOUT]
 }
 
 /// Every kernel variant of this file.

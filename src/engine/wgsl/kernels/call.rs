@@ -2,15 +2,15 @@
 //! in buffers of their own. [`Call`] is a uniform, so that every compiler knows a branch on it to be the same for a whole
 //! workgroup. The WGSL twins are `shaders/shared/call.wgsl` and `image_info.wgsl`.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Zeroable;
 
 use crate::engine::held::{Held, ImageProgress};
 use crate::engine::loss::GradientScale;
+use crate::engine::wgsl::layout::gpu_struct;
 use crate::engine::{Batch, Norm, Objective, Padding, SearchSpec, SgdStep, Start, Stop};
 
+gpu_struct! {
 /// Settings of a call.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 pub(in crate::engine::wgsl) struct Call {
     /// Key of the random numbers, low and high half.
     pub(in crate::engine::wgsl) seed: [u32; 2],
@@ -50,6 +50,7 @@ pub(in crate::engine::wgsl) struct Call {
     pub(in crate::engine::wgsl) noise: f32,
     /// Fills the struct up to whole vectors.
     pub(in crate::engine::wgsl) unused: u32,
+    }
 }
 
 impl Call {
@@ -133,9 +134,8 @@ impl Call {
     }
 }
 
+gpu_struct! {
 /// What is known of one image of a batch.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 pub(in crate::engine::wgsl) struct ImageInfo {
     /// Its class.
     pub(in crate::engine::wgsl) label: u32,
@@ -153,6 +153,7 @@ pub(in crate::engine::wgsl) struct ImageInfo {
     pub(in crate::engine::wgsl) budget: u32,
     /// Steps of the search that have looked at its prediction.
     pub(in crate::engine::wgsl) steps: u32,
+    }
 }
 
 /// Further steps move the image.

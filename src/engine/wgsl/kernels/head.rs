@@ -4,10 +4,9 @@
 //!
 //! A workgroup has an image, whose means and logits lie in workgroup memory; [`fits`] says whether they do.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::pool::Plane;
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, quads};
+use crate::engine::wgsl::layout::gpu_struct;
 
 /// Quads of means and logits that fit in 16 KiB of workgroup memory, beside what sums over lanes need.
 const MAX_QUADS: usize = 576;
@@ -50,16 +49,16 @@ const fn norm_constant(norm: Option<HeadNorm>) -> u32 {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    images: u32,
-    first_image: u32,
-    channels: u32,
-    classes: u32,
-    height: u32,
-    width: u32,
-    first_block: u32,
+gpu_struct! {
+    struct Params for "head_forward.wgsl", "head_backward.wgsl", "head_attack.wgsl" {
+        images: u32,
+        first_image: u32,
+        channels: u32,
+        classes: u32,
+        height: u32,
+        width: u32,
+        first_block: u32,
+    }
 }
 
 impl Head {
@@ -191,6 +190,12 @@ pub(in crate::engine::wgsl) fn backward(
 #[cfg(test)]
 const SIZES: [(usize, usize); 10] =
     [(20, 2), (64, 10), (64, 100), (128, 10), (256, 10), (512, 10), (512, 100), (640, 100), (640, 1000), (1300, 1004)];
+
+/// The structs that kernels of this file read.
+#[cfg(test)]
+pub(in crate::engine::wgsl) fn layouts() -> Vec<crate::engine::wgsl::layout::Layout> {
+    vec![Params::LAYOUT]
+}
 
 /// Every kernel that the functions of this file can give, for some sizes.
 #[cfg(test)]

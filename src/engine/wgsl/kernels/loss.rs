@@ -3,19 +3,18 @@
 //! Logits and their gradients are `B × K4`. A range of images is as in [`super::attack`]: tensors start at its first image;
 //! `info`, `terms` and `results` hold the whole batch.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded};
+use crate::engine::wgsl::layout::gpu_struct;
 use crate::engine::wgsl::parameters::ALIGNMENT;
 use crate::engine::{LossSpec, MAX_VIEWS, Term, View};
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Rows {
-    images: u32,
-    first_image: u32,
-    classes: u32,
-    stride: u32,
+gpu_struct! {
+    struct Rows for "objective.wgsl" {
+        images: u32,
+        first_image: u32,
+        classes: u32,
+        stride: u32,
+    }
 }
 
 impl Rows {
@@ -53,15 +52,15 @@ pub(in crate::engine::wgsl) fn objective(
     Dispatch::new(Kernel::plain("objective.wgsl"), params, &bindings, grid(images as u64), work)
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Outer {
-    images: u32,
-    first_image: u32,
-    classes: u32,
-    stride: u32,
-    views: u32,
-    view_stride: u32,
+gpu_struct! {
+    struct Outer for "outer_loss.wgsl" {
+        images: u32,
+        first_image: u32,
+        classes: u32,
+        stride: u32,
+        views: u32,
+        view_stride: u32,
+    }
 }
 
 /// Words from the logits of one view of `images` images to those of the next, in the buffers of [`outer_loss`]: each view
@@ -134,13 +133,13 @@ pub(in crate::engine::wgsl) fn encode_terms(loss: &LossSpec, views: &[View], lab
     words
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Confusion {
-    images: u32,
-    first_image: u32,
-    classes: u32,
-    views: u32,
+gpu_struct! {
+    struct Confusion for "confusion.wgsl" {
+        images: u32,
+        first_image: u32,
+        classes: u32,
+        views: u32,
+    }
 }
 
 /// Adds what [`outer_loss`] predicted to `counts`, one word for each of view, true class and predicted class. A prediction
@@ -165,12 +164,12 @@ pub(in crate::engine::wgsl) fn confusion(
     Dispatch::new(Kernel::plain("confusion.wgsl"), params, &[info, results, counts], groups, work)
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Targets {
-    images: u32,
-    first_image: u32,
-    classes: u32,
+gpu_struct! {
+    struct Targets for "sample_targets.wgsl" {
+        images: u32,
+        first_image: u32,
+        classes: u32,
+    }
 }
 
 /// Draws the target of each image into `info`, from the thresholds of a [`TargetTable`](crate::engine::TargetTable).
@@ -186,6 +185,12 @@ pub(in crate::engine::wgsl) fn sample_targets(
     let work = Work { flops: 0, bytes: 36 * images as u64 };
     let groups = grid(images.div_ceil(64) as u64);
     Dispatch::new(Kernel::plain("sample_targets.wgsl"), params, &[call, thresholds, info], groups, work)
+}
+
+/// The structs that kernels of this file read.
+#[cfg(test)]
+pub(in crate::engine::wgsl) fn layouts() -> Vec<crate::engine::wgsl::layout::Layout> {
+    vec![Rows::LAYOUT, Outer::LAYOUT, Confusion::LAYOUT, Targets::LAYOUT]
 }
 
 /// Every kernel variant of this file.

@@ -20,15 +20,19 @@ pub(super) mod winograd;
 #[cfg(test)]
 pub(super) fn layouts() -> Vec<super::layout::Layout> {
     [
+        attack::layouts(),
         bench::layouts(),
         conv::layouts(),
+        head::layouts(),
         linear::layouts(),
+        loss::layouts(),
         norm::layouts(),
         pointwise::layouts(),
         pool::layouts(),
         sgd::layouts(),
         super::subgroups::layouts(),
         winograd::layouts(),
+        stem::layouts(),
     ]
     .concat()
 }

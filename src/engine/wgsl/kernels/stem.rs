@@ -5,10 +5,9 @@
 //! These convolutions are direct, not matrix products: four columns would leave most of a tile empty. Rows of the source
 //! lie in workgroup memory; [`fits_forward`] and its like say whether they do.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::conv::Conv;
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, quads};
+use crate::engine::wgsl::layout::gpu_struct;
 
 /// Invocations of a workgroup.
 const LANES: usize = 256;
@@ -118,22 +117,22 @@ pub(in crate::engine::wgsl) fn statistics_blocks(conv: &Conv, images: usize) -> 
     Blocks::new(conv).map_or(0, |blocks| images * blocks.of_image(conv))
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct ForwardParams {
-    images: u32,
-    height: u32,
-    width: u32,
-    out_height: u32,
-    out_width: u32,
-    channels: u32,
-    quads: u32,
-    columns: u32,
-    tiles: u32,
-    lanes: u32,
-    blocks: u32,
-    first_block: u32,
-    first_group: u32,
+gpu_struct! {
+    struct ForwardParams for "stem_forward.wgsl" {
+        images: u32,
+        height: u32,
+        width: u32,
+        out_height: u32,
+        out_width: u32,
+        channels: u32,
+        quads: u32,
+        columns: u32,
+        tiles: u32,
+        lanes: u32,
+        blocks: u32,
+        first_block: u32,
+        first_group: u32,
+    }
 }
 
 /// `y = (scale · x + shift) ⋆ w` with `normalization` (scale, shift, mean, rstd of the colours), zero outside of the
@@ -238,18 +237,18 @@ pub(in crate::engine::wgsl) fn fits_step(conv: &Conv) -> bool {
     is_stem(conv) && Strips::new(conv).is_some_and(|strips| strips.count <= MAX_STRIPS)
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct GradientParams {
-    images: u32,
-    first_image: u32,
-    channels: u32,
-    height: u32,
-    width: u32,
-    out_height: u32,
-    out_width: u32,
-    strips: u32,
-    first_group: u32,
+gpu_struct! {
+    struct GradientParams for "stem_gradient.wgsl", "stem_step.wgsl" {
+        images: u32,
+        first_image: u32,
+        channels: u32,
+        height: u32,
+        width: u32,
+        out_height: u32,
+        out_width: u32,
+        strips: u32,
+        first_group: u32,
+    }
 }
 
 impl GradientParams {
@@ -365,6 +364,12 @@ const fn shape(channels: [usize; 2], size: [usize; 2], kernel: usize, padding: u
     let ([in_channels, out_channels], [height, width]) = (channels, size);
     let (out_height, out_width) = (height + 2 * padding + 1 - kernel, width + 2 * padding + 1 - kernel);
     Conv { in_channels, height, width, out_channels, out_height, out_width, kernel, stride: 1, padding }
+}
+
+/// The structs that kernels of this file read.
+#[cfg(test)]
+pub(in crate::engine::wgsl) fn layouts() -> Vec<crate::engine::wgsl::layout::Layout> {
+    vec![ForwardParams::LAYOUT, GradientParams::LAYOUT]
 }
 
 /// Every kernel that the functions of this file can give, for some shapes.

@@ -1,20 +1,19 @@
-use bytemuck::{Pod, Zeroable};
-
 use super::*;
 use crate::engine::wgsl::harness::{Harness, pad, random, relative_error};
 use crate::engine::wgsl::kernels::call::{Call, ImageInfo};
+use crate::engine::wgsl::layout::gpu_struct;
 use crate::engine::{Augment, Batch, BatchNormMode, Norm, Objective, Padding, SearchSpec, Start};
 use crate::rng::{Purpose, Stream};
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Words {
-    key: [u32; 2],
-    id: u32,
-    epoch: u32,
-    purpose: u32,
-    first: u32,
-    count: u32,
+gpu_struct! {
+    pub(super) struct Words for "random_words.wgsl" {
+        key: [u32; 2],
+        id: u32,
+        epoch: u32,
+        purpose: u32,
+        first: u32,
+        count: u32,
+    }
 }
 
 /// Normal numbers, measured: at most 5e-7 apart.
