@@ -21,6 +21,10 @@ pub enum Architecture {
     #[serde(rename = "preact-resnet-18")]
     #[value(name = "preact-resnet-18")]
     PreActResNet18,
+    /// The same without the batch norm and ReLU before the pooling: the network of FRL
+    #[serde(rename = "preact-resnet-18-no-final-bn")]
+    #[value(name = "preact-resnet-18-no-final-bn")]
+    PreActResNet18NoFinalBn,
     /// Zagoruyko and Komodakis 2016, depth 28, ten times as wide
     #[serde(rename = "wide-resnet-28-10")]
     #[value(name = "wide-resnet-28-10")]
@@ -33,10 +37,11 @@ pub enum Architecture {
 
 impl Architecture {
     /// All of them, smallest first.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::DigitsCnn,
         Self::SmallCnn,
         Self::ResNet20,
+        Self::PreActResNet18NoFinalBn,
         Self::PreActResNet18,
         Self::WideResNet28x10,
         Self::WideResNet34x10,
@@ -49,6 +54,7 @@ impl Architecture {
             Self::SmallCnn => "small-cnn",
             Self::ResNet20 => "resnet-20",
             Self::PreActResNet18 => "preact-resnet-18",
+            Self::PreActResNet18NoFinalBn => "preact-resnet-18-no-final-bn",
             Self::WideResNet28x10 => "wide-resnet-28-10",
             Self::WideResNet34x10 => "wide-resnet-34-10",
         }
@@ -59,7 +65,7 @@ impl Architecture {
         match self {
             Self::DigitsCnn | Self::ResNet20 => 16,
             Self::SmallCnn => 32,
-            Self::PreActResNet18 => 64,
+            Self::PreActResNet18 | Self::PreActResNet18NoFinalBn => 64,
             Self::WideResNet28x10 | Self::WideResNet34x10 => 160,
         }
     }
@@ -81,7 +87,8 @@ impl Architecture {
             Self::DigitsCnn => digits_cnn(b, width),
             Self::SmallCnn => small_cnn(b, width),
             Self::ResNet20 => resnet(b, width, 3),
-            Self::PreActResNet18 => preact_resnet(b, width, [2, 2, 2, 2]),
+            Self::PreActResNet18 => preact_resnet(b, width, [2, 2, 2, 2], true),
+            Self::PreActResNet18NoFinalBn => preact_resnet(b, width, [2, 2, 2, 2], false),
             Self::WideResNet28x10 => wide_resnet(b, width, 4),
             Self::WideResNet34x10 => wide_resnet(b, width, 5),
         }
@@ -148,8 +155,8 @@ fn basic_block(b: &mut Builder, name: &str, x: Value, channels: usize, stride: u
 
 /// The network of "Overfitting in adversarially robust deep learning" (Rice, Wong, Kolter), CFA and FAIR-TAT: a
 /// shortcut convolution reads the activation after the block's first batch norm and ReLU, an identity shortcut the raw
-/// input, and a batch norm and ReLU stand before the pooling.
-fn preact_resnet(mut b: Builder, width: usize, blocks: [usize; 4]) -> Network {
+/// input, and with `final_norm` a batch norm and ReLU stand before the pooling. FRL's has none there.
+fn preact_resnet(mut b: Builder, width: usize, blocks: [usize; 4], final_norm: bool) -> Network {
     let x = b.last();
     let mut x = b.conv("conv1", x, width, 3, 1);
     for (stage, blocks) in blocks.into_iter().enumerate() {
@@ -168,7 +175,9 @@ fn preact_resnet(mut b: Builder, width: usize, blocks: [usize; 4]) -> Network {
             x = b.add(y, shortcut);
         }
     }
-    let x = b.norm_relu("bn", x);
+    if final_norm {
+        x = b.norm_relu("bn", x);
+    }
     b.head("linear", x)
 }
 
@@ -209,6 +218,7 @@ mod tests {
         let cifar = ImageShape::new(3, 32, 32);
         assert_eq!(count(Architecture::PreActResNet18, cifar, 10), 11_172_170);
         assert_eq!(count(Architecture::PreActResNet18, cifar, 100), 11_218_340);
+        assert_eq!(count(Architecture::PreActResNet18NoFinalBn, cifar, 10), 11_171_146);
         assert_eq!(count(Architecture::ResNet20, cifar, 10), 272_474);
         assert_eq!(count(Architecture::WideResNet28x10, cifar, 10), 36_479_194);
         assert_eq!(count(Architecture::WideResNet34x10, cifar, 10), 46_160_474);

@@ -7,6 +7,7 @@ mod comparison;
 mod engine_record;
 mod evaluation;
 mod events;
+mod initial;
 pub mod methods;
 mod recalibrate;
 mod record;
@@ -24,6 +25,7 @@ pub use comparison::{ValidationChange, ValidationSetting, uninterrupted, validat
 pub use engine_record::EngineRecord;
 pub use evaluation::{evaluation_attack, evaluation_warnings, run_steps};
 pub use events::{Event, Observer};
+pub use initial::InitialRecord;
 pub use recalibrate::RunningAverage;
 pub use record::{ClassRow, MetricsRow, changes_between};
 pub use run_dir::{KeptBest, RunDir, RunDirError};

@@ -7,6 +7,7 @@ use super::{Splits, network};
 use crate::config::{ConfigError, EngineOptions, Experiment};
 use crate::engine::{Engine, EngineError};
 use crate::engines::open_engine;
+use crate::files::FileError;
 use crate::model::{ModelError, Op, State};
 
 /// Why a checkpoint cannot be used.
@@ -21,6 +22,9 @@ pub enum StoredError {
     /// The file cannot be read.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The same, before its format matters.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The experiment in it, or the one that was named, is not valid.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -62,6 +66,11 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// The weights alone.
+    pub(super) fn into_state(self) -> State {
+        self.state
+    }
+
     /// Reads a checkpoint, or the best one of a run directory. `experiment` stands in for the one in the file.
     ///
     /// # Errors

@@ -17,12 +17,13 @@ use super::batches::Batches;
 use super::checkpoint::{Checkpoint, Progress};
 use super::evaluation::{evaluation_attack, evaluation_warnings};
 use super::events::{Event, Observer};
+use super::initial::InitialWeights;
 use super::methods::{self, Evidence, Method, ValidationCounts};
 use super::recalibrate::RunningAverage;
 use super::run_dir::{RunDir, RunDirError};
 use super::setup::{self, Splits};
 use super::tensorboard::EventWriter;
-use super::{ClassRow, EngineRecord, MetricsRow};
+use super::{ClassRow, EngineRecord, MetricsRow, StoredError};
 use crate::attack::{Attack, Measured, measure};
 use crate::config::{Applies, ConfigError, Experiment};
 use crate::data::{DataError, Dataset};
@@ -49,6 +50,9 @@ pub enum TrainError {
     /// The run directory cannot be read or written.
     #[error(transparent)]
     RunDir(#[from] RunDirError),
+    /// The weights that the run is to start from cannot be used.
+    #[error("the weights to start from (--init): {0}")]
+    Initial(#[from] StoredError),
     /// TensorBoard's file cannot be written.
     #[error("TensorBoard events: {0}")]
     TensorBoard(std::io::Error),
@@ -123,9 +127,17 @@ impl Trainer {
     /// When the experiment is invalid, or data, engine or directory cannot be had.
     pub fn begin(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
         let network = setup::network(&experiment, &splits.train);
-        let state = State::initialise(&network, experiment.run.seed);
+        let initial = InitialWeights::of(&experiment)?;
+        let state = match &initial {
+            Some(initial) => initial.state.clone(),
+            None => State::initialise(&network, experiment.run.seed),
+        };
         let engine = open_engine(&experiment.run.engine_options(), network, &state)?;
-        Self::begin_with(experiment, splits, engine, directory)
+        let trainer = Self::begin_with(experiment, splits, engine, directory)?;
+        if let Some(initial) = initial {
+            trainer.directory.write_json("init.json", &initial.record)?;
+        }
+        Ok(trainer)
     }
 
     /// Begins a run with an engine that is there already, from the parameters in it: fine-tuning, or a network that the

@@ -39,6 +39,7 @@ impl<'a> Root<'a> {
                     TrainError::Model(error) => Self::of_model(error),
                     TrainError::RunDir(error) => Self::of_run_dir(error),
                     TrainError::TensorBoard(error) => Self::Io(error),
+                    TrainError::Initial(error) => Self::of_stored(error),
                     // It says itself how to go on.
                     TrainError::EngineGone { .. } => Self::Other,
                 }
@@ -57,6 +58,7 @@ impl<'a> Root<'a> {
         match error {
             StoredError::Model(error) => Self::of_model(error),
             StoredError::Config(_) => Self::Config,
+            StoredError::File(file) => Self::Io(file.cause()),
             StoredError::Engine { source, .. } => Self::of_engine(source),
             StoredError::NoBest { .. } | StoredError::Foreign { .. } | StoredError::Statistics { .. } => Self::Other,
         }

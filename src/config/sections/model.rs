@@ -1,5 +1,7 @@
 //! The network.
 
+use std::path::PathBuf;
+
 use serde_json::json;
 
 use crate::config::Applies::Restart;
@@ -20,5 +22,9 @@ section! {
                 .first(|e| json!(e.model.arch.default_width()))
                 .valid("at least 1", at_least_one)
                 .valid("at most 4096", |value| value <= 4096.0);
+        /// Checkpoint or run directory whose weights the run starts from (fine-tuning); unset draws them by the seed. The
+        /// network is that of this run, its input normalisation too
+        #[arg(value_name = "CHECKPOINT")]
+        init: Option<PathBuf> = None, row("Start from", Restart).unset("random weights");
     }
 }
