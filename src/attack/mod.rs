@@ -6,7 +6,9 @@ mod measure;
 mod step_size;
 
 pub use limits::{check_distance, largest_distance};
-pub use measure::{ClassAccuracy, Measured, Report, describe_without_gradient, describe_worst_class, measure};
+pub use measure::{
+    ClassAccuracy, ClassMeans, Measured, Report, describe_without_gradient, describe_worst_class, measure,
+};
 pub use step_size::{RunSteps, default_step_size, evaluation_step_size};
 
 use serde::{Deserialize, Serialize};
@@ -49,10 +51,12 @@ pub struct Attack {
 }
 
 /// What an attack on a batch came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Predictions {
     /// The prediction for each image: a wrong one if any restart found one.
     pub predictions: Vec<u32>,
+    /// The logits that it was read from, `B × K`.
+    pub logits: Vec<f32>,
     /// Whether each image's gradient was exactly zero in a step of any restart ([`Engine::without_gradient`]): the attack
     /// was then weaker than it looks.
     pub without_gradient: Vec<bool>,
@@ -96,10 +100,10 @@ impl Attack {
         let predict = |logits: &[f32]| logits.chunks(classes).map(loss::argmax).collect::<Vec<u32>>();
         let mut without_gradient = vec![false; n];
         if self.kind == AttackKind::Clean {
-            let predictions = predict(&engine.logits(&Input::Batch(batch), BatchNormMode::Eval)?);
-            return Ok(Predictions { predictions, without_gradient });
+            let logits = engine.logits(&Input::Batch(batch), BatchNormMode::Eval)?;
+            return Ok(Predictions { predictions: predict(&logits), logits, without_gradient });
         }
-        let mut found: Option<Vec<u32>> = None;
+        let mut found: Option<(Vec<u32>, Vec<f32>)> = None;
         for restart in 0..self.restarts.max(1) {
             let spec = self.perturbation(n, restart);
             let batch = Batch { seed: self.seed, ..*batch };
@@ -109,18 +113,22 @@ impl Attack {
             let logits = engine.logits(&Input::View(&views, View::Adversarial), BatchNormMode::Eval)?;
             let predictions = predict(&logits);
             found = Some(match found {
-                None => predictions,
-                Some(mut kept) => {
-                    for ((kept, new), label) in kept.iter_mut().zip(predictions).zip(batch.labels) {
+                None => (predictions, logits),
+                Some((mut kept, mut kept_logits)) => {
+                    let images = kept.iter_mut().zip(predictions).zip(batch.labels);
+                    let rows = kept_logits.chunks_mut(classes).zip(logits.chunks(classes));
+                    for (((kept, new), label), (kept_row, row)) in images.zip(rows) {
                         if *kept == *label {
                             *kept = new;
+                            kept_row.copy_from_slice(row);
                         }
                     }
-                    kept
+                    (kept, kept_logits)
                 }
             });
         }
-        Ok(Predictions { predictions: found.unwrap_or_default(), without_gradient })
+        let (predictions, logits) = found.unwrap_or_default();
+        Ok(Predictions { predictions, logits, without_gradient })
     }
 
     /// The search of one restart for a batch of `n` images, whose random numbers must be keyed by [`Self::seed`].

@@ -32,8 +32,6 @@ pub struct MethodInfo {
     pub divergence: fn(&Experiment) -> bool,
     /// Whether each class has a radius of its own.
     pub class_radii: fn(&Experiment) -> bool,
-    /// Whether it fine-tunes a network that is trained already.
-    pub fine_tunes: bool,
     /// Class-wise values that it adapts beside radii and targets, with their titles: columns of `classes.csv`, tags of
     /// TensorBoard.
     pub series: &'static [(&'static str, &'static str)],
@@ -72,7 +70,6 @@ const FAIR_TAT: MethodInfo = MethodInfo {
         f.base == BaseMethod::Trades && (!f.targeted || f.trades_search == TradesSearch::Kl)
     },
     class_radii: |e| !e.fairness.epsilon_rules.is_empty(),
-    fine_tunes: false,
     series: &[],
 };
 
@@ -84,7 +81,6 @@ const AT: MethodInfo = MethodInfo {
     targeted: never,
     divergence: never,
     class_radii: never,
-    fine_tunes: false,
     series: &[],
 };
 
@@ -104,7 +100,6 @@ const CFA: MethodInfo = MethodInfo {
     targeted: never,
     divergence: |e| e.cfa.base == BaseMethod::Trades,
     class_radii: |e| e.cfa.ccm,
-    fine_tunes: false,
     series: &[("beta", "KL weight of each class")],
 };
 
@@ -116,7 +111,6 @@ const FRL: MethodInfo = MethodInfo {
     targeted: never,
     divergence: always,
     class_radii: |e| e.frl.variant == super::FrlVariant::ReweightRemargin,
-    fine_tunes: true,
     series: &[("clean_weight", "Weight of the clean loss"), ("boundary_weight", "Weight of the boundary loss")],
 };
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Stored, StoredError, TrainError};
+use super::{Stored, StoredError, TrainError, methods};
 use crate::config::{ConfigError, Experiment};
 use crate::files;
 use crate::model::State;
@@ -37,11 +37,11 @@ impl InitialWeights {
     /// When the file cannot be read, or the method needs one and none is named.
     pub(super) fn of(experiment: &Experiment) -> Result<Option<Self>, TrainError> {
         let Some(path) = &experiment.model.init else {
-            let method = experiment.method();
-            if method.fine_tunes {
+            // Needs do not depend on the number of classes.
+            if methods::build(experiment, 2).needs().trained_network {
                 let what = format!(
                     "{} fine-tunes a network that is robust already; name one with --init, such as a run directory of TRADES",
-                    method.title
+                    experiment.method().title
                 );
                 return Err(ConfigError::Invalid { field: "model.init", what }.into());
             }

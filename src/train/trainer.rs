@@ -18,7 +18,7 @@ use super::checkpoint::{Checkpoint, Progress};
 use super::evaluation::{evaluation_attack, evaluation_warnings};
 use super::events::{Event, Observer};
 use super::initial::InitialWeights;
-use super::methods::{self, Evidence, Method, ValidationCounts};
+use super::methods::{self, Evidence, Method, Needs, ValidationCounts};
 use super::recalibrate::RunningAverage;
 use super::run_dir::{RunDir, RunDirError};
 use super::setup::{self, Splits};
@@ -115,8 +115,13 @@ struct Validation {
 }
 
 impl Validation {
-    fn counts(&self) -> ValidationCounts {
-        ValidationCounts { clean: self.clean.confusion.clone(), robust: self.robust.confusion.clone() }
+    /// What a method with these needs is told of it; `None` if it does not ask.
+    fn counts(&self, needs: Needs) -> Option<ValidationCounts> {
+        needs.validation.then(|| ValidationCounts {
+            clean: self.clean.confusion.clone(),
+            robust: self.robust.confusion.clone(),
+            means: needs.class_means.then(|| [self.clean.means.clone(), self.robust.means.clone()]),
+        })
     }
 }
 
@@ -375,7 +380,7 @@ impl Trainer {
         if self.method.needs().validation && self.progress.validation.is_none() {
             let trained = self.engine.state()?.model;
             let Some(validation) = self.evaluate(&trained, observer)?.1 else { return Ok(Outcome::Stopped) };
-            self.progress.validation = Some(validation.counts());
+            self.progress.validation = validation.counts(self.method.needs());
         }
         self.plan();
         let order = self.order(epoch);

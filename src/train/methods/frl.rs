@@ -87,7 +87,7 @@ fn project(multipliers: &mut [f64], limit: f64) {
 
 impl Method for Frl {
     fn needs(&self) -> Needs {
-        Needs { validation: true, trained_network: true }
+        Needs { validation: true, trained_network: true, ..Needs::default() }
     }
 
     fn plan(&mut self, epoch: u32, seen: &Evidence<'_>) {
@@ -178,7 +178,7 @@ mod tests {
                 robust.add(class, predicted(*of_robust));
             }
         }
-        ValidationCounts { clean, robust }
+        ValidationCounts { clean, robust, means: None }
     }
 
     fn plan(method: &mut Frl, epoch: u32, counts: &ValidationCounts) {

@@ -19,6 +19,7 @@ pub use fair_tat::FairTat;
 pub use frl::Frl;
 pub use trades::Trades;
 
+use crate::attack::ClassMeans;
 use crate::config::{AttackConfig, Experiment, MethodChoice};
 use crate::engine::{Batch, LossSpec, Objective, SearchSpec, Start};
 use crate::fairness::{ClassStats, Confusion, TargetDistribution};
@@ -29,17 +30,22 @@ use crate::rng::Purpose;
 pub struct Needs {
     /// [`Evidence::validation`]: counts on the validation split, also before epoch 0.
     pub validation: bool,
+    /// With them, mean losses and probabilities of each class ([`ValidationCounts::means`]).
+    pub class_means: bool,
     /// A network that is trained already: the method fine-tunes.
     pub trained_network: bool,
 }
 
 /// Counts on the validation split, before an epoch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ValidationCounts {
     /// On unperturbed images.
     pub clean: Confusion,
     /// Under the evaluation attack.
     pub robust: Confusion,
+    /// Mean losses and probabilities of each class, clean and under the attack, where the method asks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub means: Option<[ClassMeans; 2]>,
 }
 
 /// What is known when an epoch is planned.

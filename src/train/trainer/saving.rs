@@ -64,7 +64,7 @@ impl Trainer {
                 }
             });
         }
-        self.progress.validation = self.method.needs().validation.then(|| validation.counts());
+        self.progress.validation = validation.counts(self.method.needs());
         self.progress.memory = self.method.memory();
         let holds = self.progress.holds.len();
         let held = self.progress.holds.iter().filter(|hold| hold.epsilon.is_some()).count();
