@@ -4,6 +4,7 @@ mod classes;
 mod confusion;
 mod epsilon;
 mod heatmap;
+mod series;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ enum Part {
     Confusion,
     Epsilon,
     Targets,
+    Series,
     Classes,
 }
 
@@ -54,8 +56,8 @@ impl Panel for Fairness {
         let parts = Flow {
             top: &[Part::Epoch],
             left: &[Part::Heatmap, Part::Confusion],
-            right: &[Part::Epsilon, Part::Classes, Part::Targets],
-            narrow: &[Part::Heatmap, Part::Epsilon, Part::Confusion, Part::Classes, Part::Targets],
+            right: &[Part::Epsilon, Part::Classes, Part::Targets, Part::Series],
+            narrow: &[Part::Heatmap, Part::Epsilon, Part::Confusion, Part::Classes, Part::Targets, Part::Series],
         };
         let run = context.run;
         flow(ui, &parts, |ui, part| {
@@ -70,6 +72,7 @@ impl Panel for Fairness {
                 Part::Confusion => self.confusion.show(ui, context, shown),
                 Part::Epsilon => self.epsilon.show(ui, context),
                 Part::Targets => targets::show(ui, context, shown, self.epoch.is_none()),
+                Part::Series => series::show(ui, context, shown),
                 Part::Classes => self.classes.show(ui, context, shown),
             }
         });

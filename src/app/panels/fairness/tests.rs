@@ -270,6 +270,27 @@ fn what_is_missing_is_said() {
 }
 
 #[test]
+fn what_a_method_adapts_beside_radii_is_shown_for_the_epoch() {
+    let frl = || {
+        let mut run = sample::run();
+        run.experiment.as_mut().unwrap().fairness.method = MethodChoice::Frl;
+        run
+    };
+    let harness = tall(frl());
+    for text in ["Weight of the clean loss", "Weight of the boundary loss"] {
+        assert!(harness.query_by_label(text).is_some(), "{text}");
+    }
+    assert!(harness.query_all_by_label_contains("Known from the end of the first epoch").count() >= 2);
+    let mut run = frl();
+    for row in &mut run.epochs[17].classes {
+        row.series = vec![("clean_weight".into(), 0.1 + 0.01 * f64::from(row.class)), ("boundary_weight".into(), 0.2)];
+    }
+    let mut harness = tall(run);
+    assert!(harness.query_by_label("cat: Weight of the clean loss 0.130").is_some());
+    shoot(&mut harness, "fairness-series");
+}
+
+#[test]
 fn a_table_holds_the_same_numbers() {
     let mut harness = tall(sample::run());
     harness.get_by_label("Table").click();
