@@ -6,8 +6,16 @@ use crate::engine::wgsl::layout::Layout;
 use crate::engine::wgsl::layout::gpu_struct;
 
 gpu_struct! {
-    struct Params for "linear_forward.wgsl", "linear_input_gradient.wgsl", "linear_weight_gradient.wgsl" {
+    struct Params for "linear_forward.wgsl", "linear_input_gradient.wgsl" {
         count: u32,
+        features: u32,
+        classes: u32,
+    }
+}
+
+gpu_struct! {
+    struct WeightParams for "linear_weight_gradient.wgsl" {
+        images: u32,
         features: u32,
         classes: u32,
     }
@@ -63,7 +71,8 @@ pub(in crate::engine::wgsl) fn weight_gradient(
     weight_gradient: Slice,
     bias_gradient: Slice,
 ) -> Dispatch {
-    let params = Params { count: images as u32, features: padded(features) as u32, classes: quads(classes) as u32 };
+    let params =
+        WeightParams { images: images as u32, features: padded(features) as u32, classes: quads(classes) as u32 };
     let quads_of_result = (padded(features) + 1) * quads(classes);
     let kernel = Kernel::new("linear_weight_gradient.wgsl", &[("ACCUMULATE", u32::from(accumulate))]);
     let bindings = [x, dy, weight_gradient, bias_gradient];
@@ -74,7 +83,7 @@ pub(in crate::engine::wgsl) fn weight_gradient(
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
-    vec![Params::LAYOUT]
+    vec![Params::LAYOUT, WeightParams::LAYOUT]
 }
 
 /// Every kernel that the functions of this file can give.
