@@ -30,8 +30,11 @@ impl Experiment {
     /// Rules that count against targets need an attack that has targets.
     fn check_rules_against_targets(&self) -> Result<(), ConfigError> {
         let f = &self.fairness;
+        if super::without_effect(self, "fairness.epsilon_rules").is_some() {
+            return Ok(());
+        }
         let against_target = f.epsilon_rules.iter().find(|rule| rule.parts().0 == Reference::Target);
-        let attack = match (f.statistics_source, f.targeted) {
+        let attack = match (f.statistics_source, self.is_targeted()) {
             (StatisticsSource::Validation, _) => "the validation attack",
             (_, false) => "an untargeted attack",
             _ => return Ok(()),
