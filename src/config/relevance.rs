@@ -60,14 +60,19 @@ mod tests {
         let idle = |e: &Experiment, path| without_effect(e, path).is_some();
         assert!(idle(&e, "fairness.trades_search") && idle(&e, "trades.beta") && idle(&e, "trades.start_deviation"));
         e.fairness.base = BaseMethod::Trades;
-        assert!(!idle(&e, "fairness.trades_search") && !idle(&e, "trades.beta") && !idle(&e, "attack.random_start"));
-        assert!(idle(&e, "trades.start_deviation"));
-        e.fairness.trades_search = TradesSearch::Kl;
-        assert!(!idle(&e, "trades.start_deviation") && idle(&e, "attack.random_start"));
+        assert!(!idle(&e, "fairness.trades_search") && !idle(&e, "trades.beta"));
+        // Either search starts from normal noise, in eval mode; the loss is always divided.
+        for search in [TradesSearch::Targeted, TradesSearch::Kl] {
+            e.fairness.trades_search = search;
+            assert!(!idle(&e, "trades.start_deviation") && idle(&e, "trades.scaled"));
+            assert!(idle(&e, "attack.random_start") && idle(&e, "attack.attack_bn"));
+        }
         (e.fairness.trades_search, e.fairness.targeted) = (TradesSearch::Targeted, false);
         assert!(idle(&e, "fairness.trades_search") && !idle(&e, "trades.start_deviation"));
         e.fairness.method = MethodChoice::At;
         assert!(idle(&e, "trades.beta") && idle(&e, "fairness.base") && !idle(&e, "attack.random_start"));
+        e.fairness.method = MethodChoice::Trades;
+        assert!(!idle(&e, "trades.beta") && !idle(&e, "trades.scaled") && idle(&e, "fairness.targeted"));
     }
 
     #[test]

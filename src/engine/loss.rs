@@ -37,10 +37,10 @@ pub fn cross_entropy(z: &[f32], y: u32, weight: f32, gradient: &mut [f32]) -> f3
         if j != y {
             let p = log_p.exp();
             *g += weight * p;
-            others += p;
+            others += f64::from(p);
         }
     }
-    gradient[y] -= weight * others;
+    gradient[y] -= (f64::from(weight) * others) as f32;
     -log_p[y]
 }
 

@@ -37,6 +37,7 @@ section! {
                 .idle("TRADES's search starts from normal noise.", Experiment::searches_as_trades);
         /// Batch norm during the attack
         #[arg(value_enum)]
-        attack_bn: BatchNormMode = BatchNormMode::Train, row("Batch norm", Now).idle(NO_STEPS, no_steps);
+        attack_bn: BatchNormMode = BatchNormMode::Train, row("Batch norm", Now).idle(NO_STEPS, no_steps)
+                .idle("TRADES's search has batch norm in eval mode.", Experiment::searches_as_trades);
     }
 }
