@@ -17,6 +17,7 @@ mod setup;
 mod stored;
 pub mod tensorboard;
 mod trainer;
+mod warnings;
 mod watch;
 
 pub use average::Average;
@@ -24,7 +25,7 @@ pub use batches::Batches;
 pub use checkpoint::{Checkpoint, Progress};
 pub use comparison::{ValidationChange, ValidationSetting, uninterrupted, validation_changes};
 pub use engine_record::EngineRecord;
-pub use evaluation::{evaluation_attack, evaluation_warnings, run_steps};
+pub use evaluation::{evaluation_attack, run_steps, training_attack};
 pub use events::{Event, Observer};
 pub use recalibrate::RunningAverage;
 pub use record::{ClassRow, MetricsRow, changes_between};
@@ -34,5 +35,6 @@ pub use setup::{
     ChosenEngine, Splits, choose_engine, limited, network, normalisation, open_engine, open_engine_with, wgsl_options,
 };
 pub use stored::{Stored, StoredError};
-pub use trainer::{Change, Live, Outcome, TrainError, Trainer};
+pub use trainer::{Change, Live, Outcome, TrainError, Trainer, check_classes};
+pub use warnings::run_warnings;
 pub use watch::{Examples, Hold, Watch};
