@@ -304,6 +304,13 @@ fn a_radius_without_its_denominator_is_refused_everywhere() {
     let message = evaluate(&["--steps", "0"]);
     assert!(message.contains("--steps: PGD needs at least 1 step, found 0") && message.contains("--attack clean"));
     ok(d, &["eval", "run", "--steps", "0", "--attack", "clean,fgsm"]);
+    let ignored =
+        fairtat(d, &["eval", "run", "--steps", "0", "--step-size", "1/255", "--attack", "fgsm", "--limit", "10"]);
+    let message = text(&ignored.stderr);
+    for flag in ["--steps", "--step-size"] {
+        assert!(message.contains(&format!("warning: {flag} is ignored: it is an option of PGD")), "{message}");
+    }
+    assert!(!message.contains("--restarts"), "{message}");
     // Without test steps there is no test, as before.
     assert_eq!(json(&d.join("run/evaluation.json"))["weights"], serde_json::json!([]));
 }
@@ -507,8 +514,6 @@ fn wrong_calls_are_refused_in_one_sentence() {
             "error: fairness.fixed_target: expected 0 to 9, found 10\n",
         ),
         ("study seeds --out s --test-steps 0", 2, "error: --test-steps: a study compares runs on the test set"),
-        ("eval c.toml --attack fgsm --steps 0", 2, "error: --steps is an option of PGD, which is not evaluated"),
-        ("eval c.toml --attack fgsm --step-size 1/255", 2, "error: --step-size is an option of PGD"),
         ("eval c.toml --steps 0", 2, "error: --steps: PGD needs at least 1 step, found 0"),
         ("eval nope.safetensors", 1, "error: nope.safetensors: No such file or directory (os error 2)\n"),
         ("train --config nope.toml", 1, "error: nope.toml: No such file or directory (os error 2)\n"),
@@ -522,7 +527,7 @@ fn wrong_calls_are_refused_in_one_sentence() {
         ),
         ("train --run-dir c.toml", 1, "error: c.toml is a file, not a directory\n"),
         ("train --epochs x", 2, "invalid value 'x' for '--epochs <N>': expected a whole number of at least 0\n"),
-        ("train --lr x", 2, "invalid value 'x' for '--lr <LR>': expected a number\n"),
+        ("train --lr x", 2, "invalid value 'x' for '--lr <RATE>': expected a number\n"),
         ("data check nope", 1, "(known: digits, shapes, cifar10, "),
     ] {
         let message = fails(d, &call.split(' ').collect::<Vec<_>>(), status);

@@ -92,18 +92,16 @@ struct EvalReport {
 
 pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
     arguments.engine.validate()?;
-    let named = [
+    let has_pgd = arguments.attack.contains(&AttackKind::Pgd);
+    let of_pgd = [
         ("--steps", arguments.steps.is_some()),
         ("--step-size", arguments.step_size.is_some()),
         ("--restarts", arguments.restarts.is_some()),
     ];
-    let has_pgd = arguments.attack.contains(&AttackKind::Pgd);
-    if let (false, Some((flag, _))) = (has_pgd, named.iter().find(|(_, named)| *named)) {
-        let what =
-            format!("{flag} is an option of PGD, which is not evaluated; add pgd to --attack, or leave {flag} out");
-        return Err(Usage(what).into());
+    for (flag, _) in of_pgd.iter().filter(|(_, named)| *named && !has_pgd) {
+        eprintln!("warning: {flag} is ignored: it is an option of PGD, which is not evaluated; add pgd to --attack");
     }
-    if arguments.steps == Some(0) {
+    if arguments.steps == Some(0) && has_pgd {
         return Err(Usage(
             "--steps: PGD needs at least 1 step, found 0: its images would be random noise. `--attack clean` gives the \
              accuracy without an attack"

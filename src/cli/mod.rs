@@ -120,6 +120,7 @@ fn in_words(message: &str) -> String {
         ("invalid digit found in string", "expected a whole number of at least 0"),
         ("cannot parse integer from empty string", "expected a whole number of at least 0"),
         ("number too large to fit in target type", "expected a smaller number"),
+        ("is not in 0..=4294967295", "is not a whole number from 0 to 4294967295"),
         ("invalid float literal", "expected a number"),
         ("cannot parse float from empty string", "expected a number"),
     ];

@@ -188,7 +188,11 @@ pub(super) fn change_notes(changes: &[ValidationChange]) -> Vec<String> {
     if changes.len() > LABELLED_CHANGES {
         return vec!["Vertical lines: changes of that attack".to_owned()];
     }
-    let note = |change: &ValidationChange| format!("Vertical line after epoch {}: {}", change.epoch, change.label());
+    let note = |change: &ValidationChange| {
+        let label = change.label();
+        let what = label.strip_prefix("validation: ").unwrap_or(&label);
+        format!("Changed after epoch {} (vertical line): {what}", change.epoch)
+    };
     changes.iter().map(note).collect()
 }
 

@@ -212,7 +212,7 @@ fn a_change_of_the_validation_attack_is_marked_and_breaks_the_robust_lines() {
     assert_eq!(count(&once, "polyline", None), count(&plain, "polyline", None) + 2);
     assert_eq!(count(&once, "line", None), count(&plain, "line", None) + 1);
     assert!(says(&once, "validation attack changed"), "{:?}", texts(&once));
-    assert!(says(&once, "Vertical line after epoch 8: validation: ε 2/255 → 16/255"), "{:?}", texts(&once));
+    assert!(says(&once, "Changed after epoch 8 (vertical line): ε 2/255 → 16/255"), "{:?}", texts(&once));
     assert!(says(&once, "left of the vertical line under PGD-10, L∞, ε 2/255"), "{:?}", texts(&once));
     assert!(says(&once, "train robust, targeted"));
 
@@ -222,7 +222,7 @@ fn a_change_of_the_validation_attack_is_marked_and_breaks_the_robust_lines() {
     check(&often);
     // Each label whole, however near to an edge its line is.
     assert_eq!(texts(&often).iter().filter(|text| *text == "validation attack changed").count(), 3);
-    assert!(says(&often, "Vertical line after epoch 21: validation: batch norm recalibrated on up to 8 batches"));
+    assert!(says(&often, "Changed after epoch 21 (vertical line): PGD-50 → PGD-10"));
     // A network that is evaluated otherwise breaks the clean lines, too: (3 + 3 more robust, 1 + 1 more clean), of which
     // single epochs are dots.
     let lines = count(&often, "polyline", None) + count(&often, "circle", None);
@@ -232,7 +232,7 @@ fn a_change_of_the_validation_attack_is_marked_and_breaks_the_robust_lines() {
     let many = accuracy_curves(&attacked(20, &many), &context(10)).unwrap();
     check(&many);
     assert!(
-        !says(&many, "validation: ") && says(&many, "Vertical lines: changes of that attack"),
+        !says(&many, "Changed after") && says(&many, "Vertical lines: changes of that attack"),
         "{:?}",
         texts(&many)
     );
