@@ -88,7 +88,7 @@ fn training_real_digits_beats_chance_and_leaves_every_promised_file() {
     assert_eq!(header.join(","), promised);
     assert!(
         rows.iter().all(|row| &row[13]
-            == "PGD-10, L∞, ε 24/255, step 6/255, 1 random start, seed 0, batch norm recalibrated on 40 batches"),
+            == "PGD-10, L∞, ε 24/255, step 6/255, 1 random start, seed 0, batch norm recalibrated on up to 40 batches"),
         "{rows:?}"
     );
     assert_eq!(rows.len(), 3);
@@ -200,13 +200,13 @@ fn json(path: &Path) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// What `fairtat eval run` with `flags` writes, and standard error.
-fn evaluated(d: &Path, flags: &[&str]) -> (serde_json::Value, String) {
+/// What `fairtat eval run` with `flags` writes as JSON, on standard error and on standard output.
+fn evaluated(d: &Path, flags: &[&str]) -> (serde_json::Value, String, String) {
     let call = [&["eval", "run", "--attack", "pgd", "--engine", "candle", "--json", "e.json"][..], flags].concat();
     let output = fairtat(d, &call);
     let message = text(&output.stderr);
     assert!(output.status.success(), "{flags:?}: {message}");
-    (json(&d.join("e.json")), message)
+    (json(&d.join("e.json")), message, text(&output.stdout))
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn an_evaluation_steps_as_far_as_its_ball_needs_or_says_so() {
         (&["--steps", "5"], "PGD-5, L∞, ε 8/255, step 4/255"),
         (&["--epsilon", "0"], "PGD-20, L∞, ε 0/255, step 0/255"),
     ] {
-        let (report, message) = evaluated(d, flags);
+        let (report, message, _) = evaluated(d, flags);
         let attack = report["results"][0]["attack"].as_str().unwrap();
         assert!(attack.starts_with(expected), "{flags:?}: {attack}");
         assert_eq!((&report["warnings"], message.contains("warning")), (&serde_json::json!([]), false), "{message}");
@@ -242,11 +242,12 @@ fn an_evaluation_steps_as_far_as_its_ball_needs_or_says_so() {
         (&["--step-size", "0"], "go no further than 0/255"),
         (&["--norm", "l2"], "Name a radius for L2 with --epsilon"),
     ] {
-        let (report, message) = evaluated(d, flags);
+        let (report, message, shown) = evaluated(d, flags);
         let warnings = report["warnings"].as_array().unwrap();
         assert_eq!(warnings.len(), 1, "{report}");
         assert!(warnings[0].as_str().unwrap().contains(expected), "{flags:?}: {report}");
-        assert!(message.contains(&format!("warning: {}", warnings[0].as_str().unwrap())), "{message}");
+        let warning = format!("warning: {}", warnings[0].as_str().unwrap());
+        assert!(message.contains(&warning) && shown.ends_with(&format!("    {warning}\n")), "{message}{shown}");
     }
 }
 
@@ -303,6 +304,13 @@ fn a_radius_without_its_denominator_is_refused_everywhere() {
     let message = evaluate(&["--steps", "0"]);
     assert!(message.contains("--steps: PGD needs at least 1 step, found 0") && message.contains("--attack clean"));
     ok(d, &["eval", "run", "--steps", "0", "--attack", "clean,fgsm"]);
+    let ignored =
+        fairtat(d, &["eval", "run", "--steps", "0", "--step-size", "1/255", "--attack", "fgsm", "--limit", "10"]);
+    let message = text(&ignored.stderr);
+    for flag in ["--steps", "--step-size"] {
+        assert!(message.contains(&format!("warning: {flag} is ignored: it is an option of PGD")), "{message}");
+    }
+    assert!(!message.contains("--restarts"), "{message}");
     // Without test steps there is no test, as before.
     assert_eq!(json(&d.join("run/evaluation.json"))["weights"], serde_json::json!([]));
 }
@@ -333,10 +341,7 @@ fn every_accuracy_has_its_interval() {
         assert_eq!(intervals.len(), 10);
     }
     assert_eq!(best["images_without_gradient"], 0);
-    assert!(
-        shown.contains("best     worst robust class: ") && shown.contains("0 of 10 images had no gradient"),
-        "{shown}"
-    );
+    assert!(shown.contains("best     worst robust class: ") && !shown.contains("had no gradient"), "{shown}");
     assert!(shown.lines().skip(1).all(|line| line.chars().count() <= 120), "{shown}");
 
     let shown = ok(d, &["eval", "run", "--engine", "candle", "--json", "e.json"]);
@@ -350,8 +355,8 @@ fn every_accuracy_has_its_interval() {
         // One image a class: nobody can say which is the worst.
         assert_eq!(result["worst_class_ties"].as_array().unwrap().len(), 9);
     }
-    // Of clean images none is asked for a gradient.
-    assert_eq!(shown.matches("0 of 10 images had no gradient").count(), 1, "{shown}");
+    // All had one, which needs no words.
+    assert!(!shown.contains("had no gradient"), "{shown}");
 }
 
 #[test]
@@ -389,7 +394,7 @@ fn settings_follow_from_the_data_set_and_the_program_says_so() {
     has(&shown(&own), &["epsilon = \"8/255\"", "step_size = \"2/255\"", "flip = false", "arch = \"small-cnn\""]);
     let named = shown(&["--dataset", "cifar10", "--epsilon", "4/255", "--flip", "false"]);
     has(&named, &["epsilon = \"4/255\"", "step_size = \"2/255\"", "flip = false"]);
-    assert!(named.replace("\n# ", " ").contains("Named, and so not derived: --epsilon, --flip."), "{named}");
+    assert!(named.replace("\n# ", " ").contains("Set by you: --epsilon, --flip."), "{named}");
     let adapted = shown(&["--preset", "digits-60s", "--dataset", "cifar10"]);
     has(&adapted, &["epsilon = \"8/255\"", "arch = \"digits-cnn\"", "epochs = 80"]);
     assert!(adapted.contains("epsilon 24/255 → 8/255"), "{adapted}");
@@ -481,12 +486,101 @@ fn engines_devices_and_adapters_that_do_not_belong_together_are_refused() {
     );
     assert!(train(&["--device", "cuda", "--deterministic", "true"], 2).contains("run.deterministic"));
     let message = train(&["--engine", "wgsl", "--adapter", "no such gpu"], 1);
-    assert!(message.contains("no adapter is called 'no such gpu'; there are 0: "), "{message}");
+    assert!(message.contains("no adapter is called 'no such gpu'; available: [0] "), "{message}");
     assert!(fails(d, &["bench", "--engine", "candle", "--adapter", "0"], 2).contains("run.adapter"));
     assert!(fails(d, &["bench", "--width", "0"], 2).contains("--width: expected at least 1"));
     assert!(fails(d, &["eval", "x.safetensors", "--engine", "wgsl", "--device", "cpu"], 2).contains("run.device"));
     let study = ["study", "seeds", "--out", "s", "--engine", "candle", "--adapter", "0"];
     assert!(fails(d, &study, 2).contains("run.adapter"));
+}
+
+/// Each message says what was wrong, once, and names the option that it is about.
+#[test]
+fn wrong_calls_are_refused_in_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    std::fs::write(d.join("c.toml"), "").unwrap();
+    for (call, status, expected) in [
+        ("plan --arch small-cnn --images 0", 2, "error: --images: expected at least 2, found 0\n"),
+        ("plan --arch small-cnn --images 1", 2, "error: --images: expected at least 2, found 1\n"),
+        ("plan --arch small-cnn --images 10 --last-batch drop", 2, "10 training images do not fill one batch of 128"),
+        ("bench --batch 1", 2, "error: --batch: expected at least 2 images, on which batch norm can train, found 1\n"),
+        ("bench --steps 0", 2, "error: --steps: expected at least 1 step of the attack, found 0\n"),
+        ("bench --seconds nan", 2, "error: --seconds: expected a number of at least 0, found NaN\n"),
+        ("config show --dataset nope", 1, "error: data set 'nope': no data set is called 'nope'"),
+        (
+            "config show --target-mode fixed --fixed-target 10",
+            2,
+            "error: fairness.fixed_target: expected 0 to 9, found 10\n",
+        ),
+        ("study seeds --out s --test-steps 0", 2, "error: --test-steps: a study compares runs on the test set"),
+        ("eval c.toml --steps 0", 2, "error: --steps: PGD needs at least 1 step, found 0"),
+        ("eval nope.safetensors", 1, "error: cannot read nope.safetensors: No such file or directory (os error 2)\n"),
+        ("train --config nope.toml", 1, "error: cannot read nope.toml: No such file or directory (os error 2)\n"),
+        ("train --dataset folder", 1, "error: data set 'folder' needs --path DIR, the directory that holds it\n"),
+        ("train --dataset npy --path nope", 1, "error: data set 'npy': cannot read nope: No such file or directory (os error 2)\n"),
+        ("train --limit 5", 1, "error: data set 'digits': a limit of 5 images leaves"),
+        (
+            "train --limit 10 --validation-per-class 1",
+            1,
+            "error: data set 'digits': class '0' has 1 image, which validation takes; raise --limit or",
+        ),
+        ("train --run-dir c.toml", 1, "error: c.toml is a file, not a directory\n"),
+        ("train --epochs x", 2, "invalid value 'x' for '--epochs <N>': expected a whole number of at least 0\n"),
+        ("train --lr x", 2, "invalid value 'x' for '--lr <RATE>': expected a number\n"),
+        ("data check nope", 1, "(known: digits, shapes, cifar10, "),
+    ] {
+        let message = fails(d, &call.split(' ').collect::<Vec<_>>(), status);
+        assert!(message.contains(expected), "{call}: {message}");
+        assert!(!message.contains("Defaults of"), "{call}: {message}");
+    }
+    assert_eq!(ok(d, &["data", "fetch", "digits"]), "'digits' is built in: there is nothing to fetch\n");
+    assert!(ok(d, &["config", "show", "--dataset", "cifar100", "--fixed-target", "10"]).contains("fixed_target = 10"));
+    assert_eq!(std::fs::read_to_string(d.join("c.toml")).unwrap(), "");
+}
+
+#[test]
+fn a_finished_run_says_that_it_is_complete_and_why_it_has_no_averages() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let output = fairtat(d, &[&TINY[..], &["0", "--average-from", "1"]].concat());
+    let message = text(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    let start = message.find("epoch    loss").unwrap();
+    let late = "warning: averaging begins with epoch 2, and the run";
+    for (expected, at_start) in [
+        ("warning: training attack PGD-0, L∞, ε 24/255, step 6/255, 1 random start, seed 0: without a step", true),
+        (&format!("{late} has 1 epoch: no EMA, no FAWA; --average-from, now 1"), true),
+        (&format!("{late} ended after 1 epoch: no EMA, no FAWA; --average-from, now 1"), false),
+    ] {
+        let at = message.find(expected);
+        assert!(at.is_some_and(|at| (at < start) == at_start), "{expected}: {message}");
+    }
+    assert!(!message.contains("fawa-threshold"), "{message}");
+
+    let output = fairtat(d, &["resume", "run"]);
+    let message = text(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    assert!(message.contains("The run is complete (1 of 1 epoch); evaluating again.\n"), "{message}");
+}
+
+/// A checkpoint whose experiment is not the one that is named for it.
+#[test]
+fn a_checkpoint_of_other_images_or_another_network_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    ok(d, &[&TINY[..], &["1"]].concat());
+    let message = fails(d, &["eval", "run", "--preset", "shapes-unfair"], 1);
+    let expected =
+        "best.safetensors is a digits-cnn, and the experiment named for it has a small-cnn; name the one that";
+    assert!(message.contains(expected), "{message}");
+    let other = ok(d, &["config", "show", "--dataset", "shapes", "--arch", "digits-cnn", "--width", "4"]);
+    std::fs::write(d.join("other.toml"), other).unwrap();
+    let message = fails(d, &["eval", "run", "--config", "other.toml"], 1);
+    assert!(
+        message.contains("best.safetensors is for grey images, and those of 'shapes' are colour; it bel"),
+        "{message}"
+    );
 }
 
 #[test]

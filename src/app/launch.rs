@@ -12,7 +12,7 @@ use super::window::{App, Surroundings};
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// Nothing to show a window on.
-    #[error("there is no display")]
+    #[error("no display, so no window")]
     NoDisplay,
     /// The system refused.
     #[error("the window could not be opened: {0}")]

@@ -197,15 +197,19 @@ impl Measured {
 }
 
 /// The worst class in words, with its 95 % interval and the classes whose intervals overlap it:
-/// `cat, 12.0 % [8.1, 17.3]; bird and deer overlap it`.
+/// `cat, 12.0 % [8.1, 17.3]; its interval overlaps those of bird and deer`.
 pub fn describe_worst_class(name: &str, accuracy: f64, interval: [f64; 2], ties: &[String]) -> String {
     let [low, high] = interval.map(|bound| 100.0 * bound);
     let of = format!("{name}, {:.1} % [{low:.1}, {high:.1}]", 100.0 * accuracy);
     match ties {
         [] => of,
-        [one] => format!("{of}; {one} overlaps it"),
-        [some @ .., last] if ties.len() <= 4 => format!("{of}; {} and {last} overlap it", some.join(", ")),
-        _ => format!("{of}; {} and {} more classes overlap it", ties[..3].join(", "), ties.len() - 3),
+        [one] => format!("{of}; its interval overlaps that of {one}"),
+        [some @ .., last] if ties.len() <= 4 => {
+            format!("{of}; its interval overlaps those of {} and {last}", some.join(", "))
+        }
+        _ => {
+            format!("{of}; its interval overlaps those of {} and {} more classes", ties[..3].join(", "), ties.len() - 3)
+        }
     }
 }
 
@@ -220,10 +224,12 @@ mod tests {
             describe_worst_class("cat", 0.12, [0.081, 0.173], &ties)
         };
         assert_eq!(said(&[]), "cat, 12.0 % [8.1, 17.3]");
-        assert_eq!(said(&["bird"]), "cat, 12.0 % [8.1, 17.3]; bird overlaps it");
-        assert_eq!(said(&["bird", "deer"]), "cat, 12.0 % [8.1, 17.3]; bird and deer overlap it");
-        assert!(said(&["a", "b", "c", "d"]).ends_with("; a, b, c and d overlap it"));
-        assert!(said(&["a", "b", "c", "d", "e"]).ends_with("; a, b, c and 2 more classes overlap it"));
+        assert_eq!(said(&["bird"]), "cat, 12.0 % [8.1, 17.3]; its interval overlaps that of bird");
+        assert_eq!(said(&["bird", "deer"]), "cat, 12.0 % [8.1, 17.3]; its interval overlaps those of bird and deer");
+        assert!(said(&["a", "b", "c", "d"]).ends_with("; its interval overlaps those of a, b, c and d"));
+        assert!(
+            said(&["a", "b", "c", "d", "e"]).ends_with("; its interval overlaps those of a, b, c and 2 more classes")
+        );
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! The step size of PGD in an evaluation, and whether its steps can cross the ball.
+//! The step size of PGD in an evaluation, and whether the steps of an attack can cross its ball.
 //!
 //! A search that starts at a random point of a ball of radius ε may have to travel `2ε` to reach the worst image. With
 //! `steps · step_size` far below that it ends near its random start, and what is reported as robust accuracy is accuracy
 //! under noise. A step longer than ε leaves the ball every time and is projected back: the search jumps between the sides
 //! of the ball. Neither is visible in the number, so both are warnings of [`Attack::warning`], and
-//! [`evaluation_step_size`] chooses a step that has neither wherever nobody named one.
+//! [`evaluation_step_size`] chooses a step that has neither wherever nobody named one. In training the same attacks leave a
+//! network that was never shown the worst images of its ball: [`Attack::training_warning`].
 
 use super::{Attack, AttackKind};
 use crate::engine::Norm;
@@ -92,6 +93,13 @@ pub fn default_step_size(epsilon: Epsilon, steps: u32) -> Epsilon {
     if factor >= 1.0 { epsilon } else { epsilon.rounded_like(factor * epsilon.exact()) }
 }
 
+/// What an attack is for, which says what its flaws lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Evaluation,
+    Training,
+}
+
 /// Why the steps of PGD cannot search its ball.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flaw {
@@ -105,12 +113,31 @@ impl Attack {
     /// What makes this attack weaker than its radius says, with numbers and what to do about it. `None` if nothing does;
     /// always for clean images, for FGSM, and for ε = 0, which is a control without perturbation.
     pub fn warning(&self) -> Option<String> {
+        self.warning_for(Purpose::Evaluation)
+    }
+
+    /// The same for the attack of a training.
+    pub fn training_warning(&self) -> Option<String> {
+        self.warning_for(Purpose::Training).map(|warning| format!("training attack {warning}"))
+    }
+
+    fn warning_for(&self, purpose: Purpose) -> Option<String> {
         let flaw = self.flaw()?;
         let shown = |distance: f64| self.epsilon.rounded_like(distance);
         let Self { epsilon, step_size, steps, .. } = self;
         if *steps == 0 {
-            return Some(format!("{self}: without a step its images are random noise; use at least 2 steps"));
+            let images = if self.random_start { "random noise" } else { "the unperturbed ones" };
+            let so = if purpose == Purpose::Training { ", so that the training is not adversarial" } else { "" };
+            return Some(format!("{self}: without a step its images are {images}{so}; use at least 2 steps"));
         }
+        let (short, long) = match purpose {
+            Purpose::Evaluation => {
+                ("the robust accuracy comes out too high", "the robust accuracy may come out too high")
+            }
+            Purpose::Training => {
+                ("training sees weaker images than ε says", "training may see weaker images than ε says")
+            }
+        };
         let better = default_step_size(*epsilon, *steps);
         let advice = match better {
             better if (Self { step_size: better, ..self.clone() }).flaw().is_none() => {
@@ -123,14 +150,16 @@ impl Attack {
                 let (reach, from) = self.reach();
                 let travelled = shown(f64::from(*steps) * step_size.exact());
                 let needed = shown(reach * epsilon.exact());
+                let (steps, go) =
+                    if *steps == 1 { ("1 step".into(), "goes") } else { (format!("{steps} steps"), "go") };
                 format!(
-                    "{self}: {steps} steps of {step_size} go no further than {travelled}, less than {reach} · ε = {needed}; \
-                     from {from} the attack cannot cross its ball and the robust accuracy comes out too high. Use {advice}"
+                    "{self}: {steps} of {step_size} {go} no further than {travelled}, less than {reach} · ε = {needed}; from \
+                     {from} the attack cannot cross its ball and {short}. Use {advice}"
                 )
             }
             Flaw::Long => format!(
                 "{self}: a step of {step_size} is longer than ε, {epsilon}; every step leaves the ball and the search jumps \
-                 between its sides, so that the robust accuracy may come out too high. Use {advice}"
+                 between its sides, so that {long}. Use {advice}"
             ),
         })
     }
@@ -259,6 +288,36 @@ mod tests {
             }
         }
         // One step of 10/255 is FGSM from a random start with its usual 1.25 ε (Wong et al. 2020): no jumping with one.
-        assert!(pgd(Linf, "8/255", "10/255", 1).warning().unwrap().contains("go no further than 10/255"));
+        assert!(
+            pgd(Linf, "8/255", "10/255", 1).warning().unwrap().contains("1 step of 10/255 goes no further than 10/255")
+        );
+    }
+
+    #[test]
+    fn a_training_attack_has_the_same_flaws_and_other_consequences() {
+        let pgd = |epsilon: &str, step: &str, steps| Attack::pgd(distance(epsilon), distance(step), steps, Linf, 0);
+        let from_the_image = |attack: Attack| Attack { random_start: false, ..attack };
+        for (attack, expected) in [
+            (pgd("8/255", "2/255", 10), None),
+            (pgd("0", "2/255", 0), None),
+            (pgd("8/255", "2/255", 0), Some("its images are random noise, so that the training is not adversarial")),
+            (from_the_image(pgd("8/255", "2/255", 0)), Some("its images are the unperturbed ones, so that")),
+            (pgd("8/255", "0", 10), Some("10 steps of 0/255 go no further than 0/255")),
+            (pgd("8/255", "1/255", 10), Some("cannot cross its ball and training sees weaker images than ε says. Use")),
+            (
+                pgd("8/255", "10/255", 10),
+                Some("so that training may see weaker images than ε says. Use a step size of"),
+            ),
+        ] {
+            let found = attack.training_warning();
+            match expected {
+                None => assert_eq!(found, None),
+                Some(expected) => {
+                    let found = found.unwrap();
+                    assert!(found.starts_with("training attack PGD-") && found.contains(expected), "{found}");
+                    assert!(!found.contains("accuracy"), "{found}");
+                }
+            }
+        }
     }
 }

@@ -67,10 +67,14 @@ pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
     let small = [Architecture::DigitsCnn, Architecture::SmallCnn, Architecture::ResNet20, Architecture::PreActResNet18];
     let architectures = if arguments.arch.is_empty() { &small[..] } else { &arguments.arch };
     let at_least = Duration::try_from_secs_f64(arguments.seconds)
-        .map_err(|e| Usage(format!("--seconds {}: {e}", arguments.seconds)))?;
+        .map_err(|_| Usage(format!("--seconds: expected a number of at least 0, found {}", arguments.seconds)))?;
     arguments.engine.validate()?;
     anyhow::ensure!(arguments.width != Some(0), Usage("--width: expected at least 1, found 0".into()));
-    anyhow::ensure!(!arguments.batch.contains(&0), Usage("--batch: expected at least 1 image, found 0".into()));
+    if let Some(batch) = arguments.batch.iter().find(|batch| **batch < 2) {
+        let what = format!("--batch: expected at least 2 images, on which batch norm can train, found {batch}");
+        anyhow::bail!(Usage(what));
+    }
+    anyhow::ensure!(arguments.steps > 0, Usage("--steps: expected at least 1 step of the attack, found 0".into()));
     let mut options = BenchOptions {
         engine: arguments.engine.clone(),
         checks: if arguments.checks == Switch::On { Checks::On } else { Checks::Off },

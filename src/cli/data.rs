@@ -11,6 +11,9 @@ use crate::data::download::{self, FetchOptions, Phase, Progress, Status};
 use crate::data::publishers::{Publisher, publisher, publishers};
 use crate::data::{self, Corruptions, Layout, SourceOptions, corruption_class_names, describe, detect};
 
+/// The sets that the program carries.
+const BUILT_IN: [&str; 2] = ["digits", "shapes"];
+
 #[derive(Debug, Subcommand)]
 pub(super) enum DataCommand {
     /// List data sets: what the program carries, and what it can fetch
@@ -30,6 +33,9 @@ pub(super) enum DataCommand {
 pub(super) fn data(command: &DataCommand) -> Result<()> {
     match command {
         DataCommand::List => list(),
+        DataCommand::Fetch { name } if BUILT_IN.contains(&name.as_str()) => {
+            print(&format!("'{name}' is built in: there is nothing to fetch\n"))
+        }
         DataCommand::Fetch { name } => fetch(&publisher(name)?),
         DataCommand::Check { name_or_path } => check(name_or_path),
     }
@@ -115,7 +121,7 @@ fn check(name_or_path: &str) -> Result<()> {
         channels: None,
         seed: 0,
     };
-    if matches!(name_or_path, "digits" | "shapes") {
+    if BUILT_IN.contains(&name_or_path) {
         return print(&format!("{}\n", describe(&data::load(&options(name_or_path))?)));
     }
     if let Ok(publisher) = publisher(name_or_path) {
@@ -131,9 +137,9 @@ fn check(name_or_path: &str) -> Result<()> {
         return contents(&publisher.data_directory(&root), &options(&publisher.name));
     }
     if !path.exists() {
-        // The publisher's error names what there is; a path was not what was meant, or does not exist either.
-        let unknown = publisher(name_or_path).err().map_or_else(String::new, |error| format!(" ({error})"));
-        bail!("'{name_or_path}' is neither a path that exists nor a data set's name{unknown}");
+        let names = publishers().into_iter().map(|publisher| publisher.name);
+        let names = BUILT_IN.map(str::to_owned).into_iter().chain(names).collect::<Vec<_>>().join(", ");
+        bail!("'{name_or_path}' is neither a path that exists nor a data set's name (known: {names})");
     }
     contents(path, &options("folder"))
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-use super::{print, write_json};
+use super::{counted_as, print, write_json};
 use crate::config::EngineOptions;
 use crate::engine::candle::CandleDevice;
 use crate::engine::wgsl::{AdapterKind, AdapterSummary, adapters, default_adapter, how_to_get_an_adapter};
@@ -57,7 +57,7 @@ pub(super) fn engines(arguments: &EnginesArgs) -> Result<()> {
     };
     let threads = rayon::current_num_threads();
     let candle = vec![
-        device(CandleDevice::Cpu, format!("{threads} threads")),
+        device(CandleDevice::Cpu, counted_as(threads, "thread", "threads")),
         device(CandleDevice::Cuda(0), "needs an NVIDIA GPU and a build with `--features cuda`".into()),
         device(CandleDevice::Metal(0), "needs an Apple GPU and a build with `--features metal`".into()),
     ];

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use super::overrides::Source;
-use super::{Usage, interrupt, print, progress, write_json};
+use super::{Usage, counted_as, interrupt, print, progress, write_json};
 use crate::attack::{
     Attack, AttackKind, Report, check_distance, describe_without_gradient, describe_worst_class, evaluation_step_size,
     measure, norm_name,
@@ -17,6 +17,9 @@ use crate::data::{Dataset, ImageShape};
 use crate::engine::Norm;
 use crate::train::{RunDir, Splits, Stored, StoredError, run_steps};
 use crate::units::Epsilon;
+
+/// Steps of PGD where nobody names another number.
+const STEPS: u32 = 20;
 
 /// Which images to evaluate on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -33,9 +36,9 @@ pub(super) struct EvalArgs {
     /// Attack; more than one may be named
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [AttackKind::Clean, AttackKind::Pgd])]
     attack: Vec<AttackKind>,
-    /// Steps of PGD
-    #[arg(long, default_value_t = 20)]
-    steps: u32,
+    /// Steps of PGD [default: 20]
+    #[arg(long, value_name = "STEPS")]
+    steps: Option<u32>,
     /// Radius [default: that of the checkpoint's experiment]
     #[arg(long, value_name = "K/255")]
     epsilon: Option<Epsilon>,
@@ -46,9 +49,9 @@ pub(super) struct EvalArgs {
     /// Shape of the ball [default: that of the checkpoint's experiment]
     #[arg(long, value_enum)]
     norm: Option<Norm>,
-    /// Random starts of PGD; an image counts as robust only if it withstands all of them
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    restarts: u32,
+    /// Random starts of PGD; an image counts as robust only if it withstands all of them [default: 1]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    restarts: Option<u32>,
     /// Seed of the random starts
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -82,11 +85,23 @@ struct EvalReport {
     results: Vec<Report>,
     /// What makes robust numbers higher than a stronger attack would.
     warnings: Vec<String>,
+    /// The same by result, for the text. What concerns all of them stands at the first that is attacked.
+    #[serde(skip)]
+    beside: Vec<Vec<String>>,
 }
 
 pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
     arguments.engine.validate()?;
-    if arguments.steps == 0 && arguments.attack.contains(&AttackKind::Pgd) {
+    let has_pgd = arguments.attack.contains(&AttackKind::Pgd);
+    let of_pgd = [
+        ("--steps", arguments.steps.is_some()),
+        ("--step-size", arguments.step_size.is_some()),
+        ("--restarts", arguments.restarts.is_some()),
+    ];
+    for (flag, _) in of_pgd.iter().filter(|(_, named)| *named && !has_pgd) {
+        eprintln!("warning: {flag} is ignored: it is an option of PGD, which is not evaluated; add pgd to --attack");
+    }
+    if arguments.steps == Some(0) && has_pgd {
         return Err(Usage(
             "--steps: PGD needs at least 1 step, found 0: its images would be random noise. `--attack clean` gives the \
              accuracy without an attack"
@@ -107,7 +122,7 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
         && let Ok((run, _)) = RunDir::open(&arguments.checkpoint)
     {
         for kept in run.kept_bests() {
-            eprintln!("The run was validated under another attack before; not evaluated here is {kept}.");
+            eprintln!("The run was validated under another attack before; not evaluated here: {kept}.");
         }
     }
     let experiment = &mut stored.experiment;
@@ -140,12 +155,12 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
     let stop = interrupt::flag();
     let batch_size = arguments.batch_size.map_or(experiment.evaluation.eval_batch_size, |n| n as usize);
     let attacks: Vec<Attack> = arguments.attack.iter().map(|kind| attack(*kind, arguments, experiment)).collect();
-    let mut warnings = warnings(&attacks, arguments, experiment);
-    for warning in &warnings {
+    let mut beside = warnings(&attacks, arguments, experiment);
+    for warning in beside.iter().flatten() {
         eprintln!("warning: {warning}");
     }
     let mut results = Vec::new();
-    for attack in attacks {
+    for (attack, beside) in attacks.into_iter().zip(&mut beside) {
         let bar = progress::images(set.len(), format!("evaluating {attack}"));
         let measured = measure(engine.as_mut(), &set, &attack, batch_size, &mut |_, done| {
             bar.set_position(done as u64);
@@ -155,7 +170,7 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
         let Some(measured) = measured else { bail!("stopped before {attack} was done") };
         if let Some(warning) = measured.warning() {
             eprintln!("warning: {warning}");
-            warnings.push(warning);
+            beside.push(warning);
         }
         results.push(measured.report(set.class_names()));
     }
@@ -169,7 +184,8 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
         dataset: experiment.data.dataset.clone(),
         part: part.into(),
         results,
-        warnings,
+        warnings: beside.concat(),
+        beside,
     };
     print(&table(&report))?;
     match &arguments.json {
@@ -191,9 +207,10 @@ fn attack(kind: AttackKind, arguments: &EvalArgs, experiment: &Experiment) -> At
         AttackKind::Fgsm => Attack::fgsm(epsilon, norm),
         AttackKind::Pgd => {
             let run = run_steps(experiment);
-            let step_size = evaluation_step_size(norm, epsilon, arguments.steps, arguments.step_size, &run);
-            let pgd = Attack::pgd(epsilon, step_size, arguments.steps, norm, arguments.seed);
-            Attack { restarts: arguments.restarts, ..pgd }
+            let steps = arguments.steps.unwrap_or(STEPS);
+            let step_size = evaluation_step_size(norm, epsilon, steps, arguments.step_size, &run);
+            let pgd = Attack::pgd(epsilon, step_size, steps, norm, arguments.seed);
+            Attack { restarts: arguments.restarts.unwrap_or(1), ..pgd }
         }
     }
 }
@@ -209,17 +226,18 @@ fn check_ball(arguments: &EvalArgs, experiment: &Experiment, shape: ImageShape) 
     Ok(())
 }
 
-/// What makes attacks weaker than their radius says.
-fn warnings(attacks: &[Attack], arguments: &EvalArgs, experiment: &Experiment) -> Vec<String> {
-    let mut warnings: Vec<String> = attacks.iter().filter_map(Attack::warning).collect();
+/// What makes each attack weaker than its radius says, or another one than it looks. What concerns all of them stands at the
+/// first that is no clean evaluation.
+fn warnings(attacks: &[Attack], arguments: &EvalArgs, experiment: &Experiment) -> Vec<Vec<String>> {
+    let mut warnings: Vec<Vec<String>> = attacks.iter().map(|attack| attack.warning().into_iter().collect()).collect();
     let run = run_steps(experiment);
-    let attacked = attacks.iter().any(|attack| attack.kind != AttackKind::Clean);
+    let attacked = attacks.iter().position(|attack| attack.kind != AttackKind::Clean);
     if let (Some(norm), None) = (arguments.norm, arguments.epsilon)
         && norm != run.norm
-        && attacked
+        && let Some(attacked) = attacked
     {
         let (own, other) = (norm_name(run.norm), norm_name(norm));
-        warnings.push(format!(
+        warnings[attacked].push(format!(
             "ε {} is the radius of the checkpoint's experiment in {own}; an {other} ball of that radius holds other images. \
              Name a radius for {other} with --epsilon",
             run.eval_epsilon
@@ -234,7 +252,8 @@ type Cell = (f64, Option<[f64; 2]>);
 /// Classes as rows, attacks as columns, and the attacks named below.
 fn table(report: &EvalReport) -> String {
     let images = report.results.first().map_or(0, |r| r.images);
-    let mut text = format!("{} on {} ({}, {images} images)\n", report.checkpoint, report.dataset, report.part);
+    let images = counted_as(images as usize, "image", "images");
+    let mut text = format!("{} on {} ({}, {images})\n", report.checkpoint, report.dataset, report.part);
     text += "In brackets: 95 % intervals.\n\n";
     let short = |i: usize| format!("[{}]", i + 1);
     let classes = report.results.first().map_or(&[][..], |r| &r.classes);
@@ -263,9 +282,50 @@ fn table(report: &EvalReport) -> String {
         let Report { attack, worst_class, worst_class_accuracy, worst_class_interval, worst_class_ties, .. } = result;
         let worst = describe_worst_class(worst_class, *worst_class_accuracy, *worst_class_interval, worst_class_ties);
         text += &format!("{} {attack}\n    worst class: {worst}\n", short(i));
-        if result.settings.kind != AttackKind::Clean {
+        if result.images_without_gradient > 0 {
             text += &format!("    {}\n", describe_without_gradient(result.images_without_gradient, result.images));
+        }
+        for warning in report.beside.get(i).into_iter().flatten() {
+            text += &format!("    warning: {warning}\n");
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attack::{ClassMeans, Measured};
+    use crate::fairness::Confusion;
+
+    #[test]
+    fn what_is_amiss_with_a_number_stands_under_it() {
+        let result = |attack: Attack, without_gradient| {
+            let mut confusion = Confusion::new(2);
+            confusion.add_all(&[0, 0, 1, 1], &[0, 1, 1, 1]);
+            let means = ClassMeans::new(2);
+            Measured { attack, confusion, without_gradient, means }.report(&["cat".into(), "dog".into()])
+        };
+        let pgd = Attack::pgd(Epsilon::levels(8.0), Epsilon::levels(0.1), 10, Norm::Linf, 0);
+        let warning = pgd.warning().unwrap();
+        let report = EvalReport {
+            checkpoint: "run".into(),
+            dataset: "pets".into(),
+            part: "test".into(),
+            results: vec![
+                result(Attack::clean(), 0),
+                result(pgd, 0),
+                result(Attack::fgsm(Epsilon::levels(8.0), Norm::Linf), 3),
+            ],
+            warnings: vec![warning.clone()],
+            beside: vec![vec![], vec![warning.clone()], vec![]],
+        };
+        let text = table(&report);
+        let (pgd, fgsm) = (text.find("[2] PGD-10").unwrap(), text.find("[3] FGSM").unwrap());
+        let warned = text.find(&format!("    warning: {warning}\n")).unwrap();
+        assert!(pgd < warned && warned < fgsm && text.matches("warning: ").count() == 1, "{text}");
+        // None is the rule and needs no words.
+        assert!(text.ends_with("    3 of 4 images had no gradient\n"), "{text}");
+        assert_eq!(text.matches("had no gradient").count(), 1, "{text}");
+    }
 }

@@ -19,14 +19,17 @@ mod window;
 #[path = "no_window.rs"]
 mod window;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use self::overrides::{ExperimentArgs, Source};
 use crate::config::{ConfigError, DEFAULT_PRESET, PRESETS};
+use crate::data::{check_name, known_classes};
+use crate::train::check_classes;
+use crate::worker::sentence;
 
 /// Train image classifiers that are robust and fair across classes (FAIR-TAT), and see what happens
 ///
@@ -89,20 +92,44 @@ enum ConfigCommand {
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_usage(&error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", sentence(error.as_ref()));
             ExitCode::from(2)
         }
         // A closed pipe (`fairtat config show | head`) is nobody's mistake.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", sentence(error.as_ref()));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends the program as [`clap::Error::exit`] does, with what a number is expected to be in words.
+fn refuse(error: &clap::Error) -> ! {
+    if error.kind() != clap::error::ErrorKind::ValueValidation {
+        error.exit();
+    }
+    let text = error.render();
+    let text = if std::io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+    eprint!("{}", in_words(&text));
+    std::process::exit(error.exit_code())
+}
+
+/// Replaces what Rust's number parsers say by what they expect.
+fn in_words(message: &str) -> String {
+    let words = [
+        ("invalid digit found in string", "expected a whole number of at least 0"),
+        ("cannot parse integer from empty string", "expected a whole number of at least 0"),
+        ("number too large to fit in target type", "expected a smaller number"),
+        ("is not in 0..=4294967295", "is not a whole number from 0 to 4294967295"),
+        ("invalid float literal", "expected a number"),
+        ("cannot parse float from empty string", "expected a number"),
+    ];
+    words.iter().fold(message.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 /// Arguments that each make sense but not together.
@@ -127,9 +154,10 @@ fn run(cli: Cli) -> Result<()> {
         None => match window::open() {
             Ok(()) => Ok(()),
             Err(why) => {
-                eprintln!(
-                    "No window, for {why}: training the preset {DEFAULT_PRESET}. `fairtat --help` lists what else there is."
-                );
+                let why = why.to_string();
+                let (first, rest) = why.split_at(why.chars().next().map_or(0, char::len_utf8));
+                let why = format!("{}{rest}", first.to_uppercase());
+                eprintln!("{why}: training the preset {DEFAULT_PRESET}. `fairtat --help` lists what else there is.");
                 train::train(train::TrainArgs::default_preset())
             }
         },
@@ -144,6 +172,12 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Bench(arguments)) => bench::bench(&arguments),
         Some(Command::Config(ConfigCommand::Show { source, fields })) => {
             let asked = fields.asked(&source)?;
+            // What `fairtat train` would refuse, as far as it is known without the images.
+            let dataset = asked.experiment.data.dataset.as_str();
+            check_name(dataset).with_context(|| format!("data set '{dataset}'"))?;
+            if let Some(classes) = known_classes(dataset) {
+                check_classes(&asked.experiment, classes)?;
+            }
             let comment = asked.derived.as_ref().map(|derived| format!("{}\n", derived.comment()));
             print(&format!("{}{}", comment.unwrap_or_default(), asked.experiment.to_toml()))
         }
@@ -157,6 +191,11 @@ fn run(cli: Cli) -> Result<()> {
             print(&PRESETS.iter().map(line).collect::<String>())
         }
     }
+}
+
+/// `1 image`, `2 images`.
+fn counted_as(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// Writes to standard output.

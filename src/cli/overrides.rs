@@ -3,12 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::defaults::{Images, run_name, starting_point};
 use crate::config::fields::field;
 use crate::config::{ConfigError, DEFAULT_PRESET, Derived, DeviceChoice, EngineChoice, Experiment, Origin, RunConfig};
+use crate::data::check_source;
 
 /// Where an experiment starts from.
 #[derive(Debug, Clone, Default, Args)]
@@ -98,10 +99,17 @@ pub(super) struct Asked {
 
 impl Asked {
     /// Says on standard error what comes from the data set.
-    pub(super) fn tell(&self) {
-        let Some(derived) = &self.derived else { return };
-        let lines = derived.lines().join("\n");
-        if derived.is_warning() { eprintln!("warning: {lines}") } else { eprintln!("{lines}") }
+    ///
+    /// # Errors
+    /// When there is no such data set, or its directory is not there: then its defaults would be an invention.
+    pub(super) fn tell(&self) -> Result<()> {
+        let dataset = &self.experiment.data.dataset;
+        check_source(&self.experiment.source()).with_context(|| format!("data set '{dataset}'"))?;
+        if let Some(derived) = &self.derived {
+            let lines = derived.lines().join("\n");
+            if derived.is_warning() { eprintln!("warning: {lines}") } else { eprintln!("{lines}") }
+        }
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::{Usage, print, write_json};
+use super::{Usage, counted_as, print, write_json};
 use crate::config::LastBatch;
 use crate::data::ImageShape;
 use crate::engine::wgsl::{LayerPlan, Plan};
@@ -47,6 +47,8 @@ pub(super) fn plan(arguments: &PlanArgs) -> Result<()> {
         Ok(())
     };
     at_least("batch", arguments.batch, 1)?;
+    // Every architecture has batch norm, which cannot train on one image.
+    at_least("images", arguments.images.unwrap_or(2), 2)?;
     at_least("classes", arguments.classes, 2)?;
     at_least("width", arguments.width.unwrap_or(1), 1)?;
     at_least("image-size", arguments.image_size.unwrap_or(1), 1)?;
@@ -75,7 +77,7 @@ pub(super) fn plan(arguments: &PlanArgs) -> Result<()> {
     }
 }
 
-/// Such as `epoch        42 batches: 28 of 65 images, 14 of 64; the second size adds 0 B`.
+/// Such as `epoch        42 batches: 28 of 65, 14 of 64 images; the other size adds 0 B to the memory`.
 fn epoch_text(batches: &Batches, plan: &Plan) -> String {
     let sizes = batches.sizes();
     let counted = batches.distinct_sizes().into_iter().map(|size| {
@@ -87,11 +89,13 @@ fn epoch_text(batches: &Batches, plan: &Plan) -> String {
         [] => String::new(),
         _ => format!("; the other size adds {} to the memory", bytes(plan.memory.other_sizes)),
     };
-    format!("epoch        {} batches: {counted} images{shared}\n", batches.count())
+    let count = counted_as(batches.count() as usize, "batch", "batches");
+    format!("epoch        {count}: {counted} images{shared}\n")
 }
 
 fn text(plan: &Plan) -> String {
-    let mut out = format!("{}, {} images of {}\n\n", plan.architecture, plan.batch, plan.image);
+    let images = counted_as(plan.batch, "image", "images");
+    let mut out = format!("{}, {images} of {}\n\n", plan.architecture, plan.image);
     let name = plan.layers.iter().map(|layer| layer.name.len()).max().unwrap_or(0).max(5);
     out += &format!(
         "{:<name$}  {:<14} {:<11} {:>9} {:>9} {:>9} {:>9} {:>6}  tiles: forward, backward, weights\n",

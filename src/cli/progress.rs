@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::interrupt;
+use super::{counted_as, interrupt};
 use crate::train::{Event, MetricsRow, Observer, Trainer, methods};
 use crate::worker::session::{Host, Stage};
 
@@ -132,6 +132,12 @@ impl Host for Terminal {
             splits.test.len(),
         );
         eprintln!("Engine: {engine}. Run directory: {}", trainer.directory().path().display());
+        let (done, epochs) = (trainer.progress().epoch, experiment.optimizer.epochs);
+        if done >= epochs {
+            let evaluated = trainer.directory().path().join("evaluation.json").exists();
+            let again = if evaluated { "evaluating again" } else { "evaluating" };
+            eprintln!("The run is complete ({done} of {}); {again}.", counted_as(epochs as usize, "epoch", "epochs"));
+        }
         self.images = splits.train.len();
         self.train_robust = methods::train_robust(experiment.is_targeted());
     }

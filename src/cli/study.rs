@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
+use serde_json::Value;
 
 use super::overrides::{EngineOverride, ExperimentArgs, Source};
 use super::train::{resume_run, run_new};
 use super::{Usage, print, write_json};
-use crate::config::{Experiment, MethodChoice};
+use crate::config::{Difference, Experiment, MethodChoice};
 use crate::evaluate::FinalReport;
 use crate::evaluate::study::Study;
 use crate::train::RunDir;
@@ -36,14 +37,23 @@ pub(super) struct SeedsArgs {
     fields: ExperimentArgs,
 }
 
-/// Fails with the first field in which two experiments differ.
+/// Fails with the fields in which two experiments differ.
 fn same(asked: &Experiment, found: &Experiment) -> Result<()> {
-    let (asked, found) = (asked.to_toml(), found.to_toml());
-    let differs = asked.lines().zip(found.lines()).find(|(a, b)| a != b);
-    match differs {
-        _ if asked == found => Ok(()),
-        Some((a, b)) => bail!("asked for `{a}`, found `{b}`; name another directory with --out"),
-        None => bail!("one names fields that the other does not; name another directory with --out"),
+    let value = |value: &Value| match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let told = |Difference { path, old, new, .. }: &Difference| {
+        let name = path.split_once('.').map_or(path.as_str(), |(_, name)| name);
+        format!("{name}: asked for {}, found {}", value(old), value(new))
+    };
+    match &asked.differences(found)[..] {
+        [] => Ok(()),
+        differences => {
+            let told = differences.iter().map(told).collect::<Vec<_>>().join("; ");
+            bail!("{told}; name another directory with --out")
+        }
     }
 }
 
@@ -54,8 +64,11 @@ pub(super) fn study(command: &StudyCommand) -> Result<()> {
         bail!(Usage(format!("--{flag} is what a study varies; use --{flag}s")));
     }
     let asked = arguments.fields.asked(&arguments.source)?;
-    asked.tell();
+    asked.tell()?;
     let base = &asked.experiment;
+    if base.evaluation.test_steps == 0 {
+        bail!(Usage("--test-steps: a study compares runs on the test set; expected at least 1 step, found 0".into()));
+    }
     let (mut methods, mut seeds) = (arguments.methods.clone(), arguments.seeds.clone());
     let mut seen = Vec::new();
     methods.retain(|method| {
@@ -75,6 +88,10 @@ pub(super) fn study(command: &StudyCommand) -> Result<()> {
     for &method in &methods {
         for &seed in &seeds {
             let mut experiment = base.clone();
+            if let Some(path) = &mut experiment.data.path {
+                // As a run writes it into its config.toml.
+                *path = std::path::absolute(&path)?;
+            }
             experiment.fairness.method = method;
             experiment.run.seed = seed;
             let name = method.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
@@ -104,4 +121,22 @@ pub(super) fn study(command: &StudyCommand) -> Result<()> {
     crate::files::write_atomic(&table, text.as_bytes())?;
     write_json(&arguments.out.join("study.json"), &study)?;
     print(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn experiments_are_compared_field_by_field() {
+        let asked = Experiment::preset("digits-60s").unwrap();
+        assert!(same(&asked, &asked).is_ok());
+        let mut found = asked.clone();
+        // A field that one of the files does not name moves all lines after it.
+        found.data.test_limit = Some(20);
+        let message = |found: &Experiment| same(&asked, found).unwrap_err().to_string();
+        assert_eq!(message(&found), "test_limit: asked for none, found 20; name another directory with --out");
+        found.optimizer.epochs = 3;
+        assert!(message(&found).contains("test_limit: asked for none, found 20; epochs: asked for 80, found 3; name"));
+    }
 }

@@ -47,7 +47,7 @@ pub(super) struct ResumeArgs {
 
 pub(super) fn train(arguments: TrainArgs) -> Result<()> {
     let asked = arguments.fields.asked(&arguments.source)?;
-    asked.tell();
+    asked.tell()?;
     let path = arguments.run_dir.unwrap_or_else(|| free_directory(Path::new("runs"), &asked.name));
     run_new(asked.experiment, asked.derived.as_ref(), &path).map(|_| ())
 }

@@ -119,10 +119,10 @@ impl Derived {
         if let Some(known_from) = &self.images.known_from {
             images += &format!("; {known_from}");
         }
-        let value = |change: &Change| format!("{} {}", lower(change.field.label), change.field.written(&change.new));
+        let value = |change: &Change| format!("--{} {}", change.field.flag, as_typed(change.field, &change.new));
         let both = |change: &Change| {
-            let (old, new) = (change.field.written(&change.old), change.field.written(&change.new));
-            format!("{} {old} → {new}", lower(change.field.label))
+            let (old, new) = (as_typed(change.field, &change.old), as_typed(change.field, &change.new));
+            format!("--{} {old} → {new}", change.field.flag)
         };
         let list = |words: &dyn Fn(&Change) -> String| self.changes.iter().map(words).collect::<Vec<_>>().join(", ");
         let dataset = &self.dataset;
@@ -147,7 +147,7 @@ impl Derived {
         };
         if let (false, Some(last)) = (self.named.is_empty(), lines.last_mut()) {
             let flags = self.named.iter().map(|flag| format!("--{flag}")).collect::<Vec<_>>().join(", ");
-            *last += &format!(" Named, and so not derived: {flags}.");
+            *last += &format!(" Set by you: {flags}.");
         }
         lines
     }
@@ -185,13 +185,13 @@ fn comment(lines: &[String]) -> String {
     text
 }
 
-/// A label within a sentence.
-fn lower(label: &str) -> String {
-    // Names such as BN or FAWA stay as they are.
-    let mut letters = label.chars();
-    match (letters.next(), letters.clone().next()) {
-        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(letters).collect(),
-        _ => label.to_owned(),
+/// A value as it stands behind a flag, or what it comes from where it is not set.
+fn as_typed(field: &Field, value: &Value) -> String {
+    match (field.path, value) {
+        (_, Value::Bool(yes)) => yes.to_string(),
+        ("evaluation.eval_step_size", Value::Null) => "derived from the attack".to_owned(),
+        ("data.validation_per_class", Value::Null) => "by --validation-fraction".to_owned(),
+        _ => field.written(value),
     }
 }
 
@@ -214,10 +214,10 @@ mod tests {
             Derived::new(Origin::DataSet, &Experiment::default(), &experiment, images(DataKind::Cifar), named).unwrap();
         let [line] = &derived.lines()[..] else { panic!("{derived:?}") };
         assert!(line.starts_with("Defaults of cifar10 (32×32 colour photographs): "), "{line}");
-        for part in ["step size 2/255", "random crop 4", "mirror images yes", "architecture small-cnn", "epochs 30"] {
+        for part in ["--step-size 2/255", "--crop-padding 4", "--flip true", "--arch small-cnn", "--epochs 30"] {
             assert!(line.contains(part), "{part}: {line}");
         }
-        assert!(line.ends_with("Named, and so not derived: --epsilon.") && !line.contains("epsilon 8/255"), "{line}");
+        assert!(line.ends_with("Set by you: --epsilon.") && !line.contains("epsilon 8/255"), "{line}");
         assert!(!derived.is_warning());
     }
 
@@ -233,14 +233,14 @@ mod tests {
         let text = derived.lines().join(" ");
         for part in [
             "The preset digits-60s was made for digits",
-            "epsilon 24/255 → 8/255",
-            "mirror images no → yes",
-            "val. per class 20 → by the share",
+            "--epsilon 24/255 → 8/255",
+            "--flip false → true",
+            "--validation-per-class 20 → by --validation-fraction",
             "Network, method and schedule stay the preset's.",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert!(!text.contains("architecture"), "{text}");
+        assert!(!text.contains("--arch"), "{text}");
 
         let origin = Origin::File { name: "my.toml".into(), made_for: "digits".into() };
         let told = Derived::new(origin, &start, &start, images(DataKind::Cifar), |_| false).unwrap();

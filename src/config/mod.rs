@@ -153,7 +153,7 @@ impl Experiment {
         toml::from_str(text).map_err(|error| {
             let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             let place = line.map_or(String::new(), |line| format!("line {line}: "));
-            let what = format!("{place}{}{}", error.message(), suggestion(error.message()));
+            let what = format!("{place}{}{}", in_words(error.message()), suggestion(error.message()));
             ConfigError::Format { origin: origin.into(), what }
         })
     }
@@ -209,6 +209,14 @@ impl Experiment {
     }
 }
 
+/// A message of the TOML reader with what a number is expected to be in words.
+fn in_words(message: &str) -> String {
+    let whole = ["expected u32", "expected u64", "expected usize"];
+    let words =
+        whole.iter().fold(message.to_owned(), |text, kind| text.replace(kind, "expected a whole number of at least 0"));
+    words.replace("expected f64", "expected a number")
+}
+
 /// What was probably meant by the unknown key that a message complains about.
 fn suggestion(message: &str) -> String {
     let Some(unknown) = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next()) else {
@@ -262,6 +270,10 @@ mod tests {
         assert!(error("[attack]\nnorm = \"l3\"\n").contains("line 2"));
         assert!(error("[run]\nfairness = 1\n").contains("is a section"));
         assert!(error("x = 1").contains("unknown field"));
+        let message = error("[optimizer]\nepochs = \"many\"\n");
+        assert!(message.ends_with("expected a whole number of at least 0"), "{message}");
+        assert!(error("[optimizer]\nlr = \"fast\"\n").ends_with("expected a number"));
+        assert!(error("[optimizer]\nepochs = -1\n").ends_with("expected a whole number of at least 0"));
     }
 
     #[test]

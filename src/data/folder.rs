@@ -272,7 +272,7 @@ fn compare(first: &Path, expected: ImageShape, path: &Path, found: ImageShape) -
     let first = first.display();
     if expected.channels != found.channels {
         let what = format!(
-            "is a {} image, but {first} is a {} one; set channels to 1 or 3 to convert them",
+            "is a {} image, but {first} is a {} one; --channels 1 or 3 (channels) converts them",
             kind(found),
             kind(expected)
         );
@@ -280,7 +280,7 @@ fn compare(first: &Path, expected: ImageShape, path: &Path, found: ImageShape) -
     }
     if expected != found {
         let what = format!(
-            "is {}×{} pixels (width × height), but {first} is {}×{}; set image_size to cut and scale them",
+            "is {}×{} pixels (width × height), but {first} is {}×{}; --image-size N (image_size) cuts and scales them",
             found.width, found.height, expected.width, expected.height
         );
         return Err(DataError::format(path, what));

@@ -28,6 +28,6 @@ pub use layout::{Detected, Layout, check_parts, detect};
 pub use npy::{read_npy_u64, write_npy_u64};
 pub use npy_sets::{Corruptions, SEVERITIES, corruption_class_names, load_npy, load_pair};
 pub use shapes::{ShapesOptions, shapes};
-pub use source::{SourceOptions, first_shape, load, load_path, source_names};
+pub use source::{SourceOptions, check_name, check_source, first_shape, known_classes, load, load_path, source_names};
 pub use split::{ValidationChoice, ValidationSize, split};
 pub use summary::{Summary, channel_statistics, describe};

@@ -9,6 +9,7 @@ use super::idx::IdxSet;
 use super::layout::{Layout, candidates, check_parts, detect};
 use super::reading::did_you_mean;
 use super::{DataError, ImageShape, ShapesOptions, TrainTest, digits, folder, npy_sets, shapes};
+use crate::files::FileError;
 
 /// Which data set, from where, in which form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,33 +46,68 @@ pub fn source_names() -> impl Iterator<Item = &'static str> {
     BUILT_IN.into_iter().chain(ON_DISK.iter().map(|(name, _)| *name))
 }
 
+/// Checks that a data set's name is one of [`source_names`].
+///
+/// # Errors
+/// [`DataError::Missing`] with the names there are, and the nearest one.
+pub fn check_name(name: &str) -> Result<(), DataError> {
+    if source_names().any(|known| known == name) {
+        return Ok(());
+    }
+    Err(unknown(name))
+}
+
+fn unknown(name: &str) -> DataError {
+    let (hint, known) = (did_you_mean(name, source_names()), source_names().collect::<Vec<_>>().join(", "));
+    DataError::Missing(format!("no data set is called '{name}'{hint} (known: {known})"))
+}
+
+/// Checks that a data set has a name that is known, and a path where it needs one and none where it does not. Nothing is read.
+///
+/// # Errors
+/// An unknown name, a path that is missing, does not exist or is not for this set.
+pub fn check_source(options: &SourceOptions) -> Result<(), DataError> {
+    let name = options.dataset.as_str();
+    check_name(name)?;
+    match &options.path {
+        Some(path) if BUILT_IN.contains(&name) => {
+            let what = format!("the data set '{name}' is built in and has no path, found {}", path.display());
+            Err(DataError::Missing(what))
+        }
+        None if matches!(name, "folder" | "npy") => {
+            Err(DataError::Missing(format!("data set '{name}' needs --path DIR, the directory that holds it")))
+        }
+        Some(path) => std::fs::metadata(path).map(|_| ()).map_err(|e| FileError::reading(path)(e).into()),
+        None => Ok(()),
+    }
+}
+
+/// Number of classes of a data set whose name says it; `None` for folders, npy files and unknown names.
+pub fn known_classes(name: &str) -> Option<usize> {
+    match name {
+        "digits" | "shapes" | "cifar10" | "mnist" | "fashion-mnist" => Some(10),
+        "cifar100" => Some(100),
+        _ => None,
+    }
+}
+
 /// Loads a data set, checks that its parts agree and have every class, and brings it to the wanted form.
 ///
 /// # Errors
 /// An unknown name, a set that is not there, another set than named, or whatever its reader finds.
 pub fn load(options: &SourceOptions) -> Result<TrainTest, DataError> {
+    check_source(options)?;
     let name = options.dataset.as_str();
     if BUILT_IN.contains(&name) {
-        if let Some(path) = &options.path {
-            let what = format!("the data set '{name}' is built in and has no path, found {}", path.display());
-            return Err(DataError::Missing(what));
-        }
         let data = match name {
             "digits" => digits()?,
             _ => shapes(&ShapesOptions { seed: options.seed, ..ShapesOptions::default() })?,
         };
         return fitted(data, options);
     }
-    let Some((_, layout)) = ON_DISK.iter().find(|(known, _)| *known == name) else {
-        let (hint, known) = (did_you_mean(name, source_names()), source_names().collect::<Vec<_>>().join(", "));
-        return Err(DataError::Missing(format!("no data set is called '{name}'{hint} (known: {known})")));
-    };
+    let (_, layout) = ON_DISK.iter().find(|(known, _)| *known == name).ok_or_else(|| unknown(name))?;
     let directory = match (&options.path, layout) {
         (Some(path), _) => find(path, *layout)?,
-        (None, Layout::Folder | Layout::Npy) => {
-            let what = format!("the data set '{name}' needs a path: the directory that holds it");
-            return Err(DataError::Missing(what));
-        }
         (None, _) => {
             let place = options.root.join(name);
             if !place.exists() {
@@ -190,8 +226,8 @@ mod tests {
             ("cifar-10", "no data set is called 'cifar-10'; did you mean 'cifar10'? (known: "),
             ("cifar10", "run `fairtat data fetch cifar10`"),
             ("cifar100", "holds a data set of the kind cifar10, expected cifar100"),
-            ("folder", "needs a path"),
-            ("npy", "needs a path"),
+            ("folder", "data set 'folder' needs --path DIR"),
+            ("npy", "data set 'npy' needs --path DIR"),
         ] {
             let text = message(dataset, None);
             assert!(text.contains(expected), "{text}");
@@ -200,6 +236,24 @@ mod tests {
         assert!(message("mnist", Some(empty.path())).contains("holds no known data set"));
         assert!(message("folder", Some(empty.path())).contains("at least two classes, found 0"));
         assert!(message("folder", Some(&empty.path().join("none"))).contains("none: "));
+    }
+
+    #[test]
+    fn built_in_sets_have_the_classes_that_their_names_say() {
+        let root = tempfile::tempdir().unwrap();
+        for name in BUILT_IN {
+            let loaded = load(&options(name, None, root.path())).unwrap();
+            assert_eq!(known_classes(name), Some(loaded.train.classes()), "{name}");
+        }
+        for (name, layout) in ON_DISK {
+            let classes = match layout {
+                Layout::Cifar(which) => Some(which.built_in_names().len()),
+                Layout::Idx(_) => Some(10),
+                _ => None,
+            };
+            assert_eq!(known_classes(name), classes, "{name}");
+        }
+        assert_eq!(known_classes("nope"), None);
     }
 
     #[test]

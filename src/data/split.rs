@@ -71,9 +71,13 @@ pub fn split(
             return fail(format!("class '{name}' has no image"));
         }
         if wanted >= indices.len() {
+            let (images, takes) = match indices.len() {
+                1 => ("1 image".to_owned(), "which validation takes"),
+                n if wanted == n => (format!("{n} images"), "which validation takes"),
+                n => (format!("{n} images"), "fewer than validation takes"),
+            };
             return fail(format!(
-                "class '{name}' has {} images: with {wanted} of them for validation none is left to train on",
-                indices.len()
+                "class '{name}' has {images}, {takes}; raise --limit or lower --validation-per-class"
             ));
         }
         if let ValidationChoice::Random(seed) = choice {
@@ -127,9 +131,14 @@ mod tests {
         let text = message(vec![0, 0, 2, 2], ValidationSize::default());
         assert!(text.contains("class 'class1' has no image"), "{text}");
         let text = message(vec![0, 0, 1, 2, 2], ValidationSize::default());
-        assert!(text.contains("class 'class1' has 1 images: with 1 of them"), "{text}");
+        assert!(
+            text.contains("class 'class1' has 1 image, which validation takes; raise --limit or lower --val"),
+            "{text}"
+        );
         let text = message(vec![0, 0, 0, 1, 1, 2, 2], ValidationSize::PerClass(2));
-        assert!(text.contains("class 'class1' has 2 images: with 2 of them"), "{text}");
+        assert!(text.contains("class 'class1' has 2 images, which validation takes; "), "{text}");
+        let text = message(vec![0, 0, 0, 0, 1, 1, 2, 2], ValidationSize::PerClass(3));
+        assert!(text.contains("class 'class1' has 2 images, fewer than validation takes; "), "{text}");
         for size in
             [0.0, 1.0, -0.1, f64::NAN].map(ValidationSize::Fraction).into_iter().chain([ValidationSize::PerClass(0)])
         {

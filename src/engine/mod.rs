@@ -50,8 +50,8 @@ pub enum EngineError {
     Gpu(#[from] GpuError),
     /// Logits stopped being numbers.
     #[error(
-        "the network does not compute with finite numbers any more: NaN or infinity in the {what}, in a batch of \
-         {batch} images; a lower learning rate, or a checkpoint from before, is the usual way on"
+        "training diverged: NaN or infinity in the {what}, in a batch of {batch} images; lower --lr or go back to a \
+         checkpoint from before"
     )]
     NotFinite {
         /// Where it was met first, such as `logits` or `output of layer 'layer2.0.conv1'`.

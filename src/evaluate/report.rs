@@ -146,7 +146,7 @@ impl FinalReport {
                 let worst = describe_worst_class(&name(worst), row.robust_worst, interval, &ties);
                 text += &format!("{:<8} worst robust class: {worst}\n", row.weights);
             }
-            if let Some(without) = row.images_without_gradient {
+            if let Some(without) = row.images_without_gradient.filter(|without| *without > 0) {
                 let gradients = describe_without_gradient(without, self.images as u64);
                 text += &format!("{:<8} {gradients}\n", "");
             }

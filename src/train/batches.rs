@@ -79,7 +79,7 @@ impl Batches {
         let Self { images, batch_size, .. } = self;
         if self.count == 0 {
             let what = format!(
-                "with 'drop', {images} training images are no batch of {batch_size}; a smaller --batch-size or \
+                "with 'drop', {images} training images do not fill one batch of {batch_size}; a smaller --batch-size or \
                  --last-batch even trains on them"
             );
             return fail("optimizer.last_batch", what);
@@ -162,7 +162,7 @@ mod tests {
             assert_eq!(check(images, batch_size, last, false), Ok(()));
         }
         let error = check(50, 64, LastBatch::Drop, false).unwrap_err();
-        assert!(error.contains("50 training images are no batch of 64"), "{error}");
+        assert!(error.contains("50 training images do not fill one batch of 64"), "{error}");
         for last in [LastBatch::Even, LastBatch::Drop] {
             assert_eq!(check(147, 73, last, true), Ok(()), "{last:?}");
         }

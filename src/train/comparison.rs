@@ -12,12 +12,15 @@ use crate::config::Experiment;
 /// What stands before the recalibration in the text of a [`ValidationSetting`].
 const RECALIBRATED: &str = ", batch norm recalibrated";
 
+/// What stands before the number of batches. Earlier versions left it out.
+const UP_TO: &str = "up to ";
+
 /// What a validation score was measured under. Two scores compare only where their settings are equal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ValidationSetting {
     /// The attack.
     pub attack: Attack,
-    /// Training batches that batch norm was recalibrated on before the evaluation; 0 for none.
+    /// Training batches that batch norm was recalibrated on before the evaluation, at most those of one epoch; 0 for none.
     #[serde(default)]
     pub recalibrate_bn: u32,
 }
@@ -38,7 +41,8 @@ impl std::fmt::Display for ValidationSetting {
         match self.recalibrate_bn {
             0 => Ok(()),
             1 => write!(f, "{RECALIBRATED} on 1 batch"),
-            n => write!(f, "{RECALIBRATED} on {n} batches"),
+            // An epoch may have fewer.
+            n => write!(f, "{RECALIBRATED} on {UP_TO}{n} batches"),
         }
     }
 }
@@ -57,7 +61,8 @@ pub struct ValidationChange {
 impl ValidationChange {
     /// What differs, in a few words, such as `validation: ε 2/255 → 16/255`.
     pub fn label(&self) -> String {
-        let (old, new): (Vec<&str>, Vec<&str>) = (self.old.split(", ").collect(), self.new.split(", ").collect());
+        let ((old, old_batches), (new, new_batches)) = (parts(&self.old), parts(&self.new));
+        let (old, new): (Vec<&str>, Vec<&str>) = (old.split(", ").collect(), new.split(", ").collect());
         let mut changes = Vec::new();
         for i in 0..old.len().max(new.len()) {
             match (old.get(i), new.get(i)) {
@@ -72,17 +77,45 @@ impl ValidationChange {
                 (None, None) => {}
             }
         }
+        match (old_batches, new_batches) {
+            (old, new) if same_batches(old, new) => {}
+            (_, None) => changes.push("batch norm no longer recalibrated".to_owned()),
+            (None, Some(new)) => changes.push(format!("batch norm recalibrated on {new}")),
+            (Some(old), Some(new)) => {
+                // "up to 40 batches" and "up to 20 batches" share all but the number.
+                let (old, new) = match (old.strip_suffix(" batches"), new.strip_prefix(UP_TO)) {
+                    (Some(old), Some(new)) if old.starts_with(UP_TO) => (old, new),
+                    _ => (old, new),
+                };
+                changes.push(format!("batch norm recalibrated on {old} → {new}"));
+            }
+        }
         format!("validation: {}", changes.join(", "))
     }
 
     /// Whether accuracies on the unperturbed images do not compare either: the network itself was evaluated otherwise.
     pub fn concerns_clean(&self) -> bool {
-        recalibration(&self.old) != recalibration(&self.new)
+        !same_batches(parts(&self.old).1, parts(&self.new).1)
     }
 }
 
-fn recalibration(setting: &str) -> Option<&str> {
-    setting.split_once(RECALIBRATED).map(|(_, on)| on)
+/// The attack of a setting, and what batch norm was recalibrated on: `up to 40 batches`. `None` if it was not.
+fn parts(setting: &str) -> (&str, Option<&str>) {
+    match setting.split_once(RECALIBRATED) {
+        Some((attack, on)) => (attack, Some(on.strip_prefix(" on ").unwrap_or(on))),
+        None => (setting, None),
+    }
+}
+
+/// Whether two recalibrations are the same. Earlier versions wrote "40 batches" for "up to 40 batches".
+fn same_batches(a: Option<&str>, b: Option<&str>) -> bool {
+    let number = |on: Option<&str>| on.map(|on| on.strip_prefix(UP_TO).unwrap_or(on).to_owned());
+    number(a) == number(b)
+}
+
+fn same_setting(a: &str, b: &str) -> bool {
+    let ((a, a_batches), (b, b_batches)) = (parts(a), parts(b));
+    a == b && same_batches(a_batches, b_batches)
 }
 
 /// Every change in the course of a run, from epochs in order and their `val_attack`. An epoch that does not tell its
@@ -91,7 +124,7 @@ pub fn validation_changes<'a>(epochs: impl IntoIterator<Item = (u32, &'a str)>) 
     let mut known: Option<&str> = None;
     let mut changes = Vec::new();
     for (epoch, setting) in epochs.into_iter().filter(|(_, setting)| !setting.is_empty()) {
-        if let Some(old) = known.filter(|old| *old != setting) {
+        if let Some(old) = known.filter(|old| !same_setting(old, setting)) {
             changes.push(ValidationChange { epoch, old: old.to_owned(), new: setting.to_owned() });
         }
         known = Some(setting);
@@ -136,8 +169,17 @@ mod tests {
         });
         assert_eq!(label(&plain, &several), "validation: PGD-10 → PGD-50, L∞ → L2, step 2/255 → 1/255");
         let recalibrated = setting(|e| e.evaluation.recalibrate_bn = 8);
-        assert_eq!(label(&plain, &recalibrated), "validation: batch norm recalibrated on 8 batches");
-        assert_eq!(label(&recalibrated, &plain), "validation: no longer batch norm recalibrated on 8 batches");
+        assert_eq!(label(&plain, &recalibrated), "validation: batch norm recalibrated on up to 8 batches");
+        assert_eq!(label(&recalibrated, &plain), "validation: batch norm no longer recalibrated");
+        let [one, more] = [1, 20].map(|n| setting(|e| e.evaluation.recalibrate_bn = n));
+        assert_eq!(label(&recalibrated, &more), "validation: batch norm recalibrated on up to 8 → 20 batches");
+        assert_eq!(label(&one, &more), "validation: batch norm recalibrated on 1 batch → up to 20 batches");
+        assert_eq!(label(&more, &one), "validation: batch norm recalibrated on up to 20 batches → 1 batch");
+        let both = setting(|e| (e.evaluation.recalibrate_bn, e.evaluation.eval_steps) = (20, 50));
+        assert_eq!(
+            label(&recalibrated, &both),
+            "validation: PGD-10 → PGD-50, batch norm recalibrated on up to 8 → 20 batches"
+        );
         let clean = |new: &str| ValidationChange { epoch: 1, old: plain.clone(), new: new.into() }.concerns_clean();
         assert!(clean(&recalibrated) && !clean(&wide));
     }
@@ -164,6 +206,11 @@ mod tests {
         let found: Vec<(u32, &str, &str)> = found.iter().map(|c| (c.epoch, &*c.old, &*c.new)).collect();
         assert_eq!(found, [(4, "a", "b"), (7, "b", "a")]);
         assert!(validation_changes([(0, ""), (1, "")]).is_empty());
+        // The same setting, written by an earlier version and by this one.
+        let [old, new] = ["40 batches", "up to 40 batches"].map(|on| format!("PGD-10{RECALIBRATED} on {on}"));
+        assert!(validation_changes([(0, old.as_str()), (1, new.as_str())]).is_empty());
+        let fewer = format!("PGD-10{RECALIBRATED} on up to 20 batches");
+        assert_eq!(validation_changes([(0, old.as_str()), (1, fewer.as_str())]).len(), 1);
         assert!(validation_changes([]).is_empty());
     }
 }

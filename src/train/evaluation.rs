@@ -1,4 +1,4 @@
-//! The attacks that a run evaluates with.
+//! The attacks that a run evaluates with, and the one that it trains with.
 
 use crate::attack::{Attack, RunSteps, evaluation_step_size};
 use crate::config::Experiment;
@@ -24,36 +24,19 @@ pub fn run_steps(experiment: &Experiment) -> RunSteps {
     }
 }
 
-/// What makes the attacks of an experiment's evaluations, on the validation split and on the test set, weaker than their
-/// radius says ([`Attack::warning`]).
-pub fn evaluation_warnings(experiment: &Experiment) -> Vec<String> {
-    let evaluation = &experiment.evaluation;
-    let mut all: Vec<String> = Vec::new();
-    for steps in [evaluation.eval_steps, evaluation.test_steps] {
-        // Without test steps there is no test.
-        if steps > 0
-            && let Some(warning) = evaluation_attack(experiment, steps).warning()
-            && !all.contains(&warning)
-        {
-            all.push(warning);
-        }
-    }
-    all
+/// The attack of an experiment's training for a class whose radius is the experiment's, as an attack of its kind that an
+/// evaluation would make.
+pub fn training_attack(experiment: &Experiment) -> Attack {
+    let attack = &experiment.attack;
+    let pgd = Attack::pgd(attack.epsilon, attack.step_size, attack.steps, attack.norm, experiment.run.seed);
+    Attack { random_start: attack.random_start, ..pgd }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::PRESETS;
     use crate::engine::Norm;
     use crate::units::Epsilon;
-
-    #[test]
-    fn no_preset_evaluates_with_a_flawed_attack() {
-        for (name, _) in PRESETS {
-            assert_eq!(evaluation_warnings(&Experiment::preset(name).unwrap()), [""; 0], "{name}");
-        }
-    }
 
     #[test]
     fn validation_and_test_each_have_a_step_of_their_own() {
@@ -67,20 +50,6 @@ mod tests {
         assert_eq!((step(&e, 10), step(&e, 50)), ("16/255".to_owned(), "3.2/255".to_owned()));
         (e.attack.norm, e.evaluation.eval_epsilon) = (Norm::L2, Some(Epsilon::levels(127.5)));
         assert_eq!(step(&e, 10), "31.875/255");
-        assert!(evaluation_warnings(&e).is_empty());
-    }
-
-    #[test]
-    fn a_named_step_that_is_too_short_is_a_warning_for_each_attack_that_takes_place() {
-        let mut e = Experiment::default();
-        e.evaluation.eval_step_size = Some(Epsilon::levels(0.1));
-        (e.evaluation.eval_steps, e.evaluation.test_steps) = (10, 20);
-        let warnings = evaluation_warnings(&e);
-        assert_eq!(warnings.len(), 2);
-        assert!(warnings[0].starts_with("PGD-10") && warnings[1].starts_with("PGD-20"), "{warnings:?}");
-        e.evaluation.test_steps = 10;
-        assert_eq!(evaluation_warnings(&e).len(), 1);
-        e.evaluation.test_steps = 0;
-        assert_eq!(evaluation_warnings(&e).len(), 1);
+        assert!(evaluation_attack(&e, 10).warning().is_none() && evaluation_attack(&e, 50).warning().is_none());
     }
 }

@@ -35,6 +35,12 @@ pub enum RunDirError {
         /// The directory.
         path: PathBuf,
     },
+    /// There is a file where a directory is expected.
+    #[error("{path} is a file, not a directory")]
+    IsFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// The directory holds no run.
     #[error("{path} holds no run: there is no config.toml in it")]
     Empty {
@@ -74,15 +80,18 @@ impl KeptBest {
     pub const PREFIX: &str = "best-until-epoch-";
 }
 
-/// In a sentence, with epochs counted from 1.
+/// In a sentence, with epochs counted from 1. The name counts from 0, as all files do, which is said beside it.
 impl std::fmt::Display for KeptBest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { name, epoch, until_epoch, attack, .. } = self;
-        write!(f, "checkpoints/{name}.safetensors: the best until epoch {}, of epoch {}", until_epoch + 1, epoch + 1)?;
+        write!(f, "the best of the epochs up to {}: epoch {}", until_epoch + 1, epoch + 1)?;
         if let Some(score) = self.score {
             write!(f, ", score {score:.3}")?;
         }
-        write!(f, " (mean + worst class, validation, {attack})")
+        write!(
+            f,
+            " (mean + worst class, validation, {attack}), in checkpoints/{name}.safetensors (files count epochs from 0)"
+        )
     }
 }
 
@@ -96,10 +105,15 @@ impl RunDir {
     /// Checks that a directory holds no run.
     ///
     /// # Errors
-    /// [`RunDirError::Taken`].
+    /// [`RunDirError::Taken`], or [`RunDirError::IsFile`].
     pub fn check_free(path: &Path) -> Result<(), RunDirError> {
+        Self::check_no_file(path)?;
         let run = Self { path: path.to_path_buf() };
         if run.config_path().exists() { Err(RunDirError::Taken { path: run.path }) } else { Ok(()) }
+    }
+
+    fn check_no_file(path: &Path) -> Result<(), RunDirError> {
+        if path.is_file() { Err(RunDirError::IsFile { path: path.to_path_buf() }) } else { Ok(()) }
     }
 
     /// Begins a run in a directory that does not exist yet, or holds no run.
@@ -417,6 +431,22 @@ impl RunDir {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kept_checkpoint_says_which_epochs_it_was_compared_with() {
+        let kept = KeptBest {
+            name: "best-until-epoch-0001".into(),
+            epoch: 1,
+            until_epoch: 1,
+            attack: "PGD-10, ε 2/255".into(),
+            score: Some(0.3),
+        };
+        assert_eq!(
+            kept.to_string(),
+            "the best of the epochs up to 2: epoch 2, score 0.300 (mean + worst class, validation, PGD-10, ε 2/255), in \
+             checkpoints/best-until-epoch-0001.safetensors (files count epochs from 0)"
+        );
+    }
 
     /// Tables and directories of earlier versions have fewer columns and files.
     #[test]

@@ -8,7 +8,7 @@ use crate::config::{ConfigError, EngineOptions, Experiment};
 use crate::engine::{Engine, EngineError};
 use crate::engines::open_engine;
 use crate::files::FileError;
-use crate::model::{ModelError, Op, State};
+use crate::model::{Architecture, ModelError, Op, State};
 
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,34 @@ pub enum StoredError {
         /// What is wrong with them.
         source: serde_json::Error,
     },
+    /// It is for images with another number of channels.
+    #[error(
+        "{path} is for {trained} images, and those of '{dataset}' are {found}; it belongs to another experiment: name that one \
+         with --config or --preset"
+    )]
+    Channels {
+        /// The file.
+        path: PathBuf,
+        /// What it was trained on: grey or colour.
+        trained: &'static str,
+        /// The experiment's data set.
+        dataset: String,
+        /// What its images are.
+        found: &'static str,
+    },
+    /// It is of another architecture.
+    #[error(
+        "{path} is a {trained}, and the experiment named for it has a {named}; name the one that it belongs to with \
+         --config or --preset"
+    )]
+    Architecture {
+        /// The file.
+        path: PathBuf,
+        /// The architecture that it says it has.
+        trained: Architecture,
+        /// The experiment's.
+        named: Architecture,
+    },
     /// No engine runs it.
     #[error("{path}")]
     Engine {
@@ -50,6 +78,10 @@ pub enum StoredError {
         /// Why.
         source: EngineError,
     },
+}
+
+fn kind(channels: usize) -> &'static str {
+    if channels == 1 { "grey" } else { "colour" }
 }
 
 /// Weights from a file, and the experiment that they belong to.
@@ -85,7 +117,13 @@ impl Stored {
         }
         let (state, metadata) = State::load(&file)?;
         let experiment = match (experiment, metadata.get("experiment")) {
-            (Some(experiment), _) => experiment,
+            (Some(named), text) => {
+                let own = text.and_then(|text| Experiment::from_toml(text, "").ok());
+                if let Some(trained) = own.map(|own| own.model.arch).filter(|arch| *arch != named.model.arch) {
+                    return Err(StoredError::Architecture { path: file, trained, named: named.model.arch });
+                }
+                named
+            }
             (None, Some(text)) => Experiment::from_toml(text, &format!("{}: its experiment", file.display()))?,
             (None, None) => return Err(StoredError::Foreign { path: file }),
         };
@@ -105,7 +143,12 @@ impl Stored {
             let read = |text: &str| {
                 serde_json::from_str(text).map_err(|source| StoredError::Statistics { path: self.file.clone(), source })
             };
-            let (mean, std) = (read(mean)?, read(std)?);
+            let (mean, std): (Vec<f32>, Vec<f32>) = (read(mean)?, read(std)?);
+            let found = splits.train.shape().channels;
+            if mean.len() != found {
+                let (path, dataset) = (self.file.clone(), self.experiment.data.dataset.clone());
+                return Err(StoredError::Channels { path, trained: kind(mean.len()), dataset, found: kind(found) });
+            }
             if let Some(layer) = network.layers.first_mut()
                 && matches!(layer.op, Op::Normalize { .. })
             {

@@ -15,7 +15,7 @@ pub use live::{Change, Live};
 use super::average::Average;
 use super::batches::Batches;
 use super::checkpoint::{Checkpoint, Progress};
-use super::evaluation::{evaluation_attack, evaluation_warnings};
+use super::evaluation::evaluation_attack;
 use super::events::{Event, Observer};
 use super::initial::InitialWeights;
 use super::methods::{self, Evidence, Method, Needs, ValidationCounts};
@@ -23,6 +23,7 @@ use super::recalibrate::RunningAverage;
 use super::run_dir::{RunDir, RunDirError};
 use super::setup::{self, Splits};
 use super::tensorboard::EventWriter;
+use super::warnings::{missing_averages, run_warnings};
 use super::{ClassRow, EngineRecord, MetricsRow, StoredError};
 use crate::attack::{Attack, Measured, measure};
 use crate::config::{Applies, ConfigError, Experiment};
@@ -102,7 +103,7 @@ pub struct Trainer {
     written: Written,
     /// Time of this epoch that observers took, and what was done for them alone.
     watched: Duration,
-    /// Warnings about the evaluation's attacks that hold and were told.
+    /// Warnings about the experiment that hold and were told.
     warned: Vec<String>,
     /// Whether a warning about validation images without a gradient was told.
     warned_of_gradients: bool,
@@ -334,7 +335,7 @@ impl Trainer {
     /// # Errors
     /// When something fails; the last checkpoint stays as it was.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
-        self.warn_of_evaluation(observer);
+        self.warn_of_experiment(observer);
         loop {
             while self.progress.epoch < self.experiment.optimizer.epochs {
                 match self.epoch(observer)? {
@@ -352,7 +353,7 @@ impl Trainer {
             }
             // The last moment to ask for more epochs.
             observer.between(&mut Live::between_batches(self));
-            self.warn_of_evaluation(observer);
+            self.warn_of_experiment(observer);
             if self.progress.epoch >= self.experiment.optimizer.epochs || observer.stop() || observer.discard() {
                 break;
             }
@@ -360,13 +361,9 @@ impl Trainer {
         if !observer.discard() {
             self.write_changes()?;
         }
-        let averaging = &self.experiment.averaging;
-        if averaging.fawa && self.fawa.state().is_none() {
-            observer.event(&Event::Warning(&format!(
-                "no epoch's worst class reached the robust accuracy of {} that the fairness-aware average asks for, so \
-                 there is none; --fawa-threshold sets another",
-                averaging.fawa_threshold
-            )));
+        let has = [self.ema.state().is_some(), self.fawa.state().is_some()];
+        if let Some(warning) = missing_averages(&self.experiment, self.progress.epoch, has) {
+            observer.event(&Event::Warning(&warning));
         }
         Ok(Outcome::Finished)
     }
@@ -389,7 +386,7 @@ impl Trainer {
         while self.progress.batch < batches {
             let clock = Instant::now();
             observer.between(&mut Live::between_batches(self));
-            self.warn_of_evaluation(observer);
+            self.warn_of_experiment(observer);
             self.watched += clock.elapsed();
             if observer.stop() || observer.discard() {
                 return Ok(Outcome::Stopped);
@@ -416,7 +413,7 @@ impl Trainer {
             }
         }
         // The last batch may have been watched step by step, which is another occasion for changes.
-        self.warn_of_evaluation(observer);
+        self.warn_of_experiment(observer);
         let trained = self.engine.state()?.model;
         let (evaluated, validation) = self.evaluate(&trained, observer)?;
         let Some(validation) = validation else { return Ok(Outcome::Stopped) };
@@ -488,10 +485,10 @@ impl Trainer {
         order
     }
 
-    /// Tells what is wrong with the attacks of the evaluation: at the start of a run, and when a change of the experiment
+    /// Tells what is wrong with the attacks and with averaging: at the start of a run, and when a change of the experiment
     /// has made it so.
-    fn warn_of_evaluation(&mut self, observer: &mut dyn Observer) {
-        let warnings = evaluation_warnings(self.wanted());
+    fn warn_of_experiment(&mut self, observer: &mut dyn Observer) {
+        let warnings = run_warnings(self.wanted());
         for warning in warnings.iter().filter(|warning| !self.warned.contains(warning)) {
             observer.event(&Event::Warning(warning));
         }
@@ -538,7 +535,14 @@ impl Trainer {
 fn check(experiment: &Experiment, set: &Dataset) -> Result<(), ConfigError> {
     experiment.validate()?;
     experiment.check_distances(Some(set.shape()))?;
-    let classes = set.classes();
+    check_classes(experiment, set.classes())
+}
+
+/// Checks that an experiment is for images of `classes` classes.
+///
+/// # Errors
+/// When it names a class that there is not.
+pub fn check_classes(experiment: &Experiment, classes: usize) -> Result<(), ConfigError> {
     if experiment.fairness.fixed_target as usize >= classes {
         let what = format!("expected 0 to {}, found {}", classes - 1, experiment.fairness.fixed_target);
         return Err(ConfigError::Invalid { field: "fairness.fixed_target", what });

@@ -60,7 +60,11 @@ impl<'a> Root<'a> {
             StoredError::Config(_) => Self::Config,
             StoredError::File(file) => Self::Io(file.cause()),
             StoredError::Engine { source, .. } => Self::of_engine(source),
-            StoredError::NoBest { .. } | StoredError::Foreign { .. } | StoredError::Statistics { .. } => Self::Other,
+            StoredError::NoBest { .. }
+            | StoredError::Foreign { .. }
+            | StoredError::Statistics { .. }
+            | StoredError::Channels { .. }
+            | StoredError::Architecture { .. } => Self::Other,
         }
     }
 
@@ -130,18 +134,22 @@ impl<'a> Root<'a> {
     }
 }
 
-/// An error and what it comes from, in one sentence.
-fn sentence(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
+/// An error and what it comes from, in one sentence. Many errors have the text of their cause in their own, and some causes
+/// begin with what the error says.
+pub(crate) fn sentence(error: &dyn Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut cause = Some(error);
     while let Some(error) = cause {
         let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
+        let goes_on = |last: &String| more.strip_prefix(last.as_str()).is_some_and(|rest| rest.starts_with([':', ' ']));
+        if let Some(last) = parts.last_mut().filter(|last| goes_on(last)) {
+            *last = more;
+        } else if !parts.iter().any(|part| part.contains(&more)) {
+            parts.push(more);
         }
         cause = error.source();
     }
-    text
+    parts.join(": ")
 }
 
 /// A run that did not begin, or ended before its end. `directory` is the run's.
@@ -243,5 +251,28 @@ pub(super) fn busy(doing: &str) -> Failure {
         what: "a run is under way".into(),
         advice: Some("Stop it first; it can be resumed later.".into()),
         run: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::FileError;
+
+    #[test]
+    fn a_sentence_says_everything_once() {
+        let gone = || std::io::Error::from_raw_os_error(2);
+        let io = gone().to_string();
+        let file = || DataError::File(FileError::reading("nope")(gone()));
+        assert_eq!(sentence(&file()), format!("cannot read nope: {io}"));
+        let in_set = |source| SessionError::Data { name: "digits".into(), source };
+        assert_eq!(sentence(&in_set(file())), format!("data set 'digits': cannot read nope: {io}"));
+        let small = DataError::Inconsistent { name: "digits".into(), what: "too small".into() };
+        assert_eq!(sentence(&in_set(small)), "data set 'digits': too small");
+        let folder = DataError::Missing("data set 'digits' needs --path DIR".into());
+        assert_eq!(sentence(&in_set(folder)), "data set 'digits' needs --path DIR");
+        // A name that begins like another is not the same.
+        let other = DataError::Missing("data set 'digits'2 is unknown".into());
+        assert_eq!(sentence(&in_set(other)), "data set 'digits': data set 'digits'2 is unknown");
     }
 }

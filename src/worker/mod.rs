@@ -25,6 +25,7 @@ pub use messages::{
     BatchPoint, Ended, EpochRecord, Examples, ExamplesWish, Failure, Hold, Phase, Request, RunInfo, Update,
 };
 
+pub(crate) use failure::sentence;
 use mailbox::Mailbox;
 
 /// Requests that may wait; a window sends a few a second.

@@ -17,7 +17,7 @@ use crate::worker::EpochRecord;
 type Key = (usize, Option<u32>, bool, Setup);
 
 /// What the message of [`crate::engine::EngineError::NotFinite`] has in it: a failure is known to the window by its words.
-const NOT_FINITE: &str = "finite numbers any more";
+const NOT_FINITE: &str = "training diverged";
 
 /// See the [module](self).
 #[derive(Debug, Default)]

@@ -75,7 +75,10 @@ impl CandleDevice {
 impl std::fmt::Display for CandleDevice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Cpu => write!(f, "cpu, {} threads", rayon::current_num_threads()),
+            Self::Cpu => match rayon::current_num_threads() {
+                1 => f.write_str("cpu, 1 thread"),
+                threads => write!(f, "cpu, {threads} threads"),
+            },
             Self::Cuda(index) => write!(f, "cuda {index}"),
             Self::Metal(index) => write!(f, "metal {index}"),
         }

@@ -165,9 +165,9 @@ impl AdapterSummary {
         }
     }
 
-    /// Such as `1: Radeon 780M (vulkan, integrated)`.
+    /// Such as `[1] Radeon 780M (vulkan, integrated)`.
     fn line(&self) -> String {
-        format!("{}: {} ({}, {})", self.index, self.name, self.backend, self.kind.name())
+        format!("[{}] {} ({}, {})", self.index, self.name, self.backend, self.kind.name())
     }
 
     /// Among drivers for one GPU: on Windows, the Vulkan driver's compiler does better than FXC.
@@ -297,7 +297,7 @@ fn pick(all: &[AdapterSummary], wanted: Option<&str>) -> Result<usize, GpuError>
     let index = match wanted.parse::<usize>().ok().filter(|index| *index < all.len()) {
         Some(index) => index,
         None => match named(all, wanted)[..] {
-            [] => return fail(format!("no adapter is called '{wanted}'; there are {}", list())),
+            [] => return fail(format!("no adapter is called '{wanted}'; available: {}", list())),
             [index] => index,
             _ => return fail(format!("'{wanted}' names more than one adapter; choose one by its index: {}", list())),
         },
@@ -409,18 +409,21 @@ mod tests {
         let error = |all: &[AdapterSummary], wanted| pick(all, wanted).unwrap_err().to_string();
         for (wanted, expected) in [
             ("4080", "'4080' names more than one adapter"),
-            ("arc", "no adapter is called 'arc'; there are 0: llvmpipe (vulkan, software); 1: GeForce"),
+            ("arc", "no adapter is called 'arc'; available: [0] llvmpipe (vulkan, software); [1] GeForce"),
             ("9", "no adapter is called '9'"),
             ("", "no adapter is called ''"),
         ] {
             let message = error(&all, Some(wanted));
-            assert!(message.contains(expected) && message.contains("2: Radeon 780M (vulkan, integrated)"), "{message}");
+            assert!(
+                message.contains(expected) && message.contains("[2] Radeon 780M (vulkan, integrated)"),
+                "{message}"
+            );
         }
         all[2].tier = None;
         all[2].lacks = vec!["max_storage_buffers_per_shader_stage is 4, needed are 8".into()];
         let message = error(&all, Some("780M"));
         assert!(
-            message.contains("2: Radeon 780M (vulkan, integrated) cannot run the network: max_storage"),
+            message.contains("[2] Radeon 780M (vulkan, integrated) cannot run the network: max_storage"),
             "{message}"
         );
         let message = error(&all[2..3], None);

@@ -156,14 +156,16 @@ impl Plot {
         }
     }
 
-    /// The lower axis, with the numbers of epochs and its title.
-    pub(super) fn epoch_axis(&self, canvas: &mut Canvas) {
+    /// The lower axis, with its title and the numbers of epochs, counted from 1. `first` is the number that stands at 0: 1
+    /// where rows lie at their index, 0 where they lie at the number of epochs done.
+    pub(super) fn epoch_axis(&self, canvas: &mut Canvas, first: u32) {
         let y = self.bottom();
         canvas.line((self.left, y), (self.right(), y), Stroke::new(AXIS, 1.0));
         let count = (self.width / 48.0) as usize;
-        let epochs: Vec<f64> = ticks(self.x.0, self.x.1, count).into_iter().filter(|t| t.fract() == 0.0).collect();
-        for epoch in epochs {
-            let x = self.px(epoch);
+        let first = f64::from(first);
+        let numbers = ticks(self.x.0 + first, self.x.1 + first, count);
+        for epoch in numbers.into_iter().filter(|number| number.fract() == 0.0) {
+            let x = self.px(epoch - first);
             canvas.line((x, y), (x, y + 4.0), Stroke::new(AXIS, 1.0));
             canvas.text(x, y + 16.0, Style::new(SMALL).fill(MUTED).middle(), &format!("{epoch}"));
         }
@@ -179,9 +181,23 @@ pub(super) fn change_room(changes: &[ValidationChange]) -> f64 {
 /// With more changes than this, only lines are drawn: a slider was played with.
 const LABELLED_CHANGES: usize = 4;
 const CHANGE_ROW: f64 = 14.0;
+const CHANGED: &str = "validation attack changed";
+
+/// What changed at each line of [`mark_changes`], as notes of a figure; only their meaning if there are too many.
+pub(super) fn change_notes(changes: &[ValidationChange]) -> Vec<String> {
+    if changes.len() > LABELLED_CHANGES {
+        return vec!["Vertical lines: changes of that attack".to_owned()];
+    }
+    let note = |change: &ValidationChange| {
+        let label = change.label();
+        let what = label.strip_prefix("validation: ").unwrap_or(&label);
+        format!("Changed after epoch {} (vertical line): {what}", change.epoch)
+    };
+    changes.iter().map(note).collect()
+}
 
 /// A thin line where the validation attack changed, between the last epoch under one attack and the first under another, with
-/// its label above the plot.
+/// a label above the plot. What changed is too long for it and stands in the notes of the figure ([`change_notes`]).
 pub(super) fn mark_changes(canvas: &mut Canvas, plot: &Plot, changes: &[ValidationChange]) {
     let labelled = changes.len() <= LABELLED_CHANGES;
     for (i, change) in changes.iter().enumerate() {
@@ -193,15 +209,15 @@ pub(super) fn mark_changes(canvas: &mut Canvas, plot: &Plot, changes: &[Validati
         // A row for each, the first on top: a later label stands right of the lines of earlier ones.
         let y = plot.top - 4.0 - (changes.len() - 1 - i) as f64 * CHANGE_ROW;
         canvas.line((x, y - 9.0), (x, plot.bottom()), Stroke::new(MUTED, 0.9));
-        let (label, style) = (change.label(), Style::new(SMALL).fill(MUTED));
+        let (label, style) = (CHANGED, Style::new(SMALL).fill(MUTED));
         let room = canvas.width() - MARGIN - (x + 5.0);
-        let width = text::width(&label, SMALL, Weight::Regular);
+        let width = text::width(label, SMALL, Weight::Regular);
         if width <= room {
-            canvas.text(x + 5.0, y, style, &label);
+            canvas.text(x + 5.0, y, style, label);
             continue;
         }
         // Left of its line, where lines of earlier changes must not run through it.
-        let label = text::fit(&label, SMALL, Weight::Regular, x - 5.0 - plot.left);
+        let label = text::fit(label, SMALL, Weight::Regular, x - 5.0 - plot.left);
         let width = text::width(&label, SMALL, Weight::Regular);
         canvas.rect(x - 8.0 - width, y - 10.0, width + 6.0, CHANGE_ROW - 1.0, "#ffffff");
         canvas.text(x - 5.0, y, style.end(), &label);

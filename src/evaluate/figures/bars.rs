@@ -39,10 +39,10 @@ pub fn target_distribution(rows: &[ClassRow], context: &Context) -> Result<Figur
     let previous = origin.and_then(|origin| table.epochs.iter().position(|written| *written == origin));
     let mut panels = Vec::new();
     if let Some(index) = previous {
-        let title = format!("CFPS, epoch {}", table.epochs[index]);
+        let title = format!("CFPS, epoch {}", table.epochs[index] + 1);
         panels.push((title, table.column(index, |row| row.cfps), "#9a9a9a"));
     }
-    panels.push((format!("Target probability, epoch {epoch}"), targets, BLUE));
+    panels.push((format!("Target probability, epoch {}", epoch + 1), targets, BLUE));
 
     let chance = 1.0 / table.classes as f64;
     let highest = panels.iter().flat_map(|panel| &panel.1).flatten().copied().fold(chance, f64::max);
@@ -145,7 +145,7 @@ pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
     let left = MARGIN + name_room + 8.0;
     let numbers = 108.0;
     let mut canvas = Canvas::new(560.0);
-    let notes = [evaluation_note(context), format!("Validation split, epoch {}", table.epochs[last])];
+    let notes = [evaluation_note(context), format!("Validation split, after epoch {}", table.epochs[last] + 1)];
     let top = header(&mut canvas, "Robust accuracy by class", context, &notes) + 34.0;
     let plot = Plot {
         left,

@@ -78,7 +78,7 @@ pub fn compared_curves(
         let text = if shares { format!("{:.0}%", 100.0 * level) } else { trimmed(level, 4) };
         canvas.centered_text(plot.left - 8.0, plot.py(level), Style::new(SMALL).fill(MUTED).end(), &text);
     }
-    plot.epoch_axis(&mut canvas);
+    plot.epoch_axis(&mut canvas, 1);
     let mut labels = Vec::new();
     for (i, run) in runs.iter().enumerate() {
         let color = CLASS_COLORS[i % CLASS_COLORS.len()];

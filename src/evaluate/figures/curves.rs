@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::axes::{
-    BLUE, CLASS_COLORS, EPOCH_AXIS, EndLabel, LABEL, LEADER, MARGIN, Plot, SMALL, VERMILLION, change_room, end_labels,
-    epoch_range, evaluation_note, gutter, header, k255, mark_changes, nice_above, percent, series, some, ticks,
-    trimmed, validation_series,
+    BLUE, CLASS_COLORS, EPOCH_AXIS, EndLabel, LABEL, LEADER, MARGIN, Plot, SMALL, VERMILLION, change_notes,
+    change_room, end_labels, epoch_range, evaluation_note, gutter, header, k255, mark_changes, nice_above, percent,
+    series, some, ticks, trimmed, validation_series,
 };
 use super::classes::{ClassTable, is_fraction};
 use super::svg::{Canvas, INK, MUTED, Stroke, Style};
@@ -31,12 +31,10 @@ pub fn accuracy_curves(rows: &[MetricsRow], context: &Context) -> Result<Figure,
         evaluation_note(context),
         super::axes::training_note("Validation split; the thin line is training images under", context),
     ];
-    if let Some(first) = changes.first() {
-        notes[0] = match changes.as_slice() {
-            [_] => format!("Robust: under {}; left of the vertical line under {}", first.new, first.old),
-            _ => format!("{}; vertical lines: changes of that attack", evaluation_note(context)),
-        };
+    if let [only] = changes.as_slice() {
+        notes[0] = format!("Robust: under {}; left of the vertical line under {}", only.new, only.old);
     }
+    notes.extend(change_notes(&changes));
     let room = 176.0;
     let width = canvas.width() - 2.0 * MARGIN - 38.0 - room;
     let top = header(&mut canvas, "Accuracy", context, &notes) + 12.0 + change_room(&changes);
@@ -47,7 +45,7 @@ pub fn accuracy_curves(rows: &[MetricsRow], context: &Context) -> Result<Figure,
         let style = Style::new(SMALL).fill(MUTED).end();
         canvas.centered_text(plot.left - 8.0, plot.py(level), style, &format!("{:.0}%", 100.0 * level));
     }
-    plot.epoch_axis(&mut canvas);
+    plot.epoch_axis(&mut canvas, 1);
     if context.class_names.len() > 1 {
         let y = plot.py(1.0 / context.class_names.len() as f64);
         canvas.line((plot.left, y), (plot.right(), y), Stroke::new(MUTED, 0.8).dashed("2 3"));
@@ -168,7 +166,7 @@ pub fn epsilon_curves(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
         canvas.centered_text(plot.left - 8.0, plot.py(level), Style::new(SMALL).end(), &tick_k255(level));
         canvas.centered_text(plot.left - 54.0, plot.py(level), title, &format!("{level:.3}"));
     }
-    plot.epoch_axis(&mut canvas);
+    plot.epoch_axis(&mut canvas, 1);
 
     let mut labels = Vec::new();
     for class in (0..table.classes).filter(|&class| color_of(class).is_none()) {

@@ -57,7 +57,7 @@ pub fn cfps_heatmap(rows: &[ClassRow], context: &Context) -> Result<Figure, Figu
     for (index, epoch) in table.epochs.iter().enumerate().step_by(step) {
         let x = left + (index as f64 + 0.5) * cell_width;
         canvas.line((x, bottom), (x, bottom + 4.0), Stroke::new(AXIS, 1.0));
-        canvas.text(x, bottom + 16.0, Style::new(SMALL).fill(MUTED).middle(), &epoch.to_string());
+        canvas.text(x, bottom + 16.0, Style::new(SMALL).fill(MUTED).middle(), &(epoch + 1).to_string());
     }
     canvas.text(left + size.0 / 2.0, bottom + 33.0, Style::new(LABEL).middle(), "Epoch");
 

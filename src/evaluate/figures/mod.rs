@@ -2,8 +2,8 @@
 //!
 //! A figure that shows a robust accuracy names the attack under it, for the number means nothing without. Colours are
 //! told apart with every common colour vision; scales are fixed by what is shown, not by the values met, where two runs
-//! are likely to be compared. Values that are missing, not
-//! finite or beyond what they can be are left out.
+//! are likely to be compared. Epochs are counted from 1, as everywhere on screen; files count from 0. Values that are
+//! missing, not finite or beyond what they can be are left out.
 
 mod axes;
 mod bars;

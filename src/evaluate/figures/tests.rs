@@ -212,15 +212,18 @@ fn a_change_of_the_validation_attack_is_marked_and_breaks_the_robust_lines() {
     // Mean and worst class under the attack are two lines each.
     assert_eq!(count(&once, "polyline", None), count(&plain, "polyline", None) + 2);
     assert_eq!(count(&once, "line", None), count(&plain, "line", None) + 1);
-    assert!(says(&once, "validation: ε 2/255 → 16/255"));
+    assert!(says(&once, "validation attack changed"), "{:?}", texts(&once));
+    assert!(says(&once, "Changed after epoch 8 (vertical line): ε 2/255 → 16/255"), "{:?}", texts(&once));
     assert!(says(&once, "left of the vertical line under PGD-10, L∞, ε 2/255"), "{:?}", texts(&once));
     assert!(says(&once, "train robust, targeted"));
 
-    let recalibrated = format!("{strong}, batch norm recalibrated on 8 batches");
+    let recalibrated = format!("{strong}, batch norm recalibrated on up to 8 batches");
     let changes = [(1, strong), (19, "PGD-50, L∞, ε 16/255, step 1/255"), (21, recalibrated.as_str())];
     let often = accuracy_curves(&attacked(25, &changes), &context(10)).unwrap();
     check(&often);
-    assert!(says(&often, "vertical lines: changes of that attack"));
+    // Each label whole, however near to an edge its line is.
+    assert_eq!(texts(&often).iter().filter(|text| *text == "validation attack changed").count(), 3);
+    assert!(says(&often, "Changed after epoch 21 (vertical line): PGD-50 → PGD-10"));
     // A network that is evaluated otherwise breaks the clean lines, too: (3 + 3 more robust, 1 + 1 more clean), of which
     // single epochs are dots.
     let lines = count(&often, "polyline", None) + count(&often, "circle", None);
@@ -229,7 +232,11 @@ fn a_change_of_the_validation_attack_is_marked_and_breaks_the_robust_lines() {
     let many: Vec<(u32, &str)> = (1..20).map(|epoch| (epoch, if epoch % 2 == 0 { "b" } else { "a" })).collect();
     let many = accuracy_curves(&attacked(20, &many), &context(10)).unwrap();
     check(&many);
-    assert!(!says(&many, "validation: "), "{:?}", texts(&many));
+    assert!(
+        !says(&many, "Changed after") && says(&many, "Vertical lines: changes of that attack"),
+        "{:?}",
+        texts(&many)
+    );
 
     if let Some(directory) = std::env::var_os("SHOTS") {
         for (name, figure) in [("accuracy-changed", &once), ("accuracy-changed-often", &often)] {
@@ -357,7 +364,7 @@ fn targets_stand_beside_the_mistakes_of_the_epoch_before() {
     rows[12].cfps = 0.171;
     rows[22].target_probability = Some(0.123);
     let figure = target_distribution(&rows, &context(10)).unwrap();
-    for text in ["CFPS, epoch 1", "Target probability, epoch 2", "17.1%", "12.3%", "uniform 1/10 = 10%"] {
+    for text in ["CFPS, epoch 2", "Target probability, epoch 3", "17.1%", "12.3%", "uniform 1/10 = 10%"] {
         assert!(says(&figure, text), "{text}");
     }
     rows.retain(|row| row.epoch != 1);

@@ -47,7 +47,7 @@ pub fn loss_curve(rows: &[MetricsRow], within: &[(f64, f64)], context: &Context)
     let plot = plot(&canvas, top, last, (0.0, (highest / step - 1e-9).ceil().max(1.0) * step));
     let marks = ticks(plot.y.0, plot.y.1, 5).into_iter().map(|v| (v, trimmed(v, 3))).collect::<Vec<_>>();
     levels(&mut canvas, &plot, &marks);
-    plot.epoch_axis(&mut canvas);
+    plot.epoch_axis(&mut canvas, 0);
     let points: Vec<(f64, f64)> = within.iter().map(|(x, y)| (plot.px(*x), plot.py(*y))).collect();
     if points.len() > 1 {
         canvas.polyline(&points, Stroke::new("#9a9a9a", 0.9));
@@ -78,7 +78,7 @@ pub fn learning_rate(rows: &[MetricsRow], context: &Context) -> Result<Figure, F
     let decades = plot.y.0 as i32..=plot.y.1 as i32;
     let marks = decades.map(|power| (f64::from(power), format!("{}", 10f64.powi(power)))).collect::<Vec<_>>();
     levels(&mut canvas, &plot, &marks);
-    plot.epoch_axis(&mut canvas);
+    plot.epoch_axis(&mut canvas, 0);
     series(&mut canvas, &plot, &points, Stroke::new(INK, 2.0));
     Ok(Figure {
         name: NAME,
@@ -108,7 +108,7 @@ pub fn time_by_epoch(rows: &[MetricsRow], context: &Context) -> Result<Figure, F
     let marks =
         ticks(plot.y.0, plot.y.1, 5).into_iter().map(|v| (v, format!("{} s", trimmed(v, 3)))).collect::<Vec<_>>();
     levels(&mut canvas, &plot, &marks);
-    plot.epoch_axis(&mut canvas);
+    plot.epoch_axis(&mut canvas, 1);
     let width = 0.8 * (plot.px(f64::from(first) + 1.0) - plot.px(f64::from(first)));
     for row in rows {
         let parts = [row.seconds_attack, row.seconds_update, row.seconds_statistics];

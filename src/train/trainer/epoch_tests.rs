@@ -65,7 +65,7 @@ fn a_batch_that_batch_norm_cannot_train_on_is_refused_at_the_start() {
     for (i, (batch_size, last, part)) in [
         (119, LastBatch::Keep, "the last batch of 120 images in batches of 119 holds one image"),
         (1, LastBatch::Even, "at least 2 images"),
-        (121, LastBatch::Drop, "no batch of 121"),
+        (121, LastBatch::Drop, "do not fill one batch of 121"),
     ]
     .into_iter()
     .enumerate()

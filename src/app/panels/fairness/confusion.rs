@@ -290,11 +290,11 @@ fn export(
                 ("validation split", attack.unwrap_or_else(|| context.attack.clone()))
             }
         };
-        let title = format!("{}, {part}, epoch {}", context.title, epoch.metrics.epoch);
+        let title = format!("{}, {part}, epoch {}", context.title, epoch.metrics.epoch + 1);
         let context = figures::Context { title, attack, ..context.clone() };
         match (old, pinned) {
             (Some(old), Some(pinned)) => {
-                let than = format!("epoch {}", pinned.metrics.epoch);
+                let than = format!("epoch {}", pinned.metrics.epoch + 1);
                 figures::confusion_difference(now.counts(), old.counts(), drawn_unit, &than, &context)
             }
             _ => figures::confusion_matrix(now.counts(), drawn_unit, &context),

@@ -59,19 +59,19 @@ impl Changes {
         self.0.iter().filter(|change| !train && (!clean || change.concerns_clean())).cloned().collect()
     }
 
-    /// Thin lines with their labels at the top of the plot, one below the other.
+    /// Thin lines with a label at the top of the plot, one below the other. [`Self::note`] says what changed at each.
     fn draw(&self, plot: &mut PlotUi<'_>, palette: &Palette, last: f64) {
         for (i, change) in self.0.iter().enumerate() {
             // An epoch stands where it ended: the change lies between two of them.
             let x = f64::from(change.epoch) + 0.5;
             let label = change.label();
-            plot.vline(VLine::new(label.clone(), x).color(palette.weak).width(1.0).allow_hover(false));
+            plot.vline(VLine::new(label, x).color(palette.weak).width(1.0).allow_hover(false));
             if self.0.len() > LABELLED_CHANGES {
                 continue;
             }
             let (anchor, label) = match x > 0.6 * last {
-                true => (Align2::RIGHT_TOP, format!("{label} ")),
-                false => (Align2::LEFT_TOP, format!(" {label}")),
+                true => (Align2::RIGHT_TOP, "validation attack changed "),
+                false => (Align2::LEFT_TOP, " validation attack changed"),
             };
             let at = PlotPoint::new(x, 1.06 - 0.07 * i as f64);
             let text = egui::RichText::new(label).size(12.0).color(palette.weak);

@@ -153,7 +153,7 @@ fn a_score_under_a_weak_attack_does_not_stand_in_the_way_of_later_ones() {
     assert_eq!(listed.len(), 1);
     assert_eq!((listed[0].name.as_str(), listed[0].until_epoch), ("best-until-epoch-0002", 2));
     let text = listed[0].to_string();
-    for part in ["checkpoints/best-until-epoch-0002.safetensors", "until epoch 3", "ε 2/255"] {
+    for part in ["checkpoints/best-until-epoch-0002.safetensors", "the best of the epochs up to 3: ", "ε 2/255"] {
         assert!(text.contains(part), "{part} in {text}");
     }
     // It can be evaluated like any other.

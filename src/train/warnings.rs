@@ -1,0 +1,144 @@
+//! What a run warns of: attacks that are weaker than their radius says, averages of the weights that never begin.
+
+use super::{evaluation_attack, training_attack};
+use crate::config::Experiment;
+
+/// Everything that is known to be amiss with an experiment before it runs.
+pub fn run_warnings(experiment: &Experiment) -> Vec<String> {
+    let mut all: Vec<String> = training_attack(experiment).training_warning().into_iter().collect();
+    all.extend(evaluation_warnings(experiment));
+    let averaging = &experiment.averaging;
+    let averages = [averaging.ema, averaging.fawa];
+    all.extend(late_averaging(averaging.average_from, averages, experiment.optimizer.epochs, When::Beginning));
+    all
+}
+
+/// Why a run that ended after `epochs` epochs has none of the averages that its experiment asks for. `has` says which of EMA
+/// and FAWA there are.
+pub(super) fn missing_averages(experiment: &Experiment, epochs: u32, has: [bool; 2]) -> Option<String> {
+    let averaging = &experiment.averaging;
+    let missing = [averaging.ema && !has[0], averaging.fawa && !has[1]];
+    late_averaging(averaging.average_from, missing, epochs, When::End).or_else(|| {
+        let percent = (1000.0 * averaging.fawa_threshold).round() / 10.0;
+        let text = "no FAWA weights: the worst class never reached";
+        missing[1].then(|| format!("{text} {percent} % on the validation split (--fawa-threshold)"))
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    Beginning,
+    End,
+}
+
+/// Says that averaging, which `from` epochs come before, begins after the last of `epochs` epochs. `averages` says which of
+/// EMA and FAWA are asked for. `None` if it begins in time or if nothing is averaged.
+fn late_averaging(from: u32, averages: [bool; 2], epochs: u32, when: When) -> Option<String> {
+    let without = match averages {
+        [true, true] => "no EMA, no FAWA",
+        [true, false] => "no EMA",
+        [false, true] => "no FAWA",
+        [false, false] => return None,
+    };
+    let counted = if epochs == 1 { "1 epoch".to_owned() } else { format!("{epochs} epochs") };
+    let run = match when {
+        When::Beginning => format!("the run has {counted}"),
+        When::End => format!("the run ended after {counted}"),
+    };
+    // The option counts epochs from 0.
+    (from >= epochs).then(|| {
+        format!(
+            "averaging begins with epoch {}, and {run}: {without}; --average-from, now {from}, sets another beginning",
+            u64::from(from) + 1
+        )
+    })
+}
+
+/// What makes the attacks of an experiment's evaluations, on the validation split and on the test set, weaker than their
+/// radius says ([`Attack::warning`]).
+fn evaluation_warnings(experiment: &Experiment) -> Vec<String> {
+    let evaluation = &experiment.evaluation;
+    let mut all: Vec<String> = Vec::new();
+    for steps in [evaluation.eval_steps, evaluation.test_steps] {
+        // Without test steps there is no test.
+        if steps > 0
+            && let Some(warning) = evaluation_attack(experiment, steps).warning()
+            && !all.contains(&warning)
+        {
+            all.push(warning);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PRESETS;
+    use crate::units::Epsilon;
+
+    #[test]
+    fn no_preset_begins_with_a_warning() {
+        for (name, _) in PRESETS {
+            assert_eq!(run_warnings(&Experiment::preset(name).unwrap()), [""; 0], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_named_step_that_is_too_short_is_a_warning_for_each_attack_that_takes_place() {
+        let mut e = Experiment::default();
+        e.evaluation.eval_step_size = Some(Epsilon::levels(0.1));
+        (e.evaluation.eval_steps, e.evaluation.test_steps) = (10, 20);
+        let warnings = evaluation_warnings(&e);
+        assert_eq!(warnings.len(), 2);
+        assert!(warnings[0].starts_with("PGD-10") && warnings[1].starts_with("PGD-20"), "{warnings:?}");
+        e.evaluation.test_steps = 10;
+        assert_eq!(evaluation_warnings(&e).len(), 1);
+        e.evaluation.test_steps = 0;
+        assert_eq!(evaluation_warnings(&e).len(), 1);
+    }
+
+    #[test]
+    fn a_training_attack_that_is_too_weak_comes_before_those_of_the_evaluation() {
+        let mut e = Experiment::default();
+        e.attack.steps = 0;
+        let warnings = run_warnings(&e);
+        assert!(
+            warnings[0].starts_with("training attack PGD-0") && warnings[0].contains("random noise"),
+            "{warnings:?}"
+        );
+        e = Experiment::default();
+        e.attack.step_size = Epsilon::levels(10.0);
+        assert!(run_warnings(&e)[0].contains("a step of 10/255 is longer than ε, 8/255"));
+        e.attack.step_size = Epsilon::levels(1.0);
+        assert!(
+            run_warnings(&e)[0].contains("10 steps of 1/255 go no further than 10/255, less than 1.5 · ε = 12/255")
+        );
+    }
+
+    #[test]
+    fn averages_that_never_begin_are_told_at_both_ends_with_their_cause() {
+        let mut e = Experiment::default();
+        (e.optimizer.epochs, e.averaging.average_from) = (5, 5);
+        let late = "averaging begins with epoch 6, and the run";
+        let option = "--average-from, now 5, sets another beginning";
+        assert_eq!(run_warnings(&e), [format!("{late} has 5 epochs: no EMA, no FAWA; {option}")]);
+        let ended = |e: &Experiment, has| missing_averages(e, e.optimizer.epochs, has);
+        assert_eq!(ended(&e, [false; 2]), Some(format!("{late} ended after 5 epochs: no EMA, no FAWA; {option}")));
+        e.averaging.fawa = false;
+        assert_eq!(ended(&e, [false; 2]), Some(format!("{late} ended after 5 epochs: no EMA; {option}")));
+        e.averaging.ema = false;
+        assert_eq!((run_warnings(&e), ended(&e, [false; 2])), (vec![], None));
+
+        // Begun in time: then it was the threshold.
+        let mut e = Experiment::default();
+        (e.optimizer.epochs, e.averaging.average_from) = (5, 4);
+        assert_eq!(run_warnings(&e), [""; 0]);
+        let threshold =
+            "no FAWA weights: the worst class never reached 20 % on the validation split (--fawa-threshold)";
+        assert_eq!(ended(&e, [true, false]).as_deref(), Some(threshold));
+        assert_eq!(ended(&e, [true, true]), None);
+        e.averaging.fawa = false;
+        assert_eq!(ended(&e, [true, false]), None);
+    }
+}
