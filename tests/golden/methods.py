@@ -45,10 +45,10 @@ def trades_search(network, image, epsilon, noise, step_size=STEP_SIZE, target=No
     network.eval()
     with torch.no_grad():
         clean = network(image)
-    if target is None:
-        objective = lambda logits: kl(clean, logits)
-    else:
-        objective = lambda logits: -F.cross_entropy(logits, target, reduction="none")
+
+    def objective(logits):
+        return kl(clean, logits) if target is None else -F.cross_entropy(logits, target, reduction="none")
+
     delta = ascend(network, image, START_DEVIATION * noise, epsilon, step_size, 10, objective)
     network.train()
     return delta
@@ -217,8 +217,11 @@ def run(network, method, images, labels, validation, seed, epochs, batch, lr):
     """
     dtype = next(network.parameters()).dtype
     count, shape = len(images), images.shape[1:]
-    pixels = int(np.prod(shape))
-    as_images = lambda bytes: torch.from_numpy(bytes).to(dtype) / 255
+    values = int(np.prod(shape))
+
+    def as_images(pixels):
+        return torch.from_numpy(pixels).to(dtype) / 255
+
     x, y = as_images(images), torch.from_numpy(labels)
     optimiser, counter = sgd(network, lr), Counter(method.classes)
     out, trained = {}, None
@@ -237,7 +240,7 @@ def run(network, method, images, labels, validation, seed, epochs, batch, lr):
 
         order = Stream(seed, SHUFFLE, epoch, 0).permutation(count)
         streams = [Stream(seed, ATTACK_START, epoch, i) for i in range(count)]
-        noise = np.stack([s.normal(pixels) if method.on_trades else s.symmetric(pixels) for s in streams])
+        noise = np.stack([s.normal(values) if method.on_trades else s.symmetric(values) for s in streams])
         noise = torch.from_numpy(noise).to(dtype).view(count, *shape)
         radius = torch.from_numpy(method.epsilon).to(dtype)[y]
         targets = torch.zeros_like(y)
