@@ -1,12 +1,12 @@
-//! Who watches a run on the WGSL engine changes nothing either.
+//! Who watches a run changes nothing: FAIR-TAT on the WGSL engine, TRADES on both.
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
 
 use std::path::Path;
 use std::sync::Arc;
 
-use fairtat::config::{EngineChoice, Experiment};
+use fairtat::config::{DeviceChoice, EngineChoice, Experiment, MethodChoice};
 use fairtat::engine::{Batch, BatchNormMode, Input, Norm};
-use fairtat::train::{Event, Examples, Live, Observer, Outcome, RunDir, Splits, Trainer, Watch};
+use fairtat::train::{Event, Examples, Live, MetricsRow, Observer, Outcome, RunDir, Splits, Trainer, Watch};
 
 /// Looks at images of every batch, and uses the engine for others between batches and steps.
 struct Watcher {
@@ -45,40 +45,67 @@ impl Observer for Watcher {
     }
 }
 
-fn train(path: &Path, observer: &mut dyn Observer) -> Trainer {
+fn train(path: &Path, engine: EngineChoice, method: MethodChoice, observer: &mut dyn Observer) {
     let mut e = Experiment::preset("digits-60s").unwrap();
     e.data.limit = Some(120);
     e.data.test_limit = Some(20);
     e.data.validation_per_class = Some(2);
     e.model.width = Some(4);
     e.attack.steps = 2;
-    e.fairness.clean_passes = 2;
+    (e.fairness.method, e.fairness.clean_passes) = (method, 2);
+    (e.averaging.ema, e.averaging.average_from) = (true, 0);
     (e.optimizer.epochs, e.optimizer.batch_size) = (2, 40);
     e.evaluation.eval_steps = 2;
-    (e.run.engine, e.run.deterministic) = (EngineChoice::Wgsl, true);
-    e.run.adapter = std::env::var("FAIRTAT_TEST_ADAPTER").ok();
+    (e.run.engine, e.run.device, e.run.deterministic) = (engine, DeviceChoice::Cpu, true);
+    if engine == EngineChoice::Wgsl {
+        e.run.device = DeviceChoice::Auto;
+        e.run.adapter = std::env::var("FAIRTAT_TEST_ADAPTER").ok();
+    }
     let directory = RunDir::create(path, &e).unwrap();
     let mut trainer = Trainer::begin(e.clone(), Splits::load(&e).unwrap(), directory).unwrap();
     assert_eq!(trainer.run(observer).unwrap(), Outcome::Finished);
-    trainer
+}
+
+/// Demands that two runs wrote the same, but for times.
+#[track_caller]
+fn wrote_the_same(a: &Path, b: &Path) {
+    for name in
+        ["classes.csv", "checkpoints/last.safetensors", "checkpoints/best.safetensors", "checkpoints/ema.safetensors"]
+    {
+        let [a, b] = [a, b].map(|path| std::fs::read(path.join(name)).unwrap());
+        assert!(a == b, "{name} differs");
+    }
+    let [a, b] = [a, b].map(|path| {
+        let without_times =
+            |row| MetricsRow { seconds: 0.0, seconds_attack: 0.0, seconds_update: 0.0, seconds_statistics: 0.0, ..row };
+        let (rows, _) = RunDir::open(path).unwrap().0.read_rows().unwrap();
+        rows.into_iter().map(without_times).collect::<Vec<_>>()
+    });
+    assert_eq!(a, b);
 }
 
 #[test]
-fn a_watched_run_on_the_wgsl_engine_writes_the_bytes_of_an_unwatched_one() {
+fn a_watched_run_writes_the_bytes_of_an_unwatched_one() {
     #[allow(unsafe_code, reason = "the pipelines of tests do not belong into the user's cache directory")]
     // SAFETY: this is the only test of this file, and no GPU driver is loaded yet.
     unsafe {
         std::env::set_var("FAIRTAT_CACHE", "");
     }
+    fair_tat_on_the_wgsl_engine();
+    trades(EngineChoice::Candle);
+    trades(EngineChoice::Wgsl);
+}
+
+fn fair_tat_on_the_wgsl_engine() {
     let dir = tempfile::tempdir().unwrap();
     let [plain, watched, stepped] = ["plain", "watched", "stepped"].map(|name| dir.path().join(name));
+    let train = |path: &Path, observer: &mut dyn Observer| {
+        train(path, EngineChoice::Wgsl, MethodChoice::FairTat, observer);
+    };
     train(&plain, &mut ());
     let mut watcher = Watcher { step_by_step: false, examples: Vec::new() };
     train(&watched, &mut watcher);
-    for name in ["classes.csv", "checkpoints/last.safetensors", "checkpoints/best.safetensors"] {
-        let [a, b] = [&plain, &watched].map(|path| std::fs::read(path.join(name)).unwrap());
-        assert!(a == b, "{name} differs");
-    }
+    wrote_the_same(&plain, &watched);
     assert_eq!(watcher.examples.len(), 6);
     assert!(watcher.examples.iter().all(|e| e.step == (2, 2) && e.probabilities.len() == 50));
 
@@ -93,4 +120,18 @@ fn a_watched_run_on_the_wgsl_engine_writes_the_bytes_of_an_unwatched_one() {
         whole[i].adversarial.iter().zip(&last[i].adversarial).filter(|(a, b)| (**a - **b).abs() > 1e-5).count()
     };
     assert!(strayed(0) <= 1, "{} pixels", strayed(0));
+}
+
+/// The clean predictions that the search of TRADES climbs away from outlast whatever else the engine is asked for between
+/// two steps.
+fn trades(engine: EngineChoice) {
+    let dir = tempfile::tempdir().unwrap();
+    let [plain, watched, stepped] = ["plain", "watched", "stepped"].map(|name| dir.path().join(name));
+    train(&plain, engine, MethodChoice::Trades, &mut ());
+    for (path, step_by_step, examples) in [(&watched, false, 6), (&stepped, true, 18)] {
+        let mut watcher = Watcher { step_by_step, examples: Vec::new() };
+        train(path, engine, MethodChoice::Trades, &mut watcher);
+        assert_eq!(watcher.examples.len(), examples);
+        wrote_the_same(&plain, path);
+    }
 }

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-SHUFFLE, ATTACK_START, TARGET = 2, 4, 5
+SHUFFLE, ATTACK_START, TARGET, EVALUATION_START = 2, 4, 5, 8
 MASK = np.uint64(0xFFFFFFFF)
 
 
@@ -36,6 +36,11 @@ class Stream:
     def symmetric(self, count):
         """float32 in [-1, 1)."""
         return self.unit(count) * np.float32(2) - np.float32(1)
+
+    def normal(self, count):
+        """Standard normal float32 (Box and Muller): number i from the words 2 i and 2 i + 1."""
+        first, second = self.unit(2 * count).reshape(-1, 2).T
+        return np.sqrt(np.float32(-2) * np.log(np.float32(1) - first)) * np.cos(np.float32(2 * np.pi) * second)
 
     def permutation(self, count):
         """0..count in the order that `Sequence::shuffle` leaves it in: Fisher and Yates from the end, Lemire's rejection."""

@@ -54,6 +54,10 @@ impl Golden {
         self.arrays.get(key).unwrap_or_else(|| panic!("{} has no '{key}'", self.name))
     }
 
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.arrays.contains_key(key)
+    }
+
     pub(crate) fn shape(&self, key: &str) -> &[usize] {
         &self.get(key).0
     }

@@ -7,9 +7,11 @@
 mod engines;
 mod golden;
 mod losses;
+mod methods;
 mod optimizer;
 mod passes;
 mod properties;
 mod run;
 mod search;
 mod tables;
+mod training;
