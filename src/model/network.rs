@@ -79,7 +79,7 @@ pub struct Layer {
 
 /// How a parameter starts, which is PyTorch's default for the layer it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Start {
+pub enum Initialisation {
     /// Uniform in `±bound`, with `bound = 1 / √fan_in` (`kaiming_uniform` with `a = √5`, and the bias of linear layers).
     Uniform {
         /// Half the width of the interval.
@@ -97,7 +97,7 @@ pub struct StateSpec {
     /// PyTorch's shape.
     pub shape: Vec<usize>,
     /// Its initial values.
-    pub start: Start,
+    pub initialisation: Initialisation,
     /// Trained by SGD; `false` for running statistics.
     pub trained: bool,
 }
@@ -120,25 +120,25 @@ impl Network {
     pub fn state_specs(&self) -> Vec<StateSpec> {
         let mut specs = Vec::new();
         for layer in &self.layers {
-            let mut add = |field: &str, shape: Vec<usize>, start, trained| {
-                specs.push(StateSpec { name: format!("{}.{field}", layer.name), shape, start, trained });
+            let mut add = |field: &str, shape: Vec<usize>, initialisation, trained| {
+                specs.push(StateSpec { name: format!("{}.{field}", layer.name), shape, initialisation, trained });
             };
             match layer.op {
                 Op::Conv2d { in_channels, out_channels, kernel, .. } => {
                     let bound = 1.0 / ((in_channels * kernel * kernel) as f32).sqrt();
                     let shape = vec![out_channels, in_channels, kernel, kernel];
-                    add("weight", shape, Start::Uniform { bound }, true);
+                    add("weight", shape, Initialisation::Uniform { bound }, true);
                 }
                 Op::BatchNorm { channels } => {
-                    add("weight", vec![channels], Start::Constant(1.0), true);
-                    add("bias", vec![channels], Start::Constant(0.0), true);
-                    add("running_mean", vec![channels], Start::Constant(0.0), false);
-                    add("running_var", vec![channels], Start::Constant(1.0), false);
+                    add("weight", vec![channels], Initialisation::Constant(1.0), true);
+                    add("bias", vec![channels], Initialisation::Constant(0.0), true);
+                    add("running_mean", vec![channels], Initialisation::Constant(0.0), false);
+                    add("running_var", vec![channels], Initialisation::Constant(1.0), false);
                 }
                 Op::Linear { in_features, out_features } => {
                     let bound = 1.0 / (in_features as f32).sqrt();
-                    add("weight", vec![out_features, in_features], Start::Uniform { bound }, true);
-                    add("bias", vec![out_features], Start::Uniform { bound }, true);
+                    add("weight", vec![out_features, in_features], Initialisation::Uniform { bound }, true);
+                    add("bias", vec![out_features], Initialisation::Uniform { bound }, true);
                 }
                 Op::Normalize { .. } | Op::Relu | Op::Add | Op::MaxPool { .. } | Op::GlobalAvgPool => {}
             }

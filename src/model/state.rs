@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, View};
 
-use super::network::{Network, Start};
+use super::network::{Initialisation, Network};
 use crate::files::{self, FileError, write_atomic};
 use crate::rng::{Purpose, Stream};
 
@@ -68,9 +68,9 @@ impl State {
     pub fn initialise(network: &Network, seed: u64) -> Self {
         let arrays = network.state_specs().into_iter().enumerate().map(|(i, spec)| {
             let mut array = Array::zeros(&spec.shape);
-            match spec.start {
-                Start::Constant(value) => array.data.fill(value),
-                Start::Uniform { bound } => {
+            match spec.initialisation {
+                Initialisation::Constant(value) => array.data.fill(value),
+                Initialisation::Uniform { bound } => {
                     Stream::new(seed, Purpose::Initialise, 0, i as u32).fill_symmetric(&mut array.data);
                     array.data.iter_mut().for_each(|value| *value *= bound);
                 }

@@ -9,7 +9,7 @@ use crate::train::{Observer, Outcome, RunDir, RunDirError, Splits, TrainError, T
 
 /// What to run.
 #[derive(Debug, Clone)]
-pub enum Start {
+pub enum RunStart {
     /// An experiment, in a directory that holds no run yet.
     New {
         /// What to train.
@@ -29,7 +29,7 @@ pub enum Start {
     },
 }
 
-impl Start {
+impl RunStart {
     /// The run directory.
     pub fn directory(&self) -> &Path {
         match self {
@@ -114,7 +114,7 @@ pub enum SessionError {
 ///
 /// # Errors
 /// When something cannot be opened, or fails on the way; the last checkpoint stays as it was.
-pub fn run(start: Start, host: &mut dyn Host) -> Result<(Ending, Trainer), SessionError> {
+pub fn run(start: RunStart, host: &mut dyn Host) -> Result<(Ending, Trainer), SessionError> {
     let mut trainer = open(start, host)?;
     host.opened(&mut trainer);
     match trainer.run(host)? {
@@ -131,9 +131,9 @@ pub fn run(start: Start, host: &mut dyn Host) -> Result<(Ending, Trainer), Sessi
     Ok((ending, trainer))
 }
 
-fn open(start: Start, host: &mut dyn Host) -> Result<Trainer, SessionError> {
+fn open(start: RunStart, host: &mut dyn Host) -> Result<Trainer, SessionError> {
     match start {
-        Start::New { mut experiment, directory, derived } => {
+        RunStart::New { mut experiment, directory, derived } => {
             experiment.validate()?;
             RunDir::check_free(&directory)?;
             if let Some(data) = &mut experiment.data.path {
@@ -149,7 +149,7 @@ fn open(start: Start, host: &mut dyn Host) -> Result<Trainer, SessionError> {
                 SessionError::Begin(error)
             })
         }
-        Start::Resume { directory: path, engine } => {
+        RunStart::Resume { directory: path, engine } => {
             let (directory, mut experiment) = RunDir::open(&path)?;
             let chosen = engine.is_some();
             if let Some(options) = engine {

@@ -7,11 +7,11 @@ use std::sync::mpsc::Receiver;
 use super::desk::Desk;
 use super::mailbox::Mailbox;
 use super::open::Open;
-use super::session::{self, Ending, Start};
+use super::session::{self, Ending, RunStart};
 use super::watcher::Watcher;
 use super::{Ended, INSPECTING, Phase, Request, RunInfo, Update, failure};
 use crate::config::EngineOptions;
-use crate::train::{Splits, Stored};
+use crate::train::{Splits, StoredNetwork};
 
 /// Serves requests until the channel closes.
 pub(super) fn serve(requests: &Receiver<Request>, mailbox: &Mailbox) {
@@ -21,11 +21,11 @@ pub(super) fn serve(requests: &Receiver<Request>, mailbox: &Mailbox) {
     while let Some(request) = desk.next_between_runs() {
         match desk.take(request) {
             Some(Request::Begin { experiment, directory, derived, paused }) => {
-                let start = Start::New { experiment, directory, derived };
+                let start = RunStart::New { experiment, directory, derived };
                 open = run(&mut desk, "beginning a run", start, paused, open.take());
             }
             Some(Request::Resume { directory, engine, paused }) => {
-                open = run(&mut desk, "resuming a run", Start::Resume { directory, engine }, paused, open.take());
+                open = run(&mut desk, "resuming a run", RunStart::Resume { directory, engine }, paused, open.take());
             }
             Some(Request::Look { path, engine }) => {
                 let doing = format!("opening {}", path.display());
@@ -55,7 +55,7 @@ pub(super) fn serve(requests: &Receiver<Request>, mailbox: &Mailbox) {
 }
 
 /// Trains from beginning to end. Gives the network that is left; `former` makes room once there is a new one to open.
-fn run(desk: &mut Desk<'_>, doing: &str, start: Start, paused: bool, former: Option<Open>) -> Option<Open> {
+fn run(desk: &mut Desk<'_>, doing: &str, start: RunStart, paused: bool, former: Option<Open>) -> Option<Open> {
     let directory = start.directory().to_path_buf();
     let ended = guarded(desk, "training", Some(&directory), |desk| {
         let mut watcher = Watcher::new(desk, &directory, paused, former);
@@ -87,7 +87,7 @@ fn run(desk: &mut Desk<'_>, doing: &str, start: Start, paused: bool, former: Opt
 /// Opens a checkpoint for looking at; `former` makes room once there is a new one to open.
 fn look(desk: &mut Desk<'_>, path: &Path, options: &EngineOptions, former: &mut Option<Open>) -> Option<Open> {
     desk.phase(Phase::LoadingData);
-    let stored = match Stored::load(path, None) {
+    let stored = match StoredNetwork::load(path, None) {
         Ok(stored) => stored,
         Err(error) => {
             desk.tell(Update::Failed(failure::of_stored(path, &error)));

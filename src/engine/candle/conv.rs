@@ -201,7 +201,7 @@ impl ConvShape {
                     let planes = y.chunks_mut(self.out_pixels());
                     let mut planes: Vec<&mut [Line]> =
                         planes.map(|plane| &mut plane[rows.start * self.out_width..][..each]).collect();
-                    Arch::new().dispatch(Product {
+                    Arch::new().dispatch(ConvProduct {
                         c: &mut planes,
                         out_blocks: self.out_blocks(),
                         a: Blocked::new(columns, count),
@@ -229,7 +229,7 @@ impl ConvShape {
                 let count = rows.len() * self.out_width;
                 with_scratch(depth * count, |columns| {
                     let mut targets: Vec<&mut [Line]> = columns.chunks_mut(count).collect();
-                    Arch::new().dispatch(Product {
+                    Arch::new().dispatch(ConvProduct {
                         out_blocks: targets.len(),
                         c: &mut targets,
                         a: Blocked::new(&dy[rows.start * self.out_width..], self.out_pixels()),
@@ -412,7 +412,7 @@ impl ConvShape {
                         }
                         Blocked::new(side, count)
                     };
-                    Arch::new().dispatch(Transposed {
+                    Arch::new().dispatch(WeightGradientProduct {
                         c: &mut gradient,
                         a: Blocked::new(columns, count),
                         b,
@@ -426,7 +426,7 @@ impl ConvShape {
 }
 
 /// Columns times weights, for images whose output lies in planes of their own.
-struct Product<'a, 'b> {
+struct ConvProduct<'a, 'b> {
     /// `out_blocks` slices of `each` lines for every image.
     c: &'a mut [&'b mut [Line]],
     out_blocks: usize,
@@ -436,7 +436,7 @@ struct Product<'a, 'b> {
     depth: usize,
 }
 
-impl WithSimd for Product<'_, '_> {
+impl WithSimd for ConvProduct<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -454,14 +454,14 @@ impl WithSimd for Product<'_, '_> {
 }
 
 /// Columns, transposed, times the output's gradient.
-struct Transposed<'a> {
+struct WeightGradientProduct<'a> {
     c: &'a mut [Line],
     a: Blocked<'a>,
     b: Blocked<'a>,
     size: [usize; 3],
 }
 
-impl WithSimd for Transposed<'_> {
+impl WithSimd for WeightGradientProduct<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -38,12 +38,12 @@ pub(super) const fn blocks(channels: usize) -> usize {
 /// Memory that has been given back, by size. Fresh memory costs a page fault for every 4 KiB, which takes longer than
 /// computing what goes there.
 #[derive(Debug, Default)]
-pub(super) struct Pool {
+pub(super) struct BufferPool {
     images: AtomicUsize,
     free: Mutex<HashMap<usize, Vec<Vec<Line>>>>,
 }
 
-impl Pool {
+impl BufferPool {
     /// Room for `len` lines that hold anything.
     pub(super) fn take(self: &Arc<Self>, len: usize) -> Buffer {
         let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&len).and_then(Vec::pop);
@@ -67,7 +67,7 @@ impl Pool {
 #[derive(Debug)]
 pub(super) struct Buffer {
     lines: Vec<Line>,
-    pool: Option<Arc<Pool>>,
+    pool: Option<Arc<BufferPool>>,
 }
 
 impl Drop for Buffer {
@@ -105,7 +105,7 @@ pub(super) struct Field {
 
 impl Field {
     /// A field that holds anything.
-    pub(super) fn new(pool: &Arc<Pool>, [images, channels, height, width]: [usize; 4]) -> Self {
+    pub(super) fn new(pool: &Arc<BufferPool>, [images, channels, height, width]: [usize; 4]) -> Self {
         let lines = pool.take(images * blocks(channels) * height * width);
         Self { images, channels, height, width, lines }
     }
@@ -123,7 +123,7 @@ impl Field {
     }
 
     /// From `B × C × H × W`.
-    pub(super) fn from_planes(pool: &Arc<Pool>, dims: [usize; 4], values: &[f32]) -> Self {
+    pub(super) fn from_planes(pool: &Arc<BufferPool>, dims: [usize; 4], values: &[f32]) -> Self {
         let mut field = Self::new(pool, dims);
         let (channels, pixels, blocks) = (field.channels, field.pixels(), field.blocks());
         if values.is_empty() {

@@ -302,13 +302,13 @@ pub(super) fn moments(x: &Field) -> Vec<(f32, f32)> {
 }
 
 /// `a`, `b` and so on to `y` for one plane, with constants of its channels.
-struct Plane<'a, const N: usize, C> {
+struct PlaneMap<'a, const N: usize, C> {
     inputs: [&'a [Line]; N],
     y: &'a mut [Line],
     constants: C,
 }
 
-impl WithSimd for Plane<'_, 1, Affine> {
+impl WithSimd for PlaneMap<'_, 1, Affine> {
     type Output = ();
 
     #[inline(always)]
@@ -323,7 +323,7 @@ impl WithSimd for Plane<'_, 1, Affine> {
     }
 }
 
-impl WithSimd for Plane<'_, 2, Affine> {
+impl WithSimd for PlaneMap<'_, 2, Affine> {
     type Output = ();
 
     #[inline(always)]
@@ -348,7 +348,7 @@ struct NormLine {
     offset: Line,
 }
 
-impl WithSimd for Plane<'_, 2, NormLine> {
+impl WithSimd for PlaneMap<'_, 2, NormLine> {
     type Output = ();
 
     #[inline(always)]
@@ -372,7 +372,7 @@ impl WithSimd for Plane<'_, 2, NormLine> {
 pub(super) fn affine(x: &Field, per_block: &[Affine], y: &mut Field) {
     let (pixels, blocks) = (x.pixels(), x.blocks());
     let work = y.lines.par_chunks_mut(pixels).zip(x.lines.par_chunks(pixels)).enumerate();
-    work.for_each(|(at, (y, x))| Arch::new().dispatch(Plane { inputs: [x], y, constants: per_block[at % blocks] }));
+    work.for_each(|(at, (y, x))| Arch::new().dispatch(PlaneMap { inputs: [x], y, constants: per_block[at % blocks] }));
 }
 
 /// Backward of [`affine`] with a fixed scale and shift: `dx = scale · dy`, where the ReLU let the value through.
@@ -380,7 +380,7 @@ pub(super) fn affine_backward(x: &Field, dy: &Field, per_block: &[Affine], dx: &
     let (pixels, blocks) = (x.pixels(), x.blocks());
     let work = dx.lines.par_chunks_mut(pixels).zip(x.lines.par_chunks(pixels)).zip(dy.lines.par_chunks(pixels));
     work.enumerate().for_each(|(at, ((y, x), dy))| {
-        Arch::new().dispatch(Plane { inputs: [x, dy], y, constants: per_block[at % blocks] });
+        Arch::new().dispatch(PlaneMap { inputs: [x, dy], y, constants: per_block[at % blocks] });
     });
 }
 
@@ -429,7 +429,7 @@ pub(super) fn norm_backward(
         let block = at % blocks;
         let constants =
             NormLine { affine: per_block[block], mean: means[block], slope: slopes[block], offset: offsets[block] };
-        Arch::new().dispatch(Plane { inputs: [x, dy], y, constants });
+        Arch::new().dispatch(PlaneMap { inputs: [x, dy], y, constants });
     });
     NormGradients {
         weight: gradients.iter().map(|g| g.0 as f32).collect(),
@@ -439,13 +439,13 @@ pub(super) fn norm_backward(
 
 /// Planes of `height × width` and windows of `size × size` that do not overlap.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pool {
+pub(super) struct MaxPool {
     pub(super) height: usize,
     pub(super) width: usize,
     pub(super) size: usize,
 }
 
-impl Pool {
+impl MaxPool {
     const fn out(&self) -> (usize, usize) {
         (self.height / self.size, self.width / self.size)
     }
@@ -474,7 +474,7 @@ impl Pool {
 
 /// A plane's largest values.
 struct Largest<'a> {
-    pool: Pool,
+    pool: MaxPool,
     x: &'a [Line],
     y: &'a mut [Line],
 }
@@ -513,7 +513,7 @@ impl WithSimd for Largest<'_> {
 }
 
 struct LargestBackward<'a> {
-    pool: Pool,
+    pool: MaxPool,
     x: &'a [Line],
     dy: &'a [Line],
     dx: &'a mut [Line],
@@ -525,7 +525,7 @@ impl WithSimd for LargestBackward<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let (oh, ow) = self.pool.out();
-        let Pool { height, width, size } = self.pool;
+        let MaxPool { height, width, size } = self.pool;
         if oh * size < height || ow * size < width {
             self.dx.fill(Line::ZERO);
         }

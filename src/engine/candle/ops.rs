@@ -8,8 +8,8 @@ use candle_core::{CpuStorage, Device, Error, Result, Storage, Tensor, TensorId};
 use super::activation::Activation::{self, Field as OnCpu, Tensor as OnDevice};
 use super::activation::NormBackward;
 use super::conv::{ConvShape, Packed};
-use super::field::{Field, Line, Pool as Memory, blocks};
-use super::kernels::{self, Affine, Pool};
+use super::field::{BufferPool, Field, Line, blocks};
+use super::kernels::{self, Affine, MaxPool};
 use super::portable;
 
 /// Calls `f` with the values of a contiguous `f32` tensor on the CPU.
@@ -33,7 +33,7 @@ fn mixed() -> Error {
 #[derive(Debug, Clone)]
 pub(super) struct Ops {
     kernels: bool,
-    memory: Arc<Memory>,
+    memory: Arc<BufferPool>,
 }
 
 /// Weights of a convolution as the CPU kernels read them, made once for each version of the weights.
@@ -308,7 +308,7 @@ impl Ops {
             OnDevice(x) => portable::max_pool(x, size).map(OnDevice),
             OnCpu(x) => {
                 let [images, channels, height, width] = x.dims();
-                let pool = Pool { height, width, size };
+                let pool = MaxPool { height, width, size };
                 let dims = [images, channels, height / size, width / size];
                 Ok(self.field(dims, |y| pool.forward(&x.lines, &mut y.lines)))
             }
@@ -319,7 +319,7 @@ impl Ops {
         match (x, dy) {
             (OnDevice(x), OnDevice(dy)) => portable::max_pool_backward(x, dy, size).map(OnDevice),
             (OnCpu(x), OnCpu(dy)) => {
-                let pool = Pool { height: x.height, width: x.width, size };
+                let pool = MaxPool { height: x.height, width: x.width, size };
                 Ok(self.field(x.dims(), |dx| pool.backward(&x.lines, &dy.lines, &mut dx.lines)))
             }
             _ => Err(mixed()),

@@ -13,7 +13,7 @@ pub(super) type Gradients = Vec<Option<Tensor>>;
 
 /// A layer as it runs. `at` is the index of its first array in the state.
 #[derive(Debug)]
-enum Step {
+enum LayerStep {
     Normalize {
         mean: Tensor,
         inverse_std: Tensor,
@@ -47,7 +47,7 @@ enum Step {
 /// A network ready to run on a device.
 #[derive(Debug)]
 pub(super) struct Compiled {
-    steps: Vec<(Step, Vec<Value>)>,
+    steps: Vec<(LayerStep, Vec<Value>)>,
     ops: Ops,
     arrays: usize,
 }
@@ -83,7 +83,7 @@ impl Compiled {
     pub(super) fn new(network: &Network, device: &Device, ops: Ops) -> Result<Self> {
         let readers = network.readers();
         let mut at = 0;
-        let mut steps: Vec<(Step, Vec<Value>)> = Vec::with_capacity(network.layers.len());
+        let mut steps: Vec<(LayerStep, Vec<Value>)> = Vec::with_capacity(network.layers.len());
         for (i, layer) in network.layers.iter().enumerate() {
             let input = network.shape_of(layer.inputs[0]);
             let mut arrays = 0;
@@ -92,7 +92,7 @@ impl Compiled {
                     let shape = (1, mean.len(), 1, 1);
                     let mean = Tensor::from_slice(mean, shape, device)?;
                     let inverse_std = Tensor::from_slice(std, shape, device)?.recip()?;
-                    Step::Normalize { mean, inverse_std }
+                    LayerStep::Normalize { mean, inverse_std }
                 }
                 Op::Conv2d { in_channels, out_channels, kernel, stride, padding } => {
                     arrays = 1;
@@ -107,23 +107,23 @@ impl Compiled {
                         stride: *stride,
                         padding: *padding,
                     };
-                    Step::Conv { at, shape, packed: Cache::default() }
+                    LayerStep::Conv { at, shape, packed: Cache::default() }
                 }
                 Op::BatchNorm { .. } => {
                     arrays = 4;
                     let next = network.layers.get(i + 1);
                     let relu =
                         readers[i + 1] == 1 && next.is_some_and(|next| next.op == Op::Relu && next.inputs[0] == i + 1);
-                    Step::Norm { at, relu }
+                    LayerStep::Norm { at, relu }
                 }
-                Op::Relu if matches!(steps.last(), Some((Step::Norm { relu: true, .. }, _))) => Step::Fused,
-                Op::Relu => Step::Relu,
-                Op::Add => Step::Add,
-                Op::MaxPool { size } => Step::MaxPool { size: *size },
-                Op::GlobalAvgPool => Step::GlobalPool { height: input.height, width: input.width },
+                Op::Relu if matches!(steps.last(), Some((LayerStep::Norm { relu: true, .. }, _))) => LayerStep::Fused,
+                Op::Relu => LayerStep::Relu,
+                Op::Add => LayerStep::Add,
+                Op::MaxPool { size } => LayerStep::MaxPool { size: *size },
+                Op::GlobalAvgPool => LayerStep::GlobalPool { height: input.height, width: input.width },
                 Op::Linear { .. } => {
                     arrays = 2;
-                    Step::Linear { at }
+                    LayerStep::Linear { at }
                 }
             };
             at += arrays;
@@ -142,9 +142,9 @@ impl Compiled {
             let input = value(&values, inputs[0])?;
             let mut saved = None;
             let output = match step {
-                Step::Normalize { mean, inverse_std } => ops.normalize(input, mean, inverse_std)?,
-                Step::Conv { at, shape, packed } => ops.conv(input, &arrays[*at], shape, packed)?,
-                Step::Norm { at, relu } => {
+                LayerStep::Normalize { mean, inverse_std } => ops.normalize(input, mean, inverse_std)?,
+                LayerStep::Conv { at, shape, packed } => ops.conv(input, &arrays[*at], shape, packed)?,
+                LayerStep::Norm { at, relu } => {
                     let running = match mode {
                         BatchNormMode::Train => None,
                         BatchNormMode::Eval => Some((&arrays[at + 2], &arrays[at + 3])),
@@ -161,12 +161,12 @@ impl Compiled {
                     saved = Some(kept);
                     output
                 }
-                Step::Relu => ops.relu(input)?,
-                Step::Fused => input.clone(),
-                Step::Add => ops.add(input, value(&values, inputs[1])?)?,
-                Step::MaxPool { size } => ops.max_pool(input, *size)?,
-                Step::GlobalPool { .. } => ops.maps(&ops.global_pool(input)?)?,
-                Step::Linear { at } => {
+                LayerStep::Relu => ops.relu(input)?,
+                LayerStep::Fused => input.clone(),
+                LayerStep::Add => ops.add(input, value(&values, inputs[1])?)?,
+                LayerStep::MaxPool { size } => ops.max_pool(input, *size)?,
+                LayerStep::GlobalPool { .. } => ops.maps(&ops.global_pool(input)?)?,
+                LayerStep::Linear { at } => {
                     ops.maps(&input.features()?.matmul(&arrays[*at].t()?)?.broadcast_add(&arrays[at + 1])?)?
                 }
             };
@@ -208,15 +208,15 @@ impl Compiled {
             let output = tape.values[i + 1].take();
             let wanted = !parameters || i > first;
             let dx = match step {
-                Step::Normalize { inverse_std, .. } => Some(ops.normalize_backward(&dy, inverse_std)?),
-                Step::Conv { at, shape, packed } => {
+                LayerStep::Normalize { inverse_std, .. } => Some(ops.normalize_backward(&dy, inverse_std)?),
+                LayerStep::Conv { at, shape, packed } => {
                     if parameters {
                         let x = value(&tape.values, inputs[0])?;
                         found[*at] = Some(ops.conv_weight_gradient(x, &dy, shape)?);
                     }
                     wanted.then(|| ops.conv_input_gradient(&dy, &arrays[*at], shape, packed)).transpose()?
                 }
-                Step::Norm { at, relu } => {
+                LayerStep::Norm { at, relu } => {
                     let saved = tape.norms[i].take();
                     let saved = saved.ok_or_else(|| candle_core::Error::Msg("batch norm kept nothing".into()))?;
                     Some(match tape.mode {
@@ -231,20 +231,22 @@ impl Compiled {
                         BatchNormMode::Eval => ops.affine_backward(&saved, &dy, *relu)?,
                     })
                 }
-                Step::Relu => {
+                LayerStep::Relu => {
                     let y = output.ok_or_else(|| candle_core::Error::Msg("ReLU kept nothing".into()))?;
                     Some(ops.relu_backward(&y, &dy)?)
                 }
-                Step::Fused => Some(dy),
-                Step::Add => {
+                LayerStep::Fused => Some(dy),
+                LayerStep::Add => {
                     accumulate(ops, &mut gradients[inputs[1]], dy.clone())?;
                     Some(dy)
                 }
-                Step::MaxPool { size } => Some(ops.max_pool_backward(value(&tape.values, inputs[0])?, &dy, *size)?),
-                Step::GlobalPool { height, width } => {
+                LayerStep::MaxPool { size } => {
+                    Some(ops.max_pool_backward(value(&tape.values, inputs[0])?, &dy, *size)?)
+                }
+                LayerStep::GlobalPool { height, width } => {
                     Some(ops.global_pool_backward(&dy.features()?, *height, *width)?)
                 }
-                Step::Linear { at } => {
+                LayerStep::Linear { at } => {
                     let dy = dy.features()?;
                     if parameters {
                         let x = &value(&tape.values, inputs[0])?.features()?;
@@ -262,7 +264,7 @@ impl Compiled {
     }
 }
 
-impl Step {
+impl LayerStep {
     const fn has_parameters(&self) -> bool {
         matches!(self, Self::Conv { .. } | Self::Norm { .. } | Self::Linear { .. })
     }

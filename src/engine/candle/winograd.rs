@@ -288,7 +288,7 @@ impl WithSimd for OutputTransform<'_> {
 }
 
 /// The products of one point for all blocks of columns.
-struct Products<'a, 'b> {
+struct PointProducts<'a, 'b> {
     c: &'a mut [&'b mut [Line]],
     a: Blocked<'a>,
     b: Blocked<'a>,
@@ -296,7 +296,7 @@ struct Products<'a, 'b> {
     depth: usize,
 }
 
-impl WithSimd for Products<'_, '_> {
+impl WithSimd for PointProducts<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -407,7 +407,7 @@ fn fused(x: &[Line], weights: &Weights, tiling: Tiling, mut block: Block<'_>) {
                 let (first, second) = m.split_at_mut(tiles);
                 let mut c = [first, second];
                 let depth = weights.depth();
-                arch.dispatch(Products {
+                arch.dispatch(PointProducts {
                     c: &mut c[..count],
                     a: Blocked::new(v, tiles),
                     b: Blocked::new(&weights.matrix(p)[pair * depth..], depth),
@@ -454,7 +454,7 @@ fn staged(x: &[Line], weights: &Weights, y: &mut [Line], tiling: Tiling) {
             let v = &*v;
             m.par_chunks_mut(m_size).enumerate().for_each(|(p, m)| {
                 let mut c: Vec<&mut [Line]> = m.chunks_mut(tiles).collect();
-                Arch::new().dispatch(Products {
+                Arch::new().dispatch(PointProducts {
                     c: &mut c,
                     a: Blocked::new(&v[p * v_size..][..v_size], tiles),
                     b: Blocked::new(weights.matrix(p), depth),
@@ -482,7 +482,7 @@ mod tests {
 
     use super::*;
     use crate::engine::candle::conv::ConvShape;
-    use crate::engine::candle::field::{Field, Pool};
+    use crate::engine::candle::field::{BufferPool, Field};
     use crate::rng::{Purpose, Stream};
 
     /// The finite points.
@@ -580,7 +580,7 @@ mod tests {
         let [n, inputs, outputs, height, width] = dims;
         let weights =
             if turned { Weights::new(w, inputs, outputs, true) } else { Weights::new(w, outputs, inputs, false) };
-        let pool = Arc::new(Pool::default());
+        let pool = Arc::new(BufferPool::default());
         let x = Field::from_planes(&pool, [n, inputs, height, width], x);
         let mut y = Field::new(&pool, [n, outputs, height, width]);
         if once {
@@ -653,7 +653,7 @@ mod tests {
             padding: 1,
         };
         let weights = shape.pack(&random(outputs * inputs * 9, 1));
-        let pool = Arc::new(Pool::default());
+        let pool = Arc::new(BufferPool::default());
         let x = Field::from_planes(&pool, [n, inputs, size, size], &random(n * inputs * size * size, 0));
         let bits = |threads| {
             let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
