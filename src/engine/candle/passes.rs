@@ -8,10 +8,10 @@ use super::ops::{Cache, NormSaved, Ops};
 use crate::engine::BatchNormMode;
 use crate::model::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Network, Op, Value};
 
-/// A gradient for every array of the state; none for running statistics.
+/// A gradient for every array of the state; `None` for running statistics.
 pub(super) type Gradients = Vec<Option<Tensor>>;
 
-/// A layer as it runs. `at` is the index of its first array in the state.
+/// One step of a pass, compiled from a layer. `at` is the index of the layer's first array in the state.
 #[derive(Debug)]
 enum LayerStep {
     Normalize {
@@ -23,13 +23,13 @@ enum LayerStep {
         shape: ConvShape,
         packed: Cache,
     },
-    /// Batch norm; with `relu` the layer behind it runs along.
+    /// Batch norm; if `relu`, it also computes the ReLU that follows it.
     Norm {
         at: usize,
         relu: bool,
     },
     Relu,
-    /// Has run with the batch norm before it.
+    /// A ReLU that the batch norm before it computes.
     Fused,
     Add,
     MaxPool {
@@ -44,7 +44,7 @@ enum LayerStep {
     },
 }
 
-/// A network ready to run on a device.
+/// A network compiled for a device.
 #[derive(Debug)]
 pub(super) struct Compiled {
     steps: Vec<(LayerStep, Vec<Value>)>,
@@ -52,7 +52,7 @@ pub(super) struct Compiled {
     arrays: usize,
 }
 
-/// What a forward pass leaves for the backward pass.
+/// The values of a forward pass that the backward pass needs.
 #[derive(Debug)]
 pub(super) struct Tape {
     values: Vec<Option<Activation>>,
@@ -132,7 +132,7 @@ impl Compiled {
         Ok(Self { steps, ops, arrays: at })
     }
 
-    /// Runs the network on `x`, `B × C × H × W` in `[0, 1]`. In train mode the running statistics in `arrays` move.
+    /// Runs the network on `x`, `B × C × H × W` in `[0, 1]`. Train mode updates the running statistics in `arrays`.
     pub(super) fn forward(&self, arrays: &mut [Tensor], x: &Tensor, mode: BatchNormMode) -> Result<Tape> {
         let ops = &self.ops;
         let mut values: Vec<Option<Activation>> = Vec::with_capacity(self.steps.len() + 1);
@@ -153,7 +153,7 @@ impl Compiled {
                     let (output, kept) = ops.norm(input, weight, bias, running, BATCH_NORM_EPSILON, *relu)?;
                     if let Some((mean, variance)) = kept.batch_moments() {
                         let count = input.per_channel()? as f64;
-                        // PyTorch normalises with the biased variance and keeps the unbiased one.
+                        // PyTorch normalises with the biased variance and stores the unbiased one.
                         let unbiased = (variance * (count / (count - 1.0).max(1.0)))?;
                         arrays[at + 2] = moved(&arrays[at + 2], mean)?;
                         arrays[at + 3] = moved(&arrays[at + 3], &unbiased)?;
@@ -177,18 +177,18 @@ impl Compiled {
         Ok(Tape { values, norms, logits, mode })
     }
 
-    /// Gradient with respect to the image, from that with respect to the logits.
+    /// Gradient with respect to the images, from the gradient with respect to the logits.
     pub(super) fn input_gradient(&self, arrays: &[Tensor], tape: Tape, logits: Tensor) -> Result<Tensor> {
         let (input, _) = self.backward(arrays, tape, logits, false)?;
         input.ok_or_else(|| candle_core::Error::Msg("the network does not read its input".into()))?.tensor()
     }
 
-    /// Gradient with respect to every parameter, from that with respect to the logits.
+    /// Gradient with respect to every parameter, from the gradient with respect to the logits.
     pub(super) fn parameter_gradients(&self, arrays: &[Tensor], tape: Tape, logits: Tensor) -> Result<Gradients> {
         Ok(self.backward(arrays, tape, logits, true)?.1)
     }
 
-    /// With `parameters`, weight gradients and no gradient of the image; without, the other way round.
+    /// If `parameters`, computes the gradients of the parameters but not that of the images; otherwise the reverse.
     fn backward(
         &self,
         arrays: &[Tensor],
@@ -200,7 +200,7 @@ impl Compiled {
         let mut found: Gradients = vec![None; if parameters { self.arrays } else { 0 }];
         let mut gradients: Vec<Option<Activation>> = vec![None; self.steps.len() + 1];
         gradients[self.steps.len()] = Some(ops.maps(&logits)?);
-        // Nothing before the first layer with parameters needs a gradient when only parameters do.
+        // If only parameters need gradients, nothing before the first layer with parameters does.
         let first =
             if parameters { self.steps.iter().position(|(step, _)| step.has_parameters()).unwrap_or(0) } else { 0 };
         for (i, (step, inputs)) in self.steps.iter().enumerate().skip(first).rev() {
@@ -218,7 +218,9 @@ impl Compiled {
                 }
                 LayerStep::Norm { at, relu } => {
                     let saved = tape.norms[i].take();
-                    let saved = saved.ok_or_else(|| candle_core::Error::Msg("batch norm kept nothing".into()))?;
+                    let saved = saved.ok_or_else(|| {
+                        candle_core::Error::Msg("batch norm has no saved values; its backward pass ran before".into())
+                    })?;
                     Some(match tape.mode {
                         BatchNormMode::Train => {
                             let g = ops.norm_backward(&saved, &dy, BATCH_NORM_EPSILON, *relu)?;
@@ -232,7 +234,9 @@ impl Compiled {
                     })
                 }
                 LayerStep::Relu => {
-                    let y = output.ok_or_else(|| candle_core::Error::Msg("ReLU kept nothing".into()))?;
+                    let y = output.ok_or_else(|| {
+                        candle_core::Error::Msg("ReLU has no saved output; its backward pass ran before".into())
+                    })?;
                     Some(ops.relu_backward(&y, &dy)?)
                 }
                 LayerStep::Fused => Some(dy),
@@ -271,7 +275,7 @@ impl LayerStep {
 }
 
 fn value(values: &[Option<Activation>], index: Value) -> Result<&Activation> {
-    values[index].as_ref().ok_or_else(|| candle_core::Error::Msg(format!("value {index} is not there any more")))
+    values[index].as_ref().ok_or_else(|| candle_core::Error::Msg(format!("value {index} has already been freed")))
 }
 
 /// A running statistic after one batch: `(1 - momentum) · old + momentum · new`.
