@@ -1,4 +1,4 @@
-//! Batch norm, pooling and elementwise operations on the CPU, each pass over memory spread over all cores.
+//! Batch norm, pooling and elementwise operations on the CPU, each in one pass over memory on all cores.
 //!
 //! Hand-written, because the same operations composed of tensor operations read and write every activation several
 //! times, on one core. [`super::portable`] is their twin in tensor operations, for other devices and for tests.

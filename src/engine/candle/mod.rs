@@ -44,7 +44,7 @@ pub enum CandleDevice {
 }
 
 impl CandleDevice {
-    /// The devices that this build can open on this machine, the CPU first.
+    /// The devices that this build supports, the CPU first.
     pub fn available() -> Vec<Self> {
         let mut devices = vec![Self::Cpu];
         if candle_core::utils::cuda_is_available() {
