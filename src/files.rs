@@ -1,14 +1,14 @@
-//! Files that are written whole or not at all, and errors that say which file it was.
+//! Atomic writes of files, and errors that name the file.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// What could not be done with which file or directory, and what the operating system said: `cannot read
-/// runs/digits/config.toml: Permission denied (os error 13)`.
+/// The failed operation, the file or directory, and the error of the operating system:
+/// `cannot read runs/digits/config.toml: Permission denied (os error 13)`.
 ///
-/// The cause is a part of the message. It is not the error's `source` as well, because a chain of errors in one line would then
-/// name it twice.
+/// The cause is part of the message. It is not the error's `source` as well, because an error chain printed on one line
+/// would then contain it twice.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} {}: {cause}", path.display())]
 pub struct FileError {
@@ -23,17 +23,17 @@ impl FileError {
         move |cause| Self { doing, path, cause }
     }
 
-    /// A closure for what failed to read `path`: `fs::metadata(path).map_err(FileError::reading(path))`.
+    /// A closure that wraps a failure to read `path`: `fs::metadata(path).map_err(FileError::reading(path))`.
     pub fn reading(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         Self::new("read", path)
     }
 
-    /// A closure for what failed to create, write or rename to `path`.
+    /// A closure that wraps a failure to create, write or rename to `path`.
     pub fn writing(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         Self::new("write", path)
     }
 
-    /// A closure for what failed to remove `path`.
+    /// A closure that wraps a failure to remove `path`.
     pub fn removing(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         Self::new("remove", path)
     }
@@ -43,7 +43,7 @@ impl FileError {
         &self.path
     }
 
-    /// What the operating system said.
+    /// The error of the operating system.
     pub const fn cause(&self) -> &io::Error {
         &self.cause
     }
@@ -52,7 +52,7 @@ impl FileError {
 /// [`fs::read`], with an error that names the file.
 ///
 /// # Errors
-/// Whatever the operating system refuses.
+/// Returns an error if the file cannot be read.
 pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     fs::read(path).map_err(FileError::reading(path))
 }
@@ -60,17 +60,17 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 /// [`fs::read_to_string`], with an error that names the file.
 ///
 /// # Errors
-/// Whatever the operating system refuses, and bytes that are not UTF-8.
+/// Returns an error if the file cannot be read or is not UTF-8.
 pub fn read_to_string(path: &Path) -> Result<String, FileError> {
     fs::read_to_string(path).map_err(FileError::reading(path))
 }
 
-/// Writes `bytes` to `path`: to a temporary name in the same directory, synced, then renamed over `path`.
+/// Writes `bytes` to a temporary file in the same directory, syncs it, and renames it to `path`.
 ///
-/// A reader, or a crash at any moment, meets the old file or the new one, never a part. Creates missing directories.
+/// At any time, also after a crash, `path` is either the old file or the complete new one. Creates missing directories.
 ///
 /// # Errors
-/// Whatever the operating system refuses. The temporary file is removed where possible.
+/// Returns an error if the file cannot be written. The temporary file is removed if possible.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     write(path, bytes).map_err(FileError::writing(path))
 }
@@ -90,7 +90,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
-        // Best effort: the error that matters is the first one.
+        // Best effort: the first error is the one to report.
         let _ = fs::remove_file(&temporary);
     }
     written
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_was_done_with_which_file() {
+    fn errors_name_the_operation_and_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let (none, taken) = (dir.path().join("none.toml"), dir.path().join("taken"));
         fs::create_dir(&taken).unwrap();

@@ -1,10 +1,10 @@
 //! Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel Random Numbers: As Easy as 1, 2,
 //! 3", SC 2011).
 //!
-//! A number is a pure function of *what it is for*: seed, purpose, epoch, sample, index. Nothing is carried from one
-//! draw to the next, so a run can be resumed, replayed, split over threads or moved to another engine and still meets
-//! the same noise. Everything is 32-bit integer arithmetic (the high half of a product is put together from 16-bit
-//! pieces), so that the same function can stand in WGSL, which has no 64-bit integers.
+//! A number is a pure function of seed, purpose, epoch, sample and index. There is no state from one draw to the next,
+//! so a run can be resumed, replayed, split over threads or moved to another engine and still gets the same numbers.
+//! Everything is 32-bit integer arithmetic (the high half of a product is computed from 16-bit halves), so that the
+//! same function can be written in WGSL, which has no 64-bit integers.
 //!
 //! ```
 //! use fairtat::rng::{Purpose, Stream};
@@ -14,7 +14,7 @@
 //! assert_eq!(value, Stream::new(7, Purpose::AttackStart, 3, 41).symmetric(100));
 //! ```
 
-/// What a random number is for. Part of the counter, so that no two uses ever share a number.
+/// What a random number is used for. Part of the counter, so that no two uses share a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Purpose {
@@ -28,21 +28,21 @@ pub enum Purpose {
     AttackStart = 4,
     /// The target class of a training image.
     Target = 5,
-    /// Choosing the validation split.
+    /// The choice of the validation split.
     Split = 6,
     /// Drawing images of the data set `shapes`.
     Draw = 7,
     /// The start of an evaluation attack; `epoch` is the restart.
     EvaluationStart = 8,
-    /// Numbers made for tests and benches.
+    /// Random data for tests and benchmarks.
     Test = 9,
     /// A direction in the space of images, for a decision map.
     Direction = 10,
-    /// Noise that each step of a training attack adds; the index counts over steps.
+    /// Noise that each step of a training attack adds; the index continues over the steps.
     AttackNoise = 11,
 }
 
-/// The high 32 bits of `a × b`, from 16-bit pieces as in WGSL.
+/// The high 32 bits of `a × b`, from 16-bit halves as in WGSL.
 #[inline]
 const fn mul_high(a: u32, b: u32) -> u32 {
     let (a_low, a_high) = (a & 0xffff, a >> 16);
@@ -88,7 +88,7 @@ impl Stream {
         Self { key: [seed as u32, (seed >> 32) as u32], sample, epoch, purpose: purpose as u32 }
     }
 
-    /// Four words at once: those with the indices `4·block` to `4·block + 3`.
+    /// The four words with the indices `4·block` to `4·block + 3`.
     #[inline]
     pub const fn block(&self, block: u32) -> [u32; 4] {
         philox4x32_10([block, self.sample, self.epoch, self.purpose], self.key)
@@ -126,12 +126,12 @@ impl Stream {
     pub fn normal(&self, index: u32) -> f32 {
         let words = self.block(index / 2);
         let pair = (index % 2 * 2) as usize;
-        // 1 - u lies in (0, 1], so the logarithm is finite.
+        // 1 - u is in (0, 1], so the logarithm is finite.
         let radius = (-2.0 * (1.0 - unit(words[pair])).ln()).sqrt();
         radius * (std::f32::consts::TAU * unit(words[pair + 1])).cos()
     }
 
-    /// Reads the stream from its start, one number after the other. For work that only ever runs on the CPU.
+    /// Reads the stream sequentially from its start. For code that runs only on the CPU.
     pub const fn sequence(self) -> Sequence {
         Sequence { stream: self, next: 0 }
     }
@@ -147,7 +147,7 @@ fn symmetric(word: u32) -> f32 {
     unit(word).mul_add(2.0, -1.0)
 }
 
-/// A [`Stream`] read from its start.
+/// A [`Stream`] that is read sequentially.
 #[derive(Debug, Clone)]
 pub struct Sequence {
     stream: Stream,
@@ -172,7 +172,7 @@ impl Sequence {
         low + (high - low) * self.unit()
     }
 
-    /// Uniform in `0..bound`, without bias (Lemire's rejection). 0 when `bound` is 0.
+    /// Uniform in `0..bound`, without bias (Lemire's rejection). 0 if `bound` is 0.
     pub fn below(&mut self, bound: u32) -> u32 {
         if bound == 0 {
             return 0;

@@ -1,4 +1,4 @@
-//! Distances between images in `[0, 1]`, which people write as `8/255`.
+//! Distances between images in `[0, 1]`, usually written as `8/255`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,12 +22,12 @@ impl Epsilon {
     /// The distance itself.
     ///
     /// # Errors
-    /// When it is negative or not a number.
+    /// Returns an error if it is negative or not a number.
     pub fn new(value: f64) -> Result<Self, String> {
         if value.is_finite() && value >= 0.0 {
             Ok(Self(value))
         } else {
-            Err(format!("a distance is a number of at least 0, found {value}"))
+            Err(format!("expected a distance of at least 0, found {value}"))
         }
     }
 
@@ -41,8 +41,8 @@ impl Epsilon {
         self.0
     }
 
-    /// `distance` rounded to what is brief in the notation of `self`: three decimals of `k/255`, else four significant
-    /// digits of a decimal. Unrounded where that would change it by more than 1 %.
+    /// `distance` rounded to a short form in the notation of `self`: three decimals of `k/255`, or four significant
+    /// digits of a decimal. Not rounded if that would change it by more than 1 %.
     pub(crate) fn rounded_like(self, distance: f64) -> Self {
         let rounded = match self.as_levels() {
             Some(_) => Self::levels((distance * 255.0 * 1000.0).round() / 1000.0),
@@ -51,16 +51,16 @@ impl Epsilon {
         if (rounded.0 - distance).abs() <= 0.01 * distance { rounded } else { Self(distance) }
     }
 
-    /// `k` of `k/255` when it has at most three decimals.
+    /// `k` of `k/255`; `None` if it has more than three decimals.
     fn as_levels(self) -> Option<f64> {
         let levels = self.0 * 255.0;
         let rounded = (levels * 1000.0).round() / 1000.0;
-        // Only where reading the fraction gives the very same number again.
+        // Only if parsing the fraction gives exactly the same number.
         (Self::levels(rounded) == self).then_some(rounded)
     }
 }
 
-/// `8/255`, or the decimal where that is no round number of levels.
+/// `8/255`, or a decimal if `k` of `k/255` has more than three decimals.
 impl fmt::Display for Epsilon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.as_levels() {
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(like("0.03137", 2.5 * 0.03137 / 8.0), "0.009803");
         assert_eq!(like("0.5", 2.5 * 0.5 / 20.0), "15.938/255");
         assert_eq!(like("8/255", 0.0), "0/255");
-        // A hundredth of a level would be rounded to nothing or by far too much.
+        // A hundredth of a level would be rounded to zero or by more than 1 %.
         assert_eq!(like("0.01/255", 0.0000049), "0.0000049");
     }
 

@@ -518,7 +518,11 @@ fn wrong_calls_are_refused_in_one_sentence() {
         ("eval nope.safetensors", 1, "error: cannot read nope.safetensors: No such file or directory (os error 2)\n"),
         ("train --config nope.toml", 1, "error: cannot read nope.toml: No such file or directory (os error 2)\n"),
         ("train --dataset folder", 1, "error: data set 'folder' needs --path DIR, the directory that holds it\n"),
-        ("train --dataset npy --path nope", 1, "error: data set 'npy': cannot read nope: No such file or directory (os error 2)\n"),
+        (
+            "train --dataset npy --path nope",
+            1,
+            "error: data set 'npy': cannot read nope: No such file or directory (os error 2)\n",
+        ),
         ("train --limit 5", 1, "error: data set 'digits': a limit of 5 images leaves"),
         (
             "train --limit 10 --validation-per-class 1",

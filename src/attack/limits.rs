@@ -1,10 +1,10 @@
-//! How far apart two images can be: what a radius or step size cannot exceed.
+//! The largest distance between two images, which limits radius and step size.
 
 use crate::data::ImageShape;
 use crate::engine::Norm;
 use crate::units::Epsilon;
 
-/// Largest distance between two images with values in `[0, 1]`: 1 in L∞, `√(C·H·W)` in L2. `None` for L2 while the shape
+/// Largest distance between two images with values in `[0, 1]`: 1 in L∞, `√(C·H·W)` in L2. `None` for L2 if the shape
 /// of the images is not known.
 pub fn largest_distance(norm: Norm, shape: Option<ImageShape>) -> Option<f64> {
     match norm {
@@ -13,11 +13,11 @@ pub fn largest_distance(norm: Norm, shape: Option<ImageShape>) -> Option<f64> {
     }
 }
 
-/// Refuses a radius or step size that is larger than the distance between any two images. Most of them are an `8` that
-/// stands for `8/255`. 0 is allowed: a radius of 0 is a control, and a step of 0 has a warning ([`super::Attack::warning`]).
+/// Rejects a radius or step size that is larger than the distance between any two images. Usually `8` was typed for
+/// `8/255`. 0 is allowed: a radius of 0 is a control, and a step of 0 has a warning ([`super::Attack::warning`]).
 ///
 /// # Errors
-/// Says what was expected and found, and suggests `8/255` for `8`.
+/// Returns a message with the expected and the found value, which suggests `8/255` for `8`.
 pub fn check_distance(distance: Epsilon, norm: Norm, shape: Option<ImageShape>) -> Result<(), String> {
     let Some(largest) = largest_distance(norm, shape) else { return Ok(()) };
     let found = distance.exact();
@@ -26,9 +26,9 @@ pub fn check_distance(distance: Epsilon, norm: Norm, shape: Option<ImageShape>) 
     }
     let largest = match (norm, shape) {
         (Norm::L2, Some(shape)) => format!("{largest:.2}, the largest L2 distance between images of {shape} in [0, 1]"),
-        _ => "1, as images lie in [0, 1]".to_owned(),
+        _ => "1, as images are in [0, 1]".to_owned(),
     };
-    // A fraction of 255 that is above 1 was no forgotten denominator.
+    // No suggestion for a value typed as a fraction: its denominator was not forgotten.
     let as_typed = (found * 1000.0).round() / 1000.0;
     let meant =
         if found <= 255.0 && as_typed == found { format!("; did you mean {found}/255?") } else { String::new() };
@@ -40,13 +40,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bare_eight_is_refused_and_its_fraction_suggested() {
+    fn a_bare_eight_is_rejected_and_its_fraction_suggested() {
         let (digits, cifar) = (Some(ImageShape::new(1, 8, 8)), Some(ImageShape::new(3, 32, 32)));
         for (distance, norm, shape, expected) in [
             ("8/255", Norm::Linf, None, None),
             ("0", Norm::Linf, cifar, None),
             ("1", Norm::Linf, cifar, None),
-            ("8", Norm::Linf, None, Some("expected at most 1, as images lie in [0, 1], found 8; did you mean 8/255?")),
+            ("8", Norm::Linf, None, Some("expected at most 1, as images are in [0, 1], found 8; did you mean 8/255?")),
             ("1.5", Norm::Linf, cifar, Some("found 1.5; did you mean 1.5/255?")),
             ("300", Norm::Linf, None, Some("found 300")),
             ("8", Norm::L2, None, None),

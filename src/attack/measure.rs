@@ -7,7 +7,7 @@ use crate::data::Dataset;
 use crate::engine::{Batch, Engine, EngineError, loss};
 use crate::fairness::Confusion;
 
-/// What [`measure`] found, with the attack it holds for.
+/// The result of [`measure`], with its attack.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measured {
     /// The attack.
@@ -30,7 +30,7 @@ pub struct ClassMeans {
 }
 
 impl ClassMeans {
-    /// Sums over no image yet.
+    /// Empty sums.
     pub fn new(classes: usize) -> Self {
         Self { loss: vec![0.0; classes], probabilities: vec![0.0; classes * classes] }
     }
@@ -47,7 +47,7 @@ impl ClassMeans {
         }
     }
 
-    /// From sums to means.
+    /// Turns sums into means.
     fn divide(&mut self, confusion: &Confusion) {
         let classes = self.loss.len();
         for (k, (loss, row)) in self.loss.iter_mut().zip(self.probabilities.chunks_mut(classes)).enumerate() {
@@ -58,13 +58,13 @@ impl ClassMeans {
     }
 }
 
-/// Attacks every image of `set`. `progress` is told the number of images done and may end the work by giving `false`; it has
-/// the engine for whatever leaves its state as it is.
+/// Attacks every image of `set`. `progress` gets the number of images done, and stops the work by returning `false`. It
+/// may use the engine for calls that do not change its state.
 ///
 /// The result does not depend on `batch_size`.
 ///
 /// # Errors
-/// When the engine fails; `Ok(None)` when `progress` ended the work.
+/// Returns an error if the engine fails. Returns `Ok(None)` if `progress` stopped the work.
 pub fn measure(
     engine: &mut dyn Engine,
     set: &Dataset,
@@ -95,19 +95,19 @@ pub fn measure(
     Ok(Some(Measured { attack: attack.clone(), confusion, without_gradient: images_without_gradient, means }))
 }
 
-/// A [`Measured`] in words and numbers, for files that programs read.
+/// A [`Measured`] as text and numbers, for machine-readable files.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// The attack in one line.
     pub attack: String,
-    /// The same as values.
+    /// The same attack as values.
     pub settings: Attack,
-    /// Images attacked.
+    /// Number of images attacked.
     pub images: u64,
-    /// Images whose gradient was exactly zero in at least one step: where there are some, the attack was weaker than it
-    /// looks, and the accuracy is too high.
+    /// Number of images whose gradient was exactly zero in at least one step. If there are any, the attack was weaker
+    /// than it seems, and the accuracy is too high.
     pub images_without_gradient: u64,
-    /// Share predicted right.
+    /// Proportion predicted correctly.
     pub accuracy: f64,
     /// 95 % interval of it, low and high ([`crate::fairness::wilson`]).
     pub interval: [f64; 2],
@@ -117,7 +117,7 @@ pub struct Report {
     pub worst_class_interval: [f64; 2],
     /// Its name.
     pub worst_class: String,
-    /// Other classes whose interval overlaps that of the worst class: which of them is the worst is not known.
+    /// Other classes whose intervals overlap that of the worst class; any of them may be the worst.
     pub worst_class_ties: Vec<String>,
     /// Best minus worst class.
     pub gap: f64,
@@ -132,16 +132,16 @@ pub struct Report {
 pub struct ClassAccuracy {
     /// Name of the class.
     pub name: String,
-    /// Share predicted right.
+    /// Proportion predicted correctly.
     pub accuracy: f64,
     /// 95 % interval of it; `[0, 1]` for a class without images.
     pub interval: [f64; 2],
-    /// Images of the class.
+    /// Number of images of the class.
     pub images: u64,
 }
 
 impl Measured {
-    /// With names for the classes.
+    /// The report, with these names of the classes.
     pub fn report(&self, class_names: &[String]) -> Report {
         let c = &self.confusion;
         let (worst, worst_class_accuracy) = c.worst_class().unwrap_or((0, 0.0));
@@ -172,16 +172,17 @@ impl Measured {
     }
 }
 
-/// Share of images without a gradient above which a robust accuracy needs a warning.
+/// Proportion of images without a gradient above which a robust accuracy needs a warning.
 const MANY_WITHOUT_GRADIENT: f64 = 0.01;
 
-/// How many of the images attacked had a gradient of exact zeros in some step: `3 of 355 images had no gradient`.
+/// The number of attacked images whose gradient was exactly zero in some step: `3 of 355 images had no gradient`.
 pub fn describe_without_gradient(without: u64, images: u64) -> String {
     format!("{without} of {images} images had no gradient")
 }
 
 impl Measured {
-    /// Says that more than 1 % of the images had no gradient, and what that means for the accuracy. `None` otherwise.
+    /// A warning that more than 1 % of the images had no gradient, and what that means for the accuracy; `None`
+    /// otherwise.
     pub fn warning(&self) -> Option<String> {
         let (without, images) = (self.without_gradient, self.confusion.total());
         if without as f64 <= MANY_WITHOUT_GRADIENT * images as f64 {

@@ -1,5 +1,4 @@
-//! Attacks as an evaluation uses them: the same ball for every image, the network in eval mode, the worst of several
-//! restarts.
+//! Attacks for evaluation: the same ball for every image, the network in eval mode, the worst of several restarts.
 
 mod limits;
 mod measure;
@@ -29,7 +28,7 @@ pub enum AttackKind {
     Pgd,
 }
 
-/// An attack with all that a reported number has to name.
+/// An attack with all settings that must be reported with an accuracy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attack {
     /// Which one.
@@ -42,23 +41,23 @@ pub struct Attack {
     pub step_size: Epsilon,
     /// Number of steps.
     pub steps: u32,
-    /// Whether a search starts at a random point of the ball.
+    /// Whether a search starts at a random point in the ball.
     pub random_start: bool,
-    /// Searches from different starts; an image counts as robust only if it withstands all of them.
+    /// Number of searches from different starts; an image counts as robust only if it withstands all of them.
     pub restarts: u32,
     /// Seed of the starts.
     pub seed: u64,
 }
 
-/// What an attack on a batch came to.
+/// The result of an attack on a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Predictions {
-    /// The prediction for each image: a wrong one if any restart found one.
+    /// The prediction for each image: an incorrect one if any restart found one.
     pub predictions: Vec<u32>,
-    /// The logits that it was read from, `B × K`.
+    /// The logits of those predictions, `B × K`.
     pub logits: Vec<f32>,
-    /// Whether each image's gradient was exactly zero in a step of any restart ([`Engine::without_gradient`]): the attack
-    /// was then weaker than it looks.
+    /// Whether each image's gradient was exactly zero in a step of any restart ([`Engine::without_gradient`]); the
+    /// attack is then weaker than it seems.
     pub without_gradient: Vec<bool>,
 }
 
@@ -90,7 +89,7 @@ impl Attack {
 
     /// Runs the attack on a batch.
     ///
-    /// Each image's result depends on that image and its id alone, not on the batch around it.
+    /// Each image's result depends only on that image and its id, not on the rest of the batch.
     ///
     /// # Errors
     /// As [`Engine::perturb`].
@@ -154,7 +153,7 @@ impl Attack {
     }
 }
 
-/// A norm as people write it.
+/// The usual notation of a norm.
 pub fn norm_name(norm: Norm) -> &'static str {
     match norm {
         Norm::Linf => "L∞",
@@ -162,7 +161,7 @@ pub fn norm_name(norm: Norm) -> &'static str {
     }
 }
 
-/// Everything that a robust number has to name, in one line.
+/// All settings that must be reported with a robust accuracy, in one line.
 impl std::fmt::Display for Attack {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let norm = norm_name(self.norm);

@@ -1,22 +1,22 @@
 //! The step size of PGD in an evaluation, and whether the steps of an attack can cross its ball.
 //!
-//! A search that starts at a random point of a ball of radius ε may have to travel `2ε` to reach the worst image. With
-//! `steps · step_size` far below that it ends near its random start, and what is reported as robust accuracy is accuracy
-//! under noise. A step longer than ε leaves the ball every time and is projected back: the search jumps between the sides
-//! of the ball. Neither is visible in the number, so both are warnings of [`Attack::warning`], and
-//! [`evaluation_step_size`] chooses a step that has neither wherever nobody named one. In training the same attacks leave a
-//! network that was never shown the worst images of its ball: [`Attack::training_warning`].
+//! A search that starts at a random point in a ball of radius ε may have to travel `2ε` to reach the worst image. If
+//! `steps · step_size` is far below that, it ends near its random start, and the reported robust accuracy is accuracy
+//! under noise. A step longer than ε always leaves the ball and is projected back, so the search jumps between the
+//! sides of the ball. Neither is visible in the accuracy, so [`Attack::warning`] warns of both, and
+//! [`evaluation_step_size`] chooses a step with neither flaw if the user names none. In training such attacks leave a
+//! network that never saw the worst images of its ball ([`Attack::training_warning`]).
 
 use super::{Attack, AttackKind};
 use crate::engine::Norm;
 use crate::units::Epsilon;
 
-/// Length of all steps together in units of ε, where the step size follows from the attack: 2.5, "which ensures that we can
-/// reach the boundary of the ε-ball from any starting point within it (and still allow for movement on the boundary)"
-/// (Madry et al. 2018, section 5, on attacks of various ε).
+/// Total length of all steps in units of ε in the default step size: 2.5, "which ensures that we can reach the boundary
+/// of the ε-ball from any starting point within it (and still allow for movement on the boundary)" (Madry et al. 2018,
+/// section 5, on attacks of various ε).
 const FACTOR: f64 = 2.5;
 
-/// The least length of all steps together, in units of ε, for a search from a random start: below this most starts cannot
+/// Smallest total length of all steps, in units of ε, for a search from a random start: below this most starts cannot
 /// reach the other side of the ball, which is up to 2ε away.
 const REACH_FROM_RANDOM: f64 = 1.5;
 
@@ -26,8 +26,8 @@ const REACH_FROM_CENTRE: f64 = 1.0;
 /// Relative tolerance of these comparisons: 6 · 2/255 is 1.5 · 8/255 up to rounding.
 const TOLERANCE: f64 = 1e-9;
 
-/// What a run says of the balls it trains and evaluates in. The step size of an evaluation comes from here while the
-/// evaluation stays in the same ball.
+/// A run's settings for the balls of its training and its evaluation. An evaluation takes its step size from here if it
+/// uses the same ball.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RunSteps {
     /// Shape of both balls.
@@ -38,7 +38,7 @@ pub struct RunSteps {
     pub step_size: Epsilon,
     /// Radius of the run's evaluation.
     pub eval_epsilon: Epsilon,
-    /// Step size that the run names for its evaluation. `None` if it names none.
+    /// Step size that the run sets for its evaluation; `None` if it sets none.
     pub eval_step_size: Option<Epsilon>,
 }
 
@@ -46,10 +46,10 @@ pub struct RunSteps {
 ///
 /// The first of these that applies:
 ///
-/// 1. `named`: what the user named for this evaluation.
-/// 2. The run's `eval_step_size`, where norm and ε are those of the run's evaluation.
-/// 3. The step size of the training attack, where norm and ε are those of the training attack and the evaluation can cross
-///    its ball with it ([`Attack::warning`] gives nothing).
+/// 1. `named`: the user's value for this evaluation.
+/// 2. The run's `eval_step_size`, if norm and ε are those of the run's evaluation.
+/// 3. The step size of the training attack, if norm and ε are those of the training attack and the evaluation can cross
+///    its ball with it ([`Attack::warning`] is `None`).
 /// 4. [`default_step_size`].
 ///
 /// ```
@@ -86,8 +86,8 @@ pub fn evaluation_step_size(
     default_step_size(epsilon, steps)
 }
 
-/// The step size that follows from radius and number of steps: `2.5 · ε / steps`, not above ε, rounded to what can be
-/// written briefly. ε itself if there are no steps.
+/// The default step size for a radius and number of steps: `2.5 · ε / steps`, at most ε, rounded to a short form. ε
+/// itself if there are no steps.
 pub fn default_step_size(epsilon: Epsilon, steps: u32) -> Epsilon {
     let factor = FACTOR / f64::from(steps.max(1));
     if factor >= 1.0 { epsilon } else { epsilon.rounded_like(factor * epsilon.exact()) }
@@ -103,15 +103,15 @@ enum Purpose {
 /// Why the steps of PGD cannot search its ball.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flaw {
-    /// All steps together are too short.
+    /// The total length of all steps is too short.
     Short,
     /// One step is longer than the radius.
     Long,
 }
 
 impl Attack {
-    /// What makes this attack weaker than its radius says, with numbers and what to do about it. `None` if nothing does;
-    /// always for clean images, for FGSM, and for ε = 0, which is a control without perturbation.
+    /// Why this attack is weaker than its radius suggests, with numbers and advice. `None` if it is not, and always for
+    /// clean images, for FGSM, and for ε = 0, which is a control without perturbation.
     pub fn warning(&self) -> Option<String> {
         self.warning_for(Purpose::Evaluation)
     }
@@ -164,7 +164,7 @@ impl Attack {
         })
     }
 
-    /// Distance that the steps have to be able to go in units of ε, and where from.
+    /// Distance that the steps must be able to cover, in units of ε, and the point they start from.
     fn reach(&self) -> (f64, &'static str) {
         if self.random_start { (REACH_FROM_RANDOM, "a random start") } else { (REACH_FROM_CENTRE, "the image") }
     }
@@ -209,8 +209,8 @@ mod tests {
             ("the run's own ball", Linf, "8/255", 20, none, &usual, "2/255"),
             ("few steps, just enough", Linf, "8/255", 6, none, &usual, "2/255"),
             ("few steps, too few for the run's", Linf, "8/255", 5, none, &usual, "4/255"),
-            ("a flag goes over everything", Linf, "8/255", 20, one, &usual, "1/255"),
-            ("a flag stays where it is of no use", L2, "0.5", 20, one, &usual, "1/255"),
+            ("a flag overrides everything", Linf, "8/255", 20, one, &usual, "1/255"),
+            ("a flag applies even if it is a poor choice", L2, "0.5", 20, one, &usual, "1/255"),
             ("another norm", L2, "0.5", 20, none, &usual, "15.938/255"),
             ("another norm at the same radius", L2, "8/255", 20, none, &usual, "1/255"),
             ("a larger radius", Linf, "64/255", 20, none, &usual, "8/255"),

@@ -15,7 +15,7 @@ use crate::attack::{
 use crate::config::{EngineOptions, Experiment};
 use crate::data::{Dataset, ImageShape};
 use crate::engine::Norm;
-use crate::train::{RunDir, Splits, Stored, StoredError, run_steps};
+use crate::train::{RunDir, Splits, StoredError, StoredNetwork, run_steps};
 use crate::units::Epsilon;
 
 /// Steps of PGD where nobody names another number.
@@ -113,7 +113,7 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
         true => Some(super::overrides::ExperimentArgs::default().experiment(&arguments.source)?),
         false => None,
     };
-    let mut stored = Stored::load(&arguments.checkpoint, named).map_err(|error| match error {
+    let mut stored = StoredNetwork::load(&arguments.checkpoint, named).map_err(|error| match error {
         StoredError::Foreign { .. } => Usage(format!("{error}; name its experiment with --config or --preset")).into(),
         StoredError::Config(error) => error.into(),
         other => anyhow::Error::from(other),

@@ -11,7 +11,7 @@ use super::progress::Terminal;
 use crate::config::{Derived, Experiment};
 use crate::evaluate::FinalReport;
 use crate::train::RunDir;
-use crate::worker::session::{self, Ending, SessionError, Start, free_directory};
+use crate::worker::session::{self, Ending, RunStart, SessionError, free_directory};
 
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
@@ -60,7 +60,7 @@ pub(super) fn run_new(
     path: &Path,
 ) -> Result<Option<Box<FinalReport>>> {
     let derived = derived.cloned().map(Box::new);
-    drive(Start::New { experiment: Box::new(experiment), directory: path.to_path_buf(), derived })
+    drive(RunStart::New { experiment: Box::new(experiment), directory: path.to_path_buf(), derived })
 }
 
 pub(super) fn resume(arguments: &ResumeArgs) -> Result<()> {
@@ -72,10 +72,10 @@ pub(super) fn resume_run(path: &Path, engine: &EngineOverride) -> Result<Option<
     let mut run = RunDir::open(path)?.1.run;
     engine.put_over(&mut run);
     let engine = (!engine.is_empty()).then(|| run.engine_options());
-    drive(Start::Resume { directory: path.to_path_buf(), engine })
+    drive(RunStart::Resume { directory: path.to_path_buf(), engine })
 }
 
-fn drive(start: Start) -> Result<Option<Box<FinalReport>>> {
+fn drive(start: RunStart) -> Result<Option<Box<FinalReport>>> {
     let path = start.directory().to_path_buf();
     let mut terminal = Terminal::new();
     let ended = session::run(start, &mut terminal);

@@ -1,7 +1,7 @@
 //! CIFAR-10 and CIFAR-100 in their authors' binary layout.
 //!
 //! A file is a sequence of records: one label byte (CIFAR-100: the coarse label, then the fine one), then 3,072 pixels,
-//! planar, rows first: already the order of [`Dataset`].
+//! planar, row by row, which is the order of [`Dataset`].
 //! Source: <https://www.cs.toronto.edu/~kriz/cifar.html>, "binary version".
 
 use std::path::Path;
@@ -10,9 +10,9 @@ use super::reading::{class_names_or, describe_start, read_file};
 use super::{DataError, Dataset, ImageShape, TrainTest};
 
 const SHAPE: ImageShape = ImageShape::new(3, 32, 32);
-/// Coarse labels of CIFAR-100: twenty superclasses. They are checked and not used.
+/// Coarse labels of CIFAR-100: twenty superclasses. They are checked but not used.
 const COARSE_CLASSES: usize = 20;
-/// The largest published file has 154 MB.
+/// Limit for one file; the largest published file has 154 MB.
 const MAX_FILE_BYTES: u64 = 1 << 30;
 
 /// Which of the two sets.
@@ -25,7 +25,7 @@ pub enum Cifar {
 }
 
 impl Cifar {
-    /// What the set is called on the command line.
+    /// Name of the set on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ten => "cifar10",
@@ -74,10 +74,11 @@ impl Cifar {
 
 /// Reads CIFAR-10 or CIFAR-100 from the directory that holds its `.bin` files.
 ///
-/// The files may hold fewer images than the published ones; every file must be there.
+/// The files may hold fewer images than the published ones, but none may be missing.
 ///
 /// # Errors
-/// A missing or unreadable file; a length that is not whole records; a label out of range.
+/// Returns an error if a file is missing or unreadable, if its length is not a multiple of the record size, or if a
+/// label is out of range.
 pub fn load_cifar(directory: &Path, which: Cifar) -> Result<TrainTest, DataError> {
     let names = class_names_or(&directory.join(which.names_file()), which.built_in_names())?;
     let load = |files: &[&str]| {

@@ -1,4 +1,4 @@
-//! A labelled set of images, and what can be wrong with one.
+//! A labelled set of images, and the errors of the data layer.
 
 use crate::files::FileError;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ impl ImageShape {
         self.channels * self.height * self.width
     }
 
-    /// Whether an image of this shape holds no value at all.
+    /// Whether an image of this shape has no values.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -40,7 +40,7 @@ impl std::fmt::Display for ImageShape {
 /// Labelled images in memory: `N × C × H × W` bytes and a class index for each image.
 ///
 /// A `Dataset` always holds at least one image and only labels below the number of class names: [`Dataset::new`]
-/// refuses anything else.
+/// rejects anything else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dataset {
     name: String,
@@ -54,8 +54,8 @@ impl Dataset {
     /// Builds a set from `N × C × H × W` bytes and `N` labels.
     ///
     /// # Errors
-    /// [`DataError::Inconsistent`] when the byte count is not `labels.len() × shape.len()`, when there is no image, fewer
-    /// than two classes, or a label is not below `class_names.len()`.
+    /// Returns [`DataError::Inconsistent`] if the byte count is not `labels.len() × shape.len()`, if there is no image
+    /// or fewer than two classes, or if a label is not below `class_names.len()`.
     pub fn new(
         name: impl Into<String>,
         class_names: Vec<String>,
@@ -85,7 +85,7 @@ impl Dataset {
         Ok(Self { name, class_names, shape, images, labels })
     }
 
-    /// What the set is called in messages and reports.
+    /// Name of the set in messages and reports.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -110,7 +110,7 @@ impl Dataset {
         self.labels.len()
     }
 
-    /// Always `false`: an empty set cannot be built. Here because `len` is.
+    /// Always `false`, as an empty set cannot be built. Exists because `len` does.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
@@ -130,7 +130,7 @@ impl Dataset {
         &self.labels
     }
 
-    /// How many images each class has.
+    /// Number of images of each class.
     pub fn class_counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.classes()];
         for &label in &self.labels {
@@ -142,12 +142,12 @@ impl Dataset {
     /// A set of the images at `indices`, in that order, with the same classes.
     ///
     /// # Errors
-    /// [`DataError::Inconsistent`] when `indices` is empty or one of them is out of range.
+    /// Returns [`DataError::Inconsistent`] if `indices` is empty or one of them is out of range.
     pub fn select(&self, indices: &[usize]) -> Result<Self, DataError> {
         if let Some(bad) = indices.iter().find(|i| **i >= self.len()) {
             return Err(DataError::Inconsistent {
                 name: self.name.clone(),
-                what: format!("image {bad} was asked for, expected 0 to {}", self.len() - 1),
+                what: format!("image {bad} was requested, expected 0 to {}", self.len() - 1),
             });
         }
         let mut images = Vec::with_capacity(indices.len() * self.shape.len());
@@ -159,27 +159,27 @@ impl Dataset {
     }
 }
 
-/// The two parts every source of data comes in.
+/// The two parts of every data source.
 #[derive(Debug, Clone)]
 pub struct TrainTest {
     /// Images to train on, and to take the validation split from.
     pub train: Dataset,
-    /// Images that are only ever evaluated.
+    /// Images for evaluation only.
     pub test: Dataset,
 }
 
-/// What can be wrong with data. Every message says where, what was expected and what was found.
+/// Errors of the data layer. Every message says where, what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// A file or directory could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A file does not hold what its format promises.
+    /// The content of a file does not match its format.
     #[error("{path}: {what}")]
     Format {
         /// The file or directory.
         path: PathBuf,
-        /// Offset or entry, expected and found, in words.
+        /// Offset or entry, the expected and the found value, as text.
         what: String,
     },
     /// Images, labels and class names do not fit together.
@@ -187,13 +187,13 @@ pub enum DataError {
     Inconsistent {
         /// Name of the set.
         name: String,
-        /// Expected and found, in words.
+        /// The expected and the found value, as text.
         what: String,
     },
-    /// The set is not here, or what was asked for does not exist.
+    /// The set is missing, or a requested item does not exist.
     #[error("{0}")]
     Missing(String),
-    /// A download failed or brought something else than promised.
+    /// A download failed or delivered something else than expected.
     #[error("{0}")]
     Download(String),
     /// A file is not the one that its publisher describes.
@@ -201,11 +201,11 @@ pub enum DataError {
     Checksum {
         /// Where the file was.
         path: PathBuf,
-        /// Length or checksum, and who gives it.
+        /// Length or checksum, with its source.
         expected: String,
         /// Length or checksum of the file.
         found: String,
-        /// What became of the file and what to do.
+        /// What was done with the file, and what to do.
         advice: String,
     },
     /// The user asked to stop.
@@ -214,13 +214,13 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// A closure that gives an [`std::io::Error`] its path: `File::open(path).map_err(DataError::reading(path))`.
+    /// A closure that adds the path to an [`std::io::Error`]: `File::open(path).map_err(DataError::reading(path))`.
     pub fn reading(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let error = FileError::reading(path);
         move |cause| error(cause).into()
     }
 
-    /// The same for what failed to create, write or rename to `path`.
+    /// The same for a failure to create, write or rename to `path`.
     pub fn writing(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let error = FileError::writing(path);
         move |cause| error(cause).into()

@@ -1,26 +1,27 @@
-//! The data set `digits`: 1,797 real handwritten digits of 8×8 grey pixels, carried by the program itself.
+//! The data set `digits`: 1,797 real handwritten digits of 8×8 grey pixels, built into the program.
 //!
-//! The images are the test part of "Optical Recognition of Handwritten Digits" by E. Alpaydin and C. Kaynak (UCI Machine
-//! Learning Repository, 1998, <https://doi.org/10.24432/C50P49>, CC BY 4.0): 32×32 bitmaps of digits written on preprinted
-//! forms, each 4×4 block counted into one value of 0 to 16. The crate `smartcore` ships them.
+//! The images are the test part of "Optical Recognition of Handwritten Digits" by E. Alpaydin and C. Kaynak (UCI
+//! Machine Learning Repository, 1998, <https://doi.org/10.24432/C50P49>, CC BY 4.0): 32×32 bitmaps of digits written on
+//! preprinted forms, each 4×4 block counted into one value from 0 to 16. The crate `smartcore` contains them.
 //!
 //! * A value `v` becomes the byte `round(255·v / 16)`, halves up: 0 → 0, 8 → 128, 16 → 255.
 //! * Classes are named "0" to "9".
-//! * Of each class the last fifth in the order of the file (`⌊n / 5⌋` images) is the test part: 1,442 images to train on,
-//!   355 to test. The file is ordered by writer, so most test digits come from hands that training never saw.
+//! * The last fifth of each class in the order of the file (`⌊n / 5⌋` images) is the test part: 1,442 images for
+//!   training, 355 for testing. The file is ordered by writer, so most test digits are by writers that are not in the
+//!   training part.
 
 use super::{DataError, Dataset, ImageShape, TrainTest};
 
 const NAME: &str = "digits";
 const SHAPE: ImageShape = ImageShape::new(1, 8, 8);
-/// How many images of each digit the publishers counted.
+/// Number of images of each digit, as published.
 const CLASS_COUNTS: [usize; 10] = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180];
 
 /// The handwritten digits, split as the module describes.
 ///
 /// # Errors
-/// [`DataError::Inconsistent`] when what `smartcore` carries is not the set described here: another number of images,
-/// another shape, a value that is not one of 0 to 16, or other class counts.
+/// Returns [`DataError::Inconsistent`] if the data in `smartcore` is not the set described here: another number of
+/// images, another shape, a value that is not from 0 to 16, or other class counts.
 pub fn digits() -> Result<TrainTest, DataError> {
     let source = smartcore::dataset::digits::load_dataset();
     let expected: usize = CLASS_COUNTS.iter().sum();
@@ -44,7 +45,10 @@ pub fn digits() -> Result<TrainTest, DataError> {
 }
 
 fn inconsistent(what: String) -> DataError {
-    DataError::Inconsistent { name: NAME.into(), what: format!("{what}; the crate smartcore carries another data set") }
+    DataError::Inconsistent {
+        name: NAME.into(),
+        what: format!("{what}; the crate smartcore contains another data set"),
+    }
 }
 
 /// Values 0 to 16 as bytes: `round(255·v / 16)`.
@@ -63,7 +67,7 @@ fn classes(targets: &[f32]) -> Result<Vec<u32>, DataError> {
     targets.iter().enumerate().map(class).collect()
 }
 
-/// `value` as an integer when it is one of `0..=max`; NaN and infinities are none.
+/// `value` as an integer if it is one of `0..=max`; `None` for all others, NaN and infinities included.
 fn whole(value: f32, max: u32) -> Option<u32> {
     (0..=max).find(|&n| n as f32 == value)
 }
@@ -101,7 +105,7 @@ mod tests {
         assert!((0..test.len()).all(|i| !seen.contains(test.image(i))));
     }
 
-    /// The first line of the publishers' file `optdigits.tes`, a zero, scaled.
+    /// The first line of the published file `optdigits.tes`, a zero, scaled.
     #[test]
     fn the_first_image_is_the_publishers_first() {
         let values = [

@@ -1,15 +1,16 @@
-//! Verified downloads: a published set is either here, whole and checked, or it is not used.
+//! Verified downloads: a published set is used only if it is complete and verified.
 //!
-//! A set `NAME` lies in `root/NAME`. Of a published file `FILE` there are, in the order in which they appear,
+//! The set `NAME` is stored in `root/NAME`. For a published file `FILE` there are, in the order of their creation,
 //!
-//! | path | what it is |
+//! | path | content |
 //! |---|---|
-//! | `FILE.part`, `FILE.part.json` | a download under way, and what is needed to resume it |
+//! | `FILE.part`, `FILE.part.json` | a download in progress, and the data needed to resume it |
 //! | `FILE`, `FILE.sha256` | the verified file, and its SHA-256 in the format of `sha256sum` |
-//! | `DIRECTORY`, `DIRECTORY.sha256` | what an archive held, and the SHA-256 of each of its files |
-//! | `FILE.bad` | a file that was not what the publisher describes, kept for inspection |
+//! | `DIRECTORY`, `DIRECTORY.sha256` | the content of an archive, and the SHA-256 of each of its files |
+//! | `FILE.bad` | a file that is not the one that the publisher describes, kept for inspection |
 //!
-//! Every step ends with a rename, so a killed process leaves the earlier state and never a half file under a final name.
+//! Every step ends with a rename, so a killed process leaves the earlier state and never a partial file under a final
+//! name.
 
 mod digest;
 mod html;
@@ -32,12 +33,12 @@ pub use super::publishers::Digests;
 pub use digest::digests;
 pub use verify::{Finding, Report, Status, Verdict, status, verify};
 
-/// What is being done with a file.
+/// The current step for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Bytes arrive.
+    /// The file is downloaded.
     Downloading,
-    /// The connection broke, the next attempt follows after a pause.
+    /// The connection broke; the next attempt follows after a pause.
     Waiting,
     /// Checksums are computed.
     Verifying,
@@ -45,33 +46,33 @@ pub enum Phase {
     Unpacking,
 }
 
-/// How far one file is. `done` starts above 0 when a download is resumed.
+/// Progress of one file. `done` starts above 0 if a download is resumed.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a> {
     /// Name of the published file.
     pub file: &'a str,
-    /// What is being done with it.
+    /// The current step.
     pub phase: Phase,
-    /// Bytes done in this phase.
+    /// Bytes processed in this phase.
     pub done: u64,
-    /// Bytes to do, where that is known.
+    /// Bytes to process in this phase; `None` if not known.
     pub total: Option<u64>,
 }
 
-/// How patient a download is.
+/// Time limits, retries and other options of a download.
 #[derive(Debug, Clone)]
 pub struct FetchOptions {
-    /// Longest wait for a name look-up and for a connection.
+    /// Time limit for a name look-up and for a connection.
     pub connect_timeout: Duration,
-    /// Longest time without a single byte.
+    /// Time limit without any received byte.
     pub stall_timeout: Duration,
-    /// Attempts in a row without progress before an address is given up.
+    /// Consecutive attempts without progress before an address is given up.
     pub attempts: u32,
     /// Pause after the first failed attempt; it doubles with each further one.
     pub backoff: Duration,
-    /// Keep an archive after it was unpacked: it can then be checked against its publisher's checksum again.
+    /// Whether to keep an archive after unpacking, so that it can be checked against its publisher's checksum again.
     pub keep_archives: bool,
-    /// Use the proxy that `HTTPS_PROXY` and its like name.
+    /// Whether to use the proxy of `HTTPS_PROXY` and similar variables.
     pub proxy_from_environment: bool,
 }
 
@@ -88,12 +89,12 @@ impl Default for FetchOptions {
     }
 }
 
-/// How a file came to be here.
+/// Where a file came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Downloaded just now from this address.
+    /// Downloaded from this address in this run.
     Downloaded(String),
-    /// Put there by the user and verified just now.
+    /// Put there by the user and verified in this run.
     FoundUnverified,
     /// Verified by an earlier run.
     FoundVerified,
@@ -102,24 +103,24 @@ pub enum Origin {
 /// One file of a fetched set.
 #[derive(Debug, Clone)]
 pub struct FetchedFile {
-    /// Where the published file lies, or lay if it was an archive that is no longer kept.
+    /// Path of the published file, also if it was an archive that is no longer kept.
     pub path: PathBuf,
-    /// How it came to be here.
+    /// Where it came from.
     pub origin: Origin,
     /// What it was verified against.
     pub against: String,
 }
 
-/// A set that is here, whole and verified.
+/// A complete and verified set.
 #[derive(Debug, Clone)]
 pub struct Fetched {
-    /// What a reader opens, see [`Publisher::data_directory`].
+    /// The directory that a reader opens, see [`Publisher::data_directory`].
     pub data: PathBuf,
     /// Its files.
     pub files: Vec<FetchedFile>,
 }
 
-/// The user's wish to stop, and whoever draws the progress.
+/// The user's stop flag, and the receiver of progress reports.
 pub(crate) struct Watch<'a> {
     pub(crate) stop: &'a AtomicBool,
     pub(crate) progress: &'a mut dyn FnMut(Progress<'_>),
@@ -135,7 +136,7 @@ impl Watch<'_> {
     }
 }
 
-/// Where sets lie unless told otherwise: `FAIRTAT_DATA`, or `fairtat/data` in the platform's directory for data.
+/// The default directory of the sets: `FAIRTAT_DATA`, or `fairtat/data` in the platform's data directory.
 pub fn default_root() -> PathBuf {
     let platform = directories::BaseDirs::new().map(|base| base.data_dir().to_path_buf());
     root_from(std::env::var_os("FAIRTAT_DATA").map(PathBuf::from), platform)
@@ -148,9 +149,10 @@ fn root_from(chosen: Option<PathBuf>, platform: Option<PathBuf>) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("fairtat-data"))
 }
 
-/// Brings `publisher`'s set below `root`: downloads what is missing, verifies it, unpacks archives.
+/// Obtains `publisher`'s set below `root`: downloads missing files, verifies them, unpacks archives.
 ///
-/// A file that the user put in place is verified and used. Setting `stop` ends it early; the download can be resumed.
+/// A file that the user put in place is verified and used. Setting `stop` ends the call early; the download can be
+/// resumed.
 ///
 /// ```no_run
 /// use std::sync::atomic::AtomicBool;
@@ -168,8 +170,9 @@ fn root_from(chosen: Option<PathBuf>, platform: Option<PathBuf>) -> PathBuf {
 /// ```
 ///
 /// # Errors
-/// [`DataError::Download`] with each address, what came from it and what to do by hand; [`DataError::Checksum`];
-/// [`DataError::Format`] for a broken archive; [`DataError::File`] with its path; [`DataError::Stopped`].
+/// Returns [`DataError::Download`] if no address delivers a file, with the failure of each and instructions for a
+/// manual download; [`DataError::Checksum`] if a file is not the published one; [`DataError::Format`] if an archive is
+/// damaged; [`DataError::File`] if a file cannot be read or written; [`DataError::Stopped`] if `stop` was set.
 pub fn fetch(
     publisher: &Publisher,
     root: &Path,
@@ -194,17 +197,17 @@ struct Set<'a> {
 }
 
 impl Set<'_> {
-    /// Keeps a second process out of the directory until the returned file is dropped.
+    /// Locks the directory against other processes until the returned file is dropped.
     fn lock(&self) -> Result<File, DataError> {
         fs::create_dir_all(&self.directory).map_err(DataError::writing(&self.directory))?;
         let path = self.directory.join(".lock");
         let file = File::create(&path).map_err(DataError::writing(&path))?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => Err(DataError::Download(format!(
-                "another process is working on {}; wait until it is done",
+                "another process is using {}; wait until it is done",
                 self.directory.display()
             ))),
-            // Some network file systems have no locks: one process alone is as safe there without.
+            // Some network file systems have no locks; a single process is safe without one.
             Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
         }
     }
@@ -217,7 +220,7 @@ impl Set<'_> {
         self.directory.join(format!("{name}.sha256"))
     }
 
-    /// The record of what `name` is or holds, if everything in it is here with the right length.
+    /// The record of `name`; `None` if there is none, or if a file in it is missing or has another length.
     fn vouched(&self, name: &str) -> Result<Option<Record>, DataError> {
         let Some(record) = Record::load(&self.record(name))? else { return Ok(None) };
         let other = record.first_of_other_length(&self.directory)?;
@@ -253,7 +256,7 @@ impl Set<'_> {
         }
         let (origin, against) = if length(&path)?.is_some() {
             let against = self.accept(file, &path, watch)?;
-            // What an earlier download left is of no more use.
+            // The rest of an earlier download is no longer needed.
             Transfer::new(file, options, &self.directory).discard()?;
             (Origin::FoundUnverified, against)
         } else {
@@ -274,7 +277,7 @@ impl Set<'_> {
         unpack::unpack(&self.path(file), &file.packing, &self.directory, &self.record(inner), &against, watch)
     }
 
-    /// Verifies what lies at `from`, renames it to its final name and records it; moves it aside if it is wrong.
+    /// Verifies the file at `from`, renames it to its final name and records it; moves it aside if it is wrong.
     fn accept(&self, file: &PublishedFile, from: &Path, watch: &mut Watch<'_>) -> Result<String, DataError> {
         let page = starts_like_page(from)?;
         let digests = digest_file(from, &file.name, watch)?;
@@ -299,7 +302,7 @@ impl Set<'_> {
                     expected: mismatch.expected,
                     found: mismatch.found,
                     advice: format!(
-                        "the file is not used and was moved to {}.{what} Run `fairtat data fetch {}` to download it anew. {}",
+                        "the file is not used and was moved to {}.{what} Run `fairtat data fetch {}` to download it again. {}",
                         bad.display(),
                         self.publisher.name,
                         self.by_hand(file)
@@ -309,7 +312,7 @@ impl Set<'_> {
         }
     }
 
-    /// Downloads `file`, verifies and renames it; returns the address it came from and what it was verified against.
+    /// Downloads `file`, verifies and renames it; returns its address and what it was verified against.
     fn download(
         &self,
         file: &PublishedFile,
@@ -320,7 +323,7 @@ impl Set<'_> {
         let mut url = transfer.run(&self.by_hand(file), watch)?;
         let mut accepted = self.accept(file, &transfer.part, watch);
         if matches!(accepted, Err(DataError::Checksum { .. })) && transfer.is_pieced() {
-            // The pieces may stem from two versions of the file; one whole answer cannot.
+            // The pieces may come from two versions of the file; a single complete response cannot.
             transfer.discard()?;
             url = transfer.run(&self.by_hand(file), watch)?;
             accepted = self.accept(file, &transfer.part, watch);
@@ -332,7 +335,7 @@ impl Set<'_> {
     }
 }
 
-/// Length of the file at `path`, or `None` if there is none.
+/// Length of the file at `path`; `None` if there is none.
 fn length(path: &Path) -> Result<Option<u64>, DataError> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => Ok(Some(metadata.len())),
@@ -354,7 +357,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_root_is_chosen_then_the_platform_s_then_here() {
+    fn the_root_is_the_chosen_one_then_the_platforms_then_the_working_directory() {
         let path = |text: &str| Some(PathBuf::from(text));
         assert_eq!(root_from(path("/x"), path("/home/u")), PathBuf::from("/x"));
         assert_eq!(root_from(path(""), path("/home/u")), PathBuf::from("/home/u/fairtat/data"));

@@ -1,12 +1,12 @@
-//! How an image is brought to a wanted number of channels and a wanted size.
+//! Conversion of images to a given number of channels and a given size.
 //!
 //! *Channels.* Colour to grey: Rec. 601 luma, `round(0.299 R + 0.587 G + 0.114 B)`, exact in integers. Grey to colour:
 //! the plane is repeated three times.
 //!
-//! *Size.* The largest centred square is cut out (of `d` surplus rows or columns, `⌊d/2⌋` go at the top or left), then
-//! scaled to `size × size` with a triangle filter. Its support is one pixel of the coarser of the two grids, so that
-//! shrinking averages over all source pixels and enlarging is bilinear; values are used as they are stored (no gamma).
-//! A square of the right size stays as it is, bit for bit. Channels are converted before the size.
+//! *Size.* The largest centred square is cropped (of `d` surplus rows or columns, `⌊d/2⌋` are cut at the top or left),
+//! then scaled to `size × size` with a triangle filter. Its support is one pixel of the coarser of the two grids, so
+//! that shrinking averages over all source pixels and enlarging is bilinear. Values are used as stored (no gamma). A
+//! square of the right size does not change, bit for bit. Channels are converted before the size.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use image::imageops::{self, FilterType};
 
 use super::{DataError, Dataset, ImageShape};
 
-/// Planes `from` → `to`, where both are 1 or 3.
+/// Converts `from` channels to `to` channels, where both are 1 or 3.
 pub(super) fn convert_channels(planar: &[u8], from: usize, to: usize) -> Cow<'_, [u8]> {
     match (from, to) {
         (3, 1) => {
@@ -31,7 +31,7 @@ pub(super) fn convert_channels(planar: &[u8], from: usize, to: usize) -> Cow<'_,
     }
 }
 
-/// Every plane of a `shape` image cut and scaled to `size × size`.
+/// Crops and scales every plane of a `shape` image to `size × size`.
 pub(super) fn fit_square(planar: &[u8], shape: ImageShape, size: usize) -> Vec<u8> {
     if shape.height == size && shape.width == size {
         return planar.to_vec();
@@ -52,10 +52,10 @@ pub(super) fn fit_square(planar: &[u8], shape: ImageShape, size: usize) -> Vec<u
     out
 }
 
-/// The images of `set` with `channels` planes of `size × size`, by the rules above; `None` keeps what is there.
+/// The images of `set` with `channels` planes of `size × size`, by the rules above; `None` keeps channels or size.
 ///
 /// # Errors
-/// [`DataError::Inconsistent`] from [`check_request`].
+/// Returns [`DataError::Inconsistent`] as [`check_request`].
 pub(super) fn fit_dataset(set: Dataset, channels: Option<usize>, size: Option<usize>) -> Result<Dataset, DataError> {
     use rayon::prelude::*;
     check_request(set.name(), channels, size)?;
@@ -79,15 +79,15 @@ pub(super) fn fit_dataset(set: Dataset, channels: Option<usize>, size: Option<us
 /// The largest side that a network's input may have.
 const MAX_IMAGE_SIZE: usize = 4096;
 
-/// Whether channels and size are ones that images can have.
+/// Checks that channels and size are possible for an image.
 pub(super) fn check_request(name: &str, channels: Option<usize>, size: Option<usize>) -> Result<(), DataError> {
     let fail = |what| Err(DataError::Inconsistent { name: name.to_owned(), what });
     match (channels, size) {
         (Some(c), _) if c != 1 && c != 3 => {
-            fail(format!("{c} channels were asked for, expected 1 (grey) or 3 (colour)"))
+            fail(format!("{c} channels were requested, expected 1 (grey) or 3 (colour)"))
         }
         (_, Some(s)) if s == 0 || s > MAX_IMAGE_SIZE => {
-            fail(format!("an image size of {s} was asked for, expected 1 to {MAX_IMAGE_SIZE}"))
+            fail(format!("an image size of {s} was requested, expected 1 to {MAX_IMAGE_SIZE}"))
         }
         _ => Ok(()),
     }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_sets_are_brought_to_shape() {
+    fn whole_sets_are_converted() {
         let names = vec!["a".to_owned(), "b".to_owned()];
         let set = Dataset::new("s", names, ImageShape::new(1, 2, 3), (0..12).collect(), vec![0, 1]).unwrap();
         let same = fit_dataset(set.clone(), None, None).unwrap();

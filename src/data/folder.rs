@@ -1,4 +1,4 @@
-//! Image folders: PNG and JPEG files, a directory for each class.
+//! Image folders: PNG and JPEG files, one directory per class.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -10,47 +10,47 @@ use super::fit::{check_request, convert_channels, fit_square};
 use super::reading::{describe_start, entries, read_file};
 use super::{DataError, Dataset, ImageShape, TrainTest};
 
-/// The largest width or height that is decoded.
+/// Largest width or height that is decoded.
 pub const MAX_SIDE: u32 = 16_384;
-/// The most pixels that are decoded, against decompression bombs.
+/// Largest number of pixels that is decoded, as a guard against decompression bombs.
 pub const MAX_PIXELS: u64 = 1 << 26;
 const MAX_FILE_BYTES: u64 = 1 << 28;
-/// Directories below a class directory may be nested this deep; a link to a parent would never end.
+/// Maximum nesting of directories below a class directory; a link to a parent would otherwise never end.
 const MAX_DEPTH: usize = 8;
-/// Images decoded between two looks at what came out.
+/// Number of images decoded in parallel before their results are checked.
 const BATCH: usize = 1024;
 
-/// What an image folder is brought to.
+/// Size and channels to which the images of a folder are converted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FolderOptions {
-    /// Side of the square that every image is brought to: the largest centred square is cut out, then scaled with a
+    /// Side of the square to which every image is converted: the largest centred square is cropped, then scaled with a
     /// triangle filter (an average over all source pixels when shrinking, bilinear when enlarging).
     pub image_size: Option<usize>,
-    /// 1 or 3: every image is converted, to grey by Rec. 601 luma, to colour by repetition.
+    /// 1 or 3 channels for every image: converted to grey by Rec. 601 luma, to colour by repetition.
     pub channels: Option<usize>,
 }
 
 /// Reads an image folder.
 ///
-/// Layouts: `DIR/train/CLASS/…` with `DIR/test/CLASS/…`, or `DIR/CLASS/…` alone. In the second the test part is the
-/// last `max(1, ⌊n / 5⌋)` of the `n` images of each class, in file order.
+/// Layouts: `DIR/train/CLASS/…` with `DIR/test/CLASS/…`, or only `DIR/CLASS/…`. In the second the test part is the last
+/// `max(1, ⌊n / 5⌋)` of the `n` images of each class, in file order.
 ///
 /// * Classes are the directories in bytewise order of their names; the images of a class are all files below its
 ///   directory in bytewise order of their paths. Names that start with a dot are ignored everywhere; so are files
-///   beside the class directories, unless they are images.
-/// * The format is told by a file's content, never by its name. Anything but PNG and JPEG is an error.
+/// next to the class directories, unless they are images.
+/// * The format is detected from a file's content, never from its name. Anything but PNG and JPEG is an error.
 /// * Grey or colour is a property of the whole set. A colour file with equal channels is a colour file; a palette is
 ///   colour. Mixed files are an error unless the number of channels is given.
-/// * 16-bit samples become 8-bit ones: `round(v / 257)`. An alpha channel is dropped where it is opaque everywhere; a
-///   pixel that is not opaque is an error, because any background would be an invention.
+/// * 16-bit samples become 8-bit ones: `round(v / 257)`. An alpha channel is dropped if it is opaque everywhere; a
+///   pixel that is not opaque is an error, because any background would be arbitrary.
 /// * Without an image size all files must have the same size.
 /// * An orientation in EXIF data is not applied (as in torchvision).
-/// * A JPEG file that stops early is an error. Damage within its compressed pixels usually decodes to wrong pixels: the
-///   format has no checksum (PNG has).
+/// * A truncated JPEG file is an error. Damage within its compressed pixels usually decodes to wrong pixels: the format
+///   has no checksum (PNG has).
 ///
 /// # Errors
-/// A file that is not an image, or one that cannot be decoded; images of different kinds or sizes; a class without an
-/// image; parts with different classes.
+/// Returns an error if a file is not an image or cannot be decoded, if images differ in kind or size, if a class has no
+/// image, or if the parts have different classes.
 pub fn load_folder(directory: &Path, options: FolderOptions) -> Result<TrainTest, DataError> {
     let name = directory.file_name().map_or_else(|| "folder".into(), |n| n.to_string_lossy().into_owned());
     check_request(&name, options.channels, options.image_size)?;
@@ -111,13 +111,13 @@ fn list(directory: &Path) -> Result<(Vec<String>, Files, Files), DataError> {
     }
 }
 
-/// The directories `train` and `test`, where the folder is laid out in parts.
+/// The directories `train` and `test`; `None` if the folder has no parts.
 fn parts(directory: &Path) -> Result<Option<(PathBuf, PathBuf)>, DataError> {
     let (train, test) = (directory.join("train"), directory.join("test"));
     if train.is_dir() && test.is_dir() {
         return Ok(Some((train, test)));
     }
-    // `train` may also be a class (a vehicle): then it has neighbours that are no names of parts.
+    // `train` may also be a class (a vehicle). Then there are other directories that are not named like parts.
     let is_part = |name: &str| ["train", "test", "val", "valid", "validation"].contains(&name);
     let mut directories = Vec::new();
     for entry in entries(directory)? {
@@ -135,7 +135,7 @@ fn parts(directory: &Path) -> Result<Option<(PathBuf, PathBuf)>, DataError> {
     Ok(None)
 }
 
-/// Whether a directory looks like an image folder: parts with directories in them, or directories with images.
+/// Whether a directory looks like an image folder: parts that hold directories, or directories that hold images.
 pub(super) fn is_folder(directory: &Path) -> bool {
     let directories = |path: &Path| -> Vec<PathBuf> {
         entries(path).unwrap_or_default().iter().map(std::fs::DirEntry::path).filter(|p| p.is_dir()).collect()
@@ -173,7 +173,7 @@ fn class_directories(directory: &Path) -> Result<Vec<(String, PathBuf)>, DataErr
         } else if starts_as_image(&path) {
             return Err(DataError::format(
                 path,
-                "is an image beside the class directories, expected it in one of them",
+                "is an image next to the class directories, expected it in one of them",
             ));
         }
     }
@@ -221,7 +221,7 @@ struct Decoded {
     planar: Vec<u8>,
 }
 
-/// Decodes the files of a set and holds each against the first.
+/// Decodes the files of a set and compares each with the first.
 struct SetDecoder {
     options: FolderOptions,
     first: Option<(PathBuf, ImageShape)>,
@@ -266,7 +266,7 @@ impl SetDecoder {
     }
 }
 
-/// Whether `path` is of the kind and size of the set's first file.
+/// Checks that `path` has the kind and size of the set's first file.
 fn compare(first: &Path, expected: ImageShape, path: &Path, found: ImageShape) -> Result<(), DataError> {
     let kind = |shape: ImageShape| if shape.channels == 1 { "grey" } else { "colour" };
     let first = first.display();
@@ -288,11 +288,11 @@ fn compare(first: &Path, expected: ImageShape, path: &Path, found: ImageShape) -
     Ok(())
 }
 
-/// One PNG or JPEG file as planar bytes of `shape`, by the rules of a folder: converted to grey or colour, the largest
-/// centred square cut out, then scaled.
+/// One PNG or JPEG file as planar bytes of `shape`, by the rules of a folder: converted to grey or colour, cropped to
+/// the largest centred square, then scaled.
 ///
 /// # Errors
-/// A file that is not an image or cannot be decoded, or a `shape` that no image can be brought to.
+/// Returns an error if the file is not an image or cannot be decoded, or if no image can be converted to `shape`.
 pub fn load_image(path: &Path, shape: ImageShape) -> Result<Vec<u8>, DataError> {
     let bytes = read_file(path, MAX_FILE_BYTES)?;
     let Some(format) = format_of(&bytes) else {
@@ -302,11 +302,11 @@ pub fn load_image(path: &Path, shape: ImageShape) -> Result<Vec<u8>, DataError> 
     fit_to(path, decode_bytes(path, &bytes, format)?, shape)
 }
 
-/// An image in memory, 4 bytes (red, green, blue, opacity) a pixel, as planar bytes of `shape`; see [`load_image`].
-/// `name` stands in messages.
+/// An image in memory, 4 bytes (red, green, blue, alpha) per pixel, as planar bytes of `shape`; see [`load_image`].
+/// `name` is used in messages.
 ///
 /// # Errors
-/// When sizes do not agree, a pixel is not opaque, or no image can be brought to `shape`.
+/// Returns an error if the sizes do not agree, if a pixel is not opaque, or if no image can be converted to `shape`.
 pub fn image_from_rgba(
     name: &str,
     width: usize,
@@ -332,7 +332,7 @@ fn fit_to(path: &Path, image: Decoded, to: ImageShape) -> Result<Vec<u8>, DataEr
         return Ok(planar.into_owned());
     }
     if to.height != to.width || planar.len() != from.len() {
-        let what = format!("cannot be brought to {to}: only to squares of 1 or 3 channels");
+        let what = format!("cannot be converted to {to}: only to squares with 1 or 3 channels");
         return Err(DataError::format(path, what));
     }
     Ok(fit_square(&planar, from, to.height))
@@ -370,9 +370,11 @@ fn decode_bytes(path: &Path, bytes: &[u8], format: ImageFormat) -> Result<Decode
     planar_bytes(path, DynamicImage::from_decoder(decoder).map_err(unreadable)?)
 }
 
-/// Whether an end-of-image marker follows the first scan. The decoder fills what a truncated file lacks with grey.
+/// Whether an end-of-image marker follows the first scan. The decoder fills the missing part of a truncated file with
+/// grey.
 ///
-/// Entropy-coded data never has `ff d9` (an `ff` there is followed by `00`); the headers, with thumbnails in them, may.
+/// Entropy-coded data never contains `ff d9` (an `ff` there is followed by `00`); headers may, as they can hold
+/// thumbnails.
 fn jpeg_is_complete(bytes: &[u8]) -> bool {
     let mut at = 2;
     while let Some(&[0xff, marker, high, low]) = bytes.get(at..at + 4) {
@@ -406,7 +408,7 @@ fn planar_bytes(path: &Path, image: DynamicImage) -> Result<Decoded, DataError> 
     Ok(Decoded { shape: ImageShape::new(channels, height, width), planar })
 }
 
-/// Checks that the last of every `stride` bytes, a pixel's opacity, is full.
+/// Checks that the last of every `stride` bytes, a pixel's alpha, is 255.
 fn opaque(path: &Path, samples: &[u8], stride: usize, width: usize) -> Result<(), DataError> {
     match samples.chunks_exact(stride).position(|pixel| pixel[stride - 1] != u8::MAX) {
         None => Ok(()),

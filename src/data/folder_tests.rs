@@ -64,7 +64,7 @@ fn parts_classes_and_files_come_in_bytewise_order() {
 }
 
 #[test]
-fn classes_alone_hold_out_the_last_fifth_of_each() {
+fn without_parts_the_last_fifth_of_each_class_is_held_out() {
     let dir = tempfile::tempdir().unwrap();
     for i in 0..11u8 {
         put(dir.path(), &format!("train/{i:02}.png"), &png(&grey(i, 1, 1)));
@@ -146,7 +146,7 @@ fn sixteen_bits_and_opaque_alpha_are_reduced() {
 }
 
 #[test]
-fn files_that_are_no_image_are_named() {
+fn files_that_are_not_images_are_named() {
     let dir = tempfile::tempdir().unwrap();
     small_set(dir.path());
     let noise = DynamicImage::ImageRgb8(RgbImage::from_fn(64, 64, |x, y| Rgb([(x * y) as u8, (x * 7) as u8, y as u8])));
@@ -183,7 +183,7 @@ fn dimensions_beyond_the_limit_are_not_decoded() {
 }
 
 #[test]
-fn classes_must_be_there_and_agree() {
+fn classes_must_exist_and_agree() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     small_set(root);
@@ -197,7 +197,7 @@ fn classes_must_be_there_and_agree() {
         fs::remove_dir(root.join(part)).unwrap();
     }
     put(root, "train/stray.png", &png(&grey(0, 2, 2)));
-    assert!(message(root, KEEP).contains("beside the class directories"));
+    assert!(message(root, KEEP).contains("next to the class directories"));
     fs::remove_file(root.join("train/stray.png")).unwrap();
     fs::rename(root.join("test"), root.join("val")).unwrap();
     let text = message(root, KEEP);
@@ -211,7 +211,7 @@ fn classes_must_be_there_and_agree() {
 
 #[cfg(unix)]
 #[test]
-fn a_link_to_a_parent_ends() {
+fn a_link_to_a_parent_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     small_set(dir.path());
     std::os::unix::fs::symlink("..", dir.path().join("train/a/loop")).unwrap();

@@ -11,7 +11,7 @@ use flate2::bufread::MultiGzDecoder;
 use super::reading::{MAX_PART_BYTES, describe_start, fill, open};
 use super::{DataError, Dataset, ImageShape, TrainTest};
 
-/// Which of the two sets: they share their file names and differ in what the labels mean.
+/// Which of the two sets: they have the same file names and differ in the meaning of the labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IdxSet {
     /// Handwritten digits.
@@ -21,7 +21,7 @@ pub enum IdxSet {
 }
 
 impl IdxSet {
-    /// What the set is called on the command line.
+    /// Name of the set on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Mnist => "mnist",
@@ -51,12 +51,12 @@ impl IdxSet {
 
 /// Reads MNIST or Fashion-MNIST from the directory that holds its four files.
 ///
-/// Each is `{train,t10k}-{images-idx3,labels-idx1}-ubyte`, or with a dot before `idx`, or with `.gz` at the end; whether
-/// a file is compressed is decided by its first bytes.
+/// Each is `{train,t10k}-{images-idx3,labels-idx1}-ubyte`, or with a dot before `idx`, or with `.gz` at the end;
+/// whether a file is compressed is decided by its first bytes.
 ///
 /// # Errors
-/// A missing or unreadable file; another format; fewer or more bytes than the header promises; a label above 9; images
-/// and labels that differ in number.
+/// Returns an error if a file is missing, unreadable, of another format, or shorter or longer than its header says, if
+/// a label is above 9, or if the numbers of images and labels differ.
 pub fn load_idx(directory: &Path, which: IdxSet) -> Result<TrainTest, DataError> {
     let names: Vec<String> = which.class_names().map(str::to_owned).to_vec();
     let load = |part: &str| {
@@ -129,7 +129,7 @@ fn parse(path: &Path, mut stream: impl BufRead, length: u64, dimensions: usize) 
     }
 }
 
-/// Reads an uncompressed stream; its `length`, where known, is checked before anything is allocated.
+/// Reads an uncompressed stream; if its `length` is known, it is checked before anything is allocated.
 fn parse_plain(
     path: &Path,
     mut stream: impl Read,
@@ -154,11 +154,11 @@ fn parse_plain(
     }
     let sizes: Vec<usize> =
         header[4..].chunks_exact(4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]) as usize).collect();
-    // An empty axis must not hide that the others are absurd.
+    // An empty axis must not hide that the others are too large.
     let product = |least| sizes.iter().try_fold(1u64, |n, size| n.checked_mul((*size).max(least) as u64));
     let text = sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join("×");
     let Some(expected) = product(1).filter(|n| *n <= MAX_PART_BYTES).and_then(|_| product(0)) else {
-        let what = format!("byte 4: the header promises {text} values, expected at most {MAX_PART_BYTES}");
+        let what = format!("byte 4: the header declares {text} values, expected at most {MAX_PART_BYTES}");
         return Err(DataError::format(path, what));
     };
     let wrong_length = |found: &str| {
@@ -168,7 +168,7 @@ fn parse_plain(
     if let Some(found) = length.map(|l| l.saturating_sub(header_bytes as u64)).filter(|n| *n != expected) {
         return wrong_length(&found.to_string());
     }
-    // One byte more than promised tells a longer stream from a right one, and makes gzip verify its checksum.
+    // Reading one byte more than expected detects a longer stream, and makes gzip verify its checksum.
     let mut values = Vec::new();
     stream.take(expected + 1).read_to_end(&mut values).map_err(&failed)?;
     match values.len() as u64 {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn compression_is_told_by_content_not_by_name() {
+    fn compression_is_detected_by_content_not_by_name() {
         assert_eq!(parse_bytes(&gzip(&labels()), 1).unwrap().values, parse_bytes(&labels(), 1).unwrap().values);
     }
 
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_streams_are_refused() {
+    fn damaged_streams_are_rejected() {
         let good = images();
         let compressed = gzip(&good);
         let mut flipped = compressed.clone();
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_sizes_are_refused_before_they_are_allocated() {
+    fn absurd_sizes_are_rejected_before_they_are_allocated() {
         let message = |bytes: &[u8]| parse_bytes(bytes, 3).unwrap_err().to_string();
         let huge = idx(&[u32::MAX, u32::MAX, u32::MAX], &[]);
         assert!(message(&huge).contains("4294967295×4294967295×4294967295 values"), "{}", message(&huge));
@@ -297,7 +297,7 @@ mod tests {
             for dimensions in [1, 3] {
                 let magic = [0, 0, 8, dimensions as u8];
                 let padded = [&[0, 0, 0], &bytes[..]].concat();
-                // The second is likelier to promise few values.
+                // The second is more likely to declare few values.
                 for wrapped in [[&magic[..], &bytes[..]].concat(), [&magic[..], &padded[..]].concat()] {
                     for file in [gzip(&wrapped), wrapped] {
                         if let Ok(idx) = parse_bytes(&file, dimensions) {

@@ -1,4 +1,4 @@
-//! What a directory holds, told by the files in it.
+//! Detects the data set in a directory from the files in it.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::reading::entries;
 use super::{DataError, cifar, folder, idx, npy_sets};
 use super::{Dataset, TrainTest};
 
-/// A way in which a data set lies on disk.
+/// The layout of a data set on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Layout {
     /// The binary files of CIFAR-10 or CIFAR-100.
@@ -18,7 +18,7 @@ pub enum Layout {
     Idx(IdxSet),
     /// PNG and JPEG files in class directories.
     Folder,
-    /// `train_images.npy` and its three companions.
+    /// `train_images.npy` and the three files that belong to it.
     Npy,
     /// `labels.npy` and an array for each corruption: a test set, see [`super::Corruptions`].
     Corruptions,
@@ -36,10 +36,10 @@ impl Layout {
         }
     }
 
-    /// Reads the set that lies in `directory` in this layout.
+    /// Reads the set in `directory` in this layout.
     ///
     /// # Errors
-    /// Those of the layout's reader; [`DataError::Format`] for [`Layout::Corruptions`], which has no training part.
+    /// As the layout's reader; [`DataError::Format`] for [`Layout::Corruptions`], which has no training part.
     pub fn load(self, directory: &Path, options: folder::FolderOptions) -> Result<TrainTest, DataError> {
         match self {
             Self::Cifar(which) => cifar::load_cifar(directory, which),
@@ -57,18 +57,18 @@ impl Layout {
 /// A layout and where it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detected {
-    /// How the set lies there.
+    /// The layout.
     pub layout: Layout,
     /// The directory that holds its files.
     pub directory: PathBuf,
 }
 
-/// Tells what `path` holds, or the one directory in it that holds something (such as `cifar-10-batches-bin`).
+/// Detects the data set in `path`, or in the only directory in it that holds one (such as `cifar-10-batches-bin`).
 ///
-/// MNIST and Fashion-MNIST have the same files: it is Fashion-MNIST when the path has "fashion" in it.
+/// MNIST and Fashion-MNIST have the same files: it is Fashion-MNIST if the path contains "fashion".
 ///
 /// # Errors
-/// A path that is no directory, holds no known layout, or several.
+/// Returns an error if `path` is not a directory, or holds no known layout or several.
 pub fn detect(path: &Path) -> Result<Detected, DataError> {
     let mut found = candidates(path)?;
     if found.len() > 1 {
@@ -85,7 +85,7 @@ pub fn detect(path: &Path) -> Result<Detected, DataError> {
     })
 }
 
-/// What `path` holds itself, else everything that the directories in it hold.
+/// The data set in `path` itself, otherwise all data sets in its subdirectories.
 pub(super) fn candidates(path: &Path) -> Result<Vec<Detected>, DataError> {
     let metadata = std::fs::metadata(path).map_err(DataError::reading(path))?;
     if !metadata.is_dir() {
@@ -104,7 +104,7 @@ pub(super) fn candidates(path: &Path) -> Result<Vec<Detected>, DataError> {
     Ok(found)
 }
 
-/// The layout whose characteristic files lie in `directory`.
+/// The layout whose characteristic files are in `directory`.
 fn layout_of(directory: &Path) -> Option<Layout> {
     let has = |name: &str| directory.join(name).is_file();
     let is_cifar = |which: Cifar| which.train_files().iter().any(|f| has(f)) || has(which.test_file());
@@ -124,10 +124,10 @@ fn layout_of(directory: &Path) -> Option<Layout> {
     is_folder(directory).then_some(Layout::Folder)
 }
 
-/// Whether both parts have the same shape and classes, and an image of every class.
+/// Checks that both parts have the same shape and classes, and an image of every class.
 ///
 /// # Errors
-/// [`DataError::Inconsistent`] with what differs, or the first empty class.
+/// Returns [`DataError::Inconsistent`] with the difference or the first empty class.
 pub fn check_parts(data: &TrainTest) -> Result<(), DataError> {
     let (train, test) = (&data.train, &data.test);
     let fail = |set: &Dataset, what: String| Err(DataError::Inconsistent { name: set.name().into(), what });
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_layout_is_told_by_its_files() {
+    fn every_layout_is_detected_from_its_files() {
         let png = [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a];
         for (files, expected) in [
             (&["data_batch_2.bin"][..], Layout::Cifar(Cifar::Ten)),

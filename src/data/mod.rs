@@ -1,6 +1,6 @@
-//! Images and labels: where they come from, how they are checked, split and prepared.
+//! Images and labels: sources, checks, splits and preparation.
 //!
-//! Pixels stay `u8`, planar (`N × C × H × W`), from the file to the engine; an image in `[0, 1]` is `pixel / 255`.
+//! Pixels stay `u8`, planar (`N × C × H × W`), from the file to the engine; a value in `[0, 1]` is `pixel / 255`.
 
 mod cifar;
 mod dataset;

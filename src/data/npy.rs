@@ -1,7 +1,7 @@
 //! NumPy's `.npy` arrays of integers: header, values, and a writer.
 //!
-//! `\x93NUMPY`, version, header length (2 bytes in version 1, 4 in versions 2 and 3, little-endian), a Python dictionary
-//! with `descr`, `fortran_order` and `shape`, then the values. Source: NumPy Enhancement Proposal 1.
+//! `\x93NUMPY`, version, header length (2 bytes in version 1, 4 in versions 2 and 3, little-endian), a Python
+//! dictionary with `descr`, `fortran_order` and `shape`, then the values. Source: NumPy Enhancement Proposal 1.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -11,16 +11,16 @@ use super::DataError;
 use super::reading::{MAX_PART_BYTES, describe_start, fill, open};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
-/// NumPy refuses longer headers, too.
+/// NumPy rejects longer headers, too.
 const MAX_HEADER_BYTES: usize = 10_000;
 
-/// What a header says.
+/// The content of a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Header {
     /// NumPy's name of the type without the byte order: `u1`, `i8`, …
     kind: String,
     shape: Vec<usize>,
-    /// Where the values start.
+    /// Byte offset of the values.
     offset: u64,
 }
 
@@ -30,9 +30,9 @@ impl Header {
         self.kind[1..].parse().unwrap_or(1)
     }
 
-    /// Values of the whole array, when they are not too many to read.
+    /// Number of values of the array; `None` if they exceed [`MAX_PART_BYTES`].
     fn values(&self) -> Option<u64> {
-        // An empty axis must not hide that the others are absurd.
+        // An empty axis must not hide that the others are too large.
         let product =
             |least: usize| self.shape.iter().try_fold(1u64, |n, size| n.checked_mul((*size).max(least) as u64));
         let bytes = product(1)?.checked_mul(self.value_bytes() as u64)?;
@@ -40,7 +40,7 @@ impl Header {
     }
 }
 
-/// An open `.npy` file whose length agrees with its header.
+/// An open `.npy` file whose length matches its header.
 #[derive(Debug)]
 pub(super) struct NpyFile {
     path: PathBuf,
@@ -79,7 +79,7 @@ impl NpyFile {
         Ok(bytes)
     }
 
-    /// All values of an array of integers, none of them negative.
+    /// All values of an array of non-negative integers.
     pub(super) fn read_u64(&mut self) -> Result<Vec<u64>, DataError> {
         let rows = self.header.shape.first().copied().unwrap_or(0);
         let bytes = self.read_rows(0, rows)?;
@@ -100,7 +100,7 @@ impl NpyFile {
     }
 }
 
-/// Reads the header from the start of a stream of `length` bytes and holds it against that length.
+/// Reads the header from the start of a stream of `length` bytes and checks it against that length.
 fn read_header(path: &Path, stream: &mut impl Read, length: u64) -> Result<Header, DataError> {
     let fail = |what: String| Err(DataError::format(path, what));
     let mut start = [0; 12];
@@ -135,7 +135,7 @@ fn read_header(path: &Path, stream: &mut impl Read, length: u64) -> Result<Heade
         Err(what) => return fail(format!("header from byte {prefix}: {what}")),
     };
     let Some(values) = header.values() else {
-        return fail(format!("the header promises {:?} values, expected at most {MAX_PART_BYTES} bytes", header.shape));
+        return fail(format!("the header declares {:?} values, expected at most {MAX_PART_BYTES} bytes", header.shape));
     };
     let (expected, found) = (values * header.value_bytes() as u64, length.saturating_sub(header.offset));
     if expected != found {
@@ -147,7 +147,7 @@ fn read_header(path: &Path, stream: &mut impl Read, length: u64) -> Result<Heade
     Ok(header)
 }
 
-/// Type and shape from the dictionary, or what is wrong with it.
+/// Type and shape from the dictionary, or a description of what is wrong with it.
 fn parse_header(text: &str) -> Result<(String, Vec<usize>), String> {
     let mut rest = text.trim();
     let (mut kind, mut fortran, mut shape) = (None, None, None);
@@ -200,7 +200,7 @@ fn parse_header(text: &str) -> Result<(String, Vec<usize>), String> {
     }
 }
 
-/// A Python string at the start of `text`, and what follows it.
+/// A Python string at the start of `text`, and the rest of `text`.
 fn quoted(text: &str) -> Option<(&str, &str)> {
     let quote = text.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
     text[1..].split_once(quote)
@@ -219,10 +219,11 @@ fn integer_kind(descr: &str) -> Result<String, String> {
     }
 }
 
-/// Shape and values of a `.npy` file of integers, none of them negative.
+/// Shape and values of a `.npy` file of non-negative integers.
 ///
 /// # Errors
-/// An unreadable file, another format or type, a length that does not fit the header, a negative value.
+/// Returns an error if the file is unreadable or of another format or type, if its length does not match the header, or
+/// if a value is negative.
 pub fn read_npy_u64(path: &Path) -> Result<(Vec<usize>, Vec<u64>), DataError> {
     let mut file = NpyFile::open(path)?;
     let values = file.read_u64()?;
@@ -238,17 +239,17 @@ pub fn read_npy_u64(path: &Path) -> Result<(Vec<usize>, Vec<u64>), DataError> {
 /// ```
 ///
 /// # Errors
-/// [`DataError::Inconsistent`] when `values` are not as many as `shape` says.
+/// Returns [`DataError::Inconsistent`] if the number of `values` does not match `shape`.
 pub fn write_npy_u64(shape: &[usize], values: &[u64]) -> Result<Vec<u8>, DataError> {
     if shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size)) != Some(values.len()) {
         let what = format!("an array of shape {shape:?} cannot be made of {} values", values.len());
         return Err(DataError::Inconsistent { name: "npy".into(), what });
     }
     let sizes = shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    // A Python tuple of one needs its comma.
+    // A Python tuple of one element needs its comma.
     let sizes = if shape.len() == 1 { sizes + "," } else { sizes };
     let mut header = format!("{{'descr': '<u8', 'fortran_order': False, 'shape': ({sizes}), }}");
-    // The values start at a multiple of 64 bytes, one of them the line feed that ends the header.
+    // The values start at a multiple of 64 bytes; the header is padded with spaces and ends with a line feed.
     let end = (MAGIC.len() + 4 + header.len() + 1).next_multiple_of(64);
     header.extend(std::iter::repeat_n(' ', end - MAGIC.len() - 4 - header.len() - 1));
     header.push('\n');
@@ -290,7 +291,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_arrays_are_read_back() {
         for (shape, values) in [(vec![2, 3], vec![0, 1, 2, u64::MAX, 4, 5]), (vec![0], vec![]), (vec![1], vec![7])] {
             let bytes = write_npy_u64(&shape, &values).unwrap();
             assert_eq!((bytes.len() - values.len() * 8) % 64, 0);
@@ -330,7 +331,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn damaged_and_foreign_files_are_refused() {
+    fn damaged_and_foreign_files_are_rejected() {
         let dictionary = |inner: &str| npy(&format!("{{{inner}}}"), &[0; 4]);
         for (bytes, expected) in [
             (array("|u1", &[4], &[0; 3]), "shape [4] of u1 needs 4 bytes from byte"),

@@ -1,7 +1,7 @@
 //! Data sets in `.npy` files: pairs of images and labels, and CIFAR-10-C.
 //!
-//! Images are `N × H × W × 3`, `N × H × W × 1` or `N × H × W` unsigned bytes, channels last as NumPy users and
-//! CIFAR-10-C keep them; labels are `N` integers.
+//! Images are `N × H × W × 3`, `N × H × W × 1` or `N × H × W` unsigned bytes, channels last as usual in NumPy and in
+//! CIFAR-10-C; labels are `N` integers.
 
 use std::path::{Path, PathBuf};
 
@@ -11,13 +11,14 @@ use super::npy::NpyFile;
 use super::reading::{class_names_or, did_you_mean, entries, read_class_names};
 use super::{DataError, Dataset, ImageShape, TrainTest};
 
-/// How many severities CIFAR-10-C has of each corruption.
+/// Number of severities of each corruption in CIFAR-10-C.
 pub const SEVERITIES: usize = 5;
 
-/// Reads a set from an array of images and one of labels.
+/// Reads a set from an array of images and an array of labels.
 ///
 /// # Errors
-/// An unreadable or foreign file, arrays of other types or shapes, numbers that differ, a label out of range.
+/// Returns an error if a file is unreadable or of another format, if an array has another type or shape, if the numbers
+/// of images and labels differ, or if a label is out of range.
 pub fn load_pair(images: &Path, labels: &Path, class_names: &[String]) -> Result<Dataset, DataError> {
     let values = read_labels(labels, Some(class_names.len()))?;
     let mut file = ImageFile::open(images)?;
@@ -28,11 +29,11 @@ pub fn load_pair(images: &Path, labels: &Path, class_names: &[String]) -> Result
 
 /// Reads `train_images.npy`, `train_labels.npy`, `test_images.npy` and `test_labels.npy` from a directory.
 ///
-/// Class names come from `class_names.txt` (one a line); without that file they are the numbers from 0 to the largest
+/// Class names come from `class_names.txt` (one per line); without that file they are the numbers from 0 to the largest
 /// label.
 ///
 /// # Errors
-/// Those of [`load_pair`].
+/// As [`load_pair`].
 pub fn load_npy(directory: &Path) -> Result<TrainTest, DataError> {
     let path = |part: &str, kind: &str| directory.join(format!("{part}_{kind}.npy"));
     let names_path = directory.join("class_names.txt");
@@ -52,7 +53,7 @@ pub(super) fn first_shape(directory: &Path) -> Result<ImageShape, DataError> {
     Ok(ImageFile::open(&directory.join("train_images.npy"))?.shape)
 }
 
-/// Most classes that a set without names may have: a larger label is more likely damage than a class.
+/// Largest number of classes of a set without names: a larger label is more likely damage than a class.
 const MAX_UNNAMED_CLASSES: usize = 10_000;
 
 /// Labels, below the number of classes.
@@ -114,7 +115,7 @@ impl ImageFile {
         Err(DataError::format(labels_path, what))
     }
 
-    /// The set of the images from `first` on, as many as there are labels.
+    /// The set of `labels.len()` images from image `first` on.
     fn dataset(
         &mut self,
         name: &str,
@@ -140,11 +141,11 @@ fn make_planar(image: &mut [u8], channels: usize) {
     }
 }
 
-/// A directory in the layout of CIFAR-10-C: `labels.npy`, and for each corruption one array that holds the test set at
-/// severity 1, then at 2, to 5.
+/// A directory in the layout of CIFAR-10-C: `labels.npy`, and one array per corruption with the test set at severity 1,
+/// then 2, up to 5.
 ///
 /// Source: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
-/// ICLR 2019. Nothing but headers and labels is read before a severity is asked for.
+/// ICLR 2019. Only headers and labels are read until a severity is loaded.
 #[derive(Debug, Clone)]
 pub struct Corruptions {
     directory: PathBuf,
@@ -157,7 +158,8 @@ impl Corruptions {
     /// Lists a directory and reads its labels.
     ///
     /// # Errors
-    /// A missing or damaged `labels.npy`, a number of labels that five severities cannot share, no corruption.
+    /// Returns an error if `labels.npy` is missing or damaged, if the number of labels is not a multiple of five, or if
+    /// there is no corruption.
     pub fn open(directory: &Path, class_names: &[String]) -> Result<Self, DataError> {
         let labels_path = directory.join("labels.npy");
         let labels = read_labels(&labels_path, Some(class_names.len()))?;
@@ -175,7 +177,7 @@ impl Corruptions {
         if names.is_empty() {
             return Err(DataError::format(
                 directory,
-                "expected a .npy file for each corruption beside labels.npy, found none",
+                "expected a .npy file for each corruption next to labels.npy, found none",
             ));
         }
         Ok(Self { directory: directory.to_path_buf(), class_names: class_names.to_vec(), names, labels })
@@ -186,7 +188,7 @@ impl Corruptions {
         &self.names
     }
 
-    /// Images of one corruption at one severity.
+    /// Number of images of one corruption at one severity.
     pub fn images_per_severity(&self) -> usize {
         self.labels.len() / SEVERITIES
     }
@@ -194,7 +196,8 @@ impl Corruptions {
     /// The test set under one corruption, at a severity from 1 to [`SEVERITIES`].
     ///
     /// # Errors
-    /// An unknown corruption or severity; a damaged file; a number of images other than that of the labels.
+    /// Returns an error if the corruption or severity is unknown, if a file is damaged, or if the numbers of images and
+    /// labels differ.
     pub fn load(&self, corruption: &str, severity: usize) -> Result<Dataset, DataError> {
         if !self.names.iter().any(|n| n == corruption) {
             let hint = did_you_mean(corruption, self.names.iter().map(String::as_str));
@@ -215,11 +218,11 @@ impl Corruptions {
     }
 }
 
-/// The built-in names of CIFAR-10 or CIFAR-100, whichever the labels of a corruption set need; `class_names.txt` in the
-/// directory goes first.
+/// The names in `class_names.txt` of the directory if it exists, otherwise the built-in names of CIFAR-10 or CIFAR-100,
+/// depending on the labels.
 ///
 /// # Errors
-/// Damaged labels or names.
+/// Returns an error if labels or names are damaged.
 pub fn corruption_class_names(directory: &Path) -> Result<Vec<String>, DataError> {
     use super::cifar::Cifar;
     let labels = read_labels(&directory.join("labels.npy"), None)?;
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_that_do_not_fit_are_refused() {
+    fn arrays_that_do_not_fit_are_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let good_images = array("|u1", &[2, 1, 1, 3], &[0; 6]);
         let good_labels = array("|u1", &[2], &[0, 1]);

@@ -1,6 +1,7 @@
-//! The official files of known data sets: where they lie, how long they are, which checksum vouches for them.
+//! The official files of known data sets: addresses, lengths and checksums.
 //!
-//! Every size and checksum names its source. What a publisher does not give is `None`, and the source field says so.
+//! Every size and checksum names its source. A value that the publisher does not give is `None`, and the source field
+//! says so.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use super::DataError;
 /// A checksum, in lower-case hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Checksum {
-    /// Guards against accidents, not against an attacker; for most old sets it is all that was ever published.
+    /// MD5. Guards against accidents, not against an attacker; for most old sets nothing else was ever published.
     Md5(String),
     /// SHA-256.
     Sha256(String),
@@ -35,7 +36,7 @@ pub struct Digests {
     pub sha256: String,
 }
 
-/// How a file comes to be read.
+/// Whether a file is an archive, and of which kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packing {
     /// The file is read as it is.
@@ -53,7 +54,7 @@ pub enum Packing {
 }
 
 impl Packing {
-    /// The directory that unpacking leaves beside the archive, if this is one.
+    /// The directory that unpacking creates next to the archive; `None` if the file is not an archive.
     pub fn directory(&self) -> Option<&str> {
         match self {
             Self::None => None,
@@ -67,15 +68,15 @@ impl Packing {
 pub struct PublishedFile {
     /// Name on disk.
     pub name: String,
-    /// Where it can be had; tried in this order.
+    /// Addresses of the file, tried in this order.
     pub urls: Vec<String>,
-    /// Exact length, where the publisher prints it.
+    /// Exact length, if the publisher gives it.
     pub bytes: Option<u64>,
-    /// No file longer than this can be the one that the publisher describes.
+    /// Upper bound of the length of the file that the publisher describes.
     pub at_most: u64,
     /// What the publisher says about the length, and where.
     pub size_source: String,
-    /// Checksum, where one was published.
+    /// Checksum, if one was published.
     pub checksum: Option<Checksum>,
     /// Who published the checksum, and where.
     pub checksum_source: String,
@@ -84,9 +85,9 @@ pub struct PublishedFile {
 }
 
 impl PublishedFile {
-    /// Compares what was found with what the publisher gives.
+    /// Compares the digests of a file with the values of the publisher.
     ///
-    /// `Ok` says what the file was verified against; `Err` holds what was expected and what was found.
+    /// `Ok` says what the file was verified against; `Err` holds the expected and the found value.
     pub fn compare(&self, found: &Digests) -> Result<String, Mismatch> {
         if let Some(bytes) = self.bytes.filter(|bytes| *bytes != found.bytes) {
             return Err(Mismatch {
@@ -146,7 +147,7 @@ impl Publisher {
         root.join(&self.name)
     }
 
-    /// Where the files lie that a reader opens: the unpacked directory, or the set's own directory.
+    /// The directory of the files that a reader opens: the unpacked directory, or the set's own directory.
     pub fn data_directory(&self, root: &Path) -> PathBuf {
         let directory = self.directory(root);
         match self.files.iter().find_map(|file| file.packing.directory()) {
@@ -275,7 +276,7 @@ pub fn publishers() -> Vec<Publisher> {
 /// The set called `name`.
 ///
 /// # Errors
-/// [`DataError::Missing`] with the names there are, and the nearest one.
+/// Returns [`DataError::Missing`], with the known names and the most similar one, if there is no such set.
 pub fn publisher(name: &str) -> Result<Publisher, DataError> {
     let all = publishers();
     if let Some(found) = all.iter().find(|publisher| publisher.name.eq_ignore_ascii_case(name)) {
@@ -288,7 +289,7 @@ pub fn publisher(name: &str) -> Result<Publisher, DataError> {
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0));
     let hint = nearest.map(|(_, known)| format!(" Did you mean '{known}'?")).unwrap_or_default();
-    Err(DataError::Missing(format!("there is no data set '{name}' to fetch.{hint} There are: {}.", names.join(", "))))
+    Err(DataError::Missing(format!("there is no data set '{name}' to fetch.{hint} Known sets: {}.", names.join(", "))))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What every reader of files shares: bounded reads, class names, hints for the commonest mishaps.
+//! Helpers of all file readers: bounded reads, class names, hints for common mistakes.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,10 +6,10 @@ use std::path::Path;
 
 use super::DataError;
 
-/// No single part of a set that this program reads into memory is larger.
+/// Upper limit for any single part of a set that is read into memory.
 pub(super) const MAX_PART_BYTES: u64 = 1 << 34;
 
-/// Opens a file and tells its length.
+/// Opens a file and returns its length.
 pub(super) fn open(path: &Path) -> Result<(File, u64), DataError> {
     let file = File::open(path).map_err(DataError::reading(path))?;
     let metadata = file.metadata().map_err(DataError::reading(path))?;
@@ -19,7 +19,7 @@ pub(super) fn open(path: &Path) -> Result<(File, u64), DataError> {
     Ok((file, metadata.len()))
 }
 
-/// The whole of a file of at most `max` bytes.
+/// The content of a file of at most `max` bytes.
 pub(super) fn read_file(path: &Path, max: u64) -> Result<Vec<u8>, DataError> {
     let (file, length) = open(path)?;
     let too_long = |found: u64| DataError::format(path, format!("is {found} bytes long, expected at most {max}"));
@@ -27,7 +27,7 @@ pub(super) fn read_file(path: &Path, max: u64) -> Result<Vec<u8>, DataError> {
         return Err(too_long(length));
     }
     let mut bytes = Vec::with_capacity(length as usize);
-    // A device or a file that grows does not keep to the length it reported.
+    // A device or a growing file may yield more than the length it reported.
     file.take(max + 1).read_to_end(&mut bytes).map_err(DataError::reading(path))?;
     if bytes.len() as u64 > max {
         return Err(too_long(bytes.len() as u64));
@@ -49,14 +49,14 @@ pub(super) fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usiz
     Ok(filled)
 }
 
-/// How the first bytes of a file read, for a message about a file of the wrong kind.
+/// Describes the first bytes of a file, for a message about a file of the wrong kind.
 ///
-/// `rest` is what follows `head`; a few bytes of it are read.
+/// `rest` is the stream that follows `head`; a few bytes of it are read.
 pub(super) fn describe_start(head: &[u8], rest: &mut impl Read) -> String {
     let mut start = [0; 80];
     let taken = head.len().min(start.len());
     start[..taken].copy_from_slice(&head[..taken]);
-    // What cannot be read is not described; the message is about the bytes before it.
+    // On a read error only the bytes before it are described.
     let more = fill(rest, &mut start[taken..]).unwrap_or(0);
     let head = &start[..taken + more];
     if head.is_empty() {
@@ -71,13 +71,13 @@ pub(super) fn describe_start(head: &[u8], rest: &mut impl Read) -> String {
     format!("it starts with the bytes {}", hex.join(" "))
 }
 
-/// Names from a text file, one a line; blank lines at the end do not count.
+/// Names from a text file, one per line; blank lines at the end are ignored.
 pub(super) fn read_class_names(path: &Path) -> Result<Vec<String>, DataError> {
     let bytes = read_file(path, 1 << 20)?;
     let text = String::from_utf8(bytes).map_err(|e| {
         DataError::format(
             path,
-            format!("byte {} is not UTF-8, expected one class name a line", e.utf8_error().valid_up_to()),
+            format!("byte {} is not UTF-8, expected one class name per line", e.utf8_error().valid_up_to()),
         )
     })?;
     let mut names: Vec<String> = Vec::new();
@@ -95,7 +95,7 @@ pub(super) fn read_class_names(path: &Path) -> Result<Vec<String>, DataError> {
     Ok(names)
 }
 
-/// The names in `path` when that file exists, else `built_in`; the file must name as many classes.
+/// The names in `path` if that file exists, otherwise `built_in`; the file must have the same number of names.
 pub(super) fn class_names_or(path: &Path, built_in: &[&str]) -> Result<Vec<String>, DataError> {
     if !path.exists() {
         return Ok(built_in.iter().map(|n| (*n).to_owned()).collect());
@@ -107,7 +107,7 @@ pub(super) fn class_names_or(path: &Path, built_in: &[&str]) -> Result<Vec<Strin
     Ok(names)
 }
 
-/// Names of the entries of a directory that are not hidden, in bytewise order.
+/// Entries of a directory that are not hidden, in bytewise order of their names.
 pub(super) fn entries(directory: &Path) -> Result<Vec<std::fs::DirEntry>, DataError> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(DataError::reading(directory))? {
@@ -120,7 +120,7 @@ pub(super) fn entries(directory: &Path) -> Result<Vec<std::fs::DirEntry>, DataEr
     Ok(found)
 }
 
-/// The candidate closest to `name` in spelling, as the end of a sentence; nothing when none is close.
+/// A suggestion with the candidate closest to `name` in spelling, as the end of a sentence; empty if none is close.
 pub(super) fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     let wanted = name.to_lowercase();
     candidates
@@ -157,14 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn start_of_a_file_is_told() {
+    fn the_start_of_a_file_is_described() {
         assert!(describe_start(b"\n <!DOC", &mut &b"TYPE HTML><html>"[..]).contains("HTML page"));
         assert!(describe_start(b"\x00\x01", &mut io::empty()).contains("00 01"));
         assert!(describe_start(b"", &mut io::empty()).contains("empty"));
     }
 
     #[test]
-    fn a_file_beyond_the_limit_is_refused() {
+    fn a_file_beyond_the_limit_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         std::fs::write(&path, [0; 11]).unwrap();

@@ -1,4 +1,4 @@
-//! One entry to every data set: a name, perhaps a place, and what its images shall be brought to.
+//! The entry point to every data set: its name, its path if it has one, and the wanted form of its images.
 
 use std::path::{Path, PathBuf};
 
@@ -16,19 +16,19 @@ use crate::files::FileError;
 pub struct SourceOptions {
     /// One of [`source_names`].
     pub dataset: String,
-    /// The directory of the set, or one that holds nothing but that directory. `None`: `root/dataset`.
+    /// The directory of the set, or a directory that holds only that one. `root/dataset` if `None`.
     pub path: Option<PathBuf>,
-    /// Where named sets lie.
+    /// The directory of named sets.
     pub root: PathBuf,
-    /// Side of the square that every image is cut and scaled to, see [`FolderOptions`]; `None` keeps the images' size.
+    /// Side of the square to which every image is cropped and scaled, see [`FolderOptions`]; `None` keeps the size.
     pub image_size: Option<usize>,
-    /// 1 or 3: grey or colour; `None` keeps what is there.
+    /// 1 for grey or 3 for colour; `None` keeps the channels.
     pub channels: Option<usize>,
-    /// Seed of the sets that are drawn.
+    /// Seed of the sets that are generated.
     pub seed: u64,
 }
 
-/// The sets that are read from disk and their layouts.
+/// The sets that are read from disk, with their layouts.
 const ON_DISK: [(&str, Layout); 6] = [
     ("cifar10", Layout::Cifar(Cifar::Ten)),
     ("cifar100", Layout::Cifar(Cifar::Hundred)),
@@ -38,7 +38,7 @@ const ON_DISK: [(&str, Layout); 6] = [
     ("npy", Layout::Npy),
 ];
 
-/// The sets that the program carries.
+/// The sets that are built into the program.
 const BUILT_IN: [&str; 2] = ["digits", "shapes"];
 
 /// Every name that [`load`] knows.
@@ -91,10 +91,10 @@ pub fn known_classes(name: &str) -> Option<usize> {
     }
 }
 
-/// Loads a data set, checks that its parts agree and have every class, and brings it to the wanted form.
+/// Loads a data set, converts it to the wanted form, and checks that its parts agree and have every class.
 ///
 /// # Errors
-/// An unknown name, a set that is not there, another set than named, or whatever its reader finds.
+/// Returns an error if the name is unknown, if the set is missing or is another set than named, or if its reader fails.
 pub fn load(options: &SourceOptions) -> Result<TrainTest, DataError> {
     check_source(options)?;
     let name = options.dataset.as_str();
@@ -123,20 +123,20 @@ pub fn load(options: &SourceOptions) -> Result<TrainTest, DataError> {
     load_layout(*layout, &directory, options)
 }
 
-/// Loads whatever set `path` holds, see [`detect`]; the name and place in `options` are not looked at.
+/// Loads the set that `path` holds, see [`detect`]; the name and path in `options` are ignored.
 ///
 /// # Errors
-/// Those of [`detect`] and [`load`].
+/// As [`detect`] and [`load`].
 pub fn load_path(path: &Path, options: &SourceOptions) -> Result<TrainTest, DataError> {
     let found = detect(path)?;
     load_layout(found.layout, &found.directory, options)
 }
 
-/// The shape of the first image of a folder or of npy files, `dataset`, as it lies on disk. Little is read: whether the other
-/// images are like it is for [`load`] to say.
+/// The shape of the first image of a folder or of npy files, `dataset`, as it is on disk. Reads as little as possible:
+/// only [`load`] checks the other images.
 ///
 /// # Errors
-/// A data set of another kind, one without a path, or whatever its reader finds.
+/// Returns an error if the data set is of another kind or has no path, or if its reader fails.
 pub fn first_shape(dataset: &str, path: Option<&Path>) -> Result<ImageShape, DataError> {
     match (dataset, path) {
         ("folder", Some(path)) => folder::first_shape(&find(path, Layout::Folder)?),
@@ -150,7 +150,7 @@ fn load_layout(layout: Layout, directory: &Path, options: &SourceOptions) -> Res
     fitted(layout.load(directory, wanted)?, options)
 }
 
-/// Brings both parts to the wanted form and checks that they agree.
+/// Converts both parts to the wanted form and checks that they agree.
 fn fitted(TrainTest { train, test }: TrainTest, options: &SourceOptions) -> Result<TrainTest, DataError> {
     let fit = |set| fit_dataset(set, options.channels, options.image_size);
     let data = TrainTest { train: fit(train)?, test: fit(test)? };
@@ -158,7 +158,7 @@ fn fitted(TrainTest { train, test }: TrainTest, options: &SourceOptions) -> Resu
     Ok(data)
 }
 
-/// Where below `path` the layout lies: there, or one level down.
+/// The directory with the wanted layout: `path`, or a directory in it.
 fn find(path: &Path, wanted: Layout) -> Result<PathBuf, DataError> {
     // MNIST and Fashion-MNIST cannot be told apart by their files.
     let fits = |layout| layout == wanted || matches!((layout, wanted), (Layout::Idx(_), Layout::Idx(_)));
@@ -166,13 +166,13 @@ fn find(path: &Path, wanted: Layout) -> Result<PathBuf, DataError> {
     let fitting: Vec<_> = found.iter().filter(|d| fits(d.layout)).collect();
     match (&fitting[..], &found[..]) {
         ([one], _) => Ok(one.directory.clone()),
-        // The reader of a folder says more precisely what is amiss with it.
+        // The reader of folders gives a more precise error.
         ([], []) if wanted == Layout::Folder => Ok(path.to_path_buf()),
         ([], [other, ..]) => {
             let what = format!("holds a data set of the kind {}, expected {}", other.layout.name(), wanted.name());
             Err(DataError::format(&other.directory, what))
         }
-        // Several, or nothing at all.
+        // Several sets, or none.
         _ => detect(path).map(|found| found.directory),
     }
 }
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_names_and_places_are_told() {
+    fn wrong_names_and_paths_are_errors() {
         let root = tempfile::tempdir().unwrap();
         cifar10(&root.path().join("cifar100"));
         let message = |dataset, path| load(&options(dataset, path, root.path())).unwrap_err().to_string();

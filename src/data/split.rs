@@ -1,19 +1,19 @@
-//! The validation split: some training images of every class, set aside.
+//! The validation split: held-out training images of every class.
 //!
-//! Of the `n_k` training images of class `k`, `max(1, ⌊n_k · fraction⌋)` are validation images, or a given number. They
-//! are the first ones of the class in the order of the set (with 2 %, the split of the authors of FAIR-TAT on CIFAR-10),
-//! or random ones.
+//! Of the `n_k` training images of class `k`, `max(1, ⌊n_k · fraction⌋)` or a given number are validation images. They
+//! are the first ones of the class in the order of the set (with 2 %, the split of the authors of FAIR-TAT on
+//! CIFAR-10), or random ones.
 
 use super::{DataError, Dataset};
 use crate::rng::{Purpose, Stream};
 
-/// How many validation images each class gives.
+/// Number of validation images of each class.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ValidationSize {
     /// This fraction of the images of each class, rounded down, and at least one image.
     Fraction(f64),
-    /// So many images of each class.
+    /// This number of images of each class.
     PerClass(usize),
 }
 
@@ -35,11 +35,11 @@ pub enum ValidationChoice {
     Random(u64),
 }
 
-/// Splits a training set into the indices to train on and the indices to validate on, both ascending.
+/// Splits a training set into the indices of training and of validation images, both ascending.
 ///
 /// # Errors
-/// [`DataError::Inconsistent`] for a class without an image, a class of which no training image would be left, a
-/// fraction outside `(0, 1)` or a number of zero.
+/// Returns [`DataError::Inconsistent`] if a class has no image or would have no training image left, if a fraction is
+/// outside `(0, 1)`, or if the number per class is zero.
 pub fn split(
     set: &Dataset,
     size: ValidationSize,
@@ -48,10 +48,10 @@ pub fn split(
     let fail = |what: String| Err(DataError::Inconsistent { name: set.name().into(), what });
     match size {
         ValidationSize::Fraction(f) if !(f > 0.0 && f < 1.0) => {
-            return fail(format!("a validation fraction of {f} was asked for, expected more than 0 and less than 1"));
+            return fail(format!("a validation fraction of {f} was requested, expected more than 0 and less than 1"));
         }
         ValidationSize::PerClass(0) => {
-            return fail("0 validation images a class were asked for, expected at least 1".into());
+            return fail("0 validation images per class were requested, expected at least 1".into());
         }
         _ => {}
     }
@@ -64,7 +64,7 @@ pub fn split(
         let name = &set.class_names()[class];
         let wanted = match size {
             ValidationSize::PerClass(n) => n,
-            // A product that is whole on paper may lie a rounding error below it, such as 100 × 0.29.
+            // A product that is mathematically whole, such as 100 × 0.29, may be a rounding error below it.
             ValidationSize::Fraction(f) => ((indices.len() as f64 * f + 1e-9).floor() as usize).max(1),
         };
         if indices.is_empty() {
@@ -142,12 +142,12 @@ mod tests {
         for size in
             [0.0, 1.0, -0.1, f64::NAN].map(ValidationSize::Fraction).into_iter().chain([ValidationSize::PerClass(0)])
         {
-            assert!(message(vec![0, 0, 1, 1, 2, 2], size).contains("asked for"));
+            assert!(message(vec![0, 0, 1, 1, 2, 2], size).contains("requested"));
         }
     }
 
     #[test]
-    fn random_choice_depends_on_the_seed_alone() {
+    fn random_choice_depends_only_on_the_seed() {
         let labels: Vec<u32> = (0..2000).map(|i| i % 4).collect();
         let set = set(4, labels);
         let run = |seed| split(&set, ValidationSize::Fraction(0.1), ValidationChoice::Random(seed)).unwrap();

@@ -1,12 +1,12 @@
-//! What is in a data set, in numbers.
+//! Counts and channel statistics of a data set.
 
 use rayon::prelude::*;
 
 use super::{Dataset, ImageShape, TrainTest};
 
-/// Mean and standard deviation (over all pixels, divided by their number) of each channel, in `[0, 1]` units.
+/// Mean and standard deviation (population, over all pixels) of each channel, in `[0, 1]` units.
 ///
-/// Counted as integers, so the result does not depend on the number of threads.
+/// Computed from integer histograms, so the result does not depend on the number of threads.
 pub fn channel_statistics(set: &Dataset) -> (Vec<f32>, Vec<f32>) {
     let shape = set.shape();
     let plane = shape.height * shape.width;
@@ -37,7 +37,7 @@ pub fn channel_statistics(set: &Dataset) -> (Vec<f32>, Vec<f32>) {
     moments.unzip()
 }
 
-/// A data set in numbers, for people (`Display`) and programs (`Serialize`).
+/// Counts and channel statistics, as text (`Display`) and machine-readable (`Serialize`).
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Summary {
     /// Name of the set.

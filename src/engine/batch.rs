@@ -1,4 +1,4 @@
-//! [`Batch`]: labelled images on their way into an engine, and how they are augmented.
+//! [`Batch`]: the labelled images of one engine call, and how they are augmented.
 
 use super::EngineError;
 use super::checks::check_labels;
@@ -20,9 +20,9 @@ pub enum Padding {
 pub struct Augment {
     /// Pixels added on every side before the crop; 0 for no crop.
     pub padding: usize,
-    /// What they are.
+    /// How those pixels are filled.
     pub mode: Padding,
-    /// Whether half of the images are mirrored.
+    /// Whether each image is mirrored with probability 1/2.
     pub flip: bool,
 }
 
@@ -30,22 +30,22 @@ impl Augment {
     /// Row offset, column offset and flip of one image, from its stream.
     fn draw(&self, stream: Stream) -> (usize, usize, bool) {
         let words = stream.block(0);
-        // Multiplication and shift instead of a remainder; the bias is below 2⁻²⁷.
+        // A multiplication and a shift instead of a remainder; the bias is below 2⁻²⁷.
         let offset = |word: u32| ((word >> 16) as usize * (2 * self.padding + 1)) >> 16;
         (offset(words[0]), offset(words[1]), self.flip && words[2] >> 31 == 1)
     }
 }
 
-/// Labelled images on their way into an engine.
+/// Labelled images for one engine call.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {
     /// `B × C × H × W` bytes.
     pub pixels: &'a [u8],
     /// Class of each image.
     pub labels: &'a [u32],
-    /// Which image of the data set each is: the key of its random numbers, so that they do not depend on the batch.
+    /// Index of each image in the data set: the key of its random numbers, so that they do not depend on the batch.
     pub ids: &'a [u32],
-    /// Random changes, or none.
+    /// Augmentation; `None` if the images are used as they are.
     pub augment: Option<Augment>,
     /// Key of the random numbers.
     pub seed: u64,
@@ -64,10 +64,10 @@ impl Batch<'_> {
         self.labels.is_empty()
     }
 
-    /// Checks sizes and labels against a network's input and classes.
+    /// Checks sizes and labels against a network's input shape and number of classes.
     ///
     /// # Errors
-    /// [`EngineError::Invalid`] with expected and found.
+    /// Returns [`EngineError::Invalid`] with the expected and the actual value.
     pub fn check(&self, shape: ImageShape, classes: usize) -> Result<(), EngineError> {
         let n = self.len();
         let fail = |what: String| Err(EngineError::Invalid(what));
@@ -85,7 +85,7 @@ impl Batch<'_> {
         check_labels(self.labels, classes)
     }
 
-    /// Augmented images in `[0, 1]`, `B × C × H × W`. The reference for what engines do on their device.
+    /// Augmented images in `[0, 1]`, `B × C × H × W`. The reference for engines that augment on their device.
     pub fn prepare(&self, shape: ImageShape) -> Vec<f32> {
         let scale = |pixel: u8| f32::from(pixel) / 255.0;
         let Some(augment) = self.augment else { return self.pixels.iter().map(|p| scale(*p)).collect() };
@@ -110,7 +110,7 @@ impl Batch<'_> {
     }
 }
 
-/// The pixel of the original that lies at `position` of the padded image, or none for a black one.
+/// The pixel of the original at `position` of the padded image; `None` if it is black padding.
 fn source(position: usize, padding: usize, size: usize, mode: Padding) -> Option<usize> {
     let (position, size) = (position as isize - padding as isize, size as isize);
     if (0..size).contains(&position) {
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn augmentation_takes_every_offset_evenly_and_depends_on_the_image_alone() {
+    fn augmentation_is_uniform_over_offsets_and_depends_only_on_the_image() {
         let augment = Augment { padding: 4, mode: Padding::Reflect, flip: true };
         let (mut rows, mut columns, mut flips) = ([0u32; 9], [0u32; 9], 0);
         let n = 9000;

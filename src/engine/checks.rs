@@ -26,7 +26,7 @@ pub(super) fn check_images(data: &[f32], labels: &[u32], shape: ImageShape, clas
     check_labels(labels, classes)
 }
 
-/// Checks that each array of `running` is a running statistic of `network`, has its shape and holds numbers.
+/// Checks that each array of `running` is a running statistic of `network`, has its shape and holds finite numbers.
 pub(super) fn check_running(running: &State, network: &Network) -> Result<(), EngineError> {
     let specs = network.state_specs();
     for (name, array) in &running.0 {
@@ -45,11 +45,11 @@ pub(super) fn check_running(running: &State, network: &Network) -> Result<(), En
     Ok(())
 }
 
-/// Checks that batch norm has statistics: in train mode it needs more than one value per channel, as in PyTorch. With one
-/// value the output is the layer's bias whatever the image, the gradient is zero, and the running variance tends to zero.
+/// Checks that batch norm in train mode sees more than one value per channel, as PyTorch does. With one value the
+/// output is the layer's bias whatever the image, the gradient is zero, and the running variance tends to zero.
 ///
 /// # Errors
-/// [`EngineError::Invalid`] names the first layer that would see one value per channel.
+/// Returns [`EngineError::Invalid`] with the name of the first layer that would see one value per channel.
 pub(super) fn check_batch_norm(network: &Network, images: usize, mode: BatchNormMode) -> Result<(), EngineError> {
     let single = |layer: &&Layer| {
         matches!(layer.op, Op::BatchNorm { .. }) && images * layer.shape.height * layer.shape.width == 1
@@ -60,8 +60,8 @@ pub(super) fn check_batch_norm(network: &Network, images: usize, mode: BatchNorm
     match network.layers.iter().find(single) {
         None => Ok(()),
         Some(layer) => Err(EngineError::Invalid(format!(
-            "batch norm '{}' sees one value per channel in train mode: {images} image, whose maps are 1×1 there; expected \
-             more than one. Use at least two images in a batch, larger images, or batch norm in eval mode",
+            "batch norm '{}' sees one value per channel in train mode: {images} image with maps of 1×1; expected \
+             more than one. Use at least two images per batch, larger images, or batch norm in eval mode",
             layer.name
         ))),
     }

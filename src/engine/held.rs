@@ -1,22 +1,22 @@
-//! What engines know of the search whose views they hold, beside its tensors.
+//! State of the current search that all engines keep on the host, besides its tensors.
 
 use super::checks::check_labels;
 use super::{Batch, EngineError, SearchSpec, Snapshots, Stop, View, Views};
 use crate::data::ImageShape;
 
-/// How a search goes on for one image.
+/// Progress of a search for one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ImageProgress {
     /// Whether further steps move it.
     pub(super) active: bool,
-    /// Whether one of its iterates was misclassified.
+    /// Whether any of its iterates so far was misclassified.
     pub(super) misclassified: bool,
     /// Steps that it may still take while it is misclassified.
     pub(super) budget: u32,
 }
 
 impl ImageProgress {
-    /// Before the first step.
+    /// The state before the first step.
     pub(super) const fn start(stop: Stop) -> Self {
         let budget = match stop {
             Stop::Never => 0,
@@ -25,8 +25,8 @@ impl ImageProgress {
         Self { active: true, misclassified: false, budget }
     }
 
-    /// Looks at the prediction on the iterate that the next step starts from; says whether it is the first one that is
-    /// misclassified. The reference for `shaders/shared/search_progress.wgsl`.
+    /// Updates the progress from the prediction on the iterate that the next step starts from. Returns whether this is
+    /// the first misclassified iterate. The reference for `shaders/shared/search_progress.wgsl`.
     pub(super) fn look(&mut self, stop: Stop, wrong: bool) -> bool {
         let stops = match stop {
             Stop::Never => false,
@@ -52,7 +52,7 @@ pub(super) struct Held {
     pub(super) ids: Vec<u32>,
     pub(super) seed: u64,
     pub(super) epoch: u32,
-    /// The class that each image is led towards, once it is known on the host.
+    /// The target class of each image; `None` until the host knows it.
     pub(super) targets: Option<Vec<u32>>,
     /// Whether each image's gradient was exactly zero in some step.
     pub(super) without_gradient: Vec<bool>,
@@ -84,12 +84,12 @@ impl Held {
         }
     }
 
-    /// The receipt.
+    /// The handle that callers get.
     pub(super) fn views(&self) -> Views {
         Views { generation: self.generation, len: self.labels.len() }
     }
 
-    /// Checks that this search keeps a view.
+    /// Checks that this search keeps `view`.
     pub(super) fn check_view(&self, view: View) -> Result<(), EngineError> {
         let Snapshots { last_clean, first_adversarial } = self.spec.snapshots;
         let kept = match view {
@@ -101,10 +101,10 @@ impl Held {
     }
 }
 
-/// The search of views that are asked for, if it is the one that is held.
+/// The search that `views` belongs to, if it is the one that the engine holds.
 pub(super) fn current<'a>(held: Option<&'a Held>, views: &Views) -> Result<&'a Held, EngineError> {
     held.filter(|held| held.generation == views.generation)
-        .ok_or_else(|| EngineError::Invalid("these views are gone: another search has begun since".into()))
+        .ok_or_else(|| EngineError::Invalid("these views are no longer valid: another search has begun since".into()))
 }
 
 /// A search that was set aside ([`super::Engine::set_aside`]).
@@ -116,17 +116,17 @@ pub struct SetAside {
     pub(super) views: Vec<(View, Vec<f32>)>,
     /// The perturbation, `B × C × H × W`.
     pub(super) delta: Vec<f32>,
-    /// Logits on the clean images, `B × K`; empty where the objective does not need them.
+    /// Logits on the clean images, `B × K`; empty if the objective does not need them.
     pub(super) reference: Vec<f32>,
 }
 
 impl SetAside {
-    /// Checks that it is for images of `shape` and a network with `classes` classes.
+    /// Checks that the search fits images of `shape` and a network with `classes` classes.
     pub(super) fn check(&self, shape: ImageShape, classes: usize) -> Result<(), EngineError> {
         let values = self.held.labels.len() * shape.len();
         let fits = self.delta.len() == values && self.views.iter().all(|(_, images)| images.len() == values);
         if !fits {
-            return Err(EngineError::Invalid(format!("a search that was set aside is not for images of {shape}")));
+            return Err(EngineError::Invalid(format!("the search that was set aside does not fit images of {shape}")));
         }
         check_labels(&self.held.labels, classes)
     }
@@ -153,7 +153,7 @@ pub(super) fn kept_views(snapshots: Snapshots) -> Vec<View> {
 mod tests {
     use super::*;
 
-    /// Steps that an image takes whose iterates are misclassified as given.
+    /// Whether an image moves at each step, given which of its iterates are misclassified.
     fn moves(stop: Stop, wrong: &[bool]) -> Vec<bool> {
         let mut image = ImageProgress::start(stop);
         let step = |wrong: &bool| {
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(friendly(0), [true, false, false, false, false, false, false]);
         assert_eq!(friendly(1), [true, true, true, false, false, false, false]);
         assert_eq!(friendly(3), [true, true, true, true, true, true, false]);
-        // The other rule stops the image although it is classified correctly again.
+        // `Spent` stops the image although it is classified correctly again.
         let spent = |budget| moves(Stop::Spent { budget }, &wrong);
         assert_eq!(spent(0), [false; 7]);
         assert_eq!(spent(1), [true, true, false, false, false, false, false]);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_misclassified_iterate_is_told_once() {
+    fn the_first_misclassified_iterate_is_reported_once() {
         let mut image = ImageProgress::start(Stop::Never);
         assert_eq!([false, true, false, true].map(|wrong| image.look(Stop::Never, wrong)), [false, true, false, false]);
     }

@@ -1,7 +1,7 @@
 //! Losses of one image and their gradients with respect to its logits, in plain Rust.
 //!
-//! The head of a network is tiny beside its body: these functions serve engines on the CPU directly, and are the
-//! reference for those that compute the same on a GPU. `z` are logits, `p = softmax(z)`, `y` is a class.
+//! Engines on the CPU call these functions directly, since their cost is negligible next to that of the network. They
+//! are also the reference for engines that compute the same on a GPU. `z` are logits, `p = softmax(z)`, `y` is a class.
 
 mod search;
 
@@ -16,7 +16,7 @@ pub fn log_softmax(z: &[f32]) -> Vec<f32> {
     z.iter().map(|v| v - log_sum).collect()
 }
 
-/// The class with the largest logit; the first of equals.
+/// The class with the largest logit; the first if several are equal.
 pub fn argmax(z: &[f32]) -> u32 {
     let mut best = 0;
     for (k, value) in z.iter().enumerate() {
@@ -27,8 +27,8 @@ pub fn argmax(z: &[f32]) -> u32 {
     best as u32
 }
 
-/// Cross-entropy `-log p_y`; adds its gradient `weight · (p - e_y)` to `gradient`. That of the label is minus the sum of the
-/// others: `p_y - 1` loses all digits where `p_y` is near one.
+/// Cross-entropy `-log p_y`; adds its gradient `weight · (p - e_y)` to `gradient`. The label's entry is computed as
+/// minus the sum of the others: `p_y - 1` loses all digits if `p_y` is near one.
 pub fn cross_entropy(z: &[f32], y: u32, weight: f32, gradient: &mut [f32]) -> f32 {
     let y = y as usize;
     let log_p = log_softmax(z);
@@ -49,8 +49,8 @@ pub fn cross_entropy(z: &[f32], y: u32, weight: f32, gradient: &mut [f32]) -> f3
 pub fn kl(a: &[f32], b: &[f32], weight: f32, gradient_a: Option<&mut [f32]>, gradient_b: Option<&mut [f32]>) -> f32 {
     let (log_a, log_b) = (log_softmax(a), log_softmax(b));
     let ratio = |j: usize| log_a[j] - log_b[j];
-    // Ratios are taken relative to that of the likeliest class: where `p_a` is all but certain, KL is that ratio up to
-    // rounding, and the difference of the two would be nothing but the rounding.
+    // Ratios are taken relative to that of the likeliest class: if `p_a` is almost certain, KL equals that ratio up to
+    // rounding, and the difference of the two would be rounding error only.
     let reference = ratio(argmax(a) as usize);
     let beyond: f32 = (0..a.len()).map(|j| log_a[j].exp() * (ratio(j) - reference)).sum();
     if let Some(gradient) = gradient_a {
@@ -69,7 +69,7 @@ pub fn kl(a: &[f32], b: &[f32], weight: f32, gradient_a: Option<&mut [f32]>, gra
 /// `KL(p ‖ uniform) = log K + Σ p log p`; adds `weight · p ∘ (log p - Σ p log p)` to `gradient`.
 pub fn kl_to_uniform(z: &[f32], weight: f32, gradient: &mut [f32]) -> f32 {
     let log_p = log_softmax(z);
-    // Near the uniform distribution the sum of many classes all but cancels `log K`.
+    // In `f64`, because near the uniform distribution the sum over many classes almost cancels `log K`.
     let negative_entropy: f64 = log_p.iter().map(|lp| f64::from(lp.exp()) * f64::from(*lp)).sum();
     for (g, lp) in gradient.iter_mut().zip(&log_p) {
         *g += weight * lp.exp() * (f64::from(*lp) - negative_entropy) as f32;
@@ -77,8 +77,8 @@ pub fn kl_to_uniform(z: &[f32], weight: f32, gradient: &mut [f32]) -> f32 {
     ((z.len() as f64).ln() + negative_entropy) as f32
 }
 
-/// Difference-of-logits ratio `-(z_y - max_{i≠y} z_i) / (z_(1) - z_(3) + 1e-12)`, where `z_(k)` is the k-th largest logit
-/// (Croce and Hein 2020, eq. 6); adds `weight ·` its gradient to `gradient`. Needs at least three logits.
+/// Difference-of-logits ratio `-(z_y - max_{i≠y} z_i) / (z_(1) - z_(3) + 1e-12)`, where `z_(k)` is the k-th largest
+/// logit (Croce and Hein 2020, eq. 6); adds `weight ·` its gradient to `gradient`. Needs at least three logits.
 pub fn dlr(z: &[f32], y: u32, weight: f32, gradient: &mut [f32]) -> f32 {
     let (value, found) = search::Scaled::dlr(&search::wide(z), y);
     for (g, value) in gradient.iter_mut().zip(&found.values) {
@@ -87,8 +87,8 @@ pub fn dlr(z: &[f32], y: u32, weight: f32, gradient: &mut [f32]) -> f32 {
     value as f32
 }
 
-/// The margin `max_{i≠y} z_i - z_y`; adds `weight ·` its gradient `e_i - e_y` to `gradient`. The first of equals is the
-/// largest.
+/// The margin `max_{i≠y} z_i - z_y`; adds `weight ·` its gradient `e_i - e_y` to `gradient`. If several logits are
+/// largest, `i` is the first of them.
 pub fn margin(z: &[f32], y: u32, weight: f32, gradient: &mut [f32]) -> f32 {
     let y = y as usize;
     let others = (0..z.len()).filter(|j| *j != y);
@@ -101,7 +101,7 @@ pub fn margin(z: &[f32], y: u32, weight: f32, gradient: &mut [f32]) -> f32 {
 /// Confusion counts of a batch: how often each true class (row) was predicted as each class (column), `K × K`.
 ///
 /// # Panics
-/// When a class is not below `classes`.
+/// Panics if a class is not below `classes`.
 pub fn confusion(labels: &[u32], predictions: &[u32], classes: usize) -> Vec<u32> {
     let mut counts = vec![0; classes * classes];
     for (label, prediction) in labels.iter().zip(predictions) {
@@ -159,7 +159,7 @@ mod tests {
         (0..n as u32).map(|i| 2.0 * stream.normal(i)).collect()
     }
 
-    /// Compares `gradient` with central differences of `value`, in the middle of which no kink lies.
+    /// Compares `gradient` with central differences of `value`, which must have no kink at `z`.
     fn check(z: &[f32], gradient: &[f32], value: impl Fn(&[f32]) -> f32) {
         for k in 0..z.len() {
             let at = |h: f32| {

@@ -2,26 +2,26 @@
 
 use super::{EngineError, View};
 
-/// Most views that a loss may name.
+/// Largest number of views that a loss may name.
 pub const MAX_VIEWS: usize = 8;
 
-/// How much each image counts in a term of a loss, before [`Reduction`].
+/// Weight of each image in a term of a loss, before [`Reduction`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Weights {
-    /// Every image counts one.
+    /// Every image has weight 1.
     Equal,
     /// A weight for each image.
     PerImage(Vec<f32>),
-    /// A weight for each class: an image has that of its label.
+    /// A weight for each class; an image has the weight of its label.
     PerClass(Vec<f32>),
 }
 
-/// How the weighted values of a term are added up over the `n` images of a batch.
+/// How the weighted values of a term are reduced over the `n` images of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reduction {
     /// `1/n · Σ w_i v_i`.
     Mean,
-    /// `Σ w_i v_i / Σ w_i`, zero where the weights add up to zero (FRL).
+    /// `Σ w_i v_i / Σ w_i`; zero if the weights sum to zero (FRL).
     WeightedMean,
     /// `Σ w_i v_i`.
     Sum,
@@ -36,7 +36,7 @@ pub enum Term {
     Kl {
         /// The reference distribution.
         from: View,
-        /// The distribution that is compared with it.
+        /// The distribution compared with it.
         to: View,
     },
     /// `KL(p ‖ uniform)` on a view: minus the entropy, up to a constant.
@@ -45,16 +45,16 @@ pub enum Term {
     Margin(View),
 }
 
-/// One term of a loss: `factor` times the values of the images, weighted and added up.
+/// One term of a loss: `factor` times the weighted and reduced values of the images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LossTerm {
     /// What is measured.
     pub term: Term,
-    /// What the term is multiplied with.
+    /// Factor of the term.
     pub factor: f32,
-    /// How much each image counts.
+    /// Weight of each image.
     pub weights: Weights,
-    /// How the images' values are added up.
+    /// How the images' values are reduced.
     pub reduction: Reduction,
 }
 
@@ -64,7 +64,7 @@ impl LossTerm {
         Self { term, factor, weights: Weights::Equal, reduction: Reduction::Mean }
     }
 
-    /// What the value of each image is multiplied with.
+    /// The factor of each image's value: factor of the term and weight, divided as [`Reduction`] says.
     pub fn image_weights(&self, labels: &[u32]) -> Vec<f32> {
         let weights: Vec<f32> = match &self.weights {
             Weights::Equal => vec![1.0; labels.len()],
@@ -81,7 +81,7 @@ impl LossTerm {
     }
 }
 
-/// The outer loss: a sum of terms. The first view named gets its forward pass first.
+/// The outer loss: a sum of terms. Forward passes run in the order in which the terms name the views.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LossSpec {
     /// The terms.
@@ -114,7 +114,7 @@ impl LossSpec {
     /// Checks weights and views for a batch of `n` images of `classes` classes.
     ///
     /// # Errors
-    /// [`EngineError::Invalid`] with expected and found.
+    /// Returns [`EngineError::Invalid`] with the expected and the actual value.
     pub fn check(&self, n: usize, classes: usize) -> Result<(), EngineError> {
         let fail = |what: String| Err(EngineError::Invalid(what));
         if self.terms.is_empty() {

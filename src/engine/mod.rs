@@ -1,15 +1,15 @@
-//! What runs a network: perturbation, training step, logits, input gradients.
+//! The [`Engine`] trait: perturbation, training step, logits and input gradients of one network.
 //!
-//! An [`Engine`] works on batches, not on tensors, so that one that lives on a GPU can keep everything there: pixels and
-//! labels go in, predictions and losses come out. The images of a search stay inside the engine as *views* until the next
-//! search begins; [`Views`] is the receipt for them.
+//! An [`Engine`] works on batches, not on tensors, so that an engine on a GPU can keep all data there: pixels and
+//! labels go in, predictions and losses come out. The images of a search stay inside the engine as *views* until the
+//! next search begins; [`Views`] is the handle to them.
 //!
-//! A search can pause: [`Engine::begin`] prepares it, [`Engine::advance`] takes any number of its steps, and in between the
-//! engine answers other questions ([`Engine::logits`] and the like) without disturbing it. Only another search takes its
-//! place; [`Engine::set_aside`] and [`Engine::take_up`] keep one for that time.
+//! A search can pause: [`Engine::begin`] prepares it and [`Engine::advance`] takes any number of its steps. Between
+//! steps, other calls ([`Engine::logits`] and the like) do not disturb it. Only another search replaces it;
+//! [`Engine::set_aside`] and [`Engine::take_up`] save and restore a search across that.
 //!
-//! All engines share names ([`crate::model::State`]), random numbers ([`crate::rng`]) and losses ([`loss`]), so that the
-//! same experiment can be run, resumed and compared on any of them.
+//! All engines share names ([`crate::model::State`]), random numbers ([`crate::rng`]) and losses ([`loss`]), so that
+//! the same experiment can be run, resumed and compared on any of them.
 
 mod batch;
 pub mod candle;
@@ -36,7 +36,7 @@ use crate::model::{Array, BATCH_NORM_MOMENTUM, ModelError, Network, State};
 /// What can go wrong in an engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Candle refused an operation: an unsupported device, or no memory.
+    /// A Candle operation failed, for example on an unsupported device or for lack of memory.
     #[error("candle: {0}")]
     Candle(#[from] candle_core::Error),
     /// Parameters do not fit the network.
@@ -48,26 +48,26 @@ pub enum EngineError {
     /// The GPU failed.
     #[error(transparent)]
     Gpu(#[from] GpuError),
-    /// Logits stopped being numbers.
+    /// The logits hold NaN or infinity.
     #[error(
         "training diverged: NaN or infinity in the {what}, in a batch of {batch} images; lower --lr or go back to a \
          checkpoint from before"
     )]
     NotFinite {
-        /// Where it was met first, such as `logits` or `output of layer 'layer2.0.conv1'`.
+        /// Where it was found first, such as `logits` or `output of layer 'layer2.0.conv1'`.
         what: String,
         /// Images in the batch.
         batch: usize,
     },
-    /// The engine that was asked for is not in this build or on this machine.
+    /// The requested engine is not part of this build or not available on this machine.
     #[error("{0}")]
     Unavailable(String),
 }
 
 /// Runs one network.
 ///
-/// Every call checks its arguments and gives a typed error; none panics. Results are a function of the arguments and the
-/// engine's state alone: the same calls give the same bits on the same machine.
+/// Every call checks its arguments and returns a typed error; none panics. Results depend only on the arguments and the
+/// engine's state: the same calls give the same bits on the same machine.
 pub trait Engine: Send {
     /// Short name and device, such as `candle (cpu, 8 threads)`.
     fn describe(&self) -> String;
@@ -78,28 +78,28 @@ pub trait Engine: Send {
     /// The network that this engine runs.
     fn network(&self) -> &Network;
 
-    /// How it computes convolutions, where that is chosen by measuring: what a run keeps, so that it goes on with the same
-    /// kernels.
+    /// The kernels that an autotuned engine chose for its convolutions; `None` if it does not measure them. A run
+    /// stores this table so that it resumes with the same kernels.
     fn kernels(&self) -> Option<wgsl::KernelTable> {
         None
     }
 
-    /// Prepares a batch (augmentation, scaling to `[0, 1]`) and begins the search of `spec` on it: targets, the clean
-    /// prediction where the objective needs it, and the start. No step is taken. Gives views of the batch:
-    /// [`View::Clean`], [`View::Adversarial`] and those that [`SearchSpec::snapshots`] names.
+    /// Prepares a batch (augmentation, scaling to `[0, 1]`) and begins the search of `spec` on it: chooses targets,
+    /// computes the clean prediction if the objective needs it, and sets the starting point. Takes no step. Returns
+    /// views of the batch: [`View::Clean`], [`View::Adversarial`] and those that [`SearchSpec::snapshots`] names.
     ///
     /// # Errors
-    /// [`EngineError::Invalid`] when sizes do not fit, or when batch norm in train mode would see one value per channel (one
-    /// image, maps of 1×1); [`EngineError::NotFinite`] when the network has diverged.
+    /// Returns [`EngineError::Invalid`] if sizes do not fit, or if batch norm in train mode would see one value per
+    /// channel (one image, maps of 1×1); [`EngineError::NotFinite`] if the network has diverged.
     fn begin(&mut self, batch: &Batch<'_>, spec: &SearchSpec) -> Result<Views, EngineError>;
 
-    /// Takes `steps` more of the [`SearchSpec::steps`] of the search that these views belong to. A search that is advanced
-    /// in pieces ends with the same bits, running statistics included, as one that is advanced at once, whatever is looked
-    /// at in between.
+    /// Takes `steps` more of the [`SearchSpec::steps`] of the search that these views belong to. A search that is
+    /// advanced in several calls ends with the same bits, running statistics included, as one that is advanced in one
+    /// call, whatever other calls happen in between.
     ///
     /// # Errors
-    /// As [`Self::begin`]; also when another search has begun since, or fewer steps are left. After an error of the device
-    /// or of the network the views are gone.
+    /// As [`Self::begin`]; also if another search has begun since, or fewer steps are left. After an error of the
+    /// device or of the network the views are invalid.
     fn advance(&mut self, views: &Views, steps: u32) -> Result<(), EngineError>;
 
     /// A whole search: [`Self::begin`], then [`Self::advance`] by [`SearchSpec::steps`].
@@ -112,28 +112,28 @@ pub trait Engine: Send {
         Ok(views)
     }
 
-    /// Copies everything that the search of these views needs to go on later, when other searches have taken its place.
+    /// Copies everything that is needed to continue the search of these views after other searches have replaced it.
     ///
     /// # Errors
-    /// When another search has begun since.
+    /// Returns an error if another search has begun since.
     fn set_aside(&mut self, views: &Views) -> Result<SetAside, EngineError>;
 
-    /// Puts a search back that [`Self::set_aside`] kept, bit for bit. Running statistics are not part of it: other searches
-    /// in train mode move them.
+    /// Restores a search that [`Self::set_aside`] saved, bit for bit. Running statistics are not part of it: other
+    /// searches in train mode change them.
     ///
     /// # Errors
-    /// When it was kept by an engine for another network, or the device fails.
+    /// Returns an error if the search was saved by an engine for another network, or if the device fails.
     fn take_up(&mut self, search: &SetAside) -> Result<Views, EngineError>;
 
     /// One forward pass in train mode for every view that `loss` names, one backward pass and one SGD step.
     ///
-    /// The statistics are those of the network before the step.
+    /// The returned statistics are those of the network before the step.
     ///
     /// # Errors
-    /// As [`Self::begin`]; also when another search has begun since.
+    /// As [`Self::begin`]; also if another search has begun since.
     fn train_step(&mut self, views: &Views, loss: &LossSpec, sgd: &SgdStep) -> Result<BatchStats, EngineError>;
 
-    /// Logits, `B × K` in row-major order. In [`BatchNormMode::Train`] the running statistics move.
+    /// Logits, `B × K` in row-major order. [`BatchNormMode::Train`] updates the running statistics.
     ///
     /// # Errors
     /// As [`Self::begin`].
@@ -150,47 +150,47 @@ pub trait Engine: Send {
         mode: BatchNormMode,
     ) -> Result<(Vec<f32>, Vec<f32>), EngineError>;
 
-    /// The class that each image was led towards by the search that made these views, given or drawn; none where it had no
-    /// targets.
+    /// The target class of each image in the search that made these views, given or drawn; `None` if the objective has
+    /// no targets.
     ///
     /// # Errors
-    /// When another search has begun since.
+    /// Returns an error if another search has begun since.
     fn targets(&mut self, views: &Views) -> Result<Option<&[u32]>, EngineError>;
 
-    /// Whether each image's gradient was exactly zero, in every value, in at least one step of the search that made these
-    /// views. Such a step moved nothing: the search did not see a way up, which does not say that there is none. A search
-    /// without steps meets no gradient.
+    /// Whether each image's gradient was exactly zero, in every value, in at least one step of the search that made
+    /// these views. Such a step moved nothing: the search found no direction of ascent, which does not prove that none
+    /// exists. A search without steps computes no gradient.
     ///
     /// # Errors
-    /// When another search has begun since.
+    /// Returns an error if another search has begun since.
     fn without_gradient(&self, views: &Views) -> Result<&[bool], EngineError>;
 
-    /// Reads the images of a view back, `B × C × H × W` in `[0, 1]`.
+    /// Reads back the images of a view, `B × C × H × W` in `[0, 1]`.
     ///
     /// # Errors
-    /// When another search has begun since, or these views do not hold `view`.
+    /// Returns an error if another search has begun since, or if these views do not include `view`.
     fn read_view(&mut self, views: &Views, view: View) -> Result<Vec<f32>, EngineError>;
 
-    /// Reads parameters, running statistics and momentum back.
+    /// Reads back parameters, running statistics and momentum.
     ///
     /// # Errors
-    /// When the device fails.
+    /// Returns an error if the device fails.
     fn state(&mut self) -> Result<EngineState, EngineError>;
 
-    /// Reads the running statistics of all batch norms back, under PyTorch's names.
+    /// Reads back the running statistics of all batch norms, under PyTorch's names.
     ///
     /// # Errors
-    /// When the device fails.
+    /// Returns an error if the device fails.
     fn running_statistics(&mut self) -> Result<State, EngineError>;
 
-    /// Replaces the running statistics that `running` names. Everything else stays.
+    /// Replaces the running statistics that `running` names; everything else is unchanged.
     ///
     /// # Errors
-    /// [`EngineError::Model`] when one of them does not fit the network.
+    /// Returns [`EngineError::Model`] if one of them does not fit the network.
     fn load_running_statistics(&mut self, running: &State) -> Result<(), EngineError>;
 
-    /// Mean and unbiased variance that every batch norm finds in `input`, from one forward pass in train mode, under the
-    /// names of the running statistics. The running statistics themselves stay as they are.
+    /// Mean and unbiased variance of `input` at every batch norm, from one forward pass in train mode, under the names
+    /// of the running statistics. The running statistics themselves do not change.
     ///
     /// # Errors
     /// As [`Self::logits`].
@@ -199,7 +199,7 @@ pub trait Engine: Send {
         let mut zeros = before.clone();
         zeros.0.values_mut().for_each(|array| array.data.fill(0.0));
         self.load_running_statistics(&zeros)?;
-        // From zero, the running statistics move to `momentum` times those of the batch.
+        // Starting from zero, one update sets the running statistics to `momentum` times those of the batch.
         let passed = self.logits(input, BatchNormMode::Train).and_then(|_| self.running_statistics());
         self.load_running_statistics(&before)?;
         let mut found = passed?;
@@ -208,15 +208,15 @@ pub trait Engine: Send {
         Ok(found)
     }
 
-    /// Replaces parameters and running statistics. Momentum stays.
+    /// Replaces parameters and running statistics; momentum is unchanged.
     ///
     /// # Errors
-    /// [`EngineError::Model`] when they do not fit the network.
+    /// Returns [`EngineError::Model`] if they do not fit the network.
     fn load_model(&mut self, model: &State) -> Result<(), EngineError>;
 
-    /// Replaces everything that [`Self::state`] gives.
+    /// Replaces everything that [`Self::state`] returns.
     ///
     /// # Errors
-    /// [`EngineError::Model`] when it does not fit the network.
+    /// Returns [`EngineError::Model`] if it does not fit the network.
     fn load_state(&mut self, state: &EngineState) -> Result<(), EngineError>;
 }

@@ -1,6 +1,6 @@
 //! [`SearchSpec`]: the inner maximisation as data.
 //!
-//! A specification is complete: two engines that are given the same one, the same batch and the same parameters search alike.
+//! A specification is complete: engines with the same specification, batch and parameters perform the same search.
 
 use std::borrow::Cow;
 
@@ -9,18 +9,18 @@ use super::{Batch, BatchNormMode, EngineError, TargetTable};
 use crate::data::ImageShape;
 use crate::rng::Purpose;
 
-/// What a search changes images for. Every objective is *maximised*, each image on its own.
+/// What a search maximises, separately for each image.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Objective {
     /// Cross-entropy of the true label: away from it (untargeted).
     CrossEntropy,
     /// Minus the cross-entropy of a target class for each image: towards it (targeted).
     Targeted(Vec<u32>),
-    /// As [`Self::Targeted`], towards a class that the engine draws for each image from the stream
+    /// As [`Self::Targeted`], with a class that the engine draws for each image from the stream
     /// `(seed, Target, epoch, id)` of its batch.
     Drawn(TargetTable),
-    /// As [`Self::Targeted`], towards the class with the smallest logit on the clean image that is not the true one, with
-    /// batch norm in eval mode; the first of equals (Kurakin et al. 2017).
+    /// As [`Self::Targeted`], with the class other than the true one whose logit on the clean image is smallest, with
+    /// batch norm in eval mode; the first if several are equal (Kurakin et al. 2017).
     LeastLikely,
     /// `KL(p(clean) ‖ p(x))`, with the prediction on the unperturbed image held fixed (TRADES). The search must start
     /// away from the clean image, where this gradient is zero.
@@ -35,7 +35,7 @@ impl Objective {
     /// Checks targets and classes for `n` images and a network with `classes` classes.
     ///
     /// # Errors
-    /// [`EngineError::Invalid`] with expected and found.
+    /// Returns [`EngineError::Invalid`] with the expected and the actual value.
     pub fn check(&self, n: usize, classes: usize) -> Result<(), EngineError> {
         let fail = |what: String| Err(EngineError::Invalid(what));
         match self {
@@ -53,24 +53,25 @@ impl Objective {
         }
     }
 
-    /// Checks that this objective has a meaning for images that no search has prepared.
+    /// Checks that this objective can be evaluated outside a search.
     pub(super) fn check_without_search(&self) -> Result<(), EngineError> {
         let what = match self {
-            Self::KlToClean => "the KL objective is for a perturbation, which knows the clean images",
+            Self::KlToClean => "the KL objective needs the clean images, which only a perturbation has",
             Self::Drawn(_) | Self::LeastLikely => {
-                "a search chooses its targets; a gradient by itself needs targets that are given"
+                "only a search can choose its targets; a gradient outside a search needs given targets"
             }
             Self::CrossEntropy | Self::Targeted(_) | Self::Dlr | Self::Margin => return Ok(()),
         };
         Err(EngineError::Invalid(what.into()))
     }
 
-    /// Whether images are led towards target classes.
+    /// Whether the objective has target classes.
     pub const fn is_targeted(&self) -> bool {
         matches!(self, Self::Targeted(_) | Self::Drawn(_) | Self::LeastLikely)
     }
 
-    /// The same with targets in the place of their distribution. The reference for what engines do on their device.
+    /// Replaces [`Self::Drawn`] by [`Self::Targeted`] with the drawn targets. The reference for engines that draw on
+    /// their device.
     pub fn aimed(&self, batch: &Batch<'_>) -> Cow<'_, Self> {
         let Self::Drawn(table) = self else { return Cow::Borrowed(self) };
         let draw = |(label, id): (&u32, &u32)| table.draw(*label, batch.seed, batch.epoch, *id);
@@ -78,7 +79,7 @@ impl Objective {
     }
 }
 
-/// The class with the smallest logit that is not the true one, for each image; the first of equals.
+/// For each image, the class other than the true one with the smallest logit; the first if several are equal.
 pub(super) fn least_likely(logits: &[f32], labels: &[u32], classes: usize) -> Vec<u32> {
     let of = |(z, label): (&[f32], &u32)| {
         let others = z.iter().enumerate().filter(|(k, _)| *k != *label as usize);
@@ -87,7 +88,7 @@ pub(super) fn least_likely(logits: &[f32], labels: &[u32], classes: usize) -> Ve
     logits.chunks(classes).zip(labels).map(of).collect()
 }
 
-/// The ball a perturbation stays in.
+/// The norm of the ball that a perturbation stays in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Norm {
@@ -119,40 +120,41 @@ pub enum Start {
         /// As for [`Start::Uniform`].
         epoch: u32,
     },
-    /// At the clean image plus these values, `B × C × H × W`, which are led into the ball and the image into `[0, 1]` as
-    /// after a step. For noise that was drawn elsewhere, and for going on from an earlier perturbation.
+    /// At the clean image plus these values, `B × C × H × W`. The perturbation is projected into the ball and the image
+    /// clipped to `[0, 1]`, as after a step. For noise that was drawn elsewhere, and to continue from an earlier
+    /// perturbation.
     Given(Vec<f32>),
 }
 
-/// When a search stops moving an image. A step looks at the prediction on the image that it is about to move.
+/// When a search stops moving an image. Each step first evaluates the prediction on the image that it would move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Stop {
     /// Never: every image takes all steps.
     #[default]
     Never,
-    /// An image takes at most `budget` more steps while it is misclassified. One that is misclassified and has none left
-    /// stays; one that is classified correctly moves on (Friendly adversarial training, Zhang et al. 2020). With a budget
-    /// of 0 an image stays at its first misclassification.
+    /// An image takes at most `budget` more steps while it is misclassified. A misclassified image with no budget left
+    /// does not move; one that is classified correctly does (Friendly adversarial training, Zhang et al. 2020). With a
+    /// budget of 0 an image stays at its first misclassification.
     WhileMisclassified {
         /// Steps that may be taken from a misclassified image.
         budget: u32,
     },
-    /// As [`Self::WhileMisclassified`], but an image whose budget is used up stays even if it is classified correctly
-    /// again (the code of CFA and FAIR-TAT). With a budget of 0 no image moves.
+    /// As [`Self::WhileMisclassified`], but an image whose budget is used up no longer moves even if it is classified
+    /// correctly again (the code of CFA and FAIR-TAT). With a budget of 0 no image moves.
     Spent {
         /// Steps that may be taken from a misclassified image.
         budget: u32,
     },
 }
 
-/// Iterates of a search that are kept as views beside the last one. An image that is never misclassified keeps its last
-/// iterate. The prediction on the last iterate itself is not looked at.
+/// Iterates of a search that are kept as views in addition to the last one. An image that is never misclassified keeps
+/// its last iterate. The prediction on the last iterate itself is not evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Snapshots {
-    /// The last iterate before an image is first misclassified, or the start where that is misclassified already
+    /// The last iterate before an image is first misclassified, or the start if that is already misclassified
     /// ([`View::LastClean`](super::View)).
     pub last_clean: bool,
-    /// The first iterate that is misclassified ([`View::FirstAdversarial`](super::View)).
+    /// The first misclassified iterate ([`View::FirstAdversarial`](super::View)).
     pub first_adversarial: bool,
 }
 
@@ -163,10 +165,11 @@ impl Snapshots {
     }
 }
 
-/// The inner maximisation: projected gradient ascent in a ball of its own for each image.
+/// The inner maximisation: projected gradient ascent, in a separate ball for each image.
 ///
-/// A step follows the direction of the gradient, so networks that are certain are no obstacle: gradients are computed
-/// with a scale of each image where that leaves the direction ([`super::loss::GradientScale`]), and do not underflow.
+/// A step depends only on the direction of the gradient. Where a factor per image does not change that direction,
+/// gradients are computed up to such a factor ([`super::loss::GradientScale`]), so they do not underflow for images of
+/// which the network is certain.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SearchSpec {
     /// What is maximised.
@@ -177,17 +180,17 @@ pub struct SearchSpec {
     pub epsilon: Vec<f32>,
     /// Step size for each image.
     pub step_size: Vec<f32>,
-    /// Number of steps; 0 gives the start.
+    /// Number of steps; with 0 the result is the start.
     pub steps: u32,
     /// Where the search starts.
     pub start: Start,
     /// Whether the start is projected into the ball and the image clipped to `[0, 1]`. TRADES does neither before the
     /// first step.
     pub project_start: bool,
-    /// Standard deviation of normal noise that each step adds to the perturbation before it is projected, from the stream
-    /// `(seed, AttackNoise, epoch, id)` (Friendly adversarial training: 0.001); 0 for none.
+    /// Standard deviation of normal noise that each step adds to the perturbation before it is projected, from the
+    /// stream `(seed, AttackNoise, epoch, id)` (Friendly adversarial training: 0.001); 0 disables it.
     pub noise: f32,
-    /// Batch norm during the search.
+    /// Mode of batch norm during the search.
     pub batch_norm: BatchNormMode,
     /// When an image stops moving.
     pub stop: Stop,
@@ -196,7 +199,7 @@ pub struct SearchSpec {
 }
 
 impl Default for SearchSpec {
-    /// No images, no steps: what a specification of a search starts from.
+    /// No images and no steps; the base for struct update syntax.
     fn default() -> Self {
         Self {
             objective: Objective::CrossEntropy,
@@ -218,7 +221,7 @@ impl SearchSpec {
     /// Checks sizes and numbers for a batch of `n` images of `shape` and a network with `classes` classes.
     ///
     /// # Errors
-    /// [`EngineError::Invalid`] with expected and found.
+    /// Returns [`EngineError::Invalid`] with the expected and the actual value.
     pub fn check(&self, n: usize, shape: ImageShape, classes: usize) -> Result<(), EngineError> {
         let fail = |what: String| Err(EngineError::Invalid(what));
         for (name, values) in [("epsilon", &self.epsilon), ("step_size", &self.step_size)] {

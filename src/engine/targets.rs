@@ -1,17 +1,17 @@
-//! [`TargetTable`]: from which classes an engine draws the targets of a search.
+//! [`TargetTable`]: the distributions from which an engine draws the targets of a search.
 
 use std::sync::Arc;
 
 use crate::rng::{Purpose, Stream};
 
-/// Where random numbers `u` of 24 bits lie: `u = drawn / 2²⁴` ([`Stream::unit`]).
+/// Number of values that a 24-bit random number `u = drawn / 2²⁴` can take ([`Stream::unit`]).
 const GRID: u32 = 1 << 24;
 
-/// `P(target | label)` for every label, as integers that any device compares alike.
+/// `P(target | label)` for every label, as integers, which compare the same on every device.
 ///
-/// A row holds, for each class `j`, where `P(t ≤ j | label)` lies on the grid of the random numbers. The target is the
-/// first class whose threshold is above the number drawn: exactly the class that probabilities in `f64` pick. Copies share
-/// one table.
+/// Each row holds the cumulative probabilities `P(t ≤ j | label)` on the grid of the random numbers. The target is the
+/// first class whose threshold is above the drawn number: exactly the class that probabilities in `f64` select. Clones
+/// share one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetTable {
     classes: usize,
@@ -19,9 +19,9 @@ pub struct TargetTable {
 }
 
 impl TargetTable {
-    /// From `P(j | label)` for each class `j`, which `distribution` gives for a label. Negative numbers and NaN count as 0.
+    /// `distribution` gives `P(j | label)` for each class `j`. Negative numbers and NaN count as 0.
     ///
-    /// The last class with any probability takes what rounding leaves over.
+    /// The last class with nonzero probability gets what rounding leaves over.
     pub fn new(classes: usize, distribution: impl Fn(u32) -> Vec<f64>) -> Self {
         let mut thresholds = Vec::with_capacity(classes * classes);
         for label in 0..classes as u32 {
@@ -42,22 +42,22 @@ impl TargetTable {
         self.classes
     }
 
-    /// `K × K` thresholds, a row for each label; every row rises to 2²⁴.
+    /// `K × K` thresholds, one row per label; every row rises to 2²⁴.
     pub fn thresholds(&self) -> &[u32] {
         &self.thresholds
     }
 
-    /// The target of image `id`, from the stream `(seed, Target, epoch, id)`. The reference for what engines do on their
-    /// device.
+    /// The target of image `id`, from the stream `(seed, Target, epoch, id)`. The reference for engines that draw on
+    /// their device.
     ///
     /// # Panics
-    /// When `label` is not below [`Self::classes`].
+    /// Panics if `label` is not below [`Self::classes`].
     pub fn draw(&self, label: u32, seed: u64, epoch: u32, id: u32) -> u32 {
         let drawn = Stream::new(seed, Purpose::Target, epoch, id).word(0) >> 8;
         self.pick(label, drawn)
     }
 
-    /// The first class whose threshold is above `drawn`, which is below 2²⁴.
+    /// The first class whose threshold is above `drawn`, which must be below 2²⁴.
     fn pick(&self, label: u32, drawn: u32) -> u32 {
         let row = &self.thresholds[label as usize * self.classes..][..self.classes];
         row.partition_point(|threshold| *threshold <= drawn) as u32
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
     use crate::fairness::TargetDistribution;
 
-    /// Distributions in which every class but one, or almost, has no weight, and others.
+    /// Several distributions, among them some that put all or almost all of their weight on one class.
     fn skewed(classes: usize) -> Vec<TargetDistribution> {
         let mut nearly_certain = vec![1e-9 / (classes - 1) as f64; classes];
         nearly_certain[classes / 2] = 1.0 - 1e-9;
@@ -103,7 +103,7 @@ mod tests {
         }
     }
 
-    /// At both sides of each threshold and at both ends, where a rounding would show.
+    /// On both sides of each threshold and at both ends, where a rounding error would show.
     #[test]
     fn thresholds_agree_with_probabilities_on_the_grid() {
         for classes in [2, 3, 10, 30] {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_numbers_there_is_a_target() {
+    fn invalid_probabilities_still_give_a_target() {
         for row in [vec![], vec![f64::NAN; 3], vec![-1.0, f64::INFINITY, 0.0], vec![0.0; 3], vec![5.0; 4]] {
             let table = TargetTable::new(3, |_| row.clone());
             for drawn in [0, GRID / 2, GRID - 1] {

@@ -1,4 +1,4 @@
-//! What goes into an engine and what comes out, beside batches, searches and losses.
+//! Inputs and outputs of an engine other than batches, searches and losses.
 
 use super::{Batch, EngineError};
 use crate::model::{ModelError, Network, State};
@@ -7,27 +7,27 @@ use crate::model::{ModelError, Network, State};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum BatchNormMode {
-    /// From the batch; the running statistics move with every forward pass (the authors' code)
+    /// From the batch; every forward pass updates the running statistics (the authors' code)
     Train,
-    /// From the running statistics, which stay
+    /// From the running statistics, which do not change
     Eval,
 }
 
 /// One version of a batch's images inside an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum View {
-    /// Prepared, not perturbed.
+    /// Prepared but not perturbed.
     Clean,
     /// The last iterate of the search.
     Adversarial,
-    /// The last iterate before an image was first misclassified, where the search kept it
+    /// The last iterate before an image was first misclassified, if the search kept it
     /// ([`Snapshots`](super::Snapshots)).
     LastClean,
-    /// The first iterate that was misclassified, where the search kept it.
+    /// The first misclassified iterate, if the search kept it.
     FirstAdversarial,
 }
 
-/// The receipt for the views that an engine holds. It is valid until the next search begins.
+/// Handle to the views that an engine holds. It is valid until the next search begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Views {
     pub(super) generation: u64,
@@ -40,20 +40,20 @@ impl Views {
         self.len
     }
 
-    /// Whether there is no image. An engine never gives such views.
+    /// Whether there is no image. An engine never returns such views.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 }
 
-/// Images that an engine is asked about.
+/// Images for a forward pass or an input gradient.
 #[derive(Debug, Clone, Copy)]
 pub enum Input<'a> {
-    /// A batch, prepared as for a perturbation.
+    /// A batch, which the engine prepares as for a perturbation.
     Batch(&'a Batch<'a>),
-    /// What a perturbation left in the engine.
+    /// A view of the current search.
     View(&'a Views, View),
-    /// Images in `[0, 1]`, `B × C × H × W`, and the label of each.
+    /// Images in `[0, 1]`, `B × C × H × W`, and their labels.
     Images(&'a [f32], &'a [u32]),
 }
 
@@ -63,36 +63,36 @@ pub enum Input<'a> {
 pub struct SgdStep {
     /// Learning rate.
     pub lr: f64,
-    /// Share of the last step's direction that is kept.
+    /// Factor of the previous momentum buffer.
     pub momentum: f64,
     /// Weight decay (added to the gradient).
     pub weight_decay: f64,
 }
 
-/// What a training step measured, before its update.
+/// Statistics of a training step, measured before its update.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchStats {
     /// The loss.
     pub loss: f64,
-    /// Predicted class of each image, for each view that the loss named, in the order of [`LossSpec::views`].
+    /// Predicted class of each image, for each view that the loss names, in the order of [`LossSpec::views`].
     pub predictions: Vec<(View, Vec<u32>)>,
     /// How often each true class (row) was predicted as each class (column), `K × K`, for the same views.
     pub confusion: Vec<(View, Vec<u32>)>,
 }
 
 impl BatchStats {
-    /// Predictions on one view, if the loss named it.
+    /// Predictions on one view; `None` if the loss does not name it.
     pub fn predictions(&self, view: View) -> Option<&[u32]> {
         self.predictions.iter().find(|(v, _)| *v == view).map(|(_, p)| p.as_slice())
     }
 
-    /// Confusion counts on one view, if the loss named it.
+    /// Confusion counts on one view; `None` if the loss does not name it.
     pub fn confusion(&self, view: View) -> Option<&[u32]> {
         self.confusion.iter().find(|(v, _)| *v == view).map(|(_, counts)| counts.as_slice())
     }
 }
 
-/// Everything an engine carries from one step to the next.
+/// All state that an engine carries from one step to the next.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct EngineState {
     /// Parameters and running statistics.
@@ -103,7 +103,7 @@ pub struct EngineState {
 
 impl EngineState {
     /// Checks that there is finite momentum of the right shape for every parameter of `network`. The model is checked
-    /// where it is loaded.
+    /// when it is loaded.
     pub(super) fn check_momentum(&self, network: &Network) -> Result<(), EngineError> {
         for spec in network.state_specs().iter().filter(|spec| spec.trained) {
             let what = match self.momentum.0.get(&spec.name) {

@@ -1,7 +1,7 @@
-//! Which engine the options of an experiment come down to on this machine, and opening it.
+//! Chooses the engine for the options of an experiment on this machine, and opens it.
 //!
-//! Above [`crate::config`], whose options it reads, and below [`crate::train`]: what attacks or evaluates a network needs
-//! an engine and no training.
+//! A layer above [`crate::config`], whose options it reads, and below [`crate::train`]: code that only attacks or
+//! evaluates a network needs an engine but no training.
 
 mod probe;
 
@@ -11,29 +11,29 @@ use crate::engine::wgsl::{self, AdapterKind, KernelTable, Subgroups, Tuning, Wgs
 use crate::engine::{Engine, EngineError};
 use crate::model::{Network, State};
 
-/// The engine that a choice comes down to on this machine.
+/// The engine that a choice of options selects on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChosenEngine {
     /// Candle on this device.
     Candle(CandleDevice),
-    /// Our shaders, on the adapter that is named or preferred.
+    /// The WGSL engine, on the named or the preferred adapter.
     Wgsl,
 }
 
-/// What `options` come down to on this machine. `auto` is a GPU that Candle was built for, else a GPU for our shaders
-/// (never a software one, which is for tests), else Candle on the CPU. A GPU that is not a discrete one still has to be
-/// faster than the CPU when [`open_engine`] opens it for `auto`.
+/// The engine that `options` select on this machine. `auto` selects Candle on a GPU if it was built for one, otherwise
+/// the WGSL engine on a GPU (never on a software adapter, which is for tests), otherwise Candle on the CPU. When
+/// [`open_engine`] opens a GPU that is not discrete for `auto`, it uses it only if it is faster than the CPU.
 pub fn choose_engine(options: &EngineOptions) -> ChosenEngine {
     decide(options, &CandleDevice::available(), || wgsl::default_adapter().map(|adapter| adapter.kind))
 }
 
-/// [`choose_engine`] on a machine with these devices of Candle, and with the preferred adapter that `adapter` gives.
+/// [`choose_engine`] for a machine with the Candle devices `candle` and the preferred adapter that `adapter` returns.
 pub(crate) fn decide(
     options: &EngineOptions,
     candle: &[CandleDevice],
     adapter: impl FnOnce() -> Option<AdapterKind>,
 ) -> ChosenEngine {
-    // The CPU comes first in the list; anything after it is a GPU, whose libraries do not promise the same bytes twice.
+    // The CPU comes first in the list; anything after it is a GPU, whose libraries do not guarantee reproducible bits.
     let native = candle.last().copied().filter(|device| *device != CandleDevice::Cpu && !options.deterministic);
     match (options.engine, options.device) {
         (EngineChoice::Wgsl, _) => ChosenEngine::Wgsl,
@@ -42,7 +42,7 @@ pub(crate) fn decide(
         (_, DeviceChoice::Metal) => ChosenEngine::Candle(CandleDevice::Metal(0)),
         (EngineChoice::Candle, DeviceChoice::Auto) => ChosenEngine::Candle(native.unwrap_or_default()),
         (EngineChoice::Auto, DeviceChoice::Auto) => match native {
-            // Who names an adapter wants the engine that it belongs to.
+            // A named adapter implies the WGSL engine.
             _ if options.adapter.is_some() => ChosenEngine::Wgsl,
             Some(device) => ChosenEngine::Candle(device),
             None if adapter().is_some_and(|kind| kind != AdapterKind::Software) => ChosenEngine::Wgsl,
@@ -51,16 +51,16 @@ pub(crate) fn decide(
     }
 }
 
-/// Opens the engine that is asked for.
+/// Opens the engine that `options` select.
 ///
 /// # Errors
-/// When the options contradict each other, when this machine or this build does not have the engine, or when the state
-/// does not fit the network.
+/// Returns an error if the options contradict each other, if this machine or this build does not have the engine, or if
+/// the state does not fit the network.
 pub fn open_engine(options: &EngineOptions, network: Network, state: &State) -> Result<Box<dyn Engine>, EngineError> {
     open_engine_with(options, network, state, None)
 }
 
-/// The same for a run that was begun before: with its kernels, where the device and the program are still the same.
+/// As [`open_engine`] for a run that is resumed: uses its kernels if the device and the program are unchanged.
 ///
 /// # Errors
 /// As [`open_engine`].
@@ -79,7 +79,7 @@ pub fn open_engine_with(
             let opened = WgslEngine::new(network.clone(), state, &wgsl);
             match opened {
                 Err(EngineError::Gpu(error)) if !asked_for => {
-                    eprintln!("warning: the GPU cannot be used, so the CPU is: {error}");
+                    eprintln!("warning: the GPU cannot be used, using the CPU instead: {error}");
                     Ok(Box::new(CandleEngine::new(network, state, CandleDevice::Cpu)?))
                 }
                 opened if asked_for || options.deterministic || !is_doubtful() => Ok(Box::new(opened?)),
@@ -92,7 +92,7 @@ pub fn open_engine_with(
     }
 }
 
-/// How the WGSL engine is opened for `options`.
+/// The options of the WGSL engine for `options`.
 pub fn wgsl_options(options: &EngineOptions) -> WgslOptions {
     WgslOptions {
         adapter: options.adapter.clone(),

@@ -1,31 +1,31 @@
-//! Which of two engines attacks faster, measured on the network that is to be trained.
+//! Measures which of two engines attacks faster, on the network that is to be trained.
 //!
-//! Which of the CPU and a GPU in the same chip is faster depends on the network, its width and the drivers: no table would
-//! be right. A discrete GPU is taken without asking. A software adapter is never asked either: it runs our shaders on the
-//! same cores that Candle would use, without knowing their caches.
+//! Whether the CPU or an integrated GPU is faster depends on the network, its width and the drivers, so no fixed table
+//! would be right. A discrete GPU is used without measuring. A software adapter is not measured either: it runs the
+//! shaders on the same cores that Candle would use, without tuning for their caches.
 
 use std::time::{Duration, Instant};
 
 use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Norm, Objective, SearchSpec, Start, View};
 
-/// Images in a batch: enough to fill a small GPU.
+/// Batch size: enough to fill a small GPU.
 const IMAGES: usize = 16;
-/// Measuring an engine ends after this time, and at the latest after [`REPEATS`] attacks.
+/// The measurement of an engine ends after this time, or after [`REPEATS`] attacks if that is earlier.
 const ENOUGH: Duration = Duration::from_millis(400);
 const REPEATS: usize = 4;
 
-/// The engine that attacks faster; the first one if they are level. Neither's state changes.
+/// The engine that attacks faster; the first one if they are equal. Neither engine's state changes.
 ///
 /// # Errors
-/// When the second engine fails. One that cannot even be measured loses if it is the first.
+/// Returns an error if the second engine fails. If the first one fails, the second is returned.
 pub(super) fn faster(mut a: Box<dyn Engine>, mut b: Box<dyn Engine>) -> Result<Box<dyn Engine>, EngineError> {
     let Ok(first) = attack_time(a.as_mut()) else { return Ok(b) };
     let second = attack_time(b.as_mut())?;
     Ok(if second < first { b } else { a })
 }
 
-/// The shortest of a few attacks of one step, after one that is not counted. With running statistics, so that none of the
-/// engine's state moves.
+/// The shortest time of a few one-step attacks, after a warm-up. Uses running statistics, so that the engine's state
+/// does not change.
 fn attack_time(engine: &mut dyn Engine) -> Result<Duration, EngineError> {
     let network = engine.network();
     let (size, classes) = (network.input.len(), network.classes as u32);
@@ -46,7 +46,7 @@ fn attack_time(engine: &mut dyn Engine) -> Result<Duration, EngineError> {
     let attack = |engine: &mut dyn Engine| -> Result<Duration, EngineError> {
         let clock = Instant::now();
         let views = engine.perturb(&batch, &spec)?;
-        // A GPU may still be at work when the call returns; what is read back is done.
+        // A GPU may still be computing when the call returns; reading back waits for it.
         engine.read_view(&views, View::Adversarial)?;
         Ok(clock.elapsed())
     };
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_faster_engine_is_given_back_as_it_was() {
+    fn the_faster_engine_is_returned_unchanged() {
         // The wide network computes two hundred times as much.
         for (a, b) in [(4, 64), (64, 4)] {
             let before = engine(4).state().unwrap();

@@ -1,13 +1,13 @@
-//! How far an accuracy measured on `n` images can be from that of all images.
+//! Confidence intervals of an accuracy measured on `n` images.
 
 use super::Confusion;
 
 /// 97.5 % quantile of the normal distribution: 2.5 % of it lies above.
 const Z: f64 = 1.959_963_984_540_054;
 
-/// Wilson's score interval at 95 % for a share of which `correct` of `n` trials are known (Wilson 1927; Brown, Cai and
-/// DasGupta 2001 recommend it for small `n`). Unlike the mean ± 1.96 standard errors it stays within `[0, 1]` and does not
-/// shrink to a point at 0 % and 100 %. `(0, 1)` if nothing was counted.
+/// Wilson's 95 % score interval of a proportion from `correct` of `n` trials (Wilson 1927; Brown, Cai and DasGupta 2001
+/// recommend it for small `n`). Unlike the mean ± 1.96 standard errors it stays within `[0, 1]` and does not shrink to
+/// a point at 0 % and 100 %. `(0, 1)` if `n` is 0.
 ///
 /// `(p + z²/2n ± z·√(p(1-p)/n + z²/4n²)) / (1 + z²/n)` with `p = correct / n`.
 ///
@@ -24,7 +24,7 @@ pub fn wilson(correct: u64, n: u64) -> (f64, f64) {
     let centre = p + z2 / (2.0 * size);
     let half = Z * (p * (1.0 - p) / size + z2 / (4.0 * size * size)).sqrt();
     let scale = 1.0 + z2 / size;
-    // At the ends the formula gives 0 and 1 up to rounding.
+    // At the ends the formula gives 0 and 1 only up to rounding.
     let low = if correct == 0 { 0.0 } else { (centre - half) / scale };
     let high = if correct == n { 1.0 } else { (centre + half) / scale };
     (low, high)
@@ -36,7 +36,7 @@ impl Confusion {
         wilson(self.correct(), self.total()).into()
     }
 
-    /// The same of each class; `[0, 1]` for a class without images.
+    /// 95 % interval of the accuracy of each class; `[0, 1]` for a class without images.
     pub fn class_intervals(&self) -> Vec<[f64; 2]> {
         (0..self.classes()).map(|k| wilson(self.at(k, k), self.of_class(k)).into()).collect()
     }
@@ -46,8 +46,8 @@ impl Confusion {
         self.worst_class().map_or([0.0, 1.0], |(k, _)| self.class_intervals()[k])
     }
 
-    /// Classes, beside the worst one, whose interval overlaps its interval: each of them may be the worst on other images
-    /// of the same kind. Classes without images are left out.
+    /// Classes other than the worst one whose intervals overlap that of the worst: each of them may be the worst on
+    /// other images of the same kind. Classes without images are left out.
     pub fn worst_class_ties(&self) -> Vec<usize> {
         let Some((worst, _)) = self.worst_class() else { return Vec::new() };
         let intervals = self.class_intervals();
@@ -71,7 +71,7 @@ mod tests {
             (12, 100, 0.0700, 0.1981),
             (5000, 10_000, 0.4902, 0.5098),
             (0, 0, 0.0, 1.0),
-            // More correct than there are: as if all were.
+            // More correct than trials: treated as all correct.
             (3, 2, 0.3424, 1.0),
         ] {
             let found = wilson(correct, n);
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_holds_its_share_and_mirrors_that_of_the_mistakes() {
+    fn an_interval_contains_its_proportion_and_mirrors_that_of_the_mistakes() {
         for n in 1..60 {
             for correct in 0..=n {
                 let ((low, high), p) = (wilson(correct, n), correct as f64 / n as f64);
@@ -99,8 +99,8 @@ mod tests {
         let mut add = |class: u32, correct: u32, n: u32| {
             (0..n).for_each(|i| c.add(class, if i < correct { class } else { (class + 1) % 5 }));
         };
-        // Class 3 is the worst, [0.07, 0.20]; 1 overlaps, 0 does not, 2 has no images, 4 has two of which none is right:
-        // it is worse than all and says nothing.
+        // Class 3 is the worst, [0.07, 0.20]; 1 overlaps, 0 does not, 2 has no images. Later 4 has two images, both
+        // wrong: it is the worst, but its interval is so wide that it overlaps all others.
         add(0, 50, 100);
         add(1, 20, 100);
         add(3, 12, 100);

@@ -1,10 +1,10 @@
-//! The class-wise epsilon: how far the attack may go on images of each class.
+//! The class-wise epsilon: the radius of the attack for each class.
 
 use serde::{Deserialize, Serialize};
 
 use super::ClassStats;
 
-/// Against what a statistic counts an image as right.
+/// The class that counts as correct in a statistic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reference {
     /// The true class ("G" in the authors' options).
@@ -18,9 +18,9 @@ pub enum Reference {
 pub enum Statistic {
     /// Accuracy of the class under the training attack.
     Robust,
-    /// Share of all mistakes that landed on the class.
+    /// Proportion of all mistakes predicted as the class.
     Cfps,
-    /// Share of all mistakes made on images of the class.
+    /// Proportion of all mistakes made on images of the class.
     Cfns,
 }
 
@@ -43,7 +43,7 @@ pub enum EpsilonRule {
 }
 
 impl EpsilonRule {
-    /// What the rule looks at.
+    /// The reference and the statistic of the rule.
     pub const fn parts(self) -> (Reference, Statistic) {
         match self {
             Self::GRob => (Reference::GroundTruth, Statistic::Robust),
@@ -68,7 +68,7 @@ impl EpsilonRule {
     }
 }
 
-/// How several rules become one radius.
+/// How the radii of several rules are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Combine {
@@ -78,10 +78,10 @@ pub enum Combine {
     Minimum,
 }
 
-/// Turns the statistics of an epoch into the radii of the next.
+/// Computes the radii of an epoch from the statistics of the last one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Margins {
-    /// The rules; none leaves every class at the base radius.
+    /// The rules; if empty, every class has the base radius.
     pub rules: Vec<EpsilonRule>,
     /// How several rules are combined.
     pub combine: Combine,
@@ -91,9 +91,9 @@ pub struct Margins {
     pub lambda_count: f64,
     /// The radius of the experiment, in `[0, 1]` pixel units.
     pub base: f64,
-    /// No class gets a smaller radius.
+    /// Smallest radius of a class.
     pub minimum: f64,
-    /// No class gets a larger radius.
+    /// Largest radius of a class.
     pub maximum: f64,
 }
 
@@ -130,7 +130,8 @@ mod tests {
 
     fn stats() -> ClassStats {
         let mut s = ClassStats::new(3);
-        // Class 0: 3 of 4 right, one into 1. Class 1: 1 of 2 right, one into 2. Class 2: 0 of 2 right, both into 1.
+        // Class 0: 3 of 4 correct, one predicted as 1. Class 1: 1 of 2 correct, one predicted as 2. Class 2: none of 2
+        // correct, both predicted as 1.
         let truths = [0, 0, 0, 0, 1, 1, 2, 2];
         let targets = [1, 2, 1, 1, 2, 2, 1, 0];
         s.add_robust(&truths, Some(&targets), &[0, 0, 0, 1, 1, 2, 1, 1]);
@@ -155,7 +156,7 @@ mod tests {
         check(EpsilonRule::TRob, [0.075, 0.1, 0.1]);
         check(EpsilonRule::GCfps, [0.025, 0.025 + 2.0 * 0.075, 0.025 + 2.0 * 0.025]);
         check(EpsilonRule::GCfns, [0.025 + 0.025, 0.025 + 0.025, 0.025 + 0.05]);
-        // Short of the target: three of class 0 (into 0), one of class 1 (into 1), one of class 2 (into 1).
+        // Target not reached: three of class 0 (predicted as 0), one of class 1 (as 1), one of class 2 (as 1).
         check(EpsilonRule::TCfps, [0.025 + 0.06, 0.025 + 0.04, 0.025]);
         check(EpsilonRule::TCfns, [0.025 + 0.06, 0.025 + 0.02, 0.025 + 0.02]);
     }

@@ -1,4 +1,4 @@
-//! Who is mistaken for whom, and what FAIR-TAT makes of it: class statistics, CFPS, target distribution, class-wise
+//! Statistics of mistakes between classes, and what FAIR-TAT derives from them: CFPS, target distribution, class-wise
 //! epsilon.
 //!
 //! Everything here is counted in integers and computed in `f64` from counts, so that it can be checked by hand.

@@ -1,4 +1,4 @@
-//! Confusion counts, and all that derives from them.
+//! Confusion counts, and the statistics derived from them.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,12 +10,12 @@ pub struct Confusion {
 }
 
 impl Confusion {
-    /// No image counted yet.
+    /// Empty counts.
     pub fn new(classes: usize) -> Self {
         Self { classes, counts: vec![0; classes * classes] }
     }
 
-    /// Counts that were made elsewhere, `K × K` with a row for each true class; none when they are no such table.
+    /// From counts, `K × K` with a row for each true class; `None` if their number is not a square.
     pub fn from_counts(counts: Vec<u64>) -> Option<Self> {
         let classes = counts.len().isqrt();
         (classes > 0 && classes * classes == counts.len()).then_some(Self { classes, counts })
@@ -24,7 +24,7 @@ impl Confusion {
     /// Counts one image.
     ///
     /// # Panics
-    /// When a class is not below [`Self::classes`].
+    /// Panics if a class is not below [`Self::classes`].
     pub fn add(&mut self, truth: u32, prediction: u32) {
         let (truth, prediction) = (truth as usize, prediction as usize);
         assert!(truth < self.classes && prediction < self.classes, "classes {truth} and {prediction}");
@@ -34,16 +34,16 @@ impl Confusion {
     /// Counts a batch.
     ///
     /// # Panics
-    /// As [`Self::add`], and when the lengths differ.
+    /// As [`Self::add`]; also if the lengths differ.
     pub fn add_all(&mut self, truths: &[u32], predictions: &[u32]) {
         assert_eq!(truths.len(), predictions.len(), "one prediction for each image");
         truths.iter().zip(predictions).for_each(|(t, p)| self.add(*t, *p));
     }
 
-    /// Adds counts that were made elsewhere, `K × K` with a row for each true class.
+    /// Adds counts, `K × K` with a row for each true class.
     ///
     /// # Panics
-    /// When there are more or fewer.
+    /// Panics if there are not `K × K` of them.
     pub fn add_counts(&mut self, counts: &[u32]) {
         assert_eq!(counts.len(), self.counts.len(), "one count for each pair of classes");
         self.counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += u64::from(*count));
@@ -64,43 +64,43 @@ impl Confusion {
         self.counts[class * self.classes + prediction]
     }
 
-    /// Images counted.
+    /// Number of images.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Images of a class.
+    /// Number of images of a class.
     pub fn of_class(&self, class: usize) -> u64 {
         self.counts[class * self.classes..][..self.classes].iter().sum()
     }
 
-    /// Images predicted right.
+    /// Number of images predicted correctly.
     pub fn correct(&self) -> u64 {
         (0..self.classes).map(|k| self.at(k, k)).sum()
     }
 
-    /// Images predicted wrong.
+    /// Number of images predicted incorrectly.
     pub fn mistakes(&self) -> u64 {
         self.total() - self.correct()
     }
 
-    /// Share of all images that was predicted right; 0 when nothing was counted.
+    /// Proportion of all images predicted correctly; 0 if nothing was counted.
     pub fn accuracy(&self) -> f64 {
         ratio(self.correct(), self.total())
     }
 
-    /// Share of each class that was predicted right; 0 for a class without images.
+    /// Proportion of each class predicted correctly; 0 for a class without images.
     pub fn class_accuracy(&self) -> Vec<f64> {
         (0..self.classes).map(|k| ratio(self.at(k, k), self.of_class(k))).collect()
     }
 
-    /// Accuracy of the worst class that has images, and which it is; the first of equals.
+    /// The worst class that has images, and its accuracy; the first if several are equal.
     pub fn worst_class(&self) -> Option<(usize, f64)> {
         let accuracy = self.class_accuracy();
         (0..self.classes).filter(|k| self.of_class(*k) > 0).map(|k| (k, accuracy[k])).min_by(|a, b| a.1.total_cmp(&b.1))
     }
 
-    /// Accuracy of the worst class; 0 when nothing was counted.
+    /// Accuracy of the worst class; 0 if nothing was counted.
     pub fn worst(&self) -> f64 {
         self.worst_class().map_or(0.0, |(_, accuracy)| accuracy)
     }
@@ -112,8 +112,8 @@ impl Confusion {
         best - self.worst()
     }
 
-    /// Mean accuracy of the worst tenth of the classes, rounded up: what is reported where the worst class alone says
-    /// little because every run has one near zero (CIFAR-100).
+    /// Mean accuracy of the worst tenth of the classes, rounded up. Reported where the worst class alone says little
+    /// because it is near zero in every run (CIFAR-100).
     pub fn worst_tenth(&self) -> f64 {
         let accuracy = self.class_accuracy();
         let mut present: Vec<f64> = (0..self.classes).filter(|k| self.of_class(*k) > 0).map(|k| accuracy[k]).collect();
@@ -122,8 +122,8 @@ impl Confusion {
         if count == 0 { 0.0 } else { present[..count].iter().sum::<f64>() / count as f64 }
     }
 
-    /// Class-wise false-positive score: of all mistakes, the share that landed on each class. `1 / K` for every class
-    /// when there was no mistake.
+    /// Class-wise false-positive score: of all mistakes, the proportion predicted as each class. `1 / K` for every
+    /// class if there was no mistake.
     ///
     /// `CFPS(j) = #{i : ŷ_i = j, y_i ≠ j} / #{i : ŷ_i ≠ y_i}` (FAIR-TAT, the authors' `CW_log`). Sums to 1.
     pub fn cfps(&self) -> Vec<f64> {
@@ -131,7 +131,7 @@ impl Confusion {
         self.shares_of_mistakes(landed)
     }
 
-    /// Class-wise false-negative score: of all mistakes, the share made on images of each class.
+    /// Class-wise false-negative score: of all mistakes, the proportion made on images of each class.
     pub fn cfns(&self) -> Vec<f64> {
         self.shares_of_mistakes(|j| self.of_class(j) - self.at(j, j))
     }
@@ -147,24 +147,24 @@ fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// What one pass over the training images counted.
+/// Counts of one pass over the training images.
 ///
-/// Beside the confusion there are the same counters against the *target* of each image, which only some rules for the
-/// class-wise epsilon use; there, "right" means that the attack reached its target.
+/// In addition to the confusion counts there are counts with respect to the *target* of each image, which only some
+/// rules for the class-wise epsilon use. For these, "correct" means that the attack reached its target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassStats {
     /// True class × prediction on the training attack's images.
     pub robust: Confusion,
-    /// True class × prediction on the unperturbed images, where the method looked at them.
+    /// True class × prediction on the unperturbed images, if the method evaluated them.
     pub clean: Confusion,
-    /// For each true class, how many images ended at their target.
+    /// For each true class, the number of images predicted as their target.
     reached: Vec<u64>,
-    /// For each predicted class, how many images ended there without it being their target.
+    /// For each class, the number of images predicted as it that had another target.
     missed_into: Vec<u64>,
 }
 
 impl ClassStats {
-    /// Nothing counted yet.
+    /// Empty counts.
     pub fn new(classes: usize) -> Self {
         let (robust, clean) = (Confusion::new(classes), Confusion::new(classes));
         Self { robust, clean, reached: vec![0; classes], missed_into: vec![0; classes] }
@@ -175,16 +175,16 @@ impl ClassStats {
         self.robust.classes()
     }
 
-    /// Whether every counter is there for `classes` classes: values that were read from a file may be damaged.
+    /// Whether all counters have the size for `classes` classes; values read from a file may be damaged.
     pub fn is_for(&self, classes: usize) -> bool {
         let whole = |c: &Confusion| c.classes == classes && c.counts.len() == classes * classes;
         whole(&self.robust) && whole(&self.clean) && self.reached.len() == classes && self.missed_into.len() == classes
     }
 
-    /// Counts a batch of attacked images; `targets` are missing when the attack had none.
+    /// Counts a batch of attacked images. `targets` is `None` if the attack was untargeted.
     ///
     /// # Panics
-    /// When lengths differ or a class is out of range.
+    /// Panics if lengths differ or a class is out of range.
     pub fn add_robust(&mut self, truths: &[u32], targets: Option<&[u32]>, predictions: &[u32]) {
         self.robust.add_all(truths, predictions);
         if let Some(targets) = targets {
@@ -192,8 +192,8 @@ impl ClassStats {
         }
     }
 
-    /// Counts a batch of attacked images against their targets alone, beside [`Confusion::add_counts`] on
-    /// [`Self::robust`].
+    /// Counts a batch of attacked images with respect to their targets only. To be combined with
+    /// [`Confusion::add_counts`] on [`Self::robust`].
     ///
     /// # Panics
     /// As [`Self::add_robust`].
@@ -209,24 +209,24 @@ impl ClassStats {
         }
     }
 
-    /// How many images of each true class ended at their target.
+    /// Number of images of each true class predicted as their target.
     pub fn reached(&self) -> &[u64] {
         &self.reached
     }
 
-    /// Share of each class that ended at its target; 0 for a class without images.
+    /// Proportion of each class predicted as its target; 0 for a class without images.
     pub fn target_rate(&self) -> Vec<f64> {
         (0..self.classes()).map(|k| ratio(self.reached[k], self.robust.of_class(k))).collect()
     }
 
-    /// As [`Confusion::cfps`] with the target in the place of the true class: of the images that did not reach their
-    /// target, the share that ended in each class.
+    /// As [`Confusion::cfps`] with the target in place of the true class: of the images that did not reach their
+    /// target, the proportion predicted as each class.
     pub fn target_cfps(&self) -> Vec<f64> {
         self.shares_of_missed(|j| self.missed_into[j])
     }
 
-    /// As [`Confusion::cfns`] with the target in the place of the true class: of the images that did not reach their
-    /// target, the share that belongs to each true class.
+    /// As [`Confusion::cfns`] with the target in place of the true class: of the images that did not reach their
+    /// target, the proportion that belongs to each true class.
     pub fn target_cfns(&self) -> Vec<f64> {
         self.shares_of_missed(|j| self.robust.of_class(j) - self.reached[j])
     }
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn cfps_of_a_small_table_by_hand() {
         let mut c = Confusion::new(3);
-        // Two right, three into class 2 (two from 0, one from 1), one from 2 into 0.
+        // Two correct, three predicted as class 2 (two of 0, one of 1), one of 2 predicted as 0.
         c.add_all(&[0, 1, 0, 0, 1, 2], &[0, 1, 2, 2, 2, 0]);
         assert_eq!(c.cfps(), [0.25, 0.0, 0.75]);
         assert_eq!(c.cfns(), [0.5, 0.25, 0.25]);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_errs() {
+    fn without_mistakes_every_share_is_uniform() {
         let mut c = Confusion::new(4);
         assert_eq!(c.cfps(), [0.25; 4]);
         c.add_all(&[0, 1, 2, 3], &[0, 1, 2, 3]);
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn counters_against_the_target() {
         let mut s = ClassStats::new(3);
-        // Image by image: reached, missed into 0 (right), missed into 1, reached.
+        // Per image: reached, missed and predicted as 0 (its true class), missed and predicted as 1, reached.
         s.add_robust(&[0, 0, 0, 2], Some(&[1, 1, 2, 0]), &[1, 0, 1, 0]);
         assert_eq!(s.target_rate(), [1.0 / 3.0, 0.0, 1.0]);
         assert_eq!(s.target_cfps(), [0.5, 0.5, 0.0]);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_made_elsewhere_are_those_of_the_images() {
+    fn adding_counts_equals_adding_images() {
         let (truths, targets, predictions) = ([0, 1, 2, 2, 1, 0], [1, 2, 0, 1, 0, 2], [1, 1, 0, 2, 2, 0]);
         let (mut images, mut counts) = (ClassStats::new(3), ClassStats::new(3));
         for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! Which class each image is attacked towards.
+//! The choice of the target class of each image.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,14 +21,14 @@ pub enum TargetMode {
     Fixed,
 }
 
-/// A distribution over classes, from which targets are drawn with the true class left out.
+/// A distribution over classes, from which targets other than the true class are drawn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TargetDistribution {
     probabilities: Vec<f64>,
 }
 
 impl TargetDistribution {
-    /// The same for every class.
+    /// The uniform distribution.
     pub fn uniform(classes: usize) -> Self {
         Self { probabilities: vec![1.0 / classes as f64; classes] }
     }
@@ -45,7 +45,7 @@ impl TargetDistribution {
         Self::from_weights(cfps)
     }
 
-    /// In proportion to weights that are not negative; uniform when all of them are zero.
+    /// In proportion to non-negative weights; uniform if all of them are zero.
     fn from_weights(weights: &[f64]) -> Self {
         let total: f64 = weights.iter().sum();
         if total > 0.0 && total.is_finite() {
@@ -55,16 +55,16 @@ impl TargetDistribution {
         }
     }
 
-    /// `π`, before the true class is left out. Sums to 1.
+    /// `π`, before the true class is excluded. Sums to 1.
     pub fn probabilities(&self) -> &[f64] {
         &self.probabilities
     }
 
-    /// `P(t = j | y) = π_j / (1 - π_y)` for `j ≠ y`, and 0 for `j = y`. Where every other class has no weight at all they
-    /// share alike.
+    /// `P(t = j | y) = π_j / (1 - π_y)` for `j ≠ y`, and 0 for `j = y`. If all other classes have probability 0, they
+    /// become equally likely.
     ///
-    /// The closed form of drawing until the target is not the true class. (The authors' loop does not redraw when exactly
-    /// one image of a batch collides, and so lets some targets be the true class.)
+    /// The closed form of drawing until the target is not the true class. (The authors' loop does not redraw if exactly
+    /// one image of a batch collides, so some targets can be the true class.)
     pub fn given(&self, label: u32) -> Vec<f64> {
         let others = self.other_weight(label);
         let share = |j: usize| match (j == label as usize, others > 0.0) {
@@ -79,7 +79,7 @@ impl TargetDistribution {
         self.probabilities.iter().enumerate().filter(|(j, _)| *j != label as usize).map(|(_, p)| p).sum()
     }
 
-    /// The smallest `j` whose cumulative probability given `label` lies above `u`, for `u` in `[0, 1)`.
+    /// The smallest `j` whose cumulative probability given `label` is above `u`, for `u` in `[0, 1)`.
     pub fn pick(&self, label: u32, u: f64) -> u32 {
         let given = self.given(label);
         let mut sum = 0.0;
@@ -94,7 +94,7 @@ impl TargetDistribution {
         last
     }
 
-    /// `P(t | y)` for every `y`, for an engine that draws targets itself: those of [`Self::sample`].
+    /// `P(t | y)` for every `y`, for engines that draw targets themselves: the same targets as [`Self::sample`].
     pub fn table(&self) -> TargetTable {
         TargetTable::new(self.probabilities.len(), |label| self.given(label))
     }

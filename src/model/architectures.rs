@@ -60,7 +60,7 @@ impl Architecture {
         }
     }
 
-    /// The published number of channels of the first stage; every other layer is a multiple of it.
+    /// The published number of channels of the first stage; the channels of the later stages are multiples of it.
     pub const fn default_width(self) -> usize {
         match self {
             Self::DigitsCnn | Self::ResNet20 => 16,
@@ -72,8 +72,8 @@ impl Architecture {
 
     /// Builds the network for images of shape `input` and `classes` logits.
     ///
-    /// `normalisation` is mean and standard deviation of each channel, the network's first layer. `width` replaces
-    /// [`Self::default_width`], for narrow versions.
+    /// `normalisation` is the mean and standard deviation of each channel; if given, it becomes the network's first
+    /// layer. `width` replaces [`Self::default_width`], for narrow versions.
     pub fn build(
         self,
         input: ImageShape,
@@ -154,8 +154,8 @@ fn basic_block(b: &mut Builder, name: &str, x: Value, channels: usize, stride: u
 }
 
 /// The network of "Overfitting in adversarially robust deep learning" (Rice, Wong, Kolter), CFA and FAIR-TAT: a
-/// shortcut convolution reads the activation after the block's first batch norm and ReLU, an identity shortcut the raw
-/// input, and with `final_norm` a batch norm and ReLU stand before the pooling. FRL's has none there.
+/// shortcut convolution reads the activation after the block's first batch norm and ReLU, an identity shortcut reads
+/// the block's input. If `final_norm`, a batch norm and ReLU precede the pooling; FRL's network has none there.
 fn preact_resnet(mut b: Builder, width: usize, blocks: [usize; 4], final_norm: bool) -> Network {
     let x = b.last();
     let mut x = b.conv("conv1", x, width, 3, 1);
@@ -181,7 +181,7 @@ fn preact_resnet(mut b: Builder, width: usize, blocks: [usize; 4], final_norm: b
     b.head("linear", x)
 }
 
-/// `width` is the number of channels of the first group, ten times those of the convolution before it.
+/// `width` is the number of channels of the first group, ten times that of the convolution before it.
 fn wide_resnet(mut b: Builder, width: usize, blocks: usize) -> Network {
     let x = b.last();
     let mut x = b.conv("conv1", x, width.div_ceil(10), 3, 1);

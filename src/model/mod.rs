@@ -5,5 +5,5 @@ mod network;
 mod state;
 
 pub use architectures::Architecture;
-pub use network::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Layer, Network, Op, Start, StateSpec, Value};
+pub use network::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Initialisation, Layer, Network, Op, StateSpec, Value};
 pub use state::{Array, ModelError, State};

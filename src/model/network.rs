@@ -1,6 +1,6 @@
 //! A network as data: layers in the order in which they run, each naming the values it reads.
 //!
-//! Value 0 is the image batch `B × C × H × W` in `[0, 1]`; value `i + 1` is what layer `i` gives. Residual joins are
+//! Value 0 is the image batch `B × C × H × W` in `[0, 1]`; value `i + 1` is the output of layer `i`. Residual joins are
 //! layers with two inputs. Engines compile this list; nothing here computes.
 
 use std::collections::BTreeSet;
@@ -34,7 +34,7 @@ pub enum Op {
         out_channels: usize,
         /// Rows and columns of the kernel.
         kernel: usize,
-        /// Step in both directions.
+        /// Stride in both directions.
         stride: usize,
         /// Zeros added on each side.
         padding: usize,
@@ -46,11 +46,11 @@ pub enum Op {
     },
     /// `max(x, 0)`.
     Relu,
-    /// Sum of two values of one shape.
+    /// Sum of two values of the same shape.
     Add,
-    /// Maximum over windows of `size × size` that do not overlap; what does not fill a window is dropped.
+    /// Maximum over non-overlapping windows of `size × size`; rows and columns that do not fill a window are dropped.
     MaxPool {
-        /// Rows and columns of a window, and the step.
+        /// Rows and columns of a window, and the stride.
         size: usize,
     },
     /// Mean over all pixels of a channel: `B × C × H × W` to `B × C`.
@@ -77,10 +77,11 @@ pub struct Layer {
     pub shape: ImageShape,
 }
 
-/// How a parameter starts, which is PyTorch's default for the layer it belongs to.
+/// How a parameter is initialised: PyTorch's default for the layer it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Start {
-    /// Uniform in `±bound`, with `bound = 1 / √fan_in` (`kaiming_uniform` with `a = √5`, and the bias of linear layers).
+pub enum Initialisation {
+    /// Uniform in `±bound`, with `bound = 1 / √fan_in` (`kaiming_uniform` with `a = √5`, and the bias of linear
+    /// layers).
     Uniform {
         /// Half the width of the interval.
         bound: f32,
@@ -97,7 +98,7 @@ pub struct StateSpec {
     /// PyTorch's shape.
     pub shape: Vec<usize>,
     /// Its initial values.
-    pub start: Start,
+    pub initialisation: Initialisation,
     /// Trained by SGD; `false` for running statistics.
     pub trained: bool,
 }
@@ -111,34 +112,34 @@ pub struct Network {
     pub input: ImageShape,
     /// Number of logits `K`.
     pub classes: usize,
-    /// The layers in running order. The last one gives the logits.
+    /// The layers in execution order. The last one computes the logits.
     pub layers: Vec<Layer>,
 }
 
 impl Network {
-    /// Every array of the state dict in running order: parameters and running statistics.
+    /// Every array of the state dict in execution order: parameters and running statistics.
     pub fn state_specs(&self) -> Vec<StateSpec> {
         let mut specs = Vec::new();
         for layer in &self.layers {
-            let mut add = |field: &str, shape: Vec<usize>, start, trained| {
-                specs.push(StateSpec { name: format!("{}.{field}", layer.name), shape, start, trained });
+            let mut add = |field: &str, shape: Vec<usize>, initialisation, trained| {
+                specs.push(StateSpec { name: format!("{}.{field}", layer.name), shape, initialisation, trained });
             };
             match layer.op {
                 Op::Conv2d { in_channels, out_channels, kernel, .. } => {
                     let bound = 1.0 / ((in_channels * kernel * kernel) as f32).sqrt();
                     let shape = vec![out_channels, in_channels, kernel, kernel];
-                    add("weight", shape, Start::Uniform { bound }, true);
+                    add("weight", shape, Initialisation::Uniform { bound }, true);
                 }
                 Op::BatchNorm { channels } => {
-                    add("weight", vec![channels], Start::Constant(1.0), true);
-                    add("bias", vec![channels], Start::Constant(0.0), true);
-                    add("running_mean", vec![channels], Start::Constant(0.0), false);
-                    add("running_var", vec![channels], Start::Constant(1.0), false);
+                    add("weight", vec![channels], Initialisation::Constant(1.0), true);
+                    add("bias", vec![channels], Initialisation::Constant(0.0), true);
+                    add("running_mean", vec![channels], Initialisation::Constant(0.0), false);
+                    add("running_var", vec![channels], Initialisation::Constant(1.0), false);
                 }
                 Op::Linear { in_features, out_features } => {
                     let bound = 1.0 / (in_features as f32).sqrt();
-                    add("weight", vec![out_features, in_features], Start::Uniform { bound }, true);
-                    add("bias", vec![out_features], Start::Uniform { bound }, true);
+                    add("weight", vec![out_features, in_features], Initialisation::Uniform { bound }, true);
+                    add("bias", vec![out_features], Initialisation::Uniform { bound }, true);
                 }
                 Op::Normalize { .. } | Op::Relu | Op::Add | Op::MaxPool { .. } | Op::GlobalAvgPool => {}
             }
@@ -179,11 +180,12 @@ impl Network {
         readers
     }
 
-    /// Checks that an engine can run these layers: each reads values that are there, with the shapes that its operation
-    /// takes and gives; every value is read; [`Op::Normalize`] comes first; the last layer gives `classes` logits.
+    /// Checks that an engine can run these layers: each reads earlier values, of shapes that its operation accepts, and
+    /// has the shape that its operation produces; every value is read; [`Op::Normalize`] comes first; the last layer
+    /// has `classes` outputs.
     ///
     /// # Errors
-    /// [`ModelError::Layers`] names the first layer that does not fit, with what was expected and found.
+    /// Returns [`ModelError::Layers`] with the first layer that does not fit, and the expected and found values.
     pub fn check(&self) -> Result<(), ModelError> {
         let fail = |what| Err(ModelError::Layers { architecture: self.architecture.clone(), what });
         let Some(last) = self.layers.last() else { return fail("it has no layers".into()) };
@@ -197,7 +199,7 @@ impl Network {
                 return fail(at(format!("reads value {value}, expected one of 0 to {i}")));
             }
             if matches!(layer.op, Op::Normalize { .. }) && i > 0 {
-                return fail(at("normalises, expected only of layer 0".into()));
+                return fail(at("normalises, which only layer 0 may do".into()));
             }
             let shapes: Vec<ImageShape> = layer.inputs.iter().map(|value| self.shape_of(*value)).collect();
             match layer.op.output(&shapes) {
@@ -206,7 +208,7 @@ impl Network {
                     return fail(at(format!("cannot compute {:?} from {found}", layer.op)));
                 }
                 Some(shape) if shape != layer.shape => {
-                    return fail(at(format!("gives {shape}, but its shape says {}", layer.shape)));
+                    return fail(at(format!("computes {shape}, but its shape field is {}", layer.shape)));
                 }
                 Some(_) => {}
             }
@@ -217,7 +219,7 @@ impl Network {
         }
         let logits = ImageShape::new(self.classes, 1, 1);
         if last.shape != logits {
-            return fail(format!("the last layer, '{}', gives {}, expected {logits}", last.name, last.shape));
+            return fail(format!("the last layer, '{}', computes {}, expected {logits}", last.name, last.shape));
         }
         let mut names = BTreeSet::new();
         match self.state_specs().into_iter().find(|spec| !names.insert(spec.name.clone())) {
@@ -228,7 +230,7 @@ impl Network {
 }
 
 impl Op {
-    /// The shape of the output of one image for inputs of these shapes. None if the operation cannot read them.
+    /// Shape of the output for one image, from the shapes of the inputs; `None` if the operation does not accept them.
     pub fn output(&self, inputs: &[ImageShape]) -> Option<ImageShape> {
         let x = *inputs.first()?;
         let fits = |channels: usize| channels > 0 && channels == x.channels && x.height > 0 && x.width > 0;
@@ -258,7 +260,7 @@ impl Op {
     }
 }
 
-/// Puts a [`Network`] together, keeping track of shapes.
+/// Builds a [`Network`] layer by layer and tracks shapes.
 #[derive(Debug)]
 pub(super) struct Builder {
     network: Network,
@@ -281,7 +283,7 @@ impl Builder {
         builder
     }
 
-    /// The value that the next layer would naturally read.
+    /// The value computed last: the input, or the output of the last layer.
     pub(super) fn last(&self) -> Value {
         self.network.layers.len()
     }
@@ -332,7 +334,7 @@ impl Builder {
         self.push("add", Op::Add, vec![a, b], self.network.shape_of(a))
     }
 
-    /// 2×2 maximum pooling. An image that has become one pixel wide or high stays as it is.
+    /// 2×2 max pooling; skipped if the maps are one pixel wide or high.
     pub(super) fn max_pool(&mut self, x: Value) -> Value {
         let input = self.network.shape_of(x);
         if input.height < 2 || input.width < 2 {
@@ -342,7 +344,7 @@ impl Builder {
         self.push("pool", Op::MaxPool { size: 2 }, vec![x], shape)
     }
 
-    /// Global average pooling and the linear layer that gives the logits.
+    /// Global average pooling and the linear layer that computes the logits.
     pub(super) fn head(mut self, name: &str, x: Value) -> Network {
         let channels = self.channels(x);
         let pooled = self.push("pool", Op::GlobalAvgPool, vec![x], ImageShape::new(channels, 1, 1));
@@ -390,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_that_do_not_fit_together_are_refused() {
+    fn layers_that_do_not_fit_together_are_rejected() {
         type Change = fn(&mut Network);
         let changes: [(Change, &str); 14] = [
             (|n| n.layers.clear(), "no layers"),
@@ -398,10 +400,10 @@ mod tests {
             (|n| n.layers[1].op = Op::Add, "reads 1 values, expected 2"),
             (|n| n.layers[1].inputs = vec![2], "expected one of 0 to 1"),
             (|n| n.layers[1].inputs = vec![0], "no layer reads 'normalize' (value 1)"),
-            (|n| n.layers[1].shape.width = 3, "gives 3×3×2"),
+            (|n| n.layers[1].shape.width = 3, "computes 3×3×2"),
             (|n| n.layers[1].op = Op::MaxPool { size: 5 }, "cannot compute"),
             (|n| n.layers[1].op = Op::BatchNorm { channels: 3 }, "cannot compute"),
-            (|n| n.layers[1].op = n.layers[0].op.clone(), "expected only of layer 0"),
+            (|n| n.layers[1].op = n.layers[0].op.clone(), "only layer 0"),
             (|n| n.layers[0].op = Op::Normalize { mean: vec![0.5; 3], std: vec![0.25; 3] }, "cannot compute"),
             (|n| n.layers[2].op = Op::Linear { in_features: 3, out_features: 3 }, "cannot compute"),
             (|n| n.classes = 5, "expected 5×1×1"),

@@ -1,4 +1,4 @@
-//! The values of a network: PyTorch's state dict as plain arrays, and its file.
+//! Parameters and running statistics of a network: PyTorch's state dict as plain arrays, and its file.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, View};
 
-use super::network::{Network, Start};
+use super::network::{Initialisation, Network};
 use crate::files::{self, FileError, write_atomic};
 use crate::rng::{Purpose, Stream};
 
@@ -26,13 +26,13 @@ impl Array {
     }
 }
 
-/// What can be wrong with parameters and their files.
+/// Errors of parameters and their files.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A file is not a safetensors file, or holds something else than `f32` arrays.
+    /// A file is not a safetensors file, or holds arrays other than `f32`.
     #[error("{path}: {what}")]
     Format {
         /// The file.
@@ -49,7 +49,7 @@ pub enum ModelError {
         what: String,
     },
     /// The layers of a network do not fit together, so that no engine can run it.
-    #[error("{architecture} is not a network that can run: {what}")]
+    #[error("{architecture} cannot run: {what}")]
     Layers {
         /// The network's architecture.
         architecture: String,
@@ -63,14 +63,14 @@ pub enum ModelError {
 pub struct State(pub BTreeMap<String, Array>);
 
 impl State {
-    /// PyTorch's default initialisation, drawn from our own generator: the array with index `i` in the order of
+    /// PyTorch's default initialisation, with the project's own generator: array `i` in the order of
     /// [`Network::state_specs`] takes its values from the stream `(seed, Initialise, 0, i)`.
     pub fn initialise(network: &Network, seed: u64) -> Self {
         let arrays = network.state_specs().into_iter().enumerate().map(|(i, spec)| {
             let mut array = Array::zeros(&spec.shape);
-            match spec.start {
-                Start::Constant(value) => array.data.fill(value),
-                Start::Uniform { bound } => {
+            match spec.initialisation {
+                Initialisation::Constant(value) => array.data.fill(value),
+                Initialisation::Uniform { bound } => {
                     Stream::new(seed, Purpose::Initialise, 0, i as u32).fill_symmetric(&mut array.data);
                     array.data.iter_mut().for_each(|value| *value *= bound);
                 }
@@ -80,10 +80,11 @@ impl State {
         Self(arrays.collect())
     }
 
-    /// Checks that every array of `network` is here with its shape and nothing else, and that all values are finite.
+    /// Checks that the state holds exactly the arrays of `network`, with their shapes, and that all values are finite.
     ///
     /// # Errors
-    /// [`ModelError::Mismatch`] names the first array that is missing, left over, of another shape or not finite.
+    /// Returns [`ModelError::Mismatch`] with the first array that is missing, superfluous, of another shape or not
+    /// finite.
     pub fn check(&self, network: &Network) -> Result<(), ModelError> {
         let fail = |what| Err(ModelError::Mismatch { architecture: network.architecture.clone(), what });
         let specs = network.state_specs();
@@ -105,12 +106,13 @@ impl State {
         }
     }
 
-    /// Takes over a foreign state dict: drops `num_batches_tracked`, and the prefixes `module.` (data parallel) and `1.`
-    /// (the network behind a normalisation layer, as in the authors' code) where every name has them.
+    /// Converts a state dict that was not written by this program: drops `num_batches_tracked`, and the prefixes
+    /// `module.` (data parallel) and `1.` (the network after a normalisation layer, as in the authors' code) if every
+    /// name has them.
     pub fn from_foreign(mut self) -> Self {
         self.0.retain(|name, _| !name.ends_with("num_batches_tracked"));
         for prefix in ["module.", "1."] {
-            // The authors' normalisation layer is module 0 and may bring buffers of its own.
+            // The authors' normalisation layer is module 0 and may have buffers of its own.
             if prefix == "1." {
                 let normalisation = |name: &String| name.starts_with("0.");
                 if self.0.keys().any(|n| n.starts_with("1.")) {
@@ -130,7 +132,7 @@ impl State {
     /// `self ← decay · self + (1 - decay) · other` for every array, running statistics included.
     ///
     /// # Panics
-    /// When the two do not hold the same arrays; both must have passed [`Self::check`] for one network.
+    /// Panics if the two do not hold the same arrays; both must have passed [`Self::check`] for one network.
     pub fn average_with(&mut self, other: &Self, decay: f32) {
         assert_eq!(self.0.len(), other.0.len(), "both states belong to one network");
         for ((name, ours), (other_name, theirs)) in self.0.iter_mut().zip(&other.0) {
@@ -141,10 +143,10 @@ impl State {
         }
     }
 
-    /// Writes a safetensors file with `metadata` in its header, whole or not at all.
+    /// Writes a safetensors file with `metadata` in its header, atomically.
     ///
     /// # Errors
-    /// [`ModelError::File`] with the path.
+    /// Returns [`ModelError::File`] if the file cannot be written.
     pub fn save(&self, path: &Path, metadata: &BTreeMap<String, String>) -> Result<(), ModelError> {
         let bytes =
             self.to_bytes(metadata).map_err(|e| ModelError::Format { path: path.into(), what: e.to_string() })?;
@@ -153,7 +155,7 @@ impl State {
 
     /// The bytes of the safetensors file. The same values and metadata always give the same bytes.
     fn to_bytes(&self, metadata: &BTreeMap<String, String>) -> Result<Vec<u8>, safetensors::SafeTensorError> {
-        // The header's own map has no fixed order, so metadata travels as one JSON text.
+        // The header's map has no fixed order, so the metadata is stored as one JSON text.
         let text = serde_json::to_string(metadata).unwrap_or_default();
         let header = HashMap::from([("fairtat".to_owned(), text)]);
         safetensors::serialize(self.0.iter().map(|(name, array)| (name, ArrayView(array))), Some(header))
@@ -162,7 +164,8 @@ impl State {
     /// Reads a safetensors file and the metadata that [`Self::save`] wrote (empty for foreign files).
     ///
     /// # Errors
-    /// [`ModelError::File`], or [`ModelError::Format`] for anything but `f32` arrays.
+    /// Returns [`ModelError::File`] if the file cannot be read; [`ModelError::Format`] if it is not a safetensors file
+    /// of `f32` arrays.
     pub fn load(path: &Path) -> Result<(Self, BTreeMap<String, String>), ModelError> {
         let bytes = files::read(path)?;
         let fail = |what: String| ModelError::Format { path: path.into(), what };
@@ -174,7 +177,7 @@ impl State {
                 Dtype::F32 => {
                     view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
                 }
-                // PyTorch's counter of batches, which no computation here needs.
+                // PyTorch's counter of batches, which nothing here needs.
                 Dtype::I64 if name.ends_with("num_batches_tracked") => continue,
                 other => return Err(fail(format!("'{name}' holds {other:?}, expected F32"))),
             };

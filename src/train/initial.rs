@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Stored, StoredError, TrainError, methods};
+use super::{StoredError, StoredNetwork, TrainError, methods};
 use crate::config::{ConfigError, Experiment};
 use crate::files;
 use crate::model::State;
@@ -48,8 +48,8 @@ impl InitialWeights {
             return Ok(None);
         };
         // A file of another program does not say what it was trained with, which is no fault here.
-        let stored = match Stored::load(path, None) {
-            Err(StoredError::Foreign { .. }) => Stored::load(path, Some(experiment.clone()))?,
+        let stored = match StoredNetwork::load(path, None) {
+            Err(StoredError::Foreign { .. }) => StoredNetwork::load(path, Some(experiment.clone()))?,
             found => found?,
         };
         let bytes = files::read(&stored.file).map_err(StoredError::from)?;
@@ -97,7 +97,7 @@ mod tests {
             frl.model.init = Some(named.clone());
             let second = tempfile::tempdir().unwrap();
             let mut trainer = begin(&frl, &second.path().join("run")).unwrap();
-            let stored = Stored::load(&named, None).unwrap();
+            let stored = StoredNetwork::load(&named, None).unwrap();
             let text = std::fs::read_to_string(second.path().join("run/init.json")).unwrap();
             let record: InitialRecord = serde_json::from_str(&text).unwrap();
             let hash = Sha256::digest(std::fs::read(&stored.file).unwrap());

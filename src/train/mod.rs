@@ -31,7 +31,7 @@ pub use recalibrate::RunningAverage;
 pub use record::{ClassRow, MetricsRow, changes_between};
 pub use run_dir::{KeptBest, RunDir, RunDirError};
 pub use setup::{Splits, limited, network, normalisation};
-pub use stored::{Stored, StoredError};
+pub use stored::{StoredError, StoredNetwork};
 pub use trainer::{Change, Live, Outcome, TrainError, Trainer, check_classes};
 pub use warnings::run_warnings;
 pub use watch::{Examples, Hold, Watch};

@@ -86,7 +86,7 @@ fn kind(channels: usize) -> &'static str {
 
 /// Weights from a file, and the experiment that they belong to.
 #[derive(Debug, Clone)]
-pub struct Stored {
+pub struct StoredNetwork {
     /// The file.
     pub file: PathBuf,
     /// The experiment, which the caller may change where the data now lies elsewhere.
@@ -97,7 +97,7 @@ pub struct Stored {
     metadata: BTreeMap<String, String>,
 }
 
-impl Stored {
+impl StoredNetwork {
     /// The weights alone.
     pub(super) fn into_state(self) -> State {
         self.state

@@ -1,4 +1,4 @@
-//! What the worker has in hand beside a run: requests, wishes that outlive a run, and jobs that wait for an engine.
+//! The worker's state beyond a run: requests, settings that outlive a run, and jobs that wait for an engine.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -14,7 +14,7 @@ use crate::engine::{Engine, EngineError};
 pub(super) struct Desk<'a> {
     requests: &'a Receiver<Request>,
     mailbox: &'a Mailbox,
-    /// Requests for when the run that is ending has ended.
+    /// Requests to handle after the ending run.
     later: VecDeque<Request>,
     closed: bool,
     pub(super) wish: Option<ExamplesWish>,
@@ -40,12 +40,12 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Tells something.
+    /// Sends an update.
     pub(super) fn tell(&self, update: Update) {
         self.mailbox.put(update);
     }
 
-    /// Tells what is being done, if that is news.
+    /// Sends the phase if it has changed.
     pub(super) fn phase(&mut self, phase: Phase) {
         if self.phase != phase {
             self.phase = phase.clone();
@@ -53,17 +53,17 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// What was told last.
+    /// The phase sent last.
     pub(super) fn current_phase(&self) -> &Phase {
         &self.phase
     }
 
-    /// Whether nobody can ask for anything any more.
+    /// Whether the request channel is closed.
     pub(super) fn closed(&self) -> bool {
         self.closed
     }
 
-    /// A request that is there already.
+    /// The next waiting request; `None` if there is none.
     pub(super) fn waiting(&mut self) -> Option<Request> {
         match self.requests.try_recv() {
             Ok(request) => Some(request),
@@ -75,7 +75,7 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// The next request, waiting for it until `deadline` if there is one; none when it does not come.
+    /// The next request; blocks until `deadline` if there is one. `None` on a timeout or if the channel is closed.
     pub(super) fn next(&mut self, deadline: Option<Instant>) -> Option<Request> {
         let received = match deadline {
             Some(deadline) => self.requests.recv_timeout(deadline.saturating_duration_since(Instant::now())),
@@ -85,7 +85,7 @@ impl<'a> Desk<'a> {
         received.ok()
     }
 
-    /// The next request while there is no run: one that was put off, or a new one.
+    /// The next request while there is no run: a postponed one, or a new one.
     pub(super) fn next_between_runs(&mut self) -> Option<Request> {
         match self.later.pop_front() {
             Some(request) => Some(request),
@@ -93,12 +93,12 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Keeps a request until there is no run.
+    /// Postpones a request until there is no run.
     pub(super) fn put_off(&mut self, request: Request) {
         self.later.push_back(request);
     }
 
-    /// Takes up what does not depend on a run; gives back what does.
+    /// Handles a request that does not depend on a run; returns any other.
     pub(super) fn take(&mut self, request: Request) -> Option<Request> {
         match request {
             Request::Slow(duration) => self.slow = duration,
@@ -115,7 +115,7 @@ impl<'a> Desk<'a> {
         self.inspection.is_some() || self.map.is_some()
     }
 
-    /// Does the jobs that wait. They leave the engine's state as it is.
+    /// Runs the waiting jobs. They do not change the engine's state.
     pub(super) fn do_jobs(&mut self, engine: &mut dyn Engine, position: Option<f64>) {
         if let Some(job) = self.inspection.take() {
             match inspect(engine, &job, position) {
@@ -131,7 +131,7 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Says of the jobs that wait why the engine cannot do them.
+    /// Reports for each waiting job why the engine cannot run it.
     pub(super) fn fail_jobs(&mut self, error: &EngineError) {
         if let Some(job) = self.inspection.take() {
             self.tell(Update::Failed(failure::of_job(INSPECTING, &job.subject.name, error)));
@@ -141,7 +141,7 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Says of jobs that there is no engine for them.
+    /// Reports for each waiting job that no network is open.
     pub(super) fn refuse_jobs(&mut self) {
         if self.inspection.take().is_some() {
             self.tell(Update::Failed(failure::no_network(INSPECTING)));

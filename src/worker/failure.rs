@@ -1,4 +1,4 @@
-//! What went wrong, and what the user can do about it.
+//! Errors as messages, with advice for the user.
 
 use std::any::Any;
 use std::error::Error;
@@ -15,7 +15,7 @@ use crate::evaluate::ReportError;
 use crate::model::ModelError;
 use crate::train::{RunDirError, StoredError, TrainError};
 
-/// What an error comes down to.
+/// The root cause of an error.
 enum Root<'a> {
     Config,
     Data(&'a DataError),
@@ -40,7 +40,7 @@ impl<'a> Root<'a> {
                     TrainError::RunDir(error) => Self::of_run_dir(error),
                     TrainError::TensorBoard(error) => Self::Io(error),
                     TrainError::Initial(error) => Self::of_stored(error),
-                    // It says itself how to go on.
+                    // The error itself says what to do.
                     TrainError::EngineGone { .. } => Self::Other,
                 }
             }
@@ -88,7 +88,7 @@ impl<'a> Root<'a> {
         }
     }
 
-    /// What helps. `resumable` says whether there is a run to go on with.
+    /// Advice for this cause. `resumable` says whether there is a run that can be resumed.
     fn advice(&self, resumable: bool) -> Option<String> {
         let then = if resumable { "then resume the run" } else { "then try again" };
         let text = match self {
@@ -152,7 +152,7 @@ pub(crate) fn sentence(error: &dyn Error) -> String {
     parts.join(": ")
 }
 
-/// A run that did not begin, or ended before its end. `directory` is the run's.
+/// A run that could not begin, or failed. `directory` is the run's.
 pub(super) fn of_run(doing: &str, error: &SessionError, directory: &Path) -> Failure {
     let run = run_in(directory).filter(|_| !is_beyond_reach(error));
     Failure {
@@ -163,23 +163,23 @@ pub(super) fn of_run(doing: &str, error: &SessionError, directory: &Path) -> Fai
     }
 }
 
-/// How to get a data set that its publisher gives away and that is not here.
+/// The command that downloads a missing data set; `None` if the error is another one or the set is not published.
 fn fetch(error: &SessionError) -> Option<String> {
     let SessionError::Data { name, source: DataError::Missing(_) } = error else { return None };
     publisher(name).is_ok().then(|| format!("Fetch it with `fairtat data fetch {name}`, or choose another data set."))
 }
 
-/// The directory, if a run can be resumed in it.
+/// `directory` if it holds a run that can be resumed, otherwise `None`.
 fn run_in(directory: &Path) -> Option<std::path::PathBuf> {
     directory.join("config.toml").exists().then(|| directory.to_path_buf())
 }
 
-/// Whether the run in the directory is not the one that failed, or cannot be resumed as it is.
+/// Whether the run in the directory is not the one that failed, or cannot be resumed unchanged.
 fn is_beyond_reach(error: &SessionError) -> bool {
     matches!(error, SessionError::Directory(RunDirError::Taken { .. } | RunDirError::Config(_)))
 }
 
-/// The program itself failed within a run.
+/// A panic, which is a bug in the program.
 pub(super) fn of_panic(doing: &str, panic: &(dyn Any + Send), directory: Option<&Path>) -> Failure {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     let run = directory.and_then(run_in);
@@ -187,7 +187,7 @@ pub(super) fn of_panic(doing: &str, panic: &(dyn Any + Send), directory: Option<
     let checkpoint = checkpoint.filter(|path| run.is_some() && path.exists());
     Failure {
         doing: doing.into(),
-        what: format!("a bug in fairtat: {}", text.unwrap_or("no more is known")),
+        what: format!("a bug in fairtat: {}", text.unwrap_or("no message")),
         advice: Some(match checkpoint {
             Some(path) => format!("The last checkpoint, {}, is whole: the run can be resumed from it.", path.display()),
             None => "Please report it with the log and the config.toml of the run.".into(),
@@ -196,19 +196,19 @@ pub(super) fn of_panic(doing: &str, panic: &(dyn Any + Send), directory: Option<
     }
 }
 
-/// A change, or radii, that a run does not take. It goes on as it was.
+/// A change of the experiment or of radii that was rejected. The run continues unchanged.
 pub(super) fn of_change(error: &ConfigError) -> Failure {
-    let advice = Some("The run goes on as it was.".into());
+    let advice = Some("The run continues unchanged.".into());
     Failure { doing: "changing the run".into(), what: sentence(error), advice, run: None }
 }
 
-/// An image that cannot be looked at.
+/// A failed inspection or decision map.
 pub(super) fn of_job(doing: &str, subject: &str, error: &EngineError) -> Failure {
     let advice = Root::of_engine(error).advice(false);
     Failure { doing: doing.into(), what: format!("{subject}: {}", sentence(error)), advice, run: None }
 }
 
-/// A checkpoint that cannot be looked at.
+/// A checkpoint that cannot be opened.
 pub(super) fn of_stored(path: &Path, error: &StoredError) -> Failure {
     Failure {
         doing: format!("opening {}", path.display()),
@@ -224,7 +224,7 @@ pub(super) fn of_stored(path: &Path, error: &StoredError) -> Failure {
     }
 }
 
-/// The images of a checkpoint are not there.
+/// The data set of a checkpoint cannot be loaded.
 pub(super) fn of_data(path: &Path, error: &DataError) -> Failure {
     Failure {
         doing: format!("opening {}", path.display()),
@@ -234,7 +234,7 @@ pub(super) fn of_data(path: &Path, error: &DataError) -> Failure {
     }
 }
 
-/// There is nothing to look at an image with.
+/// An inspection or decision map was requested without an open network.
 pub(super) fn no_network(doing: &str) -> Failure {
     Failure {
         doing: doing.into(),
@@ -244,7 +244,7 @@ pub(super) fn no_network(doing: &str) -> Failure {
     }
 }
 
-/// Two runs at once were asked for.
+/// A request that is not possible during a run.
 pub(super) fn busy(doing: &str) -> Failure {
     Failure {
         doing: doing.into(),

@@ -1,6 +1,6 @@
-//! One image under the microscope: its attack step by step, and the plane of images around it.
+//! Inspections of one image: its attack step by step, and a decision map of the plane of images around it.
 //!
-//! Both are functions of an engine and a job, and leave the engine as it was: batch norm is in eval mode.
+//! Both are functions of an engine and a job, and do not change the engine's state: batch norm is in eval mode.
 
 mod attack;
 mod map;
@@ -16,9 +16,9 @@ use crate::units::Epsilon;
 pub use attack::inspect;
 pub use map::map;
 
-/// What a failure names as its doing when an inspection did not work.
+/// [`Failure::doing`](super::Failure) of an inspection.
 pub const INSPECTING: &str = "inspecting an image";
-/// What a failure names as its doing when a decision map could not be made.
+/// [`Failure::doing`](super::Failure) of a decision map.
 pub const MAPPING: &str = "colouring the decision map";
 
 /// `softmax(logits)`.
@@ -26,23 +26,23 @@ fn probabilities(logits: &[f32]) -> Vec<f32> {
     loss::log_softmax(logits).into_iter().map(f32::exp).collect()
 }
 
-/// An image to look at.
+/// An image to inspect.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Subject {
-    /// Where it comes from, such as `test image 17` or `cat.png`.
+    /// Its origin, such as `test image 17` or `cat.png`.
     pub name: String,
     /// Shape, which must be the network's.
     pub shape: ImageShape,
     /// `C × H × W` bytes.
     pub pixels: Arc<[u8]>,
-    /// Its true class; none for an image of one's own, of which the network's own prediction stands in.
+    /// Its true class; `None` for a user's own image, for which the network's prediction is used.
     pub label: Option<u32>,
 }
 
-/// The attack of an inspection: FGSM is PGD with one step of the radius from the image itself.
+/// The attack of an inspection: PGD. FGSM is PGD with one step of size ε from the image itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InspectionAttack {
-    /// Class to be led towards; none for away from the label.
+    /// Target class; `None` for an untargeted attack.
     pub target: Option<u32>,
     /// Shape of the ball.
     pub norm: Norm,
@@ -52,7 +52,7 @@ pub struct InspectionAttack {
     pub step_size: Epsilon,
     /// Steps.
     pub steps: u32,
-    /// Start at a random point of the ball.
+    /// Whether to start at a random point in the ball.
     pub random_start: bool,
     /// Seed of that point.
     pub seed: u64,
@@ -61,7 +61,7 @@ pub struct InspectionAttack {
 /// An image and how to attack it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InspectionJob {
-    /// Given back with the answer.
+    /// Returned with the result.
     pub id: u64,
     /// The image.
     pub subject: Subject,
@@ -84,7 +84,7 @@ pub struct InspectionStep {
     pub l2: f64,
 }
 
-/// The answer to an [`InspectionJob`].
+/// The result of an [`InspectionJob`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inspection {
     /// The job.
@@ -93,11 +93,11 @@ pub struct Inspection {
     pub label: u32,
     /// The image itself first, then the start of the attack, then the image after each step.
     pub steps: Vec<InspectionStep>,
-    /// Epochs that the network had been trained for, where it is known.
+    /// Number of epochs that the network had been trained for, if known.
     pub position: Option<f64>,
 }
 
-/// Where an axis of a decision map leads.
+/// The direction of an axis of a decision map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// Along the gradient towards a class.
@@ -109,21 +109,21 @@ pub enum Direction {
 /// A plane of images to colour by predicted class.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MapJob {
-    /// Given back with the answer.
+    /// Returned with the result.
     pub id: u64,
-    /// The image in the middle.
+    /// The image at the centre.
     pub subject: Subject,
-    /// The two directions; the second is made orthogonal to the first.
+    /// The two directions; the second is orthogonalised to the first.
     pub axes: [Direction; 2],
-    /// Half of the side of the plane, in pixel units along an axis.
+    /// Half the side of the plane, in pixel units along an axis.
     pub extent: Epsilon,
-    /// Points along a side.
+    /// Number of points along a side.
     pub resolution: usize,
-    /// Radius whose L∞ ball is drawn in.
+    /// Radius of the L∞ ball that is drawn into the map.
     pub epsilon: Epsilon,
 }
 
-/// The answer to a [`MapJob`].
+/// The result of a [`MapJob`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecisionMap {
     /// The job.
@@ -134,6 +134,6 @@ pub struct DecisionMap {
     pub confidence: Vec<f32>,
     /// Corners of the ball's section with the plane, in pixel units along both axes.
     pub ball: Vec<[f64; 2]>,
-    /// Epochs that the network had been trained for, where it is known.
+    /// Number of epochs that the network had been trained for, if known.
     pub position: Option<f64>,
 }

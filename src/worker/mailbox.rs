@@ -1,11 +1,11 @@
-//! Updates on their way to whoever watches.
+//! The queue of updates for the window.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use super::Update;
 
-/// Batches that are kept for curves while nobody fetches them.
+/// Largest number of batch updates that are kept until they are fetched.
 const BATCHES: usize = 4096;
 
 /// See the [module](self).
@@ -25,7 +25,7 @@ impl Mailbox {
         Self { waiting: Mutex::default(), wake }
     }
 
-    /// Adds an update, in the place of an older one that it makes worthless.
+    /// Adds an update and removes older ones that it supersedes.
     pub(super) fn put(&self, update: Update) {
         {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -39,7 +39,8 @@ impl Mailbox {
                         oldest.and_then(|oldest| waiting.remove(oldest));
                     }
                 }
-                // Phases that were over before anybody looked, back to what only has a meaning within one.
+                // Drop phases that ended before they were fetched, back to the last update that is meaningful on its
+                // own.
                 Update::Phase(_) => {
                     let passing = |old: &Update| {
                         matches!(
@@ -74,7 +75,7 @@ mod tests {
     use crate::worker::Phase;
 
     #[test]
-    fn the_newest_replaces_what_nobody_fetched_and_the_rest_keeps_its_order() {
+    fn newer_updates_replace_unfetched_ones_and_the_rest_keeps_its_order() {
         let calls = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&calls);
         let mailbox = Mailbox::new(Box::new(move || {

@@ -1,6 +1,6 @@
-//! What goes into the worker and what comes out.
+//! The messages to and from the worker.
 //!
-//! Everything here is plain data, so that a window can be shown, tested and photographed without a run behind it.
+//! Everything here is plain data, so that a window can be shown, tested and captured without a run.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,76 +14,76 @@ use crate::fairness::Confusion;
 use crate::train::{ClassRow, KeptBest, MetricsRow};
 pub use crate::train::{Examples, Hold};
 
-/// What the worker is asked for.
+/// A request to the worker.
 #[derive(Debug, Clone)]
 pub enum Request {
     /// Begin a run in a new directory.
     Begin {
         /// What to train.
         experiment: Box<Experiment>,
-        /// Its directory, which must hold no run yet.
+        /// Its directory, which must not hold a run yet.
         directory: PathBuf,
-        /// What it has from its data set, for the head of its config.toml.
+        /// Values derived from its data set, for the comment at the top of its config.toml.
         derived: Option<Box<Derived>>,
         /// Open everything, then wait before the first batch.
         paused: bool,
     },
-    /// Go on with a run from its last checkpoint.
+    /// Resume a run from its last checkpoint.
     Resume {
         /// Its directory.
         directory: PathBuf,
-        /// Another engine than the run's own.
+        /// Another engine than the run's own; `None` for the run's own.
         engine: Option<EngineOptions>,
         /// Open everything, then wait before the next batch.
         paused: bool,
     },
-    /// Wait before the next batch, or within an attack before its next step.
+    /// Pause before the next batch, or within an attack before its next step.
     Pause,
-    /// Go on after a pause.
+    /// Continue after a pause.
     Continue,
-    /// Train on one batch, then wait.
+    /// Train on one batch, then pause.
     OneBatch,
-    /// Take one step of the attack on the current batch, then wait; after the last step the batch is trained on.
+    /// Take one step of the attack on the current batch, then pause; after the last step, train on the batch first.
     OneAttackStep,
-    /// Slow motion: show every step of the attack, each for at least this long; zero for full speed.
+    /// Slow motion: show every step of the attack for at least this time; zero for full speed.
     Slow(Duration),
-    /// End the run after what is under way.
+    /// End the run after the current operation.
     Stop {
-        /// Whether to write a checkpoint first. Without one, files of earlier epochs and checkpoints stay as they are.
+        /// Whether to write a checkpoint first. If not, files of earlier epochs and checkpoints do not change.
         save: bool,
     },
-    /// Train on with another experiment; see [`crate::config::Applies`] for when a field takes effect.
+    /// Continue training with another experiment; see [`crate::config::Applies`] for when a field takes effect.
     Change(Box<Experiment>),
-    /// Radii given by hand, one entry for each class; in force from the next batch.
+    /// Radii set by hand, one entry per class; used from the next batch on.
     Epsilon(Vec<Hold>),
-    /// How many images of the current batch to show, and how often at most; none while nobody looks.
+    /// Number of images of the current batch to show, and their highest rate; `None` while they are not visible.
     Examples(Option<ExamplesWish>),
-    /// Attack one image and show every step. A newer job replaces one that has not begun.
+    /// Attack one image and show every step. A newer job replaces one that has not started.
     Inspect(Box<InspectionJob>),
-    /// Colour a plane of images by predicted class. A newer job replaces one that has not begun.
+    /// Colour a plane of images by predicted class. A newer job replaces one that has not started.
     Map(Box<MapJob>),
-    /// Load a checkpoint for looking at, without a run.
+    /// Load a checkpoint for inspections, without a run.
     Look {
-        /// The checkpoint, or a run directory, of which the best is taken.
+        /// The checkpoint, or a run directory, whose best checkpoint is used.
         path: PathBuf,
         /// Engine that runs it.
         engine: EngineOptions,
     },
 }
 
-/// Which images of the current batch a window wants to see.
+/// The images of the current batch that a window wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExamplesWish {
-    /// Number of images; fewer where the batch has fewer.
+    /// Number of images; fewer if the batch has fewer.
     pub count: usize,
-    /// Least time from one set to the next.
+    /// Shortest time between two sets.
     pub every: Duration,
 }
 
-/// What the worker is doing, by name.
+/// The worker's current activity.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Phase {
-    /// Nothing: there is no run.
+    /// Idle: there is no run.
     #[default]
     Idle,
     /// Reading the data set.
@@ -94,7 +94,7 @@ pub enum Phase {
     Attack,
     /// The weight update and statistics.
     Update,
-    /// Measuring accuracy; under which attack.
+    /// Measuring accuracy under this attack.
     Evaluating(String),
     /// Writing a checkpoint or figures.
     Saving,
@@ -118,16 +118,16 @@ impl Phase {
     }
 }
 
-/// What is known of a run when it has been opened.
+/// Data about a run that has been opened.
 #[derive(Debug, Clone)]
 pub struct RunInfo {
-    /// The run directory; none for a checkpoint that is only looked at.
+    /// The run directory; `None` for a checkpoint that was opened only for inspections.
     pub directory: Option<PathBuf>,
     /// The experiment.
     pub experiment: Box<Experiment>,
-    /// Engine and device in words.
+    /// Engine and device, as text.
     pub engine: String,
-    /// Parameters of the network.
+    /// Number of parameters of the network.
     pub parameters: usize,
     /// Images trained on.
     pub train: Arc<Dataset>,
@@ -135,9 +135,9 @@ pub struct RunInfo {
     pub validation: Arc<Dataset>,
     /// Test images.
     pub test: Arc<Dataset>,
-    /// Epochs that are done already.
+    /// Completed epochs.
     pub history: Vec<EpochRecord>,
-    /// Checkpoints known from the run's log: epochs done, with the fraction of the one that was under way.
+    /// Checkpoints in the run's log: number of completed epochs, with the fraction of the current one.
     pub checkpoints: Vec<f64>,
     /// The best checkpoints of earlier comparisons, oldest first.
     pub kept: Vec<KeptBest>,
@@ -155,20 +155,20 @@ impl RunInfo {
     }
 }
 
-/// What one epoch measured.
+/// The measurements of one epoch.
 #[derive(Debug, Clone)]
 pub struct EpochRecord {
     /// Its row of `metrics.csv`.
     pub metrics: MetricsRow,
-    /// Its rows of `classes.csv`, one a class.
+    /// Its rows of `classes.csv`, one per class.
     pub classes: Vec<ClassRow>,
-    /// Counts under the training attack; none where the file is gone.
+    /// Counts under the training attack; `None` if the file is missing.
     pub train: Option<Confusion>,
-    /// Counts on the validation split under the evaluation attack; none where the file is gone.
+    /// Counts on the validation split under the evaluation attack; `None` if the file is missing.
     pub validation: Option<Confusion>,
 }
 
-/// Where a run stands, after every batch.
+/// Progress of a run after a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchPoint {
     /// Epoch index.
@@ -189,16 +189,16 @@ pub struct BatchPoint {
     pub lr: f64,
     /// Seconds of this epoch so far: all, attack, update, statistics.
     pub seconds: [f64; 4],
-    /// Radius of each class that was in force, in `[0, 1]` pixel units.
+    /// Radius used for each class, in `[0, 1]` pixel units.
     pub epsilon: Arc<[f64]>,
-    /// What the method's rule says for each class in this epoch.
+    /// Radius of each class by the method's rule in this epoch.
     pub rule: Arc<[f64]>,
-    /// The distribution that targets are drawn from, where there is one.
+    /// The distribution of the targets; `None` if targets are not drawn.
     pub targets: Option<Arc<[f64]>>,
 }
 
 impl BatchPoint {
-    /// Epochs done, with the fraction of the one that is under way.
+    /// Number of completed epochs, with the fraction of the current one.
     pub fn position(&self) -> f64 {
         f64::from(self.epoch) + f64::from(self.done) / f64::from(self.batches.max(1))
     }
@@ -207,24 +207,24 @@ impl BatchPoint {
 /// How a run ended.
 #[derive(Debug, Clone)]
 pub enum Ended {
-    /// All epochs are done and the test set is evaluated.
+    /// All epochs are completed and the test set is evaluated.
     Finished(Box<FinalReport>),
-    /// Stopped with a checkpoint: it can be resumed.
+    /// Stopped with a checkpoint, so it can be resumed.
     Saved,
-    /// Stopped without one.
+    /// Stopped without a checkpoint.
     Discarded,
 }
 
-/// Something that went wrong, and what can be done about it.
+/// An error, with advice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What was being done, such as `training` or `opening cat.png`.
+    /// The operation that failed, such as `training` or `opening cat.png`.
     pub doing: String,
     /// The error in one sentence.
     pub what: String,
-    /// What the user may do next, if more is known than the error says.
+    /// What the user can do next; `None` if the error itself says all that is known.
     pub advice: Option<String>,
-    /// The run that it ended, which can be resumed from its last checkpoint.
+    /// The run that the error ended, if it can be resumed from its last checkpoint.
     pub run: Option<PathBuf>,
 }
 
@@ -235,31 +235,31 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// What the worker tells.
+/// An update from the worker.
 #[derive(Debug, Clone)]
 pub enum Update {
-    /// It does something else now.
+    /// The activity has changed.
     Phase(Phase),
     /// A run or a checkpoint has been opened.
     Opened(Box<RunInfo>),
-    /// A batch is done. Some may be left out where the window does not keep up.
+    /// A batch is done. Some of these are dropped if the window does not keep up.
     Batch(BatchPoint),
-    /// Images of an evaluation are done.
+    /// Progress of an evaluation.
     Evaluating {
         /// Images done.
         done: usize,
-        /// Images in all.
+        /// Images in total.
         total: usize,
     },
     /// An epoch is done.
     Epoch(Box<EpochRecord>),
-    /// A checkpoint was written: epochs done, with the fraction of the one under way.
+    /// A checkpoint was written: number of completed epochs, with the fraction of the current one.
     Checkpoint(f64),
-    /// The validation attack changed, and the best checkpoint until then was kept.
+    /// The validation attack changed, and the best checkpoint up to then was kept.
     Kept(KeptBest),
-    /// The experiment that is in force, after a change.
+    /// The current experiment after a change.
     Changed(Box<Experiment>),
-    /// Radii given by hand that are in force.
+    /// The radii set by hand that are in use.
     Held(Vec<Hold>),
     /// Images of the current batch. Only the newest is kept.
     Examples(Arc<Examples>),
@@ -267,10 +267,10 @@ pub enum Update {
     Inspected(Arc<Inspection>),
     /// The answer to [`Request::Map`].
     Mapped(Arc<DecisionMap>),
-    /// Something that the user should know but that does not stop the run.
+    /// A message that does not stop the run.
     Warning(String),
     /// A run ended.
     Ended(Ended),
-    /// Something failed. If it was the run, it is over.
+    /// An operation failed. If it was the run, the run has ended.
     Failed(Failure),
 }

@@ -1,7 +1,7 @@
-//! The thread that owns the engine: what a window talks to.
+//! The worker thread, which owns the engine and serves the window.
 //!
-//! Requests go in over a bounded channel, updates come out of a mailbox that never makes either side wait: the newest
-//! progress and the newest examples replace older ones that nobody has fetched, everything else is kept in order.
+//! Requests arrive over a bounded channel. Updates leave through a mailbox that never blocks either side: the newest
+//! progress and the newest examples replace older ones that were not fetched yet; everything else is kept in order.
 
 mod desk;
 mod failure;
@@ -28,10 +28,10 @@ pub use messages::{
 pub(crate) use failure::sentence;
 use mailbox::Mailbox;
 
-/// Requests that may wait; a window sends a few a second.
+/// Capacity of the request channel; a window sends a few requests per second.
 const REQUESTS: usize = 256;
 
-/// A handle to the worker. Dropping it stops a run with a checkpoint and waits for that.
+/// A handle to the worker. Dropping it stops a run, writes a checkpoint and waits for the thread to end.
 #[derive(Debug)]
 pub struct Worker {
     requests: Option<SyncSender<Request>>,
@@ -39,16 +39,16 @@ pub struct Worker {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The worker has not taken up earlier requests yet, or is gone.
+/// The request channel is full, or the worker has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the worker does not take requests; try again in a moment")]
+#[error("the worker cannot accept requests now; try again in a moment")]
 pub struct Busy;
 
 impl Worker {
     /// Starts the thread. `wake` is called after every update, from that thread.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// Returns an error if the system cannot start a thread.
     pub fn spawn(wake: impl Fn() + Send + Sync + 'static) -> std::io::Result<Self> {
         let (sender, requests) = sync_channel(REQUESTS);
         let mailbox = Arc::new(Mailbox::new(Box::new(wake)));
@@ -58,10 +58,10 @@ impl Worker {
         Ok(Self { requests: Some(sender), mailbox, thread: Some(thread) })
     }
 
-    /// Hands over a request without waiting.
+    /// Sends a request without blocking.
     ///
     /// # Errors
-    /// [`Busy`] when too many wait already.
+    /// Returns [`Busy`] if the channel is full or closed.
     pub fn send(&self, request: Request) -> Result<(), Busy> {
         let Some(sender) = &self.requests else { return Err(Busy) };
         sender.try_send(request).map_err(|error| match error {
@@ -69,7 +69,7 @@ impl Worker {
         })
     }
 
-    /// Everything that has happened since the last call, in order. Does not wait.
+    /// All updates since the last call, in order. Does not block.
     pub fn updates(&self) -> Vec<Update> {
         self.mailbox.take()
     }
@@ -77,10 +77,10 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // The worker takes a closed channel for a request to stop and save.
+        // The worker treats a closed channel as a request to stop and save.
         self.requests = None;
         if let Some(thread) = self.thread.take() {
-            // A worker that panicked has said so already; there is nothing left to wait for.
+            // A panic of the worker has been reported already, so the result is ignored.
             let _ = thread.join();
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 
-/// What images can be looked at with.
+/// An open network for inspections, and the epochs it was trained for.
 pub(super) struct Open {
     pub(super) engine: Box<dyn Engine>,
     pub(super) position: Option<f64>,

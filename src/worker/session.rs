@@ -1,4 +1,4 @@
-//! A run from its description to its report. The command line and the window both come through here.
+//! A run from its experiment to its report, for both the command line and the window.
 
 use std::path::{Path, PathBuf};
 
@@ -9,27 +9,27 @@ use crate::train::{Observer, Outcome, RunDir, RunDirError, Splits, TrainError, T
 
 /// What to run.
 #[derive(Debug, Clone)]
-pub enum Start {
-    /// An experiment, in a directory that holds no run yet.
+pub enum RunStart {
+    /// A new experiment, in a directory that does not hold a run yet.
     New {
         /// What to train.
         experiment: Box<Experiment>,
         /// Its directory.
         directory: PathBuf,
-        /// What it has from its data set, for the head of its config.toml.
+        /// Values derived from its data set, for the comment at the top of its config.toml.
         derived: Option<Box<Derived>>,
     },
-    /// An earlier run, from its last checkpoint; from its beginning where it has none.
+    /// An earlier run, from its last checkpoint, or from its beginning if it has none.
     Resume {
         /// Its directory.
         directory: PathBuf,
-        /// Another engine than the run's own. Its config.toml stays as it is. Without, an automatic choice is the engine
-        /// that the run began with.
+        /// Another engine than the run's own; its config.toml does not change. If `None`, an automatic choice gives the
+        /// engine that the run began with.
         engine: Option<EngineOptions>,
     },
 }
 
-impl Start {
+impl RunStart {
     /// The run directory.
     pub fn directory(&self) -> &Path {
         match self {
@@ -38,12 +38,12 @@ impl Start {
     }
 }
 
-/// What a run is at, apart from training.
+/// The stages of a run other than training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage<'a> {
     /// Reading a data set.
     LoadingData(&'a str),
-    /// The run was stopped before its first checkpoint: it begins anew.
+    /// The run was stopped before its first checkpoint, so it starts again from the beginning.
     BeginningAnew(&'a Path),
     /// Opening the engine and the run directory.
     OpeningEngine,
@@ -51,9 +51,9 @@ pub enum Stage<'a> {
     Testing,
 }
 
-/// Somebody who watches a run from before there is one.
+/// An observer of a run that also gets the stages before and after training.
 pub trait Host: Observer {
-    /// The run comes to another stage.
+    /// The run enters a stage.
     fn stage(&mut self, _stage: Stage<'_>) {}
 
     /// Everything is open; training is next.
@@ -63,24 +63,24 @@ pub trait Host: Observer {
 /// How a run ended.
 #[derive(Debug)]
 pub enum Ending {
-    /// All epochs are done and the test set is evaluated.
+    /// All epochs are completed and the test set is evaluated.
     Finished(Box<FinalReport>),
     /// Stopped, in training or in the evaluation after it, with a checkpoint.
     Stopped,
-    /// Stopped without a new one.
+    /// Stopped without a new checkpoint.
     Discarded,
 }
 
-/// Why a run could not begin, or ended before its end.
+/// Why a run could not begin, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// The experiment contradicts itself.
+    /// The experiment is not valid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The directory of the data set is no path.
+    /// The path of the data set cannot be made absolute.
     #[error("data.path: {0}")]
     Path(std::io::Error),
-    /// There are no images.
+    /// The data set cannot be loaded.
     #[error("data set '{name}'")]
     Data {
         /// The data set.
@@ -91,10 +91,10 @@ pub enum SessionError {
     /// The run directory cannot be used.
     #[error(transparent)]
     Directory(#[from] RunDirError),
-    /// A new run does not begin. Its directory is given up again.
+    /// A new run cannot begin. Its directory is removed again.
     #[error(transparent)]
     Begin(TrainError),
-    /// An earlier run does not go on.
+    /// An earlier run cannot be resumed.
     #[error("{path} cannot be resumed")]
     Resume {
         /// Its directory.
@@ -110,11 +110,11 @@ pub enum SessionError {
     Report(#[from] ReportError),
 }
 
-/// Opens everything, trains, evaluates and writes the report. Gives how that ended, and what there is to look at.
+/// Opens everything, trains, evaluates and writes the report. Returns how the run ended, and its trainer.
 ///
 /// # Errors
-/// When something cannot be opened, or fails on the way; the last checkpoint stays as it was.
-pub fn run(start: Start, host: &mut dyn Host) -> Result<(Ending, Trainer), SessionError> {
+/// Returns an error if anything cannot be opened or fails; the last checkpoint does not change.
+pub fn run(start: RunStart, host: &mut dyn Host) -> Result<(Ending, Trainer), SessionError> {
     let mut trainer = open(start, host)?;
     host.opened(&mut trainer);
     match trainer.run(host)? {
@@ -131,13 +131,13 @@ pub fn run(start: Start, host: &mut dyn Host) -> Result<(Ending, Trainer), Sessi
     Ok((ending, trainer))
 }
 
-fn open(start: Start, host: &mut dyn Host) -> Result<Trainer, SessionError> {
+fn open(start: RunStart, host: &mut dyn Host) -> Result<Trainer, SessionError> {
     match start {
-        Start::New { mut experiment, directory, derived } => {
+        RunStart::New { mut experiment, directory, derived } => {
             experiment.validate()?;
             RunDir::check_free(&directory)?;
             if let Some(data) = &mut experiment.data.path {
-                // A resume may be called from elsewhere.
+                // A resume may start from another working directory.
                 *data = std::path::absolute(&data).map_err(SessionError::Path)?;
             }
             let splits = load(&experiment, host)?;
@@ -149,7 +149,7 @@ fn open(start: Start, host: &mut dyn Host) -> Result<Trainer, SessionError> {
                 SessionError::Begin(error)
             })
         }
-        Start::Resume { directory: path, engine } => {
+        RunStart::Resume { directory: path, engine } => {
             let (directory, mut experiment) = RunDir::open(&path)?;
             let chosen = engine.is_some();
             if let Some(options) = engine {
@@ -180,7 +180,7 @@ fn load(experiment: &Experiment, host: &mut dyn Host) -> Result<Splits, SessionE
     Splits::load(experiment).map_err(|source| SessionError::Data { name: experiment.data.dataset.clone(), source })
 }
 
-/// `parent/name`, or `parent/name-2` and so on where that is taken.
+/// `parent/name`, or `parent/name-2` and so on if it exists.
 pub fn free_directory(parent: &Path, name: &str) -> PathBuf {
     let numbered = (2u32..).map(|n| parent.join(format!("{name}-{n}")));
     let mut candidates = std::iter::once(parent.join(name)).chain(numbered);

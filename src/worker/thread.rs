@@ -1,4 +1,4 @@
-//! The loop of the worker's thread.
+//! The main loop of the worker thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -7,11 +7,11 @@ use std::sync::mpsc::Receiver;
 use super::desk::Desk;
 use super::mailbox::Mailbox;
 use super::open::Open;
-use super::session::{self, Ending, Start};
+use super::session::{self, Ending, RunStart};
 use super::watcher::Watcher;
 use super::{Ended, INSPECTING, Phase, Request, RunInfo, Update, failure};
 use crate::config::EngineOptions;
-use crate::train::{Splits, Stored};
+use crate::train::{Splits, StoredNetwork};
 
 /// Serves requests until the channel closes.
 pub(super) fn serve(requests: &Receiver<Request>, mailbox: &Mailbox) {
@@ -21,11 +21,11 @@ pub(super) fn serve(requests: &Receiver<Request>, mailbox: &Mailbox) {
     while let Some(request) = desk.next_between_runs() {
         match desk.take(request) {
             Some(Request::Begin { experiment, directory, derived, paused }) => {
-                let start = Start::New { experiment, directory, derived };
+                let start = RunStart::New { experiment, directory, derived };
                 open = run(&mut desk, "beginning a run", start, paused, open.take());
             }
             Some(Request::Resume { directory, engine, paused }) => {
-                open = run(&mut desk, "resuming a run", Start::Resume { directory, engine }, paused, open.take());
+                open = run(&mut desk, "resuming a run", RunStart::Resume { directory, engine }, paused, open.take());
             }
             Some(Request::Look { path, engine }) => {
                 let doing = format!("opening {}", path.display());
@@ -33,11 +33,11 @@ pub(super) fn serve(requests: &Receiver<Request>, mailbox: &Mailbox) {
                 open = opened.flatten().or(open);
                 desk.phase(Phase::Idle);
             }
-            // What steers a run means nothing without one.
+            // Requests that steer a run have no effect without one.
             _ => {}
         }
         while desk.has_jobs() {
-            // A newer job replaces an older one that waits with it.
+            // Take all waiting requests first, so that a newer job replaces an older one.
             while let Some(request) = desk.waiting() {
                 if let Some(other) = desk.take(request) {
                     desk.put_off(other);
@@ -54,8 +54,9 @@ pub(super) fn serve(requests: &Receiver<Request>, mailbox: &Mailbox) {
     }
 }
 
-/// Trains from beginning to end. Gives the network that is left; `former` makes room once there is a new one to open.
-fn run(desk: &mut Desk<'_>, doing: &str, start: Start, paused: bool, former: Option<Open>) -> Option<Open> {
+/// Runs a training from start to end. Returns the network for inspections afterwards; `former` is dropped when a new
+/// one is about to be opened.
+fn run(desk: &mut Desk<'_>, doing: &str, start: RunStart, paused: bool, former: Option<Open>) -> Option<Open> {
     let directory = start.directory().to_path_buf();
     let ended = guarded(desk, "training", Some(&directory), |desk| {
         let mut watcher = Watcher::new(desk, &directory, paused, former);
@@ -84,10 +85,10 @@ fn run(desk: &mut Desk<'_>, doing: &str, start: Start, paused: bool, former: Opt
     open
 }
 
-/// Opens a checkpoint for looking at; `former` makes room once there is a new one to open.
+/// Opens a checkpoint for inspections; `former` is dropped when the new one is about to be opened.
 fn look(desk: &mut Desk<'_>, path: &Path, options: &EngineOptions, former: &mut Option<Open>) -> Option<Open> {
     desk.phase(Phase::LoadingData);
-    let stored = match Stored::load(path, None) {
+    let stored = match StoredNetwork::load(path, None) {
         Ok(stored) => stored,
         Err(error) => {
             desk.tell(Update::Failed(failure::of_stored(path, &error)));
@@ -129,7 +130,7 @@ fn look(desk: &mut Desk<'_>, path: &Path, options: &EngineOptions, former: &mut 
     Some(Open { engine, position: stored.position })
 }
 
-/// Does `work`; a panic in it becomes a failure that is told.
+/// Runs `work`; a panic in it is reported as a failure.
 fn guarded<'a, T>(
     desk: &mut Desk<'a>,
     doing: &str,
@@ -145,10 +146,11 @@ fn guarded<'a, T>(
     }
 }
 
-/// Lets the window go first where both want the same core: training takes all there are. Threads that an engine starts
-/// from here inherit it.
+/// Lowers the priority of this thread below that of the window, because training uses all cores. Threads that an engine
+/// starts from here inherit the priority.
 fn give_way() {
-    // On Linux the number belongs to the thread that calls. A system that refuses is no worse off than before.
+    // On Linux the nice value applies to the calling thread. A failure can be ignored: the priority then stays as it
+    // is.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::setpriority_process(None, 10);
 }

@@ -1,4 +1,4 @@
-//! The worker's side of a run: tells what happens, and steers by what is asked for.
+//! The worker's observer of a run: reports events and carries out requests.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use crate::config::Experiment;
 use crate::engine::Engine;
 use crate::train::{Event, Live, Observer, RunDirError, Trainer, Watch};
 
-/// Weight updates that take less are not worth a name on the screen.
+/// Weight updates that take less time are not shown as a phase.
 const VISIBLE: Duration = Duration::from_millis(20);
 
-/// How a run goes on.
+/// Whether and how far a run continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
     Running,
@@ -31,17 +31,17 @@ enum Pace {
 pub(super) struct Watcher<'d, 'a> {
     desk: &'d mut Desk<'a>,
     directory: PathBuf,
-    /// What was open before, until there is something new to open.
+    /// The network that was open before, until a new one is about to be opened.
     former: Option<Open>,
     open: bool,
     pace: Pace,
-    /// Whether the batch that [`Pace::OneBatch`] or [`Pace::OneStep`] is about is done.
+    /// Whether the batch of [`Pace::OneBatch`] or [`Pace::OneStep`] is done.
     batch_done: bool,
-    /// Whether to save, once the run is to end.
+    /// `None` while the run continues; otherwise whether to save before it ends.
     ending: Option<bool>,
     change: Option<Box<Experiment>>,
     holds: Option<Vec<Hold>>,
-    /// When examples were asked for last.
+    /// When examples were last sent.
     shown: Cell<Option<Instant>>,
     update_began: Option<Instant>,
     last_update: Duration,
@@ -70,7 +70,7 @@ impl<'d, 'a> Watcher<'d, 'a> {
         self.open
     }
 
-    /// Says what was asked for too late to become a part of the run.
+    /// Reports a change that came too late to become part of the run.
     pub(super) fn say_what_is_left(&self) {
         if self.ending.is_none() && (self.change.is_some() || self.holds.is_some()) {
             self.desk
@@ -78,12 +78,12 @@ impl<'d, 'a> Watcher<'d, 'a> {
         }
     }
 
-    /// What was open before, if nothing took its place.
+    /// The network that was open before, if no other one was opened since.
     pub(super) fn former(&mut self) -> Option<Open> {
         self.former.take()
     }
 
-    /// Takes a request up. What changes the run waits for [`Self::steer`].
+    /// Handles a request. Changes of the run are stored until [`Self::steer`].
     fn handle(&mut self, request: Request) {
         let Some(request) = self.desk.take(request) else { return };
         match request {
@@ -104,7 +104,7 @@ impl<'d, 'a> Watcher<'d, 'a> {
         }
     }
 
-    /// Takes up every request that is there already.
+    /// Handles all waiting requests.
     fn drain(&mut self) {
         while let Some(request) = self.desk.waiting() {
             self.handle(request);
@@ -114,7 +114,7 @@ impl<'d, 'a> Watcher<'d, 'a> {
         }
     }
 
-    /// Carries changes of the run out.
+    /// Applies the stored changes of the run.
     fn steer(&mut self, live: &mut Live<'_>) {
         if let Some(experiment) = self.change.take() {
             match live.change(&experiment) {
@@ -137,7 +137,7 @@ impl<'d, 'a> Watcher<'d, 'a> {
         }
     }
 
-    /// Takes up requests and does jobs; while paused, until the run is to go on.
+    /// Handles requests and runs jobs; blocks while the run is paused.
     fn hold_up(&mut self, live: &mut Live<'_>) {
         loop {
             self.drain();
@@ -162,7 +162,7 @@ impl<'d, 'a> Watcher<'d, 'a> {
         }
     }
 
-    /// Lets a step of the attack be seen for a while.
+    /// Waits so that a step of the attack is visible in slow motion.
     fn linger(&mut self, live: &mut Live<'_>) {
         let begun = Instant::now();
         while matches!(self.pace, Pace::Running | Pace::OneBatch) && self.ending.is_none() {
@@ -189,7 +189,7 @@ impl Host for Watcher<'_, '_> {
                 self.desk.phase(Phase::OpeningEngine);
             }
             Stage::BeginningAnew(path) => self.desk.tell(Update::Warning(format!(
-                "{} was stopped before its first checkpoint; it begins anew.",
+                "{} was stopped before its first checkpoint; it starts again from the beginning.",
                 path.display()
             ))),
             Stage::Testing => {}
@@ -224,7 +224,7 @@ impl Host for Watcher<'_, '_> {
     }
 }
 
-/// The epochs that are done.
+/// The completed epochs.
 fn history(trainer: &Trainer) -> Result<Vec<EpochRecord>, RunDirError> {
     let (metrics, classes) = trainer.rows();
     let record = |row: &crate::train::MetricsRow| {
@@ -335,7 +335,7 @@ impl Observer for Watcher<'_, '_> {
         let slow = self.pace == Pace::OneStep || !self.desk.slow.is_zero();
         let step_by_step = slow && self.ending.is_none();
         let due = |every: Duration| self.shown.get().is_none_or(|shown| shown.elapsed() >= every);
-        // A step that somebody waits for is always shown.
+        // A single step that the user requested is always shown.
         let wish = self.desk.wish.filter(|wish| self.pace != Pace::Running || due(wish.every));
         Watch { step_by_step, examples: wish.map_or(0, |wish| wish.count) }
     }

@@ -160,7 +160,7 @@ fn rules_and_losses_are_pytorchs_at_their_edges() {
                     .map(|what| counted(&images, &golden.integers::<u32>(&format!("{case}.right.{epoch}.{what}"))));
                 let mut statistics = ClassStats::new(images.len());
                 statistics.robust = robust.clone();
-                let validation = ValidationCounts { clean, robust };
+                let validation = ValidationCounts { clean, robust, means: None };
                 method.plan(epoch, &Evidence { statistics: Some(&statistics), validation: Some(&validation) });
                 let key = |what: &str| format!("{case}.{name}.{epoch}.{what}");
                 errors.close_f64("epsilon", method.class_epsilon(), &wide(golden.floats(&key("epsilon"))));

@@ -1,4 +1,4 @@
-//! Checksums of files, and the record of them that lies beside the data.
+//! Checksums of files, and the record of them that is stored with the data.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -12,7 +12,7 @@ use super::{Phase, Watch};
 use crate::data::DataError;
 use crate::data::publishers::Digests;
 
-/// Bytes read at a time.
+/// Number of bytes read at a time.
 pub(super) const CHUNK: usize = 128 * 1024;
 
 /// Lower-case hexadecimal.
@@ -27,7 +27,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 /// Reads `reader` to its end and computes its checksums.
 ///
 /// # Errors
-/// The reader's.
+/// Returns the reader's error.
 pub fn digests(reader: impl Read) -> io::Result<Digests> {
     digests_of(reader, |_| Ok(())).map_err(|stopped: Stop<()>| match stopped {
         Stop::Read(error) => error,
@@ -78,14 +78,14 @@ pub(super) fn digest_file(path: &Path, name: &str, watch: &mut Watch<'_>) -> Res
 pub(super) struct Recorded {
     pub(super) sha256: String,
     pub(super) bytes: u64,
-    /// Relative to the set's directory, with `/` between its parts.
+    /// Relative to the set's directory, with `/` as separator.
     pub(super) path: String,
 }
 
-/// What was verified, in the format of `sha256sum`, which skips the lines that start with `#`.
+/// The verified files, in the format of `sha256sum`, which skips lines that start with `#`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
-    /// What the files were verified against, one line.
+    /// What the files were verified against, in one line.
     pub(super) against: String,
     pub(super) files: Vec<Recorded>,
 }
@@ -100,7 +100,7 @@ impl Record {
         text
     }
 
-    /// `None` for anything that [`Self::to_text`] does not write: such a record vouches for nothing.
+    /// `None` if [`Self::to_text`] would not write this text: such a record proves nothing.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let against = lines.next()?.strip_prefix("# Verified against ")?.to_owned();
@@ -116,7 +116,7 @@ impl Record {
         (!files.is_empty()).then_some(Self { against, files })
     }
 
-    /// The record at `path`, or `None` where there is none or an unreadable one.
+    /// The record at `path`; `None` if there is none or it cannot be parsed.
     pub(super) fn load(path: &Path) -> Result<Option<Self>, DataError> {
         match std::fs::read(path) {
             Ok(bytes) => Ok(std::str::from_utf8(&bytes).ok().and_then(Self::parse)),
@@ -129,7 +129,7 @@ impl Record {
         Ok(crate::files::write_atomic(path, self.to_text().as_bytes())?)
     }
 
-    /// The first recorded file that is missing below `directory` or has another length.
+    /// The first recorded file that is missing below `directory` or has another length; `None` if all match.
     pub(super) fn first_of_other_length(&self, directory: &Path) -> Result<Option<PathBuf>, DataError> {
         for file in &self.files {
             let path = directory.join(&file.path);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_survives_the_way_through_a_file_and_garbage_does_not() {
+    fn a_record_round_trips_and_garbage_is_rejected() {
         let files = vec![
             Recorded { sha256: "a".repeat(64), bytes: 3, path: "x.gz".into() },
             Recorded { sha256: "0".repeat(64), bytes: 0, path: "dir/two  spaces.bin".into() },

@@ -1,6 +1,6 @@
-//! Tells a web page from a data file: log-in pages and error pages often come with status 200.
+//! Distinguishes web pages from data files: log-in and error pages often come with status 200.
 
-/// How many bytes from the start are looked at.
+/// Number of bytes at the start that are examined.
 pub(super) const SNIFF: usize = 512;
 
 /// Whether `head`, the first bytes of a file, begins like an HTML page.
@@ -16,7 +16,7 @@ mod tests {
     use super::looks_like_page;
 
     #[test]
-    fn pages_are_told_from_data() {
+    fn pages_are_distinguished_from_data() {
         for page in ["<!DOCTYPE html><html>", "\n\t <HTML lang=en>", "\u{feff}<!doctype HTML>"] {
             assert!(looks_like_page(page.as_bytes()), "{page}");
         }

@@ -1,4 +1,5 @@
-//! One file over HTTP: whole or resumed, tried again when the connection breaks, never longer than it may be.
+//! Download of one file over HTTP: from the start or resumed, retried if the connection breaks, with a limit on its
+//! length.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -14,19 +15,19 @@ use super::{FetchOptions, Phase, Watch, html, length};
 use crate::data::DataError;
 use crate::data::publishers::PublishedFile;
 
-/// What is known about a `.part` file, kept beside it so that a later run can resume.
+/// Data about a `.part` file, stored next to it so that a later run can resume.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct PartState {
-    /// Where the bytes came from.
+    /// Address that the bytes came from.
     url: String,
     etag: Option<String>,
     last_modified: Option<String>,
-    /// How many answers the bytes were put together from.
+    /// Number of responses that the bytes came from.
     pieces: u32,
 }
 
 impl PartState {
-    /// A lost or damaged state costs only the `If-Range` header, so it is no error.
+    /// A missing or damaged state costs only the `If-Range` header, so it is not an error.
     fn load(path: &Path) -> Self {
         fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
@@ -36,7 +37,7 @@ impl PartState {
         Ok(crate::files::write_atomic(path, &bytes)?)
     }
 
-    /// A weak ETag may not stand in `If-Range` (RFC 9110, section 13.1.5).
+    /// The value of `If-Range`, which must not be a weak ETag (RFC 9110, section 13.1.5).
     fn validator(&self) -> Option<&str> {
         self.etag.as_deref().filter(|tag| !tag.starts_with("W/")).or(self.last_modified.as_deref())
     }
@@ -90,12 +91,12 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Whether the bytes of `part` came in more than one answer, so that a wrong checksum may be cured by a fresh start.
+    /// Whether the bytes of `part` came in more than one response, so that a fresh start may fix a wrong checksum.
     pub(super) fn is_pieced(&self) -> bool {
         PartState::load(&self.state).pieces > 1
     }
 
-    /// Forgets what was downloaded.
+    /// Deletes the partial download.
     pub(super) fn discard(&self) -> Result<(), DataError> {
         remove_file(&self.part)?;
         remove_file(&self.state)
@@ -116,7 +117,8 @@ impl<'a> Transfer<'a> {
                     Err(Failure::Again(why)) => why,
                 };
                 let have = length(&self.part)?.unwrap_or(0);
-                // Only new ground counts as progress, or a server that always starts over would be asked for ever.
+                // Only bytes beyond the longest part so far count as progress. Otherwise a server that always starts
+                // over would be asked forever.
                 failures = if have > longest { 1 } else { failures + 1 };
                 longest = longest.max(have);
                 if failures >= self.options.attempts.max(1) {
@@ -145,7 +147,7 @@ impl<'a> Transfer<'a> {
     }
 
     fn stopped(&self, have: u64) -> String {
-        format!("stopped; {} keeps the first {have} bytes, the next download goes on from there", self.part.display())
+        format!("stopped; {} keeps the first {have} bytes, the next download continues from there", self.part.display())
     }
 
     /// One request; `Ok` when `part` is complete.
@@ -183,7 +185,7 @@ impl<'a> Transfer<'a> {
                     return Err(Failure::Again("the file at the server changed between two attempts".into()));
                 }
                 if !continues(&range, have, self.file.bytes) {
-                    // Whatever it sent, its ranges cannot be trusted; the whole file still can.
+                    // The server's ranges cannot be trusted; a download of the whole file still can.
                     *ranges = false;
                     return Err(Failure::Again(format!(
                         "asked for the bytes from {have} on, it answered with the range '{range}'"
@@ -225,12 +227,12 @@ impl<'a> Transfer<'a> {
         state.save(&self.state)?;
         let reader = body.into_with_config().limit(u64::MAX).reader();
         let copied = self.copy(reader, &mut out, start, total, watch);
-        // On disk before the next step trusts it; a part that stays behind is resumed from.
+        // The next step relies on the bytes being on disk; a remaining part is resumed.
         out.sync_all().map_err(DataError::writing(&self.part))?;
         copied
     }
 
-    /// Refuses a length that the published file cannot have.
+    /// Rejects a length that the published file cannot have.
     fn plausible(&self, total: u64) -> Result<(), Failure> {
         let file = self.file;
         let wrong = match file.bytes {
@@ -301,7 +303,7 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-/// Whether `range` (`bytes FIRST-LAST/TOTAL`) goes on at `have` and to the end of a file of the right length.
+/// Whether `range` (`bytes FIRST-LAST/TOTAL`) starts at `have` and reaches the end of a file of the right length.
 fn continues(range: &str, have: u64, bytes: Option<u64>) -> bool {
     let parse = || {
         let (span, total) = range.strip_prefix("bytes ")?.split_once('/')?;
@@ -313,7 +315,7 @@ fn continues(range: &str, have: u64, bytes: Option<u64>) -> bool {
     })
 }
 
-/// Sorts ureq's errors into those that time may heal and the others.
+/// Classifies ureq's errors by whether a later attempt may succeed.
 fn classify(error: ureq::Error) -> Failure {
     let why = error.to_string();
     match error {
@@ -333,7 +335,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_ranges_must_go_on_where_the_part_ends() {
+    fn content_ranges_must_continue_where_the_part_ends() {
         assert!(continues("bytes 10-99/100", 10, Some(100)));
         assert!(continues("bytes 10-99/100", 10, None));
         for wrong in [
@@ -352,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weak_etag_is_no_validator() {
+    fn a_weak_etag_is_not_a_validator() {
         let state = |etag: &str, date: Option<&str>| PartState {
             etag: Some(etag.into()),
             last_modified: date.map(Into::into),

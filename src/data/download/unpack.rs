@@ -1,4 +1,4 @@
-//! Unpacks a verified archive into place, whole or not at all.
+//! Unpacks a verified archive atomically.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -14,10 +14,10 @@ use crate::data::DataError;
 use crate::data::publishers::Packing;
 use crate::files::FileError;
 
-/// Where an archive grows before it is renamed into place.
+/// Directory into which an archive is unpacked before the result is renamed into place.
 const TEMPORARY: &str = ".unpacking";
 
-/// Counts the compressed bytes that were read, so that progress can be told against the archive's length.
+/// Counts the compressed bytes read, so that progress can be reported relative to the archive's length.
 struct Counted {
     file: File,
     read: Rc<Cell<u64>>,
@@ -31,15 +31,15 @@ impl Read for Counted {
     }
 }
 
-/// Unpacks `archive` so that `directory` holds the archive's own directory `inner`, and writes the SHA-256 of every file
-/// to `record`.
+/// Unpacks `archive` so that `directory` holds the archive's own directory `inner`, and writes the SHA-256 of every
+/// file to `record`.
 ///
-/// A directory that was there before is moved aside, never overwritten. A killed unpacking leaves only [`TEMPORARY`],
-/// which the next one removes.
+/// An existing directory is moved aside, never overwritten. If the process is killed, only [`TEMPORARY`] is left, which
+/// the next call removes.
 ///
 /// # Errors
-/// [`DataError::Format`] for an entry that leaves `inner`'s parent, a link, a device, or an archive that ends too early;
-/// [`DataError::File`] with the path; [`DataError::Stopped`].
+/// Returns [`DataError::Format`] if an entry is outside `inner`'s parent, a link or a device, or if the archive is
+/// truncated; [`DataError::File`] if a file cannot be read or written; [`DataError::Stopped`] if the user stopped it.
 pub(super) fn unpack(
     archive: &Path,
     packing: &Packing,
@@ -56,12 +56,13 @@ pub(super) fn unpack(
         let place = directory.join(inner);
         remove_file(record)?;
         move_aside(&place)?;
-        // The record goes first: without the directory it vouches for nothing, and the directory never lies there alone.
+        // The record is written first: without the directory it has no effect, and the directory never exists without
+        // it.
         Record { against: against.to_owned(), files }.save(record)?;
         let from = temporary.join(inner);
         fs::rename(&from, &place).map_err(DataError::writing(&place))
     });
-    // Best effort: what remains is removed by the next unpacking.
+    // Best effort: the next unpacking removes what remains.
     let _ = fs::remove_dir_all(&temporary);
     unpacked
 }
@@ -116,7 +117,7 @@ fn write_entries(
         let mut out = File::create(&path).map_err(DataError::writing(&path))?;
         let (mut sha256, mut bytes) = (Sha256::new(), 0);
         loop {
-            watch.check(|| format!("stopped while unpacking {}; nothing half is left", archive.display()))?;
+            watch.check(|| format!("stopped while unpacking {}; no partial result is left", archive.display()))?;
             watch.report(&name, Phase::Unpacking, read.get(), Some(total));
             let count = match entry.read(&mut buffer) {
                 Ok(0) => break,
@@ -144,7 +145,7 @@ fn write_entries(
     Ok(files)
 }
 
-/// The parts of `path` below the directory it is unpacked to; an error for one that would leave it.
+/// `path` relative to the directory it is unpacked to; an error if it would leave that directory.
 fn safe_path(path: &Path) -> Result<PathBuf, String> {
     let mut safe = PathBuf::new();
     for part in path.components() {
@@ -159,7 +160,7 @@ fn safe_path(path: &Path) -> Result<PathBuf, String> {
     Ok(safe)
 }
 
-/// Moves whatever is at `path` to a free name beside it.
+/// Renames whatever is at `path` to an unused name in the same directory.
 fn move_aside(path: &Path) -> Result<(), DataError> {
     if !path.try_exists().map_err(DataError::reading(path))? {
         return Ok(());
@@ -200,7 +201,7 @@ mod tests {
         let mut builder = tar::Builder::new(Vec::new());
         for (name, kind, body) in entries {
             let mut header = tar::Header::new_gnu();
-            // Written straight into the header: the builder itself refuses hostile names.
+            // Written directly into the header, because the builder rejects hostile names.
             header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
             header.set_entry_type(*kind);
             header.set_size(body.len() as u64);
@@ -239,7 +240,7 @@ mod tests {
     const FILE: tar::EntryType = tar::EntryType::Regular;
 
     #[test]
-    fn hostile_entries_are_refused_and_leave_nothing() {
+    fn hostile_entries_are_rejected_and_leave_nothing() {
         for (name, kind) in [
             ("in/../../evil", FILE),
             ("../evil", FILE),
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn truncated_and_foreign_archives_are_refused() {
+    fn truncated_and_foreign_archives_are_rejected() {
         let whole = tar_with(&[("in/a", FILE, &[7; 5000])]);
         for bytes in [&whole[..3000], &whole[..700], b"not a tar file at all".as_slice(), b"".as_slice()] {
             let (result, left, _root) = try_unpack(bytes, false);
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_is_moved_aside() {
+    fn an_existing_directory_is_moved_aside() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("in");
         for number in 1..=2 {

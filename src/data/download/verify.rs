@@ -1,4 +1,4 @@
-//! What is here of a set, and whether it is still what its publisher describes.
+//! The local state of a set, and whether its files are still those that the publisher describes.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -10,36 +10,36 @@ use super::{FetchOptions, Progress, Set, Watch, length};
 use crate::data::DataError;
 use crate::data::publishers::{PublishedFile, Publisher};
 
-/// What is here of a set, judged by names, lengths and records alone: fast, for a list.
+/// The local state of a set, judged only by names, lengths and records, which is fast enough for a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
-    /// Nothing.
+    /// No file is present.
     Absent,
-    /// Some files, or parts of files.
+    /// Some files, or parts of files, are present.
     Partial {
-        /// Bytes of published files that are here.
+        /// Bytes of published files that are present.
         bytes: u64,
-        /// Bytes of all of them, where the publisher gives every length.
+        /// Bytes of all of them, if the publisher gives every length.
         total: Option<u64>,
     },
-    /// Everything may be here, but not everything was verified or unpacked.
+    /// All files may be present, but not all were verified or unpacked.
     Unverified {
-        /// Bytes of published files that are here.
+        /// Bytes of published files that are present.
         bytes: u64,
-        /// What is to be done.
+        /// What to do.
         what: String,
     },
-    /// Everything is here, and was verified when it came.
+    /// All files are present, and were verified when they arrived.
     Verified {
         /// Bytes on disk.
         bytes: u64,
     },
 }
 
-/// Tells what is here of `publisher`'s set without reading the data.
+/// The local state of `publisher`'s set, determined without reading the data.
 ///
 /// # Errors
-/// [`DataError::File`] for a directory that cannot be read.
+/// Returns [`DataError::File`] if a directory cannot be read.
 pub fn status(publisher: &Publisher, root: &Path) -> Result<Status, DataError> {
     let set = Set { publisher, directory: publisher.directory(root) };
     let options = FetchOptions::default();
@@ -75,41 +75,41 @@ pub fn status(publisher: &Publisher, root: &Path) -> Result<Status, DataError> {
     })
 }
 
-/// What was found out about one file.
+/// The result of checking one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is what this describes.
+    /// It matches this description.
     Verified {
         /// The publisher's checksum, or the record made when the file was unpacked.
         against: String,
     },
-    /// It is something else.
+    /// It does not match.
     Wrong {
-        /// Length or checksum expected, and who gives it; then what was found and what to do.
+        /// The expected length or checksum with its source, the found one, and what to do.
         what: String,
     },
-    /// It is not here.
+    /// It is missing.
     Missing {
         /// What to do.
         advice: String,
     },
     /// It could not be checked.
     Unchecked {
-        /// Why not, and what would make it possible.
+        /// Why not, and what is needed for it.
         why: String,
     },
 }
 
-/// One file and what was found out about it.
+/// One file and the result of checking it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The file.
     pub path: PathBuf,
-    /// What was found out.
+    /// The result.
     pub verdict: Verdict,
 }
 
-/// The outcome of [`verify`]. Its `Display` has a line for each file.
+/// The result of [`verify`]. Its `Display` has a line for each file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// Name of the set.
@@ -119,7 +119,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether the set can be used: nothing wrong, nothing missing, and every file a reader opens was verified.
+    /// Whether the set can be used: nothing is wrong or missing, and every file that a reader opens was verified.
     pub fn is_sound(&self) -> bool {
         let verified = |f: &Finding| matches!(f.verdict, Verdict::Verified { .. });
         let tolerable = |f: &Finding| verified(f) || matches!(f.verdict, Verdict::Unchecked { .. });
@@ -142,14 +142,14 @@ impl std::fmt::Display for Report {
     }
 }
 
-/// Reads everything that is here of `publisher`'s set and compares it with the publisher's checksums and with the records.
+/// Reads all local files of `publisher`'s set and compares them with the publisher's checksums and with the records.
 ///
-/// A file that the user put in place becomes verified, and an archive is unpacked if it was not. A wrong file is moved
-/// aside; a wrong unpacked file makes the set count as unverified.
+/// A file that the user put in place becomes verified, and an archive is unpacked if it was not yet. A wrong file is
+/// moved aside; a wrong unpacked file makes the set count as unverified.
 ///
 /// # Errors
-/// [`DataError::Missing`] when nothing is here; [`DataError::File`] with its path; [`DataError::Format`] for a verified
-/// archive that cannot be unpacked; [`DataError::Stopped`].
+/// Returns [`DataError::Missing`] if no file is present; [`DataError::File`] if a file cannot be read or written;
+/// [`DataError::Format`] if a verified archive cannot be unpacked; [`DataError::Stopped`] if `stop` was set.
 pub fn verify(
     publisher: &Publisher,
     root: &Path,
@@ -252,7 +252,7 @@ impl Set<'_> {
             findings.push(Finding { path, verdict });
         }
         if findings[before..].iter().any(|finding| !matches!(finding.verdict, Verdict::Verified { .. })) {
-            // Without its record the directory no longer counts as verified, and the next fetch unpacks anew.
+            // Without its record the directory no longer counts as verified, and the next fetch unpacks it again.
             remove_file(&record_path)?;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Outlines as signed distances: negative inside, positive outside, in pixels.
 //!
-//! Only `+ − × ÷ √` and comparisons, which IEEE 754 fixes to the last bit: an image is the same on every machine. The
-//! formulas are the usual ones for boxes, polygons and ellipses (for instance I. Quilez, "2D distance functions").
+//! Only `+ − × ÷ √` and comparisons, which IEEE 754 defines to the last bit, so an image is the same on every machine.
+//! The formulas are the usual ones for boxes, polygons and ellipses (for instance I. Quilez, "2D distance functions").
 
 /// A point or vector in pixels.
 pub(super) type Point = [f32; 2];
@@ -18,7 +18,7 @@ pub(super) fn length(a: Point) -> f32 {
     dot(a, a).sqrt()
 }
 
-/// A plane figure round the origin.
+/// A plane figure centred on the origin.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Outline {
     /// Semi-axes along x and y.
@@ -29,14 +29,14 @@ pub(super) enum Outline {
     Rectangle(Point),
     /// Two crossing bars: half length and half width.
     Cross(f32, f32),
-    /// Three parallel bars along x: half the sides of one, and the step from one to the next.
+    /// Three parallel bars along x: half the sides of one, and the distance between neighbours.
     Stripes(Point, f32),
     /// Corners in order.
     Polygon(Vec<Point>),
 }
 
 impl Outline {
-    /// Signed distance of `p`. Exact but for the ellipse, where it is exact to first order at the outline.
+    /// Signed distance of `p`. Exact except for the ellipse, where it is exact to first order at the outline.
     pub(super) fn distance(&self, p: Point) -> f32 {
         match self {
             Self::Ellipse(semi) => ellipse(p, *semi),
@@ -65,7 +65,7 @@ fn ellipse(p: Point, semi: Point) -> f32 {
     if slope == 0.0 { -semi[0].min(semi[1]) } else { level * (level - 1.0) / slope }
 }
 
-/// Distance to the nearest edge; the sign from how many edges a ray from `p` towards +x crosses.
+/// Distance to the nearest edge; the sign follows from the number of edges that a ray from `p` towards +x crosses.
 fn polygon(p: Point, corners: &[Point]) -> f32 {
     let mut nearest = f32::INFINITY;
     let mut inside = false;
@@ -81,7 +81,7 @@ fn polygon(p: Point, corners: &[Point]) -> f32 {
     if inside { -nearest } else { nearest }
 }
 
-/// Distance of `p` from the line from `a` to `b`.
+/// Distance of `p` from the segment from `a` to `b`.
 pub(super) fn segment(p: Point, a: Point, b: Point) -> f32 {
     segment_squared(p, a, b).sqrt()
 }
@@ -97,7 +97,7 @@ fn segment_squared(p: Point, a: Point, b: Point) -> f32 {
 /// Corners of a regular triangle with circumradius 1, the first one up (−y).
 pub(super) const TRIANGLE: [Point; 3] = [[0.0, -1.0], [0.866_025_4, 0.5], [-0.866_025_4, 0.5]];
 
-/// Directions of the ten corners of a five-point star, outer and inner in turn.
+/// Directions of the ten corners of a five-point star, alternately outer and inner.
 const TENTHS: [Point; 10] = [
     [0.0, -1.0],
     [0.587_785_25, -0.809_017],
@@ -111,7 +111,7 @@ const TENTHS: [Point; 10] = [
     [-0.587_785_25, -0.809_017],
 ];
 
-/// Directions of the twelve corners of a six-point star, outer and inner in turn.
+/// Directions of the twelve corners of a six-point star, alternately outer and inner.
 const TWELFTHS: [Point; 12] = [
     [0.0, -1.0],
     [0.5, -0.866_025_4],
@@ -127,12 +127,12 @@ const TWELFTHS: [Point; 12] = [
     [-0.5, -0.866_025_4],
 ];
 
-/// A star with five points that reach to `outer`, with notches at `inner`.
+/// A five-point star with points at radius `outer` and notches at radius `inner`.
 pub(super) fn star5(outer: f32, inner: f32) -> Outline {
     star(&TENTHS, outer, inner)
 }
 
-/// A star with six points that reach to `outer`, with notches at `inner`.
+/// A six-point star with points at radius `outer` and notches at radius `inner`.
 pub(super) fn star6(outer: f32, inner: f32) -> Outline {
     star(&TWELFTHS, outer, inner)
 }

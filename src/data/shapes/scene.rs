@@ -1,4 +1,4 @@
-//! One picture: a background with clutter, a figure before it, noise over both.
+//! One image: a background with clutter, a figure in front of it, noise over both.
 
 use super::SIDE;
 use super::outline::{Outline, Point, TRIANGLE, dot, length, minus, segment, star5, star6};
@@ -7,24 +7,26 @@ use crate::rng::{Sequence, Stream};
 /// Red, green and blue in `[0, 1]`.
 type Colour = [f32; 3];
 
-/// How much brighter than the background a figure is, as the mean over red, green and blue: least and most.
+/// Smallest and largest difference in brightness, as the mean over red, green and blue, between a figure and the
+/// background.
 const CONTRAST: [f32; 2] = [0.2, 0.5];
 /// Circumradius of a figure in pixels, before its class scales it.
 const SIZE: [f32; 2] = [7.0, 10.0];
-/// No pixel further than this from a figure's centre shows any of it: the stripes' corners lie at 13.7.
+/// No pixel farther than this from a figure's centre shows any of it: the corners of the stripes are at 13.7.
 const REACH: f32 = 14.7;
 /// Length to width of ellipses and rectangles.
 const ASPECT: [f32; 2] = [1.4, 1.75];
-/// How far a figure's centre may lie from the middle, along x and y, in pixels: no figure leaves the image.
+/// Largest shift of a figure's centre from the middle of the image, along x and y, in pixels: no figure leaves the
+/// image.
 const SHIFT: f32 = 3.0;
-/// Tangent of half the largest turn of a figure: 20°.
+/// Tangent of half the largest rotation of a figure: 20°.
 const TURN: f32 = 0.176;
 /// Half the support of the triangular noise of each value.
 const NOISE: f32 = 0.05;
-/// The pixel noise reads its words from here on, well past what a scene draws.
+/// First block of random words for the pixel noise, far beyond the words that a scene draws.
 const NOISE_BLOCK: u32 = 1 << 16;
 
-/// Draws class `class` with the numbers of `stream` into `3 × SIDE × SIDE` bytes.
+/// Draws an image of class `class` with the random numbers of `stream` into `3 × SIDE × SIDE` bytes.
 pub(super) fn draw(class: u32, stream: Stream, image: &mut [u8]) {
     let (canvas, _) = compose(class, stream);
     canvas.write(image);
@@ -42,7 +44,7 @@ fn compose(class: u32, stream: Stream) -> (Canvas, Figure) {
     (canvas, figure)
 }
 
-/// A figure where it stands.
+/// A figure with its position and rotation.
 struct Figure {
     outline: Outline,
     centre: Point,
@@ -55,7 +57,7 @@ impl Figure {
         let centre = [0; 2].map(|_| SIDE as f32 / 2.0 + random.between(-SHIFT, SHIFT));
         let axis = tilt(random);
         let size = random.between(SIZE[0], SIZE[1]);
-        // Elongation keeps the area, so that only the form tells the alike classes apart.
+        // Elongation keeps the area, so that similar classes differ only in form.
         let stretch = random.between(ASPECT[0], ASPECT[1]).sqrt();
         let outline = match class {
             0 => Outline::Ellipse([0.95 * size; 2]),
@@ -78,9 +80,9 @@ impl Figure {
     }
 }
 
-/// The x axis of a figure, turned by up to [`TURN`] either way.
+/// The x axis of a figure, rotated by up to [`TURN`] in either direction.
 fn tilt(random: &mut Sequence) -> Point {
-    // (1 − t², 2t) / (1 + t²) is the unit vector at twice the angle whose tangent is t: no sine, no cosine.
+    // (1 − t², 2t) / (1 + t²) is the unit vector at twice the angle whose tangent is t; needs no sine or cosine.
     let t = random.between(-TURN, TURN);
     let scale = 1.0 + t * t;
     [(1.0 - t * t) / scale, 2.0 * t / scale]
@@ -101,7 +103,7 @@ fn colour(random: &mut Sequence, low: f32, high: f32) -> Colour {
     [0; 3].map(|_| random.between(low, high))
 }
 
-/// A random colour that is brighter than `background` by as much as [`CONTRAST`] says.
+/// A random colour that is brighter than `background` by an amount within [`CONTRAST`].
 fn contrasting(random: &mut Sequence, background: Colour) -> Colour {
     loop {
         let candidate = colour(random, 0.02, 0.98);
@@ -115,7 +117,7 @@ fn brightness(c: Colour) -> f32 {
     (c[0] + c[1] + c[2]) / 3.0
 }
 
-/// The picture while it is painted, row by row.
+/// The pixels of the image being painted, row by row.
 struct Canvas(Vec<Colour>);
 
 impl Canvas {
@@ -167,7 +169,7 @@ impl Canvas {
         }
     }
 
-    /// The figure, lit a little from one side.
+    /// The figure, slightly lit from one side.
     fn figure(&mut self, figure: &Figure, paint: Colour, random: &mut Sequence) {
         let light = direction(random);
         let strength = random.between(0.0, 0.06);
@@ -191,12 +193,12 @@ impl Canvas {
         }
     }
 
-    /// Paints what lies no further than `reach` from the line from `from` to `to`, with the opacity at each distance.
+    /// Paints the pixels within `reach` of the segment from `from` to `to`; `opacity` is a function of the distance.
     fn paint(&mut self, [from, to]: [Point; 2], reach: f32, paint: Colour, opacity: impl Fn(f32) -> f32) {
         let span = |axis: usize| {
             let low = from[axis].min(to[axis]) - reach;
             let high = from[axis].max(to[axis]) + reach;
-            // Conversion from `f32` to `usize` stops at 0.
+            // The conversion from `f32` to `usize` saturates at 0.
             low as usize..(high as usize + 1).min(SIDE)
         };
         for y in span(1) {
@@ -207,7 +209,7 @@ impl Canvas {
         }
     }
 
-    /// Planes of bytes, each value rounded to the nearest and held in its range.
+    /// Writes planes of bytes, each value rounded to the nearest and clamped to its range.
     fn write(&self, image: &mut [u8]) {
         for (channel, plane) in image.chunks_mut(SIDE * SIDE).enumerate() {
             for (byte, pixel) in plane.iter_mut().zip(&self.0) {
@@ -217,7 +219,7 @@ impl Canvas {
     }
 }
 
-/// Middle of pixel `i`, rows from the top.
+/// Centre of pixel `i`, rows from the top.
 const fn centre_of(i: usize) -> Point {
     [(i % SIDE) as f32 + 0.5, (i / SIDE) as f32 + 0.5]
 }
@@ -226,24 +228,24 @@ fn anywhere(random: &mut Sequence) -> Point {
     [0; 2].map(|_| random.between(0.0, SIDE as f32))
 }
 
-/// Part of a pixel inside an outline at this distance from its middle, for an edge across the pixel.
+/// Fraction of a pixel inside an outline at this distance from its centre, for a straight edge across the pixel.
 fn coverage(distance: f32) -> f32 {
     (0.5 - distance).clamp(0.0, 1.0)
 }
 
-/// Part of the pixel round `p` that the figure covers: 2×2 points near the outline, one elsewhere.
+/// Fraction of the pixel around `p` that the figure covers: 2×2 samples near the outline, one elsewhere.
 fn supersample(figure: &Figure, p: Point) -> f32 {
     if length(minus(p, figure.centre)) > REACH {
         return 0.0;
     }
     let distance = figure.distance(p);
-    // An ellipse's distance is exact only near its outline: leave room beyond the pixel's half diagonal of 0.71.
+    // An ellipse's distance is exact only near its outline, so leave a margin beyond the pixel's half diagonal of 0.71.
     if distance.abs() > 1.5 {
         return if distance < 0.0 { 1.0 } else { 0.0 };
     }
     let mut inside = 0.0;
     for offset in [[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]] {
-        // Each point stands for a square of half a pixel.
+        // Each sample represents a square of half a pixel.
         inside += coverage(2.0 * figure.distance([p[0] + offset[0], p[1] + offset[1]]));
     }
     inside / 4.0
@@ -282,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_lie_inside_the_image_and_inside_their_reach() {
+    fn figures_are_inside_the_image_and_within_reach() {
         for (_, figure) in scenes(200) {
             for step in 0..=SIDE {
                 let (t, side) = (step as f32, SIDE as f32);
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn alike_classes_have_equal_areas_but_not_equal_forms() {
+    fn similar_classes_have_equal_areas_but_not_equal_forms() {
         for (plain, long) in [(0, 1), (2, 3)] {
             let mean_area = |class: u32| {
                 let area = |i: u32| {
@@ -325,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_covered_pixel_counts_its_part() {
+    fn a_partly_covered_pixel_counts_its_fraction() {
         let half = Figure { outline: Outline::Rectangle([5.0, 5.0]), centre: [16.0, 16.5], axis: [1.0, 0.0] };
         assert_eq!(supersample(&half, [16.5, 16.5]), 1.0);
         assert_eq!(supersample(&half, [16.5, 11.5]), 0.5);

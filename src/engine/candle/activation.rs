@@ -1,4 +1,4 @@
-//! Values on their way through a network: tensors of any device, or fields of the CPU.
+//! The values between layers: tensors on any device, or fields on the CPU.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use candle_core::{Device, Result, Tensor};
 
 use super::field::Field;
 
-/// A value on its way through the network. Features are maps of 1×1, so that every layer can read every value.
+/// The output of a layer. Features are maps of 1×1, so that every layer can read every value.
 #[derive(Debug, Clone)]
 pub(super) enum Activation {
     /// `B × C × H × W`, on any device.
@@ -25,7 +25,7 @@ impl Activation {
         }
     }
 
-    /// Maps of 1×1 as features, `B × C`.
+    /// The value as features, `B × C`, for maps of 1×1.
     pub(super) fn features(&self) -> Result<Tensor> {
         self.tensor()?.flatten_from(1)
     }
@@ -37,13 +37,13 @@ impl Activation {
         }
     }
 
-    /// Values of each channel in a batch.
+    /// Number of values of each channel in the batch.
     pub(super) fn per_channel(&self) -> Result<usize> {
         let [images, _, height, width] = self.dims4()?;
         Ok(images * height * width)
     }
 
-    /// Whether all values are numbers.
+    /// Whether all values are finite.
     pub(super) fn is_finite(&self) -> Result<bool> {
         Ok(match self {
             OnDevice(tensor) => tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|v| v.is_finite()),
@@ -52,7 +52,7 @@ impl Activation {
     }
 }
 
-/// What the backward pass of batch norm with batch statistics gives.
+/// Gradients from the backward pass of batch norm with batch statistics.
 #[derive(Debug)]
 pub(super) struct NormBackward {
     pub(super) input: Activation,

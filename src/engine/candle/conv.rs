@@ -1,12 +1,12 @@
 //! Convolution on the CPU, forward and backward, over activations in lines of sixteen channels.
 //!
 //! Candle's own CPU convolution computes the weight gradient together with the input gradient and copies between
-//! layouts; an attack needs the input gradient alone, ten times for every weight update. Here 3×3 kernels with stride 1
-//! go through [`super::winograd`]; everything else gathers the columns of a few rows of pixels into a block that fits the
-//! cache (im2col) and multiplies them with the weights by [`super::product`].
+//! layouts; an attack needs only the input gradient, ten times for every weight update. Here 3×3 kernels with stride 1
+//! use [`super::winograd`]; all others gather the columns of a few rows of pixels into a block that fits the cache
+//! (im2col) and multiply them by the weights with [`super::product`].
 //!
-//! Work is cut in pieces that do not depend on the number of threads, and partial weight gradients are added in a fixed
-//! order: the same input gives the same bits.
+//! The split into tasks does not depend on the number of threads, and partial weight gradients are added in a fixed
+//! order, so the same input gives the same bits.
 
 use std::ops::Range;
 
@@ -17,14 +17,14 @@ use super::field::{Field, LANES, Line, blocks};
 use super::product::{Blocked, multiply, multiply_transposed};
 use super::winograd::{self, with_scratch};
 
-/// Pixels whose columns are gathered at a time: enough for the matrix product, few enough for the cache.
+/// Number of pixels whose columns are gathered at a time: enough for the matrix product, few enough for the cache.
 const PIXELS: usize = 128;
-/// Pieces of the batch that add up small weight gradients on their own.
+/// Number of parts of the batch that sum small weight gradients separately.
 const PARTS: usize = 8;
-/// Lines of a weight gradient that one piece may have.
+/// Largest weight gradient, in lines, that each part computes in full.
 const PART_LINES: usize = 4096;
 
-/// A convolution of a batch.
+/// Sizes of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ConvShape {
     pub(super) in_channels: usize,
@@ -38,17 +38,17 @@ pub(super) struct ConvShape {
     pub(super) padding: usize,
 }
 
-/// Weights as the kernels read them.
+/// Weights in the layout of the kernels.
 #[derive(Debug)]
 pub(super) enum Packed {
     /// For Winograd's algorithm.
     Tiles(winograd::Weights),
-    /// `N/16 × K × 16`, `K` filled up with zeros.
+    /// `N/16 × K × 16`, `K` padded with zeros.
     Columns(Vec<Line>),
 }
 
 impl ConvShape {
-    /// The convolution that computes the input gradient where the stride is 1: of `dy`, with the kernel turned.
+    /// The convolution of `dy` that computes the input gradient at stride 1, with the kernel rotated by 180°.
     const fn turned(&self) -> Self {
         Self {
             in_channels: self.out_channels,
@@ -63,29 +63,29 @@ impl ConvShape {
         }
     }
 
-    /// Whether the input gradient is a convolution itself.
+    /// Whether the input gradient is itself a convolution.
     const fn turns(&self) -> bool {
         self.stride == 1 && self.padding < self.kernel
     }
 
-    /// Whether Winograd's algorithm is taken: from 32 channels of 32×32 to 512 of 4×4 its rate was above that of columns
-    /// on layers of the same width with stride 2, by half and more. With fewer channels than a line has, most of the
-    /// transformed input would be zeros.
+    /// Whether Winograd's algorithm is used: from 32 channels of 32×32 to 512 of 4×4 its rate was higher, by half or
+    /// more, than that of im2col on layers of the same width with stride 2. With fewer channels than a line has, most
+    /// of the transformed input would be zeros.
     const fn winograd(&self) -> bool {
         self.kernel == 3 && self.stride == 1 && self.padding == 1 && self.in_channels >= LANES
     }
 
-    /// Whether taps lie side by side in the columns, without filling up channels: for few channels.
+    /// Whether taps are adjacent in the columns, without padding of the channels: for few channels.
     const fn dense(&self) -> bool {
         self.in_channels < LANES
     }
 
-    /// Values of a column for one tap.
+    /// Number of values of a column for one tap.
     const fn tap_depth(&self) -> usize {
         if self.dense() { self.in_channels } else { blocks(self.in_channels) * LANES }
     }
 
-    /// Lines of a column.
+    /// Number of lines of a column.
     const fn depth(&self) -> usize {
         blocks(self.kernel * self.kernel * self.tap_depth())
     }
@@ -106,7 +106,7 @@ impl ConvShape {
         self.out_height * self.out_width
     }
 
-    /// Outputs whose source for kernel element `k` lies inside.
+    /// The outputs whose source for kernel element `k` is inside the input.
     fn inside(&self, k: usize, size: usize, outputs: usize) -> Range<usize> {
         let first = self.padding.saturating_sub(k).div_ceil(self.stride).min(outputs);
         let last = (size + self.padding).saturating_sub(k).div_ceil(self.stride).min(outputs);
@@ -148,7 +148,7 @@ impl ConvShape {
             }
             return turned.pack(&flipped);
         }
-        // The columns' gradient is `dy · w`, with the taps as columns of the product.
+        // The gradient of the columns is `dy · w`, with the taps as columns of the product.
         let depth = self.out_blocks() * LANES;
         let mut lines = vec![Line::ZERO; self.depth() * depth];
         for (o, kernels) in weight.chunks(self.in_channels * area).enumerate() {
@@ -162,7 +162,7 @@ impl ConvShape {
         Packed::Columns(lines)
     }
 
-    /// `y = w ∗ x`, all of `y` written.
+    /// `y = w ∗ x`; writes all of `y`.
     pub(super) fn forward(&self, x: &Field, weights: &Packed, y: &mut Field) {
         match weights {
             Packed::Tiles(weights) => {
@@ -172,7 +172,7 @@ impl ConvShape {
         }
     }
 
-    /// Gradient with respect to the input, all of `dx` written.
+    /// Gradient with respect to the input; writes all of `dx`.
     pub(super) fn input_gradient(&self, dy: &Field, weights: &Packed, dx: &mut Field) {
         if self.turns() {
             self.turned().forward(dy, weights, dx);
@@ -201,7 +201,7 @@ impl ConvShape {
                     let planes = y.chunks_mut(self.out_pixels());
                     let mut planes: Vec<&mut [Line]> =
                         planes.map(|plane| &mut plane[rows.start * self.out_width..][..each]).collect();
-                    Arch::new().dispatch(Product {
+                    Arch::new().dispatch(ConvProduct {
                         c: &mut planes,
                         out_blocks: self.out_blocks(),
                         a: Blocked::new(columns, count),
@@ -214,7 +214,7 @@ impl ConvShape {
         });
     }
 
-    /// Gradient of the columns, added back to the pixels that they came from.
+    /// Input gradient from the gradient of the columns, which is added back to the pixels that they came from (col2im).
     fn scattered(&self, dy: &[Line], weights: &[Line], dx: &mut [Line]) {
         let (image_in, image_out) = (self.in_blocks() * self.in_pixels(), self.out_blocks() * self.out_pixels());
         if dx.is_empty() {
@@ -229,7 +229,7 @@ impl ConvShape {
                 let count = rows.len() * self.out_width;
                 with_scratch(depth * count, |columns| {
                     let mut targets: Vec<&mut [Line]> = columns.chunks_mut(count).collect();
-                    Arch::new().dispatch(Product {
+                    Arch::new().dispatch(ConvProduct {
                         out_blocks: targets.len(),
                         c: &mut targets,
                         a: Blocked::new(&dy[rows.start * self.out_width..], self.out_pixels()),
@@ -243,7 +243,7 @@ impl ConvShape {
         });
     }
 
-    /// Gathers lines `part` of the columns of output rows `rows` of several images, which come one after the other.
+    /// Gathers lines `part` of the columns of output rows `rows`, for several consecutive images.
     fn gather_images(&self, x: &[Line], rows: Range<usize>, part: Range<usize>, columns: &mut [Line]) {
         let image_in = self.in_blocks() * self.in_pixels();
         let each = rows.len() * self.out_width;
@@ -284,10 +284,10 @@ impl ConvShape {
         }
     }
 
-    /// As [`Self::gather_plane`] for all taps of an image with few channels, side by side.
+    /// As [`Self::gather_plane`], for all taps of an image with few channels.
     fn gather_dense(&self, x: &[Line], rows: Range<usize>, columns: &mut [Line], stride: usize, offset: usize) {
         let depth = self.depth();
-        // A whole line is written for each tap; the next tap goes over what is too much.
+        // A whole line is written for each tap; the next tap overwrites the excess.
         let mut column = vec![0.0; (depth + 1) * LANES];
         let used = self.kernel * self.kernel * self.in_channels;
         for (y, oy) in rows.enumerate() {
@@ -350,7 +350,7 @@ impl ConvShape {
         let (image_in, image_out) = (self.in_blocks() * self.in_pixels(), self.out_blocks() * self.out_pixels());
         let depth = self.depth();
         let images = dy.images;
-        // Large gradients are cut by their rows, small ones by images, so that there are several pieces of either.
+        // Large gradients are split by rows, small ones by images, so that both give several tasks.
         let parts = if self.out_blocks() * depth * LANES <= PART_LINES { PARTS.min(images.max(1)) } else { 1 };
         let range = if parts > 1 || self.dense() { depth } else { self.in_blocks() };
         let per_part = images.div_ceil(parts).max(1);
@@ -388,7 +388,7 @@ impl ConvShape {
         weight
     }
 
-    /// `N/16 × part × 16`: rows `part` of the gradient, summed over some images.
+    /// `N/16 × part × 16`: rows `part` of the gradient, summed over the images of `x`.
     fn partial_gradient(&self, x: &[Line], dy: &[Line], part: Range<usize>) -> Vec<Line> {
         let (image_in, image_out) = (self.in_blocks() * self.in_pixels(), self.out_blocks() * self.out_pixels());
         let group = (PIXELS / self.out_pixels()).max(1);
@@ -412,7 +412,7 @@ impl ConvShape {
                         }
                         Blocked::new(side, count)
                     };
-                    Arch::new().dispatch(Transposed {
+                    Arch::new().dispatch(WeightGradientProduct {
                         c: &mut gradient,
                         a: Blocked::new(columns, count),
                         b,
@@ -425,8 +425,8 @@ impl ConvShape {
     }
 }
 
-/// Columns times weights, for images whose output lies in planes of their own.
-struct Product<'a, 'b> {
+/// Columns times weights, for images whose output planes are separate slices.
+struct ConvProduct<'a, 'b> {
     /// `out_blocks` slices of `each` lines for every image.
     c: &'a mut [&'b mut [Line]],
     out_blocks: usize,
@@ -436,12 +436,12 @@ struct Product<'a, 'b> {
     depth: usize,
 }
 
-impl WithSimd for Product<'_, '_> {
+impl WithSimd for ConvProduct<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // A pair of blocks at a time, so that its weights stay in the cache for all images.
+        // Two blocks at a time, so that their weights stay in the cache for all images.
         for pair in (0..self.out_blocks).step_by(2) {
             let count = (self.out_blocks - pair).min(2);
             let b = Blocked::new(&self.b.lines[pair * self.b.stride..], self.b.stride);
@@ -453,15 +453,15 @@ impl WithSimd for Product<'_, '_> {
     }
 }
 
-/// Columns, transposed, times the output's gradient.
-struct Transposed<'a> {
+/// Transposed columns times the output's gradient.
+struct WeightGradientProduct<'a> {
     c: &'a mut [Line],
     a: Blocked<'a>,
     b: Blocked<'a>,
     size: [usize; 3],
 }
 
-impl WithSimd for Transposed<'_> {
+impl WithSimd for WeightGradientProduct<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -1,8 +1,8 @@
 //! Activations on the CPU: `B × C/16 × H × W × 16`, in lines of sixteen channels.
 //!
-//! A line is one 512-bit vector (two of 256 bits, four of 128) and one line of the cache. Every kernel works on lines, so
-//! none of them has a rest to treat on its own: channels that fill up the last block are zero and stay zero. It is the
-//! layout that oneDNN calls `nChw16c`.
+//! A line is one 512-bit vector (two of 256 bits, four of 128) and one cache line. Every kernel works on whole lines,
+//! so none needs a remainder loop: the padding channels of the last block are zero and stay zero. oneDNN calls this
+//! layout `nChw16c`.
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
@@ -22,7 +22,7 @@ pub(super) struct Line(pub(super) [f32; LANES]);
 impl Line {
     pub(super) const ZERO: Self = Self([0.0; LANES]);
 
-    /// Values of `per_channel`, sixteen to a line, and zeros behind them.
+    /// The values of `per_channel`, sixteen per line, padded with zeros.
     pub(super) fn fill(per_channel: impl Iterator<Item = f32>, blocks: usize) -> Vec<Self> {
         let mut lines = vec![Self::ZERO; blocks];
         bytemuck::cast_slice_mut::<Self, f32>(&mut lines).iter_mut().zip(per_channel).for_each(|(v, x)| *v = x);
@@ -30,32 +30,32 @@ impl Line {
     }
 }
 
-/// Blocks of sixteen that hold `channels`.
+/// Number of blocks of sixteen for `channels` channels.
 pub(super) const fn blocks(channels: usize) -> usize {
     channels.div_ceil(LANES)
 }
 
-/// Memory that has been given back, by size. Fresh memory costs a page fault for every 4 KiB, which takes longer than
-/// computing what goes there.
+/// Freed buffers by size, for reuse. Fresh memory costs a page fault for every 4 KiB, which takes longer than computing
+/// the values stored there.
 #[derive(Debug, Default)]
-pub(super) struct Pool {
+pub(super) struct BufferPool {
     images: AtomicUsize,
     free: Mutex<HashMap<usize, Vec<Vec<Line>>>>,
 }
 
-impl Pool {
-    /// Room for `len` lines that hold anything.
+impl BufferPool {
+    /// A buffer of `len` lines with unspecified contents.
     pub(super) fn take(self: &Arc<Self>, len: usize) -> Buffer {
         let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&len).and_then(Vec::pop);
         let mut lines = kept.unwrap_or_else(|| vec![Line::ZERO; len]);
         if cfg!(test) {
-            // Whoever reads what it has not written shall be found out.
+            // Makes tests fail if a kernel reads lines that it has not written.
             lines.fill(Line([f32::NAN; LANES]));
         }
         Buffer { lines, pool: Some(Arc::clone(self)) }
     }
 
-    /// Says how many images the next pass has. Memory of other sizes is let go.
+    /// Sets the number of images of the next pass. Frees all buffers if it differs from that of the last pass.
     pub(super) fn begin(&self, images: usize) {
         if self.images.swap(images, Ordering::Relaxed) != images {
             self.free.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -63,11 +63,11 @@ impl Pool {
     }
 }
 
-/// Lines that go back to their pool.
+/// Lines that return to their pool when dropped.
 #[derive(Debug)]
 pub(super) struct Buffer {
     lines: Vec<Line>,
-    pool: Option<Arc<Pool>>,
+    pool: Option<Arc<BufferPool>>,
 }
 
 impl Drop for Buffer {
@@ -104,8 +104,8 @@ pub(super) struct Field {
 }
 
 impl Field {
-    /// A field that holds anything.
-    pub(super) fn new(pool: &Arc<Pool>, [images, channels, height, width]: [usize; 4]) -> Self {
+    /// A field with unspecified contents.
+    pub(super) fn new(pool: &Arc<BufferPool>, [images, channels, height, width]: [usize; 4]) -> Self {
         let lines = pool.take(images * blocks(channels) * height * width);
         Self { images, channels, height, width, lines }
     }
@@ -123,7 +123,7 @@ impl Field {
     }
 
     /// From `B × C × H × W`.
-    pub(super) fn from_planes(pool: &Arc<Pool>, dims: [usize; 4], values: &[f32]) -> Self {
+    pub(super) fn from_planes(pool: &Arc<BufferPool>, dims: [usize; 4], values: &[f32]) -> Self {
         let mut field = Self::new(pool, dims);
         let (channels, pixels, blocks) = (field.channels, field.pixels(), field.blocks());
         if values.is_empty() {

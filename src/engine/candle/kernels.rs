@@ -1,21 +1,21 @@
 //! Batch norm, pooling and elementwise operations on the CPU, each in one pass over memory on all cores.
 //!
-//! Written out by hand because the same operations put together from tensor operations read and write every activation
-//! several times, on one core. [`super::portable`] is their twin in tensor operations, for other devices and for tests.
+//! Hand-written, because the same operations composed of tensor operations read and write every activation several
+//! times, on one core. [`super::portable`] is their twin in tensor operations, for other devices and for tests.
 //!
-//! Sums over pixels run in single precision over at most [`RUN`] pixels, and from there in double precision, plane after
-//! plane: the same bits whatever the number of threads.
+//! Sums over at most [`RUN`] pixels are in single precision; these are added in double precision, plane by plane, so
+//! the bits do not depend on the number of threads.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::field::{Field, LANES, Line};
 
-/// Lines a thread works on at a time in elementwise operations.
+/// Lines per task in elementwise operations.
 const CHUNK: usize = 1 << 10;
-/// Pixels that are summed in single precision.
+/// Number of pixels summed in single precision.
 const RUN: usize = 64;
-/// Sums that run side by side, because each addition has to wait for the one before it.
+/// Number of independent partial sums, to hide the latency of the additions.
 const WAYS: usize = 4;
 
 /// One vector of a line.
@@ -30,13 +30,13 @@ pub(super) fn store<S: Simd>(line: &mut Line, part: usize, value: S::f32s) {
     S::as_mut_simd_f32s(&mut line.0).0[part] = value;
 }
 
-/// A function of vectors. A trait instead of a closure, because a closure that the compiler does not put in line is
-/// compiled for the oldest CPU.
+/// A function of vectors. A trait instead of a closure, because a closure that is not inlined is compiled for the
+/// baseline CPU.
 trait Elementwise<const N: usize>: Copy + Sync {
     fn at<S: Simd>(self, simd: S, values: [S::f32s; N]) -> S::f32s;
 }
 
-/// `y = f(inputs)`, value for value.
+/// `y = f(inputs)`, elementwise.
 struct Apply<'a, const N: usize, F> {
     inputs: [&'a [Line]; N],
     y: &'a mut [Line],
@@ -100,8 +100,8 @@ impl Elementwise<2> for Sum {
     }
 }
 
-/// `max(x, 0)` that lets NaN through, as PyTorch does. A maximum would turn it into 0, and an overflow inside the network
-/// into logits that look sound.
+/// `max(x, 0)` that propagates NaN, as PyTorch does. A plain maximum would turn NaN into 0, so that logits would look
+/// valid after an overflow inside the network.
 #[inline(always)]
 pub(super) fn rectified<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let zero = simd.splat_f32s(0.0);
@@ -146,8 +146,7 @@ impl WithSimd for AddTo<'_> {
     }
 }
 
-/// What batch norm multiplies with and adds in sixteen channels: `y = scale · x + shift`, and whether a ReLU follows. Zero
-/// in channels that fill up.
+/// Batch norm of sixteen channels as `y = scale · x + shift`, and whether a ReLU follows. Padding channels are zero.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Affine {
     pub(super) scale: Line,
@@ -177,7 +176,7 @@ impl<S: Simd> AffinePart<S> {
         if self.relu { rectified(simd, y) } else { y }
     }
 
-    /// `dy` where the ReLU let `x` through.
+    /// `dy` where the ReLU of `x` is active, 0 elsewhere.
     #[inline(always)]
     fn masked(&self, simd: S, x: S::f32s, dy: S::f32s) -> S::f32s {
         if !self.relu {
@@ -194,7 +193,7 @@ trait Pair {
     fn at<S: Simd>(&self, simd: S, pixel: usize, part: usize) -> [S::f32s; 2];
 }
 
-/// Their sums over a plane.
+/// The sums of a [`Pair`] over a plane.
 struct Sums<P> {
     pixels: usize,
     pair: P,
@@ -248,7 +247,7 @@ impl Pair for Centred<'_> {
     }
 }
 
-/// The plane's values.
+/// The plane's values, and zero.
 struct Plain<'a>(&'a [Line]);
 
 impl Pair for Plain<'_> {
@@ -258,7 +257,7 @@ impl Pair for Plain<'_> {
     }
 }
 
-/// `dy` behind the ReLU, and its product with `x - mean`.
+/// `dy` after the ReLU's backward pass, and its product with `x - mean`.
 struct Backward<'a> {
     x: &'a [Line],
     dy: &'a [Line],
@@ -275,11 +274,11 @@ impl Pair for Backward<'_> {
     }
 }
 
-/// Mean and sum of squares about it, in sixteen channels of some pixels.
+/// Mean and sum of squared deviations from it, for sixteen channels of a plane.
 pub(super) type PlaneMoments = [[f64; LANES]; 2];
 
-/// Mean and biased variance of every channel over `B × H × W`: of each plane about its first pixel, so that a mean far from
-/// zero costs no digits, then of all planes together (Chan, Golub and LeVeque, 1979).
+/// Mean and biased variance of every channel over `B × H × W`. Each plane is centred on its first pixel, so that a mean
+/// far from zero costs no precision; planes are then combined (Chan, Golub and LeVeque, 1979).
 pub(super) fn moments(x: &Field) -> Vec<(f32, f32)> {
     let (pixels, blocks) = (x.pixels(), x.blocks());
     let plane = |plane: &[Line]| {
@@ -301,14 +300,14 @@ pub(super) fn moments(x: &Field) -> Vec<(f32, f32)> {
     (0..x.channels).map(channel).collect()
 }
 
-/// `a`, `b` and so on to `y` for one plane, with constants of its channels.
-struct Plane<'a, const N: usize, C> {
+/// A map of the pixels of `inputs` to `y` for one plane, with constants of its channels.
+struct PlaneMap<'a, const N: usize, C> {
     inputs: [&'a [Line]; N],
     y: &'a mut [Line],
     constants: C,
 }
 
-impl WithSimd for Plane<'_, 1, Affine> {
+impl WithSimd for PlaneMap<'_, 1, Affine> {
     type Output = ();
 
     #[inline(always)]
@@ -323,7 +322,7 @@ impl WithSimd for Plane<'_, 1, Affine> {
     }
 }
 
-impl WithSimd for Plane<'_, 2, Affine> {
+impl WithSimd for PlaneMap<'_, 2, Affine> {
     type Output = ();
 
     #[inline(always)]
@@ -348,7 +347,7 @@ struct NormLine {
     offset: Line,
 }
 
-impl WithSimd for Plane<'_, 2, NormLine> {
+impl WithSimd for PlaneMap<'_, 2, NormLine> {
     type Output = ();
 
     #[inline(always)]
@@ -368,31 +367,31 @@ impl WithSimd for Plane<'_, 2, NormLine> {
     }
 }
 
-/// `scale · x + shift` for each channel, then ReLU if asked for.
+/// `scale · x + shift` for each channel, then the ReLU if there is one.
 pub(super) fn affine(x: &Field, per_block: &[Affine], y: &mut Field) {
     let (pixels, blocks) = (x.pixels(), x.blocks());
     let work = y.lines.par_chunks_mut(pixels).zip(x.lines.par_chunks(pixels)).enumerate();
-    work.for_each(|(at, (y, x))| Arch::new().dispatch(Plane { inputs: [x], y, constants: per_block[at % blocks] }));
+    work.for_each(|(at, (y, x))| Arch::new().dispatch(PlaneMap { inputs: [x], y, constants: per_block[at % blocks] }));
 }
 
-/// Backward of [`affine`] with a fixed scale and shift: `dx = scale · dy`, where the ReLU let the value through.
+/// Backward of [`affine`] with a fixed scale and shift: `dx = scale · dy` where the ReLU is active, 0 elsewhere.
 pub(super) fn affine_backward(x: &Field, dy: &Field, per_block: &[Affine], dx: &mut Field) {
     let (pixels, blocks) = (x.pixels(), x.blocks());
     let work = dx.lines.par_chunks_mut(pixels).zip(x.lines.par_chunks(pixels)).zip(dy.lines.par_chunks(pixels));
     work.enumerate().for_each(|(at, ((y, x), dy))| {
-        Arch::new().dispatch(Plane { inputs: [x, dy], y, constants: per_block[at % blocks] });
+        Arch::new().dispatch(PlaneMap { inputs: [x, dy], y, constants: per_block[at % blocks] });
     });
 }
 
-/// What the backward pass of batch norm gives for its parameters.
+/// Gradients of the parameters of batch norm.
 #[derive(Debug)]
 pub(super) struct NormGradients {
     pub(super) weight: Vec<f32>,
     pub(super) bias: Vec<f32>,
 }
 
-/// Backward of batch norm with statistics of the batch. With `x̂ = (x - mean) · rstd` and sums over `B × H × W` of `m`
-/// values: `db = Σ dy`, `dw = Σ dy x̂`, `dx = scale · (dy - db / m - x̂ dw / m)`.
+/// Backward of batch norm with batch statistics. With `x̂ = (x - mean) · rstd` and sums over the `m` values of
+/// `B × H × W`: `db = Σ dy`, `dw = Σ dy x̂`, `dx = scale · (dy - db / m - x̂ dw / m)`.
 pub(super) fn norm_backward(
     x: &Field,
     dy: &Field,
@@ -429,7 +428,7 @@ pub(super) fn norm_backward(
         let block = at % blocks;
         let constants =
             NormLine { affine: per_block[block], mean: means[block], slope: slopes[block], offset: offsets[block] };
-        Arch::new().dispatch(Plane { inputs: [x, dy], y, constants });
+        Arch::new().dispatch(PlaneMap { inputs: [x, dy], y, constants });
     });
     NormGradients {
         weight: gradients.iter().map(|g| g.0 as f32).collect(),
@@ -437,15 +436,15 @@ pub(super) fn norm_backward(
     }
 }
 
-/// Planes of `height × width` and windows of `size × size` that do not overlap.
+/// Max pooling of planes of `height × width` with non-overlapping windows of `size × size`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pool {
+pub(super) struct MaxPool {
     pub(super) height: usize,
     pub(super) width: usize,
     pub(super) size: usize,
 }
 
-impl Pool {
+impl MaxPool {
     const fn out(&self) -> (usize, usize) {
         (self.height / self.size, self.width / self.size)
     }
@@ -457,8 +456,8 @@ impl Pool {
         work.for_each(|(y, x)| Arch::new().dispatch(Largest { pool: self, x, y }));
     }
 
-    /// Gives each window's gradient to its largest value; to the first of equals, and to a NaN before all others, as in
-    /// PyTorch.
+    /// Routes each window's gradient to its largest value: the first if several are equal; NaN takes precedence over
+    /// all numbers, as in PyTorch.
     pub(super) fn backward(self, x: &[Line], dy: &[Line], dx: &mut [Line]) {
         let (oh, ow) = self.out();
         let plane = self.height * self.width;
@@ -466,20 +465,20 @@ impl Pool {
         work.for_each(|((dx, x), dy)| Arch::new().dispatch(LargestBackward { pool: self, x, dy, dx }));
     }
 
-    /// Where the window of output `(oy, ox)` begins.
+    /// Index of the first pixel of the window of output `(oy, ox)`.
     const fn corner(self, oy: usize, ox: usize) -> usize {
         oy * self.size * self.width + ox * self.size
     }
 }
 
-/// A plane's largest values.
+/// The largest value of each window of a plane.
 struct Largest<'a> {
-    pool: Pool,
+    pool: MaxPool,
     x: &'a [Line],
     y: &'a mut [Line],
 }
 
-/// Whether `value` takes the place of `best`: it is larger, or NaN.
+/// Whether `value` replaces `best`: it is larger, or one of the two is NaN.
 #[inline(always)]
 fn better<S: Simd>(simd: S, value: S::f32s, best: S::f32s) -> S::m32s {
     simd.not_m32s(simd.less_than_or_equal_f32s(value, best))
@@ -499,7 +498,7 @@ impl WithSimd for Largest<'_> {
                     for y in 0..self.pool.size {
                         for line in &self.x[corner + y * self.pool.width..][..self.pool.size] {
                             let value = load::<S>(line, part);
-                            // NaN stays: nothing is better than it but another NaN.
+                            // Once `best` is NaN, it is not replaced.
                             let kept = simd.equal_f32s(best, best);
                             let first = simd.and_m32s(kept, better(simd, value, best));
                             best = simd.select_f32s(first, value, best);
@@ -513,7 +512,7 @@ impl WithSimd for Largest<'_> {
 }
 
 struct LargestBackward<'a> {
-    pool: Pool,
+    pool: MaxPool,
     x: &'a [Line],
     dy: &'a [Line],
     dx: &'a mut [Line],
@@ -525,7 +524,7 @@ impl WithSimd for LargestBackward<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let (oh, ow) = self.pool.out();
-        let Pool { height, width, size } = self.pool;
+        let MaxPool { height, width, size } = self.pool;
         if oh * size < height || ow * size < width {
             self.dx.fill(Line::ZERO);
         }
@@ -542,7 +541,7 @@ impl WithSimd for LargestBackward<'_> {
                             best = simd.select_f32s(simd.and_m32s(kept, better(simd, value, best)), value, best);
                         }
                     }
-                    // What is left of the gradient: all of it until the largest value has been met.
+                    // The part of the gradient not yet assigned: all of it until the largest value is found, then 0.
                     let mut left = load::<S>(&self.dy[oy * ow + ox], part);
                     let largest_is_nan = simd.not_m32s(simd.equal_f32s(best, best));
                     for y in 0..size {

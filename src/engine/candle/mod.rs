@@ -1,8 +1,8 @@
-//! The Candle engine: the reference that other engines are compared with, and the one for machines without a GPU.
+//! The Candle engine: the reference for the other engines, and the engine for machines without a GPU.
 //!
 //! Forward and backward passes are written out over the layer list instead of being recorded by automatic
-//! differentiation: an attack needs the gradient with respect to the image and nothing else, and a tape would compute
-//! every weight gradient along with it.
+//! differentiation: an attack needs only the gradient with respect to the image, and a tape would compute every weight
+//! gradient as well.
 
 mod activation;
 mod conv;
@@ -31,20 +31,20 @@ use super::{
 };
 use crate::model::{Array, Network, State, StateSpec};
 
-/// Where Candle computes.
+/// Device on which Candle computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CandleDevice {
     /// All cores of the CPU.
     #[default]
     Cpu,
-    /// An NVIDIA GPU, with the cargo feature `cuda`.
+    /// An NVIDIA GPU; needs the cargo feature `cuda`.
     Cuda(usize),
-    /// An Apple GPU, with the cargo feature `metal`.
+    /// An Apple GPU; needs the cargo feature `metal`.
     Metal(usize),
 }
 
 impl CandleDevice {
-    /// The devices that this build could open on this machine, the CPU first.
+    /// The devices that this build supports, the CPU first.
     pub fn available() -> Vec<Self> {
         let mut devices = vec![Self::Cpu];
         if candle_core::utils::cuda_is_available() {
@@ -95,7 +95,7 @@ pub struct CandleEngine {
     specs: Vec<StateSpec>,
     /// Parameters and running statistics in the order of `specs`.
     arrays: Vec<Tensor>,
-    /// Momentum in the same order; none for running statistics.
+    /// Momentum in the same order; `None` for running statistics.
     momentum: Vec<Option<Tensor>>,
     search: Option<Search>,
     generation: u64,
@@ -105,7 +105,8 @@ impl CandleEngine {
     /// An engine for `network` with the parameters of `state`.
     ///
     /// # Errors
-    /// When `network` cannot run ([`Network::check`]), the device is not available, or `state` does not fit.
+    /// Returns an error if `network` cannot run ([`Network::check`]), the device is not available, or `state` does not
+    /// fit.
     pub fn new(network: Network, state: &State, device: CandleDevice) -> Result<Self, EngineError> {
         network.check()?;
         let opened = device.open()?;
@@ -157,7 +158,7 @@ impl CandleEngine {
     fn search(&self, views: &Views) -> Result<&Search, EngineError> {
         let held = self.held(views)?;
         let search = self.search.as_ref().filter(|search| search.held.generation == held.generation);
-        search.ok_or_else(|| EngineError::Invalid("these views are gone".into()))
+        search.ok_or_else(|| EngineError::Invalid("these views are no longer valid".into()))
     }
 
     /// The images of an input, and their labels.
@@ -172,7 +173,7 @@ impl CandleEngine {
         }
     }
 
-    /// Logits on the host, checked to be numbers. Where they are not, the error names where that began.
+    /// Logits on the host. If they are not finite, the error names the first value that is not.
     fn read_logits(&self, tape: &Tape) -> Result<Vec<f32>, EngineError> {
         let values: Vec<f32> = tape.logits().flatten_all()?.to_vec1()?;
         if values.iter().all(|v| v.is_finite()) {

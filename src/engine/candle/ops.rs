@@ -1,5 +1,5 @@
-//! The operations a network is made of, forward and backward. Each goes to a CPU kernel where the activations are fields
-//! of the CPU, and to tensor operations elsewhere.
+//! The operations of a network, forward and backward. Each runs a CPU kernel if the activations are fields on the CPU,
+//! and tensor operations otherwise.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,8 +8,8 @@ use candle_core::{CpuStorage, Device, Error, Result, Storage, Tensor, TensorId};
 use super::activation::Activation::{self, Field as OnCpu, Tensor as OnDevice};
 use super::activation::NormBackward;
 use super::conv::{ConvShape, Packed};
-use super::field::{Field, Line, Pool as Memory, blocks};
-use super::kernels::{self, Affine, Pool};
+use super::field::{BufferPool, Field, Line, blocks};
+use super::kernels::{self, Affine, MaxPool};
 use super::portable;
 
 /// Calls `f` with the values of a contiguous `f32` tensor on the CPU.
@@ -24,27 +24,27 @@ pub(super) fn with_values<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Re
     }
 }
 
-/// Two values that an operation combines lie in the same place.
+/// The error of an operation whose two operands are of different kinds.
 fn mixed() -> Error {
-    Error::Msg("an operation met a tensor and a field".into())
+    Error::Msg("an operation got a tensor and a field; both operands must be of the same kind".into())
 }
 
-/// Chooses between the CPU kernels and their twin: by what a value is, and for new values by `kernels`.
+/// Chooses between the CPU kernels and their twin: by the kind of the operand, and for new values by `kernels`.
 #[derive(Debug, Clone)]
 pub(super) struct Ops {
     kernels: bool,
-    memory: Arc<Memory>,
+    memory: Arc<BufferPool>,
 }
 
-/// Weights of a convolution as the CPU kernels read them, made once for each version of the weights.
+/// Weights of a convolution in the layout of the CPU kernels, packed once for each version of the weights.
 #[derive(Debug, Default)]
 pub(super) struct Cache(Mutex<[Option<Version>; 2]>);
 
-/// The tensor that weights were made from, and the weights.
+/// The tensor from which the weights were packed, and the packed weights.
 type Version = (TensorId, Arc<Packed>);
 
 impl Cache {
-    /// Weights for the forward pass, or with `turned` those for the input gradient.
+    /// Weights for the forward pass, or for the input gradient if `turned`.
     fn get(&self, weight: &Tensor, shape: &ConvShape, turned: bool) -> Result<Arc<Packed>> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = &mut kept[usize::from(turned)];
@@ -53,7 +53,7 @@ impl Cache {
         {
             return Ok(Arc::clone(packed));
         }
-        // First let the old ones go: for a large network they are most of the memory.
+        // Free the old weights first: in a large network they take most of the memory.
         *kept = None;
         let pack = |w: &[f32]| if turned { shape.pack_for_input(w) } else { shape.pack(w) };
         let packed = Arc::new(with_values(weight, pack)?);
@@ -62,19 +62,19 @@ impl Cache {
     }
 }
 
-/// What a batch norm layer did in a forward pass, for its backward pass.
+/// Values of a batch norm's forward pass that its backward pass needs.
 #[derive(Debug, Clone)]
 pub(super) struct NormSaved {
     input: Activation,
     /// `weight · rstd` and `bias - mean · scale`.
     scale: Tensor,
     shift: Tensor,
-    /// Mean and biased variance of the batch; none with running statistics.
+    /// Mean and biased variance of the batch; `None` if running statistics were used.
     batch: Option<(Tensor, Tensor)>,
 }
 
 impl NormSaved {
-    /// Mean and biased variance of the batch, if the layer used them.
+    /// Mean and biased variance of the batch; `None` if running statistics were used.
     pub(super) fn batch_moments(&self) -> Option<&(Tensor, Tensor)> {
         self.batch.as_ref()
     }
@@ -91,7 +91,7 @@ impl Ops {
         Self { kernels, memory: Arc::default() }
     }
 
-    /// Images as the operations below take them.
+    /// Images as an operand of the operations below.
     pub(super) fn enter(&self, x: &Tensor) -> Result<Activation> {
         if !self.kernels {
             return Ok(OnDevice(x.clone()));
@@ -186,7 +186,7 @@ impl Ops {
         }
     }
 
-    /// Batch norm, with ReLU behind it if asked for. `running` are mean and variance to use instead of the batch's.
+    /// Batch norm, followed by a ReLU if `relu`. `running` are mean and variance to use instead of the batch's.
     pub(super) fn norm(
         &self,
         x: &Activation,
@@ -246,7 +246,7 @@ impl Ops {
         })
     }
 
-    /// Backward of [`Self::norm`] with running statistics: to the input only.
+    /// Backward of [`Self::norm`] with running statistics: only the gradient of the input.
     pub(super) fn affine_backward(&self, saved: &NormSaved, dy: &Activation, relu: bool) -> Result<Activation> {
         match (&saved.input, dy) {
             (OnDevice(x), OnDevice(dy)) => {
@@ -286,7 +286,7 @@ impl Ops {
         }
     }
 
-    /// `sum + a`, in the memory of one of them where nobody else reads it.
+    /// `sum + a`, in place if one of the two has no other reader.
     pub(super) fn accumulate(&self, sum: Activation, a: Activation) -> Result<Activation> {
         match (sum, a) {
             (OnCpu(mut sum), OnCpu(mut a)) => {
@@ -308,7 +308,7 @@ impl Ops {
             OnDevice(x) => portable::max_pool(x, size).map(OnDevice),
             OnCpu(x) => {
                 let [images, channels, height, width] = x.dims();
-                let pool = Pool { height, width, size };
+                let pool = MaxPool { height, width, size };
                 let dims = [images, channels, height / size, width / size];
                 Ok(self.field(dims, |y| pool.forward(&x.lines, &mut y.lines)))
             }
@@ -319,7 +319,7 @@ impl Ops {
         match (x, dy) {
             (OnDevice(x), OnDevice(dy)) => portable::max_pool_backward(x, dy, size).map(OnDevice),
             (OnCpu(x), OnCpu(dy)) => {
-                let pool = Pool { height: x.height, width: x.width, size };
+                let pool = MaxPool { height: x.height, width: x.width, size };
                 Ok(self.field(x.dims(), |dx| pool.backward(&x.lines, &dy.lines, &mut dx.lines)))
             }
             _ => Err(mixed()),
@@ -353,7 +353,7 @@ mod tests {
     use crate::rng::{Purpose, Stream};
     use candle_core::DType;
 
-    /// The CPU kernels, or their twin.
+    /// The CPU kernels and their twin.
     const BOTH: [bool; 2] = [true, false];
 
     fn random(shape: &[usize], sample: u32) -> Tensor {
@@ -362,7 +362,7 @@ mod tests {
         Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
     }
 
-    /// `run` with the kernels and with their twin, where `run` puts tensors in and takes tensors out.
+    /// Compares the results of `run` with the kernels and with their twin.
     fn compare(run: impl Fn(&Ops, &dyn Fn(&Tensor) -> Activation) -> Vec<Tensor>) {
         let [kernels, portable] = BOTH.map(|kernels| {
             let ops = Ops::new(kernels);
@@ -382,7 +382,7 @@ mod tests {
         assert!(size > 0.0 && difference <= 2e-6 * size, "relative difference {}", difference / size);
     }
 
-    /// Odd sizes, strides, one pixel, one image, several blocks an image and several images a block.
+    /// Odd sizes, strides, one pixel, one image, several blocks per image and several images per block.
     const CASES: [(usize, usize, usize, usize, usize, usize, usize); 11] = [
         (7, 3, 41, 41, 20, 3, 1),
         (1, 20, 41, 33, 5, 3, 2),
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn convolution_matches_candles() {
+    fn convolution_matches_tensor_operations() {
         for (s, n) in cases() {
             let x = random(&[n, s.in_channels, s.height, s.width], 0);
             let w = random(&[s.out_channels, s.in_channels, s.kernel, s.kernel], 1);
@@ -474,8 +474,8 @@ mod tests {
         }
     }
 
-    /// The first of equal values has the gradient, on every path as in PyTorch: values of few levels are equal in most
-    /// windows. Rows and columns that fill no window have none.
+    /// On every path the first of equal values gets the gradient, as in PyTorch. Rounding makes values equal in most
+    /// windows. Rows and columns outside all windows get zero.
     #[test]
     fn max_pool_gives_the_gradient_of_equal_values_to_the_first() {
         for (size, height, width) in [(2, 8, 8), (2, 7, 9), (2, 2, 3), (3, 9, 6), (3, 8, 11), (1, 2, 3)] {

@@ -8,12 +8,12 @@ use super::ops::{Cache, NormSaved, Ops};
 use crate::engine::BatchNormMode;
 use crate::model::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Network, Op, Value};
 
-/// A gradient for every array of the state; none for running statistics.
+/// A gradient for every array of the state; `None` for running statistics.
 pub(super) type Gradients = Vec<Option<Tensor>>;
 
-/// A layer as it runs. `at` is the index of its first array in the state.
+/// One step of a pass, compiled from a layer. `at` is the index of the layer's first array in the state.
 #[derive(Debug)]
-enum Step {
+enum LayerStep {
     Normalize {
         mean: Tensor,
         inverse_std: Tensor,
@@ -23,13 +23,13 @@ enum Step {
         shape: ConvShape,
         packed: Cache,
     },
-    /// Batch norm; with `relu` the layer behind it runs along.
+    /// Batch norm; if `relu`, it also computes the ReLU that follows it.
     Norm {
         at: usize,
         relu: bool,
     },
     Relu,
-    /// Has run with the batch norm before it.
+    /// A ReLU that the batch norm before it computes.
     Fused,
     Add,
     MaxPool {
@@ -44,15 +44,15 @@ enum Step {
     },
 }
 
-/// A network ready to run on a device.
+/// A network compiled for a device.
 #[derive(Debug)]
 pub(super) struct Compiled {
-    steps: Vec<(Step, Vec<Value>)>,
+    steps: Vec<(LayerStep, Vec<Value>)>,
     ops: Ops,
     arrays: usize,
 }
 
-/// What a forward pass leaves for the backward pass.
+/// The values of a forward pass that the backward pass needs.
 #[derive(Debug)]
 pub(super) struct Tape {
     values: Vec<Option<Activation>>,
@@ -83,7 +83,7 @@ impl Compiled {
     pub(super) fn new(network: &Network, device: &Device, ops: Ops) -> Result<Self> {
         let readers = network.readers();
         let mut at = 0;
-        let mut steps: Vec<(Step, Vec<Value>)> = Vec::with_capacity(network.layers.len());
+        let mut steps: Vec<(LayerStep, Vec<Value>)> = Vec::with_capacity(network.layers.len());
         for (i, layer) in network.layers.iter().enumerate() {
             let input = network.shape_of(layer.inputs[0]);
             let mut arrays = 0;
@@ -92,7 +92,7 @@ impl Compiled {
                     let shape = (1, mean.len(), 1, 1);
                     let mean = Tensor::from_slice(mean, shape, device)?;
                     let inverse_std = Tensor::from_slice(std, shape, device)?.recip()?;
-                    Step::Normalize { mean, inverse_std }
+                    LayerStep::Normalize { mean, inverse_std }
                 }
                 Op::Conv2d { in_channels, out_channels, kernel, stride, padding } => {
                     arrays = 1;
@@ -107,23 +107,23 @@ impl Compiled {
                         stride: *stride,
                         padding: *padding,
                     };
-                    Step::Conv { at, shape, packed: Cache::default() }
+                    LayerStep::Conv { at, shape, packed: Cache::default() }
                 }
                 Op::BatchNorm { .. } => {
                     arrays = 4;
                     let next = network.layers.get(i + 1);
                     let relu =
                         readers[i + 1] == 1 && next.is_some_and(|next| next.op == Op::Relu && next.inputs[0] == i + 1);
-                    Step::Norm { at, relu }
+                    LayerStep::Norm { at, relu }
                 }
-                Op::Relu if matches!(steps.last(), Some((Step::Norm { relu: true, .. }, _))) => Step::Fused,
-                Op::Relu => Step::Relu,
-                Op::Add => Step::Add,
-                Op::MaxPool { size } => Step::MaxPool { size: *size },
-                Op::GlobalAvgPool => Step::GlobalPool { height: input.height, width: input.width },
+                Op::Relu if matches!(steps.last(), Some((LayerStep::Norm { relu: true, .. }, _))) => LayerStep::Fused,
+                Op::Relu => LayerStep::Relu,
+                Op::Add => LayerStep::Add,
+                Op::MaxPool { size } => LayerStep::MaxPool { size: *size },
+                Op::GlobalAvgPool => LayerStep::GlobalPool { height: input.height, width: input.width },
                 Op::Linear { .. } => {
                     arrays = 2;
-                    Step::Linear { at }
+                    LayerStep::Linear { at }
                 }
             };
             at += arrays;
@@ -132,7 +132,7 @@ impl Compiled {
         Ok(Self { steps, ops, arrays: at })
     }
 
-    /// Runs the network on `x`, `B × C × H × W` in `[0, 1]`. In train mode the running statistics in `arrays` move.
+    /// Runs the network on `x`, `B × C × H × W` in `[0, 1]`. Train mode updates the running statistics in `arrays`.
     pub(super) fn forward(&self, arrays: &mut [Tensor], x: &Tensor, mode: BatchNormMode) -> Result<Tape> {
         let ops = &self.ops;
         let mut values: Vec<Option<Activation>> = Vec::with_capacity(self.steps.len() + 1);
@@ -142,9 +142,9 @@ impl Compiled {
             let input = value(&values, inputs[0])?;
             let mut saved = None;
             let output = match step {
-                Step::Normalize { mean, inverse_std } => ops.normalize(input, mean, inverse_std)?,
-                Step::Conv { at, shape, packed } => ops.conv(input, &arrays[*at], shape, packed)?,
-                Step::Norm { at, relu } => {
+                LayerStep::Normalize { mean, inverse_std } => ops.normalize(input, mean, inverse_std)?,
+                LayerStep::Conv { at, shape, packed } => ops.conv(input, &arrays[*at], shape, packed)?,
+                LayerStep::Norm { at, relu } => {
                     let running = match mode {
                         BatchNormMode::Train => None,
                         BatchNormMode::Eval => Some((&arrays[at + 2], &arrays[at + 3])),
@@ -153,7 +153,7 @@ impl Compiled {
                     let (output, kept) = ops.norm(input, weight, bias, running, BATCH_NORM_EPSILON, *relu)?;
                     if let Some((mean, variance)) = kept.batch_moments() {
                         let count = input.per_channel()? as f64;
-                        // PyTorch normalises with the biased variance and keeps the unbiased one.
+                        // PyTorch normalises with the biased variance and stores the unbiased one.
                         let unbiased = (variance * (count / (count - 1.0).max(1.0)))?;
                         arrays[at + 2] = moved(&arrays[at + 2], mean)?;
                         arrays[at + 3] = moved(&arrays[at + 3], &unbiased)?;
@@ -161,12 +161,12 @@ impl Compiled {
                     saved = Some(kept);
                     output
                 }
-                Step::Relu => ops.relu(input)?,
-                Step::Fused => input.clone(),
-                Step::Add => ops.add(input, value(&values, inputs[1])?)?,
-                Step::MaxPool { size } => ops.max_pool(input, *size)?,
-                Step::GlobalPool { .. } => ops.maps(&ops.global_pool(input)?)?,
-                Step::Linear { at } => {
+                LayerStep::Relu => ops.relu(input)?,
+                LayerStep::Fused => input.clone(),
+                LayerStep::Add => ops.add(input, value(&values, inputs[1])?)?,
+                LayerStep::MaxPool { size } => ops.max_pool(input, *size)?,
+                LayerStep::GlobalPool { .. } => ops.maps(&ops.global_pool(input)?)?,
+                LayerStep::Linear { at } => {
                     ops.maps(&input.features()?.matmul(&arrays[*at].t()?)?.broadcast_add(&arrays[at + 1])?)?
                 }
             };
@@ -177,18 +177,18 @@ impl Compiled {
         Ok(Tape { values, norms, logits, mode })
     }
 
-    /// Gradient with respect to the image, from that with respect to the logits.
+    /// Gradient with respect to the images, from the gradient with respect to the logits.
     pub(super) fn input_gradient(&self, arrays: &[Tensor], tape: Tape, logits: Tensor) -> Result<Tensor> {
         let (input, _) = self.backward(arrays, tape, logits, false)?;
         input.ok_or_else(|| candle_core::Error::Msg("the network does not read its input".into()))?.tensor()
     }
 
-    /// Gradient with respect to every parameter, from that with respect to the logits.
+    /// Gradient with respect to every parameter, from the gradient with respect to the logits.
     pub(super) fn parameter_gradients(&self, arrays: &[Tensor], tape: Tape, logits: Tensor) -> Result<Gradients> {
         Ok(self.backward(arrays, tape, logits, true)?.1)
     }
 
-    /// With `parameters`, weight gradients and no gradient of the image; without, the other way round.
+    /// If `parameters`, computes the gradients of the parameters but not that of the images; otherwise the reverse.
     fn backward(
         &self,
         arrays: &[Tensor],
@@ -200,7 +200,7 @@ impl Compiled {
         let mut found: Gradients = vec![None; if parameters { self.arrays } else { 0 }];
         let mut gradients: Vec<Option<Activation>> = vec![None; self.steps.len() + 1];
         gradients[self.steps.len()] = Some(ops.maps(&logits)?);
-        // Nothing before the first layer with parameters needs a gradient when only parameters do.
+        // If only parameters need gradients, nothing before the first layer with parameters does.
         let first =
             if parameters { self.steps.iter().position(|(step, _)| step.has_parameters()).unwrap_or(0) } else { 0 };
         for (i, (step, inputs)) in self.steps.iter().enumerate().skip(first).rev() {
@@ -208,17 +208,19 @@ impl Compiled {
             let output = tape.values[i + 1].take();
             let wanted = !parameters || i > first;
             let dx = match step {
-                Step::Normalize { inverse_std, .. } => Some(ops.normalize_backward(&dy, inverse_std)?),
-                Step::Conv { at, shape, packed } => {
+                LayerStep::Normalize { inverse_std, .. } => Some(ops.normalize_backward(&dy, inverse_std)?),
+                LayerStep::Conv { at, shape, packed } => {
                     if parameters {
                         let x = value(&tape.values, inputs[0])?;
                         found[*at] = Some(ops.conv_weight_gradient(x, &dy, shape)?);
                     }
                     wanted.then(|| ops.conv_input_gradient(&dy, &arrays[*at], shape, packed)).transpose()?
                 }
-                Step::Norm { at, relu } => {
+                LayerStep::Norm { at, relu } => {
                     let saved = tape.norms[i].take();
-                    let saved = saved.ok_or_else(|| candle_core::Error::Msg("batch norm kept nothing".into()))?;
+                    let saved = saved.ok_or_else(|| {
+                        candle_core::Error::Msg("batch norm has no saved values; its backward pass ran before".into())
+                    })?;
                     Some(match tape.mode {
                         BatchNormMode::Train => {
                             let g = ops.norm_backward(&saved, &dy, BATCH_NORM_EPSILON, *relu)?;
@@ -231,20 +233,24 @@ impl Compiled {
                         BatchNormMode::Eval => ops.affine_backward(&saved, &dy, *relu)?,
                     })
                 }
-                Step::Relu => {
-                    let y = output.ok_or_else(|| candle_core::Error::Msg("ReLU kept nothing".into()))?;
+                LayerStep::Relu => {
+                    let y = output.ok_or_else(|| {
+                        candle_core::Error::Msg("ReLU has no saved output; its backward pass ran before".into())
+                    })?;
                     Some(ops.relu_backward(&y, &dy)?)
                 }
-                Step::Fused => Some(dy),
-                Step::Add => {
+                LayerStep::Fused => Some(dy),
+                LayerStep::Add => {
                     accumulate(ops, &mut gradients[inputs[1]], dy.clone())?;
                     Some(dy)
                 }
-                Step::MaxPool { size } => Some(ops.max_pool_backward(value(&tape.values, inputs[0])?, &dy, *size)?),
-                Step::GlobalPool { height, width } => {
+                LayerStep::MaxPool { size } => {
+                    Some(ops.max_pool_backward(value(&tape.values, inputs[0])?, &dy, *size)?)
+                }
+                LayerStep::GlobalPool { height, width } => {
                     Some(ops.global_pool_backward(&dy.features()?, *height, *width)?)
                 }
-                Step::Linear { at } => {
+                LayerStep::Linear { at } => {
                     let dy = dy.features()?;
                     if parameters {
                         let x = &value(&tape.values, inputs[0])?.features()?;
@@ -262,14 +268,14 @@ impl Compiled {
     }
 }
 
-impl Step {
+impl LayerStep {
     const fn has_parameters(&self) -> bool {
         matches!(self, Self::Conv { .. } | Self::Norm { .. } | Self::Linear { .. })
     }
 }
 
 fn value(values: &[Option<Activation>], index: Value) -> Result<&Activation> {
-    values[index].as_ref().ok_or_else(|| candle_core::Error::Msg(format!("value {index} is not there any more")))
+    values[index].as_ref().ok_or_else(|| candle_core::Error::Msg(format!("value {index} has already been freed")))
 }
 
 /// A running statistic after one batch: `(1 - momentum) · old + momentum · new`.

@@ -1,12 +1,12 @@
-//! The operations of [`super::ops`] as Candle tensor operations: for every device that Candle knows, and the twin that
-//! the CPU kernels are tested against.
+//! The operations of [`super::ops`] as Candle tensor operations: for all of Candle's devices, and as the twin that the
+//! CPU kernels are tested against.
 
 use candle_core::{D, Result, Tensor};
 
 use super::activation::{Activation, NormBackward};
 use super::conv::ConvShape;
 
-/// `B × C × H × W` shaped view of one value for each channel.
+/// One value per channel, reshaped to broadcast over `B × C × H × W`.
 fn per_channel(values: &Tensor) -> Result<Tensor> {
     values.reshape((1, values.elem_count(), 1, 1))
 }
@@ -16,7 +16,8 @@ pub(super) fn conv(x: &Tensor, weight: &Tensor, shape: &ConvShape) -> Result<Ten
 }
 
 pub(super) fn conv_input_gradient(dy: &Tensor, weight: &Tensor, shape: &ConvShape) -> Result<Tensor> {
-    // The rows that a strided forward pass never reached get none from the transposed one either: padded with zeros.
+    // A strided forward pass may not reach the last rows and columns; the transposed pass leaves them out, so they are
+    // padded with zeros.
     let reached = (shape.out_height - 1) * shape.stride + shape.kernel;
     let reached_width = (shape.out_width - 1) * shape.stride + shape.kernel;
     let full = dy.conv_transpose2d(weight, 0, 0, shape.stride, 1)?;
@@ -27,7 +28,7 @@ pub(super) fn conv_input_gradient(dy: &Tensor, weight: &Tensor, shape: &ConvShap
 
 pub(super) fn conv_weight_gradient(x: &Tensor, dy: &Tensor, shape: &ConvShape) -> Result<Tensor> {
     let (x, dy) = (x.transpose(0, 1)?.contiguous()?, dy.transpose(0, 1)?.contiguous()?);
-    // Stride and dilation change places when the output's gradient becomes the kernel.
+    // Stride and dilation swap roles when the output's gradient is used as the kernel.
     let dw = x.conv2d(&dy, shape.padding, 1, shape.stride, 1)?;
     dw.transpose(0, 1)?.narrow(2, 0, shape.kernel)?.narrow(3, 0, shape.kernel)?.contiguous()
 }
@@ -43,7 +44,7 @@ pub(super) fn affine(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> 
     if relu { self::relu(&y) } else { Ok(y) }
 }
 
-/// `max(x, 0)` as a product, because Candle's own turns NaN into 0.
+/// `max(x, 0)` as a product, because Candle's `relu` turns NaN into 0.
 pub(super) fn relu(x: &Tensor) -> Result<Tensor> {
     x * x.gt(0.0)?.to_dtype(x.dtype())?
 }
@@ -86,8 +87,8 @@ pub(super) fn max_pool(x: &Tensor, size: usize) -> Result<Tensor> {
     x.max_pool2d(size)
 }
 
-/// Gives each window's gradient to its largest value: to the first of equals in row-major order, and to the first NaN
-/// before all others, as PyTorch and the CPU kernel do. Rows and columns that fill no window get zero.
+/// Routes each window's gradient to its largest value: the first in row-major order if several are equal; the first NaN
+/// takes precedence over all numbers, as in PyTorch and the CPU kernel. Rows and columns outside all windows get zero.
 pub(super) fn max_pool_backward(x: &Tensor, dy: &Tensor, size: usize) -> Result<Tensor> {
     let (n, channels, height, width) = x.dims4()?;
     let (_, _, oh, ow) = dy.dims4()?;

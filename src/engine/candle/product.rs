@@ -1,9 +1,9 @@
 //! Matrix products of lines.
 //!
-//! `a` is `K/16 × rows × 16`, `b` is `N/16 × K × 16`, and the product `c` is `N/16 × rows × 16`: what one convolution
-//! writes another one reads. A tile of `c` stays in registers for the whole depth; each element of `a` is spread over a
-//! vector and multiplied with sixteen columns of `b`. Order of summation: along the depth, one after the other, whatever
-//! the tile.
+//! `a` is `K/16 × rows × 16`, `b` is `N/16 × K × 16`, and the product `c` is `N/16 × rows × 16`, so a convolution reads
+//! the layout that the previous one writes. A tile of `c` stays in registers for the whole depth; each element of `a`
+//! is broadcast to a vector and multiplied with sixteen columns of `b`. Terms are summed in order along the depth,
+//! whatever the tile size.
 
 use pulp::{Simd, WithSimd};
 
@@ -21,7 +21,7 @@ impl<'a> Blocked<'a> {
         Self { lines, stride }
     }
 
-    /// Whether `blocks` blocks of `rows` lines lie inside.
+    /// Whether the slice holds `blocks` blocks of `rows` lines.
     const fn covers(&self, blocks: usize, rows: usize) -> bool {
         blocks == 0 || (blocks - 1) * self.stride + rows <= self.lines.len()
     }
@@ -47,8 +47,8 @@ impl<const M: usize, const N: usize> WithSimd for Tile<M, N> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // SAFETY: `multiply` has checked that the lines of all blocks lie inside their slices; a vector starts at a
-        // multiple of its own length inside a line, so it ends there, too.
+        // SAFETY: `multiply` has checked that the lines of all blocks are inside their slices. A vector starts at a
+        // multiple of its own length within a line, so it also ends in that line.
         #[allow(unsafe_code)]
         unsafe {
             let mut sums = [[simd.splat_f32s(0.0); N]; M];
@@ -75,10 +75,10 @@ impl<const M: usize, const N: usize> WithSimd for Tile<M, N> {
     }
 }
 
-/// Writes a tile of sums, or adds it, to lines from `c` on.
+/// Writes a tile of sums to the lines at `c`, or adds it to them.
 ///
 /// # Safety
-/// `M` lines must lie behind each pointer that the columns reach.
+/// Each pointer of `c` that the columns reach must point to at least `M` lines.
 #[inline(always)]
 #[allow(unsafe_code)]
 unsafe fn write<S: Simd, const M: usize, const N: usize>(
@@ -99,8 +99,8 @@ unsafe fn write<S: Simd, const M: usize, const N: usize>(
     }
 }
 
-/// `c[n][row] (+)= Σ_k a[k / 16][row][k % 16] · b[n][k]`, with `depth` blocks of sixteen `k`. Each slice of `c` is a block
-/// of columns.
+/// `c[n][row] (+)= Σ_k a[k / 16][row][k % 16] · b[n][k]`, with `depth` blocks of sixteen `k`. Each slice of `c` is one
+/// block of columns.
 #[inline(always)]
 pub(super) fn multiply<S: Simd>(
     simd: S,
@@ -112,7 +112,7 @@ pub(super) fn multiply<S: Simd>(
     add: bool,
 ) {
     assert!(a.covers(depth, rows) && b.covers(c.len(), depth * LANES) && c.iter().all(|c| c.len() >= rows));
-    // Two blocks of columns at a time where a block is one vector.
+    // Two blocks of columns at a time if a block is one vector.
     let (width, most) = if S::F32_LANES == LANES { (2, 12) } else { (1, 4) };
     for (pair, c) in c.chunks_mut(width).enumerate() {
         let two = c.len() == 2;
@@ -153,7 +153,7 @@ pub(super) fn multiply<S: Simd>(
     }
 }
 
-/// Rows of the next tile when `left` are left: as few small tiles as there can be.
+/// Rows of the next tile if `left` rows are left, chosen so that there are as few small tiles as possible.
 const fn height(left: usize, most: usize) -> usize {
     match left {
         12 | 20.. if most >= 12 => 12,
@@ -179,7 +179,7 @@ impl<const M: usize, const N: usize> WithSimd for Transposed<M, N> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // SAFETY: `multiply_transposed` has checked that all lines lie inside their slices.
+        // SAFETY: `multiply_transposed` has checked that all lines are inside their slices.
         #[allow(unsafe_code)]
         unsafe {
             let mut sums = [[simd.splat_f32s(0.0); N]; M];
@@ -202,8 +202,8 @@ impl<const M: usize, const N: usize> WithSimd for Transposed<M, N> {
     }
 }
 
-/// `c[n][k] += Σ_row a[k / 16][row][k % 16] · b[n][row]` for `depth` blocks of sixteen `k`; `c` has `c_stride` lines from
-/// one block of columns to the next.
+/// `c[n][k] += Σ_row a[k / 16][row][k % 16] · b[n][row]` for `depth` blocks of sixteen `k`; blocks of columns of `c`
+/// are `c_stride` lines apart.
 #[inline(always)]
 pub(super) fn multiply_transposed<S: Simd>(
     simd: S,
@@ -224,7 +224,7 @@ pub(super) fn multiply_transposed<S: Simd>(
             let a_at = a.lines[block * a.stride..].as_ptr().cast::<f32>();
             let height = if wide { 8 } else { 4 };
             for lane in (0..LANES).step_by(height) {
-                // SAFETY: the lanes lie inside the line, and the assertions above cover the lines.
+                // SAFETY: the lanes are inside the line, and the assertions above cover the lines.
                 #[allow(unsafe_code)]
                 let (a, first) =
                     unsafe { (a_at.add(lane), c.as_mut_ptr().add(n * c_stride + block * LANES + lane).cast::<f32>()) };

@@ -9,7 +9,7 @@ use crate::engine::search_spec::least_likely;
 use crate::engine::{Batch, BatchNormMode, EngineError, Norm, Objective, SearchSpec, Start, View, loss};
 use crate::rng::{Purpose, Stream};
 
-/// A search under way. The perturbation `delta` is kept apart from the image.
+/// A search in progress. The perturbation `delta` is stored separately from the image.
 #[derive(Debug)]
 pub(super) struct Search {
     pub(super) held: Held,
@@ -36,12 +36,12 @@ impl Search {
             View::FirstAdversarial => self.first_adversarial.as_ref(),
         };
         let Some(snapshot) = snapshot else { return Ok(self.adversarial.clone()) };
-        // Images that were never misclassified: their last iterate, until further steps say otherwise.
+        // An image that has not been misclassified so far keeps its last iterate.
         let never: Vec<u8> = self.progress.iter().map(|image| u8::from(!image.misclassified)).collect();
         Ok(choose(&never, &self.adversarial, snapshot)?)
     }
 
-    /// What a snapshot holds of images that were misclassified.
+    /// The stored tensor of a view. In a snapshot only the images that were misclassified are valid.
     pub(super) fn kept(&self, view: View) -> Tensor {
         let kept = match view {
             View::Clean => Some(&self.clean),
@@ -54,7 +54,7 @@ impl Search {
 }
 
 impl CandleEngine {
-    /// Begins a search over `clean`, the images of `batch`.
+    /// Begins a search from `clean`, the prepared images of `batch`.
     pub(super) fn begin_search(
         &mut self,
         batch: &Batch<'_>,
@@ -93,8 +93,8 @@ impl CandleEngine {
         self.read_logits(&tape)
     }
 
-    /// Takes `steps` steps: `d ← clip(project(d + noise + step · direction(gradient)))`, where `project` leads into the
-    /// ball and `clip` keeps the image in `[0, 1]`. Images that have stopped stay as they are.
+    /// Takes `steps` steps: `d ← clip(project(d + noise + step · direction(gradient)))`, where `project` projects into
+    /// the ball and `clip` keeps the image in `[0, 1]`. Images that have stopped do not change.
     pub(super) fn advance_search(&mut self, search: &mut Search, steps: u32) -> Result<(), EngineError> {
         let spec = search.held.spec.clone();
         let per_image = |values: &[f32]| Tensor::from_slice(values, (values.len(), 1, 1, 1), &self.device);
@@ -136,7 +136,7 @@ impl CandleEngine {
         Ok(())
     }
 
-    /// Looks at the predictions on the iterates that the next step moves, and keeps those that are asked for.
+    /// Updates the progress from the predictions on the current iterates, and stores the requested snapshots.
     fn look(&mut self, search: &mut Search, logits: &[f32]) -> Result<(), EngineError> {
         let stop = search.held.spec.stop;
         let predictions = logits.chunks(self.network.classes).map(loss::argmax);
@@ -155,7 +155,7 @@ impl CandleEngine {
         search.keep(View::FirstAdversarial, &first)
     }
 
-    /// The start before it is led into the ball, or none for zero.
+    /// The start before projection; `None` if it is zero.
     fn start(&self, batch: &Batch<'_>, clean: &Tensor, spec: &SearchSpec) -> Result<Option<Tensor>, EngineError> {
         let image = self.network.input.len();
         let mut noise = vec![0.0; clean.elem_count()];
@@ -179,7 +179,7 @@ impl CandleEngine {
         Ok(Some(Tensor::from_vec(noise, clean.shape(), &self.device)?))
     }
 
-    /// The noise of a step, `B × C × H × W`. Steps count from one.
+    /// The noise of a step, `B × C × H × W`. Steps are counted from one.
     fn noise(&self, held: &Held) -> Result<Tensor, EngineError> {
         let shape = self.network.input;
         let mut noise = vec![0.0; held.ids.len() * shape.len()];
@@ -192,8 +192,8 @@ impl CandleEngine {
         self.images(noise)
     }
 
-    /// Logits at `x`, and the gradient of each image's objective with respect to it, times the factor that `scale` names;
-    /// both checked to be numbers.
+    /// Logits at `x`, and the gradient of each image's objective with respect to `x` in the given scale; both are
+    /// checked to be finite.
     pub(super) fn gradient_at(
         &mut self,
         x: &Tensor,
@@ -209,7 +209,7 @@ impl CandleEngine {
         let gradient = loss::objective_gradient(objective, scale, &logits, labels, classes, reference)?;
         let gradient = Tensor::from_vec(gradient, (labels.len(), classes), &self.device)?;
         let gradient = self.compiled.input_gradient(&self.arrays, tape, gradient)?;
-        // The sign of NaN would make a direction that looks like any other.
+        // A direction made from the sign of NaN would look valid.
         if finite(&gradient)? {
             Ok((logits, gradient))
         } else {
@@ -219,7 +219,7 @@ impl CandleEngine {
 }
 
 impl Search {
-    /// Puts the current iterate of the images whose `chosen` is 1 into a snapshot, if it is kept.
+    /// Stores the current iterate of the images whose `chosen` is 1 in the snapshot `view`, if the search keeps it.
     fn keep(&mut self, view: View, chosen: &[u8]) -> Result<(), EngineError> {
         let kept = self.held.check_view(view).is_ok();
         let slot = match view {
@@ -235,7 +235,7 @@ impl Search {
     }
 }
 
-/// Where perturbations of a batch may lie.
+/// The allowed perturbations of a batch.
 struct Ball {
     norm: Norm,
     epsilon: Tensor,
@@ -249,7 +249,7 @@ impl Ball {
         Ok(Self { norm: spec.norm, epsilon, lowest: clean.neg()?, highest: (1.0 - clean)? })
     }
 
-    /// The perturbation led into the ball, then clipped so that the image stays in `[0, 1]`.
+    /// The perturbation, projected into the ball and then clipped so that the image stays in `[0, 1]`.
     fn project_and_clip(&self, delta: &Tensor) -> candle_core::Result<Tensor> {
         let projected = match self.norm {
             Norm::Linf => delta.broadcast_minimum(&self.epsilon)?.broadcast_maximum(&self.epsilon.neg()?)?,
@@ -263,13 +263,13 @@ impl Ball {
     }
 }
 
-/// For each image `a` where `first` is 1, else `b`.
+/// For each image, `a` if its `first` is 1, otherwise `b`.
 fn choose(first: &[u8], a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
     let mask = Tensor::from_slice(first, (first.len(), 1, 1, 1), a.device())?;
     mask.broadcast_as(a.shape())?.where_cond(a, b)
 }
 
-/// Whether all values are numbers: zero times NaN or infinity is NaN, and a sum keeps it.
+/// Whether all values are finite: zero times NaN or infinity is NaN, and a sum propagates it.
 fn finite(x: &Tensor) -> candle_core::Result<bool> {
     Ok(x.affine(0.0, 0.0)?.sum_all()?.to_scalar::<f32>()? == 0.0)
 }
@@ -279,12 +279,13 @@ fn largest(x: &Tensor) -> candle_core::Result<Tensor> {
     x.abs()?.flatten_from(1)?.max_keepdim(1)?.reshape((x.dim(0)?, 1, 1, 1))
 }
 
-/// `g / ‖g‖` for each image, and zero where the gradient is zero. `largest` is what [`largest`] gives for `gradient`: it
-/// is divided by first, because the squares of a gradient may overflow, or all be zero, where the gradient does not.
+/// `g / ‖g‖` for each image; zero if the gradient is zero. `largest` is the result of [`largest`] for `gradient`:
+/// values are first divided by it, because squares may overflow, or all underflow to zero, where the gradient itself
+/// does not.
 fn unit(gradient: &Tensor, largest: &Tensor) -> candle_core::Result<Tensor> {
     let scale = largest.gt(&largest.zeros_like()?)?.where_cond(largest, &largest.ones_like()?)?;
     let scaled = gradient.broadcast_div(&scale)?;
-    // At least 1, unless all values are zero.
+    // The length is at least 1 unless all values are zero.
     let length = length(&scaled)?;
     scaled.broadcast_div(&length.maximum(&length.ones_like()?)?)
 }
@@ -300,7 +301,7 @@ mod tests {
 
     use super::*;
 
-    /// Also where the squares of the gradient are no numbers of `f32`.
+    /// Includes gradients whose squares overflow or underflow `f32`.
     #[test]
     fn directions_have_length_one_whatever_the_size_of_the_gradient() {
         let sizes = [3e38f32, 1e30, 1e19, 1.0, 1e-12, 1e-19, 1e-30, 1e-38, 1e-40, f32::from_bits(1), 0.0];

@@ -1,15 +1,15 @@
 //! Convolution with 3×3 kernels, stride 1 and padding 1 by Winograd's algorithm F(4×4, 3×3).
 //!
-//! `y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A` makes 4×4 outputs from a 6×6 tile of the input with 36 products instead of 144. The
-//! sum over channels is taken between the transforms, as 36 matrix products. Interpolation points are
-//! 0, ±1/√2, ±√2 and ∞: with points whose products are 1 the entries stay small, and the error in single precision is half
-//! that of the integer points (Barabasz et al., arXiv 1803.10986; ncnn uses the same).
+//! `y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A` computes 4×4 outputs from a 6×6 tile of the input with 36 multiplications instead
+//! of 144. The sum over channels is taken between the transforms, as 36 matrix products. The interpolation points are
+//! 0, ±1/√2, ±√2 and ∞: with points whose products are 1 the entries stay small, and the error in single precision is
+//! half that of the integer points (Barabasz et al., arXiv 1803.10986; ncnn uses the same).
 //!
-//! The gradient with respect to the input is the same convolution of `dy` with the kernel turned by 180° and its channels
-//! exchanged, so it runs through the same code with weights packed for it. (Turning the kernel only permutes and scales
-//! the 36 matrices, but it also transposes them, and the product wants its columns side by side.)
+//! The gradient with respect to the input is the same convolution of `dy` with the kernel rotated by 180° and its
+//! channels exchanged, so it uses the same code with weights packed for it. (Rotating the kernel only permutes and
+//! scales the 36 matrices, but exchanging the channels transposes them, and the product needs contiguous columns.)
 //!
-//! A NaN spreads over the tiles that read it, at most six pixels beyond where it belongs.
+//! A NaN spreads over the tiles that read it, at most six pixels farther than in a direct convolution.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -21,9 +21,9 @@ use super::field::{LANES, Line, blocks};
 use super::kernels::{load, store};
 use super::product::{Blocked, multiply};
 
-/// Products of a tile.
+/// Number of products per tile.
 const POINTS: usize = 36;
-/// Outputs of a tile in each direction, and inputs.
+/// Outputs and inputs of a tile in each direction.
 const OUT: usize = 4;
 const IN: usize = 6;
 
@@ -31,12 +31,12 @@ const IN: usize = 6;
 const A: f32 = std::f32::consts::FRAC_1_SQRT_2;
 const B: f32 = std::f32::consts::SQRT_2;
 
-/// Weights from which a block of tiles may take all its products at once; larger ones are read only once, by splitting
-/// the products instead of the tiles.
+/// Largest weights, in bytes, for which each block of tiles computes all its products at once. Larger weights are read
+/// only once, by splitting the products instead of the tiles.
 const FUSED_WEIGHTS: usize = 1 << 20;
-/// Bytes of transformed input that a block of tiles may have: half of a usual second-level cache.
+/// Target size in bytes of the transformed input of a block of tiles: half of a typical L2 cache.
 const FUSED_INPUT: usize = 384 << 10;
-/// Tiles whose products are taken together where the weights are large.
+/// Number of tiles whose products are computed together if the weights are large.
 const STAGED_TILES: usize = 512;
 
 /// `Bᵀ d`.
@@ -90,7 +90,7 @@ fn kernel_1d<S: Simd>(simd: S, g: [S::f32s; 3]) -> [S::f32s; IN] {
     ]
 }
 
-/// `G g Gᵀ` of the kernels from one input to sixteen outputs, into line `at` of 36 matrices.
+/// `G g Gᵀ` of the kernels from one input to sixteen outputs, written to line `at` of 36 matrices.
 struct KernelTransform<'a, 'b> {
     kernels: &'a [Line; 9],
     matrices: &'a mut [&'b mut [Line]],
@@ -119,7 +119,7 @@ impl WithSimd for KernelTransform<'_, '_> {
     }
 }
 
-/// Transformed weights: 36 matrices `outputs/16 × inputs × 16`, `inputs` filled up with zeros.
+/// Transformed weights: 36 matrices `outputs/16 × inputs × 16`, `inputs` padded with zeros.
 #[derive(Debug)]
 pub(super) struct Weights {
     lines: Vec<Line>,
@@ -128,8 +128,8 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    /// For the forward pass, from `outputs × inputs × 3 × 3`; with `turned` for the input gradient, where outputs and
-    /// inputs change places.
+    /// Weights for the forward pass, from `outputs × inputs × 3 × 3`; if `turned`, for the input gradient, where
+    /// outputs and inputs are exchanged.
     pub(super) fn new(weight: &[f32], outputs: usize, inputs: usize, turned: bool) -> Self {
         let (to, from) = if turned { (inputs, outputs) } else { (outputs, inputs) };
         let (to_blocks, depth) = (blocks(to), blocks(from) * LANES);
@@ -163,7 +163,7 @@ impl Weights {
     }
 }
 
-/// A plane cut into tiles.
+/// The split of a plane into tiles.
 #[derive(Debug, Clone, Copy)]
 struct Tiling {
     height: usize,
@@ -182,7 +182,7 @@ impl Tiling {
     }
 }
 
-/// `Bᵀ d B` for tile rows `rows` of one plane; the matrix of point `p` begins at line `p · stride` of `v`.
+/// `Bᵀ d B` for tile rows `rows` of one plane; `v` has one slice per point.
 struct InputTransform<'a> {
     plane: &'a [Line],
     tiling: Tiling,
@@ -200,7 +200,7 @@ impl WithSimd for InputTransform<'_> {
         let mut tile = 0;
         for row in self.rows {
             for column in 0..across {
-                // Input pixels start one before the tile's first output.
+                // Because of the padding, input pixels start one before the tile's first output.
                 let pixel = |y: usize, x: usize| {
                     let (y, x) = (row * OUT + y, column * OUT + x);
                     if y == 0 || x == 0 || y > height || x > width {
@@ -240,7 +240,7 @@ impl WithSimd for InputTransform<'_> {
     }
 }
 
-/// `Aᵀ m A` into tile rows `rows` of one plane, of which `plane` is what they cover.
+/// `Aᵀ m A`, written to `plane`, the part of a plane that tile rows `rows` cover.
 struct OutputTransform<'a> {
     m: &'a [&'a [Line]; POINTS],
     tiling: Tiling,
@@ -287,8 +287,8 @@ impl WithSimd for OutputTransform<'_> {
     }
 }
 
-/// The products of one point for all blocks of columns.
-struct Products<'a, 'b> {
+/// The matrix product of one point, for all blocks of columns.
+struct PointProducts<'a, 'b> {
     c: &'a mut [&'b mut [Line]],
     a: Blocked<'a>,
     b: Blocked<'a>,
@@ -296,7 +296,7 @@ struct Products<'a, 'b> {
     depth: usize,
 }
 
-impl WithSimd for Products<'_, '_> {
+impl WithSimd for PointProducts<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -309,8 +309,8 @@ thread_local! {
     static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
-/// Calls `work` with room for `len` lines that hold anything. The room is the thread's own and stays with it; work that
-/// is taken over while `work` waits finds none and makes some.
+/// Calls `work` with a scratch buffer of `len` lines with unspecified contents. Each thread keeps its buffer for the
+/// next call; a nested call, from a task that the thread runs while `work` waits, allocates a new one.
 pub(super) fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [Line]) -> R) -> R {
     let mut scratch = SCRATCH.take();
     if scratch.len() < len {
@@ -321,22 +321,22 @@ pub(super) fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [Line]) -> R) -
     result
 }
 
-/// Lines from one of the 36 matrices to the next. One more than a multiple of 64, so that the same place in all of them
-/// does not fall into one set of the cache.
+/// Distance in lines between consecutive matrices of the 36. One more than a multiple of 64, so that the same position
+/// in all of them does not map to the same cache set.
 const fn spread(lines: usize) -> usize {
     lines.next_multiple_of(64) + 1
 }
 
-/// Some tile rows of an image, or some whole images: what one thread does at a time.
+/// The work of one task: some tile rows of an image, or several whole images.
 struct Block<'a> {
     image: usize,
     images: usize,
     rows: Range<usize>,
-    /// What is written, image after image, block of channels after block.
+    /// The output slices, ordered by image, then by block of channels.
     planes: Vec<&'a mut [Line]>,
 }
 
-/// Cuts the output into blocks of about `tiles` tiles.
+/// Splits the output into blocks of about `tiles` tiles.
 fn cut(y: &mut [Line], tiling: Tiling, y_blocks: usize, tiles: usize) -> Vec<Block<'_>> {
     let pixels = tiling.height * tiling.width;
     let images = (tiles / tiling.tiles()).max(1);
@@ -383,7 +383,7 @@ pub(super) fn convolve(x: &[Line], weights: &Weights, y: &mut [Line], height: us
     }
 }
 
-/// All three steps for one block of tiles.
+/// All three steps (input transform, products, output transform) for one block of tiles.
 fn fused(x: &[Line], weights: &Weights, tiling: Tiling, mut block: Block<'_>) {
     let arch = Arch::new();
     let pixels = tiling.height * tiling.width;
@@ -407,7 +407,7 @@ fn fused(x: &[Line], weights: &Weights, tiling: Tiling, mut block: Block<'_>) {
                 let (first, second) = m.split_at_mut(tiles);
                 let mut c = [first, second];
                 let depth = weights.depth();
-                arch.dispatch(Products {
+                arch.dispatch(PointProducts {
                     c: &mut c[..count],
                     a: Blocked::new(v, tiles),
                     b: Blocked::new(&weights.matrix(p)[pair * depth..], depth),
@@ -454,7 +454,7 @@ fn staged(x: &[Line], weights: &Weights, y: &mut [Line], tiling: Tiling) {
             let v = &*v;
             m.par_chunks_mut(m_size).enumerate().for_each(|(p, m)| {
                 let mut c: Vec<&mut [Line]> = m.chunks_mut(tiles).collect();
-                Arch::new().dispatch(Products {
+                Arch::new().dispatch(PointProducts {
                     c: &mut c,
                     a: Blocked::new(&v[p * v_size..][..v_size], tiles),
                     b: Blocked::new(weights.matrix(p), depth),
@@ -482,16 +482,16 @@ mod tests {
 
     use super::*;
     use crate::engine::candle::conv::ConvShape;
-    use crate::engine::candle::field::{Field, Pool};
+    use crate::engine::candle::field::{BufferPool, Field};
     use crate::rng::{Purpose, Stream};
 
-    /// The finite points.
+    /// The finite interpolation points.
     fn points() -> [f64; 5] {
         let (a, b) = (0.5_f64.sqrt(), 2_f64.sqrt());
         [0.0, a, -a, b, -b]
     }
 
-    /// Columns of a linear map, from what it makes of unit vectors.
+    /// Columns of a linear map: its images of the unit vectors.
     fn columns<const I: usize, const O: usize>(map: impl Fn([f32; I]) -> [f32; O]) -> [[f64; O]; I] {
         std::array::from_fn(|i| map(std::array::from_fn(|j| f32::from(u8::from(i == j)))).map(f64::from))
     }
@@ -552,7 +552,7 @@ mod tests {
         (0..len).map(|i| stream.normal(i as u32)).collect()
     }
 
-    /// Convolution in double precision, straight from its definition.
+    /// Convolution in double precision, directly from the definition.
     fn direct(x: &[f32], w: &[f32], [n, inputs, outputs, height, width]: [usize; 5]) -> Vec<f64> {
         let mut y = vec![0.0; n * outputs * height * width];
         for (at, y) in y.iter_mut().enumerate() {
@@ -575,12 +575,12 @@ mod tests {
         norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(*a) - b)) / norm(&mut b.iter().copied())
     }
 
-    /// What `convolve` makes of `x`, with all weights read by each block of tiles or only once.
+    /// Runs the convolution with all weights read by each block of tiles, or only once.
     fn run(x: &[f32], w: &[f32], dims: [usize; 5], turned: bool, once: bool) -> Vec<f32> {
         let [n, inputs, outputs, height, width] = dims;
         let weights =
             if turned { Weights::new(w, inputs, outputs, true) } else { Weights::new(w, outputs, inputs, false) };
-        let pool = Arc::new(Pool::default());
+        let pool = Arc::new(BufferPool::default());
         let x = Field::from_planes(&pool, [n, inputs, height, width], x);
         let mut y = Field::new(&pool, [n, outputs, height, width]);
         if once {
@@ -617,7 +617,7 @@ mod tests {
         }
     }
 
-    /// `⟨w ∗ x, dy⟩ = ⟨x, dx⟩` for the kernel turned and its channels exchanged.
+    /// The gradient is the convolution with the kernel rotated by 180° and its channels exchanged.
     #[test]
     fn the_turned_kernel_gives_the_input_gradient() {
         let (n, inputs, outputs, height, width) = (2, 20, 35, 9, 6);
@@ -653,7 +653,7 @@ mod tests {
             padding: 1,
         };
         let weights = shape.pack(&random(outputs * inputs * 9, 1));
-        let pool = Arc::new(Pool::default());
+        let pool = Arc::new(BufferPool::default());
         let x = Field::from_planes(&pool, [n, inputs, size, size], &random(n * inputs * size * size, 0));
         let bits = |threads| {
             let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -1,29 +1,29 @@
 //! The objectives of a search, and their gradients with respect to the logits.
 //!
-//! A network that is certain of an image has a gradient too small for `f32`: `p - e_y` is below the smallest number where
-//! the logits are 104 apart, and `p_y - 1` is zero where they are 17 apart. A search needs the direction alone, so the
-//! exponentials are taken relative to the largest one that counts, and the factor between that and the true gradient is
-//! kept apart. All in `f64`; the head of a network is tiny beside its body.
+//! If a network is certain of an image, the gradient is too small for `f32`: `p - e_y` underflows where the logits are
+//! 104 apart, and `p_y - 1` is zero where they are 17 apart. A search needs only the direction, so exponentials are
+//! computed relative to the largest one that contributes, and the factor between this scaled gradient and the true one
+//! is kept separately. All of it is in `f64`; the cost is negligible next to that of the network.
 
 use super::{EngineError, argmax, dlr, kl, log_softmax, margin};
 use crate::engine::{BatchNormMode, Objective};
 use crate::model::{Network, Op};
 
-/// What the gradient of each image's objective is multiplied with.
+/// The scale of the gradient of each image's objective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GradientScale {
-    /// Nothing: the derivative of the objective.
+    /// Unscaled: the derivative of the objective.
     True,
-    /// A positive factor for each image, which brings its largest values near one whatever the size of the logits. It
-    /// cancels where a search takes the sign of the gradient or divides by its length.
+    /// Times a positive factor for each image, which brings the largest entries near one whatever the size of the
+    /// logits. It cancels where a search takes the sign of the gradient or divides by its norm.
     PerImage,
 }
 
 impl GradientScale {
-    /// The scale for a search over `network`.
+    /// The scale for a search on `network`.
     ///
-    /// Where batch norm takes its statistics from the batch, the gradient of an image is a sum over the objectives of all
-    /// images of the batch. A factor for each of them would change that sum, so gradients stay true.
+    /// If batch norm takes its statistics from the batch, the gradient of an image is a sum over the objectives of all
+    /// images in the batch. A factor per image would change that sum, so the gradients stay unscaled.
     pub fn of_search(network: &Network, mode: BatchNormMode) -> Self {
         let tied = mode == BatchNormMode::Train && network.layers.iter().any(|l| matches!(l.op, Op::BatchNorm { .. }));
         if tied { Self::True } else { Self::PerImage }
@@ -35,7 +35,7 @@ impl GradientScale {
 /// `clean` are the logits of the unperturbed images, which [`Objective::KlToClean`] needs.
 ///
 /// # Errors
-/// [`EngineError::Invalid`] when `clean` is missing, or targets are not drawn yet ([`Objective::aimed`]).
+/// Returns [`EngineError::Invalid`] if `clean` is missing, or if targets are not drawn yet ([`Objective::aimed`]).
 pub fn objective(
     objective: &Objective,
     logits: &[f32],
@@ -54,7 +54,7 @@ pub fn objective(
     Ok((logits.chunks(classes).enumerate().map(value).collect(), gradient))
 }
 
-/// The gradient of an attack's objective alone, `B × K`, times the factor that `scale` names.
+/// Only the gradient of an attack's objective, `B × K`, with the given scale.
 ///
 /// # Errors
 /// As [`objective`].
@@ -73,7 +73,9 @@ pub fn objective_gradient(
             Objective::CrossEntropy => Scaled::cross_entropy(&z, labels[i]),
             Objective::Targeted(targets) => Scaled::cross_entropy(&z, targets[i]).negated(),
             Objective::Drawn(_) | Objective::LeastLikely => {
-                return Err(EngineError::Invalid("an objective's targets have to be chosen before its value".into()));
+                return Err(EngineError::Invalid(
+                    "the targets of an objective must be chosen before it is evaluated".into(),
+                ));
             }
             Objective::Dlr => Scaled::dlr(&z, labels[i]).1,
             Objective::Margin => Scaled::margin(&z, labels[i]),
@@ -97,13 +99,13 @@ pub(super) fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|v| f64::from(*v)).collect()
 }
 
-/// The class with the largest value, but for one; none where that is the only one.
+/// The class with the largest value among all but `beside`; `None` if there is no other.
 fn largest_beside(values: &[f64], beside: usize) -> Option<usize> {
     let others = (0..values.len()).filter(|j| *j != beside);
     others.reduce(|best, j| if values[j] > values[best] { j } else { best })
 }
 
-/// A gradient with respect to the logits of one image: `factor · values`, where the factor is positive.
+/// A gradient with respect to the logits of one image: `factor · values`, with a positive factor.
 pub(super) struct Scaled {
     pub(super) values: Vec<f64>,
     pub(super) factor: f64,
@@ -119,14 +121,14 @@ impl Scaled {
         self
     }
 
-    /// Gives one class minus the sum of the others: the gradient of what depends on differences of logits adds up to zero.
+    /// Sets one class to minus the sum of the others: the gradient of a function of logit differences sums to zero.
     fn balanced(mut self, class: usize) -> Self {
         self.values[class] = 0.0;
         self.values[class] = -self.values.iter().sum::<f64>();
         self
     }
 
-    /// `e_i - e_y` for the likeliest class `i` beside `y`.
+    /// `e_i - e_y` for the likeliest class `i` other than `y`.
     fn margin(z: &[f64], y: u32) -> Self {
         let mut found = Self::zero(z.len());
         if let Some(other) = largest_beside(z, y as usize) {
@@ -136,7 +138,7 @@ impl Scaled {
         found
     }
 
-    /// `p - e_y`, relative to the likeliest class `t` beside `y`: `exp(z_j - z_t)` for `j ≠ y`.
+    /// `p - e_y`, relative to the likeliest class `t` other than `y`: `exp(z_j - z_t)` for `j ≠ y`.
     fn cross_entropy(z: &[f64], y: u32) -> Self {
         let y = y as usize;
         let Some(top) = largest_beside(z, y) else { return Self::zero(z.len()) };
@@ -145,11 +147,11 @@ impl Scaled {
         Self { values, factor }.balanced(y)
     }
 
-    /// `p - q` of `p = softmax(z)` and `q = softmax(clean)`, relative to the largest of both beside the class `r` that `z`
-    /// predicts.
+    /// `p - q` of `p = softmax(z)` and `q = softmax(clean)`, relative to the largest probability in either, except for
+    /// the class `r` that `z` predicts.
     ///
-    /// Where `p` and `q` are near each other, their difference is `q_j (exp δ_j - 1)` with `δ_j = log p_j - log q_j`. With
-    /// the change `m_j` of a logit relative to that of `r`, `δ_j = m_j - log Σ_k q_k exp m_k`.
+    /// If `p` and `q` are close, their difference is computed as `q_j (exp δ_j - 1)` with `δ_j = log p_j - log q_j`.
+    /// With `m_j`, the change of logit `j` relative to that of `r`, `δ_j = m_j - log Σ_k q_k exp m_k`.
     fn kl(clean: &[f64], z: &[f64], r: usize) -> Self {
         let highest = clean.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let log_sum = clean.iter().map(|w| (w - highest).exp()).sum::<f64>().ln();
@@ -170,13 +172,13 @@ impl Scaled {
         Self { values: (0..z.len()).map(value).collect(), factor: larger[top].exp() }.balanced(r)
     }
 
-    /// The gradient of `-(z_y - z_o) / (z_(1) - z_(3) + 1e-12)` with the largest logit `z_o` beside `z_y` (see
-    /// [`super::dlr`]), relative to the larger one of `1 / denominator` and `|numerator| / denominator²`.
+    /// The value and the gradient of `-(z_y - z_o) / (z_(1) - z_(3) + 1e-12)`, where `z_o` is the largest logit other
+    /// than `z_y` (see [`super::dlr`]). The gradient is relative to the larger of `1 / denominator` and
+    /// `|numerator| / denominator²`.
     ///
-    /// Where `y` is the third, numerator and denominator differ by nothing but 1e-12, and so do the two ways through them:
-    /// what is left of both is `1e-12 / denominator²`, written out because the difference has no digits.
-    ///
-    /// Gives the value, too.
+    /// If `y` is the third, numerator and denominator differ only by 1e-12, and the two contributions to the gradient
+    /// cancel up to `1e-12 / denominator²`. That term is written out because the computed difference would have no
+    /// correct digits.
     pub(super) fn dlr(z: &[f64], y: u32) -> (f64, Self) {
         let y = y as usize;
         let mut order: Vec<usize> = (0..z.len()).collect();
@@ -200,7 +202,7 @@ impl Scaled {
     }
 }
 
-/// `exp a - exp b`, where `a - b` is `ahead` up to rounding.
+/// `exp a - exp b`, where `ahead` is `a - b` without its rounding error.
 fn difference(a: f64, b: f64, ahead: f64) -> f64 {
     if ahead.abs() < 0.5 { b.exp() * ahead.exp_m1() } else { a.exp() - b.exp() }
 }
@@ -212,7 +214,7 @@ mod tests {
 
     const CLASSES: [usize; 4] = [2, 3, 10, 100];
 
-    /// Logits with one class `margin` ahead of all others, and those on a clean image nearby.
+    /// Logits with one class `margin` ahead of all others, and slightly different logits of a clean image.
     fn certain(classes: usize, margin: f32, sample: u32) -> (Vec<f32>, Vec<f32>) {
         let mut z = random(classes, sample);
         z[sample as usize % classes] = 4.0 + margin;
@@ -228,7 +230,7 @@ mod tests {
         all
     }
 
-    /// The gradient by its formula in `f64`, with the likeliest class's as minus the sum of the others.
+    /// The gradient by its formula in `f64`; the entry of the likeliest class is minus the sum of the others.
     fn exact(what: &Objective, z: &[f32], clean: &[f32], label: usize) -> Vec<f64> {
         let softmax = |z: &[f32]| -> Vec<f64> {
             let highest = z.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -302,7 +304,7 @@ mod tests {
         }
     }
 
-    /// DLR knows no scale; the others turn into the gradient of the margin.
+    /// DLR does not depend on the scale; for large logits the others tend to the gradient of the margin.
     #[test]
     fn logits_of_any_size_have_a_direction() {
         for classes in CLASSES {
@@ -345,7 +347,7 @@ mod tests {
         }
     }
 
-    /// A change of one part in 10⁷ of the probabilities has its own digits.
+    /// A relative change of 10⁻⁷ in the probabilities keeps its significant digits.
     #[test]
     fn small_changes_of_the_prediction_keep_their_digits() {
         let clean = random(10, 3);

@@ -4,15 +4,15 @@ use super::{Inspection, InspectionJob, InspectionStep, Subject, probabilities};
 use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Objective, SearchSpec, Start, View, loss};
 use crate::rng::Purpose;
 
-/// Steps of an attack that are kept; each holds an image.
+/// Largest number of steps of an attack; the result holds an image for each.
 const MAX_STEPS: u32 = 1000;
 
-/// Attacks the image of `job` and gives the image itself, the start, and the image after every step.
+/// Attacks the image of `job` and returns the image itself, the start, and the image after every step.
 ///
-/// Views that the engine held are replaced: call this between batches, not between an attack and its update.
+/// Replaces the views that the engine holds: call this between batches, not between an attack and its update.
 ///
 /// # Errors
-/// [`EngineError::Invalid`] when the job does not fit the network; otherwise as [`Engine::perturb`].
+/// Returns [`EngineError::Invalid`] if the job does not fit the network; otherwise as [`Engine::perturb`].
 pub fn inspect(engine: &mut dyn Engine, job: &InspectionJob, position: Option<f64>) -> Result<Inspection, EngineError> {
     let (subject, attack) = (&job.subject, &job.attack);
     let (shape, classes) = (engine.network().input, engine.network().classes);

@@ -1,24 +1,25 @@
-//! The plane of images around one image, coloured by what the network says.
+//! The plane of images around one image, coloured by predicted class.
 //!
-//! A point `(a, b)` of the plane is the image `clip(x + a·u + b·v)`. `u` and `v` are orthogonal, and the largest absolute
-//! entry of each is 1, so that a step of 1 along an axis changes some value by one and none by more.
+//! A point `(a, b)` of the plane is the image `clip(x + a·u + b·v)`. `u` and `v` are orthogonal, and the largest
+//! absolute entry of each is 1, so that a step of 1 along an axis changes at least one value by 1 and none by more.
 
 use super::{DecisionMap, Direction, MapJob, probabilities};
 use crate::engine::{BatchNormMode, Engine, EngineError, Input, Objective, loss};
 use crate::rng::{Purpose, Stream};
 
-/// Points along a side.
+/// Largest number of points along a side.
 const MAX_RESOLUTION: usize = 256;
-/// Images of a forward pass.
+/// Batch size of a forward pass.
 const BATCH: usize = 256;
-/// A second direction is parallel to the first when less than this share of its length is left at right angles.
+/// The second direction counts as parallel to the first if its orthogonal component has less than this fraction of its
+/// length.
 const PARALLEL: f64 = 1e-4;
 
 /// Predicts every point of the plane of `job`.
 ///
 /// # Errors
-/// [`EngineError::Invalid`] when the job does not fit the network, or its directions span no plane; otherwise as
-/// [`Engine::input_gradient`].
+/// Returns [`EngineError::Invalid`] if the job does not fit the network, or if its directions do not span a plane;
+/// otherwise as [`Engine::input_gradient`].
 pub fn map(engine: &mut dyn Engine, job: &MapJob, position: Option<f64>) -> Result<DecisionMap, EngineError> {
     let (shape, classes) = (engine.network().input, engine.network().classes);
     job.subject.check(shape, classes)?;
@@ -62,7 +63,7 @@ pub fn map(engine: &mut dyn Engine, job: &MapJob, position: Option<f64>) -> Resu
     Ok(DecisionMap { job: job.clone(), predictions, confidence, ball, position })
 }
 
-/// Where the column with this index lies on the first axis; rows lie on the second in the opposite order.
+/// Coordinate of column `index` on the first axis; that of row `index` on the second has the opposite sign.
 fn coordinate(job: &MapJob, index: usize) -> f64 {
     match job.resolution {
         1 => 0.0,
@@ -101,7 +102,7 @@ fn direction(engine: &mut dyn Engine, x: &[f32], direction: Direction) -> Result
         );
         return Err(EngineError::Invalid(what));
     }
-    // In units of its largest entry: squares of a certain network's gradient would be lost.
+    // In units of its largest entry, because squares of a tiny gradient would underflow.
     Ok(scaled(values.iter().map(|v| f64::from(*v)).collect()))
 }
 
@@ -111,7 +112,7 @@ fn scaled(mut values: Vec<f64>) -> Vec<f64> {
     values
 }
 
-/// Gram and Schmidt, then the largest entry of each to 1; none for parallel vectors.
+/// Gram–Schmidt, then scaled so that the largest entry is 1; `None` for parallel vectors.
 fn plane(first: &[f64], second: &[f64]) -> Option<[Vec<f64>; 2]> {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let share = dot(first, second) / dot(first, first);
@@ -121,8 +122,8 @@ fn plane(first: &[f64], second: &[f64]) -> Option<[Vec<f64>; 2]> {
 
 /// Corners of `{(a, b): |a·uᵢ + b·vᵢ| ≤ ε for all i}`, counter-clockwise.
 ///
-/// This is the polar of the convex hull of the points `±(uᵢ, vᵢ)`: a corner of the hull is a side of the section, and two
-/// neighbours `p`, `q` of the hull meet in the corner that solves `p·c = q·c = ε`.
+/// This is the polar of the convex hull of the points `±(uᵢ, vᵢ)`: each corner of the hull corresponds to a side of the
+/// section, and the sides of two neighbouring corners `p`, `q` meet in the point `c` with `p·c = q·c = ε`.
 fn section(u: &[f64], v: &[f64], epsilon: f64) -> Vec<[f64; 2]> {
     let hull = hull(u.iter().zip(v).flat_map(|(u, v)| [[*u, *v], [-*u, -*v]]).collect());
     let corner = |(i, p): (usize, &[f64; 2])| {

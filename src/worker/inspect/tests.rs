@@ -7,7 +7,7 @@ use crate::engine::{
 use crate::model::{Architecture, State};
 use crate::rng::Purpose;
 
-/// A small network that has learnt to tell digits apart a little, and the digits.
+/// A small, briefly trained network for digits, and the digits.
 fn trained() -> (CandleEngine, Dataset) {
     let set = digits().unwrap().train;
     let network = Architecture::DigitsCnn.build(set.shape(), set.classes(), None, Some(4));
@@ -91,7 +91,7 @@ fn steps_are_those_of_one_search() {
                     .zip(&found.steps[1 + steps as usize].image)
                     .map(|(a, b)| (a - b).abs())
                     .fold(0.0, f32::max);
-                // A perturbation read back as a difference of images is rounded once more than one that stays inside.
+                // Reading back an image rounds once more than keeping the perturbation in the engine.
                 assert!(apart < 1e-6, "{norm:?} {random_start} {target:?} {steps}: {apart}");
             }
             let last = &found.steps[7];
@@ -131,7 +131,7 @@ fn one_step_of_the_radius_is_the_fast_gradient_sign() {
 }
 
 #[test]
-fn an_image_without_a_label_is_led_away_from_its_prediction() {
+fn an_image_without_a_label_is_attacked_away_from_its_prediction() {
     let (mut engine, set) = trained();
     let foreign = Subject { label: None, ..subject(&set, 20) };
     let predicted = {
@@ -148,7 +148,7 @@ fn an_image_without_a_label_is_led_away_from_its_prediction() {
 }
 
 #[test]
-fn looking_changes_nothing() {
+fn inspections_do_not_change_the_engine() {
     let (mut engine, set) = trained();
     let before = engine.state().unwrap();
     let bytes = |state: &crate::engine::EngineState| -> Vec<u32> {
@@ -182,8 +182,8 @@ fn a_map_shows_the_plane_through_the_image() {
     let centre = predict(&clean);
     assert_eq!(found.predictions[16 * 33 + 16], centre.0);
     assert!((found.confidence[16 * 33 + 16] - centre.1).abs() < 1e-5);
-    // The right end of the middle row lies one extent along the first axis, the top of the middle column one along the
-    // second.
+    // The right end of the middle row is one extent along the first axis, the top of the middle column one extent along
+    // the second.
     let drawn = |seed: u64| {
         let stream = crate::rng::Stream::new(seed, Purpose::Direction, 0, 0);
         (0..clean.len() as u32).map(|i| f64::from(stream.normal(i))).collect::<Vec<f64>>()

@@ -1,4 +1,4 @@
-//! What cannot be done is said, with what helps, and the worker goes on.
+//! Failures are reported with advice, and the worker continues.
 
 use super::*;
 use crate::config::EngineOptions;
@@ -32,7 +32,7 @@ fn inspection(id: u64) -> Request {
 }
 
 #[test]
-fn what_cannot_be_opened_says_why_and_what_to_do() {
+fn failures_to_open_say_why_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let mut driver = Driver::new();
 
@@ -80,7 +80,7 @@ fn what_cannot_be_opened_says_why_and_what_to_do() {
     let failure = driver.failure();
     assert_eq!((failure.doing.as_str(), failure.what.as_str()), (crate::worker::INSPECTING, "no network is open"));
 
-    // After all that it still works.
+    // The worker still works after all these failures.
     driver.begin(experiment(), &free, false);
     driver.opened();
     driver.send(Request::Stop { save: false });
@@ -132,7 +132,7 @@ fn a_lost_gpu_and_a_full_disk_end_a_run_that_can_be_resumed() {
 
 #[cfg(unix)]
 #[test]
-fn a_directory_that_cannot_be_made_is_said_before_anything_is_trained() {
+fn a_directory_that_cannot_be_created_is_reported_before_training() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("file"), "").unwrap();
     let mut driver = Driver::new();
@@ -159,7 +159,7 @@ fn a_panic_is_a_failure_that_names_the_last_checkpoint() {
 }
 
 #[test]
-fn one_run_at_a_time_and_what_is_asked_after_a_stop_waits_for_it() {
+fn only_one_run_at_a_time_and_requests_after_a_stop_wait_for_its_end() {
     let dir = tempfile::tempdir().unwrap();
     let (first, second) = (dir.path().join("first"), dir.path().join("second"));
     let mut driver = Driver::new();
@@ -182,7 +182,7 @@ fn one_run_at_a_time_and_what_is_asked_after_a_stop_waits_for_it() {
 }
 
 #[test]
-fn a_checkpoint_can_be_looked_at_without_a_run() {
+fn a_checkpoint_can_be_inspected_without_a_run() {
     let dir = tempfile::tempdir().unwrap();
     let mut e = experiment();
     e.optimizer.epochs = 1;
@@ -196,7 +196,7 @@ fn a_checkpoint_can_be_looked_at_without_a_run() {
         assert_eq!((info.test.len(), info.history.len()), (20, 0));
         driver.until("idleness", |update| matches!(update, Update::Phase(Phase::Idle)).then_some(()));
     }
-    // A network stays open, also when the next one is not there.
+    // A network stays open if the next one cannot be opened.
     look(&driver, &dir.path().join("nothing.safetensors"));
     driver.failure();
     driver.send(inspection(7));

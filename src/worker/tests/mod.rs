@@ -1,4 +1,4 @@
-//! The worker from outside: requests in, updates out, files on disk. Small digits on the CPU.
+//! Tests of the worker through requests, updates and files, with small digits on the CPU.
 
 mod failures;
 mod steering;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::config::{EngineChoice, Experiment};
 
-/// Far more than anything here takes, so that a hang is a failure.
+/// Much longer than any step here takes, so that a hang is a failure.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// 160 training images in four batches.
@@ -33,15 +33,15 @@ fn experiment() -> Experiment {
     e
 }
 
-/// A worker, and everything that it has told.
+/// A worker, and all updates from it.
 struct Driver {
     woken: Receiver<()>,
-    /// Lets a worker go on that waits until its last update was fetched.
+    /// Releases a worker that waits until its last update is fetched.
     fetched: Option<Sender<()>>,
     told: Vec<Update>,
-    /// Updates that a test has looked at.
+    /// Number of updates that a test has seen.
     seen: usize,
-    /// After the channels, for its thread may wait for them.
+    /// Dropped after the channels, because its thread may wait on them.
     worker: Worker,
 }
 
@@ -52,14 +52,14 @@ impl Driver {
         Self { woken, fetched: None, told: Vec::new(), seen: 0, worker }
     }
 
-    /// One whose worker waits until each update was fetched: none is replaced by a newer one, however busy the
-    /// machine is.
+    /// A driver whose worker waits until each update is fetched, so that none is replaced by a newer one, however busy
+    /// the machine is.
     fn in_step() -> Self {
         let ((sender, woken), (fetched, go_on)) = (channel(), channel());
         let go_on = Mutex::new(go_on);
         let wake = move || {
             if sender.send(()).is_ok() {
-                // Without a driver there is nothing to wait for.
+                // If the driver is gone, there is nothing to wait for.
                 go_on.lock().unwrap().recv().unwrap_or(());
             }
         };
@@ -79,7 +79,7 @@ impl Driver {
         self.send(Request::Resume { directory: directory.into(), engine: None, paused });
     }
 
-    /// The next update that `pick` takes, waiting for it. What comes before it counts as seen.
+    /// Waits for the next update that `pick` accepts. All updates before it count as seen.
     fn until<T>(&mut self, what: &str, mut pick: impl FnMut(&Update) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -126,7 +126,7 @@ impl Driver {
         })
     }
 
-    /// Everything told so far that `pick` takes.
+    /// All updates so far that `pick` accepts.
     fn all<T>(&self, pick: impl FnMut(&Update) -> Option<T>) -> Vec<T> {
         self.told.iter().filter_map(pick).collect()
     }
@@ -181,12 +181,12 @@ fn a_run_goes_from_beginning_to_report() {
         assert!(phases.iter().any(|told| told == phase), "{phase}: {phases:?}");
     }
     assert!(phases.iter().any(|told| told.starts_with("evaluating PGD-2")), "{phases:?}");
-    assert!(driver.examples().is_empty(), "nobody asked for examples");
+    assert!(driver.examples().is_empty(), "no examples were requested");
     assert!(run_in(&dir).join("evaluation.json").exists() && run_in(&dir).join("figures/cfps.png").exists());
 }
 
 #[test]
-fn a_dropped_handle_saves_at_once_and_the_run_goes_on_later() {
+fn dropping_the_handle_saves_at_once_and_the_run_can_be_resumed() {
     let dir = tempfile::tempdir().unwrap();
     let mut e = experiment();
     e.optimizer.epochs = 500;

@@ -1,4 +1,4 @@
-//! Pausing, single steps, radii by hand, another experiment, stopping.
+//! Tests of pausing, single steps, radii set by hand, changes of the experiment, and stopping.
 
 use super::*;
 use crate::engine::Norm;
@@ -6,7 +6,7 @@ use crate::units::Epsilon;
 
 const HOURS: Duration = Duration::from_secs(3600);
 
-/// Shows every step of every attack to come, eight images of it.
+/// Requests eight images of every step of every attack.
 fn wish() -> Request {
     Request::Examples(Some(ExamplesWish { count: 48, every: Duration::ZERO }))
 }
@@ -46,7 +46,7 @@ fn a_run_is_steered_from_its_first_batch_to_its_report() {
     assert!((0.0..pause.as_secs_f64()).contains(&rest), "the pause counts as training: {:?}", first.seconds);
     driver.until_paused();
 
-    // Three steps are a batch: the first two leave it waiting within the attack.
+    // An attack has three steps: after each of the first two the run waits within the attack.
     driver.send(wish());
     let mut steps = Vec::new();
     for _ in 0..3 {
@@ -61,7 +61,7 @@ fn a_run_is_steered_from_its_first_batch_to_its_report() {
     assert_eq!(steps, [(1, 3), (2, 3), (3, 3)]);
     assert_eq!(driver.batches().iter().map(|point| point.done).collect::<Vec<_>>(), [1, 2]);
 
-    // A radius by hand is that of the next batch.
+    // A radius set by hand applies from the next batch.
     let mut holds = vec![Hold::default(); 10];
     holds[3] = Hold { epsilon: Some(0.5 / 255.0), locked: true };
     holds[4] = Hold { epsilon: Some(1.0 / 255.0), locked: false };
@@ -82,7 +82,7 @@ fn a_run_is_steered_from_its_first_batch_to_its_report() {
     }
     assert!(examples.labels.contains(&3) && examples.labels.contains(&4));
 
-    // Another learning rate now, another method in the next epoch, another seed never.
+    // The learning rate changes now, the method in the next epoch, the seed never.
     let mut changed = experiment();
     changed.optimizer.lr = 0.0125;
     changed.fairness.lambda_rob = 0.75;
@@ -99,7 +99,7 @@ fn a_run_is_steered_from_its_first_batch_to_its_report() {
     assert_eq!((changed.optimizer.lr, changed.optimizer.epochs), (0.0125, 2));
     assert_eq!((point.lr, point.done), (changed.optimizer.lr_at(0, 3, 4), 4));
 
-    // The epoch ends, and with it what is not locked.
+    // The epoch ends, and with it all radii that are not locked.
     let still = driver.until("radii at the end of the epoch", held);
     assert_eq!((still[3], still[4]), (holds[3], Hold::default()));
     driver.until_paused();
@@ -128,7 +128,7 @@ fn a_run_is_steered_from_its_first_batch_to_its_report() {
     let (_, classes) = directory.read_rows().unwrap();
     assert_eq!((classes[3].epsilon, classes[4].epsilon), (0.5 / 255.0, 1.0 / 255.0), "in force when the epoch ended");
 
-    // A resume goes on with all of it.
+    // A resume keeps all of it.
     let mut driver = Driver::new();
     driver.resume(&path, false);
     assert_eq!(*driver.opened().experiment, changed);
@@ -140,7 +140,7 @@ fn a_run_is_steered_from_its_first_batch_to_its_report() {
     assert!(path.join("evaluation.json").exists());
 }
 
-/// A change for the next epoch is not one for the rest of this one, also when the run is stopped in between.
+/// A change for the next epoch does not affect the rest of this one, even if the run is stopped in between.
 #[test]
 fn a_change_waits_for_its_epoch_through_a_stop() {
     let dir = tempfile::tempdir().unwrap();
@@ -178,7 +178,7 @@ fn a_change_waits_for_its_epoch_through_a_stop() {
 }
 
 #[test]
-fn what_is_invalid_changes_nothing_and_the_run_goes_on() {
+fn invalid_changes_are_rejected_and_the_run_continues() {
     let dir = tempfile::tempdir().unwrap();
     let path = run_in(&dir);
     let mut driver = Driver::new();
@@ -199,7 +199,7 @@ fn what_is_invalid_changes_nothing_and_the_run_goes_on() {
     driver.send(Request::Change(Box::new(forgotten)));
     let what = driver.failure().what;
     assert!(what.contains("evaluation.eval_epsilon") && what.contains("did you mean 8/255?"), "{what}");
-    // In L2 the shape of the images decides: 8 × 8 pixels are at most 8 apart.
+    // In L2 the largest distance depends on the shape: images of 8 × 8 pixels are at most 8 apart.
     let mut beyond = experiment();
     (beyond.attack.norm, beyond.attack.epsilon) = (Norm::L2, Epsilon::new(9.0).unwrap());
     driver.send(Request::Change(Box::new(beyond)));
@@ -215,7 +215,7 @@ fn what_is_invalid_changes_nothing_and_the_run_goes_on() {
 }
 
 #[test]
-fn a_change_that_makes_the_evaluation_too_weak_is_told_each_time() {
+fn each_change_that_makes_the_evaluation_too_weak_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let mut driver = Driver::new();
     driver.begin(experiment(), &run_in(&dir), true);
@@ -228,7 +228,7 @@ fn a_change_that_makes_the_evaluation_too_weak_is_told_each_time() {
             _ => None,
         })
     };
-    // Weak, and so it stays for a batch; good; and weak again.
+    // Weak, still weak after a batch, good, and weak again.
     for (change, told) in [(Some(&weak), 1), (None, 1), (Some(&experiment()), 1), (Some(&weak), 2)] {
         if let Some(change) = change {
             driver.send(Request::Change(Box::new(change.clone())));
@@ -243,7 +243,7 @@ fn a_change_that_makes_the_evaluation_too_weak_is_told_each_time() {
 }
 
 #[test]
-fn more_epochs_can_be_asked_for_until_the_last_moment_and_fewer_than_done_cannot() {
+fn the_number_of_epochs_can_grow_until_the_end_but_not_fall_below_those_done() {
     let dir = tempfile::tempdir().unwrap();
     let mut driver = Driver::new();
     driver.begin(experiment(), &run_in(&dir), false);
@@ -279,7 +279,7 @@ fn stopping_without_saving_leaves_earlier_files_as_they_are() {
     let before = read();
     driver.send(Request::OneBatch);
     driver.until_paused();
-    // In the middle of an attack, too.
+    // Also in the middle of an attack.
     driver.send(Request::OneAttackStep);
     driver.until_paused();
     driver.send(Request::Stop { save: false });
@@ -291,7 +291,7 @@ fn stopping_without_saving_leaves_earlier_files_as_they_are() {
 }
 
 #[test]
-fn slow_motion_shows_every_step_and_ends_when_asked() {
+fn slow_motion_shows_every_step_and_ends_on_request() {
     let dir = tempfile::tempdir().unwrap();
     let mut driver = Driver::new();
     driver.send(Request::Slow(HOURS));
@@ -299,7 +299,7 @@ fn slow_motion_shows_every_step_and_ends_when_asked() {
     driver.begin(experiment(), &run_in(&dir), false);
     let step = |update: &Update| if let Update::Examples(e) = update { Some((e.batch, e.step)) } else { None };
     assert_eq!(driver.until("the start of the attack", step), (0, (0, 3)));
-    // Paused within the attack, a step at a time.
+    // Paused within the attack, one step at a time.
     driver.send(Request::Pause);
     driver.until_paused();
     driver.send(Request::OneAttackStep);
@@ -313,7 +313,7 @@ fn slow_motion_shows_every_step_and_ends_when_asked() {
     }
     let one = |batch, from: u32| (from..=3).map(move |done| (batch, (done, 3)));
     let all: Vec<_> = one(0, 2).chain(one(1, 0)).collect();
-    // The mailbox keeps the newest only; what came through came in order.
+    // The mailbox keeps only the newest examples; those received are in order.
     let mut expected = all.iter();
     assert!(steps.iter().all(|step| expected.any(|e| e == step)), "{steps:?}");
     driver.send(Request::Slow(Duration::ZERO));
@@ -322,7 +322,7 @@ fn slow_motion_shows_every_step_and_ends_when_asked() {
     assert_eq!(driver.batches().len(), 8);
 }
 
-/// Stopped within an attack, the batch is finished first: its running statistics have moved already.
+/// A stop within an attack finishes the batch first, because its running statistics have changed already.
 #[test]
 fn a_stop_within_an_attack_trains_the_batch_and_saves() {
     let dir = tempfile::tempdir().unwrap();

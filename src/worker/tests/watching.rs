@@ -1,4 +1,4 @@
-//! Who watches changes nothing.
+//! Watching does not change a run.
 
 use super::*;
 
@@ -66,7 +66,7 @@ fn a_watched_run_writes_the_bytes_of_an_unwatched_one() {
 }
 
 #[test]
-fn examples_come_as_often_as_wished_and_not_after() {
+fn examples_arrive_at_the_requested_rate_and_stop_on_request() {
     let dir = tempfile::tempdir().unwrap();
     let mut driver = Driver::new();
     let hours = Duration::from_secs(3600);

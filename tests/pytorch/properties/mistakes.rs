@@ -110,7 +110,7 @@ fn searches_that_contradict_their_batch_are_refused() {
         invalid(gradient(Objective::Targeted(vec![0; 3])), "targets are given for 3 images, expected 4");
         invalid(gradient(Objective::Targeted(vec![7; 4])), "class 7");
         invalid(gradient(Objective::KlToClean), "clean images");
-        invalid(gradient(drawn(CLASSES)), "targets that are given");
+        invalid(gradient(drawn(CLASSES)), "given targets");
     });
 }
 
@@ -134,7 +134,7 @@ fn views_are_refused_once_a_later_search_has_replaced_them() {
         let old = engine.perturb(&subject.batch(), &no_search(N)).unwrap();
         let new = engine.perturb(&subject.part(0..2), &no_search(2)).unwrap();
         let loss = LossSpec::cross_entropy(View::Clean);
-        let part = "a later perturbation has replaced them";
+        let part = "another search has begun since";
         invalid(engine.train_step(&old, &loss, &STEP), part);
         invalid(engine.read_view(&old, View::Adversarial), part);
         let input = Input::View(&old, View::Clean);

@@ -157,7 +157,7 @@ fn a_score_under_a_weak_attack_does_not_stand_in_the_way_of_later_ones() {
         assert!(text.contains(part), "{part} in {text}");
     }
     // It can be evaluated like any other.
-    let stored = crate::train::Stored::load(&trainer.directory().checkpoint(&listed[0].name), None).unwrap();
+    let stored = crate::train::StoredNetwork::load(&trainer.directory().checkpoint(&listed[0].name), None).unwrap();
     assert_eq!(stored.experiment.evaluation.eval_epsilon, Some(Epsilon::levels(WEAK)));
 
     // And it is told, once.
