@@ -32,9 +32,9 @@ use super::kernels::gemm::{PIXEL_TILES, Tile, WEIGHT_TILES};
 use super::kernels::winograd;
 use super::lower::geometry;
 use super::parameters::Parameters;
-use super::program::{BufferSpec, Fixed, Phase, Program};
+use super::program::{BufferSpec, DispatchKind, Fixed, Program};
 use super::programs::{self, AttackStep, Key, Target};
-use super::recorded::{Command, Pool, Recorded};
+use super::recorded::{Command, Recorded, SlotPool};
 use super::tuning::{Algorithm, Choices, KernelDevice, KernelTable, Timing, Tuning, fixed, wide_tiles};
 use crate::engine::{BatchNormMode, View};
 use crate::model::{Network, Op};
@@ -235,7 +235,7 @@ struct Bench<'a> {
     noise: wgpu::Buffer,
     /// Buffers that outlive programs.
     fixed: HashMap<Fixed, wgpu::Buffer>,
-    pool: Pool,
+    pool: SlotPool,
     /// Candidates that were fastest and computed something else than the fixed choice, each as a sentence.
     rejected: Vec<String>,
 }
@@ -440,10 +440,10 @@ fn program(
 ) -> Result<Program, GpuError> {
     let network = subject.network;
     let choices = choices_with(subject, unit, (pass, algorithm), None);
-    let (key, phase) = pass_key(pass);
+    let (key, kind) = pass_key(pass);
     let mut program = programs::build(&key, target(subject, budget, &choices, images))?;
     let layers = window(network, unit.layer, pass);
-    program.steps.retain(|step| step.phase == phase && step.layer.is_some_and(|layer| layers.contains(&layer)));
+    program.steps.retain(|step| step.kind == kind && step.layer.is_some_and(|layer| layers.contains(&layer)));
     noise_everywhere(&mut program);
     #[cfg(test)]
     check::sabotage::apply(&mut program, pass, algorithm);
@@ -466,12 +466,12 @@ const fn target<'a>(subject: Subject<'a>, budget: u64, choices: &'a Choices, bat
     Target { network, parameters, batch, limits, budget, choices }
 }
 
-/// The program that computes a pass, and the phase of its steps.
-fn pass_key(pass: Pass) -> (Key, Phase) {
+/// The program that computes a pass, and the kind of its dispatches.
+fn pass_key(pass: Pass) -> (Key, DispatchKind) {
     match pass {
-        Pass::Forward => (Key::Attack(AttackStep::plain(BatchNormMode::Train)), Phase::Forward),
-        Pass::InputGradient => (Key::Attack(AttackStep::plain(BatchNormMode::Train)), Phase::Backward),
-        Pass::WeightGradient => (Key::Train { views: vec![View::Adversarial], terms: 1 }, Phase::Weights),
+        Pass::Forward => (Key::Attack(AttackStep::plain(BatchNormMode::Train)), DispatchKind::Forward),
+        Pass::InputGradient => (Key::Attack(AttackStep::plain(BatchNormMode::Train)), DispatchKind::Backward),
+        Pass::WeightGradient => (Key::Train { views: vec![View::Adversarial], terms: 1 }, DispatchKind::Weights),
     }
 }
 

@@ -18,7 +18,7 @@ use super::pacing::{PaceStats, Pacer};
 use super::parameters::Parameters;
 use super::program::Fixed;
 use super::programs::{self, Key, Target};
-use super::recorded::{Pool, Recorded};
+use super::recorded::{Recorded, SlotPool};
 use super::tuning::{Choices, KernelDevice, KernelTable, Tuning};
 use super::{adapters, autotune, cache};
 use crate::engine::held::Held;
@@ -104,7 +104,7 @@ pub struct WgslEngine {
     /// Whether the transformed weights are those of the parameters.
     transformed: bool,
     pacer: Pacer,
-    pool: Pool,
+    pool: SlotPool,
     /// The buffers with names, as large as the largest batch so far needs them. Those of class by class come with the first
     /// program that needs them.
     buffers: HashMap<Fixed, wgpu::Buffer>,
@@ -160,7 +160,7 @@ impl WgslEngine {
             limits,
             choices,
             transformed: false,
-            pool: Pool::default(),
+            pool: SlotPool::default(),
             buffers: HashMap::new(),
             sets: Vec::new(),
             held: None,

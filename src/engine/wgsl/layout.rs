@@ -23,7 +23,7 @@ pub(super) trait Params: bytemuck::Pod {
     const KERNELS: &'static [&'static str];
 }
 
-/// Declares a struct as shaders lay it out. `struct Rows for "norm_statistics.wgsl" { … }` is the struct `Params` of that
+/// Declares a struct as shaders lay it out. `struct RowsParams for "norm_statistics.wgsl" { … }` is the struct `Params` of that
 /// kernel; a struct without `for` has the same name in WGSL.
 ///
 /// A module lists the `LAYOUT` of its structs in `layouts`, beside `variants`.

@@ -9,7 +9,7 @@ use super::kernels::conv::Pass;
 use super::lower::{self, geometry};
 use super::memory;
 use super::parameters::Parameters;
-use super::program::{Phase, Program};
+use super::program::{DispatchKind, Program};
 use super::programs::{self, AttackStep, Key, Target};
 use super::recorded::transient_lives;
 use super::tuning::Choices;
@@ -196,7 +196,7 @@ fn training_programs(target: Target<'_>) -> Result<[Program; 2], EngineError> {
     Ok([attack, programs::build(&Key::Train { views, terms }, target)?])
 }
 
-fn total(program: &Program, wanted: impl Fn(&super::program::Step) -> bool) -> Work {
+fn total(program: &Program, wanted: impl Fn(&super::program::ProgramStep) -> bool) -> Work {
     let steps = program.steps.iter().filter(|step| wanted(step));
     steps.fold(Work::default(), |sum, step| Work {
         flops: sum.flops + step.dispatch.work.flops,
@@ -212,8 +212,8 @@ fn layer_plan(
     i: usize,
     layer: &crate::model::Layer,
 ) -> LayerPlan {
-    let of = |program: &Program, phase: Phase| total(program, |s| s.layer == Some(i) && s.phase == phase);
-    let forward = of(train, Phase::Forward);
+    let of = |program: &Program, kind: DispatchKind| total(program, |s| s.layer == Some(i) && s.kind == kind);
+    let forward = of(train, DispatchKind::Forward);
     let written = train.outputs.iter().find(|(found, ..)| *found == i);
     let slot = written
         .and_then(|(_, _, slices)| slices.first())
@@ -231,8 +231,8 @@ fn layer_plan(
         output: layer.shape.to_string(),
         algorithm,
         flops_forward: forward.flops,
-        flops_backward: of(attack, Phase::Backward).flops,
-        flops_weights: of(train, Phase::Weights).flops,
+        flops_backward: of(attack, DispatchKind::Backward).flops,
+        flops_weights: of(train, DispatchKind::Weights).flops,
         bytes_forward: forward.bytes,
         buffer: slot,
         bytes_output: written.map_or(0, |(_, _, slices)| slices.iter().map(|slice| slice.size).sum()),

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 pub use self::figures::DeviceFigures;
 pub(super) use self::stopwatch::Stopwatch;
-use super::program::{Phase, Step};
+use super::program::{DispatchKind, ProgramStep};
 use crate::model::Network;
 
 /// How dispatches are timed.
@@ -119,7 +119,7 @@ pub(super) struct Timed<'a> {
     pub(super) program: &'a str,
     /// How often a training step has it.
     pub(super) runs: u64,
-    pub(super) step: &'a Step,
+    pub(super) step: &'a ProgramStep,
     pub(super) seconds: f64,
 }
 
@@ -135,13 +135,13 @@ impl Profile {
         let mut known = BTreeMap::new();
         for Timed { program, runs, step, seconds } in timed {
             let (kernel, work) = (&step.dispatch.kernel, step.dispatch.work);
-            let key = (*program, *runs, step.layer, step.phase, kernel);
+            let key = (*program, *runs, step.layer, step.kind, kernel);
             let at = *known.entry(key).or_insert_with(|| {
                 rows.push(KernelRow {
                     program: (*program).to_owned(),
                     runs: *runs,
                     layer: step.layer.and_then(|layer| network.layers.get(layer)).map(|layer| layer.name.clone()),
-                    phase: phase_name(step.phase),
+                    phase: kind_name(step.kind),
                     kernel: kernel.label(),
                     file: kernel.file.to_owned(),
                     dispatches: 0,
@@ -207,12 +207,12 @@ fn shares(rows: &[KernelRow], total: f64, name: impl Fn(&KernelRow) -> &str) -> 
     sums
 }
 
-const fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Forward => "forward",
-        Phase::Backward => "backward",
-        Phase::Weights => "weights",
-        Phase::Other => "other",
+const fn kind_name(kind: DispatchKind) -> &'static str {
+    match kind {
+        DispatchKind::Forward => "forward",
+        DispatchKind::Backward => "backward",
+        DispatchKind::Weights => "weights",
+        DispatchKind::Other => "other",
     }
 }
 

@@ -123,7 +123,7 @@ pub(super) struct BufferSpec {
 /// What a dispatch belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Phase {
+pub(super) enum DispatchKind {
     /// Forward pass.
     Forward,
     /// Backward pass to the input of a layer.
@@ -136,9 +136,9 @@ pub(super) enum Phase {
 
 /// A dispatch with the layer that it is for.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Step {
+pub(super) struct ProgramStep {
     pub(super) layer: Option<usize>,
-    pub(super) phase: Phase,
+    pub(super) kind: DispatchKind,
     pub(super) dispatch: Dispatch,
 }
 
@@ -146,7 +146,7 @@ pub(super) struct Step {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Program {
     pub(super) buffers: Vec<BufferSpec>,
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<ProgramStep>,
     /// Where the host looks at results before the rest runs; the number of steps before it.
     pub(super) pause: Option<usize>,
     /// The gradient with respect to the images, which the host reads after the last step.
@@ -184,8 +184,8 @@ impl Program {
     }
 
     /// Appends a dispatch.
-    pub(super) fn push(&mut self, layer: Option<usize>, phase: Phase, dispatch: Dispatch) {
-        self.steps.push(Step { layer, phase, dispatch });
+    pub(super) fn push(&mut self, layer: Option<usize>, kind: DispatchKind, dispatch: Dispatch) {
+        self.steps.push(ProgramStep { layer, kind, dispatch });
     }
 
     /// First and last step that mentions each buffer, or none.

@@ -8,7 +8,7 @@ use super::kernels::stem::Search;
 use super::kernels::{attack, loss, sgd};
 use super::lower::{Lower, Objective, Tensor, Want, ranges};
 use super::parameters::Parameters;
-use super::program::{Fixed, Phase, Program};
+use super::program::{DispatchKind, Fixed, Program};
 use super::tuning::Choices;
 use crate::engine::{BatchNormMode, SearchSpec, Snapshots, View};
 use crate::model::Network;
@@ -215,7 +215,7 @@ impl Builder<'_> {
         let shape = self.lower.network.input;
         for (r, images, first) in self.lower.parts() {
             let dispatch = attack::prepare(images, first, shape, pixels, call, info, into[r]);
-            self.lower.program.push(None, Phase::Other, dispatch);
+            self.lower.program.push(None, DispatchKind::Other, dispatch);
         }
     }
 
@@ -224,7 +224,7 @@ impl Builder<'_> {
         let classes = self.lower.network.classes;
         let thresholds = self.lower.whole(Fixed::Thresholds, table_bytes(classes, 1));
         let dispatch = loss::sample_targets(self.batch, 0, classes, call, thresholds, info);
-        self.lower.program.push(None, Phase::Other, dispatch);
+        self.lower.program.push(None, DispatchKind::Other, dispatch);
     }
 
     fn start(&mut self) {
@@ -234,7 +234,7 @@ impl Builder<'_> {
         let shape = self.lower.network.input;
         for (r, images, first) in self.lower.parts() {
             let dispatch = attack::pgd_start(images, first, shape, call, info, clean[r], delta[r], x[r]);
-            self.lower.program.push(None, Phase::Other, dispatch);
+            self.lower.program.push(None, DispatchKind::Other, dispatch);
         }
     }
 
@@ -277,7 +277,7 @@ impl Builder<'_> {
             let Search { clean, delta, x, .. } = search;
             let dispatch =
                 attack::pgd_step(images, first, shape, call, info, clean, gradient, delta, x, stopped, flags);
-            self.lower.program.push(None, Phase::Other, dispatch);
+            self.lower.program.push(None, DispatchKind::Other, dispatch);
         }
     }
 
@@ -301,7 +301,7 @@ impl Builder<'_> {
     fn finish(&mut self, kept: Snapshots) {
         let x = self.images(Fixed::Adversarial);
         for dispatch in self.snapshots(kept, &x, [Keep::Never; 2]) {
-            self.lower.program.push(None, Phase::Other, dispatch);
+            self.lower.program.push(None, DispatchKind::Other, dispatch);
         }
     }
 
@@ -348,11 +348,11 @@ impl Builder<'_> {
                 whole(&found[r]),
                 results,
             );
-            self.lower.program.push(None, Phase::Other, dispatch);
+            self.lower.program.push(None, DispatchKind::Other, dispatch);
         }
         let counts = self.lower.whole(Fixed::Counts, table_bytes(classes, counted_tables(views.len())));
         let dispatch = loss::confusion(self.batch, 0, classes, views.len(), info, results, counts);
-        self.lower.program.push(None, Phase::Other, dispatch);
+        self.lower.program.push(None, DispatchKind::Other, dispatch);
         self.lower.program.pause = Some(self.lower.program.steps.len());
         for (v, tape) in tapes.iter().enumerate() {
             self.lower.backward(tape, of_view(&found, v), Want::Parameters { accumulate: v > 0 });
@@ -363,7 +363,7 @@ impl Builder<'_> {
             let parameter = program.fixed(place(Fixed::Parameters(slab)), *bytes);
             let gradient = program.fixed(place(Fixed::Gradients(slab)), *bytes);
             let momentum = program.fixed(place(Fixed::Momentum(slab)), *bytes);
-            program.push(None, Phase::Other, sgd::sgd(bytes / 16, call, gradient, parameter, momentum));
+            program.push(None, DispatchKind::Other, sgd::sgd(bytes / 16, call, gradient, parameter, momentum));
         }
         self.lower.transform_weights();
     }

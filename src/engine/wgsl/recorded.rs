@@ -8,7 +8,7 @@ use super::error::{GpuError, readable};
 use super::kernel::{Dispatch, Slice};
 use super::memory::{self, Life};
 use super::parameters::ALIGNMENT;
-use super::program::{Fixed, Program, Step};
+use super::program::{Fixed, Program, ProgramStep};
 
 /// One dispatch, ready.
 #[derive(Debug)]
@@ -34,11 +34,11 @@ impl Command {
 
 /// Buffers that programs of one engine share for what lives only inside them.
 #[derive(Debug, Default)]
-pub(super) struct Pool {
+pub(super) struct SlotPool {
     slots: Vec<wgpu::Buffer>,
 }
 
-impl Pool {
+impl SlotPool {
     /// Forgets all slots. Programs that were recorded keep those they use.
     pub(super) fn clear(&mut self) {
         self.slots.clear();
@@ -64,7 +64,7 @@ pub(super) struct Recorded {
     pub(super) outputs: Vec<(usize, usize, Vec<Slice>)>,
     pub(super) image_gradient: Vec<Slice>,
     /// What each command was recorded from.
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<ProgramStep>,
     buffers: Vec<wgpu::Buffer>,
 }
 
@@ -89,7 +89,7 @@ impl Recorded {
     pub(super) fn new(
         gpu: &Gpu,
         program: Program,
-        pool: &mut Pool,
+        pool: &mut SlotPool,
         used: u64,
         mut fixed: impl FnMut(Fixed, u64) -> Result<wgpu::Buffer, GpuError>,
     ) -> Result<Self, GpuError> {

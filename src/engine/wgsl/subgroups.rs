@@ -19,7 +19,7 @@ const KERNEL: &str = "subgroup_size.wgsl";
 const GROUPS: u32 = 8;
 
 gpu_struct! {
-    struct Number for "subgroup_size.wgsl" {
+    struct SubgroupSizeParams for "subgroup_size.wgsl" {
         number: u32,
     }
 }
@@ -31,7 +31,7 @@ pub(super) fn lanes(gpu: &Gpu) -> Result<u32, GpuError> {
     let size = u64::from(4 * LANES * GROUPS);
     let sizes = gpu.buffer("subgroup sizes", size)?;
     let slice = Slice { buffer: BufferId(0), offset: 0, size };
-    let (kernel, params) = (Kernel::plain(KERNEL), Number { number: 20 });
+    let (kernel, params) = (Kernel::plain(KERNEL), SubgroupSizeParams { number: 20 });
     let dispatch = Dispatch::new(kernel, params, &[slice], [GROUPS, 1, 1], Work::default());
     let commands = recorded::commands(gpu, [&dispatch].into_iter(), std::slice::from_ref(&sizes))?;
     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -53,7 +53,7 @@ pub(super) fn are_needed(kernel: &Kernel) -> bool {
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(super) fn layouts() -> Vec<Layout> {
-    vec![Number::LAYOUT]
+    vec![SubgroupSizeParams::LAYOUT]
 }
 
 /// Every kernel of this module.

@@ -99,12 +99,12 @@ pub(super) fn program(
     let network = subject.network;
     let norm = norm_before(network, unit.layer).filter(|_| pass == Pass::InputGradient);
     let choices = super::choices_with(subject, unit, (pass, algorithm), norm);
-    let (key, phase) = pass_key(pass);
+    let (key, kind) = pass_key(pass);
     let mut program = programs::build(&key, target(subject, budget, &choices, images))?;
     let layers = window(network, unit.layer, pass);
     let in_window = |layer: usize| layers.contains(&layer) || norm == Some(layer);
     let mut kept: Vec<bool> =
-        program.steps.iter().map(|step| step.phase == phase && step.layer.is_some_and(in_window)).collect();
+        program.steps.iter().map(|step| step.kind == kind && step.layer.is_some_and(in_window)).collect();
     let buffers = |step: usize| program.steps[step].dispatch.bindings.iter().map(|slice| slice.buffer.0);
     let is_scratch = |buffer: &usize| program.buffers[*buffer].scratch;
     // A batch norm that lies beyond the window may read sums that the convolution leaves.

@@ -8,7 +8,7 @@ use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, quads};
 use crate::engine::wgsl::layout::gpu_struct;
 
 gpu_struct! {
-    struct Prepare for "prepare.wgsl" {
+    struct PrepareParams for "prepare.wgsl" {
         images: u32,
         first_image: u32,
         channels: u32,
@@ -29,7 +29,7 @@ pub(in crate::engine::wgsl) fn prepare(
     clean: Slice,
 ) -> Dispatch {
     let total = (images * quads_of(shape)) as u64;
-    let params = Prepare {
+    let params = PrepareParams {
         images: images as u32,
         first_image: first_image as u32,
         channels: shape.channels as u32,
@@ -42,7 +42,7 @@ pub(in crate::engine::wgsl) fn prepare(
 }
 
 gpu_struct! {
-    struct Begin for "pgd_start.wgsl" {
+    struct BeginParams for "pgd_start.wgsl" {
         images: u32,
         first_image: u32,
         channels: u32,
@@ -64,7 +64,7 @@ pub(in crate::engine::wgsl) fn pgd_start(
     delta: Slice,
     x: Slice,
 ) -> Dispatch {
-    let params = Begin {
+    let params = BeginParams {
         images: images as u32,
         first_image: first_image as u32,
         channels: shape.channels as u32,
@@ -77,7 +77,7 @@ pub(in crate::engine::wgsl) fn pgd_start(
 }
 
 gpu_struct! {
-    struct Step for "pgd_step.wgsl" {
+    struct StepParams for "pgd_step.wgsl" {
         images: u32,
         first_image: u32,
         quads: u32,
@@ -107,7 +107,7 @@ pub(in crate::engine::wgsl) fn pgd_step(
     stopped: Slice,
     flags: Slice,
 ) -> Dispatch {
-    let params = Step { images: images as u32, first_image: first_image as u32, quads: quads_of(shape) as u32 };
+    let params = StepParams { images: images as u32, first_image: first_image as u32, quads: quads_of(shape) as u32 };
     let total = (images * quads_of(shape)) as u64;
     let work = Work { flops: 32 * total, bytes: 80 * total };
     let bindings = [call, info, clean, gradient, delta, x, stopped, flags];
@@ -115,7 +115,7 @@ pub(in crate::engine::wgsl) fn pgd_step(
 }
 
 gpu_struct! {
-    struct Noise for "attack_noise.wgsl" {
+    struct NoiseParams for "attack_noise.wgsl" {
         images: u32,
         first_image: u32,
         channels: u32,
@@ -134,7 +134,7 @@ pub(in crate::engine::wgsl) fn noise(
     info: Slice,
     delta: Slice,
 ) -> Dispatch {
-    let params = Noise {
+    let params = NoiseParams {
         images: images as u32,
         first_image: first_image as u32,
         channels: shape.channels as u32,
@@ -159,7 +159,7 @@ pub(in crate::engine::wgsl) enum Keep {
 }
 
 gpu_struct! {
-    struct Snapshot for "snapshot.wgsl" {
+    struct SnapshotParams for "snapshot.wgsl" {
         images: u32,
         first_image: u32,
         quads: u32,
@@ -178,7 +178,7 @@ pub(in crate::engine::wgsl) fn snapshot(
     x: Slice,
     kept: Slice,
 ) -> Dispatch {
-    let params = Snapshot {
+    let params = SnapshotParams {
         images: images as u32,
         first_image: first_image as u32,
         quads: quads_of(shape) as u32,
@@ -198,7 +198,14 @@ fn quads_of(shape: ImageShape) -> usize {
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn layouts() -> Vec<crate::engine::wgsl::layout::Layout> {
-    vec![Prepare::LAYOUT, Begin::LAYOUT, Step::LAYOUT, Noise::LAYOUT, Snapshot::LAYOUT, tests::Words::LAYOUT]
+    vec![
+        PrepareParams::LAYOUT,
+        BeginParams::LAYOUT,
+        StepParams::LAYOUT,
+        NoiseParams::LAYOUT,
+        SnapshotParams::LAYOUT,
+        tests::WordsParams::LAYOUT,
+    ]
 }
 
 /// Every kernel variant of this file.

@@ -16,7 +16,7 @@ pub(in crate::engine::wgsl) const CHAINS: [u32; 3] = [2, 4, 8];
 pub(in crate::engine::wgsl) const MOST_ROUNDS: u32 = 1 << 15;
 
 gpu_struct! {
-    struct Rounds for "bench_fma.wgsl" {
+    struct FmaParams for "bench_fma.wgsl" {
         invocations: u32,
         rounds: u32,
         factor: f32,
@@ -25,13 +25,13 @@ gpu_struct! {
 }
 
 gpu_struct! {
-    struct Number for "bench_nothing.wgsl" {
+    struct NothingParams for "bench_nothing.wgsl" {
         number: u32,
     }
 }
 
 gpu_struct! {
-    struct Quads for "bench_copy.wgsl", "bench_fill.wgsl" {
+    struct CopyParams for "bench_copy.wgsl", "bench_fill.wgsl" {
         quads: u32,
     }
 }
@@ -47,7 +47,7 @@ pub(in crate::engine::wgsl) fn fma(chains: u32, groups: u32, rounds: u32, result
     let invocations = LANES * u64::from(groups);
     let steps = u64::from(chains) * UNROLL * u64::from(rounds);
     let work = Work { flops: 2 * 4 * invocations * steps, bytes: fma_bytes(groups) };
-    let params = Rounds { invocations: invocations as u32, rounds, factor: 1.0, step: 1.0 };
+    let params = FmaParams { invocations: invocations as u32, rounds, factor: 1.0, step: 1.0 };
     Dispatch::new(fma_kernel(chains), params, &[result], grid(u64::from(groups)), work)
 }
 
@@ -57,14 +57,14 @@ fn fma_kernel(chains: u32) -> Kernel {
 
 /// `to = from` over `quads` quads.
 pub(in crate::engine::wgsl) fn copy(quads: u64, from: Slice, to: Slice) -> Dispatch {
-    let params = Quads { quads: quads as u32 };
+    let params = CopyParams { quads: quads as u32 };
     let work = Work { flops: 0, bytes: 32 * quads };
     Dispatch::new(Kernel::plain("bench_copy.wgsl"), params, &[from, to], grid(quads.div_ceil(LANES)), work)
 }
 
 /// Fills `quads` quads with words that look random.
 pub(in crate::engine::wgsl) fn fill(quads: u64, words: Slice) -> Dispatch {
-    let params = Quads { quads: quads as u32 };
+    let params = CopyParams { quads: quads as u32 };
     let work = Work { flops: 0, bytes: 16 * quads };
     Dispatch::new(Kernel::plain("bench_fill.wgsl"), params, &[words], grid(quads.div_ceil(LANES)), work)
 }
@@ -72,13 +72,13 @@ pub(in crate::engine::wgsl) fn fill(quads: u64, words: Slice) -> Dispatch {
 /// Writes `number`.
 pub(in crate::engine::wgsl) fn nothing(number: u32, result: Slice) -> Dispatch {
     let work = Work { flops: 0, bytes: 4 };
-    Dispatch::new(Kernel::plain("bench_nothing.wgsl"), Number { number }, &[result], [1, 1, 1], work)
+    Dispatch::new(Kernel::plain("bench_nothing.wgsl"), NothingParams { number }, &[result], [1, 1, 1], work)
 }
 
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
-    vec![Rounds::LAYOUT, Number::LAYOUT, Quads::LAYOUT]
+    vec![FmaParams::LAYOUT, NothingParams::LAYOUT, CopyParams::LAYOUT]
 }
 
 /// Every kernel that the functions of this file can give.

@@ -4,7 +4,7 @@
 //!
 //! A workgroup has an image, whose means and logits lie in workgroup memory; [`fits`] says whether they do.
 
-use super::pool::Plane;
+use super::pool::FeatureMap;
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, quads};
 use crate::engine::wgsl::layout::gpu_struct;
 
@@ -22,7 +22,7 @@ pub(in crate::engine::wgsl) const fn fits(channels: usize, classes: usize) -> bo
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine::wgsl) struct Head {
     /// The feature map `x`.
-    pub(in crate::engine::wgsl) plane: Plane,
+    pub(in crate::engine::wgsl) map: FeatureMap,
     /// Number of logits.
     pub(in crate::engine::wgsl) classes: usize,
     /// Whether a ReLU comes before the mean.
@@ -50,7 +50,7 @@ const fn norm_constant(norm: Option<HeadNorm>) -> u32 {
 }
 
 gpu_struct! {
-    struct Params for "head_forward.wgsl", "head_backward.wgsl", "head_attack.wgsl" {
+    struct HeadParams for "head_forward.wgsl", "head_backward.wgsl", "head_attack.wgsl" {
         images: u32,
         first_image: u32,
         channels: u32,
@@ -62,20 +62,20 @@ gpu_struct! {
 }
 
 impl Head {
-    fn params(&self, images: usize, first_image: usize, norm: Option<HeadNorm>) -> Params {
-        Params {
+    fn params(&self, images: usize, first_image: usize, norm: Option<HeadNorm>) -> HeadParams {
+        HeadParams {
             images: images as u32,
             first_image: first_image as u32,
-            channels: self.plane.channels as u32,
+            channels: self.map.channels as u32,
             classes: self.classes as u32,
-            height: self.plane.height as u32,
-            width: self.plane.width as u32,
+            height: self.map.height as u32,
+            width: self.map.width as u32,
             first_block: norm.and_then(|norm| norm.sums).map_or(0, |(_, first)| first as u32),
         }
     }
 
     fn kernel(&self, file: &'static str, norm: u32, more: &[(&'static str, u32)]) -> Kernel {
-        let features = quads(self.plane.channels);
+        let features = quads(self.map.channels);
         let mut constants = vec![
             ("FEATURES", features as u32),
             ("CLASSES", quads(self.classes) as u32),
@@ -89,16 +89,16 @@ impl Head {
 
     /// Values of `x`, padding included.
     const fn values(&self, images: usize) -> u64 {
-        (images * self.plane.height * self.plane.width * padded(self.plane.channels)) as u64
+        (images * self.map.height * self.map.width * padded(self.map.channels)) as u64
     }
 
     /// Products of the linear layer.
     const fn products(&self, images: usize) -> u64 {
-        (images * padded(self.plane.channels) * padded(self.classes)) as u64
+        (images * padded(self.map.channels) * padded(self.classes)) as u64
     }
 
     fn forward_work(&self, images: usize) -> Work {
-        let weights = (padded(self.plane.channels) * padded(self.classes)) as u64;
+        let weights = (padded(self.map.channels) * padded(self.classes)) as u64;
         let logits = (images * padded(self.classes)) as u64;
         Work {
             flops: 4 * self.values(images) + 2 * self.products(images),
@@ -194,7 +194,7 @@ const SIZES: [(usize, usize); 10] =
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn layouts() -> Vec<crate::engine::wgsl::layout::Layout> {
-    vec![Params::LAYOUT]
+    vec![HeadParams::LAYOUT]
 }
 
 /// Every kernel that the functions of this file can give, for some sizes.
@@ -203,7 +203,7 @@ pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     let mut all = Vec::new();
     for (channels, classes) in SIZES {
         for relu in [false, true] {
-            let head = Head { plane: Plane { channels, height: 4, width: 4 }, classes, relu };
+            let head = Head { map: FeatureMap { channels, height: 4, width: 4 }, classes, relu };
             for norm in 0..3 {
                 all.extend(["head_attack.wgsl", "head_backward.wgsl"].map(|file| head.kernel(file, norm, &[])));
             }

@@ -9,7 +9,7 @@ use crate::engine::wgsl::parameters::ALIGNMENT;
 use crate::engine::{LossSpec, MAX_VIEWS, Term, View};
 
 gpu_struct! {
-    struct Rows for "objective.wgsl" {
+    struct ObjectiveParams for "objective.wgsl" {
         images: u32,
         first_image: u32,
         classes: u32,
@@ -17,7 +17,7 @@ gpu_struct! {
     }
 }
 
-impl Rows {
+impl ObjectiveParams {
     fn new(images: usize, first_image: usize, classes: usize) -> Self {
         Self {
             images: images as u32,
@@ -48,12 +48,12 @@ pub(in crate::engine::wgsl) fn objective(
     let values = (images * padded(classes)) as u64;
     let work = Work { flops: 8 * values, bytes: 12 * values };
     let bindings = [call, info, logits, reference, dlogits, flag];
-    let params = Rows::new(images, first_image, classes);
+    let params = ObjectiveParams::new(images, first_image, classes);
     Dispatch::new(Kernel::plain("objective.wgsl"), params, &bindings, grid(images as u64), work)
 }
 
 gpu_struct! {
-    struct Outer for "outer_loss.wgsl" {
+    struct OuterLossParams for "outer_loss.wgsl" {
         images: u32,
         first_image: u32,
         classes: u32,
@@ -88,7 +88,7 @@ pub(in crate::engine::wgsl) fn outer_loss(
 ) -> Dispatch {
     let values = (views * images * padded(classes)) as u64;
     let work = Work { flops: 16 * values, bytes: 8 * values };
-    let params = Outer {
+    let params = OuterLossParams {
         images: images as u32,
         first_image: first_image as u32,
         classes: classes as u32,
@@ -134,7 +134,7 @@ pub(in crate::engine::wgsl) fn encode_terms(loss: &LossSpec, views: &[View], lab
 }
 
 gpu_struct! {
-    struct Confusion for "confusion.wgsl" {
+    struct ConfusionParams for "confusion.wgsl" {
         images: u32,
         first_image: u32,
         classes: u32,
@@ -153,7 +153,7 @@ pub(in crate::engine::wgsl) fn confusion(
     results: Slice,
     counts: Slice,
 ) -> Dispatch {
-    let params = Confusion {
+    let params = ConfusionParams {
         images: images as u32,
         first_image: first_image as u32,
         classes: classes as u32,
@@ -165,7 +165,7 @@ pub(in crate::engine::wgsl) fn confusion(
 }
 
 gpu_struct! {
-    struct Targets for "sample_targets.wgsl" {
+    struct TargetsParams for "sample_targets.wgsl" {
         images: u32,
         first_image: u32,
         classes: u32,
@@ -181,7 +181,7 @@ pub(in crate::engine::wgsl) fn sample_targets(
     thresholds: Slice,
     info: Slice,
 ) -> Dispatch {
-    let params = Targets { images: images as u32, first_image: first_image as u32, classes: classes as u32 };
+    let params = TargetsParams { images: images as u32, first_image: first_image as u32, classes: classes as u32 };
     let work = Work { flops: 0, bytes: 36 * images as u64 };
     let groups = grid(images.div_ceil(64) as u64);
     Dispatch::new(Kernel::plain("sample_targets.wgsl"), params, &[call, thresholds, info], groups, work)
@@ -190,7 +190,7 @@ pub(in crate::engine::wgsl) fn sample_targets(
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn layouts() -> Vec<crate::engine::wgsl::layout::Layout> {
-    vec![Rows::LAYOUT, Outer::LAYOUT, Confusion::LAYOUT, Targets::LAYOUT]
+    vec![ObjectiveParams::LAYOUT, OuterLossParams::LAYOUT, ConfusionParams::LAYOUT, TargetsParams::LAYOUT]
 }
 
 /// Every kernel variant of this file.

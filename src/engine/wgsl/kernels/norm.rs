@@ -45,7 +45,7 @@ impl Tiling {
 }
 
 gpu_struct! {
-    struct Rows for "norm_statistics.wgsl", "norm_backward_sums.wgsl" {
+    struct RowsParams for "norm_statistics.wgsl", "norm_backward_sums.wgsl" {
         rows: u32,
         quads: u32,
         columns: u32,
@@ -55,7 +55,7 @@ gpu_struct! {
     }
 }
 
-impl Rows {
+impl RowsParams {
     fn new(rows: u64, channels: usize, tiling: Tiling, first_block: usize) -> Self {
         Self {
             rows: rows as u32,
@@ -69,7 +69,7 @@ impl Rows {
 }
 
 gpu_struct! {
-    struct Finalize for "norm_finalize.wgsl" {
+    struct FinalizeParams for "norm_finalize.wgsl" {
         blocks: u32,
         channels: u32,
         quads: u32,
@@ -80,7 +80,7 @@ gpu_struct! {
 }
 
 gpu_struct! {
-    struct FromRunning for "norm_from_running.wgsl" {
+    struct FromRunningParams for "norm_from_running.wgsl" {
         channels: u32,
         quads: u32,
         epsilon: f32,
@@ -88,14 +88,14 @@ gpu_struct! {
 }
 
 gpu_struct! {
-    struct Elements for "norm_apply.wgsl", "norm_backward_apply.wgsl" {
+    struct ElementsParams for "norm_apply.wgsl", "norm_backward_apply.wgsl" {
         count: u32,
         quads: u32,
     }
 }
 
 gpu_struct! {
-    struct BackwardFinalize for "norm_backward_finalize.wgsl" {
+    struct BackwardFinalizeParams for "norm_backward_finalize.wgsl" {
         blocks: u32,
         quads: u32,
         count: f32,
@@ -107,9 +107,9 @@ const fn values(rows: u64, channels: usize) -> u64 {
     rows * padded(channels) as u64
 }
 
-fn elements(rows: u64, channels: usize) -> (Elements, [u32; 3]) {
+fn elements(rows: u64, channels: usize) -> (ElementsParams, [u32; 3]) {
     let count = rows * quads(channels) as u64;
-    (Elements { count: count as u32, quads: quads(channels) as u32 }, grid(count.div_ceil(256)))
+    (ElementsParams { count: count as u32, quads: quads(channels) as u32 }, grid(count.div_ceil(256)))
 }
 
 /// Blocks that `rows` rows make.
@@ -137,7 +137,7 @@ pub(in crate::engine::wgsl) fn statistics(
         flops: 5 * values(rows, channels),
         bytes: 4 * (values(rows, channels) + partials_len(blocks, channels) as u64),
     };
-    let params = Rows::new(rows, channels, tiling, first_block);
+    let params = RowsParams::new(rows, channels, tiling, first_block);
     Dispatch::new(kernel, params, &[x, partials], grid((blocks * tiling.tiles) as u64), work)
 }
 
@@ -156,7 +156,7 @@ pub(in crate::engine::wgsl) fn finalize(
 ) -> Dispatch {
     let read = partials_len(blocks, channels) as u64;
     let work = Work { flops: 4 * read, bytes: 4 * (read + 10 * padded(channels) as u64) };
-    let params = Finalize {
+    let params = FinalizeParams {
         blocks: blocks as u32,
         channels: channels as u32,
         quads: quads(channels) as u32,
@@ -178,7 +178,7 @@ pub(in crate::engine::wgsl) fn from_running(
     affine: Slice,
 ) -> Dispatch {
     let work = Work { flops: 6 * padded(channels) as u64, bytes: 32 * padded(channels) as u64 };
-    let params = FromRunning { channels: channels as u32, quads: quads(channels) as u32, epsilon };
+    let params = FromRunningParams { channels: channels as u32, quads: quads(channels) as u32, epsilon };
     let groups = quads(channels).div_ceil(64) as u64;
     let bindings = [weight, bias, running, affine];
     Dispatch::new(Kernel::plain("norm_from_running.wgsl"), params, &bindings, grid(groups), work)
@@ -219,7 +219,7 @@ pub(in crate::engine::wgsl) fn backward_sums(
         flops: 8 * values(rows, channels),
         bytes: 4 * (2 * values(rows, channels) + partials_len(blocks, channels) as u64),
     };
-    let params = Rows::new(rows, channels, tiling, first_block);
+    let params = RowsParams::new(rows, channels, tiling, first_block);
     let kernel = Kernel::new("norm_backward_sums.wgsl", &constants);
     Dispatch::new(kernel, params, &[x, dy, affine, partials], grid((blocks * tiling.tiles) as u64), work)
 }
@@ -245,7 +245,7 @@ pub(in crate::engine::wgsl) fn backward_finalize(
     let work = Work { flops: read, bytes: 4 * (read + 4 * padded(channels) as u64) };
     let accumulate = gradients.is_some_and(|g| g.accumulate);
     let constants = [("GRADIENTS", u32::from(gradients.is_some())), ("ACCUMULATE", u32::from(accumulate))];
-    let params = BackwardFinalize { blocks: blocks as u32, quads: quads(channels) as u32, count: count as f32 };
+    let params = BackwardFinalizeParams { blocks: blocks as u32, quads: quads(channels) as u32, count: count as f32 };
     let mut bindings = vec![partials, means];
     if let Some(g) = gradients {
         bindings.extend([g.weight, g.bias]);
@@ -285,7 +285,13 @@ pub(in crate::engine::wgsl) fn backward_apply(
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
-    vec![Rows::LAYOUT, Finalize::LAYOUT, FromRunning::LAYOUT, Elements::LAYOUT, BackwardFinalize::LAYOUT]
+    vec![
+        RowsParams::LAYOUT,
+        FinalizeParams::LAYOUT,
+        FromRunningParams::LAYOUT,
+        ElementsParams::LAYOUT,
+        BackwardFinalizeParams::LAYOUT,
+    ]
 }
 
 /// Every kernel that the functions of this file can give.

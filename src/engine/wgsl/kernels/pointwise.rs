@@ -6,7 +6,7 @@ use crate::engine::wgsl::layout::Layout;
 use crate::engine::wgsl::layout::gpu_struct;
 
 gpu_struct! {
-    struct Count for "add.wgsl", "relu.wgsl", "relu_backward.wgsl" {
+    struct PointwiseParams for "add.wgsl", "relu.wgsl", "relu_backward.wgsl" {
         quads: u32,
     }
 }
@@ -14,28 +14,28 @@ gpu_struct! {
 /// `sum = a + b` over `quads` quads.
 pub(in crate::engine::wgsl) fn add(quads: u64, a: Slice, b: Slice, sum: Slice) -> Dispatch {
     let work = Work { flops: 4 * quads, bytes: 48 * quads };
-    let params = Count { quads: quads as u32 };
+    let params = PointwiseParams { quads: quads as u32 };
     Dispatch::new(Kernel::plain("add.wgsl"), params, &[a, b, sum], grid(quads.div_ceil(256)), work)
 }
 
 /// `y = max(x, 0)` over `quads` quads.
 pub(in crate::engine::wgsl) fn relu(quads: u64, x: Slice, y: Slice) -> Dispatch {
     let work = Work { flops: 4 * quads, bytes: 32 * quads };
-    let params = Count { quads: quads as u32 };
+    let params = PointwiseParams { quads: quads as u32 };
     Dispatch::new(Kernel::plain("relu.wgsl"), params, &[x, y], grid(quads.div_ceil(256)), work)
 }
 
 /// `dx = dy` where the ReLU's output `y` is above zero, over `quads` quads.
 pub(in crate::engine::wgsl) fn relu_backward(quads: u64, y: Slice, dy: Slice, dx: Slice) -> Dispatch {
     let work = Work { flops: 4 * quads, bytes: 48 * quads };
-    let params = Count { quads: quads as u32 };
+    let params = PointwiseParams { quads: quads as u32 };
     Dispatch::new(Kernel::plain("relu_backward.wgsl"), params, &[y, dy, dx], grid(quads.div_ceil(256)), work)
 }
 
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
-    vec![Count::LAYOUT]
+    vec![PointwiseParams::LAYOUT]
 }
 
 /// Every kernel that the functions of this file can give.

@@ -116,7 +116,7 @@ pub(in crate::engine::wgsl) struct Places {
 }
 
 /// Height, width, channels.
-type Plane = [usize; 3];
+type Sizes = [usize; 3];
 
 gpu_struct! {
     struct WeightParams for "winograd_weight.wgsl" {
@@ -175,7 +175,7 @@ pub(in crate::engine::wgsl) fn transform_weight(conv: &Conv, outputs: usize, wei
 
 impl Product {
     /// Source and result, and the padding of the source.
-    fn sides(&self) -> (Plane, Plane, usize) {
+    fn sides(&self) -> (Sizes, Sizes, usize) {
         let c = &self.conv;
         let x = [c.height, c.width, c.in_channels];
         let y = [c.out_height, c.out_width, c.out_channels];

@@ -1,6 +1,6 @@
 //! Backward passes: to the image, or to the parameters.
 
-use super::{Lower, Tape, Tensor, Want, geometry, has_parameters, plane, rows, value_quads};
+use super::{Lower, Tape, Tensor, Want, feature_map, geometry, has_parameters, rows, value_quads};
 use crate::engine::BatchNormMode;
 use crate::engine::wgsl::kernel::{Dispatch, Slice, padded};
 use crate::engine::wgsl::kernels::conv::{self, Conv, Pass};
@@ -10,7 +10,7 @@ use crate::engine::wgsl::kernels::read::Read;
 use crate::engine::wgsl::kernels::stem::{self, StemNorm};
 use crate::engine::wgsl::kernels::winograd::Finish;
 use crate::engine::wgsl::kernels::{linear, loss, norm, pointwise, pool};
-use crate::engine::wgsl::program::Phase;
+use crate::engine::wgsl::program::DispatchKind;
 use crate::model::{Layer, Op, Value};
 
 /// A batch norm whose backward pass is left to those who read the gradient.
@@ -78,7 +78,7 @@ impl Lower<'_> {
                 let found = self.program.transient(logits.size, "gradient of the logits");
                 let dispatch =
                     loss::objective(images, first, self.network.classes, call, info, logits, reference[r], found, flag);
-                self.program.push(None, Phase::Other, dispatch);
+                self.program.push(None, DispatchKind::Other, dispatch);
                 gradients.push(found);
             }
             self.push_all(between);
@@ -92,7 +92,7 @@ impl Lower<'_> {
             let (norm, to) = (norms.get(r).copied(), gradient.tensor[r]);
             let dispatch =
                 head::attack(images, first, &head, call, info, x, norm, weight, bias, reference[r], logits, to, flag);
-            self.push(end + 1, Phase::Backward, dispatch);
+            self.push(end + 1, DispatchKind::Backward, dispatch);
         }
         self.push_all(between);
         self.continue_from(tape, end, gradient, want)
@@ -100,7 +100,7 @@ impl Lower<'_> {
 
     /// Appends what belongs to no layer.
     fn push_all(&mut self, dispatches: Vec<Dispatch>) {
-        dispatches.into_iter().for_each(|dispatch| self.program.push(None, Phase::Other, dispatch));
+        dispatches.into_iter().for_each(|dispatch| self.program.push(None, DispatchKind::Other, dispatch));
     }
 
     /// One backward pass from `logits`, the gradient with respect to the logits. Gives the gradient with respect to the
@@ -110,14 +110,14 @@ impl Lower<'_> {
             return self.continue_from(tape, self.network.layers.len(), Gradient::plain(logits), want);
         };
         if let (Want::Parameters { accumulate }, Some(pooled)) = (want, &tape.pooled) {
-            self.linear_weights(end + 1, [head.plane.channels, head.classes], pooled, &logits, accumulate);
+            self.linear_weights(end + 1, [head.map.channels, head.classes], pooled, &logits, accumulate);
         }
         let weight = self.parameter(end + 1, 0);
         let features = &tape.values[tape.values.len() - 1];
         let (gradient, norms) = self.before_head(tape, end);
         for (r, images, _) in self.parts() {
             let (x, norm, to) = (features.tensor[r], norms.get(r).copied(), gradient.tensor[r]);
-            self.push(end + 1, Phase::Backward, head::backward(images, &head, x, norm, weight, logits[r], to));
+            self.push(end + 1, DispatchKind::Backward, head::backward(images, &head, x, norm, weight, logits[r], to));
         }
         self.continue_from(tape, end, gradient, want)
     }
@@ -232,7 +232,7 @@ impl Lower<'_> {
                 let (from, norm) = (dy.tensor[r], norms(r));
                 let steps = stem::step(conv, images, first, self.budget, from, norm, weight, normalization, search);
                 for dispatch in steps {
-                    self.push(i, Phase::Backward, dispatch);
+                    self.push(i, DispatchKind::Backward, dispatch);
                 }
             }
             return None;
@@ -243,7 +243,7 @@ impl Lower<'_> {
             let dispatches =
                 stem::input_gradient(conv, images, self.budget, from, norm, weight, normalization, image[r]);
             for dispatch in dispatches {
-                self.push(i, Phase::Backward, dispatch);
+                self.push(i, DispatchKind::Backward, dispatch);
             }
         }
         Some(image)
@@ -259,7 +259,7 @@ impl Lower<'_> {
         for (r, dy) in gradient.tensor.into_iter().enumerate() {
             let (rows, add) = (dy.size / (4 * channels), other.map(|other| other[r]));
             let dispatch = norm::backward_apply(rows, channels as usize, relu, input[r], dy, norm, means, add, dx[r]);
-            self.push(layer, Phase::Backward, dispatch);
+            self.push(layer, DispatchKind::Backward, dispatch);
         }
         dx
     }
@@ -274,7 +274,7 @@ impl Lower<'_> {
                 let sum = self.tensor(shape, "gradient sum");
                 for (r, images, _) in self.parts() {
                     let dispatch = pointwise::add(value_quads(images, shape), earlier.tensor[r], gradient[r], sum[r]);
-                    self.push(layer, Phase::Backward, dispatch);
+                    self.push(layer, DispatchKind::Backward, dispatch);
                 }
                 sum
             }
@@ -304,11 +304,13 @@ impl Lower<'_> {
                     norm::backward_apply(rows, shape.channels, false, read[r], dy[r], affine, None, None, dx[r])
                 }
                 Op::Relu => pointwise::relu_backward(value_quads(images, shape), read[r], dy[r], dx[r]),
-                Op::MaxPool { size } => pool::max_pool_backward(images, plane(shape), *size, read[r], dy[r], dx[r]),
-                Op::GlobalAvgPool => pool::global_pool_backward(images, plane(shape), dy[r], dx[r]),
+                Op::MaxPool { size } => {
+                    pool::max_pool_backward(images, feature_map(shape), *size, read[r], dy[r], dx[r])
+                }
+                Op::GlobalAvgPool => pool::global_pool_backward(images, feature_map(shape), dy[r], dx[r]),
                 Op::Add | Op::BatchNorm { .. } | Op::Conv2d { .. } => continue,
             };
-            self.push(i, Phase::Backward, dispatch);
+            self.push(i, DispatchKind::Backward, dispatch);
         }
         dx
     }
@@ -343,8 +345,8 @@ impl Lower<'_> {
                 }
                 _ => Finish::Nothing,
             };
-            let (phase, read) = (Phase::Backward, |r| dy.read(r));
-            self.push_winograd(i, phase, product, &dy.tensor, read, &dx, add.as_ref(), finish);
+            let (kind, read) = (DispatchKind::Backward, |r| dy.read(r));
+            self.push_winograd(i, kind, product, &dy.tensor, read, &dx, add.as_ref(), finish);
         } else {
             let weight = self.parameter(i, 0);
             let tile = self.choices.product_tile(conv, Pass::InputGradient);
@@ -352,7 +354,7 @@ impl Lower<'_> {
                 let add = add.as_ref().map(|add| add[r]);
                 let product = conv::Product { tile, budget: self.budget, read: dy.read(r), add, statistics: None };
                 for dispatch in conv::input_gradient(conv, images, product, dy.tensor[r], weight, dx[r]) {
-                    self.push(i, Phase::Backward, dispatch);
+                    self.push(i, DispatchKind::Backward, dispatch);
                 }
             }
         }
@@ -404,7 +406,11 @@ impl Lower<'_> {
                 }
             };
             let count = self.ranges.iter().map(|images| rows(*images, shape)).sum();
-            self.push(i, Phase::Backward, norm::backward_finalize(blocks, channels, count, partials, means, weights));
+            self.push(
+                i,
+                DispatchKind::Backward,
+                norm::backward_finalize(blocks, channels, count, partials, means, weights),
+            );
             means
         });
         let Some(gradients) = gradients else { return };
@@ -442,7 +448,7 @@ impl Lower<'_> {
         for (r, images, _) in self.parts() {
             let rows = rows(images, shape);
             let dispatch = norm::backward_sums(rows, channels, relu, x[r], dy[r], norm, partials, first);
-            self.push(i, Phase::Backward, dispatch);
+            self.push(i, DispatchKind::Backward, dispatch);
             first += norm::statistics_blocks(rows);
         }
         (partials, blocks)
@@ -453,7 +459,7 @@ impl Lower<'_> {
         for (r, images, _) in self.parts() {
             let add = accumulate || r > 0;
             let dispatch = linear::weight_gradient(images, inputs, outputs, add, x[r], dy[r], weight, bias);
-            self.push(i, Phase::Weights, dispatch);
+            self.push(i, DispatchKind::Weights, dispatch);
         }
     }
 
@@ -467,9 +473,9 @@ impl Lower<'_> {
             let parts = self.program.scratch(4 * (count * len) as u64, "weight gradient parts");
             let (x, dy) = ((x.tensor[r], x.read()), (dy.tensor[r], dy.read(r)));
             for dispatch in conv::weight_gradient(conv, images, (tile, self.budget), x, dy, parts, 0) {
-                self.push(i, Phase::Weights, dispatch);
+                self.push(i, DispatchKind::Weights, dispatch);
             }
-            self.push(i, Phase::Weights, conv::sum_parts(len, count, accumulate || r > 0, parts, weight));
+            self.push(i, DispatchKind::Weights, conv::sum_parts(len, count, accumulate || r > 0, parts, weight));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Forward passes.
 
-use super::{Lower, Stored, Tape, Tensor, geometry, plane, rows, value_quads};
+use super::{Lower, StoredValue, Tape, Tensor, feature_map, geometry, rows, value_quads};
 use crate::data::ImageShape;
 use crate::engine::BatchNormMode;
 use crate::engine::wgsl::kernel::{BufferId, Slice, padded};
@@ -8,10 +8,10 @@ use crate::engine::wgsl::kernels::conv::{self, Conv, Pass};
 use crate::engine::wgsl::kernels::head::{self, Head};
 use crate::engine::wgsl::kernels::winograd::Finish;
 use crate::engine::wgsl::kernels::{linear, norm, pointwise, pool, stem};
-use crate::engine::wgsl::program::{Fixed, Phase};
+use crate::engine::wgsl::program::{DispatchKind, Fixed};
 use crate::model::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Layer, Op, Value};
 
-const FORWARD: Phase = Phase::Forward;
+const FORWARD: DispatchKind = DispatchKind::Forward;
 
 impl Lower<'_> {
     /// One forward pass over `x`; the logits go into `logits`. `trains` keeps what the gradients of parameters need.
@@ -52,7 +52,7 @@ impl Lower<'_> {
             && head::fits(shape.channels, out_features);
         // The ReLU of the batch norm that readers apply.
         let relu = end >= 1 && self.is_fused_relu(end - 1, &readers);
-        fused.then_some((end, Head { plane: plane(shape), classes: out_features, relu }))
+        fused.then_some((end, Head { map: feature_map(shape), classes: out_features, relu }))
     }
 
     /// The forward pass up to the head, or up to the logits where no kernel computes a head.
@@ -60,7 +60,7 @@ impl Lower<'_> {
         let network = self.network;
         let end = self.head().map_or(network.layers.len(), |(end, _)| end);
         let readers = network.readers();
-        let mut values = vec![Stored::plain(x)];
+        let mut values = vec![StoredValue::plain(x)];
         let mut affine: Vec<Option<Slice>> = vec![None; network.layers.len()];
         for (i, layer) in network.layers.iter().enumerate().take(end) {
             let input = layer.inputs[0];
@@ -92,7 +92,7 @@ impl Lower<'_> {
                     for (r, images, _) in self.parts() {
                         self.push(i, FORWARD, pointwise::relu(value_quads(images, shape), x[r], y[r]));
                     }
-                    Stored::plain(y)
+                    StoredValue::plain(y)
                 }
                 Op::Add => {
                     let [x, other] = [input, layer.inputs[1]].map(|value| self.ready(i, &mut values, value));
@@ -100,21 +100,21 @@ impl Lower<'_> {
                     for (r, images, _) in self.parts() {
                         self.push(i, FORWARD, pointwise::add(value_quads(images, shape), x[r], other[r], y[r]));
                     }
-                    Stored::plain(y)
+                    StoredValue::plain(y)
                 }
                 Op::MaxPool { size } => {
                     let (x, y) = (self.ready(i, &mut values, input), fresh(self));
                     for (r, images, _) in self.parts() {
-                        self.push(i, FORWARD, pool::max_pool(images, plane(shape), *size, x[r], y[r]));
+                        self.push(i, FORWARD, pool::max_pool(images, feature_map(shape), *size, x[r], y[r]));
                     }
-                    Stored::plain(y)
+                    StoredValue::plain(y)
                 }
                 Op::GlobalAvgPool => {
                     let (x, y) = (self.ready(i, &mut values, input), fresh(self));
                     for (r, images, _) in self.parts() {
-                        self.push(i, FORWARD, pool::global_pool(images, plane(shape), x[r], y[r]));
+                        self.push(i, FORWARD, pool::global_pool(images, feature_map(shape), x[r], y[r]));
                     }
-                    Stored::plain(y)
+                    StoredValue::plain(y)
                 }
                 Op::Linear { in_features, out_features } => {
                     let (weight, bias) = (self.parameter(i, 0), self.parameter(i, 1));
@@ -123,7 +123,7 @@ impl Lower<'_> {
                         let dispatch = linear::forward(images, *in_features, *out_features, x[r], weight, bias, y[r]);
                         self.push(i, FORWARD, dispatch);
                     }
-                    Stored::plain(y)
+                    StoredValue::plain(y)
                 }
             };
             if stored.norm.is_none() {
@@ -151,9 +151,9 @@ impl Lower<'_> {
         relu: bool,
         is_last: bool,
         fresh: impl FnOnce(&mut Self) -> Tensor,
-    ) -> Stored {
+    ) -> StoredValue {
         if !self.choices.plain && !is_last {
-            return Stored { norm: Some((affine, relu)), ..Stored::plain(x) };
+            return StoredValue { norm: Some((affine, relu)), ..StoredValue::plain(x) };
         }
         let shape = self.network.layers[i].shape;
         let y = fresh(self);
@@ -161,11 +161,11 @@ impl Lower<'_> {
             let dispatch = norm::apply(rows(images, shape), shape.channels, relu, x[r], affine, y[r]);
             self.push(i, FORWARD, dispatch);
         }
-        Stored::plain(y)
+        StoredValue::plain(y)
     }
 
     /// A value in memory, written unless it is there.
-    fn ready(&mut self, layer: usize, values: &mut [Stored], value: Value) -> Tensor {
+    fn ready(&mut self, layer: usize, values: &mut [StoredValue], value: Value) -> Tensor {
         let shape = self.network.shape_of(value);
         let tensor = self.materialise(layer, &mut values[value], shape);
         // The layers between share one tensor: a batch norm's value and that of the ReLU computed with it.
@@ -181,7 +181,7 @@ impl Lower<'_> {
         self.materialise(layer, &mut tape.values[value].clone(), self.network.shape_of(value))
     }
 
-    fn materialise(&mut self, layer: usize, stored: &mut Stored, shape: ImageShape) -> Tensor {
+    fn materialise(&mut self, layer: usize, stored: &mut StoredValue, shape: ImageShape) -> Tensor {
         let Some((affine, relu)) = stored.norm else { return stored.tensor.clone() };
         if let Some(ready) = &stored.ready {
             return ready.clone();
@@ -217,11 +217,11 @@ impl Lower<'_> {
         &mut self,
         i: usize,
         layer: &Layer,
-        values: &mut [Stored],
+        values: &mut [StoredValue],
         readers: &[usize],
         mode: BatchNormMode,
         fresh: impl FnOnce(&mut Self) -> Tensor,
-    ) -> Stored {
+    ) -> StoredValue {
         let Some(conv) = geometry(self.network, layer) else { return values[layer.inputs[0]].clone() };
         let other = self.joins(i, readers).map(|value| self.ready(i, values, value));
         let x = values[layer.inputs[0]].clone();
@@ -236,7 +236,7 @@ impl Lower<'_> {
             let partials = self.partials(wanted, conv.out_channels, blocks);
             let finish = partials.map_or(Finish::Nothing, |(partials, _)| Finish::Statistics { partials });
             self.push_winograd(i, FORWARD, product, &x.tensor, |_| x.read(), &y, other.as_ref(), |_| finish);
-            return Stored { partials, ..Stored::plain(y) };
+            return StoredValue { partials, ..StoredValue::plain(y) };
         }
         let weight = self.parameter(i, 0);
         let tile = self.choices.product_tile(&conv, Pass::Forward);
@@ -252,7 +252,7 @@ impl Lower<'_> {
             }
             first += blocks(images);
         }
-        Stored { partials, ..Stored::plain(y) }
+        StoredValue { partials, ..StoredValue::plain(y) }
     }
 
     /// Room for the statistics that a kernel leaves, where they are wanted and one binding holds them, and the number of
@@ -284,7 +284,7 @@ impl Lower<'_> {
         normalization: Slice,
         y: Tensor,
         mode: BatchNormMode,
-    ) -> Stored {
+    ) -> StoredValue {
         let weight = self.parameter(i, 0);
         let wanted = mode == BatchNormMode::Train && self.feeds_batch_norm(i + 1);
         let blocks = |images: usize| stem::statistics_blocks(conv, images);
@@ -297,7 +297,7 @@ impl Lower<'_> {
             }
             first += blocks(images);
         }
-        Stored { partials, ..Stored::plain(y) }
+        StoredValue { partials, ..StoredValue::plain(y) }
     }
 
     fn feeds_batch_norm(&self, value: Value) -> bool {

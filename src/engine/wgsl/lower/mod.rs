@@ -5,7 +5,7 @@
 //! result is that of the whole batch.
 //!
 //! A batch norm and the ReLU behind it write nothing: the convolution that reads them computes them from the batch norm's
-//! input ([`Stored`]), and their backward pass likewise ([`Gradient`]). Residuals are added where a convolution writes. With
+//! input ([`StoredValue`]), and their backward pass likewise ([`Gradient`]). Residuals are added where a convolution writes. With
 //! [`Choices::plain`] every layer is a kernel of its own, which is what tests compare with.
 
 mod backward;
@@ -18,12 +18,12 @@ use std::collections::BTreeSet;
 use super::error::{GpuError, readable};
 use super::kernel::{Dispatch, Slice, padded, quads};
 use super::kernels::conv::{Conv, Pass};
-use super::kernels::pool::Plane;
+use super::kernels::pool::FeatureMap;
 use super::kernels::read::Read;
 use super::kernels::stem::Search;
 use super::kernels::winograd;
 use super::parameters::Parameters;
-use super::program::{Fixed, Phase, Place, Program};
+use super::program::{DispatchKind, Fixed, Place, Program};
 use super::tuning::{Algorithm, Choices};
 use crate::data::ImageShape;
 use crate::engine::BatchNormMode;
@@ -65,7 +65,7 @@ pub(super) fn ranges(network: &Network, batch: usize, limits: &wgpu::Limits) -> 
 /// Where `norm` is set, `tensor` is the input of the batch norm and not the value. A kernel that does not take
 /// [`Self::read`] needs [`Lower::ready`] or [`Lower::in_memory`].
 #[derive(Debug, Clone)]
-struct Stored {
+struct StoredValue {
     tensor: Tensor,
     /// The batch norm that readers apply: scale, shift, mean and rstd; and whether ReLU stands behind it.
     norm: Option<(Slice, bool)>,
@@ -75,7 +75,7 @@ struct Stored {
     partials: Option<(Slice, usize)>,
 }
 
-impl Stored {
+impl StoredValue {
     const fn plain(tensor: Tensor) -> Self {
         Self { tensor, norm: None, ready: None, partials: None }
     }
@@ -88,7 +88,7 @@ impl Stored {
 /// What a forward pass leaves for a backward pass.
 #[derive(Debug, Clone)]
 pub(super) struct Tape {
-    values: Vec<Stored>,
+    values: Vec<StoredValue>,
     /// Scale, shift, mean and rstd of each batch norm.
     affine: Vec<Option<Slice>>,
     mode: BatchNormMode,
@@ -184,8 +184,8 @@ impl<'a> Lower<'a> {
             && self.with_relu(layer - 1, readers)
     }
 
-    fn push(&mut self, layer: usize, phase: Phase, dispatch: Dispatch) {
-        self.program.push(Some(layer), phase, dispatch);
+    fn push(&mut self, layer: usize, kind: DispatchKind, dispatch: Dispatch) {
+        self.program.push(Some(layer), kind, dispatch);
     }
 
     /// Winograd's product for a pass of a convolution, where that is the choice and an image fits.
@@ -201,7 +201,7 @@ impl<'a> Lower<'a> {
     fn push_winograd(
         &mut self,
         layer: usize,
-        phase: Phase,
+        kind: DispatchKind,
         product: winograd::Product,
         source: &Tensor,
         read: impl Fn(usize) -> Read,
@@ -227,7 +227,7 @@ impl<'a> Lower<'a> {
                 first_block,
             };
             for dispatch in product.dispatches(images, &places) {
-                self.push(layer, phase, dispatch);
+                self.push(layer, kind, dispatch);
             }
             first_block += product.blocks(images);
         }
@@ -245,7 +245,7 @@ impl<'a> Lower<'a> {
             let used = [Pass::Forward, Pass::InputGradient].map(|pass| self.winograd(&conv, pass).map(|p| p.outputs));
             for outputs in used.into_iter().flatten().collect::<BTreeSet<_>>() {
                 let (weight, u) = (self.parameter(i, 0), self.transformed(i, &conv, outputs));
-                self.push(i, Phase::Other, winograd::transform_weight(&conv, outputs, weight, u));
+                self.push(i, DispatchKind::Other, winograd::transform_weight(&conv, outputs, weight, u));
             }
         }
     }
@@ -272,8 +272,8 @@ pub(super) fn geometry(network: &Network, layer: &Layer) -> Option<Conv> {
     })
 }
 
-const fn plane(shape: ImageShape) -> Plane {
-    Plane { channels: shape.channels, height: shape.height, width: shape.width }
+const fn feature_map(shape: ImageShape) -> FeatureMap {
+    FeatureMap { channels: shape.channels, height: shape.height, width: shape.width }
 }
 
 const fn rows(images: usize, shape: ImageShape) -> u64 {

@@ -9,8 +9,8 @@ use super::{Clock, median};
 use crate::engine::wgsl::device::{Gpu, GpuOptions};
 use crate::engine::wgsl::error::GpuError;
 use crate::engine::wgsl::kernels::bench;
-use crate::engine::wgsl::program::{Phase, Program};
-use crate::engine::wgsl::recorded::{Command, Pool, Recorded};
+use crate::engine::wgsl::program::{DispatchKind, Program};
+use crate::engine::wgsl::recorded::{Command, Recorded, SlotPool};
 use crate::engine::wgsl::{WgslOptions, adapters};
 
 /// Time of one dispatch of [`bench::fma`] from which a longer one would not be more exact.
@@ -80,7 +80,7 @@ impl DeviceFigures {
 /// Makes a program ready that uses no buffer with a name.
 fn record(gpu: &Gpu, program: Program) -> Result<Vec<Command>, GpuError> {
     let named = |home, _| Err(gpu.refused(format!("a measurement without the buffer {home:?}")));
-    Ok(Recorded::new(gpu, program, &mut Pool::default(), 0, named)?.commands)
+    Ok(Recorded::new(gpu, program, &mut SlotPool::default(), 0, named)?.commands)
 }
 
 /// The shortest time of `commands` as one part.
@@ -103,7 +103,7 @@ fn fma_peak(gpu: &Gpu, watch: &Stopwatch) -> Result<f64, GpuError> {
             let result = program.transient(bench::fma_bytes(groups), "sums");
             let dispatch = bench::fma(chains, groups, rounds, result);
             let flops = dispatch.work.flops as f64;
-            program.push(None, Phase::Other, dispatch);
+            program.push(None, DispatchKind::Other, dispatch);
             let commands = record(gpu, program)?;
             // The first run of a pipeline may still have work to do for the driver.
             watch.time(gpu, &[&commands])?;
@@ -131,9 +131,9 @@ fn copy_bandwidth(gpu: &Gpu, watch: &Stopwatch, bytes: u64) -> Result<f64, GpuEr
     let quads = bytes / 16;
     let copy = bench::copy(quads, from, to);
     let moved = copy.work.bytes as f64;
-    program.push(None, Phase::Other, bench::fill(quads, from));
+    program.push(None, DispatchKind::Other, bench::fill(quads, from));
     for dispatch in [copy, bench::copy(quads, to, from)] {
-        program.push(None, Phase::Other, dispatch);
+        program.push(None, DispatchKind::Other, dispatch);
     }
     let commands = record(gpu, program)?;
     watch.time(gpu, &[&commands])?;
@@ -145,7 +145,7 @@ fn dispatch_costs(gpu: &Gpu, watch: &Stopwatch) -> Result<(f64, f64), GpuError> 
     let mut program = Program::default();
     let result = program.transient(16, "a number");
     for number in 0..DISPATCHES as u32 {
-        program.push(None, Phase::Other, bench::nothing(number, result));
+        program.push(None, DispatchKind::Other, bench::nothing(number, result));
     }
     let commands = record(gpu, program)?;
     watch.time(gpu, &[&commands])?;
