@@ -459,7 +459,7 @@ fn without_an_adapter_the_program_says_what_to_install_and_candle_works() {
     let output = alone(&["engines"]);
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert!(shown.contains("None: no GPU driver shows an adapter (WGPU_BACKEND allows only 'noop')"), "{shown}");
+    assert!(shown.contains("None: no GPU driver provides an adapter (WGPU_BACKEND allows only 'noop')"), "{shown}");
     let train = ["train", "--epochs", "1", "--limit", "60", "--test-limit", "10", "--validation-per-class", "2"];
     let output = alone(&[&train[..], &["--engine", "wgsl"]].concat());
     let message = text(&output.stderr);
@@ -481,7 +481,7 @@ fn engines_devices_and_adapters_that_do_not_belong_together_are_refused() {
     );
     assert!(train(&["--device", "cuda", "--deterministic", "true"], 2).contains("run.deterministic"));
     let message = train(&["--engine", "wgsl", "--adapter", "no such gpu"], 1);
-    assert!(message.contains("no adapter is called 'no such gpu'; there are 0: "), "{message}");
+    assert!(message.contains("no adapter is called 'no such gpu'; available: 0: "), "{message}");
     assert!(fails(d, &["bench", "--engine", "candle", "--adapter", "0"], 2).contains("run.adapter"));
     assert!(fails(d, &["bench", "--width", "0"], 2).contains("--width: expected at least 1"));
     assert!(fails(d, &["eval", "x.safetensors", "--engine", "wgsl", "--device", "cpu"], 2).contains("run.device"));

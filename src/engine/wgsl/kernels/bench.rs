@@ -1,4 +1,4 @@
-//! What a device can do at most: kernels that nothing but arithmetic, nothing but memory, or nothing at all keeps busy.
+//! Kernels that measure the peak rates of a device: bound by arithmetic, by memory, or by launch overhead.
 
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid};
 #[cfg(test)]
@@ -7,12 +7,12 @@ use crate::engine::wgsl::layout::gpu_struct;
 
 /// Invocations of a workgroup.
 const LANES: u64 = 256;
-/// Steps of a chain in one round of its loop.
+/// Steps of a chain per loop iteration (round).
 const UNROLL: u64 = 8;
-/// Chains of an invocation that are tried: few hide too little latency, many need more registers than there are.
+/// Numbers of independent chains per invocation to try: too few hide too little latency, too many spill registers.
 pub(in crate::engine::wgsl) const CHAINS: [u32; 3] = [2, 4, 8];
-/// Most rounds. Every sum of [`fma`] is then a number that `f32` holds exactly, `8 · (64 + 8 + 8 · rounds) < 2²⁴`, and
-/// lavapipe takes every round: it leaves any loop after 65,535.
+/// Maximum number of rounds. Every sum of [`fma`] is then exact in `f32`, `8 · (64 + 8 + 8 · rounds) < 2²⁴`, and
+/// lavapipe runs every round: it ends any loop after 65,535 iterations.
 pub(in crate::engine::wgsl) const MOST_ROUNDS: u32 = 1 << 15;
 
 gpu_struct! {
@@ -41,8 +41,8 @@ pub(in crate::engine::wgsl) const fn fma_bytes(groups: u32) -> u64 {
     16 * LANES * groups as u64
 }
 
-/// `chains` vectors of each invocation count up by one, `8 · rounds` times, as `x · 1 + 1`; the shader does not know the
-/// factor. The sums of the vectors go into `result`.
+/// Each invocation increments `chains` vectors by one, `8 · rounds` times, as `x · 1 + 1`; the factor is unknown to the
+/// compiler. The sums of the vectors are written to `result`.
 pub(in crate::engine::wgsl) fn fma(chains: u32, groups: u32, rounds: u32, result: Slice) -> Dispatch {
     let invocations = LANES * u64::from(groups);
     let steps = u64::from(chains) * UNROLL * u64::from(rounds);
@@ -62,7 +62,7 @@ pub(in crate::engine::wgsl) fn copy(quads: u64, from: Slice, to: Slice) -> Dispa
     Dispatch::new(Kernel::plain("bench_copy.wgsl"), params, &[from, to], grid(quads.div_ceil(LANES)), work)
 }
 
-/// Fills `quads` quads with words that look random.
+/// Fills `quads` quads with pseudo-random words.
 pub(in crate::engine::wgsl) fn fill(quads: u64, words: Slice) -> Dispatch {
     let params = CopyParams { quads: quads as u32 };
     let work = Work { flops: 0, bytes: 16 * quads };
@@ -81,7 +81,7 @@ pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
     vec![FmaParams::LAYOUT, NothingParams::LAYOUT, CopyParams::LAYOUT]
 }
 
-/// Every kernel that the functions of this file can give.
+/// Every kernel that the functions of this file use.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     let plain = ["bench_copy.wgsl", "bench_fill.wgsl", "bench_nothing.wgsl"].map(Kernel::plain);
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
     use crate::engine::wgsl::harness::Harness;
 
-    /// What the kernel must give if it takes every step: each one adds one.
+    /// The expected result if the kernel runs every step: each adds one.
     fn fma_twin(chains: u32, invocations: u32, rounds: u32) -> Vec<f32> {
         let steps = UNROLL * u64::from(rounds);
         let sum = |i: u32| (0..chains).map(|c| u64::from(i % 64 + c) + steps).sum::<u64>();
@@ -131,7 +131,7 @@ mod tests {
                 h.run(&[fill(quads as u64, from), copy(quads as u64, from, to)]);
                 let (words, copied): (Vec<u32>, Vec<u32>) = (h.read(from), h.read(to));
                 assert_eq!(words, copied[..4 * quads]);
-                // Behind the last quad nothing is written.
+                // Nothing is written after the last quad.
                 let unwritten = h.output(4);
                 assert_eq!(copied[4 * quads..], h.read::<u32>(unwritten));
                 let mut sorted = words.clone();

@@ -51,7 +51,7 @@ pub(in crate::engine::wgsl) fn input_gradient(
     Dispatch::new(Kernel::plain("linear_input_gradient.wgsl"), params, &[dy, weight, dx], grid, work)
 }
 
-/// `xᵀ · dy` and `Σ dy` over the images, in a fixed order; with `accumulate` added to what is there.
+/// `xᵀ · dy` and `Σ dy` over the images, in a fixed order; with `accumulate` added to the existing values.
 #[allow(clippy::too_many_arguments, reason = "the inputs of one backward pass")]
 pub(in crate::engine::wgsl) fn weight_gradient(
     images: usize,

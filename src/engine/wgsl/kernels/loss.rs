@@ -1,7 +1,7 @@
-//! The ends of a network: objectives and losses on its logits, predictions counted, targets drawn.
+//! Kernels on the logits of a network: objectives and losses, counts of predictions, draws of targets.
 //!
-//! Logits and their gradients are `B × K4`. A range of images is as in [`super::attack`]: tensors start at its first image;
-//! `info`, `terms` and `results` hold the whole batch.
+//! Logits and their gradients are `B × K4`. A range of images is as in [`super::attack`]: tensors start at its first
+//! image; `info`, `terms` and `results` hold the whole batch.
 
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded};
 use crate::engine::wgsl::layout::gpu_struct;
@@ -28,10 +28,10 @@ impl ObjectiveParams {
     }
 }
 
-/// Gradient of the attack's objective that `call` names with respect to the logits, in the scale that it names
-/// ([`crate::engine::loss::GradientScale`]). `reference` are the logits of the
-/// clean images for KL, and any slice of that size otherwise. `flag`, one word, becomes 1 when a logit is not finite. `info`
-/// learns whether the prediction is wrong, and what follows for the search
+/// Gradient of the attack's objective with respect to the logits. `call` specifies the objective and the scale of the
+/// gradient ([`crate::engine::loss::GradientScale`]). `reference` are the logits of the clean images for KL, and any
+/// slice of that size otherwise. `flag`, one word, becomes 1 if a logit is not finite. `info` is updated with whether
+/// the prediction is wrong and with the resulting progress of the search
 /// ([`ImageProgress`](crate::engine::held::ImageProgress)).
 #[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
 pub(in crate::engine::wgsl) fn objective(
@@ -63,17 +63,17 @@ gpu_struct! {
     }
 }
 
-/// Words from the logits of one view of `images` images to those of the next, in the buffers of [`outer_loss`]: each view
-/// can be bound by itself.
+/// Stride in words between the logits of two views of `images` images in the buffers of [`outer_loss`]. It is aligned
+/// so that each view can be bound separately.
 pub(in crate::engine::wgsl) const fn view_stride(images: usize, classes: usize) -> usize {
     (images * padded(classes)).next_multiple_of(ALIGNMENT as usize / 4)
 }
 
 /// The outer loss on `views` views, its gradients with respect to their logits, and the predictions.
 ///
-/// `logits` and `dlogits` hold a block of `B × K4` for each view, [`view_stride`] apart. `results` holds for each image the
-/// bits of its share of the loss, then its prediction on each view. A prediction is `u32::MAX` when a logit of that view is
-/// not finite. `terms` is what [`encode_terms`] gives.
+/// `logits` and `dlogits` hold a block of `B × K4` for each view, [`view_stride`] apart. `results` holds for each image
+/// the bits of its share of the loss, then its prediction on each view. A prediction is `u32::MAX` if a logit of that
+/// view is not finite. `terms` is the result of [`encode_terms`].
 #[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
 pub(in crate::engine::wgsl) fn outer_loss(
     images: usize,
@@ -104,18 +104,18 @@ fn outer_kernel() -> Kernel {
     Kernel::new("outer_loss.wgsl", &[("MAX_VIEWS", MAX_VIEWS as u32)])
 }
 
-/// Words of what [`outer_loss`] leaves for each image.
+/// Number of words that [`outer_loss`] writes for each image.
 pub(in crate::engine::wgsl) const fn result_words(views: usize) -> usize {
     1 + views
 }
 
-/// Words that [`encode_terms`] gives.
+/// Number of words that [`encode_terms`] returns.
 pub(in crate::engine::wgsl) const fn terms_len(loss: &LossSpec, n: usize) -> usize {
     2 + loss.terms.len() * (3 + n)
 }
 
-/// A loss for a batch with these labels as [`outer_loss`] reads it: the numbers of terms and of images, kind and views of
-/// each term, then for each term the weights of all images. A view is its position in `views`.
+/// Encodes a loss for a batch with these labels, as [`outer_loss`] reads it: the numbers of terms and of images, kind
+/// and views of each term, then for each term the weights of all images. A view is encoded as its index in `views`.
 pub(in crate::engine::wgsl) fn encode_terms(loss: &LossSpec, views: &[View], labels: &[u32]) -> Vec<u32> {
     let at = |view: View| views.iter().position(|v| *v == view).unwrap_or(0) as u32;
     let mut words = vec![loss.terms.len() as u32, labels.len() as u32];
@@ -142,8 +142,8 @@ gpu_struct! {
     }
 }
 
-/// Adds what [`outer_loss`] predicted to `counts`, one word for each of view, true class and predicted class. A prediction
-/// that is none is not counted.
+/// Adds the predictions of [`outer_loss`] to `counts`, one word per view, true class and predicted class. Invalid
+/// predictions are not counted.
 pub(in crate::engine::wgsl) fn confusion(
     images: usize,
     first_image: usize,

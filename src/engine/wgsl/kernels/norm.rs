@@ -1,11 +1,12 @@
 //! Batch norm over rows (pixels of all images) of `C` channels.
 //!
-//! Statistics and the sums of the backward pass come in blocks, each of which leaves partial results; a second kernel
-//! merges them in a fixed order. So a batch may come in ranges: each writes its blocks behind those of the one before, and
-//! the merge sees them all. The kernels here make blocks of 256 rows; convolutions leave the same of their tiles.
+//! Statistics and the sums of the backward pass are computed in blocks of rows, each with partial results; a second
+//! kernel merges them in a fixed order. A batch may be split into ranges: each appends its blocks to those of the
+//! previous one, and the merge covers all of them. The kernels here use blocks of 256 rows; convolutions write the same
+//! partials for their tiles.
 //!
-//! What batch norm does with each channel lies in an *affine*, `4 × C`: `scale = weight · rstd`,
-//! `shift = bias - mean · scale`, `mean`, `rstd = 1 / √(variance + ε)`.
+//! The transformation of each channel is an *affine*, `4 × C`: `scale = weight · rstd`, `shift = bias - mean · scale`,
+//! `mean`, `rstd = 1 / √(variance + ε)`.
 
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, quads};
 #[cfg(test)]
@@ -16,19 +17,19 @@ use crate::engine::wgsl::layout::gpu_struct;
 const BLOCK: u64 = 256;
 /// Invocations of a workgroup.
 const LANES: usize = 256;
-/// Most quads that a workgroup reads of each row: 128 bytes, what memory delivers at once.
+/// Maximum number of quads per row that a workgroup reads: 128 bytes, the size of a memory transaction.
 const MAX_COLUMNS: usize = 8;
 
-/// How the lanes of a workgroup lie over a block (shared/norm_rows.wgsl).
+/// How a block is assigned to the lanes of a workgroup (shared/norm_rows.wgsl).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tiling {
-    /// Quads of a row.
+    /// Quads per row of a workgroup.
     columns: usize,
-    /// Workgroups for all quads of a block.
+    /// Workgroups that cover all quads of a block.
     tiles: usize,
-    /// Rows at a time.
+    /// Rows read in parallel.
     lanes: usize,
-    /// Rows for each lane.
+    /// Rows per lane.
     held: usize,
 }
 
@@ -112,17 +113,18 @@ fn elements(rows: u64, channels: usize) -> (ElementsParams, [u32; 3]) {
     (ElementsParams { count: count as u32, quads: quads(channels) as u32 }, grid(count.div_ceil(256)))
 }
 
-/// Blocks that `rows` rows make.
+/// Number of blocks of `rows` rows.
 pub(in crate::engine::wgsl) fn statistics_blocks(rows: u64) -> usize {
     rows.div_ceil(BLOCK) as usize
 }
 
-/// Values of a buffer for the partials of [`statistics`] or of [`backward_sums`].
+/// Number of values in a buffer for the partials of [`statistics`] or of [`backward_sums`].
 pub(in crate::engine::wgsl) fn partials_len(blocks: usize, channels: usize) -> usize {
     blocks * (2 * padded(channels) + 4)
 }
 
-/// Count, mean and squared deviations of each block of `x`, `rows × C`. The first goes to `first_block` of `partials`.
+/// Count, mean and sum of squared deviations of each block of `x`, `rows × C`, written to `partials` from `first_block`
+/// on.
 pub(in crate::engine::wgsl) fn statistics(
     rows: u64,
     channels: usize,
@@ -141,7 +143,8 @@ pub(in crate::engine::wgsl) fn statistics(
     Dispatch::new(kernel, params, &[x, partials], grid((blocks * tiling.tiles) as u64), work)
 }
 
-/// Merges the partials of [`statistics`] into `affine`, and moves the `running` mean and (unbiased) variance, `2 × C`.
+/// Merges the partials of [`statistics`] into `affine`, and updates the `running` mean and (unbiased) variance,
+/// `2 × C`.
 #[allow(clippy::too_many_arguments, reason = "all that a batch norm layer has")]
 pub(in crate::engine::wgsl) fn finalize(
     blocks: usize,
@@ -184,7 +187,7 @@ pub(in crate::engine::wgsl) fn from_running(
     Dispatch::new(Kernel::plain("norm_from_running.wgsl"), params, &bindings, grid(groups), work)
 }
 
-/// `y = scale · x + shift`, then ReLU if asked for.
+/// `y = scale · x + shift`, followed by ReLU if `relu`.
 pub(in crate::engine::wgsl) fn apply(
     rows: u64,
     channels: usize,
@@ -199,8 +202,8 @@ pub(in crate::engine::wgsl) fn apply(
     Dispatch::new(kernel, params, &[x, affine, y], grid, work)
 }
 
-/// `Σ g` and `Σ g · x̂` of each block, where `g` is what of `dy` came through the ReLU. The first block goes to
-/// `first_block` of `partials`.
+/// `Σ g` and `Σ g · x̂` of each block, where `g` is `dy` after the mask of the ReLU. Written to `partials` from
+/// `first_block` on.
 #[allow(clippy::too_many_arguments, reason = "the inputs of one backward pass")]
 pub(in crate::engine::wgsl) fn backward_sums(
     rows: u64,
@@ -224,7 +227,7 @@ pub(in crate::engine::wgsl) fn backward_sums(
     Dispatch::new(kernel, params, &[x, dy, affine, partials], grid((blocks * tiling.tiles) as u64), work)
 }
 
-/// Where the gradients of weight and bias go, and whether they are added to what is there.
+/// The buffers for the gradients of weight and bias, and whether they are added to the existing values.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine::wgsl) struct NormGradients {
     pub(in crate::engine::wgsl) accumulate: bool,
@@ -254,7 +257,7 @@ pub(in crate::engine::wgsl) fn backward_finalize(
     Dispatch::new(kernel, params, &bindings, grid(quads(channels) as u64), work)
 }
 
-/// Gradient of the input, plus `add`. With `means`, the statistics were those of the batch; without, they are constants.
+/// Gradient of the input, plus `add`. `means` is `None` if the statistics were constants instead of those of the batch.
 #[allow(clippy::too_many_arguments, reason = "the inputs of one backward pass")]
 pub(in crate::engine::wgsl) fn backward_apply(
     rows: u64,
@@ -294,7 +297,7 @@ pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
     ]
 }
 
-/// Every kernel that the functions of this file can give.
+/// Every kernel that the functions of this file use.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     let mut all = vec![Kernel::plain("norm_finalize.wgsl"), Kernel::plain("norm_from_running.wgsl")];

@@ -1,4 +1,4 @@
-//! Operations that work on each value alone.
+//! Elementwise operations.
 
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid};
 #[cfg(test)]
@@ -38,7 +38,7 @@ pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
     vec![PointwiseParams::LAYOUT]
 }
 
-/// Every kernel that the functions of this file can give.
+/// Every kernel that the functions of this file use.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     ["add.wgsl", "relu.wgsl", "relu_backward.wgsl"].map(Kernel::plain).to_vec()
@@ -50,15 +50,15 @@ pub(super) mod tests {
     use crate::engine::wgsl::harness::{Harness, random};
     use crate::engine::wgsl::kernel::padded;
 
-    /// The same work in a grid of rows of three workgroups, and some workgroups more than there is work for: what a
-    /// grid looks like that is too long for one row.
+    /// The same work in a grid with rows of three workgroups and more workgroups than needed, like a grid that is too
+    /// long for one row.
     pub(in crate::engine::wgsl::kernels) fn folded(mut dispatch: Dispatch) -> Dispatch {
         let groups: u32 = dispatch.grid.iter().product();
         dispatch.grid = [3, groups.div_ceil(3) + 1, 1];
         dispatch
     }
 
-    /// That the channels which only pad are zero in rows of `channels`.
+    /// Asserts that the padding channels are zero in rows of `channels`.
     pub(in crate::engine::wgsl::kernels) fn assert_padding(values: &[f32], channels: usize) {
         for (row, values) in values.chunks(padded(channels)).enumerate() {
             assert!(values[channels..].iter().all(|v| *v == 0.0), "row {row} of {channels} channels: {values:?}");

@@ -1,11 +1,11 @@
-//! Pooling: the largest value of windows, and the mean of a feature map.
+//! Pooling: the maximum of windows, and the mean of a feature map.
 
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, quads};
 #[cfg(test)]
 use crate::engine::wgsl::layout::Layout;
 use crate::engine::wgsl::layout::gpu_struct;
 
-/// Shape of the images that are pooled.
+/// Geometry of a feature map; channels without padding to quads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine::wgsl) struct FeatureMap {
     pub(in crate::engine::wgsl) channels: usize,
@@ -71,7 +71,7 @@ gpu_struct! {
     }
 }
 
-/// The largest value of each window of `size × size`. Windows do not overlap; rows and columns that fill none are
+/// The maximum of each window of `size × size`. Windows do not overlap; rows and columns that do not fill a window are
 /// dropped.
 pub(in crate::engine::wgsl) fn max_pool(images: usize, map: FeatureMap, size: usize, x: Slice, y: Slice) -> Dispatch {
     let (down, across) = (map.height / size, map.width / size);

@@ -13,7 +13,7 @@ use crate::engine::wgsl::kernels::{linear, loss, norm, pointwise, pool};
 use crate::engine::wgsl::program::DispatchKind;
 use crate::model::{Layer, Op, Value};
 
-/// A batch norm whose backward pass is left to those who read the gradient.
+/// A batch norm whose backward pass the consumers of the gradient compute on load.
 #[derive(Debug, Clone)]
 struct Pending {
     norm: Slice,
@@ -22,13 +22,13 @@ struct Pending {
     means: Option<Slice>,
 }
 
-/// The gradient of a value: a tensor, and what its readers make of it.
+/// The gradient of a value: a tensor, and what its consumers compute from it on load.
 #[derive(Debug, Clone)]
 struct Gradient {
     tensor: Tensor,
     pending: Option<Pending>,
-    /// Partial sums for the batch norm that this gradient comes to next, with the number of blocks, where the kernel that
-    /// wrote it left them.
+    /// Partial sums for the backward pass of the batch norm that produced the value, and the number of blocks, if the
+    /// kernel that wrote the gradient computed them.
     sums: Option<(Slice, usize)>,
 }
 
@@ -49,7 +49,7 @@ impl Gradient {
 
 type Gradients = Vec<Option<Gradient>>;
 
-/// What a search's objective is computed from.
+/// The inputs of a search's objective.
 #[derive(Debug, Clone)]
 pub(in crate::engine::wgsl) struct Objective {
     pub(in crate::engine::wgsl) call: Slice,
@@ -57,13 +57,13 @@ pub(in crate::engine::wgsl) struct Objective {
     /// Logits of the clean images.
     pub(in crate::engine::wgsl) reference: Tensor,
     pub(in crate::engine::wgsl) flag: Slice,
-    /// What runs once the objective is known and before the images move.
+    /// Dispatches that run after the objective and before the images change.
     pub(in crate::engine::wgsl) between: Vec<Dispatch>,
 }
 
 impl Lower<'_> {
-    /// Objective and backward pass to the images behind [`Self::body`], with the logits on the way. As
-    /// [`Self::backward`].
+    /// Continues after [`Self::body`] with the logits, the objective and the backward pass to the images. Returns what
+    /// [`Self::backward`] returns.
     pub(in crate::engine::wgsl) fn attack(
         &mut self,
         tape: &Tape,
@@ -98,13 +98,13 @@ impl Lower<'_> {
         self.continue_from(tape, end, gradient, want)
     }
 
-    /// Appends what belongs to no layer.
+    /// Appends dispatches that belong to no layer.
     fn push_all(&mut self, dispatches: Vec<Dispatch>) {
         dispatches.into_iter().for_each(|dispatch| self.program.push(None, DispatchKind::Other, dispatch));
     }
 
-    /// One backward pass from `logits`, the gradient with respect to the logits. Gives the gradient with respect to the
-    /// images, if that was wanted and is not used up.
+    /// One backward pass from `logits`, the gradient with respect to the logits. Returns the gradient with respect to
+    /// the images. `None` if it was not wanted, or if the step of the search has consumed it.
     pub(in crate::engine::wgsl) fn backward(&mut self, tape: &Tape, logits: Tensor, want: Want<'_>) -> Option<Tensor> {
         let Some((end, head)) = self.head() else {
             return self.continue_from(tape, self.network.layers.len(), Gradient::plain(logits), want);
@@ -122,8 +122,8 @@ impl Lower<'_> {
         self.continue_from(tape, end, gradient, want)
     }
 
-    /// Where the head's kernels write the gradient of what they read, and the batch norm that they see to: for each range,
-    /// none where there is none.
+    /// The gradient that the head's kernels write with respect to their input, and the batch norm whose backward pass
+    /// they compute: one per range, empty if no batch norm precedes the head.
     fn before_head(&mut self, tape: &Tape, end: usize) -> (Gradient, Vec<HeadNorm>) {
         let shape = self.network.shape_of(end);
         let gradient = Gradient::plain(self.tensor(shape, "gradient before the head"));
@@ -134,13 +134,13 @@ impl Lower<'_> {
             (self.program.scratch(size, "batch norm sums"), blocks)
         });
         let norms = self.parts().into_iter();
-        // A block for each image.
+        // One block per image.
         let norms = norms.map(|(.., first)| HeadNorm { affine, sums: sums.map(|(partials, _)| (partials, first)) });
         (Gradient { sums, ..gradient }, norms.collect())
     }
 
-    /// The layer whose output the gradient of [`Self::before_head`] belongs to: constants instead of statistics let the
-    /// head's kernels go through the batch norm, too.
+    /// The value whose gradient [`Self::before_head`] allocates. If the batch norm before the head uses constants
+    /// instead of batch statistics, the head's kernels compute its backward pass too, and this is its input.
     fn value_before_head(&self, tape: &Tape, end: usize) -> Value {
         let normed = tape.values.get(end).is_some_and(|value| value.norm.is_some());
         if end == self.network.layers.len() || !normed || tape.mode == BatchNormMode::Train {
@@ -150,13 +150,14 @@ impl Lower<'_> {
         self.network.layers[end - 1 - relu].inputs[0]
     }
 
-    /// The backward pass from the gradient of value `end` on.
+    /// The backward pass from the gradient before the head, or from the gradient of the logits if the head is not
+    /// fused.
     fn continue_from(&mut self, tape: &Tape, end: usize, gradient: Gradient, want: Want<'_>) -> Option<Tensor> {
         let network = self.network;
         let readers = network.readers();
         let mut gradients: Gradients = vec![None; network.layers.len() + 1];
         gradients[self.value_before_head(tape, end)] = Some(gradient);
-        // Nothing before the first layer with parameters needs a gradient when only parameters do.
+        // If only parameters need gradients, the pass ends at the first layer with parameters.
         let first = match want {
             Want::Image | Want::Step(_) => 0,
             Want::Parameters { .. } => network.layers.iter().position(has_parameters).unwrap_or(0),
@@ -211,7 +212,7 @@ impl Lower<'_> {
         Some(self.written(0, image, None))
     }
 
-    /// From the gradient of the first convolution's output to that of the images, or with a step of the search along it.
+    /// From the gradient of the first convolution's output to that of the images, or directly to a step of the search.
     fn stem_backward(
         &mut self,
         i: usize,
@@ -249,7 +250,7 @@ impl Lower<'_> {
         Some(image)
     }
 
-    /// A gradient in memory, with `other` added.
+    /// A gradient in memory. Computes a pending batch norm, and adds `other` to its result.
     fn written(&mut self, layer: usize, gradient: Gradient, other: Option<&Tensor>) -> Tensor {
         let Some(Pending { norm, relu, input, means }) = gradient.pending else { return gradient.tensor };
         // Scale, shift, mean and rstd of each channel.
@@ -264,7 +265,7 @@ impl Lower<'_> {
         dx
     }
 
-    /// Adds a gradient to what is there for a value.
+    /// Adds a gradient to the existing gradient of a value.
     fn accumulate(&mut self, layer: usize, gradients: &mut Gradients, value: Value, gradient: Tensor) {
         let sum = match gradients[value].take() {
             None => gradient,
@@ -285,7 +286,7 @@ impl Lower<'_> {
     fn input_gradient(&mut self, i: usize, layer: &Layer, tape: &Tape, dy: &Tensor) -> Tensor {
         let shape = self.network.shape_of(layer.inputs[0]);
         let dx = self.tensor(shape, &format!("gradient before {}", layer.name));
-        // What the layer's kernel reads beside the gradient: its input, its output, or nothing.
+        // What the layer's kernel reads besides the gradient: the layer's input, its output, or nothing.
         let read = match layer.op {
             Op::MaxPool { .. } => self.in_memory(i, tape, layer.inputs[0]),
             Op::Relu => self.in_memory(i, tape, i + 1),
@@ -327,7 +328,7 @@ impl Lower<'_> {
         let value = layer.inputs[0];
         let (stored, shape) = (&tape.values[value], self.network.shape_of(value));
         let earlier = gradients[value].take().map(|earlier| self.written(i, earlier, None));
-        // With a kernel for each layer, sums have one too.
+        // Without fusion, sums have their own kernel.
         let (add, sum) = if self.choices.plain { (None, earlier) } else { (earlier, None) };
         let dx = self.tensor(shape, &format!("gradient before {}", layer.name));
         let mut found = Gradient::plain(dx.clone());
@@ -366,7 +367,8 @@ impl Lower<'_> {
         }
     }
 
-    /// Whether `layer` is the last, in a backward pass, to give a gradient to what a batch norm made of its input.
+    /// Whether `value` is the output of a batch norm (or of its ReLU) and `layer` is the last, in a backward pass, to
+    /// add to its gradient.
     fn last_reader(&self, layer: usize, value: Value) -> bool {
         let reads = |layer: &Layer| layer.inputs.contains(&value);
         let normalises = |value: Value| {

@@ -14,7 +14,7 @@ use crate::model::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Layer, Op, Value};
 const FORWARD: DispatchKind = DispatchKind::Forward;
 
 impl Lower<'_> {
-    /// One forward pass over `x`; the logits go into `logits`. `trains` keeps what the gradients of parameters need.
+    /// One forward pass over `x`; writes `logits`. With `trains`, keeps what the gradients of parameters need.
     pub(in crate::engine::wgsl) fn forward(
         &mut self,
         x: Tensor,
@@ -37,7 +37,7 @@ impl Lower<'_> {
         tape
     }
 
-    /// The pooling and the linear layer at the end, where one kernel computes both: index of the pooling, sizes.
+    /// The pooling and the linear layer at the end, if one kernel computes both: index of the pooling, sizes.
     pub(super) fn head(&self) -> Option<(usize, Head)> {
         let [.., pool, linear] = &self.network.layers[..] else { return None };
         let (end, readers) = (self.network.layers.len() - 2, self.network.readers());
@@ -50,12 +50,12 @@ impl Lower<'_> {
             && readers[pool.inputs[0]] == 1
             && pool.inputs[0] == end
             && head::fits(shape.channels, out_features);
-        // The ReLU of the batch norm that readers apply.
+        // The ReLU that consumers apply together with its batch norm.
         let relu = end >= 1 && self.is_fused_relu(end - 1, &readers);
         fused.then_some((end, Head { map: feature_map(shape), classes: out_features, relu }))
     }
 
-    /// The forward pass up to the head, or up to the logits where no kernel computes a head.
+    /// The forward pass up to the head, or up to the logits if the head is not fused.
     pub(in crate::engine::wgsl) fn body(&mut self, x: Tensor, logits: &Tensor, mode: BatchNormMode) -> Tape {
         let network = self.network;
         let end = self.head().map_or(network.layers.len(), |(end, _)| end);
@@ -134,15 +134,15 @@ impl Lower<'_> {
         Tape { values, affine, mode, logits: logits.clone(), pooled: None }
     }
 
-    /// Whether the value of `layer` is the logits: it is the last layer, or the last but one if the last is a ReLU that is
-    /// computed with it.
+    /// Whether the value of `layer` is the logits: it is the last layer, or the last but one if the last is a ReLU
+    /// fused with it.
     fn is_last(&self, layer: usize, readers: &[usize]) -> bool {
         let relu = matches!(self.network.layers[layer].op, Op::BatchNorm { .. }) && self.with_relu(layer, readers);
         layer + 1 + usize::from(relu) == self.network.layers.len()
     }
 
-    /// The value of a batch norm or of the input normalisation over `x`: computed by its readers on load, or written where
-    /// the host reads it or fusion is off.
+    /// The value of a batch norm or of the input normalisation over `x`: computed by its consumers on load, or
+    /// materialised if the host reads it or fusion is off.
     fn normed(
         &mut self,
         i: usize,
@@ -164,11 +164,11 @@ impl Lower<'_> {
         StoredValue::plain(y)
     }
 
-    /// A value in memory, written unless it is there.
+    /// A value in memory; materialises it if needed.
     fn ready(&mut self, layer: usize, values: &mut [StoredValue], value: Value) -> Tensor {
         let shape = self.network.shape_of(value);
         let tensor = self.materialise(layer, &mut values[value], shape);
-        // The layers between share one tensor: a batch norm's value and that of the ReLU computed with it.
+        // A batch norm and the ReLU fused with it share one value.
         let norm = values[value].norm;
         for other in values.iter_mut().filter(|other| other.norm.is_some() && other.norm == norm) {
             other.ready = Some(tensor.clone());
@@ -176,7 +176,8 @@ impl Lower<'_> {
         tensor
     }
 
-    /// A value in memory for the backward pass. The forward pass has written it wherever one of its layers read it so.
+    /// A value in memory for the backward pass. The forward pass has materialised it if one of its layers needed it
+    /// there.
     pub(super) fn in_memory(&mut self, layer: usize, tape: &Tape, value: Value) -> Tensor {
         self.materialise(layer, &mut tape.values[value].clone(), self.network.shape_of(value))
     }
@@ -195,8 +196,8 @@ impl Lower<'_> {
         y
     }
 
-    /// Whether the residual join behind convolution `layer` is computed with it: it is its only reader, and the other
-    /// branch is there.
+    /// The other branch of the residual addition after convolution `layer`, if the addition is fused with it: it must
+    /// be the convolution's only consumer, and the other branch must be computed earlier.
     fn joins(&self, layer: usize, readers: &[usize]) -> Option<Value> {
         let next = self.network.layers.get(layer + 1)?;
         let joins = !self.choices.plain
@@ -255,16 +256,16 @@ impl Lower<'_> {
         StoredValue { partials, ..StoredValue::plain(y) }
     }
 
-    /// Room for the statistics that a kernel leaves, where they are wanted and one binding holds them, and the number of
-    /// their blocks: so many as `of` says for a range.
+    /// A buffer for the partial statistics that a kernel writes, and their number of blocks; `of` gives the blocks of a
+    /// range. `None` if they are not `wanted` or exceed one binding.
     fn partials(&mut self, wanted: bool, channels: usize, of: impl Fn(usize) -> usize) -> Option<(Slice, usize)> {
         let blocks = self.ranges.iter().map(|images| of(*images)).sum();
         let size = 4 * norm::partials_len(blocks, channels) as u64;
         (wanted && size <= self.binding).then(|| (self.program.scratch(size, "batch norm sums"), blocks))
     }
 
-    /// The normalisation of the images, where `layer` is a convolution that alone reads it and nothing else reads the
-    /// images: its backward pass gives the whole gradient of the images.
+    /// The normalisation of the images, if convolution `layer` is its only consumer and the images have no other
+    /// consumer: the convolution's backward pass then gives the whole gradient of the images.
     pub(super) fn stem(&self, layer: usize) -> Option<Slice> {
         let network = self.network;
         let first = network.layers.first().is_some_and(|first| matches!(first.op, Op::Normalize { .. }));
@@ -305,8 +306,8 @@ impl Lower<'_> {
         self.network.layers.iter().any(reads)
     }
 
-    /// Scale and shift of a batch norm over `x`, from the batch or from the running statistics. `partials` are those of
-    /// `x`, where the kernel that wrote it left them.
+    /// Scale and shift of a batch norm over `x`, from the batch or from the running statistics. `partials` are the
+    /// partial statistics of `x`, if the kernel that wrote it computed them.
     fn batch_norm(
         &mut self,
         i: usize,
