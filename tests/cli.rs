@@ -464,7 +464,7 @@ fn without_an_adapter_the_program_says_what_to_install_and_candle_works() {
     let output = alone(&["engines"]);
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert!(shown.contains("None: no GPU driver shows an adapter (WGPU_BACKEND allows only 'noop')"), "{shown}");
+    assert!(shown.contains("None: no GPU driver provides an adapter (WGPU_BACKEND allows only 'noop')"), "{shown}");
     let train = ["train", "--epochs", "1", "--limit", "60", "--test-limit", "10", "--validation-per-class", "2"];
     let output = alone(&[&train[..], &["--engine", "wgsl"]].concat());
     let message = text(&output.stderr);

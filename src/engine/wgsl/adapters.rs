@@ -1,23 +1,23 @@
-//! The adapters of this machine: what they have, which of them can run the engine, and which one is taken.
+//! The adapters of this machine: their capabilities, which of them can run the engine, and which one is used.
 
 use std::sync::OnceLock;
 
 use super::error::GpuError;
 use super::wait::block_on;
 
-/// Kinds of adapters, the one that is preferred first.
+/// Kinds of adapters in order of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AdapterKind {
-    /// A GPU with memory of its own.
+    /// A GPU with dedicated memory.
     Discrete,
-    /// A GPU that shares the memory, and mostly the desktop, with the CPU.
+    /// A GPU that shares its memory with the CPU and usually draws the desktop.
     Integrated,
-    /// A GPU, or a share of one, that a virtual machine lends.
+    /// A GPU, or a part of one, of a virtual machine.
     Virtual,
-    /// The driver does not say.
+    /// The driver does not report the kind.
     Other,
-    /// The CPU in the guise of a GPU (lavapipe, WARP): for tests.
+    /// A software implementation on the CPU (lavapipe, WARP): for tests.
     Software,
 }
 
@@ -44,12 +44,12 @@ impl AdapterKind {
     }
 }
 
-/// What kernels may count on. Decided once for an adapter; but for subgroups, which a device is asked about when it is open,
-/// nothing else looks at features or limits.
+/// What kernels may rely on. Decided once per adapter. Apart from subgroups, which are tested on the open device, no
+/// other code checks features or limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tier {
-    /// Nothing beyond [`wgpu::Limits::default()`] and no feature: what WebGPU promises everywhere.
+    /// [`wgpu::Limits::default()`] and no optional feature: what every WebGPU implementation guarantees.
     Base,
 }
 
@@ -62,38 +62,38 @@ impl Tier {
     }
 }
 
-/// The limits of an adapter that decide what runs on it.
+/// The limits of an adapter that decide which networks and batches it can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct AdapterLimits {
-    /// Bytes of a buffer that one binding of a shader reaches.
+    /// Maximum size of a storage buffer binding in bytes.
     pub binding_bytes: u64,
-    /// Bytes of one buffer.
+    /// Maximum size of a buffer in bytes.
     pub buffer_bytes: u64,
-    /// Bytes of memory that a workgroup shares.
+    /// Workgroup memory in bytes.
     pub workgroup_bytes: u32,
-    /// Invocations in a workgroup.
+    /// Maximum number of invocations in a workgroup.
     pub invocations: u32,
-    /// Storage buffers of a shader.
+    /// Maximum number of storage buffers of a shader.
     pub storage_buffers: u32,
-    /// Bytes of memory next to the GPU, where the driver tells it (Vulkan does; wgpu has no number of its own).
+    /// Device-local memory in bytes. `None` if unknown: only Vulkan reports it, wgpu does not.
     pub memory_bytes: Option<u64>,
 }
 
-/// Features of an adapter that a faster kernel could use. The base tier uses none but the cache.
+/// Optional features of an adapter. The base tier uses only the pipeline cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct AdapterFeatures {
-    /// Sums and exchanges within a subgroup.
+    /// Subgroup operations.
     pub subgroups: bool,
     /// 16-bit floating point.
     pub f16: bool,
-    /// The device's own clock.
+    /// Timestamp queries.
     pub timestamps: bool,
-    /// Compiled pipelines can be kept.
+    /// Compiled pipelines can be cached on disk.
     pub pipeline_cache: bool,
 }
 
 impl AdapterFeatures {
-    /// The names of those that are there.
+    /// The names of the supported features.
     pub fn names(&self) -> Vec<&'static str> {
         let all = [
             (self.subgroups, "subgroups"),
@@ -105,26 +105,26 @@ impl AdapterFeatures {
     }
 }
 
-/// An adapter as it is listed.
+/// Description of an adapter.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct AdapterSummary {
-    /// Its place in the list, by which it can be chosen.
+    /// Its index in the list; can be used to select it.
     pub index: usize,
-    /// Its name, by a part of which it can be chosen.
+    /// Its name; a part of it can be used to select it.
     pub name: String,
     /// `vulkan`, `metal` or `dx12`.
     pub backend: String,
-    /// What it is.
+    /// Its kind.
     pub kind: AdapterKind,
     /// Name and version of the driver.
     pub driver: String,
-    /// What it allows at most; the engine asks for no more than the base tier.
+    /// Its limits. The engine requests only those of the base tier.
     pub limits: AdapterLimits,
-    /// What it could do beyond the base tier.
+    /// Its optional features.
     pub features: AdapterFeatures,
-    /// The tier that it reaches at least, or none when it is below [`Tier::Base`].
+    /// The highest tier that it supports. `None` if it does not support [`Tier::Base`].
     pub tier: Option<Tier>,
-    /// What it lacks for the base tier.
+    /// The requirements of the base tier that it does not meet.
     pub lacks: Vec<String>,
 }
 
@@ -137,7 +137,7 @@ impl AdapterSummary {
             lacks.push("it has no compute shaders".to_owned());
         }
         wgpu::Limits::default().check_limits_with_fail_fn(&limits, false, |name, needed, found| {
-            lacks.push(format!("{name} is {found}, needed are {needed}"));
+            lacks.push(format!("{name} is {found}, but {needed} is needed"));
         });
         let driver = [info.driver.as_str(), info.driver_info.as_str()];
         Self {
@@ -170,7 +170,8 @@ impl AdapterSummary {
         format!("[{}] {} ({}, {})", self.index, self.name, self.backend, self.kind.name())
     }
 
-    /// Among drivers for one GPU: on Windows, the Vulkan driver's compiler does better than FXC.
+    /// Preference among several drivers of one GPU: on Windows, the Vulkan driver's compiler generates better code than
+    /// FXC.
     fn backend_rank(&self) -> u8 {
         match self.backend.as_str() {
             "vulkan" => 0,
@@ -186,7 +187,7 @@ pub(super) fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
     /// `VK_MEMORY_HEAP_DEVICE_LOCAL_BIT`.
     const DEVICE_LOCAL: u32 = 1;
     #[allow(unsafe_code)]
-    // SAFETY: the handle is only asked for its properties, and lives as long as `adapter`, which is borrowed.
+    // SAFETY: the handle is only used to query properties, and is valid as long as `adapter`, which is borrowed.
     let properties = unsafe {
         let adapter = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
         let instance = adapter.shared_instance().raw_instance();
@@ -201,15 +202,15 @@ pub(super) const fn memory_bytes(_: &wgpu::Adapter) -> Option<u64> {
     None
 }
 
-/// An adapter that was found, with what is known about it.
+/// An adapter with its description.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) summary: AdapterSummary,
     pub(super) adapter: wgpu::Adapter,
 }
 
-/// Every adapter that Vulkan, Metal and DirectX 12 show. Looked for once in a process: loading drivers takes a while, and
-/// an index must mean the same adapter as long as the process lives.
+/// Every adapter of Vulkan, Metal and DirectX 12. Enumerated once per process: loading drivers takes a while, and an
+/// index must refer to the same adapter during the whole process.
 ///
 /// wgpu's environment variables `WGPU_BACKEND` and `WGPU_VALIDATION` (and the other flags) are respected.
 pub(super) fn found() -> &'static [Found] {
@@ -232,21 +233,21 @@ pub(super) fn found() -> &'static [Found] {
     })
 }
 
-/// Every adapter of this machine, also those that cannot run the engine.
+/// Every adapter of this machine, including those that cannot run the engine.
 pub fn adapters() -> Vec<AdapterSummary> {
     found().iter().map(|found| found.summary.clone()).collect()
 }
 
-/// The adapter that is taken when none is asked for, if there is one.
+/// The adapter that is used by default. `None` if no adapter can run the engine.
 pub fn default_adapter() -> Option<AdapterSummary> {
     choose(None).ok().map(|found| found.summary.clone())
 }
 
-/// The adapter that `wanted` names: an index, a part of a name, `high-performance` or `low-power`; without, the one that
-/// wgpu's `WGPU_ADAPTER_NAME` names, else the fastest kind.
+/// The adapter that `wanted` selects: an index, a part of a name, `high-performance` or `low-power`. If `wanted` is
+/// `None`, wgpu's `WGPU_ADAPTER_NAME` selects the adapter, and without it the fastest kind is used.
 ///
 /// # Errors
-/// [`GpuError::NoAdapter`] lists what there is.
+/// [`GpuError::NoAdapter`] if none matches; it lists the adapters.
 pub(super) fn choose(wanted: Option<&str>) -> Result<&'static Found, GpuError> {
     let found = found();
     let from_environment = std::env::var("WGPU_ADAPTER_NAME").ok().filter(|name| !name.trim().is_empty());
@@ -269,7 +270,7 @@ const fn ranks_for_power(kind: AdapterKind) -> u8 {
     }
 }
 
-/// The best usable one; among equals the first.
+/// The usable adapter of the best rank; the first of several.
 fn preferred(all: &[AdapterSummary], rank: Rank) -> Option<usize> {
     let usable = all.iter().filter(|adapter| adapter.tier.is_some());
     usable.min_by_key(|adapter| (rank(adapter.kind), adapter.backend_rank())).map(|adapter| adapter.index)
@@ -286,7 +287,7 @@ fn pick(all: &[AdapterSummary], wanted: Option<&str>) -> Result<usize, GpuError>
         None => {
             let why = |a: &AdapterSummary| format!("{}: {}", a.line(), a.lacks.join(", "));
             let why = all.iter().map(why).collect::<Vec<_>>().join("; ");
-            fail(format!("no adapter has what WebGPU promises everywhere: {why}; `--engine candle` runs without"))
+            fail(format!("no adapter meets the minimum of WebGPU: {why}; `--engine candle` runs without a GPU"))
         }
     };
     let wanted = match wanted.map(str::trim) {
@@ -299,7 +300,7 @@ fn pick(all: &[AdapterSummary], wanted: Option<&str>) -> Result<usize, GpuError>
         None => match named(all, wanted)[..] {
             [] => return fail(format!("no adapter is called '{wanted}'; available: {}", list())),
             [index] => index,
-            _ => return fail(format!("'{wanted}' names more than one adapter; choose one by its index: {}", list())),
+            _ => return fail(format!("'{wanted}' matches several adapters; choose one by its index: {}", list())),
         },
     };
     let chosen = &all[index];
@@ -309,7 +310,7 @@ fn pick(all: &[AdapterSummary], wanted: Option<&str>) -> Result<usize, GpuError>
     }
 }
 
-/// Those whose name is or contains `wanted`. A GPU that is there once for each of two backends counts once.
+/// The adapters whose name equals `wanted`, else those whose name contains it. A GPU with several backends counts once.
 fn named(all: &[AdapterSummary], wanted: &str) -> Vec<usize> {
     let wanted = wanted.to_lowercase();
     let those = |test: &dyn Fn(&str) -> bool| -> Vec<&AdapterSummary> {
@@ -328,13 +329,13 @@ fn named(all: &[AdapterSummary], wanted: &str) -> Vec<usize> {
     matches.into_iter().map(|adapter| adapter.index).collect()
 }
 
-/// What to do where no driver shows an adapter.
+/// Instructions for a machine on which no driver provides an adapter.
 pub fn how_to_get_an_adapter() -> String {
     let install = if cfg!(target_os = "linux") {
         "install the Vulkan driver of your GPU (for AMD and Intel on Debian and Ubuntu: `apt-get install \
          mesa-vulkan-drivers`; for NVIDIA: its proprietary driver)"
     } else if cfg!(target_os = "windows") {
-        "install the driver of your GPU from its maker"
+        "install the driver of your GPU from its manufacturer"
     } else {
         "a Mac with Metal is needed"
     };
@@ -342,7 +343,7 @@ pub fn how_to_get_an_adapter() -> String {
         Ok(backend) if !backend.is_empty() => format!(" (WGPU_BACKEND allows only '{backend}')"),
         _ => String::new(),
     };
-    format!("no GPU driver shows an adapter{chosen}: {install}; `--engine candle` runs without")
+    format!("no GPU driver provides an adapter{chosen}: {install}; `--engine candle` runs without a GPU")
 }
 
 #[cfg(test)]
@@ -390,7 +391,7 @@ mod tests {
             (Some("1"), 1),
             (Some(" 780m"), 2),
             (Some("super"), 4),
-            // The whole name goes before a part, one GPU with two drivers counts once.
+            // An equal name takes precedence over a part of a name; one GPU with two drivers counts once.
             (Some("geforce rtx 4080"), 3),
         ] {
             assert_eq!(pick(&all, wanted).unwrap(), expected, "{wanted:?}");
@@ -404,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_that_cannot_be_made_lists_what_there_is() {
+    fn a_failed_choice_lists_the_adapters() {
         let mut all = laptop();
         let error = |all: &[AdapterSummary], wanted| pick(all, wanted).unwrap_err().to_string();
         for (wanted, expected) in [
@@ -420,14 +421,14 @@ mod tests {
             );
         }
         all[2].tier = None;
-        all[2].lacks = vec!["max_storage_buffers_per_shader_stage is 4, needed are 8".into()];
+        all[2].lacks = vec!["max_storage_buffers_per_shader_stage is 4, but 8 is needed".into()];
         let message = error(&all, Some("780M"));
         assert!(
             message.contains("[2] Radeon 780M (vulkan, integrated) cannot run the network: max_storage"),
             "{message}"
         );
         let message = error(&all[2..3], None);
-        assert!(message.contains("no adapter has what WebGPU promises") && message.contains("is 4"), "{message}");
+        assert!(message.contains("no adapter meets the minimum of WebGPU") && message.contains("is 4"), "{message}");
         assert!(error(&[], None).contains("--engine candle"));
     }
 

@@ -1,17 +1,17 @@
 //! Measures on the device which algorithm and which tile is fastest for each convolution of a network.
 //!
-//! What is measured is what a run replays: the steps of the attack's and of the update's program that belong to a layer and
-//! to the batch norms beside it, with what is computed on the way (batch norm while a source is read, residuals, sums).
-//! Winograd's transforms of tiles are among them; that of the weights, once per update, is not. Buffers have their true
-//! sizes, for as many images as keep the time short, and hold noise.
+//! The measured dispatches are those that a run replays: the steps of the attack's and the update's program that belong
+//! to a layer and its adjacent batch norms, including fused work (batch norm on load, residuals, sums). Winograd's
+//! transforms of tiles are included; the transform of the weights, once per update, is not. Buffers hold noise. Their
+//! sizes are those of a run, for as many images as keep the measurement short.
 //!
-//! A time is that of a submission that repeats the steps, from handing it over until it is done, less that of an empty one:
-//! the least of three after a warm-up. Noise stays in it, so another choice than the fixed one has to be faster by
-//! [`winners::GAIN`]. Layers that cost most come first; what the time does not suffice for keeps the fixed choice, and is
-//! measured at the next start.
+//! A time is the duration of a submission that repeats the steps, minus that of an empty submission: the minimum of
+//! three after a warm-up. Measurement noise remains, so a choice other than the fixed one must be faster by
+//! [`winners::GAIN`]. The most expensive layers come first. Layers for which the time budget does not suffice keep the
+//! fixed choice and are measured at the next start.
 //!
-//! A choice other than the fixed one is taken only if it computes the same ([`check`]). One that does not is reported and
-//! never kept.
+//! A choice other than the fixed one is used only if it computes the same ([`check`]). One that does not is reported
+//! and discarded.
 
 mod check;
 mod winners;
@@ -32,9 +32,9 @@ use super::kernels::gemm::{PIXEL_TILES, Tile, WEIGHT_TILES};
 use super::kernels::winograd;
 use super::lower::geometry;
 use super::parameters::Parameters;
-use super::program::{BufferSpec, Fixed, Phase, Program};
+use super::program::{BufferSpec, DispatchKind, Fixed, Program};
 use super::programs::{self, AttackStep, Key, Target};
-use super::recorded::{Command, Pool, Recorded};
+use super::recorded::{Command, Recorded, SlotPool};
 use super::tuning::{Algorithm, Choices, KernelDevice, KernelTable, Timing, Tuning, fixed, wide_tiles};
 use crate::engine::{BatchNormMode, View};
 use crate::model::{Network, Op};
@@ -42,40 +42,40 @@ use crate::rng::{Purpose, Stream};
 
 /// All three passes, in the order of tables.
 pub(super) const PASSES: [Pass; 3] = [Pass::Forward, Pass::InputGradient, Pass::WeightGradient];
-/// Time for all measurements of a start.
+/// Time budget for all measurements of a start.
 const BUDGET: Duration = Duration::from_secs(3);
-/// A candidate that takes so many times the best time so far is not measured closely.
+/// A candidate that takes more than this factor of the best time so far is measured only once.
 const HOPELESS: f64 = 1.5;
-/// Fewest channels on either side for which Winograd's algorithm is tried.
+/// Fewest input and output channels for which Winograd's algorithm is tried.
 const WINOGRAD_CHANNELS: usize = 8;
-/// Most images of a measurement: the batch that fixed tiles are chosen for.
+/// Maximum number of images in a measurement: the batch that fixed tiles are chosen for.
 const MOST_IMAGES: usize = 128;
-/// Most bytes of one of its activations.
+/// Maximum size of an activation in a measurement, in bytes.
 const MOST_BYTES: usize = 64 << 20;
-/// Timed submissions of each candidate.
+/// Timed submissions per candidate.
 const REPEATS: usize = 3;
-/// Most times that steps are repeated within a submission.
+/// Maximum number of repetitions of the steps in a submission.
 const MOST_LOOPS: usize = 64;
-/// Bytes of noise that buffers are filled with, over and over.
+/// Size of the noise that buffers are filled with repeatedly, in bytes.
 const NOISE_BYTES: u64 = 1 << 20;
-/// How often the passes to activations run while that to the weights runs once: a search of ten steps, and the update.
+/// Runs of the passes to activations for each run of the pass to the weights: a search of ten steps, and the update.
 const STEPS: f64 = 11.0;
 
-/// What choices are made for.
+/// The network and the device properties for which choices are made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Subject<'a> {
     pub(super) network: &'a Network,
     pub(super) parameters: &'a Parameters,
     pub(super) limits: &'a wgpu::Limits,
-    /// Whether the device has subgroups that products use.
+    /// Whether the matrix products use subgroups.
     pub(super) subgroups: bool,
 }
 
-/// The choices for a network on a device: those that its run recorded, else those that were measured here before, else
-/// those that are measured now.
+/// The choices for a network on a device, in order of precedence: those that its run recorded, those measured on this
+/// device earlier, those measured now.
 ///
 /// # Errors
-/// When the device is lost. One that only has not enough memory for measurements keeps the fixed choices.
+/// If the device is lost. If it only lacks memory for the measurements, the fixed choices are kept.
 pub(super) fn choices(
     gpu: &mut Gpu,
     subject: Subject<'_>,
@@ -120,7 +120,7 @@ pub(super) fn choices(
             }
             choices.take(&known);
             if let Some(folder) = folder.filter(|_| recorded.is_none()) {
-                // The next start measures again, nothing more.
+                // If saving fails, the next start measures again.
                 let _ = kernel_tables::save(folder, &KernelTable { device, convolutions: known });
             }
         }
@@ -130,7 +130,7 @@ pub(super) fn choices(
     Ok(choices)
 }
 
-/// The choices as a table, a row for each shape and pass in the order of the layers.
+/// The choices as a table, one row per shape and pass in the order of the layers.
 pub(super) fn table(device: KernelDevice, network: &Network, choices: &Choices) -> KernelTable {
     let mut rows = Vec::new();
     for (conv, layers) in shapes(network) {
@@ -140,7 +140,7 @@ pub(super) fn table(device: KernelDevice, network: &Network, choices: &Choices) 
     KernelTable { device, convolutions: rows }
 }
 
-/// The shapes of convolutions in the order of the first layer of each, with all layers.
+/// The shapes of the network's convolutions, ordered by the first layer of each, with all layers of that shape.
 fn shapes(network: &Network) -> Vec<(Conv, Vec<usize>)> {
     let mut shapes: Vec<(Conv, Vec<usize>)> = Vec::new();
     for (i, layer) in network.layers.iter().enumerate() {
@@ -153,14 +153,14 @@ fn shapes(network: &Network) -> Vec<(Conv, Vec<usize>)> {
     shapes
 }
 
-/// What is measured together. Forward pass and input gradient can share their transformed weights.
+/// Passes that are measured together. Forward pass and input gradient can share their transformed weights.
 #[derive(Debug, Clone, PartialEq)]
 struct Unit {
     conv: Conv,
-    /// The layer that is measured for all of this shape.
+    /// The layer that is measured on behalf of all layers of this shape.
     layer: usize,
     passes: &'static [Pass],
-    /// Arithmetic of a training step.
+    /// Floating-point operations per training step.
     cost: f64,
 }
 
@@ -174,7 +174,7 @@ fn image_flops(conv: &Conv) -> usize {
     2 * conv.out_height * conv.out_width * conv.kernel.pow(2) * conv.in_channels * conv.out_channels
 }
 
-/// The most expensive first.
+/// The units of a network, the most expensive first.
 fn units(network: &Network) -> Vec<Unit> {
     let (both, weights): (&[Pass], &[Pass]) = (&[Pass::Forward, Pass::InputGradient], &[Pass::WeightGradient]);
     let mut units: Vec<Unit> = shapes(network)
@@ -194,13 +194,14 @@ fn units(network: &Network) -> Vec<Unit> {
     units
 }
 
-/// `tile`, and those up to so many places before and after it in a list that goes from large tiles to small ones.
+/// `tile` and its neighbours, up to `before` larger and `after` smaller ones, in a list ordered from large to small
+/// tiles.
 fn around(tiles: &[Tile], tile: Tile, before: usize, after: usize) -> Vec<Tile> {
     let Some(at) = tiles.iter().position(|other| *other == tile) else { return vec![tile] };
     tiles[at.saturating_sub(before)..tiles.len().min(at + after + 1)].to_vec()
 }
 
-/// What is tried for a pass; the fixed choice first.
+/// The candidates for a pass, the fixed choice first.
 fn candidates(conv: &Conv, pass: Pass, subgroups: bool) -> Vec<Algorithm> {
     let mut all = vec![fixed(conv, pass, subgroups)];
     let mut add = |algorithm| {
@@ -225,18 +226,18 @@ fn candidates(conv: &Conv, pass: Pass, subgroups: bool) -> Vec<Algorithm> {
     all
 }
 
-/// Measures programs on a device. Nothing in it is the engine's.
+/// Measures programs on a device. Shares no buffers with the engine.
 struct Bench<'a> {
     gpu: &'a Gpu,
     subject: Subject<'a>,
     deadline: Instant,
-    /// How long an empty submission takes.
+    /// Duration of an empty submission.
     empty: Duration,
     noise: wgpu::Buffer,
-    /// Buffers that outlive programs.
+    /// The named buffers.
     fixed: HashMap<Fixed, wgpu::Buffer>,
-    pool: Pool,
-    /// Candidates that were fastest and computed something else than the fixed choice, each as a sentence.
+    pool: SlotPool,
+    /// A sentence for each candidate that was fastest but computed something else than the fixed choice.
     rejected: Vec<String>,
 }
 
@@ -244,15 +245,15 @@ impl<'a> Bench<'a> {
     fn new(gpu: &'a Gpu, subject: Subject<'a>, deadline: Instant) -> Result<Self, GpuError> {
         let noise = gpu.buffer("noise", NOISE_BYTES)?;
         let mut random = Stream::new(0, Purpose::Test, 0, 0).sequence();
-        // Between -1/2 and 1/2: a device that multiplies zeros draws less power and may run faster. Of thirteen binary
-        // digits, so that the product of two is exact: whether a ReLU behind scale and shift lets a value through then does
-        // not depend on how a driver contracts `scale · x + shift`.
+        // Between -1/2 and 1/2: a device that multiplies zeros draws less power and may run faster. With thirteen
+        // binary digits, so that the product of two values is exact: whether a ReLU after scale and shift passes a
+        // value then does not depend on how a driver contracts `scale · x + shift`.
         let value = |word: u32| (f64::from(word >> 19) / 8192.0 - 0.5) as f32;
         let values: Vec<f32> = (0..NOISE_BYTES / 4).map(|_| value(random.word())).collect();
         gpu.queue.write_buffer(&noise, 0, bytemuck::cast_slice(&values));
         let (fixed, pool, rejected) = Default::default();
         let mut bench = Self { gpu, subject, deadline, empty: Duration::ZERO, noise, fixed, pool, rejected };
-        // The first brings the noise along.
+        // The first submission also uploads the noise.
         bench.time(&[], 0)?;
         let empty = (0..5).map(|_| bench.time(&[], 0)).collect::<Result<Vec<_>, _>>()?;
         bench.empty = empty.into_iter().min().unwrap_or_default();
@@ -263,13 +264,13 @@ impl<'a> Bench<'a> {
         Instant::now() >= self.deadline
     }
 
-    /// Measures unit after unit while there is time.
+    /// Measures units in order until the deadline.
     fn measure(&mut self, units: &[Unit]) -> Result<Choices, GpuError> {
         let mut found = Choices { subgroups: self.subject.subgroups, ..Choices::default() };
         for unit in units {
             let images = self.images(&unit.conv);
             let timed = unit.passes.iter().map(|pass| self.pass(unit, *pass, images));
-            // A unit that the time does not suffice for is left out whole.
+            // A unit that is not finished in time is left out as a whole.
             let Some(mut timed) = timed.collect::<Result<Option<Vec<_>>, _>>()? else { break };
             let several: Vec<bool> = timed.iter().map(|timed| timed.len() > 1).collect();
             let mut expected: BTreeMap<Pass, Results> = BTreeMap::new();
@@ -294,8 +295,8 @@ impl<'a> Bench<'a> {
         Ok(found)
     }
 
-    /// Whether a candidate computes what the fixed choice does. One that does not is noted. `expected` keeps the results of
-    /// the fixed choice of each pass.
+    /// Whether a candidate computes the same as the fixed choice. If not, it is added to `rejected`. `expected` caches
+    /// the results of the fixed choice of each pass.
     fn is_right(
         &mut self,
         unit: &Unit,
@@ -312,19 +313,19 @@ impl<'a> Bench<'a> {
         let difference = check::difference(&found, &reference);
         expected.insert(pass, reference);
         let tolerance = check::tolerance(&unit.conv, pass, images, [algorithm, fixed]);
-        // A comparison with NaN is false.
+        // False for NaN.
         let is_right = difference <= tolerance;
         if !is_right {
             let layer = &self.subject.network.layers[unit.layer].name;
             self.rejected.push(format!(
                 "convolution '{layer}', {pass}: {algorithm} is faster than {fixed} but differs by {difference:.1e} \
-                 (relative, {tolerance:.0e} is allowed), so it is not used; a newer driver may compute it right"
+                 (relative, {tolerance:.0e} is allowed), so it is not used; a newer driver may fix this"
             ));
         }
         Ok(is_right)
     }
 
-    /// How many images a shape is measured with: a quarter of the arithmetic that one dispatch may have.
+    /// Number of images that a shape is measured with: a quarter of a dispatch's arithmetic budget.
     fn images(&self, conv: &Conv) -> usize {
         let flops = self.gpu.budget().dispatch_flops / 4 / image_flops(conv).max(1) as u64;
         let (x, y) =
@@ -332,15 +333,15 @@ impl<'a> Bench<'a> {
         (flops as usize).min(MOST_BYTES / (4 * x.max(y)).max(1)).clamp(1, MOST_IMAGES)
     }
 
-    /// The candidates of a pass with their seconds, the fixed choice first; none when the time is over. Where there is but
-    /// one way it is not measured.
+    /// The candidates of a pass with their seconds, the fixed choice first. A single candidate is not measured. `None`
+    /// if the deadline has passed.
     fn pass(&mut self, unit: &Unit, pass: Pass, images: usize) -> Result<Option<Vec<Timed>>, GpuError> {
         let budget = self.gpu.budget().dispatch_flops;
         let mut programs: Vec<(Algorithm, Program)> = Vec::new();
         for algorithm in candidates(&unit.conv, pass, self.subject.subgroups) {
             let program = program(self.subject, budget, unit, (pass, algorithm), images)?;
-            // The engine may have one way whatever is chosen: without Winograd's algorithm where its tiles do not fit into
-            // a binding, with a kernel of its own for a convolution of images.
+            // Different choices can give the same program: Winograd's algorithm is not used if its tiles exceed a
+            // binding, and a convolution of images has a dedicated kernel.
             if programs.iter().all(|(_, other)| other.steps != program.steps) {
                 programs.push((algorithm, program));
             }
@@ -359,11 +360,11 @@ impl<'a> Bench<'a> {
         Ok(Some(timed))
     }
 
-    /// Seconds of one run of a program. A glance has to do for one that takes much longer than `best`.
+    /// Seconds of one run of a program. A program that takes much longer than `best` is measured only once.
     fn seconds(&mut self, program: Program, best: Option<f64>) -> Result<f64, GpuError> {
         let recorded = self.record(program)?;
         let commands = &recorded.commands;
-        // A driver may finish a pipeline when it is used first.
+        // A driver may finish compiling a pipeline at its first use.
         self.time(commands, 1)?;
         let glance = self.net(self.time(commands, 1)?);
         if best.is_some_and(|best| glance > HOPELESS * best + self.empty.as_secs_f64()) {
@@ -379,7 +380,7 @@ impl<'a> Bench<'a> {
         Ok(seconds)
     }
 
-    /// Makes a program ready. Buffers that it is the first to use hold noise.
+    /// Records a program. Fills newly created buffers with noise.
     fn record(&mut self, program: Program) -> Result<Recorded, GpuError> {
         let before = self.pool.slots().len();
         let (gpu, fixed) = (self.gpu, &mut self.fixed);
@@ -398,12 +399,12 @@ impl<'a> Bench<'a> {
         Ok(recorded)
     }
 
-    /// Seconds of a submission without what an empty one takes; above zero.
+    /// Seconds of a submission minus those of an empty one; always positive.
     fn net(&self, time: Duration) -> f64 {
         time.saturating_sub(self.empty).as_secs_f64().max(1e-7)
     }
 
-    /// From handing a submission over until it is done.
+    /// Time from submitting `loops` repetitions of `commands` until they are done.
     fn time(&self, commands: &[Command], loops: usize) -> Result<Duration, GpuError> {
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
@@ -430,7 +431,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// The steps that depend on how a pass is computed, in a program of their own.
+/// A program of only the steps that depend on how a pass is computed.
 fn program(
     subject: Subject<'_>,
     budget: u64,
@@ -440,17 +441,17 @@ fn program(
 ) -> Result<Program, GpuError> {
     let network = subject.network;
     let choices = choices_with(subject, unit, (pass, algorithm), None);
-    let (key, phase) = pass_key(pass);
+    let (key, kind) = pass_key(pass);
     let mut program = programs::build(&key, target(subject, budget, &choices, images))?;
     let layers = window(network, unit.layer, pass);
-    program.steps.retain(|step| step.phase == phase && step.layer.is_some_and(|layer| layers.contains(&layer)));
+    program.steps.retain(|step| step.kind == kind && step.layer.is_some_and(|layer| layers.contains(&layer)));
     noise_everywhere(&mut program);
     #[cfg(test)]
     check::sabotage::apply(&mut program, pass, algorithm);
     Ok(program)
 }
 
-/// Fixed choices but for one pass of a unit. The gradient behind batch norm `written` is written to memory.
+/// Fixed choices except for one pass of a unit. The backward pass of batch norm `written` is materialised.
 fn choices_with(
     subject: Subject<'_>,
     unit: &Unit,
@@ -466,17 +467,17 @@ const fn target<'a>(subject: Subject<'a>, budget: u64, choices: &'a Choices, bat
     Target { network, parameters, batch, limits, budget, choices }
 }
 
-/// The program that computes a pass, and the phase of its steps.
-fn pass_key(pass: Pass) -> (Key, Phase) {
+/// The program that computes a pass, and the kind of its dispatches.
+fn pass_key(pass: Pass) -> (Key, DispatchKind) {
     match pass {
-        Pass::Forward => (Key::Attack(AttackStep::plain(BatchNormMode::Train)), Phase::Forward),
-        Pass::InputGradient => (Key::Attack(AttackStep::plain(BatchNormMode::Train)), Phase::Backward),
-        Pass::WeightGradient => (Key::Train { views: vec![View::Adversarial], terms: 1 }, Phase::Weights),
+        Pass::Forward => (Key::Attack(AttackStep::plain(BatchNormMode::Train)), DispatchKind::Forward),
+        Pass::InputGradient => (Key::Attack(AttackStep::plain(BatchNormMode::Train)), DispatchKind::Backward),
+        Pass::WeightGradient => (Key::Train { views: vec![View::Adversarial], terms: 1 }, DispatchKind::Weights),
     }
 }
 
-/// Prepares a part of a program for running by itself, over and over: what it reads is noise, and has to stay until the
-/// end, so no two buffers may share memory.
+/// Prepares a part of a program for repeated runs on noise. Its inputs must survive until the end, so no two buffers
+/// may share memory: all are kept like the image gradient.
 fn noise_everywhere(program: &mut Program) {
     program.outputs.clear();
     program.pause = None;
@@ -484,8 +485,8 @@ fn noise_everywhere(program: &mut Program) {
     program.image_gradient = program.buffers.iter().enumerate().map(whole).collect();
 }
 
-/// The layers whose steps depend on how a pass of convolution `layer` is computed: it leaves sums for the batch norm
-/// behind it, or in the backward pass for the one before it.
+/// The layers whose steps depend on how a pass of convolution `layer` is computed: it writes partial sums for the batch
+/// norm after it, or in the backward pass for the one before it.
 fn window(network: &Network, layer: usize, pass: Pass) -> Range<usize> {
     let is_conv = |layer: &usize| matches!(network.layers[*layer].op, Op::Conv2d { .. });
     match pass {

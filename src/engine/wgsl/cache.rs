@@ -1,14 +1,15 @@
-//! Compiled pipelines on disk, so that the driver does not compile every shader at every start.
+//! Pipeline cache on disk, so that the driver does not compile every shader at every start.
 //!
-//! Only Vulkan hands its compiled pipelines out. A file is `MAGIC`, the SHA-256 of what follows, and what the driver gave.
-//! The checksum is there because wgpu checks the header of the data and not its body, and a driver is not obliged to
-//! survive a damaged body. The file's name holds the adapter, its driver and the version of this program; a file that
-//! does not fit is ignored and written anew.
+//! Only Vulkan exports compiled pipelines. A file consists of `MAGIC`, the SHA-256 of the data, and the driver's data.
+//! The checksum is needed because wgpu checks the header of the data but not its body, and a driver need not survive a
+//! damaged body. The file's name identifies the adapter, its driver and the version of this program; a file that does
+//! not match is ignored and replaced.
 //!
-//! Some drivers hand out an empty cache and keep one of their own: Mesa's lavapipe gives 32 bytes, and starts as fast
-//! without our file.
+//! Some drivers export an empty cache and have their own: Mesa's lavapipe returns 32 bytes, and starts as fast without
+//! our file.
 //!
-//! Beside them lies, as JSON, which kernels were measured to be fastest on each device ([`super::kernel_tables`]).
+//! The same directory holds, as JSON, the kernels that were measured to be fastest on each device
+//! ([`super::kernel_tables`]).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,11 +23,11 @@ use crate::files::{FileError, write_atomic};
 
 const MAGIC: &[u8; 8] = b"fairtat1";
 type Checksum = [u8; 32];
-/// A cache only grows; beyond this it begins anew.
+/// Maximum size of a cache in bytes. A cache only grows; beyond this size its file is deleted.
 const LARGEST: usize = 64 << 20;
 
-/// The platform's directory for compiled pipelines, or below `FAIRTAT_CACHE`. None when that is set and empty (no cache),
-/// or when the user has no home.
+/// The directory for compiled pipelines: below `FAIRTAT_CACHE`, or in the platform's cache directory. `None` if
+/// `FAIRTAT_CACHE` is set but empty (no cache), or if the user has no home directory.
 pub(super) fn default_folder() -> Option<PathBuf> {
     let platform = directories::BaseDirs::new().map(|base| base.cache_dir().join("fairtat"));
     folder_from(std::env::var_os("FAIRTAT_CACHE").map(PathBuf::from), platform)
@@ -46,14 +47,15 @@ fn folder_from(chosen: Option<PathBuf>, platform: Option<PathBuf>) -> Option<Pat
 pub(super) struct PipelineStore {
     cache: wgpu::PipelineCache,
     path: PathBuf,
-    /// Whether something was compiled since the last [`Self::save`].
+    /// Whether a pipeline was compiled since the last [`Self::save`].
     grown: AtomicBool,
-    /// Checksum of the data in the file, if it is whole.
+    /// Checksum of the data in the file. `None` if there is no intact file.
     on_disk: Mutex<Option<Checksum>>,
 }
 
 impl PipelineStore {
-    /// What `folder` has for this device, or an empty store. None where the back end keeps no pipelines.
+    /// Loads the store of this device from `folder`, or creates an empty one. `None` if the backend has no pipeline
+    /// cache.
     pub(super) fn open(device: &wgpu::Device, info: &wgpu::AdapterInfo, folder: &Path) -> Option<Self> {
         if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
@@ -66,17 +68,17 @@ impl PipelineStore {
         Some(Self { cache, path, grown: AtomicBool::new(false), on_disk })
     }
 
-    /// For the creation of pipelines.
+    /// The cache to pass when pipelines are created.
     pub(super) const fn cache(&self) -> &wgpu::PipelineCache {
         &self.cache
     }
 
-    /// Says that a pipeline was compiled.
+    /// Records that a pipeline was compiled.
     pub(super) fn grew(&self) {
         self.grown.store(true, Ordering::Relaxed);
     }
 
-    /// Writes the file, if there is something new.
+    /// Writes the file if the data has changed.
     pub(super) fn save(&self) -> Result<(), FileError> {
         if !self.grown.swap(false, Ordering::Relaxed) {
             return Ok(());
@@ -93,7 +95,7 @@ impl PipelineStore {
                 _ => Ok(()),
             };
         }
-        // Other starts of the program read the file meanwhile.
+        // Other processes may read the file at the same time.
         write_atomic(&self.path, &pack(&data))?;
         *on_disk = found;
         Ok(())
@@ -103,19 +105,19 @@ impl PipelineStore {
 fn create(device: &wgpu::Device, data: Option<&[u8]>) -> Option<wgpu::PipelineCache> {
     let descriptor = wgpu::PipelineCacheDescriptor { label: Some("fairtat"), data, fallback: true };
     #[allow(unsafe_code)]
-    // SAFETY: the data came out of `PipelineCache::get_data` on this adapter with this driver: the file's name says so,
-    // its checksum holds, and it lies in a directory that only this user writes to.
+    // SAFETY: the data was returned by `PipelineCache::get_data` on this adapter with this driver: the file's name
+    // matches, its checksum is correct, and it lies in a directory that only this user writes to.
     scoped(device, || unsafe { device.create_pipeline_cache(&descriptor) }).ok()
 }
 
-/// None where the back end keeps no pipelines.
+/// `None` if the backend has no pipeline cache.
 fn file_name(info: &wgpu::AdapterInfo) -> Option<String> {
     let key = wgpu::util::pipeline_cache_key(info)?;
     let driver = short_hash(&[&info.name, &info.driver, &info.driver_info, env!("CARGO_PKG_VERSION")]);
     Some(format!("{key}-{driver}.bin"))
 }
 
-/// The beginning of a hash, for file names that tell devices apart.
+/// The first bytes of a hash, for file names that distinguish devices.
 pub(super) fn short_hash(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -136,7 +138,7 @@ fn pack(data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The driver's data, if the file is whole.
+/// The driver's data. `None` if the file is damaged.
 fn unpack(bytes: &[u8]) -> Option<&[u8]> {
     let rest = bytes.strip_prefix(MAGIC)?;
     let (checksum, data) = rest.split_first_chunk::<32>()?;
@@ -148,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_damaged_file_is_no_file() {
+    fn a_damaged_file_is_ignored() {
         let bytes = pack(b"what a driver gave");
         assert_eq!(unpack(&bytes), Some(&b"what a driver gave"[..]));
         assert_eq!(unpack(&[]), None);

@@ -1,7 +1,7 @@
-//! The device of an engine: its pipelines, its buffers, and what goes wrong with them as typed errors.
+//! The device of an engine: its pipelines, its buffers, and its errors as typed values.
 //!
-//! An engine opens a device of its own. It never shares the window's: a hidden window would hold up every submission,
-//! and an error on a shared device would end the program.
+//! An engine opens a separate device. It never shares the window's: a hidden window would delay every submission, and
+//! an error on a shared device would end the program.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,28 +20,29 @@ use crate::files::FileError;
 /// Whether shaders check their indices while they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Checks {
-    /// Without checks: our kernels guard their edges themselves, and the tests run both ways.
+    /// Without checks: our kernels do their own bounds checks, and the tests run them both ways.
     #[default]
     Off,
-    /// With the checks that WebGPU asks for.
+    /// With the checks that WebGPU requires.
     On,
 }
 
-/// When products hand values on within subgroups, where the adapter has them with at least eight lanes. A product is the
-/// same to the bit; batch norm's statistics beside it come in blocks of another size, and differ within rounding.
+/// When matrix products broadcast values within subgroups. The adapter must have subgroups of at least eight lanes. The
+/// result of a product is bit-identical; the fused statistics of batch norm use another block size and differ by
+/// rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Subgroups {
-    /// Never: nothing beyond what every WebGPU device has.
+    /// Never: only features of every WebGPU device are used.
     #[default]
     Never,
-    /// Where it was measured to help: on software adapters.
+    /// Where measurements showed a gain: on software adapters.
     WhereFaster,
-    /// On every adapter.
+    /// On every adapter that supports them.
     Always,
 }
 
 impl Subgroups {
-    /// Whether to ask an adapter of this kind for them.
+    /// Whether to request subgroups from an adapter of this kind.
     pub(super) fn on(self, kind: wgpu::DeviceType) -> bool {
         match self {
             Self::Never => false,
@@ -51,27 +52,27 @@ impl Subgroups {
     }
 }
 
-/// How a device is opened.
+/// Options of a device.
 #[derive(Debug, Clone, Default)]
 pub(super) struct GpuOptions {
     pub(super) checks: Checks,
-    /// Where compiled pipelines are kept; none keeps them nowhere.
+    /// Directory of the pipeline cache; `None` disables it.
     pub(super) pipelines: Option<PathBuf>,
-    /// With the device's own clock, where it has one: for profiles only.
+    /// Enables timestamp queries if supported: for profiles only.
     pub(super) timestamps: bool,
-    /// With the parameters of dispatches as immediates, where it has them, instead of in a uniform buffer.
+    /// Passes the parameters of dispatches as immediates, if supported, instead of in a uniform buffer.
     pub(super) immediates: bool,
-    /// With subgroups, where it has them and these say so.
+    /// When to use subgroups, if supported.
     pub(super) subgroups: Subgroups,
 }
 
-/// How much work goes to the device at once. Windows resets a GPU that is busy for two seconds, and a GPU that also
-/// draws the desktop must come back to it within a frame.
+/// How much work is submitted to the device at once. Windows resets a GPU that is busy for two seconds, and a GPU that
+/// also draws the desktop must be free for it within a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Budget {
-    /// How long one submission should take.
+    /// Target duration of one submission.
     pub(super) submission_target: Duration,
-    /// Floating-point operations of one dispatch at most, a multiply-add counted as two.
+    /// Maximum number of floating-point operations of one dispatch, a multiply-add counted as two.
     pub(super) dispatch_flops: u64,
 }
 
@@ -79,7 +80,7 @@ impl Budget {
     const fn of(kind: wgpu::DeviceType) -> Self {
         let (milliseconds, dispatch_flops) = match kind {
             wgpu::DeviceType::DiscreteGpu => (50, 20_000_000_000),
-            // The slowest that is worth using reaches 30 GFLOP/s; a software adapter a few.
+            // The slowest GPU worth using reaches 30 GFLOP/s, a software adapter a few GFLOP/s.
             wgpu::DeviceType::Cpu => (50, 250_000_000),
             wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => {
                 (16, 500_000_000)
@@ -96,11 +97,11 @@ pub(super) struct Gpu {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) limits: wgpu::Limits,
-    /// Bytes of its memory, where the driver tells.
+    /// Device-local memory in bytes. `None` if the driver does not report it.
     pub(super) memory: Option<u64>,
-    /// Whether parameters of dispatches are immediates.
+    /// Whether parameters of dispatches are passed as immediates.
     pub(super) immediates: bool,
-    /// Whether subgroups hand values on, with enough lanes for the tiles that do so.
+    /// Whether broadcasts within subgroups work, with enough lanes for the tiles that use them.
     pub(super) subgroups: bool,
     pub(super) checks: Checks,
     pipelines: Mutex<HashMap<Kernel, Arc<wgpu::ComputePipeline>>>,
@@ -112,16 +113,17 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The most that is read back in one copy: staging memory is scarce on some devices.
+/// Maximum number of bytes of one readback copy: staging memory is scarce on some devices.
 const READ_BYTES: u64 = 32 << 20;
-/// Immediates of a dispatch: what almost every adapter that has any offers.
+/// Bytes of immediates per dispatch: almost every adapter with immediates offers as many.
 pub(super) const IMMEDIATE_BYTES: u32 = 128;
-/// How long the callback of a mapping may come after the copy that it waits for.
+/// Maximum delay of the callback of a mapping after the copy that it waits for.
 const CALLBACK: Duration = Duration::from_secs(10);
 
 impl Gpu {
-    /// Opens a device of its own on `adapter`. It has the limits of the base tier, whatever the adapter allows, so that
-    /// what fits here fits everywhere. Whether it uses subgroups is decided once it is open ([`super::opening`]).
+    /// Opens a separate device on `adapter`. It has the limits of the base tier even if the adapter allows more, so
+    /// that whatever fits here fits everywhere. Whether it uses subgroups is decided once it is open
+    /// ([`super::opening`]).
     pub(super) fn new(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Self, GpuError> {
         let (info, memory) = (adapter.get_info(), memory_bytes(adapter));
         let mut limits = wgpu::Limits::default();
@@ -153,7 +155,7 @@ impl Gpu {
         let (seen, adapter) = (Arc::clone(&failure), info.name.clone());
         device.set_device_lost_callback(move |reason, message| {
             let what = if message.is_empty() { format!("{reason:?}").to_lowercase() } else { message };
-            // A lost device is what explains every error after it, and most before.
+            // The loss of the device explains every later error and most earlier ones.
             *lock(&seen) = Some(GpuError::Lost { adapter: adapter.clone(), what });
         });
         let store = options.pipelines.as_deref().and_then(|folder| PipelineStore::open(&device, &info, folder));
@@ -172,22 +174,22 @@ impl Gpu {
         })
     }
 
-    /// How much work to give it at once.
+    /// How much work to submit at once.
     pub(super) const fn budget(&self) -> Budget {
         Budget::of(self.info.device_type)
     }
 
-    /// The first error that the device reported, if there was one. The loss of the device goes before every other: a
-    /// lost device refuses what it is given, and says that it is lost only when it is asked.
+    /// Returns the first error that the device reported, if any. The loss of the device takes precedence over all
+    /// others: a lost device rejects commands, and reports the loss only when polled.
     pub(super) fn check(&self) -> Result<(), GpuError> {
         let polled = poll(&self.device, wgpu::PollType::Poll);
         match lock(&self.failure).clone() {
             Some(error) => Err(error),
-            None => polled.map(|_| ()).map_err(|what| self.refused(format!("to say how it is: {what}"))),
+            None => polled.map(|_| ()).map_err(|what| self.refused(format!("to report its state: {what}"))),
         }
     }
 
-    /// `error`, or the loss of the device where that is its cause.
+    /// `error`, or the loss of the device if that is its cause.
     fn explained(&self, error: GpuError) -> GpuError {
         match self.check() {
             Err(lost @ GpuError::Lost { .. }) => lost,
@@ -195,7 +197,7 @@ impl Gpu {
         }
     }
 
-    /// The pipeline of a kernel; compiled at its first use.
+    /// The pipeline of a kernel, compiled at its first use.
     pub(super) fn pipeline(&self, kernel: &Kernel) -> Result<Arc<wgpu::ComputePipeline>, GpuError> {
         if let Some(pipeline) = lock(&self.pipelines).get(kernel) {
             return Ok(Arc::clone(pipeline));
@@ -209,7 +211,7 @@ impl Gpu {
         Ok(pipeline)
     }
 
-    /// Runs `work` with pipelines that are gone afterwards and are not stored: those of kernels that are only tried out.
+    /// Runs `work` with temporary pipelines that are neither kept nor stored: for kernels that are only measured.
     pub(super) fn apart<T>(&mut self, work: impl FnOnce(&Self) -> T) -> T {
         let (store, pipelines) = (self.store.take(), std::mem::take(&mut self.pipelines));
         let result = work(self);
@@ -227,8 +229,8 @@ impl Gpu {
         };
         let compiled = scoped(&self.device, || {
             #[allow(unsafe_code)]
-            // SAFETY: only shaders of this crate come here. They end their loops, divide by numbers above zero and guard
-            // every index; the kernel tests run them with and without checks.
+            // SAFETY: only shaders of this crate are compiled here. Their loops terminate, their divisors are positive
+            // and every index is in bounds; the kernel tests run them with and without checks.
             let module = unsafe { self.device.create_shader_module_trusted(descriptor, checks) };
             self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(label),
@@ -251,27 +253,27 @@ impl Gpu {
         Ok(pipeline)
     }
 
-    /// Writes newly compiled pipelines to the cache, if there is one. Also happens when the device is dropped.
+    /// Writes newly compiled pipelines to the cache, if it is enabled. Dropping the device does the same.
     ///
     /// # Errors
-    /// Whatever the operating system refuses. Nothing depends on the file.
+    /// If the file cannot be written. The engine does not depend on it.
     pub(super) fn save_pipelines(&self) -> Result<(), FileError> {
         self.store.as_ref().map_or(Ok(()), PipelineStore::save)
     }
 
-    /// A buffer for shaders that can be copied from and to.
+    /// Creates a buffer for shaders that can be copied from and to.
     pub(super) fn buffer(&self, label: &str, size: u64) -> Result<wgpu::Buffer, GpuError> {
         let copies = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         self.buffer_for(label, size, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM | copies)
     }
 
-    /// Pipelines that were made so far.
+    /// Number of pipelines compiled so far.
     #[cfg(test)]
     pub(super) fn pipeline_count(&self) -> usize {
         lock(&self.pipelines).len()
     }
 
-    /// A buffer for another use.
+    /// Creates a buffer for another usage.
     pub(super) fn buffer_for(
         &self,
         label: &str,
@@ -294,19 +296,19 @@ impl Gpu {
         Ok(buffer)
     }
 
-    /// Waits until everything that was submitted is done.
+    /// Waits until all submissions are done.
     pub(super) fn wait(&self) -> Result<(), GpuError> {
         self.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) }).map(|_| ())
     }
 
-    /// Lets the device call its callbacks, and waits where `kind` says so.
+    /// Polls the device: runs its callbacks, and waits if `kind` requests it.
     pub(super) fn poll(&self, kind: wgpu::PollType) -> Result<wgpu::PollStatus, GpuError> {
         let done = poll(&self.device, kind);
         self.check()?;
         done.map_err(|e| self.refused(format!("to wait: {e}")))
     }
 
-    /// An error about something that the device or the driver did not take.
+    /// An error for a request that the device or the driver refused.
     pub(super) fn refused(&self, what: String) -> GpuError {
         GpuError::Refused { adapter: self.info.name.clone(), what }
     }
@@ -315,7 +317,7 @@ impl Gpu {
         self.explained(typed(&self.info.name, what, error))
     }
 
-    /// Reads ranges of buffers back, each as bytes. Waits for the device. Offsets and sizes are multiples of four.
+    /// Reads ranges of buffers back as bytes. Waits for the device. Offsets and sizes must be multiples of four.
     pub(super) fn read(&self, ranges: &[(&wgpu::Buffer, u64, u64)]) -> Result<Vec<Vec<u8>>, GpuError> {
         let mut out: Vec<Vec<u8>> = ranges.iter().map(|(_, _, size)| Vec::with_capacity(*size as usize)).collect();
         let total: u64 = ranges.iter().map(|(_, _, size)| size).sum();
@@ -354,8 +356,8 @@ impl Gpu {
             let _ = sender.send(result);
         });
         self.wait()?;
-        // Waiting has called the callback, or another thread that waits on this device is about to; a device that does
-        // neither is not waited for without end.
+        // The wait has run the callback, or another thread that polls this device is about to run it. The timeout
+        // covers devices that never do.
         let Ok(Ok(())) = receiver.recv_timeout(CALLBACK) else {
             return Err(self.explained(self.refused("to map a buffer for reading".into())));
         };
@@ -372,12 +374,12 @@ impl Gpu {
 
 impl Drop for Gpu {
     fn drop(&mut self) {
-        // The next start compiles again, nothing more.
+        // If saving fails, the next start compiles again.
         let _ = self.save_pipelines();
     }
 }
 
-/// A part of a range on its way to the host.
+/// A part of a range in the staging buffer.
 struct Piece<'a> {
     range: usize,
     buffer: &'a wgpu::Buffer,

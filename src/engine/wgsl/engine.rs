@@ -18,40 +18,42 @@ use super::pacing::{PaceStats, Pacer};
 use super::parameters::Parameters;
 use super::program::Fixed;
 use super::programs::{self, Key, Target};
-use super::recorded::{Pool, Recorded};
+use super::recorded::{Recorded, SlotPool};
 use super::tuning::{Choices, KernelDevice, KernelTable, Tuning};
 use super::{adapters, autotune, cache};
 use crate::engine::held::Held;
 use crate::engine::{Engine, EngineError};
 use crate::model::{Network, Op, State, StateSpec};
 
-/// How a [`WgslEngine`] is opened.
+/// Options of a [`WgslEngine`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct WgslOptions {
-    /// Index of an adapter, a part of its name, `high-performance` or `low-power`; none for the best one.
+    /// Index of an adapter, a part of its name, `high-performance` or `low-power`. `None` selects the best one.
     pub adapter: Option<String>,
     /// Run-time checks in shaders.
     pub checks: Checks,
-    /// Folder where compiled pipelines and measured choices are kept from one run to the next; none keeps nothing.
+    /// Directory in which compiled pipelines and measured choices are cached between runs; `None` disables the cache.
     pub pipelines: Option<PathBuf>,
-    /// Whether Winograd's algorithm and kernels that do several layers' work are left out: the oracle of the others.
+    /// Whether Winograd's algorithm and fused kernels are disabled: the reference that the others are compared with.
     pub plain: bool,
-    /// How algorithm and tile of each convolution are chosen. Other choices add in another order: results then differ in
+    /// How algorithm and tile of each convolution are chosen. Other choices add in another order, so results differ in
     /// the last bits.
     pub tuning: Tuning,
-    /// The choices of an earlier engine ([`WgslEngine::choices`]), which go before measurements where the device is the
-    /// same and choices are measured at all.
+    /// The choices of an earlier engine ([`WgslEngine::choices`]). They take precedence over measurements if the device
+    /// is the same and [`Self::tuning`] is not fixed.
     pub choices: Option<KernelTable>,
-    /// Largest binding in bytes, for making the engine cut batches into ranges on a device that would not need it.
+    /// Maximum size of a binding in bytes. A small value makes the engine split batches into ranges on a device that
+    /// does not need it.
     pub binding_limit: Option<u64>,
-    /// The parameters of dispatches as immediates where the adapter has them, instead of in uniform buffers.
+    /// Whether the parameters of dispatches are passed as immediates instead of uniform buffers, if the adapter
+    /// supports them.
     pub immediates: bool,
-    /// When products hand values on within subgroups.
+    /// When the matrix products broadcast values within subgroups.
     pub subgroups: Subgroups,
 }
 
 impl GpuOptions {
-    /// The device that an engine with `options` runs on.
+    /// The options of the device for an engine with `options`.
     pub(super) fn of(options: &WgslOptions, timestamps: bool) -> Self {
         Self {
             checks: options.checks,
@@ -64,8 +66,8 @@ impl GpuOptions {
 }
 
 impl Default for WgslOptions {
-    /// The fastest adapter, the base tier, without checks, with fixed choices, with pipelines in the user's cache directory
-    /// (`FAIRTAT_CACHE` names another, empty for none).
+    /// The fastest adapter, the base tier, no run-time checks, fixed choices, and a pipeline cache in the user's cache
+    /// directory (`FAIRTAT_CACHE` names another directory; an empty value disables the cache).
     fn default() -> Self {
         Self {
             adapter: None,
@@ -81,10 +83,10 @@ impl Default for WgslOptions {
     }
 }
 
-/// Batch sizes whose programs are kept; a run has four (two in training, two in evaluation).
+/// Number of batch sizes whose programs are kept. A run has four (two in training, two in evaluation).
 const KEPT: usize = 8;
 
-/// Everything that belongs to one batch size. Its buffers are those of all batch sizes.
+/// The programs of one batch size. All batch sizes share their buffers.
 #[derive(Debug)]
 struct BatchSet {
     images: usize,
@@ -101,36 +103,36 @@ pub struct WgslEngine {
     pub(super) gpu: Gpu,
     limits: wgpu::Limits,
     choices: Choices,
-    /// Whether the transformed weights are those of the parameters.
+    /// Whether the transformed weights are up to date with the parameters.
     transformed: bool,
     pacer: Pacer,
-    pool: Pool,
-    /// The buffers with names, as large as the largest batch so far needs them. Those of class by class come with the first
-    /// program that needs them.
+    pool: SlotPool,
+    /// The named buffers, as large as the largest batch so far needs them. Class-by-class tables are allocated with the
+    /// first program that needs them.
     buffers: HashMap<Fixed, wgpu::Buffer>,
-    /// The most recently used batch size last.
+    /// Ordered by last use, the most recent one last.
     sets: Vec<BatchSet>,
     held: Option<Held>,
-    /// Whether its snapshots hold the current iterate of images that were never misclassified.
+    /// Whether the snapshots of the held search contain the current iterate of images that were never misclassified.
     shown: bool,
     generation: u64,
-    /// Which commands of which programs were replayed, while a profile wants to know.
+    /// The commands of each program that were replayed. `None` unless a profile records them.
     replayed: Option<Vec<(Key, Range<usize>)>>,
 }
 
 impl WgslEngine {
-    /// An engine for `network` with the parameters of `state`, on a device of its own.
+    /// An engine for `network` with the parameters of `state`, on a separate device.
     ///
     /// # Errors
-    /// When `network` cannot run ([`Network::check`]), there is no such adapter, it is too small for the network, or `state`
-    /// does not fit.
+    /// If `network` is invalid ([`Network::check`]), no adapter matches, the adapter's limits are too small for the network,
+    /// or `state` does not match the network.
     pub fn new(network: Network, state: &State, options: &WgslOptions) -> Result<Self, EngineError> {
         let found = adapters::choose(options.adapter.as_deref())?;
         let gpu = Gpu::open_with(&found.adapter, &GpuOptions::of(options, false))?;
         Self::on(gpu, network, state, options)
     }
 
-    /// As [`Self::new`], on a device that is open.
+    /// As [`Self::new`], on an open device.
     pub(super) fn on(
         mut gpu: Gpu,
         network: Network,
@@ -160,7 +162,7 @@ impl WgslEngine {
             limits,
             choices,
             transformed: false,
-            pool: Pool::default(),
+            pool: SlotPool::default(),
             buffers: HashMap::new(),
             sets: Vec::new(),
             held: None,
@@ -173,12 +175,12 @@ impl WgslEngine {
         Ok(engine)
     }
 
-    /// Whether products hand values on within subgroups.
+    /// Whether the matrix products broadcast values within subgroups.
     pub fn has_subgroups(&self) -> bool {
         self.choices.subgroups
     }
 
-    /// The buffers that every program uses. A new buffer is all zeros: momentum starts there.
+    /// Allocates the buffers that belong to no batch size. A new buffer is zero, the initial value of momentum.
     fn create_buffers(&mut self) -> Result<(), EngineError> {
         let mut wanted = vec![(Fixed::Running, self.parameters.running), (Fixed::Call, size_of::<Call>() as u64)];
         wanted.push((Fixed::SearchCall, size_of::<Call>() as u64));
@@ -196,7 +198,7 @@ impl WgslEngine {
             _ => None,
         });
         if let Some((mean, std)) = normalization {
-            // As batch norm: scale, shift, mean, 1 / std. The channels added have scale and shift zero.
+            // As for batch norm: scale, shift, mean, 1 / std. Padding channels have scale and shift zero.
             let channels = padded(mean.len());
             let mut rows = vec![0.0f32; 4 * channels];
             for (c, (mean, std)) in mean.iter().zip(std).enumerate() {
@@ -212,12 +214,12 @@ impl WgslEngine {
         Ok(())
     }
 
-    /// How each convolution is computed, and how long that took where it was measured.
+    /// The algorithm of each convolution, with its time if it was measured.
     pub fn choices(&self) -> KernelTable {
         autotune::table(KernelDevice::of(&self.gpu), &self.network, &self.choices)
     }
 
-    /// What the pacing of submissions has done so far.
+    /// Statistics of the submissions so far.
     pub fn pace(&self) -> PaceStats {
         self.pacer.stats
     }
@@ -227,15 +229,15 @@ impl WgslEngine {
         self.pool.bytes() + self.buffers.values().map(wgpu::Buffer::size).sum::<u64>()
     }
 
-    /// Images in each range that a batch of `images` is cut into, so that a binding holds every activation.
+    /// Images in each range that a batch of `images` is split into, so that a binding holds every activation.
     ///
     /// # Errors
-    /// When one image alone is too large for a binding.
+    /// If a single image is too large for a binding.
     pub fn ranges(&self, images: usize) -> Result<Vec<usize>, EngineError> {
         Ok(lower::ranges(&self.network, images, &self.limits)?)
     }
 
-    /// Makes the set of a batch size the last one in the list.
+    /// Moves the set of a batch size to the end of the list; creates it if needed.
     fn set(&mut self, images: usize) -> Result<&mut BatchSet, EngineError> {
         match self.sets.iter().position(|set| set.images == images) {
             Some(at) => {
@@ -249,8 +251,8 @@ impl WgslEngine {
                     self.sets.remove(0);
                 }
                 if self.sets.iter().all(|set| set.images < images) {
-                    // The slots of smaller batches are of no use to this one, but its slots are to them: they are
-                    // recorded again into these when they come back.
+                    // The slots of smaller batches are too small for this one, but they can use its slots: their
+                    // programs are recorded again when they are next used.
                     self.pool.clear();
                     self.sets.iter_mut().for_each(|set| set.programs.clear());
                 }
@@ -260,7 +262,7 @@ impl WgslEngine {
         self.sets.last_mut().ok_or_else(|| EngineError::Invalid("a batch needs at least one image".into()))
     }
 
-    /// Builds and records a program unless it is there.
+    /// Builds and records a program unless it exists.
     fn ensure(&mut self, images: usize, key: &Key) -> Result<(), EngineError> {
         if self.set(images)?.programs.contains_key(key) {
             return Ok(());
@@ -289,7 +291,7 @@ impl WgslEngine {
         Ok(())
     }
 
-    /// Forgets all programs once a buffer that some of them were recorded with was `replaced` by a larger one.
+    /// Drops all programs if a buffer that some of them were recorded with was `replaced` by a larger one.
     fn forget_programs(&mut self, replaced: bool) {
         if replaced {
             self.sets.iter_mut().for_each(|set| set.programs.clear());

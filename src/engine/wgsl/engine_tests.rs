@@ -137,8 +137,8 @@ fn checks_in_shaders_change_nothing() {
     };
     let (off, on) = (run(Checks::Off), run(Checks::On));
     assert_eq!(off.len(), on.len());
-    // A driver may contract the arithmetic round a check in another way than without it; lavapipe does not. Elsewhere the
-    // sign of a gradient near zero may then turn one pixel of an attack.
+    // A driver may contract the arithmetic round a check in another way than without it; lavapipe does not. Elsewhere
+    // the sign of a gradient near zero may then turn one pixel of an attack.
     let exact = open(Checks::Off).gpu.info.device_type == wgpu::DeviceType::Cpu;
     for ((what, off), (_, on)) in off.into_iter().zip(on) {
         let error = relative_error(&off, &on);
@@ -189,8 +189,8 @@ fn a_second_batch_size_costs_nothing() {
         train_on(&mut engine, 34);
         let (bytes, pipelines) = (engine.device_bytes(), engine.gpu.pipeline_count());
         let second = train_on(&mut engine, 33);
-        // The terms of the loss, with a weight for each image, and small buffers that no slot was free for. A batch that is
-        // not cut needs wider slots than one in two ranges.
+        // The terms of the loss, with a weight for each image, and small buffers that no slot was free for. A batch
+        // that is not cut needs wider slots than one in two ranges.
         let more = engine.device_bytes() - bytes;
         let most = if ranges == [2, 1] { bytes } else { bytes / 50 };
         assert!(more <= most, "{more} bytes beside {bytes}");

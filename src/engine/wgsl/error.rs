@@ -1,54 +1,57 @@
-//! What can go wrong with a GPU.
+//! Errors of the GPU engine.
 
 use super::wait::block_on;
 
-/// What can go wrong with a GPU.
+/// An error of a GPU or of its driver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GpuError {
-    /// No adapter, or none that fits what was asked for.
+    /// No adapter, or none that matches the request.
     #[error("{0}")]
     NoAdapter(String),
     /// The adapter refused to open a device.
-    #[error("{adapter} does not open ({what}); a newer driver may help, and `--engine candle` runs without a GPU")]
+    #[error("cannot open {adapter} ({what}); a newer driver may help, and `--engine candle` runs without a GPU")]
     Open {
-        /// Its name.
+        /// Name of the adapter.
         adapter: String,
-        /// What the driver says.
+        /// Message of the driver.
         what: String,
     },
     /// A buffer or a pipeline did not fit into the device's memory.
-    #[error("{adapter} has no memory left ({what}); a smaller batch needs less")]
+    #[error("{adapter} is out of memory ({what}); a smaller batch needs less")]
     OutOfMemory {
-        /// Its name.
+        /// Name of the adapter.
         adapter: String,
-        /// What was to be allocated.
+        /// The allocation that failed.
         what: String,
     },
-    /// The device is gone: the driver was reset, the machine slept, the GPU was removed.
+    /// The device was lost: the driver was reset, the machine went to sleep, or the GPU was removed.
     #[error(
-        "{adapter} was lost ({what}); the last checkpoint is intact: `fairtat resume` goes on from it, with `--engine \
-         candle` on the CPU"
+        "{adapter} was lost ({what}); the last checkpoint is intact: `fairtat resume` continues from it, with \
+         `--engine candle` on the CPU"
     )]
     Lost {
-        /// Its name.
+        /// Name of the adapter.
         adapter: String,
-        /// What the driver says.
+        /// Message of the driver.
         what: String,
     },
     /// A shader or a command was refused: a bug in fairtat or in the driver.
     #[error("{adapter} refused {what}; this is a bug in fairtat or in the driver, please report it")]
     Refused {
-        /// Its name.
+        /// Name of the adapter.
         adapter: String,
-        /// What, and what the driver says.
+        /// What was refused, and the message of the driver.
         what: String,
     },
-    /// Something does not fit into what the adapter offers.
+    /// Something exceeds the limits of the adapter.
     #[error("{0}")]
     Limits(String),
 }
 
-/// Runs `create` and gives the error that it caused on this device.
+/// Runs `create`.
+///
+/// # Errors
+/// The error that it caused on this device.
 pub(super) fn scoped<T>(device: &wgpu::Device, create: impl FnOnce() -> T) -> Result<T, wgpu::Error> {
     let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
     let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
@@ -59,7 +62,8 @@ pub(super) fn scoped<T>(device: &wgpu::Device, create: impl FnOnce() -> T) -> Re
     errors.flatten().next().map_or(Ok(created), Err)
 }
 
-/// Such as `147 KiB`, rounded down to whole units of at least ten where there are so many.
+/// A human-readable size such as `147 KiB`, rounded down. The unit is the largest of bytes, KiB and MiB that gives at
+/// least ten.
 pub(super) fn readable(bytes: u64) -> String {
     match bytes {
         0..10_240 => format!("{bytes} bytes"),

@@ -1,5 +1,5 @@
-//! Networks as the engine runs them, with Winograd's algorithm and kernels that do several layers' work, against a kernel
-//! for each layer.
+//! Networks as the engine runs them, with Winograd's algorithm and kernels that do several layers' work, against a
+//! kernel for each layer.
 
 use super::harness::relative_error;
 use super::{Checks, WgslEngine, WgslOptions};

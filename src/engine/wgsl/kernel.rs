@@ -1,21 +1,20 @@
-//! What runs on a device: kernels, and dispatches of them over ranges of buffers.
+//! Kernels, and dispatches of kernels over ranges of buffers.
 //!
-//! Conventions that all kernels share:
+//! Conventions of all kernels:
 //!
 //! * The entry point is `main`. Binding 0 of group 0 is a uniform struct `Params` of at most 128 bytes, declared as
-//!   [`super::shader::PARAMS`] so that a device with immediates can have it as these; bindings 1 and up are buffers, at most
-//!   eight of them storage (the settings of a call are a second uniform).
-//! * Activations are `B × H × W × C` with `C` rounded up to a multiple of four, as `array<vec4<f32>>`; four channels are
-//!   a *quad*. The channels added are zero, in activations, gradients and parameters alike, and every kernel keeps them
-//!   so.
+//!   [`super::shader::PARAMS`] so that it can be replaced by immediates; bindings 1 and up are buffers, at most eight
+//!   of them storage buffers (the settings of a call are a second uniform).
+//! * Activations are `B × H × W × C` with `C` rounded up to a multiple of four, as `array<vec4<f32>>`; four channels
+//!   are a *quad*. Padding channels are zero in activations, gradients and parameters, and every kernel preserves this.
 //! * Convolution weights are `tap × C_in × C_out` (tap `= ky · k + kx`), with both channel counts rounded up; linear
 //!   weights are `C_in × K`, vectors are rounded up.
-//! * A buffer that a dispatch writes is bound for writing alone: reading it through another binding is not allowed, even
-//!   elsewhere in it.
+//! * A buffer that a dispatch writes has no other binding in that dispatch: reading another range of it is not allowed
+//!   either.
 
 use super::layout::Params;
 
-/// A kernel variant: a file of `shaders/` and the constants that it is expanded with.
+/// A kernel variant: a file of `shaders/` and the constants of its expansion.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Kernel {
     pub(super) file: &'static str,
@@ -32,7 +31,7 @@ impl Kernel {
         Self { file, constants: constants.to_vec() }
     }
 
-    /// Such as `conv_forward BM=64 BN=32`.
+    /// A label such as `conv_gemm BM=64 BN=32`.
     pub(super) fn label(&self) -> String {
         let mut label = self.file.trim_end_matches(".wgsl").to_owned();
         for (name, value) in &self.constants {
@@ -42,7 +41,7 @@ impl Kernel {
     }
 }
 
-/// Which buffer, in the table of a program (or of a test).
+/// Index of a buffer in the table of a program (or of a test).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct BufferId(pub(super) usize);
 
@@ -54,7 +53,7 @@ pub(super) struct Slice {
     pub(super) size: u64,
 }
 
-/// Arithmetic and memory traffic, for plans, pacing and benches.
+/// Arithmetic and memory traffic, for plans, pacing and benchmarks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Work {
     /// Floating-point operations, a multiply-add counted as two.
@@ -64,22 +63,22 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// What a dispatch of this work costs in time: arithmetic, with a byte of traffic weighing as much as ten operations, and
-    /// a launch as much as 100,000.
+    /// Estimated cost of a dispatch in floating-point operations: a byte of traffic counts as ten operations, and a
+    /// launch as 100,000.
     pub(super) const fn cost(self) -> u64 {
         self.flops + 10 * self.bytes + 100_000
     }
 }
 
-/// One launch of a kernel.
+/// A dispatch of a kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Dispatch {
     pub(super) kernel: Kernel,
-    /// The struct `Params`, of a type that [`super::layout`] declares.
+    /// Bytes of the struct `Params`, declared with [`super::layout`].
     pub(super) params: Vec<u8>,
     /// Bindings 1 and up.
     pub(super) bindings: Vec<Slice>,
-    /// Workgroups in each direction.
+    /// Number of workgroups in each dimension.
     pub(super) grid: [u32; 3],
     pub(super) work: Work,
 }
@@ -92,10 +91,10 @@ impl Dispatch {
     }
 }
 
-/// Most workgroups in one direction, by `wgpu::Limits::default()`.
+/// Maximum number of workgroups in one dimension, from `wgpu::Limits::default()`.
 pub(super) const MAX_GROUPS: u32 = 65_535;
 
-/// A grid of at least `groups` workgroups, in rows of at most [`MAX_GROUPS`]. Kernels find their index with
+/// A grid of at least `groups` workgroups, in rows of at most [`MAX_GROUPS`]. Kernels compute their index with
 /// `linear_group` (shared/grid.wgsl) and must check it against the size of their work.
 pub(super) const fn grid(groups: u64) -> [u32; 3] {
     let groups = if groups == 0 { 1 } else { groups };
@@ -105,7 +104,7 @@ pub(super) const fn grid(groups: u64) -> [u32; 3] {
     [MAX_GROUPS, groups.div_ceil(MAX_GROUPS as u64) as u32, 1]
 }
 
-/// Quads that hold `channels`.
+/// Number of quads that hold `channels` channels.
 pub(super) const fn quads(channels: usize) -> usize {
     channels.div_ceil(4)
 }

@@ -1,4 +1,4 @@
-//! Tables of measured kernels on disk, one for each device, beside its compiled pipelines ([`super::cache`]).
+//! Tables of measured kernels on disk, one per device, in the directory of the pipeline cache ([`super::cache`]).
 
 use std::path::Path;
 
@@ -6,14 +6,14 @@ use super::cache::short_hash;
 use super::tuning::{KernelChoice, KernelDevice, KernelTable};
 use crate::files::{FileError, write_atomic};
 
-/// What was measured on this device so far. A file that cannot be read, or is of another program, is as none.
+/// The measurements of this device so far. Empty if the file cannot be read or belongs to another program.
 pub(super) fn load(folder: &Path, device: &KernelDevice) -> Vec<KernelChoice> {
     let text = std::fs::read(folder.join(file_name(device))).unwrap_or_default();
     let table = serde_json::from_slice::<KernelTable>(&text).ok().filter(|table| table.device == *device);
     table.map_or(Vec::new(), |table| table.convolutions)
 }
 
-/// Replaces what was measured on a device.
+/// Replaces the measurements of a device.
 pub(super) fn save(folder: &Path, table: &KernelTable) -> Result<(), FileError> {
     let path = folder.join(file_name(&table.device));
     let mut text = serde_json::to_vec_pretty(table).map_err(|e| FileError::writing(&path)(e.into()))?;
@@ -21,7 +21,7 @@ pub(super) fn save(folder: &Path, table: &KernelTable) -> Result<(), FileError> 
     write_atomic(&path, &text)
 }
 
-/// One file for a device and its driver: what an earlier version of the program measured gives way.
+/// One file per device and driver: it replaces the measurements of earlier versions of the program.
 fn file_name(device: &KernelDevice) -> String {
     format!("kernels-{}.json", short_hash(&[&device.adapter, &device.backend, &device.driver]))
 }
@@ -58,7 +58,7 @@ mod tests {
             assert!(load(&folder, &device).is_empty());
         }
         save(&folder, &table).unwrap();
-        // Another driver has a file of its own; other shaders and another program take the place of these.
+        // Another driver has a separate file; other shaders and another program overwrite this one.
         let driver = KernelDevice { driver: "a driver 1.3".into(), ..device.clone() };
         let shaders = KernelDevice { shaders: "0b".into(), ..device.clone() };
         let program = KernelDevice { program: "fairtat 2".into(), ..device.clone() };

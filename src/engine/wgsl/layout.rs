@@ -1,32 +1,33 @@
 //! Structs that are declared twice, in Rust and in WGSL.
 //!
-//! `gpu_struct!` declares the Rust side and, for tests, lists its members. `validation.rs` compares them with what naga finds in
-//! the shader: names, types and offsets have to be the same.
+//! `gpu_struct!` declares the Rust side and, for tests, lists its members. `validation.rs` compares them with the
+//! shader as naga parses it: names, types and offsets must be equal.
 
-/// A struct that shaders read.
+/// The layout of a struct that shaders read.
 #[cfg(test)]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
     /// Its name in Rust.
     pub(super) name: &'static str,
-    /// Files of the kernels whose `Params` it is.
+    /// Files of the kernels that declare it as `Params`.
     pub(super) kernels: &'static [&'static str],
     /// Name, type and offset of each member. A vector of WGSL is an array in Rust.
     pub(super) members: &'static [(&'static str, &'static str, usize)],
-    /// Bytes.
+    /// Size in bytes.
     pub(super) size: usize,
 }
 
-/// The parameters of a dispatch. Only `gpu_struct!` implements it, so that none is handed over that is not compared.
+/// The parameters of a dispatch. Only `gpu_struct!` implements this trait, so that all of them are compared with the
+/// shaders.
 pub(super) trait Params: bytemuck::Pod {
     /// Files of the kernels that read them.
     const KERNELS: &'static [&'static str];
 }
 
-/// Declares a struct as shaders lay it out. `struct Rows for "norm_statistics.wgsl" { … }` is the struct `Params` of that
-/// kernel; a struct without `for` has the same name in WGSL.
+/// Declares a struct with the memory layout of WGSL. `struct RowsParams for "norm_statistics.wgsl" { … }` is the struct
+/// `Params` of that kernel; a struct without `for` has the same name in WGSL.
 ///
-/// A module lists the `LAYOUT` of its structs in `layouts`, beside `variants`.
+/// A module lists the `LAYOUT` of its structs in `layouts`, next to `variants`.
 macro_rules! gpu_struct {
     (@declare [$($file:literal),*] $(#[$meta:meta])* $vis:vis struct $name:ident {
         $($(#[$doc:meta])* $member_vis:vis $member:ident: $type:ty),+ $(,)?

@@ -1,6 +1,6 @@
-//! Where transient buffers lie: buffers whose lives do not overlap share a slot.
+//! Memory planning for transient buffers: buffers whose lifetimes do not overlap share a slot.
 
-/// A buffer that lives from one step to another, both included.
+/// The size of a buffer and its lifetime, from the first to the last step, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Life {
     pub(super) size: u64,
@@ -8,11 +8,12 @@ pub(super) struct Life {
     pub(super) last: usize,
 }
 
-/// Puts every buffer into a slot, and gives the slot of each. `slots` holds the sizes of slots that are there already;
-/// new ones are added to it.
+/// Assigns every buffer to a slot and returns the slot of each. `slots` holds the sizes of existing slots; new ones are
+/// appended.
 ///
-/// Largest first, each into the smallest slot that is large enough and free for its whole life. A slot is a buffer of its
-/// own on the device, because a dispatch may not read one range of a buffer and write another.
+/// Buffers are placed largest first, each in the smallest slot that is large enough and free during its whole lifetime.
+/// Each slot is a separate buffer on the device, because a dispatch may not read one range of a buffer and write
+/// another.
 pub(super) fn place(lives: &[Life], slots: &mut Vec<u64>) -> Vec<usize> {
     let mut order: Vec<usize> = (0..lives.len()).collect();
     order.sort_by_key(|i| (std::cmp::Reverse(lives[*i].size), lives[*i].first, *i));
@@ -68,7 +69,7 @@ mod tests {
                     prop_assert!(placed[i] != placed[j] || a.last < b.first || b.last < a.first);
                 }
             }
-            // Never more than one slot for each buffer, and never less than what is alive at one step.
+            // At most one slot per buffer, and at least the memory that is live at any one step.
             let at = |t: usize| lives.iter().filter(|l| l.first <= t && t <= l.last).map(|l| l.size).sum::<u64>();
             let peak = (0..80).map(at).max().unwrap_or(0);
             prop_assert!(slots.iter().sum::<u64>() >= peak);

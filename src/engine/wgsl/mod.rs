@@ -1,4 +1,4 @@
-//! The WGSL engine: the whole network in our own compute shaders, on any GPU that wgpu reaches.
+//! The WGSL engine: the whole network in our own compute shaders, on any GPU that wgpu supports.
 
 mod adapters;
 mod autotune;

@@ -1,8 +1,8 @@
-//! Sends dispatches to the device in submissions of bounded time, few of them at once.
+//! Sends dispatches to the device in submissions of bounded duration, with few of them in flight.
 //!
-//! A submission that takes seconds trips a driver's watchdog and freezes a desktop that shares the GPU; thousands of
-//! them at once fill memory. The cost of a dispatch is estimated from its arithmetic and traffic; how fast the device
-//! works that off is measured from the submissions before.
+//! A submission that takes seconds triggers a driver's watchdog and freezes a desktop that shares the GPU; thousands of
+//! submissions in flight fill memory. The cost of a dispatch is estimated from its arithmetic and memory traffic; the
+//! speed of the device is measured on earlier submissions.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,15 +12,15 @@ use super::error::GpuError;
 use super::recorded::Command;
 use super::wait::PATIENCE;
 
-/// Most submissions that wait or run on the device at once.
+/// Maximum number of submissions in flight.
 pub(super) const IN_FLIGHT: usize = 3;
-/// A wait of this length has waited for the device, a shorter one has found it ready.
+/// A wait of at least this length blocked on the device; in a shorter one the submission was already done.
 const BLOCKED: Duration = Duration::from_micros(50);
-/// Measurements from which the speed is learned with small submissions.
+/// Number of initial measurements, made with small submissions.
 const LEARNED: u64 = 3;
-/// Share of the target that a submission is planned to take: the estimate of one kernel can be off by a factor.
+/// Planned duration of a submission as a share of the target: the estimate for one kernel can be off by a factor.
 const SHARE: f64 = 0.4;
-/// Cost units a second before anything is measured: a slow integrated GPU.
+/// Cost units per second before the first measurement: those of a slow integrated GPU.
 const FIRST_RATE: f64 = 5e10;
 
 #[derive(Debug)]
@@ -37,18 +37,18 @@ pub struct PaceStats {
     pub submissions: u64,
     /// Dispatches.
     pub dispatches: u64,
-    /// Most submissions that were in flight at once.
+    /// Largest number of submissions that were in flight at once.
     pub most_in_flight: usize,
-    /// Longest time that a submission took, from when the one before it was done, in seconds; the first few, from which
-    /// the speed is learned, are not counted.
+    /// Longest duration of a submission in seconds, measured from the end of the one before it. The first few, on which
+    /// the speed is measured, are not counted.
     pub longest: f64,
 }
 
-/// See the module.
+/// Groups commands into submissions; see the module.
 #[derive(Debug)]
 pub(super) struct Pacer {
     target: Duration,
-    /// Cost units that the device works off in a second.
+    /// Cost units that the device completes per second.
     rate: f64,
     in_flight: VecDeque<Submitted>,
     last_done: Option<Instant>,
@@ -72,14 +72,14 @@ impl Pacer {
         }
     }
 
-    /// Cost of a submission that takes its share of the target.
+    /// Cost of a submission that takes [`SHARE`] of the target.
     fn quota(&self) -> u64 {
-        // The first submissions are small: their time says how fast the device is.
+        // The first submissions are small, because the speed of the device is still unknown.
         let careful = if self.measured < LEARNED { 0.1 } else { 1.0 };
         (self.rate * self.target.as_secs_f64() * SHARE * careful) as u64
     }
 
-    /// Appends commands; submits whenever enough have come together.
+    /// Appends commands; submits whenever they reach the quota.
     pub(super) fn run(&mut self, gpu: &Gpu, commands: &[Command]) -> Result<(), GpuError> {
         gpu.check()?;
         let mut rest = commands;
@@ -118,10 +118,10 @@ impl Pacer {
         self.open.get_or_insert_with(|| gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()))
     }
 
-    /// Submits what has been appended. Has to come before the host writes into a buffer that those commands read: writes
-    /// run before commands that are submitted after them.
+    /// Submits the appended commands. Must be called before the host writes into a buffer that those commands read: a
+    /// write takes effect before all commands that are submitted after it.
     ///
-    /// After an error nothing is open and nothing in flight: what was asked for is lost, the pacer is as new.
+    /// After an error nothing is open and nothing is in flight: the commands are lost and the pacer is reset.
     pub(super) fn flush(&mut self, gpu: &Gpu) -> Result<(), GpuError> {
         let cost = std::mem::take(&mut self.open_cost);
         let Some(encoder) = self.open.take() else { return Ok(()) };
@@ -129,7 +129,7 @@ impl Pacer {
     }
 
     fn submit(&mut self, gpu: &Gpu, encoder: wgpu::CommandEncoder, cost: u64) -> Result<(), GpuError> {
-        // Frees what finished submissions held. A queue that has run empty says nothing about how long they took.
+        // Frees the resources of finished submissions. An empty queue does not tell how long they took.
         if gpu.poll(wgpu::PollType::Poll)?.is_queue_empty() {
             self.in_flight.clear();
             self.last_done = None;
@@ -149,10 +149,11 @@ impl Pacer {
         let before = Instant::now();
         gpu.poll(wgpu::PollType::Wait { submission_index: Some(oldest.index), timeout: Some(PATIENCE) })?;
         let now = Instant::now();
-        // The device starts on a submission when the one before it is done.
+        // The device starts a submission when the previous one is done.
         let began = self.last_done.map_or(oldest.at, |done| done.max(oldest.at));
         self.last_done = Some(now);
-        // What was done before anyone waited may have been done for long: only a wait that blocked is a measurement.
+        // A submission that was done before the wait may have finished much earlier, so only a wait that blocked
+        // counts.
         if now - before < BLOCKED {
             return Ok(());
         }
@@ -175,7 +176,7 @@ impl Pacer {
     }
 }
 
-/// The rate after a measurement: slower is believed at once, faster by and by.
+/// The rate after a measurement: a decrease applies at once, an increase gradually.
 fn adapted(rate: f64, measured: f64) -> f64 {
     if measured < rate { measured } else { rate + 0.3 * (measured - rate).min(rate) }
 }
@@ -184,7 +185,7 @@ fn adapted(rate: f64, measured: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// A device of a constant speed is found out, wherever the estimate starts, and the quota then takes its share of
+    /// The rate converges to a constant device speed from any initial estimate, and the quota then takes [`SHARE`] of
     /// the target.
     #[test]
     fn the_rate_settles_at_the_speed_of_the_device() {

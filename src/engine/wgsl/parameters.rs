@@ -1,26 +1,26 @@
-//! Where each array of a network's state lies on the device, and in which order its values stand there.
+//! The location of each array of a network's state on the device, and the order of its values.
 //!
 //! Parameters, their gradients and their momentum lie in slabs of the same layout, so that one dispatch updates a whole
-//! slab. Channel counts are rounded up to quads; the values added are zero, get zero gradients and stay zero.
+//! slab. Channel counts are rounded up to quads; the padding is zero, has zero gradients and stays zero.
 
 use super::error::{GpuError, readable};
 use super::kernel::padded;
 use super::program::{Fixed, Place};
 use crate::model::{Array, Network, Op};
 
-/// Offsets of bindings are multiples of this, by `wgpu::Limits::default()`.
+/// Alignment of binding offsets in `wgpu::Limits::default()`.
 pub(super) const ALIGNMENT: u64 = 256;
-/// A slab is closed when it has reached this size; well below the largest binding.
+/// A new slab begins if an array would make a non-empty slab larger than this; well below the largest binding.
 const SLAB: u64 = 32 << 20;
 
-/// How an array's values are ordered on the device.
+/// The order of an array's values on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
     /// `out × in × k × k` on the host, `k × k × in × out` on the device.
     Conv { outputs: usize, inputs: usize, kernel: usize },
     /// `out × in` on the host, `in × out` on the device.
     Linear { outputs: usize, inputs: usize },
-    /// A value for each channel.
+    /// One value per channel.
     Channels(usize),
 }
 
@@ -58,7 +58,7 @@ impl Order {
 /// One array of the state on the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Placed {
-    /// Its bytes. Gradient and momentum have the same place in their own slabs.
+    /// Its location. Gradient and momentum have the same location in their own slabs.
     pub(super) place: Place,
     /// Shape on the host.
     shape: Vec<usize>,
@@ -66,7 +66,7 @@ pub(super) struct Placed {
 }
 
 impl Placed {
-    /// The values as they stand on the device.
+    /// The values in the order of the device.
     pub(super) fn pack(&self, array: &Array) -> Vec<f32> {
         let mut out = vec![0.0; self.order.len()];
         for (host, device) in self.order.pairs() {
@@ -75,7 +75,7 @@ impl Placed {
         out
     }
 
-    /// The array from its values on the device.
+    /// The array from values in the order of the device.
     pub(super) fn unpack(&self, values: &[f32]) -> Array {
         let mut data = vec![0.0; self.shape.iter().product()];
         for (host, device) in self.order.pairs() {
@@ -99,10 +99,10 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    /// Lays the state of `network` out.
+    /// Plans the layout of the state of `network`.
     ///
     /// # Errors
-    /// [`GpuError::Limits`] when an array is larger than a binding may be.
+    /// [`GpuError::Limits`] if an array exceeds the maximum size of a binding.
     pub(super) fn new(network: &Network, limits: &wgpu::Limits) -> Result<Self, GpuError> {
         let specs = network.state_specs();
         let (mut arrays, mut first, mut slabs, mut running) = (Vec::new(), Vec::new(), vec![0u64], 0u64);
@@ -118,7 +118,7 @@ impl Parameters {
                 }
                 Op::Normalize { .. } | Op::Relu | Op::Add | Op::MaxPool { .. } | Op::GlobalAvgPool => Vec::new(),
             };
-            // Mean and variance of one layer are one binding: they follow each other without a gap.
+            // Mean and variance of a layer are bound together, so they are adjacent.
             let mut statistics = 0;
             for order in orders {
                 let spec = &specs[arrays.len()];

@@ -1,4 +1,4 @@
-//! What the engine would do with a network and a batch size, without a device: algorithms, arithmetic, memory.
+//! The engine's plan for a network and a batch size, computed without a device: algorithms, arithmetic, memory.
 
 use std::collections::BTreeSet;
 
@@ -9,14 +9,14 @@ use super::kernels::conv::Pass;
 use super::lower::{self, geometry};
 use super::memory;
 use super::parameters::Parameters;
-use super::program::{Phase, Program};
+use super::program::{DispatchKind, Program};
 use super::programs::{self, AttackStep, Key, Target};
 use super::recorded::transient_lives;
 use super::tuning::Choices;
 use crate::engine::{BatchNormMode, EngineError, View};
 use crate::model::{Network, Op};
 
-/// Most floating-point operations of one dispatch that plans are made with: that of a discrete GPU.
+/// Maximum number of floating-point operations of one dispatch in plans: that of a discrete GPU.
 const BUDGET: u64 = 20_000_000_000;
 
 /// One layer of a plan. Numbers are for the whole batch.
@@ -32,15 +32,15 @@ pub struct LayerPlan {
     pub algorithm: String,
     /// Floating-point operations of the forward pass.
     pub flops_forward: u64,
-    /// Of the backward pass to its input.
+    /// Floating-point operations of the backward pass to its input.
     pub flops_backward: u64,
-    /// Of the backward pass to its weights.
+    /// Floating-point operations of the backward pass to its weights.
     pub flops_weights: u64,
     /// Bytes that the forward pass moves.
     pub bytes_forward: u64,
-    /// Which buffer holds its output in a training step; none where it is computed with the layer before.
+    /// Index of the buffer that holds its output in a training step. `None` if the output is not materialised.
     pub buffer: Option<usize>,
-    /// Bytes of its output.
+    /// Bytes of its output; 0 if it is not materialised.
     pub bytes_output: u64,
 }
 
@@ -55,28 +55,28 @@ pub struct ProgramPlan {
     pub flops: u64,
     /// Bytes moved.
     pub bytes: u64,
-    /// Bytes of the buffers that it shares with the others.
+    /// Bytes of the buffers that it shares with other programs.
     pub transient_bytes: u64,
 }
 
 /// Bytes on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct MemoryPlan {
-    /// Parameters, gradients, momentum, running statistics, tables of class by class.
+    /// Parameters, gradients, momentum, running statistics, class-by-class tables.
     pub parameters: u64,
     /// Images, perturbations, labels, results.
     pub batch: u64,
     /// Activations and their gradients, shared by all programs.
     pub activations: u64,
-    /// What the activations would take if none shared memory.
+    /// Memory of the activations if none shared memory.
     pub activations_unshared: u64,
-    /// What batches of the other sizes add: they share all buffers that are large enough for them.
+    /// Additional memory for batches of the other sizes. They share all buffers that are large enough.
     pub other_sizes: u64,
-    /// All of it.
+    /// The total: `parameters`, `batch`, `activations` and `other_sizes`.
     pub total: u64,
 }
 
-/// What the engine would do.
+/// The engine's plan for a network and a batch size.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plan {
     /// Architecture.
@@ -87,9 +87,9 @@ pub struct Plan {
     pub other_sizes: Vec<usize>,
     /// Shape of an image.
     pub image: String,
-    /// Images in each range that the batch is cut into, so that a binding holds every activation.
+    /// Images in each range that the batch is split into, so that a binding holds every activation.
     pub ranges: Vec<usize>,
-    /// The layers in running order.
+    /// The layers in execution order.
     pub layers: Vec<LayerPlan>,
     /// One step of an attack, and the update.
     pub programs: Vec<ProgramPlan>,
@@ -103,7 +103,7 @@ impl Plan {
     /// Plans FAIR-TAT training of `network` with batches of `batch` images, within `wgpu::Limits::default()`.
     ///
     /// # Errors
-    /// When a single image or array is larger than a binding.
+    /// If `batch` is zero, if the network is invalid, or if a single image or array is larger than a binding.
     pub fn new(network: &Network, batch: usize) -> Result<Self, EngineError> {
         Self::for_epoch(network, &[batch])
     }
@@ -117,10 +117,10 @@ impl Plan {
         Self::with(network, sizes, &Choices::default())
     }
 
-    /// The same with a kernel for each layer and without Winograd's algorithm.
+    /// The same with one kernel per layer and without Winograd's algorithm.
     ///
     /// # Errors
-    /// When a single image or array is larger than a binding.
+    /// As [`Self::new`].
     pub fn without_fusion(network: &Network, batch: usize) -> Result<Self, EngineError> {
         Self::with(network, &[batch], &Choices::plain())
     }
@@ -134,7 +134,7 @@ impl Plan {
         let limits = wgpu::Limits::default();
         let parameters = Parameters::new(network, &limits)?;
         let target = Target { network, parameters: &parameters, batch, limits: &limits, budget: BUDGET, choices };
-        // Refuses what is too large before anything is made for every image.
+        // Rejects batches that are too large before anything is allocated per image.
         lower::ranges(network, batch, &limits)?;
         let prepare = programs::build(&Key::Prepare { view: true }, target)?;
         let build = |key: Key| programs::build(&key, target);
@@ -158,7 +158,7 @@ impl Plan {
                 bytes: work.bytes,
                 transient_bytes: used.iter().map(|slot| buffers[*slot]).sum(),
             });
-            // The program that comes last is the update, whose outputs all stay for the backward pass.
+            // The last program is the update; all its outputs are kept for the backward pass.
             outputs = ids.into_iter().zip(slots).collect();
         }
         let layers = network.layers.iter().enumerate();
@@ -196,7 +196,7 @@ fn training_programs(target: Target<'_>) -> Result<[Program; 2], EngineError> {
     Ok([attack, programs::build(&Key::Train { views, terms }, target)?])
 }
 
-fn total(program: &Program, wanted: impl Fn(&super::program::Step) -> bool) -> Work {
+fn total(program: &Program, wanted: impl Fn(&super::program::ProgramStep) -> bool) -> Work {
     let steps = program.steps.iter().filter(|step| wanted(step));
     steps.fold(Work::default(), |sum, step| Work {
         flops: sum.flops + step.dispatch.work.flops,
@@ -212,8 +212,8 @@ fn layer_plan(
     i: usize,
     layer: &crate::model::Layer,
 ) -> LayerPlan {
-    let of = |program: &Program, phase: Phase| total(program, |s| s.layer == Some(i) && s.phase == phase);
-    let forward = of(train, Phase::Forward);
+    let of = |program: &Program, kind: DispatchKind| total(program, |s| s.layer == Some(i) && s.kind == kind);
+    let forward = of(train, DispatchKind::Forward);
     let written = train.outputs.iter().find(|(found, ..)| *found == i);
     let slot = written
         .and_then(|(_, _, slices)| slices.first())
@@ -231,8 +231,8 @@ fn layer_plan(
         output: layer.shape.to_string(),
         algorithm,
         flops_forward: forward.flops,
-        flops_backward: of(attack, Phase::Backward).flops,
-        flops_weights: of(train, Phase::Weights).flops,
+        flops_backward: of(attack, DispatchKind::Backward).flops,
+        flops_weights: of(train, DispatchKind::Weights).flops,
         bytes_forward: forward.bytes,
         buffer: slot,
         bytes_output: written.map_or(0, |(_, _, slices)| slices.iter().map(|slice| slice.size).sum()),
@@ -296,7 +296,7 @@ mod tests {
         let linear = 512 * 10;
         let expected = 2 * batch as u64 * (network.multiply_adds() - linear);
         assert_eq!(sum(|layer| layer.flops_forward), expected);
-        // Splitting the pixels of a weight gradient adds the sum of the parts, and nothing else.
+        // Splitting the pixels of a weight gradient (split-K) only adds the sum of the parts.
         let weights = sum(|layer| layer.flops_weights);
         assert!(weights >= expected && weights < expected + expected / 100, "{weights} {expected}");
         let gradients = sum(|layer| layer.flops_backward);
@@ -304,7 +304,7 @@ mod tests {
         // An attack computes no weight gradient: two passes where an update has three.
         let [attack, update] = &plan.programs[..] else { panic!("{:?}", plan.programs) };
         assert!(attack.flops < update.flops - expected * 9 / 10, "{attack:?} {update:?}");
-        // F(4,3) multiplies a quarter as often where it is used, which is 88 % of the arithmetic; transforms come on top.
+        // F(4,3) needs a quarter of the multiplications. It computes 88 % of the arithmetic; transforms add to it.
         let less = attack.flops as f64 / fused.programs[0].flops as f64;
         assert!((2.5..3.2).contains(&less), "{less}");
     }
@@ -317,14 +317,14 @@ mod tests {
         assert!(small.total < 512 << 20, "{small:?}");
         for plan in [large, small] {
             assert_eq!(plan.total, plan.parameters + plan.batch + plan.activations);
-            // Every activation of a forward pass is kept, so sharing cannot do wonders; the workspaces of Winograd's
-            // algorithm are what it does most for.
+            // Every activation of a forward pass is kept, so sharing saves little there; it saves most for the
+            // workspaces of Winograd's algorithm.
             let ratio = plan.activations_unshared as f64 / plan.activations as f64;
             assert!((4.0..10.0).contains(&ratio), "{ratio}");
         }
     }
 
-    /// Batches of an epoch that differ by one image.
+    /// The batch sizes of an epoch differ by one.
     #[test]
     fn a_second_batch_size_takes_hardly_any_memory() {
         let normalisation: (&[f32], &[f32]) = (&[0.5; 3], &[0.25; 3]);

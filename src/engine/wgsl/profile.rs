@@ -1,9 +1,9 @@
-//! Where the time of a training step goes: every dispatch of it measured alone, beside what the device can do at most.
+//! Profile of a training step: every dispatch measured alone, compared with the peak rates of the device.
 //!
-//! A device that is opened for a profile has its own clock switched on where the adapter has one
-//! (`TIMESTAMP_QUERY`): each dispatch is then a pass between two time stamps. Elsewhere each dispatch is a submission that
-//! the host waits for, less the time of an empty one. Either way no dispatch runs beside another, so the sum is an upper
-//! bound of the device's time in a step.
+//! A device that is opened for a profile enables timestamp queries if the adapter supports them (`TIMESTAMP_QUERY`):
+//! each dispatch is then a pass between two timestamps. Otherwise each dispatch is a submission that the host waits
+//! for, minus the time of an empty one. In both cases no two dispatches overlap, so the sum is an upper bound of the
+//! device's time for a step.
 
 mod figures;
 mod stopwatch;
@@ -16,21 +16,21 @@ use serde::Serialize;
 
 pub use self::figures::DeviceFigures;
 pub(super) use self::stopwatch::Stopwatch;
-use super::program::{Phase, Step};
+use super::program::{DispatchKind, ProgramStep};
 use crate::model::Network;
 
 /// How dispatches are timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Clock {
-    /// The device's own clock, before and after each dispatch.
+    /// Device timestamps before and after each dispatch.
     Timestamps,
-    /// The host's, around a submission of the dispatch alone; that of an empty submission is taken off.
+    /// The host's clock around a submission of the dispatch alone, minus the time of an empty submission.
     Submissions,
 }
 
 impl Clock {
-    /// As in JSON.
+    /// Its name, as in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Timestamps => "timestamps",
@@ -39,33 +39,34 @@ impl Clock {
     }
 }
 
-/// The dispatches of one kernel for one layer in one program. All numbers but `share` are for one run of the program.
+/// The dispatches of one kernel for one layer in one program. All numbers except `runs` and `share` are for one run of
+/// the program.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct KernelRow {
-    /// What the program does, such as `attack step`.
+    /// Name of the program, such as `attack step`.
     pub program: String,
-    /// How often a training step runs it.
+    /// Runs of the program per training step.
     pub runs: u64,
-    /// PyTorch's module path; none for losses, search and update.
+    /// PyTorch's module path. `None` for losses, search and update.
     pub layer: Option<String>,
     /// `forward`, `backward` (to the input of a layer), `weights` (to its parameters) or `other`.
     pub phase: &'static str,
     /// File and constants of the shader.
     pub kernel: String,
-    /// Its file alone.
+    /// File of the shader.
     pub file: String,
-    /// Dispatches.
+    /// Number of dispatches.
     pub dispatches: u64,
-    /// Seconds: the sum over dispatches of their medians.
+    /// Seconds: the sum of the medians of the dispatches.
     pub seconds: f64,
-    /// Floating-point operations that it does, a multiply-add counted as two: Winograd's algorithm does fewer than the
-    /// definition of a convolution.
+    /// Floating-point operations, a multiply-add counted as two. Winograd's algorithm has fewer than the definition of
+    /// a convolution.
     pub flops: u64,
     /// Bytes read and written if every value moved once.
     pub bytes: u64,
-    /// Operations a second; 0 where the time was too short to measure.
+    /// Operations per second; 0 if the time was too short to measure.
     pub flops_per_second: f64,
-    /// Bytes a second, likewise.
+    /// Bytes per second; 0 if the time was too short to measure.
     pub bytes_per_second: f64,
     /// Share of the time of all dispatches of a training step.
     pub share: f64,
@@ -78,9 +79,9 @@ pub struct KernelRow {
 /// A sum of rows, for a whole training step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Share {
-    /// What they have in common.
+    /// The property that the rows have in common.
     pub name: String,
-    /// Dispatches.
+    /// Number of dispatches.
     pub dispatches: u64,
     /// Seconds.
     pub seconds: f64,
@@ -90,12 +91,12 @@ pub struct Share {
     pub share: f64,
 }
 
-/// Every dispatch of a training step: preparing, search, update.
+/// Every dispatch of a training step: preparation, search, update.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Profile {
     /// How dispatches were timed.
     pub clock: Clock,
-    /// Times that each was.
+    /// Measurements of each dispatch.
     pub repeats: usize,
     /// Seconds of all dispatches of a training step.
     pub seconds: f64,
@@ -113,13 +114,13 @@ pub struct Profile {
     pub rows: Vec<KernelRow>,
 }
 
-/// A dispatch that was measured.
+/// A measured dispatch.
 #[derive(Debug)]
 pub(super) struct Timed<'a> {
     pub(super) program: &'a str,
-    /// How often a training step has it.
+    /// Runs per training step.
     pub(super) runs: u64,
-    pub(super) step: &'a Step,
+    pub(super) step: &'a ProgramStep,
     pub(super) seconds: f64,
 }
 
@@ -135,13 +136,13 @@ impl Profile {
         let mut known = BTreeMap::new();
         for Timed { program, runs, step, seconds } in timed {
             let (kernel, work) = (&step.dispatch.kernel, step.dispatch.work);
-            let key = (*program, *runs, step.layer, step.phase, kernel);
+            let key = (*program, *runs, step.layer, step.kind, kernel);
             let at = *known.entry(key).or_insert_with(|| {
                 rows.push(KernelRow {
                     program: (*program).to_owned(),
                     runs: *runs,
                     layer: step.layer.and_then(|layer| network.layers.get(layer)).map(|layer| layer.name.clone()),
-                    phase: phase_name(step.phase),
+                    phase: kind_name(step.kind),
                     kernel: kernel.label(),
                     file: kernel.file.to_owned(),
                     dispatches: 0,
@@ -207,21 +208,21 @@ fn shares(rows: &[KernelRow], total: f64, name: impl Fn(&KernelRow) -> &str) -> 
     sums
 }
 
-const fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Forward => "forward",
-        Phase::Backward => "backward",
-        Phase::Weights => "weights",
-        Phase::Other => "other",
+const fn kind_name(kind: DispatchKind) -> &'static str {
+    match kind {
+        DispatchKind::Forward => "forward",
+        DispatchKind::Backward => "backward",
+        DispatchKind::Weights => "weights",
+        DispatchKind::Other => "other",
     }
 }
 
-/// `a / b`; 0 where there is nothing to divide by.
+/// `a / b`; 0 if `b` is not positive.
 fn ratio(a: f64, b: f64) -> f64 {
     if b > 0.0 { a / b } else { 0.0 }
 }
 
-/// The middle one of `values`, which get sorted; 0 where there are none.
+/// The upper median of `values`, which are sorted in place; 0 if there are none.
 pub(super) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)

@@ -1,13 +1,14 @@
-//! Programs: what the engine does for a batch of one size, as a list of dispatches that is recorded once and replayed.
+//! Programs: an operation of the engine for one batch size, as a list of dispatches that is recorded once and replayed.
 //!
-//! Building a program needs no device: buffers are entries of a table. Those with a name ([`Fixed`]) live as long as the
-//! engine or the batch size, the others from the first dispatch that mentions them to the last; [`super::memory`] lets
-//! these share memory.
+//! Building a program needs no device: buffers are entries of a table. Named buffers ([`Fixed`]) live as long as the
+//! engine or the batch size. Transient buffers live from the first dispatch that uses them to the last;
+//! [`super::memory`] lets them share memory.
 
 use super::kernel::{BufferId, Dispatch, Slice};
 use crate::engine::View;
 
-/// Buffers that outlive a program. A number is the range of images (see [`super::lower`]), or the slab.
+/// Named buffers: they outlive a program. A number is the index of a range of images (see [`super::lower`]) or of a
+/// slab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Fixed {
     /// A slab of parameters.
@@ -18,18 +19,18 @@ pub(super) enum Fixed {
     Momentum(usize),
     /// Running means and variances of all batch norms.
     Running,
-    /// Weights of a convolution as Winograd's algorithm multiplies with them, for tiles of so many outputs.
+    /// Weights of a convolution, transformed for Winograd's algorithm.
     Transformed {
         /// Index of the layer.
         layer: usize,
-        /// Rows and columns of a tile of the result.
+        /// Rows (and columns) of a tile of the result.
         outputs: usize,
     },
     /// Scale and shift of the input normalisation.
     Normalization,
-    /// The numbers of a call that change from one to the next.
+    /// Settings that change from one call to the next.
     Call,
-    /// The same for the search, which may pause while other calls run.
+    /// Settings of the search, which may pause while other calls run.
     SearchCall,
     /// Thresholds of the target distribution, `K × K`.
     Thresholds,
@@ -37,15 +38,15 @@ pub(super) enum Fixed {
     Pixels,
     /// Label, target, number, epsilon and step of each image.
     Info,
-    /// The same for the search, with what it knows of each image.
+    /// The same for the search, with the search state of each image.
     SearchInfo,
-    /// Terms of the outer loss and their weights, in so many words.
+    /// Terms of the outer loss and their weights; the number is the length in words.
     Terms(usize),
     /// Loss and predictions of each image on each view.
     Results,
-    /// Whether logits were not finite.
+    /// Whether a logit was not finite.
     Flag,
-    /// Whether the gradient of an image was not finite, and for each image whether its gradient was zero
+    /// Whether the gradient of any image was not finite, and for each image whether its gradient was zero
     /// (`kernels::attack::gradient_flags_bytes`).
     GradientFlag,
     /// Confusion counts of the step, `K × K` for each view.
@@ -56,14 +57,14 @@ pub(super) enum Fixed {
     Adversarial(usize),
     /// The last iterate before an image was misclassified.
     LastClean(usize),
-    /// The same, while [`Self::LastClean`] is shown in the middle of a search, with the current iterate of images that were
-    /// never misclassified.
+    /// Backup of [`Self::LastClean`] while that holds, in the middle of a search, the current iterate of images that
+    /// were never misclassified.
     LastCleanKept(usize),
-    /// The first iterate that was.
+    /// The first misclassified iterate.
     FirstAdversarial(usize),
     /// The perturbation.
     Delta(usize),
-    /// What the network reads where it is no view.
+    /// The network's input, if it is not a view.
     Input(usize),
     /// Logits of a forward pass.
     Logits(usize),
@@ -72,7 +73,7 @@ pub(super) enum Fixed {
 }
 
 impl Fixed {
-    /// Where the images of a view lie.
+    /// The buffers that hold the images of a view.
     pub(super) const fn of_view(view: View) -> fn(usize) -> Self {
         match view {
             View::Clean => Self::Clean,
@@ -82,7 +83,7 @@ impl Fixed {
         }
     }
 
-    /// Whether it belongs to a batch size; the others belong to the engine.
+    /// Whether the buffer belongs to a batch size. The others belong to the engine.
     pub(super) const fn of_batch(self) -> bool {
         !matches!(
             self,
@@ -100,7 +101,7 @@ impl Fixed {
     }
 }
 
-/// A range of a buffer that outlives programs.
+/// A range of a named buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) home: Fixed,
@@ -112,18 +113,18 @@ pub(super) struct Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BufferSpec {
     pub(super) size: u64,
-    /// Its name, or none for a transient one.
+    /// Its name. `None` if it is transient.
     pub(super) home: Option<Fixed>,
-    /// What it holds, for people.
+    /// Human-readable description of its contents.
     pub(super) label: String,
-    /// Whether size and contents depend on how a convolution is computed: workspaces, parts of sums.
+    /// Whether size and contents depend on how a convolution is computed: workspaces and partial sums.
     pub(super) scratch: bool,
 }
 
-/// What a dispatch belongs to.
+/// What a dispatch computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Phase {
+pub(super) enum DispatchKind {
     /// Forward pass.
     Forward,
     /// Backward pass to the input of a layer.
@@ -134,11 +135,11 @@ pub(super) enum Phase {
     Other,
 }
 
-/// A dispatch with the layer that it is for.
+/// A dispatch with its layer. `layer` is `None` if it belongs to none.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Step {
+pub(super) struct ProgramStep {
     pub(super) layer: Option<usize>,
-    pub(super) phase: Phase,
+    pub(super) kind: DispatchKind,
     pub(super) dispatch: Dispatch,
 }
 
@@ -146,31 +147,31 @@ pub(super) struct Step {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Program {
     pub(super) buffers: Vec<BufferSpec>,
-    pub(super) steps: Vec<Step>,
-    /// Where the host looks at results before the rest runs; the number of steps before it.
+    pub(super) steps: Vec<ProgramStep>,
+    /// Number of steps after which the host reads results before the rest runs. `None` if it does not.
     pub(super) pause: Option<usize>,
     /// The gradient with respect to the images, which the host reads after the last step.
     pub(super) image_gradient: Vec<Slice>,
-    /// The values that layers gave, and the number of steps after which they are there: for finding out which layer
-    /// stopped giving numbers.
+    /// Outputs of layers: layer, number of steps after which the output is complete, slices. Used to find the layer
+    /// whose output is not finite.
     pub(super) outputs: Vec<(usize, usize, Vec<Slice>)>,
 }
 
 impl Program {
-    /// A buffer of its own, for as long as steps mention it.
+    /// Adds a transient buffer. It lives while steps use it.
     pub(super) fn transient(&mut self, size: u64, label: impl Into<String>) -> Slice {
         self.buffers.push(BufferSpec { size, home: None, label: label.into(), scratch: false });
         Slice { buffer: BufferId(self.buffers.len() - 1), offset: 0, size }
     }
 
-    /// As [`Self::transient`], for what only the next kernels of one computation read: another algorithm leaves other
-    /// values here for the same result.
+    /// As [`Self::transient`], for intermediate values that only the kernels of one computation read. Another algorithm
+    /// writes other values here for the same result.
     pub(super) fn scratch(&mut self, size: u64, label: impl Into<String>) -> Slice {
         self.buffers.push(BufferSpec { size, home: None, label: label.into(), scratch: true });
         Slice { buffer: BufferId(self.buffers.len() - 1), offset: 0, size }
     }
 
-    /// A range of a buffer with a name. `whole` is the size of that buffer.
+    /// A range of a named buffer. `whole` is the size of that buffer.
     pub(super) fn fixed(&mut self, place: Place, whole: u64) -> Slice {
         let known = self.buffers.iter().position(|b| b.home == Some(place.home));
         let index = known.unwrap_or_else(|| {
@@ -184,11 +185,11 @@ impl Program {
     }
 
     /// Appends a dispatch.
-    pub(super) fn push(&mut self, layer: Option<usize>, phase: Phase, dispatch: Dispatch) {
-        self.steps.push(Step { layer, phase, dispatch });
+    pub(super) fn push(&mut self, layer: Option<usize>, kind: DispatchKind, dispatch: Dispatch) {
+        self.steps.push(ProgramStep { layer, kind, dispatch });
     }
 
-    /// First and last step that mentions each buffer, or none.
+    /// Liveness: the first and last step that use each buffer. `None` if no step does.
     pub(super) fn lives(&self) -> Vec<Option<(usize, usize)>> {
         let mut lives: Vec<Option<(usize, usize)>> = vec![None; self.buffers.len()];
         for (i, step) in self.steps.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The programs that the engine is made of, each for one batch size.
+//! The programs of the engine, each for one batch size.
 
 use super::error::{GpuError, readable};
 use super::kernel::{Dispatch, Slice};
@@ -8,42 +8,43 @@ use super::kernels::stem::Search;
 use super::kernels::{attack, loss, sgd};
 use super::lower::{Lower, Objective, Tensor, Want, ranges};
 use super::parameters::Parameters;
-use super::program::{Fixed, Phase, Program};
+use super::program::{DispatchKind, Fixed, Program};
 use super::tuning::Choices;
 use crate::engine::{BatchNormMode, SearchSpec, Snapshots, View};
 use crate::model::Network;
 
-/// Which program.
+/// Identifies a program.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Key {
-    /// From bytes to images in `[0, 1]`, into the clean view of a search or into the network's input.
+    /// From bytes to images in `[0, 1]`, in the clean view of a search or in the network's input.
     Prepare { view: bool },
-    /// The class that each image is led towards.
+    /// Draws the target class of each image.
     Targets,
-    /// Where a search begins.
+    /// The starting point of a search.
     Start,
     /// One step of a search: forward, loss, backward to the image, step.
     Attack(AttackStep),
-    /// What snapshots hold of images that were never misclassified.
+    /// Copies the current iterate of images that were never misclassified into the snapshots.
     Finish(Snapshots),
     /// Forward pass over the network's input.
     Forward(BatchNormMode),
-    /// The same with a kernel for each layer, so that every layer's output can be looked at.
+    /// The same with one kernel per layer, so that every layer's output can be inspected.
     Layers(BatchNormMode),
     /// Forward pass, objective, backward pass to the image.
     Gradient(BatchNormMode),
-    /// The weights as Winograd's algorithm needs them, after every change but that of [`Self::Train`], which ends with it.
+    /// Transforms the weights for Winograd's algorithm. Needed after every change except by [`Self::Train`], which ends
+    /// with it.
     Transform,
     /// Forward over the views, outer loss; then backward to the parameters and the update.
     Train {
-        /// The views that the loss names.
+        /// The views that the loss uses.
         views: Vec<View>,
-        /// Words that its terms take.
+        /// Length of its encoded terms in words.
         terms: usize,
     },
 }
 
-/// What a step of a search does beside its step.
+/// What a step of a search does besides moving the images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct AttackStep {
     pub(super) batch_norm: BatchNormMode,
@@ -53,19 +54,19 @@ pub(super) struct AttackStep {
 }
 
 impl AttackStep {
-    /// One without noise and snapshots.
+    /// A step without noise and snapshots.
     pub(super) fn plain(batch_norm: BatchNormMode) -> Self {
         Self { batch_norm, noise: false, snapshots: Snapshots::default() }
     }
 
-    /// That of a search.
+    /// The step of a search.
     pub(super) fn of(spec: &SearchSpec) -> Self {
         Self { batch_norm: spec.batch_norm, noise: spec.noise > 0.0, snapshots: spec.snapshots }
     }
 }
 
 impl Key {
-    /// Whether it runs the network, and so reads the weights.
+    /// Whether the program reads the transformed weights.
     pub(super) const fn reads_weights(&self) -> bool {
         match self {
             Self::Prepare { .. }
@@ -79,14 +80,14 @@ impl Key {
     }
 }
 
-/// What programs are built for.
+/// The inputs of [`build`] that all programs share.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target<'a> {
     pub(super) network: &'a Network,
     pub(super) parameters: &'a Parameters,
     pub(super) batch: usize,
     pub(super) limits: &'a wgpu::Limits,
-    /// Most floating-point operations of one dispatch.
+    /// Maximum number of floating-point operations of one dispatch.
     pub(super) budget: u64,
     pub(super) choices: &'a Choices,
 }
@@ -94,13 +95,13 @@ pub(super) struct Target<'a> {
 /// Bytes of a batch's pixels, in whole words.
 ///
 /// # Errors
-/// [`GpuError::Limits`] when they do not fit into a binding.
+/// [`GpuError::Limits`] if they do not fit into a binding.
 pub(super) fn pixel_bytes(network: &Network, batch: usize, limits: &wgpu::Limits) -> Result<u64, GpuError> {
     let pixels = (batch * network.input.len()).next_multiple_of(4) as u64;
     if pixels > limits.max_storage_buffer_binding_size {
         return Err(GpuError::Limits(format!(
-            "the pixels of a batch of {batch} images of {} take {}, a binding of this adapter holds {}; a smaller batch \
-             fits",
+            "the pixels of a batch of {batch} images of {} take {}, a binding of this adapter holds {}; a smaller \
+             batch fits",
             network.input,
             readable(pixels),
             readable(limits.max_storage_buffer_binding_size)
@@ -112,7 +113,7 @@ pub(super) fn pixel_bytes(network: &Network, batch: usize, limits: &wgpu::Limits
 /// Builds a program.
 ///
 /// # Errors
-/// [`GpuError::Limits`] when the batch does not fit into bindings.
+/// [`GpuError::Limits`] if the batch does not fit into bindings.
 pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> {
     let Target { network, parameters, batch, limits, budget, choices } = target;
     let pixels = pixel_bytes(network, batch, limits)?;
@@ -124,7 +125,8 @@ pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> 
     let tables = table_bytes(network.classes, tables);
     if tables > limits.max_storage_buffer_binding_size {
         return Err(GpuError::Limits(format!(
-            "tables of {0} × {0} classes take {1}, a binding of this adapter holds {2}; the Candle engine has no such bound",
+            "tables of {0} × {0} classes take {1}, a binding of this adapter holds {2}; the Candle engine has no such \
+             limit",
             network.classes,
             readable(tables),
             readable(limits.max_storage_buffer_binding_size)
@@ -148,7 +150,7 @@ pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> 
             build.lower.forward(x, logits, *mode, false);
         }
         Key::Gradient(mode) => {
-            // A network reads its input, so there is a gradient.
+            // Every network has layers that read its input, so the gradient exists.
             let (x, call) = (build.input(), (build.call(), build.info()));
             let gradient = build.objective(x, call, *mode, Vec::new(), Want::Image);
             build.lower.program.image_gradient = gradient.unwrap_or_default();
@@ -158,12 +160,13 @@ pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> 
     Ok(build.lower.program)
 }
 
-/// Bytes of tables of class by class.
+/// Bytes of `tables` tables of `classes × classes` words.
 pub(super) const fn table_bytes(classes: usize, tables: usize) -> u64 {
     (tables * classes * classes * size_of::<u32>()) as u64
 }
 
-/// Tables of confusion counts for a loss on so many views: two at least, so that methods may change without new buffers.
+/// Number of tables of confusion counts for a loss on `views` views: at least two, so that the method may change
+/// without new buffers.
 pub(super) fn counted_tables(views: usize) -> usize {
     views.max(2)
 }
@@ -186,7 +189,7 @@ impl Builder<'_> {
         self.whole(Fixed::Info, self.batch * size_of::<ImageInfo>())
     }
 
-    /// The same two for the search.
+    /// Settings and image information of the search.
     fn of_search(&mut self) -> (Slice, Slice) {
         let info = self.batch * size_of::<ImageInfo>();
         (self.whole(Fixed::SearchCall, size_of::<Call>()), self.whole(Fixed::SearchInfo, info))
@@ -215,7 +218,7 @@ impl Builder<'_> {
         let shape = self.lower.network.input;
         for (r, images, first) in self.lower.parts() {
             let dispatch = attack::prepare(images, first, shape, pixels, call, info, into[r]);
-            self.lower.program.push(None, Phase::Other, dispatch);
+            self.lower.program.push(None, DispatchKind::Other, dispatch);
         }
     }
 
@@ -224,7 +227,7 @@ impl Builder<'_> {
         let classes = self.lower.network.classes;
         let thresholds = self.lower.whole(Fixed::Thresholds, table_bytes(classes, 1));
         let dispatch = loss::sample_targets(self.batch, 0, classes, call, thresholds, info);
-        self.lower.program.push(None, Phase::Other, dispatch);
+        self.lower.program.push(None, DispatchKind::Other, dispatch);
     }
 
     fn start(&mut self) {
@@ -234,11 +237,11 @@ impl Builder<'_> {
         let shape = self.lower.network.input;
         for (r, images, first) in self.lower.parts() {
             let dispatch = attack::pgd_start(images, first, shape, call, info, clean[r], delta[r], x[r]);
-            self.lower.program.push(None, Phase::Other, dispatch);
+            self.lower.program.push(None, DispatchKind::Other, dispatch);
         }
     }
 
-    /// Forward, objective and backward to the image. `between` runs when the predictions are known.
+    /// Forward, objective and backward to the image. `between` runs after the objective has computed the predictions.
     fn objective(
         &mut self,
         x: Tensor,
@@ -277,11 +280,11 @@ impl Builder<'_> {
             let Search { clean, delta, x, .. } = search;
             let dispatch =
                 attack::pgd_step(images, first, shape, call, info, clean, gradient, delta, x, stopped, flags);
-            self.lower.program.push(None, Phase::Other, dispatch);
+            self.lower.program.push(None, DispatchKind::Other, dispatch);
         }
     }
 
-    /// Copies of `x` into the snapshots that are kept, with the rules for last clean and first adversarial.
+    /// Copies `x` into the snapshots in use, with one rule each for last clean and first adversarial.
     fn snapshots(&mut self, kept: Snapshots, x: &Tensor, rules: [Keep; 2]) -> Vec<Dispatch> {
         let (_, info) = self.of_search();
         let shape = self.lower.network.input;
@@ -301,7 +304,7 @@ impl Builder<'_> {
     fn finish(&mut self, kept: Snapshots) {
         let x = self.images(Fixed::Adversarial);
         for dispatch in self.snapshots(kept, &x, [Keep::Never; 2]) {
-            self.lower.program.push(None, Phase::Other, dispatch);
+            self.lower.program.push(None, DispatchKind::Other, dispatch);
         }
     }
 
@@ -311,7 +314,8 @@ impl Builder<'_> {
         let terms = self.whole(Fixed::Terms(terms), 4 * terms);
         let results = self.whole(Fixed::Results, self.batch * 4 * loss::result_words(views.len()));
         let parts = self.lower.parts();
-        // One buffer for the logits of all views and one for their gradients, so that the loss binds as many for any number.
+        // The logits of all views share one buffer, and so do their gradients: the loss then has the same number of
+        // bindings for any number of views.
         let mut blocks = |label: &'static str| -> Vec<Vec<Slice>> {
             let of_range = |(_, images, _): &(usize, usize, usize)| {
                 let stride = 4 * loss::view_stride(*images, classes) as u64;
@@ -348,11 +352,11 @@ impl Builder<'_> {
                 whole(&found[r]),
                 results,
             );
-            self.lower.program.push(None, Phase::Other, dispatch);
+            self.lower.program.push(None, DispatchKind::Other, dispatch);
         }
         let counts = self.lower.whole(Fixed::Counts, table_bytes(classes, counted_tables(views.len())));
         let dispatch = loss::confusion(self.batch, 0, classes, views.len(), info, results, counts);
-        self.lower.program.push(None, Phase::Other, dispatch);
+        self.lower.program.push(None, DispatchKind::Other, dispatch);
         self.lower.program.pause = Some(self.lower.program.steps.len());
         for (v, tape) in tapes.iter().enumerate() {
             self.lower.backward(tape, of_view(&found, v), Want::Parameters { accumulate: v > 0 });
@@ -363,7 +367,7 @@ impl Builder<'_> {
             let parameter = program.fixed(place(Fixed::Parameters(slab)), *bytes);
             let gradient = program.fixed(place(Fixed::Gradients(slab)), *bytes);
             let momentum = program.fixed(place(Fixed::Momentum(slab)), *bytes);
-            program.push(None, Phase::Other, sgd::sgd(bytes / 16, call, gradient, parameter, momentum));
+            program.push(None, DispatchKind::Other, sgd::sgd(bytes / 16, call, gradient, parameter, momentum));
         }
         self.lower.transform_weights();
     }

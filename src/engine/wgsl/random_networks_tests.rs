@@ -15,8 +15,8 @@ use crate::model::{Layer, ModelError, Network, Op, State};
 use crate::rng::{Purpose, Stream};
 
 const IMAGES: usize = 6;
-/// Largest relative difference of an array. Most are below 1e-6; what batch norm of few or of almost equal values magnifies
-/// reaches some 1e-5.
+/// Largest relative difference of an array. Most are below 1e-6; what batch norm of few or of almost equal values
+/// magnifies reaches some 1e-5.
 const TOLERANCE: f64 = 1e-4;
 /// States within rounding of the one compared, of which one has to agree where a ReLU is at its edge.
 const NUDGES: u32 = 16;
@@ -70,7 +70,8 @@ impl Images {
     }
 }
 
-/// A search whose step has no length: it runs the program of a step, and leaves the images where the start has put them.
+/// A search whose step has no length: it runs the program of a step, and leaves the images where the start has put
+/// them.
 fn still(images: usize, batch_norm: BatchNormMode) -> SearchSpec {
     SearchSpec {
         objective: Objective::CrossEntropy,
@@ -141,8 +142,8 @@ fn wgsl(gpu: Gpu, network: &Network, state: &State, plain: bool) -> WgslEngine {
         .unwrap()
 }
 
-/// Sizes of gradients differ by orders of magnitude, and one that batch norm makes zero is rounding alone: differences are
-/// relative to the array, and to a tenth of the largest of its kind.
+/// Sizes of gradients differ by orders of magnitude, and one that batch norm makes zero is rounding alone: differences
+/// are relative to the array, and to a tenth of the largest of its kind.
 fn difference(found: &[f32], expected: &[f32], largest: f64) -> f64 {
     let length = |values: &[f32]| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
     let size = length(expected);

@@ -1,4 +1,4 @@
-//! A program made ready for a device: pipelines, bind groups and uniforms, so that replaying it is nothing but setting
+//! A program recorded for a device: its pipelines, bind groups and uniforms are created once, and replaying only sets
 //! them.
 
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use super::error::{GpuError, readable};
 use super::kernel::{Dispatch, Slice};
 use super::memory::{self, Life};
 use super::parameters::ALIGNMENT;
-use super::program::{Fixed, Program, Step};
+use super::program::{Fixed, Program, ProgramStep};
 
-/// One dispatch, ready.
+/// One recorded dispatch.
 #[derive(Debug)]
 pub(super) struct Command {
     pipeline: Arc<wgpu::ComputePipeline>,
     group: wgpu::BindGroup,
-    /// Parameters that are recorded with the dispatch; none where they lie in a buffer.
+    /// Parameters passed as immediates. `None` if they lie in a uniform buffer.
     immediates: Option<Box<[u8]>>,
     grid: [u32; 3],
     pub(super) cost: u64,
@@ -32,14 +32,14 @@ impl Command {
     }
 }
 
-/// Buffers that programs of one engine share for what lives only inside them.
+/// Buffers that all programs of an engine share for their transient data.
 #[derive(Debug, Default)]
-pub(super) struct Pool {
+pub(super) struct SlotPool {
     slots: Vec<wgpu::Buffer>,
 }
 
-impl Pool {
-    /// Forgets all slots. Programs that were recorded keep those they use.
+impl SlotPool {
+    /// Removes all slots. Recorded programs keep those that they use.
     pub(super) fn clear(&mut self) {
         self.slots.clear();
     }
@@ -54,21 +54,21 @@ impl Pool {
     }
 }
 
-/// A program with everything that replaying it needs.
+/// A program with all objects needed to replay it.
 #[derive(Debug)]
 pub(super) struct Recorded {
     pub(super) commands: Vec<Command>,
-    /// Commands before the host looks at results; all of them where it does not.
+    /// Number of commands before the host reads results; all of them if it does not.
     pub(super) pause: usize,
-    /// The values of layers: layer, commands up to it, slices.
+    /// Outputs of layers: layer, number of commands up to and including it, slices.
     pub(super) outputs: Vec<(usize, usize, Vec<Slice>)>,
     pub(super) image_gradient: Vec<Slice>,
-    /// What each command was recorded from.
-    pub(super) steps: Vec<Step>,
+    /// The step that each command was recorded from.
+    pub(super) steps: Vec<ProgramStep>,
     buffers: Vec<wgpu::Buffer>,
 }
 
-/// The lives of a program's transient buffers, and which buffers they are. One that is never mentioned lives nowhere.
+/// The indices of a program's transient buffers and their lifetimes. A buffer that no dispatch uses is left out.
 pub(super) fn transient_lives(program: &Program) -> (Vec<usize>, Vec<Life>) {
     let lives = program.lives();
     let end = program.steps.len();
@@ -76,7 +76,7 @@ pub(super) fn transient_lives(program: &Program) -> (Vec<usize>, Vec<Life>) {
     let mut found = Vec::new();
     for (i, (spec, life)) in program.buffers.iter().zip(&lives).enumerate() {
         let (None, Some((first, last))) = (spec.home, life) else { continue };
-        // What the host reads after the program has to be there then.
+        // The host reads the image gradient after the program, so it lives until the end.
         let kept = program.image_gradient.iter().any(|slice| slice.buffer.0 == i);
         ids.push(i);
         found.push(Life { size: spec.size, first: *first, last: if kept { end } else { *last } });
@@ -85,11 +85,12 @@ pub(super) fn transient_lives(program: &Program) -> (Vec<usize>, Vec<Life>) {
 }
 
 impl Recorded {
-    /// Makes a program ready. `fixed` gives the buffers with names; `used` is what the engine has allocated so far.
+    /// Records a program. `fixed` returns the named buffers; `used` is the number of bytes that the engine has
+    /// allocated.
     pub(super) fn new(
         gpu: &Gpu,
         program: Program,
-        pool: &mut Pool,
+        pool: &mut SlotPool,
         used: u64,
         mut fixed: impl FnMut(Fixed, u64) -> Result<wgpu::Buffer, GpuError>,
     ) -> Result<Self, GpuError> {
@@ -99,14 +100,14 @@ impl Recorded {
         let wanted: u64 = sizes[pool.slots.len()..].iter().sum();
         if let Some(memory) = gpu.memory.filter(|memory| used + wanted > *memory) {
             return Err(GpuError::Limits(format!(
-                "{} has {} of memory, this batch needs {}; a smaller batch needs less (`fairtat plan` tells how much)",
+                "{} has {} of memory, this batch needs {}; a smaller batch needs less (`fairtat plan` shows how much)",
                 gpu.info.name,
                 readable(memory),
                 readable(used + wanted)
             )));
         }
         let new = sizes[pool.slots.len()..].iter().map(|size| gpu.buffer("activations", *size));
-        // All or none: what a failed recording had allocated is free for a smaller batch.
+        // All or none: memory that a failed recording allocated is freed for a smaller batch.
         pool.slots.extend(new.collect::<Result<Vec<_>, _>>()?);
         let mut buffers: Vec<Option<wgpu::Buffer>> = vec![None; program.buffers.len()];
         for (id, slot) in ids.into_iter().zip(slots) {
@@ -117,7 +118,7 @@ impl Recorded {
                 *buffer = Some(fixed(home, spec.size)?);
             }
         }
-        // A buffer that no dispatch mentions still has an entry.
+        // A buffer that no dispatch uses still needs an entry.
         let nothing = gpu.buffer("nothing", 16)?;
         let buffers: Vec<wgpu::Buffer> = buffers.into_iter().map(|b| b.unwrap_or_else(|| nothing.clone())).collect();
 
@@ -132,13 +133,13 @@ impl Recorded {
         })
     }
 
-    /// The buffer behind a slice, for reading it back.
+    /// The buffer, offset and size of a slice, for reading it back.
     pub(super) fn range(&self, slice: Slice) -> (&wgpu::Buffer, u64, u64) {
         (&self.buffers[slice.buffer.0], slice.offset, slice.size)
     }
 }
 
-/// Makes dispatches over `buffers` ready.
+/// Records dispatches over `buffers`.
 pub(super) fn commands<'a>(
     gpu: &Gpu,
     dispatches: impl Iterator<Item = &'a Dispatch> + Clone,
@@ -164,7 +165,7 @@ impl Uniforms {
         let mut ranges = Vec::new();
         for dispatch in dispatches {
             bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
-            // A uniform struct is read in whole vectors.
+            // The size of a uniform struct is a multiple of 16 bytes.
             let size = dispatch.params.len().next_multiple_of(16);
             ranges.push((bytes.len() as u64, size as u64));
             bytes.extend_from_slice(&dispatch.params);

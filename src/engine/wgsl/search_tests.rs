@@ -1,4 +1,5 @@
-//! Searches that pause, stop images and keep iterates: the same bits whether in one go or in pieces, and as with Candle.
+//! Searches that pause, stop images and keep iterates: the same bits whether in one go or in pieces, and as with
+//! Candle.
 
 use super::engine_tests::{CLASSES, IMAGES, Images, network, open};
 use super::{Checks, WgslEngine};

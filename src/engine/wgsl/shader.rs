@@ -1,16 +1,16 @@
-//! Shader sources and how variants are made from them.
+//! Shader sources and the preprocessor that expands them to variants.
 //!
-//! Every kernel is a file in `shaders/`, what several share lies in `shaders/shared/`. A file is WGSL with four
-//! directives, each alone on its line:
+//! Every kernel is a file in `shaders/`; code that several kernels share is in `shaders/shared/`. A file is WGSL with
+//! four directives, each on a separate line:
 //!
-//! * `#import "shared/philox.wgsl"`: that file's text, once.
-//! * `#for i in A..B` … `#end`: the lines between, once for each value of `i`.
-//! * `#if X` … `#else` … `#end`: the lines between when the expression is not zero.
-//! * `#let x = EXPRESSION`: a name for a number, until the end of the block.
+//! * `#import "shared/philox.wgsl"`: inserts the text of that file, at its first import only.
+//! * `#for i in A..B` … `#end`: repeats the enclosed lines for each value of `i`.
+//! * `#if X` … `#else` … `#end`: selects the first lines if the expression is not zero, else the second.
+//! * `#let x = EXPRESSION`: names a number until the end of the block.
 //!
-//! and `{{EXPRESSION}}` anywhere: an integer, from the variant's constants, loop variables, numbers, parentheses and
-//! `+ - * / %` and `== != < >`. Loops over registers are unrolled here because WGSL compilers are not reliable at it: an
-//! array that is indexed by a loop variable ends up in memory.
+//! `{{EXPRESSION}}` anywhere inserts an integer, computed from the variant's constants, loop variables, numbers,
+//! parentheses, `+ - * / %` and `== != < >`. Loops over registers are unrolled here because WGSL compilers do not do so
+//! reliably: an array that is indexed by a loop variable may end up in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -101,13 +101,14 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("shared/stem_gradient.wgsl", include_str!("../../../shaders/shared/stem_gradient.wgsl")),
 ];
 
-/// How every kernel declares what differs between its dispatches.
+/// The line with which every kernel declares its parameters.
 pub(super) const PARAMS: &str = "@group(0) @binding(0) var<uniform> params: Params;";
 
-/// An expanded kernel whose parameters are immediates: words that are recorded with a dispatch, without a buffer.
+/// Replaces the uniform parameters of an expanded kernel by immediates: words that are recorded with a dispatch,
+/// without a buffer.
 ///
 /// # Errors
-/// When the kernel does not declare its parameters as [`PARAMS`].
+/// If the kernel does not declare its parameters as [`PARAMS`].
 pub(super) fn with_immediates(source: &str) -> Result<String, String> {
     match source.matches(PARAMS).count() {
         1 => Ok(source.replace(PARAMS, "var<immediate> params: Params;")),
@@ -117,10 +118,10 @@ pub(super) fn with_immediates(source: &str) -> Result<String, String> {
 
 type Names = BTreeMap<String, i64>;
 
-/// The WGSL of a variant: `file` with everything resolved for `constants`.
+/// The WGSL of a variant: `file` expanded with `constants`.
 ///
 /// # Errors
-/// With file and line, when a directive is wrong or a name is not known.
+/// If a directive is invalid or a name is unknown; the message has file and line.
 pub(super) fn expand(file: &str, constants: &[(&'static str, u32)]) -> Result<String, String> {
     let names = constants.iter().map(|(name, value)| ((*name).to_owned(), i64::from(*value))).collect();
     let mut out = String::new();
@@ -191,7 +192,8 @@ fn block(lines: &[(usize, &str)], names: &Names, seen: &mut BTreeSet<String>, ou
 
 type Lines<'a> = &'a [(usize, &'a str)];
 
-/// The lines up to the matching `#end`, those after an `#else`, and where to go on.
+/// The lines up to `#else` or the matching `#end`, those after `#else`, and the index after `#end`. `None` if there is
+/// no matching `#end`.
 fn body<'a>(lines: Lines<'a>, start: usize) -> Option<(Lines<'a>, Option<Lines<'a>>, usize)> {
     let (mut depth, mut middle) = (0, None);
     for (at, (_, line)) in lines.iter().enumerate().skip(start) {
@@ -228,7 +230,7 @@ fn interpolate(line: &str, names: &Names) -> Result<String, String> {
 fn evaluate(text: &str, names: &Names) -> Result<i64, String> {
     let mut parser = Parser { rest: text.trim(), names };
     let value = parser.comparison()?;
-    if parser.rest.is_empty() { Ok(value) } else { Err(format!("cannot read '{}' in '{text}'", parser.rest)) }
+    if parser.rest.is_empty() { Ok(value) } else { Err(format!("cannot parse '{}' in '{text}'", parser.rest)) }
 }
 
 struct Parser<'a> {
@@ -297,7 +299,7 @@ impl Parser<'_> {
         self.rest = rest.trim_start();
         match word.parse() {
             Ok(number) => Ok(number),
-            Err(_) => self.names.get(word).copied().ok_or_else(|| format!("'{word}' is not known")),
+            Err(_) => self.names.get(word).copied().ok_or_else(|| format!("'{word}' is not defined")),
         }
     }
 }
@@ -324,7 +326,7 @@ mod tests {
     #[test]
     fn mistakes_name_their_line() {
         for (source, line, what) in [
-            ("x\n{{y}}", 2, "'y' is not known"),
+            ("x\n{{y}}", 2, "'y' is not defined"),
             ("#for i in 0..2\nx", 1, "without `#end`"),
             ("\n#iff x", 2, "unknown directive"),
             ("{{1/0}}", 1, "division by zero"),

@@ -1,7 +1,8 @@
-//! Whether products hand values on between the lanes of a subgroup (shaders/shared/broadcast_product.wgsl).
+//! Tests whether matrix products can broadcast values within a subgroup (shaders/shared/broadcast_product.wgsl).
 //!
-//! A feature beyond the base tier. It helps where a load goes lane by lane and costs as much as dozens of multiply-adds, as on
-//! software adapters; on GPUs it is not measured, and workgroup memory does the same there.
+//! Subgroups are a feature beyond the base tier. Broadcasts help where a load is executed lane by lane and costs as
+//! much as dozens of multiply-adds, as on software adapters. On GPUs they have not been measured; workgroup memory
+//! serves the same purpose there.
 
 use super::device::Gpu;
 use super::error::GpuError;
@@ -11,27 +12,27 @@ use super::layout::Layout;
 use super::layout::gpu_struct;
 use super::recorded;
 
-/// Lanes that hold the rows of a tile between them.
+/// Number of lanes that share the rows of a tile.
 pub(super) const LANES: u32 = 8;
 
 const KERNEL: &str = "subgroup_size.wgsl";
-/// Workgroups of [`LANES`] that are asked.
+/// Number of workgroups of the test, of [`LANES`] invocations each.
 const GROUPS: u32 = 8;
 
 gpu_struct! {
-    struct Number for "subgroup_size.wgsl" {
+    struct SubgroupSizeParams for "subgroup_size.wgsl" {
         number: u32,
     }
 }
 
-/// Lanes of the smallest subgroup of workgroups like those of the products, found by running some: what adapters report is a
-/// range at best. Zero where they
-/// are smaller than such a workgroup, or a broadcast does not give what it should.
+/// The size of the smallest subgroup in workgroups like those of the products. It is measured by running a kernel,
+/// because adapters report at best a range. Zero if a subgroup is smaller than such a workgroup, or if a broadcast
+/// returns a wrong value.
 pub(super) fn lanes(gpu: &Gpu) -> Result<u32, GpuError> {
     let size = u64::from(4 * LANES * GROUPS);
     let sizes = gpu.buffer("subgroup sizes", size)?;
     let slice = Slice { buffer: BufferId(0), offset: 0, size };
-    let (kernel, params) = (Kernel::plain(KERNEL), Number { number: 20 });
+    let (kernel, params) = (Kernel::plain(KERNEL), SubgroupSizeParams { number: 20 });
     let dispatch = Dispatch::new(kernel, params, &[slice], [GROUPS, 1, 1], Work::default());
     let commands = recorded::commands(gpu, [&dispatch].into_iter(), std::slice::from_ref(&sizes))?;
     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -53,7 +54,7 @@ pub(super) fn are_needed(kernel: &Kernel) -> bool {
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(super) fn layouts() -> Vec<Layout> {
-    vec![Number::LAYOUT]
+    vec![SubgroupSizeParams::LAYOUT]
 }
 
 /// Every kernel of this module.
@@ -68,7 +69,7 @@ mod tests {
     use crate::engine::wgsl::device::{GpuOptions, Subgroups};
     use crate::engine::wgsl::harness::adapter;
 
-    /// A device has them only where they were asked for, and then as many lanes as the tiles need.
+    /// A device uses subgroups only if they were requested and have as many lanes as the tiles need.
     #[test]
     fn a_device_says_how_many_lanes_it_has() {
         let found = adapter();
@@ -79,7 +80,7 @@ mod tests {
         let there = found.adapter.features().contains(wgpu::Features::SUBGROUP);
         if there {
             let lanes = lanes(&gpu).unwrap();
-            // None of eight: lavapipe has four where vectors have 128 bits.
+            // Zero if there are fewer than eight: lavapipe has four lanes with 128-bit vectors.
             assert!(lanes == 0 || lanes.is_power_of_two() && (LANES..=128).contains(&lanes), "{lanes}");
             assert_eq!(gpu.subgroups, lanes >= LANES);
         } else {

@@ -1,7 +1,7 @@
 //! Which algorithm and which tile computes each convolution.
 //!
-//! The fixed choice depends on the layer's shape, and on whether the device has subgroups that products are to use, so that
-//! a run gives the same bits on every start. What [`super::autotune`] measured on a device goes before it.
+//! The fixed choice depends only on the layer's shape and on whether the matrix products use subgroups, so that a run
+//! gives the same bits on every start. Choices that [`super::autotune`] measured on a device take precedence over it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use super::shader;
 /// How algorithm and tile of each convolution are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tuning {
-    /// By its shape, and by whether subgroups are used: the same on every start.
+    /// By its shape and by whether subgroups are used: the same on every start.
     #[default]
     Fixed,
-    /// By measuring them on the device, for at most three seconds at the first start. On a software adapter as
+    /// By measurement on the device, for at most three seconds at the first start. On a software adapter the same as
     /// [`Self::Fixed`].
     Auto,
-    /// By measuring them on the device, whatever it is, for at most this time.
+    /// By measurement on any device, for at most this time.
     Measured(Duration),
 }
 
@@ -32,16 +32,16 @@ pub enum Tuning {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Algorithm {
-    /// One matrix product whose patches are gathered while it runs.
+    /// Implicit GEMM: one matrix product that gathers its patches while it runs.
     ImplicitGemm {
-        /// Its tile.
+        /// Tile of the product.
         tile: Tile,
     },
     /// F(M×M, 3×3).
     Winograd {
         /// M: 2 or 4.
         outputs: usize,
-        /// Of its matrix products.
+        /// Tile of its matrix products.
         tile: Tile,
     },
 }
@@ -55,8 +55,8 @@ impl Algorithm {
         }
     }
 
-    /// Whether there is such a kernel for this pass, on a device with or without subgroups. What a file names has to be
-    /// asked: its tile ends up in a shader that does not check its indices.
+    /// Whether a kernel exists for this choice and pass, on a device with or without subgroups. Choices read from a
+    /// file must be tested: their tile becomes a constant of a shader that does not check its indices.
     pub(super) fn is_for(self, conv: &Conv, pass: Pass, subgroups: bool) -> bool {
         let (Self::ImplicitGemm { tile } | Self::Winograd { tile, .. }) = self;
         let is_broadcast = subgroups && BROADCAST_TILES.contains(&tile);
@@ -83,43 +83,44 @@ impl std::fmt::Display for Algorithm {
     }
 }
 
-/// Tiles of more than four columns: all but the last, which is for images.
+/// Tiles of more than four columns: all but the last, which is for the gradient of images.
 pub(super) fn wide_tiles() -> &'static [Tile] {
     const TILES: &[Tile] = &PIXEL_TILES;
     TILES.split_last().map_or(TILES, |(_, wide)| wide)
 }
 
-/// Fewest channels on either side for which transforming tiles costs less than it saves.
+/// Fewest input and output channels for which transforming tiles costs less than it saves.
 const WINOGRAD_CHANNELS: usize = 12;
 
-/// What the measurement of a choice gave.
+/// The measured time of a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Timing {
-    /// Of the choice.
+    /// Time of the choice.
     pub(super) milliseconds: f64,
-    /// Of the fixed choice.
+    /// Time of the fixed choice.
     pub(super) fixed_milliseconds: f64,
-    /// Images that both were measured with.
+    /// Number of images in both measurements.
     pub(super) images: usize,
 }
 
 /// The choice for every convolution of a network.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Choices {
-    /// What goes before [`fixed`].
+    /// Measured choices; they take precedence over [`fixed`].
     pub(super) measured: BTreeMap<(Conv, Pass), Algorithm>,
-    /// How long it took, where that is known.
+    /// Measured times, where known.
     pub(super) timings: BTreeMap<(Conv, Pass), Timing>,
-    /// Whether Winograd's algorithm and kernels that do several layers' work are left out.
+    /// Whether Winograd's algorithm and fused kernels are disabled.
     pub(super) plain: bool,
-    /// Whether the device has subgroups whose lanes hand values on.
+    /// Whether the matrix products broadcast values within subgroups.
     pub(super) subgroups: bool,
-    /// A batch norm whose backward pass writes its result instead of leaving it to readers, so that it can be compared.
+    /// A batch norm whose backward pass is materialised instead of fused into its consumers, so that it can be
+    /// compared.
     pub(super) written: Option<usize>,
 }
 
 impl Choices {
-    /// Plain matrix products and a kernel for each layer: the oracle of everything faster.
+    /// Plain matrix products and one kernel per layer: the reference that faster kernels are compared with.
     pub(super) fn plain() -> Self {
         Self { plain: true, ..Self::default() }
     }
@@ -140,7 +141,7 @@ impl Choices {
         }
     }
 
-    /// Takes over what a table says, where there are such kernels.
+    /// Adopts the choices of a table for which kernels exist.
     pub(super) fn take(&mut self, rows: &[KernelChoice]) {
         for row in rows.iter().filter(|row| row.algorithm.is_for(&row.shape, row.pass, self.subgroups)) {
             self.measured.insert((row.shape, row.pass), row.algorithm);
@@ -151,7 +152,7 @@ impl Choices {
         }
     }
 
-    /// A row of a table.
+    /// The table row of `pass` of `conv`.
     pub(super) fn row(&self, conv: &Conv, pass: Pass, layers: Vec<String>) -> KernelChoice {
         KernelChoice {
             layers,
@@ -189,7 +190,7 @@ fn broadcast_tile(conv: &Conv, pass: Pass, subgroups: bool) -> Option<Tile> {
     }
 }
 
-/// What times are valid for: another adapter, driver or program has other ones.
+/// What measured times are valid for: another adapter, driver or program has other times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelDevice {
     /// Name of the adapter.
@@ -198,7 +199,7 @@ pub struct KernelDevice {
     pub backend: String,
     /// Name and version of the driver.
     pub driver: String,
-    /// Versions of this program and of what compiles its shaders.
+    /// Versions of this program and of its shader compiler.
     pub program: String,
     /// SHA-256 of all shader sources and of how they are compiled: with checks, with immediates, with subgroups.
     pub shaders: String,
@@ -235,9 +236,9 @@ pub struct KernelChoice {
     pub(super) shape: Conv,
     pub(super) pass: Pass,
     pub(super) algorithm: Algorithm,
-    /// What it would be without a measurement.
+    /// The choice without a measurement.
     pub(super) fixed: Algorithm,
-    /// None where nothing was measured.
+    /// `None` if nothing was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) timing: Option<Timing>,
 }
@@ -252,9 +253,9 @@ impl KernelChoice {
 /// The kernels of all convolutions of a network on a device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KernelTable {
-    /// Where they were chosen.
+    /// The device for which they were chosen.
     pub device: KernelDevice,
-    /// A row for each shape and pass.
+    /// One row per shape and pass.
     pub convolutions: Vec<KernelChoice>,
 }
 
@@ -268,7 +269,7 @@ mod tests {
         assert!(manifest.lines().any(|line| line.starts_with("wgpu = ") && line.contains("\"30")), "{manifest}");
     }
 
-    /// Shapes and tiles come from files; what there is no kernel for must not reach a shader.
+    /// Shapes and tiles come from files; a choice without a kernel must not reach a shader.
     #[test]
     fn foreign_algorithms_are_left_out() {
         let conv = |kernel, stride| Conv {

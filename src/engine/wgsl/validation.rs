@@ -1,5 +1,5 @@
-//! Looks at every shader without a GPU: does each variant compile for Vulkan, Metal and DirectX, and does it stay within
-//! the base tier?
+//! Looks at every shader without a GPU: does each variant compile for Vulkan, Metal and DirectX, and does it stay
+//! within the base tier?
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -152,8 +152,8 @@ fn type_name(module: &naga::Module, of: naga::Handle<naga::Type>) -> String {
     }
 }
 
-/// What differs between the struct `name` of a shader and `layout`, whose members are `rust` under the names that they have in
-/// WGSL.
+/// What differs between the struct `name` of a shader and `layout`, whose members are `rust` under the names that they
+/// have in WGSL.
 fn difference(module: &naga::Module, name: &str, layout: &Layout, rust: &[(&str, &str, usize)]) -> Result<(), String> {
     let found = module.types.iter().find(|(_, of)| of.name.as_deref() == Some(name));
     let Some((handle, naga::Type { inner: naga::TypeInner::Struct { members, span }, .. })) = found else {
@@ -181,8 +181,8 @@ fn parsed(kernel: &Kernel) -> naga::Module {
     naga::front::wgsl::parse_str(&expand(kernel.file, &kernel.constants).unwrap()).unwrap()
 }
 
-/// A dispatch hands its parameters over as bytes: a member that is renamed, moved, added or left out in one language would be
-/// read as another one.
+/// A dispatch hands its parameters over as bytes: a member that is renamed, moved, added or left out in one language
+/// would be read as another one.
 #[test]
 fn parameters_have_the_same_members_in_rust_and_in_every_variant() {
     let (layouts, variants) = (layouts(), variants());

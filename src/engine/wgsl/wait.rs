@@ -1,21 +1,21 @@
-//! Waiting for the device and its driver: the one place of the engine where a thread blocks on them ([`block_on`]).
+//! Waiting for the device and its driver. [`block_on`] is the only place of the engine where a thread blocks on them.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::time::Duration;
 
-/// How long the device may work before it counts as hung.
+/// How long a wait may take before the device counts as hung.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Blocks this thread until `future` is done. Opening devices, error scopes and polling all end here, so that a port to
-/// where a thread must not block (WebGPU in a browser) has one function to replace.
+/// Blocks this thread until `future` is done. Opening devices, error scopes and polling all use this function, so that
+/// a port to a platform whose threads must not block (WebGPU in a browser) replaces only this one.
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     pollster::block_on(future)
 }
 
-/// [`wgpu::Device::poll`], where the loss of the device is an error: wgpu panics at it, after it has called the callback
-/// and released its locks.
+/// [`wgpu::Device::poll`] that reports the loss of the device as an error. wgpu panics on device loss, after it has
+/// called the callback and released its locks.
 pub(super) fn poll(device: &wgpu::Device, kind: wgpu::PollType) -> Result<wgpu::PollStatus, String> {
     without_panic(|| block_on(async { device.poll(kind) }))?.map_err(|e| e.to_string())
 }
@@ -24,7 +24,7 @@ thread_local! {
     static POLLING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `call`; a panic becomes its message, which is then not printed.
+/// Runs `call`. A panic is returned as its message and not printed.
 fn without_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     static QUIET: Once = Once::new();
     // A panicking thread may not change the hook.
@@ -56,7 +56,7 @@ mod tests {
             without_panic(|| panic!("Error in Device::poll: {reason}\n")).map(|()| 0),
             Err(format!("Error in Device::poll: {reason}"))
         );
-        // Panics elsewhere in the thread are as loud as before.
+        // Other panics of this thread are still printed.
         assert!(!POLLING.get());
     }
 }

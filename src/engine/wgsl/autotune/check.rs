@@ -1,9 +1,9 @@
-//! Whether a choice that was measured to be faster computes the same as the fixed one.
+//! Checks that a choice that was measured to be faster computes the same as the fixed one.
 //!
-//! A driver may compile one of our kernels wrongly, and a wrong kernel is often a fast one. So a choice other than the fixed
-//! one has to give the fixed one's results on the noise that it was timed with: what later layers read, not what its own
-//! kernels hand to each other (Winograd's tiles, parts of sums). Transformed weights are made from the noise first, so that
-//! both multiply with the same weights.
+//! A driver may miscompile one of our kernels, and a wrong kernel is often fast. A choice other than the fixed one must
+//! therefore reproduce the fixed choice's results on the noise that it was timed with. The comparison covers the values
+//! that later layers read, not the intermediate values of its own kernels (Winograd's tiles, partial sums). Weights are
+//! first transformed from the noise, so that both multiply with the same weights.
 
 use std::collections::BTreeSet;
 
@@ -19,25 +19,25 @@ use crate::model::{Network, Op};
 
 /// Half the distance between 1 and the next number: the largest relative error of one rounding of `f32`.
 const ROUNDING: f64 = 1.0 / 16_777_216.0;
-/// How far beyond the expected difference two choices may be apart.
+/// Factor by which two choices may exceed the expected difference.
 const MARGIN: f64 = 8.0;
 
-/// The values that a pass leaves for others, each with what it holds.
+/// The result arrays of a pass, each with its label.
 pub(super) type Results = Vec<Named>;
-/// One of them.
+/// A labelled array.
 pub(super) type Named = (String, Vec<f32>);
 
 /// The largest relative difference (Euclidean length of the difference over that of the fixed choice's values) that
 /// rounding explains.
 ///
-/// One value is a sum of n products of independent noise of mean zero. Its k-th partial sum is about √k times as long as a
-/// product; rounding it adds an error of that length times [`ROUNDING`] u, independent of the others. Over the n steps the
-/// error is u √(1 + 2 + … + n) ≈ u n / √2 products long, and the sum itself √n products: relative u √(n / 2). Blocks and
-/// tiles make it less. Winograd's transforms of unit noise give products whose sum is longer than its result by the factor
-/// A (from the rows' lengths of A, B and G of shared/winograd_line.wgsl: 5.0 for F(4,3), 1.7 for F(2,3)), and its error by
-/// as much. Both choices round, so the expected difference is u √(n / 2) (A + A'); [`MARGIN`] is for what is not
-/// independent, and for the batch norms beside the convolution. A single product that is missing makes a relative
-/// difference of 1 / √n, far above the bound for every n here.
+/// One value is a sum of n products of independent noise of mean zero. The k-th partial sum has √k times the magnitude
+/// of a product. Rounding it adds an independent error of that magnitude times u = [`ROUNDING`]. Over the n steps the
+/// error is u √(1 + 2 + … + n) ≈ u n / √2 products and the sum itself √n products, so the relative error is u √(n / 2).
+/// Blocks and tiles reduce it. With Winograd's transforms of unit noise, the sum of the products is larger than the
+/// result by a factor A (from the norms of the rows of A, B and G in shared/winograd_line.wgsl: 5.0 for F(4,3), 1.7 for
+/// F(2,3)), and so is the error. Both choices round, so the expected difference is u √(n / 2) (A + A'). [`MARGIN`]
+/// covers dependent errors and the adjacent batch norms. A single missing product makes a relative difference of 1 /
+/// √n, far above the bound for every n here.
 pub(super) fn tolerance(conv: &Conv, pass: Pass, images: usize, choices: [Algorithm; 2]) -> f64 {
     let taps = conv.kernel * conv.kernel;
     let terms = match pass {
@@ -53,8 +53,8 @@ pub(super) fn tolerance(conv: &Conv, pass: Pass, images: usize, choices: [Algori
     MARGIN * ROUNDING * (terms as f64 / 2.0).sqrt().max(1.0) * choices.map(amplification).iter().sum::<f64>()
 }
 
-/// The largest relative difference of one of the results; NaN or infinity where a value is not a number, or where the two
-/// are not the same arrays.
+/// The largest relative difference among the results. NaN or infinity if a value is not finite; infinity if the labels
+/// or lengths of the arrays differ.
 pub(super) fn difference(found: &Results, expected: &Results) -> f64 {
     let matching = |((a, x), (b, y)): (&Named, &Named)| a == b && x.len() == y.len();
     if expected.is_empty() || found.len() != expected.len() || !found.iter().zip(expected).all(matching) {
@@ -64,16 +64,16 @@ pub(super) fn difference(found: &Results, expected: &Results) -> f64 {
         let square = |x: f64| x * x;
         let pairs = found.iter().zip(expected).map(|(a, b)| (f64::from(*a), f64::from(*b)));
         let (error, size) = pairs.fold((0.0, 0.0), |(e, s), (a, b)| (e + square(a - b), s + square(b)));
-        // Zero over zero is no difference; NaN stays.
+        // 0 / 0 counts as no difference; NaN is kept.
         if error == 0.0 { 0.0 } else { (error / size).sqrt() }
     };
-    // `f64::max` would leave NaN out.
+    // `f64::max` would drop NaN.
     found.iter().zip(expected).map(of).fold(0.0, |a, b| if a.is_nan() || a > b { a } else { b })
 }
 
-/// The batch norm whose backward pass begins where the input gradient of convolution `layer` ends. Winograd's algorithm
-/// stops what the ReLU stopped while it writes, and an implicit product leaves that to readers: the results are the same
-/// behind that batch norm. None where there is no such batch norm, or another layer adds to its gradient later.
+/// The batch norm whose backward pass consumes the input gradient of convolution `layer`. Winograd's algorithm applies
+/// the ReLU mask in its epilogue, and an implicit product leaves it to consumers, so results are comparable only after
+/// that batch norm. `None` if there is no such batch norm, or if another layer adds to the gradient later.
 fn norm_before(network: &Network, layer: usize) -> Option<usize> {
     let value = network.layers[layer].inputs[0];
     let before = value.checked_sub(1)?;
@@ -87,8 +87,8 @@ fn norm_before(network: &Network, layer: usize) -> Option<usize> {
     (is_norm && first_reader == Some(layer)).then_some(norm)
 }
 
-/// The steps that a pass of a unit depends on, the steps that finish what it hands to other layers' kernels, and the values
-/// that are read elsewhere.
+/// A program of the steps that depend on how a pass of a unit is computed and of the steps that consume its partial
+/// sums, and the values that other steps read.
 pub(super) fn program(
     subject: Subject<'_>,
     budget: u64,
@@ -99,21 +99,21 @@ pub(super) fn program(
     let network = subject.network;
     let norm = norm_before(network, unit.layer).filter(|_| pass == Pass::InputGradient);
     let choices = super::choices_with(subject, unit, (pass, algorithm), norm);
-    let (key, phase) = pass_key(pass);
+    let (key, kind) = pass_key(pass);
     let mut program = programs::build(&key, target(subject, budget, &choices, images))?;
     let layers = window(network, unit.layer, pass);
     let in_window = |layer: usize| layers.contains(&layer) || norm == Some(layer);
     let mut kept: Vec<bool> =
-        program.steps.iter().map(|step| step.phase == phase && step.layer.is_some_and(in_window)).collect();
+        program.steps.iter().map(|step| step.kind == kind && step.layer.is_some_and(in_window)).collect();
     let buffers = |step: usize| program.steps[step].dispatch.bindings.iter().map(|slice| slice.buffer.0);
     let is_scratch = |buffer: &usize| program.buffers[*buffer].scratch;
-    // A batch norm that lies beyond the window may read sums that the convolution leaves.
+    // A batch norm outside the window may read partial sums that the convolution writes.
     let scratch: BTreeSet<usize> = (0..kept.len()).filter(|i| kept[*i]).flat_map(buffers).filter(is_scratch).collect();
     for (step, kept) in kept.iter_mut().enumerate() {
         *kept |= buffers(step).any(|buffer| scratch.contains(&buffer));
     }
-    // Results: gradients of weights, and what is written here (nothing mentions a buffer before it is written) and read
-    // by steps that are left out.
+    // Results: gradients of weights, and buffers that are written here and read by steps that are left out. The first
+    // use of a transient buffer is always a write.
     let lives = program.lives();
     let written = |buffer: usize| program.buffers[buffer].home.is_none() && lives[buffer].is_some_and(|(i, _)| kept[i]);
     let elsewhere: BTreeSet<usize> = (0..kept.len()).filter(|i| !kept[*i]).flat_map(buffers).collect();
@@ -139,7 +139,7 @@ pub(super) fn program(
 }
 
 impl Bench<'_> {
-    /// What a pass of a unit leaves for others, computed from noise.
+    /// The results of a pass of a unit, computed from noise.
     pub(super) fn results(
         &mut self,
         unit: &Unit,
@@ -152,7 +152,7 @@ impl Bench<'_> {
         let labels: Vec<String> = slices.iter().map(|slice| program.buffers[slice.buffer.0].label.clone()).collect();
         let recorded = self.record(program)?;
         let transform = self.transform(unit, pass, algorithm, images)?;
-        // Buffers still hold what other candidates have left in them.
+        // Buffers still hold values of other candidates.
         let all: Vec<wgpu::Buffer> = self.fixed.values().chain(self.pool.slots()).cloned().collect();
         self.fill(&all);
         self.time(&transform.commands, 1)?;
@@ -162,7 +162,7 @@ impl Bench<'_> {
         Ok(labels.into_iter().zip(values.iter().map(|bytes| bytemuck::pod_collect_to_vec(bytes))).collect())
     }
 
-    /// The transformed weights of a unit's layer.
+    /// A program that transforms the weights of a unit's layer.
     fn transform(
         &mut self,
         unit: &Unit,
@@ -178,7 +178,7 @@ impl Bench<'_> {
     }
 }
 
-/// Kernels that compute wrongly, for tests.
+/// Makes kernels compute wrong results, for tests.
 #[cfg(test)]
 pub(super) mod sabotage {
     use std::cell::Cell;
@@ -186,7 +186,7 @@ pub(super) mod sabotage {
     use super::{Algorithm, Pass, Program};
 
     thread_local! {
-        /// Which candidates leave out all but the first workgroup of their matrix product: a wrong kernel, and a fast one.
+        /// Which candidates run only the first workgroup of their matrix product: a wrong kernel, and a fast one.
         pub(in super::super) static WRONG: Cell<fn(Pass, Algorithm) -> bool> = const { Cell::new(|_, _| false) };
     }
 

@@ -1,10 +1,10 @@
-//! Which of the candidates that were timed is taken.
+//! Selects the winner among the timed candidates.
 
 use std::collections::BTreeSet;
 
 use crate::engine::wgsl::tuning::Algorithm;
 
-/// Share of the fixed choice's time that another choice may take at most.
+/// Another choice must take less than this fraction of the fixed choice's time.
 pub(super) const GAIN: f64 = 0.95;
 
 /// A candidate and its seconds.
@@ -14,14 +14,14 @@ fn fastest(timed: impl Iterator<Item = Timed>) -> Option<Timed> {
     timed.min_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-/// The fastest, unless the fixed choice, which comes first, is nearly as fast.
+/// The fastest candidate, unless the fixed choice, which comes first, is nearly as fast.
 pub(super) fn winner(timed: &[Timed]) -> Option<Timed> {
     let (first, best) = (timed.first().copied()?, fastest(timed.iter().copied())?);
     Some(if best.1 < GAIN * first.1 { best } else { first })
 }
 
-/// The winners of a forward pass and of its input gradient. Where they would need the weights transformed in two ways for
-/// a small gain, those that share one.
+/// The winners of a forward pass and its input gradient. If they need two different transforms of the weights and gain
+/// little over candidates that share one, the latter win.
 pub(super) fn winners(forward: &[Timed], gradient: &[Timed]) -> Option<[Timed; 2]> {
     let best = [winner(forward)?, winner(gradient)?];
     let [Some(one), Some(other)] = best.map(|(algorithm, _)| algorithm.outputs()) else { return Some(best) };
@@ -36,9 +36,10 @@ pub(super) fn winners(forward: &[Timed], gradient: &[Timed]) -> Option<[Timed; 2
     Some(shared.filter(|shared| one != other && GAIN * sum(shared) <= sum(&best)).unwrap_or(best))
 }
 
-/// The winners of the passes of a unit, in order: the fastest that compute the same as the fixed choice. `is_right` says
-/// whether a candidate does so for the pass with this index, or nothing when the time is over; it is asked only for those
-/// that would win, and never for the fixed choice. Candidates that do not are removed from `timed`.
+/// The winners of the passes of a unit, in order: the fastest candidates that compute the same as the fixed choice.
+/// `is_right` tells whether a candidate does so for the pass with this index; it returns `None` after the deadline. It
+/// is called only for candidates that would win, and never for the fixed choice. Wrong candidates are removed from
+/// `timed`. `None` if `is_right` returned `None`.
 pub(super) fn settled<E>(
     timed: &mut [Vec<Timed>],
     mut is_right: impl FnMut(usize, Algorithm) -> Result<Option<bool>, E>,

@@ -1,4 +1,4 @@
-//! The trait [`Engine`]: which programs a call replays, and what goes in and out.
+//! The implementation of the trait [`Engine`]: the programs that a call replays, its inputs and its outputs.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -27,7 +27,7 @@ impl WgslEngine {
         held::current(self.held.as_ref(), views)
     }
 
-    /// Brings an input to where the network reads it, and gives its labels.
+    /// Copies an input to the network's input buffer, and returns its labels.
     fn resolve(
         &mut self,
         input: &Input<'_>,
@@ -79,14 +79,14 @@ impl WgslEngine {
         Ok(labels)
     }
 
-    /// Logits of the last forward pass over the network's input, checked to be numbers.
+    /// Logits of the last forward pass over the network's input, checked to be finite.
     fn read_logits(&mut self, images: usize, mode: BatchNormMode) -> Result<Vec<f32>, EngineError> {
         let shape = self.network.shape_of(self.network.layers.len());
         let logits = self.read_named(images, Fixed::Logits, shape)?;
         if logits.iter().all(|v| v.is_finite()) { Ok(logits) } else { Err(self.not_finite(images, mode)) }
     }
 
-    /// Gives the snapshots of images that were never misclassified the current iterate, before a view is used.
+    /// Copies the current iterate of images that were never misclassified into the snapshots, before a view is used.
     fn show(&mut self, view: View) -> Result<(), EngineError> {
         let Some(held) = &self.held else { return Ok(()) };
         if self.shown || !matches!(view, View::LastClean | View::FirstAdversarial) {
@@ -95,7 +95,7 @@ impl WgslEngine {
         let (n, snapshots, at_end) = (held.labels.len(), held.spec.snapshots, held.taken == held.spec.steps);
         if snapshots.last_clean && !at_end {
             if held.taken == 0 {
-                // Nothing was kept yet.
+                // No step has written the snapshot yet.
                 self.copy_images(n, Fixed::Adversarial, Fixed::LastClean)?;
             }
             self.copy_images(n, Fixed::LastClean, Fixed::LastCleanKept)?;
@@ -105,7 +105,7 @@ impl WgslEngine {
         Ok(())
     }
 
-    /// Takes that back, before the search goes on.
+    /// Undoes [`Self::show`] before the search continues.
     fn hide_snapshots(&mut self) -> Result<(), EngineError> {
         if let (true, Some(held)) = (self.shown, &self.held)
             && held.spec.snapshots.last_clean
@@ -118,7 +118,7 @@ impl WgslEngine {
         Ok(())
     }
 
-    /// Writes what the search of `held` starts or goes on with, beside its images.
+    /// Writes the inputs of a search, except its images, when it starts or continues.
     fn write_search(&mut self, info: &[ImageInfo], call: Call, spec: &SearchSpec) -> Result<(), EngineError> {
         let n = info.len();
         let scale = GradientScale::of_search(&self.network, spec.batch_norm);
@@ -127,7 +127,7 @@ impl WgslEngine {
         self.write(n, Fixed::Flag, 16, &[0u32; 4])
     }
 
-    /// Writes for which images of a search a gradient was zero.
+    /// Writes the flags of the images of a search whose gradient was zero.
     fn write_without_gradient(&mut self, without: &[bool]) -> Result<(), EngineError> {
         let mut words = vec![0u32; attack::gradient_flags_bytes(without.len()) as usize / 4];
         let images = words.len() - without.len();
@@ -135,7 +135,7 @@ impl WgslEngine {
         self.write(without.len(), Fixed::GradientFlag, 4 * words.len() as u64, &words)
     }
 
-    /// Waits for a search, and reads what it knows of each image.
+    /// Waits for a search, and reads its state of each image.
     fn read_info(&mut self, images: usize) -> Result<Vec<ImageInfo>, EngineError> {
         self.pacer.finish(&self.gpu)?;
         let bytes = (images * size_of::<ImageInfo>()) as u64;
@@ -143,8 +143,8 @@ impl WgslEngine {
         Ok(bytemuck::pod_collect_to_vec(&self.gpu.read(&[(&info, 0, bytes)])?[0]))
     }
 
-    /// Waits for a search, and reads what it left beside images into `held`. Says whether logits, or the gradient of an
-    /// image, were not finite.
+    /// Waits for a search, and reads its results, except the images, into `held`. Returns whether a logit, and whether
+    /// the gradient of an image, was not finite.
     fn read_search(&mut self, held: &mut Held) -> Result<[bool; 2], EngineError> {
         self.pacer.finish(&self.gpu)?;
         let images = held.labels.len();
@@ -163,7 +163,7 @@ impl WgslEngine {
         Ok([raised(&read[0]), raised(bad_gradient)])
     }
 
-    /// Uploads an array to its place in a kind of slab.
+    /// Uploads arrays to their locations in the parameter slabs, or in the momentum slabs.
     pub(super) fn upload(&self, values: &State, momentum: bool) -> Result<(), EngineError> {
         for (spec, placed) in self.specs.iter().zip(&self.parameters.arrays) {
             if momentum && !spec.trained {
@@ -178,7 +178,7 @@ impl WgslEngine {
     }
 }
 
-/// Where an array lies, or where its momentum does.
+/// The buffer of an array, or of its momentum.
 const fn home_of(place: Place, momentum: bool) -> Fixed {
     match place.home {
         Fixed::Parameters(slab) if momentum => Fixed::Momentum(slab),
@@ -208,7 +208,7 @@ impl Engine for WgslEngine {
         spec.check(batch.len(), self.network.input, self.network.classes)?;
         let n = batch.len();
         check_batch_norm(&self.network, n, spec.batch_norm)?;
-        // The buffers of the views are about to change.
+        // The buffers of the views are overwritten below.
         self.held = None;
         self.set(n)?;
         self.generation += 1;
@@ -254,7 +254,7 @@ impl Engine for WgslEngine {
         if steps > 0 {
             self.hide_snapshots()?;
         }
-        // Gone after an error.
+        // After an error the search is no longer held.
         let Some(mut held) = self.held.take() else { return Ok(()) };
         let (n, batch_norm) = (views.len(), held.spec.batch_norm);
         let step = Key::Attack(AttackStep::of(&held.spec));
@@ -264,7 +264,7 @@ impl Engine for WgslEngine {
         held.taken += steps;
         let [bad_logits, bad_gradient] = self.read_search(&mut held)?;
         if bad_logits || bad_gradient {
-            // The images have stayed where it happened.
+            // Since the error, the steps have left the images unchanged.
             self.copy_images(n, Fixed::Adversarial, Fixed::Input)?;
             let what = match self.find_not_finite(n, batch_norm)? {
                 what if what == LOGITS && bad_gradient => GRADIENT.to_owned(),

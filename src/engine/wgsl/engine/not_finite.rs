@@ -1,18 +1,18 @@
-//! Finding out where numbers stopped being numbers.
+//! Finds the layer whose output is not finite.
 
 use super::WgslEngine;
 use crate::engine::wgsl::program::Fixed;
 use crate::engine::wgsl::programs::Key;
 use crate::engine::{BatchNormMode, EngineError};
 
-/// What is not finite when no layer's output is to blame.
+/// The name that is reported if the outputs of all layers are finite.
 pub(super) const LOGITS: &str = "logits";
-/// What is not finite when all logits are.
+/// The name that is reported if the logits are finite but the gradient is not.
 pub(super) const GRADIENT: &str = "gradient with respect to the images";
 
 impl WgslEngine {
-    /// Runs the forward pass over the network's input again, layer by layer, and names the first one that does not give
-    /// numbers. Running statistics stay as they are.
+    /// Runs the forward pass over the network's input again, layer by layer, and names the first layer whose output is
+    /// not finite. Preserves the running statistics.
     pub(super) fn not_finite(&mut self, images: usize, mode: BatchNormMode) -> EngineError {
         match self.find_not_finite(images, mode) {
             Ok(what) => EngineError::NotFinite { what, batch: images },

@@ -12,10 +12,10 @@ use crate::engine::wgsl::{WgslOptions, adapters};
 use crate::engine::{Batch, Engine, EngineError, LossSpec, SearchSpec, SgdStep};
 use crate::model::{Network, State};
 
-/// Fewest and most times that a dispatch is measured.
+/// Minimum and maximum number of measurements of a dispatch.
 const REPEATS: [usize; 2] = [3, 25];
 
-/// A program that a training step runs, and which of its commands how often.
+/// A program that a training step runs, with the number of runs of each of its commands.
 struct Ran {
     key: Key,
     runs: Vec<u64>,
@@ -24,7 +24,7 @@ struct Ran {
 }
 
 impl WgslEngine {
-    /// As [`Self::new`], on a device with its own clock switched on where it has one.
+    /// As [`Self::new`], on a device with timestamp queries if the adapter supports them.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -34,16 +34,16 @@ impl WgslEngine {
         Self::on(gpu, network, state, options)
     }
 
-    /// Waits until the device has done everything that it was given.
+    /// Waits until the device has completed all commands.
     ///
     /// # Errors
-    /// When the device fails.
+    /// If the device fails.
     pub fn wait(&mut self) -> Result<(), EngineError> {
         Ok(self.pacer.finish(&self.gpu)?)
     }
 
-    /// Takes one training step, then runs every dispatch of it alone, for at least `at_least` and three times. Images and
-    /// parameters move on with each.
+    /// Runs one training step, then runs each of its dispatches alone, at least three times and for at least `at_least`
+    /// (at most 25 times). Every run changes images and parameters.
     ///
     /// # Errors
     /// As [`Engine::perturb`] and [`Engine::train_step`].
@@ -90,7 +90,7 @@ impl WgslEngine {
         set.and_then(|set| set.programs.get(key)).map_or(&[], |recorded| &recorded.commands)
     }
 
-    /// The programs that were replayed, in the order of their first run.
+    /// The replayed programs, in the order of their first run.
     fn ran(&self, images: usize, replayed: Vec<(Key, Range<usize>)>) -> Vec<Ran> {
         let mut programs: Vec<Ran> = Vec::new();
         for (key, range) in replayed {

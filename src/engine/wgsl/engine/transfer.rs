@@ -1,4 +1,4 @@
-//! Between host and device: what is written before a call, and read after it.
+//! Transfers between host and device: inputs of a call and its results.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::engine::wgsl::program::Fixed;
 use crate::engine::{Batch, EngineError};
 
 impl WgslEngine {
-    /// The buffer with a name; made if no program has asked for it yet.
+    /// The named buffer of at least `bytes` bytes; created if no program has used it yet.
     pub(super) fn buffer(&mut self, images: usize, home: Fixed, bytes: u64) -> Result<wgpu::Buffer, EngineError> {
         self.set(images)?;
         let (buffer, replaced) = find_or_make(&self.gpu, &mut self.pacer, &mut self.buffers, home, bytes)?;
@@ -22,7 +22,7 @@ impl WgslEngine {
         Ok(buffer)
     }
 
-    /// Writes into a buffer, after everything that was asked for before.
+    /// Writes into a buffer, after all earlier commands.
     pub(super) fn write<T: bytemuck::NoUninit>(
         &mut self,
         images: usize,
@@ -102,7 +102,7 @@ impl WgslEngine {
         Ok(())
     }
 
-    /// Waits, and reads a tensor with a name back.
+    /// Waits, and reads a named tensor back, `B × C × H × W`.
     pub(super) fn read_named(
         &mut self,
         images: usize,
@@ -121,10 +121,10 @@ impl WgslEngine {
     }
 }
 
-/// A buffer that holds at least `bytes`, and whether it took the place of a smaller one, whose content it has.
+/// A buffer of at least `bytes` bytes, and whether it replaced a smaller one, whose contents it received.
 ///
-/// Batches of all sizes share their buffers: nothing in them outlives a call but the images of the last search, and a
-/// smaller batch lies at their beginning. So an epoch whose batches differ by an image takes no more memory than one size.
+/// Batches of all sizes share their buffers: only the images of the last search outlive a call, and a smaller batch
+/// occupies the beginning of a buffer. So an epoch whose batch sizes differ by one takes no more memory than one size.
 pub(super) fn find_or_make(
     gpu: &Gpu,
     pacer: &mut Pacer,
@@ -144,7 +144,7 @@ pub(super) fn find_or_make(
     Ok((buffer, smaller.is_some()))
 }
 
-/// `B × C × H × W` to `B × H × W × C`, channels rounded up with zeros.
+/// `B × C × H × W` to `B × H × W × C`, channels padded with zeros.
 pub(super) fn pack_images(data: &[f32], shape: ImageShape) -> Vec<f32> {
     let (channels, plane) = (padded(shape.channels), shape.height * shape.width);
     let mut out = vec![0.0; data.len() / shape.channels * channels];
@@ -158,7 +158,7 @@ pub(super) fn pack_images(data: &[f32], shape: ImageShape) -> Vec<f32> {
     out
 }
 
-/// The other way round, from the bytes of each range.
+/// `B × H × W × C` to `B × C × H × W`, from the bytes of each range.
 pub(super) fn unpack(ranges: &[Vec<u8>], shape: ImageShape) -> Vec<f32> {
     let (channels, plane) = (padded(shape.channels), shape.height * shape.width);
     let mut out = Vec::new();

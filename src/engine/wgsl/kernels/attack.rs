@@ -1,14 +1,14 @@
-//! The search for adversarial images, but for the network in it: preparing images, starting and stepping.
+//! The search for adversarial images, without the network: preparation of images, start and steps.
 //!
-//! The images of a range are `images` images, the first of which is image `first_image` of the batch. Tensors of a range
-//! start at its first image, `info` and `pixels` hold the whole batch.
+//! A range has `images` images; its first image is image `first_image` of the batch. Tensors of a range start at its
+//! first image; `info` and `pixels` hold the whole batch.
 
 use crate::data::ImageShape;
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, quads};
 use crate::engine::wgsl::layout::gpu_struct;
 
 gpu_struct! {
-    struct Prepare for "prepare.wgsl" {
+    struct PrepareParams for "prepare.wgsl" {
         images: u32,
         first_image: u32,
         channels: u32,
@@ -18,7 +18,7 @@ gpu_struct! {
 }
 
 /// Prepares images: `clean` (`B × H × W × C4`, in `[0, 1]`) from the bytes `pixels` (`N × C × H × W`, four in a word),
-/// with the random crop and flip that `call` asks for.
+/// with the random crop and flip that `call` specifies.
 pub(in crate::engine::wgsl) fn prepare(
     images: usize,
     first_image: usize,
@@ -29,7 +29,7 @@ pub(in crate::engine::wgsl) fn prepare(
     clean: Slice,
 ) -> Dispatch {
     let total = (images * quads_of(shape)) as u64;
-    let params = Prepare {
+    let params = PrepareParams {
         images: images as u32,
         first_image: first_image as u32,
         channels: shape.channels as u32,
@@ -42,7 +42,7 @@ pub(in crate::engine::wgsl) fn prepare(
 }
 
 gpu_struct! {
-    struct Begin for "pgd_start.wgsl" {
+    struct BeginParams for "pgd_start.wgsl" {
         images: u32,
         first_image: u32,
         channels: u32,
@@ -51,8 +51,9 @@ gpu_struct! {
     }
 }
 
-/// Starts a search: `delta` from the start that `call` names (a given one lies in `delta` already), led into the ball and
-/// clipped so that `x = clean + delta` stays in `[0, 1]`, unless `call` leaves that out. For every image, active or not.
+/// Starts a search: `delta` as `call` specifies (a given start is already in `delta`), projected onto the ball and
+/// clipped so that `x = clean + delta` is in `[0, 1]`, unless `call` disables the projection. Applies to every image,
+/// active or not.
 #[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
 pub(in crate::engine::wgsl) fn pgd_start(
     images: usize,
@@ -64,7 +65,7 @@ pub(in crate::engine::wgsl) fn pgd_start(
     delta: Slice,
     x: Slice,
 ) -> Dispatch {
-    let params = Begin {
+    let params = BeginParams {
         images: images as u32,
         first_image: first_image as u32,
         channels: shape.channels as u32,
@@ -77,22 +78,22 @@ pub(in crate::engine::wgsl) fn pgd_start(
 }
 
 gpu_struct! {
-    struct Step for "pgd_step.wgsl" {
+    struct StepParams for "pgd_step.wgsl" {
         images: u32,
         first_image: u32,
         quads: u32,
     }
 }
 
-/// Bytes of what the steps of a search tell about the gradients of a batch of `images` images: a word that becomes 1 when
-/// a gradient is not finite, three words of padding, and a word for each image that becomes 1 when its gradient is zero.
+/// Bytes of the gradient flags of a search with `images` images: a word that becomes 1 if a gradient is not finite,
+/// three words of padding, and one word per image that becomes 1 if its gradient is zero.
 pub(in crate::engine::wgsl) const fn gradient_flags_bytes(images: usize) -> u64 {
     16 + 4 * images as u64
 }
 
-/// One step along `gradient`: `delta ← clip(project(delta + step · direction))`, `x = clean + delta`. Images that are not
-/// active stay as they are; so do all once the word `stopped` is not zero, and those whose gradient is not finite or zero,
-/// which `flags` ([`gradient_flags_bytes`], of the whole batch) tells.
+/// One step along `gradient`: `delta ← clip(project(delta + step · direction))`, `x = clean + delta`. Inactive images
+/// do not change; nor do all images once the word `stopped` is not zero, and images whose gradient is not finite or
+/// zero. The latter are recorded in `flags` ([`gradient_flags_bytes`], for the whole batch).
 #[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
 pub(in crate::engine::wgsl) fn pgd_step(
     images: usize,
@@ -107,7 +108,7 @@ pub(in crate::engine::wgsl) fn pgd_step(
     stopped: Slice,
     flags: Slice,
 ) -> Dispatch {
-    let params = Step { images: images as u32, first_image: first_image as u32, quads: quads_of(shape) as u32 };
+    let params = StepParams { images: images as u32, first_image: first_image as u32, quads: quads_of(shape) as u32 };
     let total = (images * quads_of(shape)) as u64;
     let work = Work { flops: 32 * total, bytes: 80 * total };
     let bindings = [call, info, clean, gradient, delta, x, stopped, flags];
@@ -115,7 +116,7 @@ pub(in crate::engine::wgsl) fn pgd_step(
 }
 
 gpu_struct! {
-    struct Noise for "attack_noise.wgsl" {
+    struct NoiseParams for "attack_noise.wgsl" {
         images: u32,
         first_image: u32,
         channels: u32,
@@ -124,8 +125,7 @@ gpu_struct! {
     }
 }
 
-/// Adds the noise of a step to `delta` of the images that the step moves. Runs between [`super::loss::objective`] and
-/// [`pgd_step`].
+/// Adds the noise of a step to `delta` of the active images. Runs between [`super::loss::objective`] and [`pgd_step`].
 pub(in crate::engine::wgsl) fn noise(
     images: usize,
     first_image: usize,
@@ -134,7 +134,7 @@ pub(in crate::engine::wgsl) fn noise(
     info: Slice,
     delta: Slice,
 ) -> Dispatch {
-    let params = Noise {
+    let params = NoiseParams {
         images: images as u32,
         first_image: first_image as u32,
         channels: shape.channels as u32,
@@ -147,19 +147,19 @@ pub(in crate::engine::wgsl) fn noise(
     Dispatch::new(Kernel::plain("attack_noise.wgsl"), params, &[call, info, delta], groups, work)
 }
 
-/// Which images a snapshot takes the iterate of.
+/// The images whose iterate a snapshot copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine::wgsl) enum Keep {
     /// Those that were never misclassified.
     Never = 0,
-    /// Those, and those whose start is misclassified.
+    /// Those that were never misclassified, and those whose start is misclassified.
     LastClean = 1,
     /// Those that are misclassified for the first time.
     FirstAdversarial = 2,
 }
 
 gpu_struct! {
-    struct Snapshot for "snapshot.wgsl" {
+    struct SnapshotParams for "snapshot.wgsl" {
         images: u32,
         first_image: u32,
         quads: u32,
@@ -167,8 +167,8 @@ gpu_struct! {
     }
 }
 
-/// Copies `x` of the images that `rule` names into `kept`. Runs between [`super::loss::objective`] and [`pgd_step`], or
-/// after the last step with [`Keep::Never`].
+/// Copies `x` of the images that `rule` selects into `kept`. Runs between [`super::loss::objective`] and [`pgd_step`],
+/// or after the last step with [`Keep::Never`].
 pub(in crate::engine::wgsl) fn snapshot(
     images: usize,
     first_image: usize,
@@ -178,7 +178,7 @@ pub(in crate::engine::wgsl) fn snapshot(
     x: Slice,
     kept: Slice,
 ) -> Dispatch {
-    let params = Snapshot {
+    let params = SnapshotParams {
         images: images as u32,
         first_image: first_image as u32,
         quads: quads_of(shape) as u32,
@@ -198,7 +198,14 @@ fn quads_of(shape: ImageShape) -> usize {
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn layouts() -> Vec<crate::engine::wgsl::layout::Layout> {
-    vec![Prepare::LAYOUT, Begin::LAYOUT, Step::LAYOUT, Noise::LAYOUT, Snapshot::LAYOUT, tests::Words::LAYOUT]
+    vec![
+        PrepareParams::LAYOUT,
+        BeginParams::LAYOUT,
+        StepParams::LAYOUT,
+        NoiseParams::LAYOUT,
+        SnapshotParams::LAYOUT,
+        tests::WordsParams::LAYOUT,
+    ]
 }
 
 /// Every kernel variant of this file.

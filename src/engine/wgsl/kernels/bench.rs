@@ -1,4 +1,4 @@
-//! What a device can do at most: kernels that nothing but arithmetic, nothing but memory, or nothing at all keeps busy.
+//! Kernels that measure the peak rates of a device: bound by arithmetic, by memory, or by launch overhead.
 
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid};
 #[cfg(test)]
@@ -7,16 +7,16 @@ use crate::engine::wgsl::layout::gpu_struct;
 
 /// Invocations of a workgroup.
 const LANES: u64 = 256;
-/// Steps of a chain in one round of its loop.
+/// Steps of a chain per loop iteration (round).
 const UNROLL: u64 = 8;
-/// Chains of an invocation that are tried: few hide too little latency, many need more registers than there are.
+/// Numbers of independent chains per invocation to try: too few hide too little latency, too many spill registers.
 pub(in crate::engine::wgsl) const CHAINS: [u32; 3] = [2, 4, 8];
-/// Most rounds. Every sum of [`fma`] is then a number that `f32` holds exactly, `8 · (64 + 8 + 8 · rounds) < 2²⁴`, and
-/// lavapipe takes every round: it leaves any loop after 65,535.
+/// Maximum number of rounds. Every sum of [`fma`] is then exact in `f32`, `8 · (64 + 8 + 8 · rounds) < 2²⁴`, and
+/// lavapipe runs every round: it ends any loop after 65,535 iterations.
 pub(in crate::engine::wgsl) const MOST_ROUNDS: u32 = 1 << 15;
 
 gpu_struct! {
-    struct Rounds for "bench_fma.wgsl" {
+    struct FmaParams for "bench_fma.wgsl" {
         invocations: u32,
         rounds: u32,
         factor: f32,
@@ -25,13 +25,13 @@ gpu_struct! {
 }
 
 gpu_struct! {
-    struct Number for "bench_nothing.wgsl" {
+    struct NothingParams for "bench_nothing.wgsl" {
         number: u32,
     }
 }
 
 gpu_struct! {
-    struct Quads for "bench_copy.wgsl", "bench_fill.wgsl" {
+    struct CopyParams for "bench_copy.wgsl", "bench_fill.wgsl" {
         quads: u32,
     }
 }
@@ -41,13 +41,13 @@ pub(in crate::engine::wgsl) const fn fma_bytes(groups: u32) -> u64 {
     16 * LANES * groups as u64
 }
 
-/// `chains` vectors of each invocation count up by one, `8 · rounds` times, as `x · 1 + 1`; the shader does not know the
-/// factor. The sums of the vectors go into `result`.
+/// Each invocation increments `chains` vectors by one, `8 · rounds` times, as `x · 1 + 1`; the factor is unknown to the
+/// compiler. The sums of the vectors are written to `result`.
 pub(in crate::engine::wgsl) fn fma(chains: u32, groups: u32, rounds: u32, result: Slice) -> Dispatch {
     let invocations = LANES * u64::from(groups);
     let steps = u64::from(chains) * UNROLL * u64::from(rounds);
     let work = Work { flops: 2 * 4 * invocations * steps, bytes: fma_bytes(groups) };
-    let params = Rounds { invocations: invocations as u32, rounds, factor: 1.0, step: 1.0 };
+    let params = FmaParams { invocations: invocations as u32, rounds, factor: 1.0, step: 1.0 };
     Dispatch::new(fma_kernel(chains), params, &[result], grid(u64::from(groups)), work)
 }
 
@@ -57,14 +57,14 @@ fn fma_kernel(chains: u32) -> Kernel {
 
 /// `to = from` over `quads` quads.
 pub(in crate::engine::wgsl) fn copy(quads: u64, from: Slice, to: Slice) -> Dispatch {
-    let params = Quads { quads: quads as u32 };
+    let params = CopyParams { quads: quads as u32 };
     let work = Work { flops: 0, bytes: 32 * quads };
     Dispatch::new(Kernel::plain("bench_copy.wgsl"), params, &[from, to], grid(quads.div_ceil(LANES)), work)
 }
 
-/// Fills `quads` quads with words that look random.
+/// Fills `quads` quads with pseudo-random words.
 pub(in crate::engine::wgsl) fn fill(quads: u64, words: Slice) -> Dispatch {
-    let params = Quads { quads: quads as u32 };
+    let params = CopyParams { quads: quads as u32 };
     let work = Work { flops: 0, bytes: 16 * quads };
     Dispatch::new(Kernel::plain("bench_fill.wgsl"), params, &[words], grid(quads.div_ceil(LANES)), work)
 }
@@ -72,16 +72,16 @@ pub(in crate::engine::wgsl) fn fill(quads: u64, words: Slice) -> Dispatch {
 /// Writes `number`.
 pub(in crate::engine::wgsl) fn nothing(number: u32, result: Slice) -> Dispatch {
     let work = Work { flops: 0, bytes: 4 };
-    Dispatch::new(Kernel::plain("bench_nothing.wgsl"), Number { number }, &[result], [1, 1, 1], work)
+    Dispatch::new(Kernel::plain("bench_nothing.wgsl"), NothingParams { number }, &[result], [1, 1, 1], work)
 }
 
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
-    vec![Rounds::LAYOUT, Number::LAYOUT, Quads::LAYOUT]
+    vec![FmaParams::LAYOUT, NothingParams::LAYOUT, CopyParams::LAYOUT]
 }
 
-/// Every kernel that the functions of this file can give.
+/// Every kernel that the functions of this file use.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     let plain = ["bench_copy.wgsl", "bench_fill.wgsl", "bench_nothing.wgsl"].map(Kernel::plain);
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
     use crate::engine::wgsl::harness::Harness;
 
-    /// What the kernel must give if it takes every step: each one adds one.
+    /// The expected result if the kernel runs every step: each adds one.
     fn fma_twin(chains: u32, invocations: u32, rounds: u32) -> Vec<f32> {
         let steps = UNROLL * u64::from(rounds);
         let sum = |i: u32| (0..chains).map(|c| u64::from(i % 64 + c) + steps).sum::<u64>();
@@ -131,7 +131,7 @@ mod tests {
                 h.run(&[fill(quads as u64, from), copy(quads as u64, from, to)]);
                 let (words, copied): (Vec<u32>, Vec<u32>) = (h.read(from), h.read(to));
                 assert_eq!(words, copied[..4 * quads]);
-                // Behind the last quad nothing is written.
+                // Nothing is written after the last quad.
                 let unwritten = h.output(4);
                 assert_eq!(copied[4 * quads..], h.read::<u32>(unwritten));
                 let mut sorted = words.clone();

@@ -1,6 +1,6 @@
-//! What changes from one call of the engine to the next, as kernels read it: dispatches are recorded once, so these lie
-//! in buffers of their own. [`Call`] is a uniform, so that every compiler knows a branch on it to be the same for a whole
-//! workgroup. The WGSL twins are `shaders/shared/call.wgsl` and `image_info.wgsl`.
+//! Inputs of kernels that change from one call of the engine to the next. Dispatches are recorded once, so these are in
+//! separate buffers. [`Call`] is a uniform, so that every compiler knows that a branch on it is uniform in a workgroup.
+//! The WGSL twins are `shaders/shared/call.wgsl` and `image_info.wgsl`.
 
 use bytemuck::Zeroable;
 
@@ -34,27 +34,27 @@ pub(in crate::engine::wgsl) struct Call {
     pub(in crate::engine::wgsl) norm: u32,
     /// 0: cross-entropy, 1: towards a target, 2: KL to the clean prediction, 3: DLR, 4: margin.
     pub(in crate::engine::wgsl) objective: u32,
-    /// Of the SGD step.
+    /// Learning rate of the SGD step.
     pub(in crate::engine::wgsl) lr: f32,
-    /// Of the SGD step.
+    /// Momentum of the SGD step.
     pub(in crate::engine::wgsl) momentum: f32,
-    /// Of the SGD step.
+    /// Weight decay of the SGD step.
     pub(in crate::engine::wgsl) weight_decay: f32,
-    /// 0: the objective's gradient, 1: times a positive factor for each image.
+    /// 0: the objective's gradient, 1: the gradient times a positive factor that depends on the image.
     pub(in crate::engine::wgsl) gradient_scale: u32,
     /// 0: never, 1: [`Stop::WhileMisclassified`], 2: [`Stop::Spent`].
     pub(in crate::engine::wgsl) stop: u32,
-    /// Whether the start is led into ball and box.
+    /// Whether the start is projected onto ball and box.
     pub(in crate::engine::wgsl) project_start: u32,
     /// Standard deviation of the noise of a step.
     pub(in crate::engine::wgsl) noise: f32,
-    /// Fills the struct up to whole vectors.
+    /// Pads the struct to a multiple of 16 bytes.
     pub(in crate::engine::wgsl) unused: u32,
     }
 }
 
 impl Call {
-    /// Preparing a batch, without a search.
+    /// Settings for preparing a batch, without a search.
     pub(in crate::engine::wgsl) fn for_batch(batch: &Batch<'_>) -> Self {
         let augment = batch.augment.map_or((0, 0, false), |augment| {
             let mode = match augment.mode {
@@ -101,7 +101,7 @@ impl Call {
         call
     }
 
-    /// A search that goes on: its images are prepared.
+    /// Settings of a search that continues: its images are already prepared.
     pub(in crate::engine::wgsl) fn of_search(held: &Held) -> Self {
         let seed = [held.seed as u32, (held.seed >> 32) as u32];
         Self { seed, epoch: held.epoch, ..Self::zeroed() }.with_search(&held.spec)
@@ -135,11 +135,11 @@ impl Call {
 }
 
 gpu_struct! {
-/// What is known of one image of a batch.
+/// Data of one image of a batch.
 pub(in crate::engine::wgsl) struct ImageInfo {
     /// Its class.
     pub(in crate::engine::wgsl) label: u32,
-    /// The class that it is attacked towards.
+    /// Target class of the attack.
     pub(in crate::engine::wgsl) target: u32,
     /// Key of its random numbers.
     pub(in crate::engine::wgsl) id: u32,
@@ -149,14 +149,14 @@ pub(in crate::engine::wgsl) struct ImageInfo {
     pub(in crate::engine::wgsl) epsilon: f32,
     /// Size of its steps.
     pub(in crate::engine::wgsl) step_size: f32,
-    /// Steps that it may still take while it is misclassified.
+    /// Remaining steps while it is misclassified.
     pub(in crate::engine::wgsl) budget: u32,
-    /// Steps of the search that have looked at its prediction.
+    /// Number of steps of the search that have computed its prediction.
     pub(in crate::engine::wgsl) steps: u32,
     }
 }
 
-/// Further steps move the image.
+/// Steps still move the image.
 pub(in crate::engine::wgsl) const STATUS_ACTIVE: u32 = 1;
 /// One of its iterates was misclassified.
 pub(in crate::engine::wgsl) const STATUS_MISCLASSIFIED: u32 = 2;
@@ -166,12 +166,12 @@ impl ImageInfo {
         Self { label, id, status: STATUS_ACTIVE, ..Self::zeroed() }
     }
 
-    /// Labelled images that no search is for.
+    /// Labelled images without a search.
     pub(in crate::engine::wgsl) fn for_labels(labels: &[u32]) -> Vec<Self> {
         labels.iter().map(|label| Self::new(*label, 0)).collect()
     }
 
-    /// A batch that no search is for.
+    /// A batch without a search.
     pub(in crate::engine::wgsl) fn for_batch(batch: &Batch<'_>) -> Vec<Self> {
         batch.labels.iter().zip(batch.ids).map(|(label, id)| Self::new(*label, *id)).collect()
     }
@@ -187,7 +187,7 @@ impl ImageInfo {
         images
     }
 
-    /// The images of a search that goes on.
+    /// The images of a search that continues.
     pub(in crate::engine::wgsl) fn of_search(held: &Held, progress: &[ImageProgress]) -> Vec<Self> {
         let images = held.labels.iter().zip(&held.ids).zip(progress).enumerate();
         let image = |(i, ((label, id), progress)): (usize, ((&u32, &u32), &ImageProgress))| Self {
@@ -204,7 +204,7 @@ impl ImageInfo {
         images.map(image).collect()
     }
 
-    /// How its search goes on.
+    /// The progress of its search.
     pub(in crate::engine::wgsl) const fn progress(&self) -> ImageProgress {
         ImageProgress {
             active: self.status & STATUS_ACTIVE != 0,
@@ -213,7 +213,7 @@ impl ImageInfo {
         }
     }
 
-    /// Enters an objective's targets, if some are given.
+    /// Sets the targets of an objective that specifies them.
     pub(in crate::engine::wgsl) fn aim(images: &mut [Self], objective: &Objective) {
         if let Objective::Targeted(targets) = objective {
             for (image, target) in images.iter_mut().zip(targets) {
@@ -223,5 +223,5 @@ impl ImageInfo {
     }
 }
 
-/// WGSL lays the structs out in this many bytes.
+/// Sizes of the structs in WGSL.
 const _: () = assert!(size_of::<Call>() == 80 && size_of::<ImageInfo>() == 32);

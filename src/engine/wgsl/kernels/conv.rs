@@ -6,8 +6,8 @@
 //! | input gradient | pixels of `dx`, by phase of the stride | `C_in` | tap of the phase, `C_out` |
 //! | weight gradient | tap, `C_in` | `C_out` | pixels of `dy`, in parts |
 //!
-//! "Implicit": the matrix of patches is never stored; a workgroup gathers its tile of it from the images. The sum over K
-//! has a fixed order, whatever the budget, so that the same input gives the same bits.
+//! "Implicit": the matrix of patches is never stored; a workgroup gathers its tile of it from the images. The sum over
+//! K has a fixed order that does not depend on the budget, so that the same input gives the same bits.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, q
 use crate::engine::wgsl::layout::Layout;
 use crate::engine::wgsl::layout::gpu_struct;
 
-/// Sizes of a convolution of square kernels; channels as the network counts them, without padding to quads.
+/// Geometry of a convolution with square kernels; channel counts without padding to quads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(in crate::engine::wgsl) struct Conv {
     pub(in crate::engine::wgsl) in_channels: usize,
@@ -36,7 +36,7 @@ pub(in crate::engine::wgsl) struct Conv {
     pub(in crate::engine::wgsl) padding: usize,
 }
 
-/// Which of the three products of a convolution.
+/// The three passes of a convolution, each a matrix product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(in crate::engine::wgsl) enum Pass {
@@ -71,7 +71,7 @@ impl Conv {
         Work { flops: flops as u64, bytes: 4 * (x + y + weights) as u64 }
     }
 
-    /// A fixed choice of the tile for each shape and pass.
+    /// The fixed choice of the tile for a pass.
     pub(in crate::engine::wgsl) fn tile(&self, pass: Pass) -> Tile {
         match pass {
             Pass::Forward => fixed_tile(self.out_height * self.out_width, self.out_channels, 1),
@@ -96,7 +96,7 @@ pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
     vec![PixelParams::LAYOUT, WeightParams::LAYOUT, SumParams::LAYOUT]
 }
 
-/// Every kernel that this module can ask for.
+/// Every kernel that this module uses.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     let mut all = Vec::new();
@@ -157,26 +157,26 @@ gpu_struct! {
     }
 }
 
-/// A product over pixels: the tile that computes it, how it reads, and what is added to its result.
+/// A product over pixels: its tile, how it loads its source, and its epilogue.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine::wgsl) struct Product {
     pub(in crate::engine::wgsl) tile: Tile,
-    /// Most FLOPs of one dispatch: larger work becomes several.
+    /// Maximum FLOPs of one dispatch: larger work is split.
     pub(in crate::engine::wgsl) budget: u64,
     pub(in crate::engine::wgsl) read: Read,
     pub(in crate::engine::wgsl) add: Option<Slice>,
-    /// Of a forward pass: where the partials of [`super::norm::statistics`] of its result go, and the first of
-    /// [`statistics_blocks`].
+    /// In a forward pass: the buffer for the partials of [`super::norm::statistics`] of the result, and the index of
+    /// the first of [`statistics_blocks`].
     pub(in crate::engine::wgsl) statistics: Option<(Slice, usize)>,
 }
 
-/// Blocks of partials that the result of `images` images makes.
+/// Number of blocks of partials for `images` images.
 pub(in crate::engine::wgsl) fn statistics_blocks(conv: &Conv, tile: Tile, images: usize) -> usize {
     conv.out_pixels(images).div_ceil(tile.rows as usize)
 }
 
 impl Product {
-    /// With the fixed tile, and nothing on the way.
+    /// With the fixed tile and without fused operations.
     #[cfg(test)]
     pub(super) fn plain(conv: &Conv, pass: Pass, budget: u64) -> Self {
         Self { tile: conv.tile(pass), budget, read: Read::Plain, add: None, statistics: None }
@@ -227,7 +227,7 @@ pub(in crate::engine::wgsl) fn forward(
     })
 }
 
-/// The gradient of `x`, given that of `y`. Writes every element of `dx`: zeros where no output reads.
+/// The gradient of `x`, given that of `y`. Writes every element of `dx`, zero for inputs that no output uses.
 pub(in crate::engine::wgsl) fn input_gradient(
     conv: &Conv,
     images: usize,
@@ -238,7 +238,7 @@ pub(in crate::engine::wgsl) fn input_gradient(
 ) -> Vec<Dispatch> {
     let Product { tile, budget, read, add, .. } = product;
     let column_tiles = conv.in_channels.div_ceil(tile.columns as usize);
-    // All phases in one grid, each with the tiles of the largest.
+    // All phases are in one grid, each with as many tiles as the largest.
     let phase_pixels = images * conv.height.div_ceil(conv.stride) * conv.width.div_ceil(conv.stride);
     let row_tiles = phase_pixels.div_ceil(tile.rows as usize) * conv.stride * conv.stride;
     let params = PixelParams {
@@ -266,13 +266,13 @@ pub(in crate::engine::wgsl) fn input_gradient(
     })
 }
 
-/// Most bytes that the parts of one weight gradient take.
+/// Maximum size of the parts of a weight gradient in bytes.
 const PARTS_BYTES: usize = 32 << 20;
-/// Fewest pixels of a part; below, writing and adding the parts costs more than the products.
+/// Minimum number of pixels per part; with fewer, writing and adding the parts costs more than the products.
 const PART_PIXELS: usize = 64;
 
-/// Pixels of each part but the last, a multiple of the tile's depth. Tiles that broadcast add the same parts as those
-/// that do not.
+/// Pixels per part except the last, a multiple of the tile's depth. Broadcast tiles use the parts of the fixed tile, so
+/// that both add in the same order.
 fn part_pixels(conv: &Conv, tile: Tile, images: usize) -> usize {
     let tile = if tile.broadcast { conv.tile(Pass::WeightGradient) } else { tile };
     let tiles = weight_tiles(conv, tile).0;
@@ -281,14 +281,14 @@ fn part_pixels(conv: &Conv, tile: Tile, images: usize) -> usize {
     conv.out_pixels(images).div_ceil(parts).max(PART_PIXELS).next_multiple_of(tile.depth as usize)
 }
 
-/// Tiles of one part, and those side by side.
+/// Number of tiles of one part, and of tiles per row.
 fn weight_tiles(conv: &Conv, tile: Tile) -> (usize, usize) {
     let rows = conv.taps() * padded(conv.in_channels);
     let column_tiles = conv.out_channels.div_ceil(tile.columns as usize);
     (rows.div_ceil(tile.rows as usize) * column_tiles, column_tiles)
 }
 
-/// How many parts the pixels of `images` images are split into. Each takes [`weight_len`] floats.
+/// Number of parts into which the pixels of `images` images are split (split-K). Each has [`weight_len`] floats.
 pub(in crate::engine::wgsl) fn weight_gradient_parts(conv: &Conv, tile: Tile, images: usize) -> usize {
     conv.out_pixels(images).div_ceil(part_pixels(conv, tile, images))
 }
@@ -315,8 +315,8 @@ gpu_struct! {
     }
 }
 
-/// The gradient of the weights, in [`weight_gradient_parts`] parts that [`sum_parts`] adds. They go to `parts` from index
-/// `first_part` on, so that several ranges of images can share one sum.
+/// The gradient of the weights, in [`weight_gradient_parts`] parts that [`sum_parts`] adds. They are written to `parts`
+/// from index `first_part` on, so that several ranges of images can share one sum.
 #[allow(clippy::too_many_arguments, reason = "two inputs, and how they are read")]
 pub(in crate::engine::wgsl) fn weight_gradient(
     conv: &Conv,
@@ -366,7 +366,7 @@ gpu_struct! {
     }
 }
 
-/// `out = Σ parts`, or `out += Σ parts`, in index order. `len` floats a part, a multiple of four.
+/// `out = Σ parts`, or `out += Σ parts`, in index order. `len` is the number of floats per part, a multiple of four.
 pub(in crate::engine::wgsl) fn sum_parts(
     len: usize,
     parts_count: usize,

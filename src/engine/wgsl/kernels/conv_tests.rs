@@ -247,8 +247,8 @@ fn no_dispatch_is_over_its_budget() {
     assert!(pass.len() > 1 && pass.iter().all(|d| d.grid[0] <= MAX_GROUPS));
 }
 
-/// `⟨y, dy⟩ = ⟨x, dx⟩ = ⟨w, dw⟩`, as `y` is linear in `x` and in `w`. With this, a gradient is right for every direction
-/// if the forward pass is.
+/// `⟨y, dy⟩ = ⟨x, dx⟩ = ⟨w, dw⟩`, as `y` is linear in `x` and in `w`. With this, a gradient is right for every
+/// direction if the forward pass is.
 #[test]
 fn gradients_are_adjoint_to_the_forward_pass() {
     for case in [
@@ -273,8 +273,8 @@ fn gradients_are_adjoint_to_the_forward_pass() {
     }
 }
 
-/// The kernels' gradients against differences of the kernels' own loss `⟨y, dy⟩`. It is linear, so large steps are exact
-/// but for rounding.
+/// The kernels' gradients against differences of the kernels' own loss `⟨y, dy⟩`. It is linear, so large steps are
+/// exact but for rounding.
 #[test]
 fn gradients_match_finite_differences() {
     let case = Case::new(conv([6, 7], [9, 8], 3, 2, 1), 2);
@@ -419,8 +419,8 @@ fn the_choice_of_tiles_and_parts() {
     }
 }
 
-/// Statistics that a forward pass leaves are those of a kernel of their own, for every tile, in one dispatch or in many, in
-/// one range of images or in two; the result is the same to the bit.
+/// Statistics that a forward pass leaves are those of a kernel of their own, for every tile, in one dispatch or in
+/// many, in one range of images or in two; the result is the same to the bit.
 #[test]
 fn statistics_while_writing_are_those_of_a_separate_kernel() {
     for (i, (channels, size, stride)) in
@@ -498,8 +498,8 @@ fn reads(h: &mut Harness, backward: bool, rows: usize, channels: usize) -> Vec<R
     all
 }
 
-/// Tiles whose lanes hand values on give what the others give, to the bit. How the source is read and whether something is
-/// added, and whether a budget cuts the work, change from case to case.
+/// Tiles whose lanes hand values on give what the others give, to the bit. How the source is read and whether something
+/// is added, and whether a budget cuts the work, change from case to case.
 #[test]
 fn tiles_that_broadcast_give_the_same_bits() {
     let Some(mut harnesses) = Harness::with_subgroups() else { return };

@@ -1,10 +1,10 @@
-//! What the matrix products share: tiles, and cutting work into dispatches of bounded size.
+//! Code that the matrix products share: tiles, and splitting work into dispatches of bounded size.
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::wgsl::kernel::{Dispatch, MAX_GROUPS, Work};
 
-/// Rows, columns and depth that a workgroup works on at a time, and the rows and columns of a thread.
+/// Rows, columns and depth of a workgroup's tile, and the rows and columns of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(in crate::engine::wgsl) struct Tile {
     pub(super) rows: u32,
@@ -12,7 +12,7 @@ pub(in crate::engine::wgsl) struct Tile {
     pub(super) depth: u32,
     pub(super) thread_rows: u32,
     pub(super) thread_columns: u32,
-    /// Whether the lanes of a subgroup hand each other what they read, instead of through workgroup memory.
+    /// Whether lanes share loaded values by subgroup broadcasts instead of workgroup memory.
     #[serde(default)]
     pub(in crate::engine::wgsl) broadcast: bool,
 }
@@ -22,7 +22,7 @@ impl Tile {
         Self { rows, columns, depth, thread_rows, thread_columns, broadcast: false }
     }
 
-    /// Eight lanes side by side, each with all rows.
+    /// A tile of eight lanes, each with all rows and an eighth of the columns.
     const fn broadcast(rows: u32, columns: u32) -> Self {
         Self { rows, columns, depth: 4, thread_rows: rows, thread_columns: columns / 8, broadcast: true }
     }
@@ -51,10 +51,10 @@ impl std::fmt::Display for Tile {
     }
 }
 
-/// For large results on large GPUs: the most sums for each value that is loaded.
+/// For large results on large GPUs: the most sums per loaded value.
 pub(super) const HUGE: Tile = Tile::new(128, 128, 8, 8, 8);
 pub(super) const TALL: Tile = Tile::new(128, 64, 16, 8, 8);
-/// For many columns: 64 sums a thread, the most that stays in the registers of all GPUs.
+/// For many columns: 64 sums per thread, the most that fit in the registers of all GPUs.
 pub(super) const WIDE: Tile = Tile::new(64, 64, 16, 8, 8);
 pub(super) const MEDIUM: Tile = Tile::new(64, 32, 16, 8, 4);
 /// For small results: more workgroups, each with less work.
@@ -63,28 +63,29 @@ pub(super) const NARROW: Tile = Tile::new(64, 16, 16, 4, 4);
 /// For the gradient of an image of up to four channels.
 pub(super) const SINGLE: Tile = Tile::new(128, 4, 16, 2, 4);
 
-/// Tiles of products whose rows are pixels, or Winograd's tiles of pixels.
+/// Tiles of products whose rows are pixels, or Winograd tiles of pixels.
 pub(in crate::engine::wgsl) const PIXEL_TILES: [Tile; 7] = [HUGE, TALL, WIDE, MEDIUM, SMALL, NARROW, SINGLE];
 /// Tiles of weight gradients.
 pub(in crate::engine::wgsl) const WEIGHT_TILES: [Tile; 3] = [WIDE, MEDIUM, NARROW];
 
-/// On devices whose loads go lane by lane and cost far more than arithmetic: two loads for 32 sums of each.
+/// For devices that execute loads lane by lane, at a far higher cost than arithmetic: two loads for 32 sums of each
+/// lane.
 pub(super) const BROADCAST: Tile = Tile::broadcast(32, 32);
-/// For more columns than that, with as many sums.
+/// For more columns, with the same number of sums.
 pub(super) const BROADCAST_WIDE: Tile = Tile::broadcast(16, 64);
 
-/// Tiles of products whose rows are pixels, where subgroups have at least eight lanes.
+/// Tiles of products whose rows are pixels, for subgroups of at least eight lanes.
 pub(in crate::engine::wgsl) const BROADCAST_TILES: [Tile; 2] = [BROADCAST, BROADCAST_WIDE];
-/// The tile of weight gradients there.
+/// The tile of weight gradients for such subgroups.
 pub(in crate::engine::wgsl) const BROADCAST_WEIGHTS: Tile = BROADCAST;
 
-/// The batch that tiles are chosen for. They must not depend on the batch itself, or its last, smaller one would need
-/// other kernels.
+/// The batch size that tiles are chosen for. They must not depend on the actual batch size, or the last, smaller batch
+/// would need other kernels.
 pub(super) const NOMINAL_IMAGES: usize = 128;
-/// Workgroups that keep a large GPU busy.
+/// Number of workgroups that keeps a large GPU busy.
 pub(super) const BUSY_GROUPS: usize = 256;
 
-/// A fixed choice for `rows` pixels of an image and `columns` channels, in `slots` products at once.
+/// The fixed choice for `rows` pixels per image and `columns` channels, with `slots` products in one dispatch.
 pub(super) fn fixed_tile(rows: usize, columns: usize, slots: usize) -> Tile {
     let groups = |tile: Tile| {
         slots * (NOMINAL_IMAGES * rows).div_ceil(tile.rows as usize) * columns.div_ceil(tile.columns as usize)
@@ -92,14 +93,14 @@ pub(super) fn fixed_tile(rows: usize, columns: usize, slots: usize) -> Tile {
     let tile = match columns {
         0..=4 => return SINGLE,
         5..=16 => return NARROW,
-        // Narrower columns where they leave a fifth less to padding, such as for 80 channels.
+        // Narrower columns if they compute a fifth less including padding, such as for 80 channels.
         _ if 5 * columns.next_multiple_of(32) <= 4 * columns.next_multiple_of(64) => MEDIUM,
         _ => WIDE,
     };
     if groups(tile) < BUSY_GROUPS { SMALL } else { tile }
 }
 
-/// The same for a device whose subgroups hand values on; none where columns are too few for that.
+/// The same for a device that uses subgroup broadcasts. `None` if there are too few columns.
 pub(in crate::engine::wgsl) const fn broadcast_tile(columns: usize) -> Option<Tile> {
     match columns {
         0..=4 => None,
@@ -108,8 +109,8 @@ pub(in crate::engine::wgsl) const fn broadcast_tile(columns: usize) -> Option<Ti
     }
 }
 
-/// Cuts `groups` workgroups into dispatches that compute at most `budget` FLOPs each, or one workgroup.
-/// `dispatch` makes one of them from its first workgroup, its grid and its share of `work`.
+/// Splits `groups` workgroups into dispatches of at most `budget` FLOPs each, or of one workgroup. `dispatch` creates
+/// one of them from its first workgroup, its grid and its share of `work`.
 pub(super) fn cut(
     groups: usize,
     group_flops: usize,
@@ -136,7 +137,7 @@ pub(super) fn cut(
 mod tests {
     use super::*;
 
-    /// The splits of the loads over threads that the shaders rely on, and the limits of the base tier.
+    /// The distribution of loads over threads that the shaders rely on, and the limits of the base tier.
     #[test]
     fn tiles_fit() {
         for tile in [PIXEL_TILES.as_slice(), &WEIGHT_TILES].concat() {
@@ -146,7 +147,7 @@ mod tests {
             assert!(threads <= 256 && threads % (depth / 4) == 0, "{tile:?}");
             assert!((rows * depth / 4) % threads == 0 && columns * depth / 16 <= threads, "{tile:?}");
             assert!(4 * (rows * (depth + 4) + depth * columns + 4 * rows) <= 16_384, "{tile:?}");
-            // Sums over the rows halve them, in the memory of the source's tile.
+            // Sums over the rows are a tree reduction in the memory of the source's tile.
             assert!((rows / thread_rows).is_power_of_two() && threads <= rows * (depth / 4 + 1), "{tile:?}");
         }
         for Tile { rows, columns, depth, thread_rows, thread_columns, .. } in WEIGHT_TILES {
@@ -154,7 +155,7 @@ mod tests {
             assert!(thread_rows % 4 == 0 && threads % (rows / 4) == 0);
             assert!((depth * rows / 4) % threads == 0 && (depth * columns / 4) % threads == 0);
         }
-        // Eight lanes of a subgroup hold the rows between them, four rows each where rows are weights.
+        // Eight lanes of a subgroup share the rows; for weight gradients each loads four rows.
         for tile in BROADCAST_TILES {
             assert!(tile.threads() % 8 == 0 && tile.thread_rows == tile.rows && tile.thread_columns % 4 == 0, "{tile}");
             assert!(tile.broadcast && tile.rows % 8 == 0 && tile.depth == 4, "{tile}");

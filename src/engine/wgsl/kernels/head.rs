@@ -1,46 +1,48 @@
-//! The end of a network as one kernel: batch norm and ReLU of the last feature map, the mean over its pixels, the linear
-//! layer, and for an attack the gradient of its objective and the way back. What [`super::norm`], [`super::pool`],
-//! [`super::linear`] and [`super::loss`] do one by one, in the same order of additions.
+//! The head of a network as one kernel: batch norm and ReLU of the last feature map, the mean over its pixels, the
+//! linear layer, and for an attack the gradient of the objective and the backward pass. It computes the same as the
+//! separate kernels of [`super::norm`], [`super::pool`], [`super::linear`] and [`super::loss`], with the same order of
+//! additions.
 //!
-//! A workgroup has an image, whose means and logits lie in workgroup memory; [`fits`] says whether they do.
+//! A workgroup computes one image, whose means and logits are in workgroup memory; [`fits`] tells whether there is
+//! room.
 
-use super::pool::Plane;
+use super::pool::FeatureMap;
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, quads};
 use crate::engine::wgsl::layout::gpu_struct;
 
-/// Quads of means and logits that fit in 16 KiB of workgroup memory, beside what sums over lanes need.
+/// Maximum quads of means and logits in 16 KiB of workgroup memory, in addition to the sums over lanes.
 const MAX_QUADS: usize = 576;
 /// Invocations of a workgroup.
 const LANES: usize = 256;
 
-/// Whether the kernels of this module can do a head of this size. The others can do any.
+/// Whether the kernels of this module can compute a head of this size. The separate kernels can compute any size.
 pub(in crate::engine::wgsl) const fn fits(channels: usize, classes: usize) -> bool {
     quads(channels) + quads(classes) <= MAX_QUADS
 }
 
-/// What lies behind the last layer that is not of the head.
+/// The geometry of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine::wgsl) struct Head {
     /// The feature map `x`.
-    pub(in crate::engine::wgsl) plane: Plane,
+    pub(in crate::engine::wgsl) map: FeatureMap,
     /// Number of logits.
     pub(in crate::engine::wgsl) classes: usize,
     /// Whether a ReLU comes before the mean.
     pub(in crate::engine::wgsl) relu: bool,
 }
 
-/// The batch norm in front of the ReLU, as its backward pass sees it.
+/// The batch norm before the ReLU, for the backward pass.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine::wgsl) struct HeadNorm {
     /// Scale, shift, mean and rstd, `4 × C`.
     pub(in crate::engine::wgsl) affine: Slice,
-    /// For statistics of the batch: where the partial sums of the backward pass go (as those of
-    /// [`super::norm::backward_sums`], with a block for each image), and the first block. None where the statistics were
+    /// With batch statistics: the buffer for the partial sums of the backward pass (as those of
+    /// [`super::norm::backward_sums`], with one block per image), and the first block. `None` if the statistics were
     /// constants.
     pub(in crate::engine::wgsl) sums: Option<(Slice, usize)>,
 }
 
-/// What the kernels are expanded with for a batch norm.
+/// The constant NORM of the kernels.
 const fn norm_constant(norm: Option<HeadNorm>) -> u32 {
     match norm {
         None => 0,
@@ -50,7 +52,7 @@ const fn norm_constant(norm: Option<HeadNorm>) -> u32 {
 }
 
 gpu_struct! {
-    struct Params for "head_forward.wgsl", "head_backward.wgsl", "head_attack.wgsl" {
+    struct HeadParams for "head_forward.wgsl", "head_backward.wgsl", "head_attack.wgsl" {
         images: u32,
         first_image: u32,
         channels: u32,
@@ -62,20 +64,20 @@ gpu_struct! {
 }
 
 impl Head {
-    fn params(&self, images: usize, first_image: usize, norm: Option<HeadNorm>) -> Params {
-        Params {
+    fn params(&self, images: usize, first_image: usize, norm: Option<HeadNorm>) -> HeadParams {
+        HeadParams {
             images: images as u32,
             first_image: first_image as u32,
-            channels: self.plane.channels as u32,
+            channels: self.map.channels as u32,
             classes: self.classes as u32,
-            height: self.plane.height as u32,
-            width: self.plane.width as u32,
+            height: self.map.height as u32,
+            width: self.map.width as u32,
             first_block: norm.and_then(|norm| norm.sums).map_or(0, |(_, first)| first as u32),
         }
     }
 
     fn kernel(&self, file: &'static str, norm: u32, more: &[(&'static str, u32)]) -> Kernel {
-        let features = quads(self.plane.channels);
+        let features = quads(self.map.channels);
         let mut constants = vec![
             ("FEATURES", features as u32),
             ("CLASSES", quads(self.classes) as u32),
@@ -89,16 +91,16 @@ impl Head {
 
     /// Values of `x`, padding included.
     const fn values(&self, images: usize) -> u64 {
-        (images * self.plane.height * self.plane.width * padded(self.plane.channels)) as u64
+        (images * self.map.height * self.map.width * padded(self.map.channels)) as u64
     }
 
     /// Products of the linear layer.
     const fn products(&self, images: usize) -> u64 {
-        (images * padded(self.plane.channels) * padded(self.classes)) as u64
+        (images * padded(self.map.channels) * padded(self.classes)) as u64
     }
 
     fn forward_work(&self, images: usize) -> Work {
-        let weights = (padded(self.plane.channels) * padded(self.classes)) as u64;
+        let weights = (padded(self.map.channels) * padded(self.classes)) as u64;
         let logits = (images * padded(self.classes)) as u64;
         Work {
             flops: 4 * self.values(images) + 2 * self.products(images),
@@ -113,11 +115,11 @@ impl Head {
     }
 }
 
-/// Logits and their objective's gradient with respect to `x`, `B × H × W × C`.
+/// Logits, and the gradient of their objective with respect to `x`, `B × H × W × C`.
 ///
-/// With a batch norm that used statistics of the batch, `gradient` is that of `scale · x + shift`: its backward pass goes
-/// on with [`super::norm::backward_finalize`] (a block for each image) and [`super::norm::backward_apply`] without ReLU.
-/// Else it is that of `x`. `call`, `info`, `reference` and `flag` are as for [`super::loss::objective`].
+/// With a batch norm that used batch statistics, `gradient` is that of `scale · x + shift`: its backward pass continues
+/// with [`super::norm::backward_finalize`] (one block per image) and [`super::norm::backward_apply`] without ReLU.
+/// Otherwise it is that of `x`. `call`, `info`, `reference` and `flag` are as for [`super::loss::objective`].
 #[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
 pub(in crate::engine::wgsl) fn attack(
     images: usize,
@@ -163,7 +165,7 @@ pub(in crate::engine::wgsl) fn forward(
     Dispatch::new(kernel, head.params(images, 0, None), &bindings, grid(images as u64), head.forward_work(images))
 }
 
-/// From the gradient of the logits to the one that [`attack`] gives.
+/// From the gradient of the logits to the gradient that [`attack`] computes.
 pub(in crate::engine::wgsl) fn backward(
     images: usize,
     head: &Head,
@@ -186,7 +188,7 @@ pub(in crate::engine::wgsl) fn backward(
     Dispatch::new(kernel, head.params(images, 0, norm), &bindings, grid(images as u64), work)
 }
 
-/// Heads of the networks that there are, those of a narrow one, and the largest.
+/// Heads of the built-in networks, of a narrow one, and the largest.
 #[cfg(test)]
 const SIZES: [(usize, usize); 10] =
     [(20, 2), (64, 10), (64, 100), (128, 10), (256, 10), (512, 10), (512, 100), (640, 100), (640, 1000), (1300, 1004)];
@@ -194,16 +196,16 @@ const SIZES: [(usize, usize); 10] =
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn layouts() -> Vec<crate::engine::wgsl::layout::Layout> {
-    vec![Params::LAYOUT]
+    vec![HeadParams::LAYOUT]
 }
 
-/// Every kernel that the functions of this file can give, for some sizes.
+/// Every kernel that the functions of this file use, for some sizes.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     let mut all = Vec::new();
     for (channels, classes) in SIZES {
         for relu in [false, true] {
-            let head = Head { plane: Plane { channels, height: 4, width: 4 }, classes, relu };
+            let head = Head { map: FeatureMap { channels, height: 4, width: 4 }, classes, relu };
             for norm in 0..3 {
                 all.extend(["head_attack.wgsl", "head_backward.wgsl"].map(|file| head.kernel(file, norm, &[])));
             }

@@ -6,7 +6,7 @@ use crate::engine::wgsl::layout::Layout;
 use crate::engine::wgsl::layout::gpu_struct;
 
 gpu_struct! {
-    struct Params for "linear_forward.wgsl", "linear_input_gradient.wgsl" {
+    struct LinearParams for "linear_forward.wgsl", "linear_input_gradient.wgsl" {
         count: u32,
         features: u32,
         classes: u32,
@@ -14,7 +14,7 @@ gpu_struct! {
 }
 
 gpu_struct! {
-    struct WeightParams for "linear_weight_gradient.wgsl" {
+    struct LinearWeightParams for "linear_weight_gradient.wgsl" {
         images: u32,
         features: u32,
         classes: u32,
@@ -37,7 +37,7 @@ pub(in crate::engine::wgsl) fn forward(
     y: Slice,
 ) -> Dispatch {
     let count = images * quads(classes);
-    let params = Params { count: count as u32, features: quads(features) as u32, classes: quads(classes) as u32 };
+    let params = LinearParams { count: count as u32, features: quads(features) as u32, classes: quads(classes) as u32 };
     let grid = grid(count.div_ceil(4) as u64);
     let work = work(images, features, classes);
     Dispatch::new(Kernel::plain("linear_forward.wgsl"), params, &[x, weight, bias, y], grid, work)
@@ -53,13 +53,13 @@ pub(in crate::engine::wgsl) fn input_gradient(
     dx: Slice,
 ) -> Dispatch {
     let count = images * quads(features);
-    let params = Params { count: count as u32, features: quads(features) as u32, classes: quads(classes) as u32 };
+    let params = LinearParams { count: count as u32, features: quads(features) as u32, classes: quads(classes) as u32 };
     let grid = grid(count.div_ceil(64) as u64);
     let work = work(images, features, classes);
     Dispatch::new(Kernel::plain("linear_input_gradient.wgsl"), params, &[dy, weight, dx], grid, work)
 }
 
-/// `xᵀ · dy` and `Σ dy` over the images, in a fixed order; with `accumulate` added to what is there.
+/// `xᵀ · dy` and `Σ dy` over the images, in a fixed order; with `accumulate` added to the existing values.
 #[allow(clippy::too_many_arguments, reason = "the inputs of one backward pass")]
 pub(in crate::engine::wgsl) fn weight_gradient(
     images: usize,
@@ -72,7 +72,7 @@ pub(in crate::engine::wgsl) fn weight_gradient(
     bias_gradient: Slice,
 ) -> Dispatch {
     let params =
-        WeightParams { images: images as u32, features: padded(features) as u32, classes: quads(classes) as u32 };
+        LinearWeightParams { images: images as u32, features: padded(features) as u32, classes: quads(classes) as u32 };
     let quads_of_result = (padded(features) + 1) * quads(classes);
     let kernel = Kernel::new("linear_weight_gradient.wgsl", &[("ACCUMULATE", u32::from(accumulate))]);
     let bindings = [x, dy, weight_gradient, bias_gradient];
@@ -83,7 +83,7 @@ pub(in crate::engine::wgsl) fn weight_gradient(
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
-    vec![Params::LAYOUT, WeightParams::LAYOUT]
+    vec![LinearParams::LAYOUT, LinearWeightParams::LAYOUT]
 }
 
 /// Every kernel that the functions of this file can give.

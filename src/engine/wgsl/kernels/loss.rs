@@ -1,7 +1,7 @@
-//! The ends of a network: objectives and losses on its logits, predictions counted, targets drawn.
+//! Kernels on the logits of a network: objectives and losses, counts of predictions, draws of targets.
 //!
-//! Logits and their gradients are `B × K4`. A range of images is as in [`super::attack`]: tensors start at its first image;
-//! `info`, `terms` and `results` hold the whole batch.
+//! Logits and their gradients are `B × K4`. A range of images is as in [`super::attack`]: tensors start at its first
+//! image; `info`, `terms` and `results` hold the whole batch.
 
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded};
 use crate::engine::wgsl::layout::gpu_struct;
@@ -9,7 +9,7 @@ use crate::engine::wgsl::parameters::ALIGNMENT;
 use crate::engine::{LossSpec, MAX_VIEWS, Term, View};
 
 gpu_struct! {
-    struct Rows for "objective.wgsl" {
+    struct ObjectiveParams for "objective.wgsl" {
         images: u32,
         first_image: u32,
         classes: u32,
@@ -17,7 +17,7 @@ gpu_struct! {
     }
 }
 
-impl Rows {
+impl ObjectiveParams {
     fn new(images: usize, first_image: usize, classes: usize) -> Self {
         Self {
             images: images as u32,
@@ -28,10 +28,10 @@ impl Rows {
     }
 }
 
-/// Gradient of the attack's objective that `call` names with respect to the logits, in the scale that it names
-/// ([`crate::engine::loss::GradientScale`]). `reference` are the logits of the
-/// clean images for KL, and any slice of that size otherwise. `flag`, one word, becomes 1 when a logit is not finite. `info`
-/// learns whether the prediction is wrong, and what follows for the search
+/// Gradient of the attack's objective with respect to the logits. `call` specifies the objective and the scale of the
+/// gradient ([`crate::engine::loss::GradientScale`]). `reference` are the logits of the clean images for KL, and any
+/// slice of that size otherwise. `flag`, one word, becomes 1 if a logit is not finite. `info` is updated with whether
+/// the prediction is wrong and with the resulting progress of the search
 /// ([`ImageProgress`](crate::engine::held::ImageProgress)).
 #[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
 pub(in crate::engine::wgsl) fn objective(
@@ -48,12 +48,12 @@ pub(in crate::engine::wgsl) fn objective(
     let values = (images * padded(classes)) as u64;
     let work = Work { flops: 8 * values, bytes: 12 * values };
     let bindings = [call, info, logits, reference, dlogits, flag];
-    let params = Rows::new(images, first_image, classes);
+    let params = ObjectiveParams::new(images, first_image, classes);
     Dispatch::new(Kernel::plain("objective.wgsl"), params, &bindings, grid(images as u64), work)
 }
 
 gpu_struct! {
-    struct Outer for "outer_loss.wgsl" {
+    struct OuterLossParams for "outer_loss.wgsl" {
         images: u32,
         first_image: u32,
         classes: u32,
@@ -63,17 +63,17 @@ gpu_struct! {
     }
 }
 
-/// Words from the logits of one view of `images` images to those of the next, in the buffers of [`outer_loss`]: each view
-/// can be bound by itself.
+/// Stride in words between the logits of two views of `images` images in the buffers of [`outer_loss`]. It is aligned
+/// so that each view can be bound separately.
 pub(in crate::engine::wgsl) const fn view_stride(images: usize, classes: usize) -> usize {
     (images * padded(classes)).next_multiple_of(ALIGNMENT as usize / 4)
 }
 
 /// The outer loss on `views` views, its gradients with respect to their logits, and the predictions.
 ///
-/// `logits` and `dlogits` hold a block of `B × K4` for each view, [`view_stride`] apart. `results` holds for each image the
-/// bits of its share of the loss, then its prediction on each view. A prediction is `u32::MAX` when a logit of that view is
-/// not finite. `terms` is what [`encode_terms`] gives.
+/// `logits` and `dlogits` hold a block of `B × K4` for each view, [`view_stride`] apart. `results` holds for each image
+/// the bits of its share of the loss, then its prediction on each view. A prediction is `u32::MAX` if a logit of that
+/// view is not finite. `terms` is the result of [`encode_terms`].
 #[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
 pub(in crate::engine::wgsl) fn outer_loss(
     images: usize,
@@ -88,7 +88,7 @@ pub(in crate::engine::wgsl) fn outer_loss(
 ) -> Dispatch {
     let values = (views * images * padded(classes)) as u64;
     let work = Work { flops: 16 * values, bytes: 8 * values };
-    let params = Outer {
+    let params = OuterLossParams {
         images: images as u32,
         first_image: first_image as u32,
         classes: classes as u32,
@@ -104,18 +104,18 @@ fn outer_kernel() -> Kernel {
     Kernel::new("outer_loss.wgsl", &[("MAX_VIEWS", MAX_VIEWS as u32)])
 }
 
-/// Words of what [`outer_loss`] leaves for each image.
+/// Number of words that [`outer_loss`] writes for each image.
 pub(in crate::engine::wgsl) const fn result_words(views: usize) -> usize {
     1 + views
 }
 
-/// Words that [`encode_terms`] gives.
+/// Number of words that [`encode_terms`] returns.
 pub(in crate::engine::wgsl) const fn terms_len(loss: &LossSpec, n: usize) -> usize {
     2 + loss.terms.len() * (3 + n)
 }
 
-/// A loss for a batch with these labels as [`outer_loss`] reads it: the numbers of terms and of images, kind and views of
-/// each term, then for each term the weights of all images. A view is its position in `views`.
+/// Encodes a loss for a batch with these labels, as [`outer_loss`] reads it: the numbers of terms and of images, kind
+/// and views of each term, then for each term the weights of all images. A view is encoded as its index in `views`.
 pub(in crate::engine::wgsl) fn encode_terms(loss: &LossSpec, views: &[View], labels: &[u32]) -> Vec<u32> {
     let at = |view: View| views.iter().position(|v| *v == view).unwrap_or(0) as u32;
     let mut words = vec![loss.terms.len() as u32, labels.len() as u32];
@@ -134,7 +134,7 @@ pub(in crate::engine::wgsl) fn encode_terms(loss: &LossSpec, views: &[View], lab
 }
 
 gpu_struct! {
-    struct Confusion for "confusion.wgsl" {
+    struct ConfusionParams for "confusion.wgsl" {
         images: u32,
         first_image: u32,
         classes: u32,
@@ -142,8 +142,8 @@ gpu_struct! {
     }
 }
 
-/// Adds what [`outer_loss`] predicted to `counts`, one word for each of view, true class and predicted class. A prediction
-/// that is none is not counted.
+/// Adds the predictions of [`outer_loss`] to `counts`, one word per view, true class and predicted class. Invalid
+/// predictions are not counted.
 pub(in crate::engine::wgsl) fn confusion(
     images: usize,
     first_image: usize,
@@ -153,7 +153,7 @@ pub(in crate::engine::wgsl) fn confusion(
     results: Slice,
     counts: Slice,
 ) -> Dispatch {
-    let params = Confusion {
+    let params = ConfusionParams {
         images: images as u32,
         first_image: first_image as u32,
         classes: classes as u32,
@@ -165,7 +165,7 @@ pub(in crate::engine::wgsl) fn confusion(
 }
 
 gpu_struct! {
-    struct Targets for "sample_targets.wgsl" {
+    struct TargetsParams for "sample_targets.wgsl" {
         images: u32,
         first_image: u32,
         classes: u32,
@@ -181,7 +181,7 @@ pub(in crate::engine::wgsl) fn sample_targets(
     thresholds: Slice,
     info: Slice,
 ) -> Dispatch {
-    let params = Targets { images: images as u32, first_image: first_image as u32, classes: classes as u32 };
+    let params = TargetsParams { images: images as u32, first_image: first_image as u32, classes: classes as u32 };
     let work = Work { flops: 0, bytes: 36 * images as u64 };
     let groups = grid(images.div_ceil(64) as u64);
     Dispatch::new(Kernel::plain("sample_targets.wgsl"), params, &[call, thresholds, info], groups, work)
@@ -190,7 +190,7 @@ pub(in crate::engine::wgsl) fn sample_targets(
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn layouts() -> Vec<crate::engine::wgsl::layout::Layout> {
-    vec![Rows::LAYOUT, Outer::LAYOUT, Confusion::LAYOUT, Targets::LAYOUT]
+    vec![ObjectiveParams::LAYOUT, OuterLossParams::LAYOUT, ConfusionParams::LAYOUT, TargetsParams::LAYOUT]
 }
 
 /// Every kernel variant of this file.

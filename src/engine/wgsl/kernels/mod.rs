@@ -1,4 +1,4 @@
-//! The kernels: for each operation, functions that give the dispatches which compute it.
+//! The kernels: for each operation, functions that return the dispatches that compute it.
 
 pub(super) mod attack;
 pub(super) mod bench;
@@ -16,7 +16,7 @@ pub(super) mod sgd;
 pub(super) mod stem;
 pub(super) mod winograd;
 
-/// The structs that kernels read as their parameters, for the test that compares them with the shaders.
+/// The layouts of all parameter structs, for the test that compares them with the shaders.
 #[cfg(test)]
 pub(super) fn layouts() -> Vec<super::layout::Layout> {
     [
@@ -37,7 +37,7 @@ pub(super) fn layouts() -> Vec<super::layout::Layout> {
     .concat()
 }
 
-/// Every variant of every kernel that an engine may run, for the tests that look at shaders without a GPU.
+/// Every kernel variant that an engine may run, for the tests that validate shaders without a GPU.
 #[cfg(test)]
 pub(super) fn variants() -> Vec<super::kernel::Kernel> {
     [
@@ -54,7 +54,7 @@ pub(super) fn variants() -> Vec<super::kernel::Kernel> {
         super::subgroups::variants(),
         winograd::variants(),
         stem::variants(),
-        // Shows the random words themselves, for the test that compares them with `rng`.
+        // Writes the random words themselves, for the test that compares them with `rng`.
         vec![super::kernel::Kernel::plain("random_words.wgsl")],
     ]
     .concat()

@@ -1,11 +1,12 @@
 //! Batch norm over rows (pixels of all images) of `C` channels.
 //!
-//! Statistics and the sums of the backward pass come in blocks, each of which leaves partial results; a second kernel
-//! merges them in a fixed order. So a batch may come in ranges: each writes its blocks behind those of the one before, and
-//! the merge sees them all. The kernels here make blocks of 256 rows; convolutions leave the same of their tiles.
+//! Statistics and the sums of the backward pass are computed in blocks of rows, each with partial results; a second
+//! kernel merges them in a fixed order. A batch may be split into ranges: each appends its blocks to those of the
+//! previous one, and the merge covers all of them. The kernels here use blocks of 256 rows; convolutions write the same
+//! partials for their tiles.
 //!
-//! What batch norm does with each channel lies in an *affine*, `4 × C`: `scale = weight · rstd`,
-//! `shift = bias - mean · scale`, `mean`, `rstd = 1 / √(variance + ε)`.
+//! The transformation of each channel is an *affine*, `4 × C`: `scale = weight · rstd`, `shift = bias - mean · scale`,
+//! `mean`, `rstd = 1 / √(variance + ε)`.
 
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, quads};
 #[cfg(test)]
@@ -16,19 +17,19 @@ use crate::engine::wgsl::layout::gpu_struct;
 const BLOCK: u64 = 256;
 /// Invocations of a workgroup.
 const LANES: usize = 256;
-/// Most quads that a workgroup reads of each row: 128 bytes, what memory delivers at once.
+/// Maximum number of quads per row that a workgroup reads: 128 bytes, the size of a memory transaction.
 const MAX_COLUMNS: usize = 8;
 
-/// How the lanes of a workgroup lie over a block (shared/norm_rows.wgsl).
+/// How a block is assigned to the lanes of a workgroup (shared/norm_rows.wgsl).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tiling {
-    /// Quads of a row.
+    /// Quads per row of a workgroup.
     columns: usize,
-    /// Workgroups for all quads of a block.
+    /// Workgroups that cover all quads of a block.
     tiles: usize,
-    /// Rows at a time.
+    /// Rows read in parallel.
     lanes: usize,
-    /// Rows for each lane.
+    /// Rows per lane.
     held: usize,
 }
 
@@ -45,7 +46,7 @@ impl Tiling {
 }
 
 gpu_struct! {
-    struct Rows for "norm_statistics.wgsl", "norm_backward_sums.wgsl" {
+    struct RowsParams for "norm_statistics.wgsl", "norm_backward_sums.wgsl" {
         rows: u32,
         quads: u32,
         columns: u32,
@@ -55,7 +56,7 @@ gpu_struct! {
     }
 }
 
-impl Rows {
+impl RowsParams {
     fn new(rows: u64, channels: usize, tiling: Tiling, first_block: usize) -> Self {
         Self {
             rows: rows as u32,
@@ -69,7 +70,7 @@ impl Rows {
 }
 
 gpu_struct! {
-    struct Finalize for "norm_finalize.wgsl" {
+    struct FinalizeParams for "norm_finalize.wgsl" {
         blocks: u32,
         channels: u32,
         quads: u32,
@@ -80,7 +81,7 @@ gpu_struct! {
 }
 
 gpu_struct! {
-    struct FromRunning for "norm_from_running.wgsl" {
+    struct FromRunningParams for "norm_from_running.wgsl" {
         channels: u32,
         quads: u32,
         epsilon: f32,
@@ -88,14 +89,14 @@ gpu_struct! {
 }
 
 gpu_struct! {
-    struct Elements for "norm_apply.wgsl", "norm_backward_apply.wgsl" {
+    struct ElementsParams for "norm_apply.wgsl", "norm_backward_apply.wgsl" {
         count: u32,
         quads: u32,
     }
 }
 
 gpu_struct! {
-    struct BackwardFinalize for "norm_backward_finalize.wgsl" {
+    struct BackwardFinalizeParams for "norm_backward_finalize.wgsl" {
         blocks: u32,
         quads: u32,
         count: f32,
@@ -107,22 +108,23 @@ const fn values(rows: u64, channels: usize) -> u64 {
     rows * padded(channels) as u64
 }
 
-fn elements(rows: u64, channels: usize) -> (Elements, [u32; 3]) {
+fn elements(rows: u64, channels: usize) -> (ElementsParams, [u32; 3]) {
     let count = rows * quads(channels) as u64;
-    (Elements { count: count as u32, quads: quads(channels) as u32 }, grid(count.div_ceil(256)))
+    (ElementsParams { count: count as u32, quads: quads(channels) as u32 }, grid(count.div_ceil(256)))
 }
 
-/// Blocks that `rows` rows make.
+/// Number of blocks of `rows` rows.
 pub(in crate::engine::wgsl) fn statistics_blocks(rows: u64) -> usize {
     rows.div_ceil(BLOCK) as usize
 }
 
-/// Values of a buffer for the partials of [`statistics`] or of [`backward_sums`].
+/// Number of values in a buffer for the partials of [`statistics`] or of [`backward_sums`].
 pub(in crate::engine::wgsl) fn partials_len(blocks: usize, channels: usize) -> usize {
     blocks * (2 * padded(channels) + 4)
 }
 
-/// Count, mean and squared deviations of each block of `x`, `rows × C`. The first goes to `first_block` of `partials`.
+/// Count, mean and sum of squared deviations of each block of `x`, `rows × C`, written to `partials` from `first_block`
+/// on.
 pub(in crate::engine::wgsl) fn statistics(
     rows: u64,
     channels: usize,
@@ -137,11 +139,12 @@ pub(in crate::engine::wgsl) fn statistics(
         flops: 5 * values(rows, channels),
         bytes: 4 * (values(rows, channels) + partials_len(blocks, channels) as u64),
     };
-    let params = Rows::new(rows, channels, tiling, first_block);
+    let params = RowsParams::new(rows, channels, tiling, first_block);
     Dispatch::new(kernel, params, &[x, partials], grid((blocks * tiling.tiles) as u64), work)
 }
 
-/// Merges the partials of [`statistics`] into `affine`, and moves the `running` mean and (unbiased) variance, `2 × C`.
+/// Merges the partials of [`statistics`] into `affine`, and updates the `running` mean and (unbiased) variance,
+/// `2 × C`.
 #[allow(clippy::too_many_arguments, reason = "all that a batch norm layer has")]
 pub(in crate::engine::wgsl) fn finalize(
     blocks: usize,
@@ -156,7 +159,7 @@ pub(in crate::engine::wgsl) fn finalize(
 ) -> Dispatch {
     let read = partials_len(blocks, channels) as u64;
     let work = Work { flops: 4 * read, bytes: 4 * (read + 10 * padded(channels) as u64) };
-    let params = Finalize {
+    let params = FinalizeParams {
         blocks: blocks as u32,
         channels: channels as u32,
         quads: quads(channels) as u32,
@@ -178,13 +181,13 @@ pub(in crate::engine::wgsl) fn from_running(
     affine: Slice,
 ) -> Dispatch {
     let work = Work { flops: 6 * padded(channels) as u64, bytes: 32 * padded(channels) as u64 };
-    let params = FromRunning { channels: channels as u32, quads: quads(channels) as u32, epsilon };
+    let params = FromRunningParams { channels: channels as u32, quads: quads(channels) as u32, epsilon };
     let groups = quads(channels).div_ceil(64) as u64;
     let bindings = [weight, bias, running, affine];
     Dispatch::new(Kernel::plain("norm_from_running.wgsl"), params, &bindings, grid(groups), work)
 }
 
-/// `y = scale · x + shift`, then ReLU if asked for.
+/// `y = scale · x + shift`, followed by ReLU if `relu`.
 pub(in crate::engine::wgsl) fn apply(
     rows: u64,
     channels: usize,
@@ -199,8 +202,8 @@ pub(in crate::engine::wgsl) fn apply(
     Dispatch::new(kernel, params, &[x, affine, y], grid, work)
 }
 
-/// `Σ g` and `Σ g · x̂` of each block, where `g` is what of `dy` came through the ReLU. The first block goes to
-/// `first_block` of `partials`.
+/// `Σ g` and `Σ g · x̂` of each block, where `g` is `dy` after the mask of the ReLU. Written to `partials` from
+/// `first_block` on.
 #[allow(clippy::too_many_arguments, reason = "the inputs of one backward pass")]
 pub(in crate::engine::wgsl) fn backward_sums(
     rows: u64,
@@ -219,12 +222,12 @@ pub(in crate::engine::wgsl) fn backward_sums(
         flops: 8 * values(rows, channels),
         bytes: 4 * (2 * values(rows, channels) + partials_len(blocks, channels) as u64),
     };
-    let params = Rows::new(rows, channels, tiling, first_block);
+    let params = RowsParams::new(rows, channels, tiling, first_block);
     let kernel = Kernel::new("norm_backward_sums.wgsl", &constants);
     Dispatch::new(kernel, params, &[x, dy, affine, partials], grid((blocks * tiling.tiles) as u64), work)
 }
 
-/// Where the gradients of weight and bias go, and whether they are added to what is there.
+/// The buffers for the gradients of weight and bias, and whether they are added to the existing values.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine::wgsl) struct NormGradients {
     pub(in crate::engine::wgsl) accumulate: bool,
@@ -245,7 +248,7 @@ pub(in crate::engine::wgsl) fn backward_finalize(
     let work = Work { flops: read, bytes: 4 * (read + 4 * padded(channels) as u64) };
     let accumulate = gradients.is_some_and(|g| g.accumulate);
     let constants = [("GRADIENTS", u32::from(gradients.is_some())), ("ACCUMULATE", u32::from(accumulate))];
-    let params = BackwardFinalize { blocks: blocks as u32, quads: quads(channels) as u32, count: count as f32 };
+    let params = BackwardFinalizeParams { blocks: blocks as u32, quads: quads(channels) as u32, count: count as f32 };
     let mut bindings = vec![partials, means];
     if let Some(g) = gradients {
         bindings.extend([g.weight, g.bias]);
@@ -254,7 +257,7 @@ pub(in crate::engine::wgsl) fn backward_finalize(
     Dispatch::new(kernel, params, &bindings, grid(quads(channels) as u64), work)
 }
 
-/// Gradient of the input, plus `add`. With `means`, the statistics were those of the batch; without, they are constants.
+/// Gradient of the input, plus `add`. `means` is `None` if the statistics were constants instead of those of the batch.
 #[allow(clippy::too_many_arguments, reason = "the inputs of one backward pass")]
 pub(in crate::engine::wgsl) fn backward_apply(
     rows: u64,
@@ -285,10 +288,16 @@ pub(in crate::engine::wgsl) fn backward_apply(
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
-    vec![Rows::LAYOUT, Finalize::LAYOUT, FromRunning::LAYOUT, Elements::LAYOUT, BackwardFinalize::LAYOUT]
+    vec![
+        RowsParams::LAYOUT,
+        FinalizeParams::LAYOUT,
+        FromRunningParams::LAYOUT,
+        ElementsParams::LAYOUT,
+        BackwardFinalizeParams::LAYOUT,
+    ]
 }
 
-/// Every kernel that the functions of this file can give.
+/// Every kernel that the functions of this file use.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     let mut all = vec![Kernel::plain("norm_finalize.wgsl"), Kernel::plain("norm_from_running.wgsl")];

@@ -1,4 +1,4 @@
-//! Operations that work on each value alone.
+//! Elementwise operations.
 
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid};
 #[cfg(test)]
@@ -6,7 +6,7 @@ use crate::engine::wgsl::layout::Layout;
 use crate::engine::wgsl::layout::gpu_struct;
 
 gpu_struct! {
-    struct Count for "add.wgsl", "relu.wgsl", "relu_backward.wgsl" {
+    struct PointwiseParams for "add.wgsl", "relu.wgsl", "relu_backward.wgsl" {
         quads: u32,
     }
 }
@@ -14,31 +14,31 @@ gpu_struct! {
 /// `sum = a + b` over `quads` quads.
 pub(in crate::engine::wgsl) fn add(quads: u64, a: Slice, b: Slice, sum: Slice) -> Dispatch {
     let work = Work { flops: 4 * quads, bytes: 48 * quads };
-    let params = Count { quads: quads as u32 };
+    let params = PointwiseParams { quads: quads as u32 };
     Dispatch::new(Kernel::plain("add.wgsl"), params, &[a, b, sum], grid(quads.div_ceil(256)), work)
 }
 
 /// `y = max(x, 0)` over `quads` quads.
 pub(in crate::engine::wgsl) fn relu(quads: u64, x: Slice, y: Slice) -> Dispatch {
     let work = Work { flops: 4 * quads, bytes: 32 * quads };
-    let params = Count { quads: quads as u32 };
+    let params = PointwiseParams { quads: quads as u32 };
     Dispatch::new(Kernel::plain("relu.wgsl"), params, &[x, y], grid(quads.div_ceil(256)), work)
 }
 
 /// `dx = dy` where the ReLU's output `y` is above zero, over `quads` quads.
 pub(in crate::engine::wgsl) fn relu_backward(quads: u64, y: Slice, dy: Slice, dx: Slice) -> Dispatch {
     let work = Work { flops: 4 * quads, bytes: 48 * quads };
-    let params = Count { quads: quads as u32 };
+    let params = PointwiseParams { quads: quads as u32 };
     Dispatch::new(Kernel::plain("relu_backward.wgsl"), params, &[y, dy, dx], grid(quads.div_ceil(256)), work)
 }
 
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
-    vec![Count::LAYOUT]
+    vec![PointwiseParams::LAYOUT]
 }
 
-/// Every kernel that the functions of this file can give.
+/// Every kernel that the functions of this file use.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     ["add.wgsl", "relu.wgsl", "relu_backward.wgsl"].map(Kernel::plain).to_vec()
@@ -50,15 +50,15 @@ pub(super) mod tests {
     use crate::engine::wgsl::harness::{Harness, random};
     use crate::engine::wgsl::kernel::padded;
 
-    /// The same work in a grid of rows of three workgroups, and some workgroups more than there is work for: what a
-    /// grid looks like that is too long for one row.
+    /// The same work in a grid with rows of three workgroups and more workgroups than needed, like a grid that is too
+    /// long for one row.
     pub(in crate::engine::wgsl::kernels) fn folded(mut dispatch: Dispatch) -> Dispatch {
         let groups: u32 = dispatch.grid.iter().product();
         dispatch.grid = [3, groups.div_ceil(3) + 1, 1];
         dispatch
     }
 
-    /// That the channels which only pad are zero in rows of `channels`.
+    /// Asserts that the padding channels are zero in rows of `channels`.
     pub(in crate::engine::wgsl::kernels) fn assert_padding(values: &[f32], channels: usize) {
         for (row, values) in values.chunks(padded(channels)).enumerate() {
             assert!(values[channels..].iter().all(|v| *v == 0.0), "row {row} of {channels} channels: {values:?}");

@@ -1,19 +1,19 @@
-//! Pooling: the largest value of windows, and the mean of a plane.
+//! Pooling: the maximum of windows, and the mean of a feature map.
 
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, quads};
 #[cfg(test)]
 use crate::engine::wgsl::layout::Layout;
 use crate::engine::wgsl::layout::gpu_struct;
 
-/// Shape of the images that are pooled.
+/// Geometry of a feature map; channels without padding to quads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine::wgsl) struct Plane {
+pub(in crate::engine::wgsl) struct FeatureMap {
     pub(in crate::engine::wgsl) channels: usize,
     pub(in crate::engine::wgsl) height: usize,
     pub(in crate::engine::wgsl) width: usize,
 }
 
-impl Plane {
+impl FeatureMap {
     const fn pixels(self) -> u64 {
         self.height as u64 * self.width as u64
     }
@@ -29,7 +29,7 @@ impl Plane {
 }
 
 gpu_struct! {
-    struct MaxPool for "max_pool.wgsl", "max_pool_backward.wgsl" {
+    struct MaxPoolParams for "max_pool.wgsl", "max_pool_backward.wgsl" {
         count: u32,
         quads: u32,
         height: u32,
@@ -40,13 +40,13 @@ gpu_struct! {
     }
 }
 
-impl MaxPool {
-    fn new(images: usize, plane: Plane, size: usize, down: usize, across: usize) -> Self {
+impl MaxPoolParams {
+    fn new(images: usize, map: FeatureMap, size: usize, down: usize, across: usize) -> Self {
         Self {
-            count: (images * down * across * quads(plane.channels)) as u32,
-            quads: plane.quads() as u32,
-            height: plane.height as u32,
-            width: plane.width as u32,
+            count: (images * down * across * quads(map.channels)) as u32,
+            quads: map.quads() as u32,
+            height: map.height as u32,
+            width: map.width as u32,
             size: size as u32,
             down: down as u32,
             across: across as u32,
@@ -55,7 +55,7 @@ impl MaxPool {
 }
 
 gpu_struct! {
-    struct GlobalPool for "global_pool.wgsl" {
+    struct GlobalPoolParams for "global_pool.wgsl" {
         count: u32,
         quads: u32,
         height: u32,
@@ -64,22 +64,21 @@ gpu_struct! {
 }
 
 gpu_struct! {
-    struct GlobalPoolBackward for "global_pool_backward.wgsl" {
+    struct GlobalPoolBackwardParams for "global_pool_backward.wgsl" {
         count: u32,
         quads: u32,
         pixels: u32,
     }
 }
 
-/// The largest value of each window of `size × size`. Windows do not overlap; rows and columns that fill none are
+/// The maximum of each window of `size × size`. Windows do not overlap; rows and columns that do not fill a window are
 /// dropped.
-pub(in crate::engine::wgsl) fn max_pool(images: usize, plane: Plane, size: usize, x: Slice, y: Slice) -> Dispatch {
-    let (down, across) = (plane.height / size, plane.width / size);
-    let params = MaxPool::new(images, plane, size, down, across);
+pub(in crate::engine::wgsl) fn max_pool(images: usize, map: FeatureMap, size: usize, x: Slice, y: Slice) -> Dispatch {
+    let (down, across) = (map.height / size, map.width / size);
+    let params = MaxPoolParams::new(images, map, size, down, across);
     let windows = (down * across) as u64;
     let read = windows * (size * size) as u64;
-    let work =
-        Work { flops: plane.bytes(images, read) / 4, bytes: plane.bytes(images, read) + plane.bytes(images, windows) };
+    let work = Work { flops: map.bytes(images, read) / 4, bytes: map.bytes(images, read) + map.bytes(images, windows) };
     let grid = grid(u64::from(params.count).div_ceil(256));
     Dispatch::new(Kernel::plain("max_pool.wgsl"), params, &[x, y], grid, work)
 }
@@ -87,43 +86,42 @@ pub(in crate::engine::wgsl) fn max_pool(images: usize, plane: Plane, size: usize
 /// Gives each window's gradient to its largest value (the first of equals), 0 to all others.
 pub(in crate::engine::wgsl) fn max_pool_backward(
     images: usize,
-    plane: Plane,
+    map: FeatureMap,
     size: usize,
     x: Slice,
     dy: Slice,
     dx: Slice,
 ) -> Dispatch {
-    let params = MaxPool::new(images, plane, size, plane.height.div_ceil(size), plane.width.div_ceil(size));
-    let windows = ((plane.height / size) * (plane.width / size)) as u64;
-    let work = Work {
-        flops: plane.bytes(images, plane.pixels()) / 4,
-        bytes: plane.bytes(images, 2 * plane.pixels() + windows),
-    };
+    let params = MaxPoolParams::new(images, map, size, map.height.div_ceil(size), map.width.div_ceil(size));
+    let windows = ((map.height / size) * (map.width / size)) as u64;
+    let work =
+        Work { flops: map.bytes(images, map.pixels()) / 4, bytes: map.bytes(images, 2 * map.pixels() + windows) };
     let grid = grid(u64::from(params.count).div_ceil(256));
     Dispatch::new(Kernel::plain("max_pool_backward.wgsl"), params, &[x, dy, dx], grid, work)
 }
 
 /// Mean over the pixels of each image: `B × C`.
-pub(in crate::engine::wgsl) fn global_pool(images: usize, plane: Plane, x: Slice, y: Slice) -> Dispatch {
-    let count = images as u64 * plane.quads();
-    let (height, width) = (plane.height as u32, plane.width as u32);
-    let params = GlobalPool { count: count as u32, quads: plane.quads() as u32, height, width };
-    let work = Work { flops: plane.bytes(images, plane.pixels()) / 4, bytes: plane.bytes(images, plane.pixels() + 1) };
+pub(in crate::engine::wgsl) fn global_pool(images: usize, map: FeatureMap, x: Slice, y: Slice) -> Dispatch {
+    let count = images as u64 * map.quads();
+    let (height, width) = (map.height as u32, map.width as u32);
+    let params = GlobalPoolParams { count: count as u32, quads: map.quads() as u32, height, width };
+    let work = Work { flops: map.bytes(images, map.pixels()) / 4, bytes: map.bytes(images, map.pixels() + 1) };
     Dispatch::new(Kernel::plain("global_pool.wgsl"), params, &[x, y], grid(count.div_ceil(64)), work)
 }
 
 /// Gives each pixel its share of the gradient of the mean.
-pub(in crate::engine::wgsl) fn global_pool_backward(images: usize, plane: Plane, dy: Slice, dx: Slice) -> Dispatch {
-    let count = images as u64 * plane.pixels() * plane.quads();
-    let params = GlobalPoolBackward { count: count as u32, quads: plane.quads() as u32, pixels: plane.pixels() as u32 };
-    let work = Work { flops: 4 * count, bytes: plane.bytes(images, plane.pixels() + 1) };
+pub(in crate::engine::wgsl) fn global_pool_backward(images: usize, map: FeatureMap, dy: Slice, dx: Slice) -> Dispatch {
+    let count = images as u64 * map.pixels() * map.quads();
+    let params =
+        GlobalPoolBackwardParams { count: count as u32, quads: map.quads() as u32, pixels: map.pixels() as u32 };
+    let work = Work { flops: 4 * count, bytes: map.bytes(images, map.pixels() + 1) };
     Dispatch::new(Kernel::plain("global_pool_backward.wgsl"), params, &[dy, dx], grid(count.div_ceil(256)), work)
 }
 
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
-    vec![MaxPool::LAYOUT, GlobalPool::LAYOUT, GlobalPoolBackward::LAYOUT]
+    vec![MaxPoolParams::LAYOUT, GlobalPoolParams::LAYOUT, GlobalPoolBackwardParams::LAYOUT]
 }
 
 /// Every kernel that the functions of this file can give.
@@ -142,7 +140,7 @@ mod tests {
 
     const STEP: f64 = 1e-3;
 
-    impl Plane {
+    impl FeatureMap {
         fn at(self, image: usize, y: usize, x: usize, c: usize) -> usize {
             ((image * self.height + y) * self.width + x) * self.channels + c
         }
@@ -153,16 +151,16 @@ mod tests {
     }
 
     /// For each value of the output, which value of the input it is: the first of the largest, or the last NaN.
-    fn largest(images: usize, plane: Plane, size: usize, x: &[f32]) -> Vec<usize> {
+    fn largest(images: usize, map: FeatureMap, size: usize, x: &[f32]) -> Vec<usize> {
         let mut found = Vec::new();
         for image in 0..images {
-            for oy in 0..plane.height / size {
-                for ox in 0..plane.width / size {
-                    for c in 0..plane.channels {
-                        let mut best = plane.at(image, oy * size, ox * size, c);
+            for oy in 0..map.height / size {
+                for ox in 0..map.width / size {
+                    for c in 0..map.channels {
+                        let mut best = map.at(image, oy * size, ox * size, c);
                         for y in oy * size..(oy + 1) * size {
                             for px in ox * size..(ox + 1) * size {
-                                let i = plane.at(image, y, px, c);
+                                let i = map.at(image, y, px, c);
                                 if x[i] > x[best] || x[i].is_nan() {
                                     best = i;
                                 }
@@ -176,50 +174,50 @@ mod tests {
         found
     }
 
-    fn mean_twin(images: usize, plane: Plane, x: &[f32]) -> Vec<f32> {
-        let mut sums = vec![0.0; images * plane.channels];
+    fn mean_twin(images: usize, map: FeatureMap, x: &[f32]) -> Vec<f32> {
+        let mut sums = vec![0.0; images * map.channels];
         for image in 0..images {
-            for y in 0..plane.height {
-                for px in 0..plane.width {
-                    for c in 0..plane.channels {
-                        sums[image * plane.channels + c] += f64::from(x[plane.at(image, y, px, c)]);
+            for y in 0..map.height {
+                for px in 0..map.width {
+                    for c in 0..map.channels {
+                        sums[image * map.channels + c] += f64::from(x[map.at(image, y, px, c)]);
                     }
                 }
             }
         }
-        sums.into_iter().map(|s: f64| (s / plane.pixels() as f64) as f32).collect()
+        sums.into_iter().map(|s: f64| (s / map.pixels() as f64) as f32).collect()
     }
 
-    const fn plane(channels: usize, height: usize, width: usize) -> Plane {
-        Plane { channels, height, width }
+    const fn map(channels: usize, height: usize, width: usize) -> FeatureMap {
+        FeatureMap { channels, height, width }
     }
 
     #[test]
     fn max_pool_and_its_backward_match_their_twins() {
         let cases = [
-            (1, plane(20, 41, 41), 2),
-            (7, plane(10, 41, 41), 3),
-            (2, plane(3, 41, 41), 41),
-            (7, plane(5, 2, 3), 2),
-            (1, plane(6, 1, 1), 1),
-            (3, plane(64, 8, 8), 2),
+            (1, map(20, 41, 41), 2),
+            (7, map(10, 41, 41), 3),
+            (2, map(3, 41, 41), 41),
+            (7, map(5, 2, 3), 2),
+            (1, map(6, 1, 1), 1),
+            (3, map(64, 8, 8), 2),
         ];
         let mut harnesses = Harness::both();
-        for (images, plane, size) in cases {
+        for (images, map, size) in cases {
             // Few different values, so that most windows have equals.
-            let x: Vec<f32> = random(plane.len(images), 0).iter().map(|x| (2.0 * x).round()).collect();
-            let best = largest(images, plane, size, &x);
+            let x: Vec<f32> = random(map.len(images), 0).iter().map(|x| (2.0 * x).round()).collect();
+            let best = largest(images, map, size, &x);
             let y: Vec<f32> = best.iter().map(|i| x[*i]).collect();
             let dy = random(y.len(), 1);
             let mut dx = vec![0.0; x.len()];
             best.iter().zip(&dy).for_each(|(i, dy)| dx[*i] += dy);
-            let c = plane.channels;
+            let c = map.channels;
             for h in &mut harnesses {
                 let (sx, sdy) = (h.input(&pad(&x, c)), h.input(&pad(&dy, c)));
                 let (sy, sdx) = (h.output(y.len() / c * padded(c)), h.output(x.len() / c * padded(c)));
                 h.run(&[
-                    folded(max_pool(images, plane, size, sx, sy)),
-                    folded(max_pool_backward(images, plane, size, sx, sdy, sdx)),
+                    folded(max_pool(images, map, size, sx, sy)),
+                    folded(max_pool_backward(images, map, size, sx, sdy, sdx)),
                 ]);
                 h.expect("max_pool", sy, &pad(&y, c), 0.0);
                 h.expect("max_pool_backward", sdx, &pad(&dx, c), 0.0);
@@ -231,17 +229,17 @@ mod tests {
 
     #[test]
     fn the_gradient_of_max_pool_matches_finite_differences() {
-        let (images, plane, size) = (2, plane(5, 5, 7), 2);
+        let (images, map, size) = (2, map(5, 5, 7), 2);
         for mut h in Harness::both() {
             // All values lie at least 0.01 apart, in an order that looks random.
-            let n = plane.len(images);
+            let n = map.len(images);
             let x: Vec<f32> = (0..n).map(|i| 0.01 * (i * 101 % n) as f32 - 1.0).collect();
-            let dy = random(largest(images, plane, size, &x).len(), 2);
+            let dy = random(largest(images, map, size, &x).len(), 2);
             let (sx, sdy) = (h.input(&pad(&x, 5)), h.input(&pad(&dy, 5)));
             let sdx = h.output(n / 5 * 8);
-            h.run(&[max_pool_backward(images, plane, size, sx, sdy, sdx)]);
+            h.run(&[max_pool_backward(images, map, size, sx, sdy, sdx)]);
             let loss = |x: &[f32]| -> f64 {
-                let best = largest(images, plane, size, x);
+                let best = largest(images, map, size, x);
                 best.iter().zip(&dy).map(|(i, dy)| f64::from(x[*i]) * f64::from(*dy)).sum()
             };
             let found: Vec<f32> = h.read(sdx);
@@ -268,7 +266,7 @@ mod tests {
                     x[4 * position + 3] = f32::INFINITY;
                     let (sx, sdy) = (h.input(&x), h.input(&[1.0f32, 2.0, 3.0, 4.0]));
                     let (y, dx) = (h.output(4), h.output(16));
-                    let p = plane(4, 2, 2);
+                    let p = map(4, 2, 2);
                     h.run(&[max_pool(1, p, 2, sx, y), max_pool_backward(1, p, 2, sx, sdy, dx)]);
                     let (y, dx): (Vec<f32>, Vec<f32>) = (h.read(y), h.read(dx));
                     assert!(y[0] == 0.0 && y[1].is_nan() && y[2] == 0.0 && y[3] == f32::INFINITY, "{y:?}");
@@ -286,29 +284,24 @@ mod tests {
     #[test]
     fn global_pool_and_its_backward_match_their_twins() {
         let mut harnesses = Harness::both();
-        for (images, plane) in
-            [(7, plane(20, 41, 41)), (1, plane(10, 41, 41)), (7, plane(3, 1, 1)), (5, plane(70, 2, 3))]
-        {
-            let c = plane.channels;
-            let x: Vec<f32> = random(plane.len(images), 3).iter().map(|x| x + 0.5).collect();
+        for (images, map) in [(7, map(20, 41, 41)), (1, map(10, 41, 41)), (7, map(3, 1, 1)), (5, map(70, 2, 3))] {
+            let c = map.channels;
+            let x: Vec<f32> = random(map.len(images), 3).iter().map(|x| x + 0.5).collect();
             let dy = random(images * c, 4);
-            let y = mean_twin(images, plane, &x);
-            let share = |i: usize| f64::from(dy[i / plane.len(1) * c + i % c]) / plane.pixels() as f64;
+            let y = mean_twin(images, map, &x);
+            let share = |i: usize| f64::from(dy[i / map.len(1) * c + i % c]) / map.pixels() as f64;
             let dx: Vec<f32> = (0..x.len()).map(|i| share(i) as f32).collect();
             for h in &mut harnesses {
                 let (sx, sdy) = (h.input(&pad(&x, c)), h.input(&pad(&dy, c)));
                 let (sy, sdx) = (h.output(images * padded(c)), h.output(x.len() / c * padded(c)));
-                h.run(&[
-                    folded(global_pool(images, plane, sx, sy)),
-                    folded(global_pool_backward(images, plane, sdy, sdx)),
-                ]);
+                h.run(&[folded(global_pool(images, map, sx, sy)), folded(global_pool_backward(images, map, sdy, sdx))]);
                 // Measured: 1.2e-7 and none; a GPU may divide with an error of 2.5 units in the last place.
                 h.expect("global_pool", sy, &pad(&y, c), 4e-7);
                 h.expect("global_pool_backward", sdx, &pad(&dx, c), 2e-7);
                 assert_padding(&h.read(sy), c);
                 assert_padding(&h.read(sdx), c);
                 let bits = h.read::<u32>(sy);
-                h.run(&[global_pool(images, plane, sx, sy)]);
+                h.run(&[global_pool(images, map, sx, sy)]);
                 assert_eq!(bits, h.read::<u32>(sy));
             }
         }
@@ -317,16 +310,16 @@ mod tests {
     #[test]
     fn the_gradient_of_global_pool_matches_finite_differences() {
         // The mean is linear: steps of any size are exact.
-        let (images, plane) = (2, plane(3, 3, 5));
+        let (images, map) = (2, map(3, 3, 5));
         let dy = random(images * 3, 5);
         for mut h in Harness::both() {
             let (sdy, sdx) = (h.input(&pad(&dy, 3)), h.output(images * 15 * 4));
-            h.run(&[global_pool_backward(images, plane, sdy, sdx)]);
+            h.run(&[global_pool_backward(images, map, sdy, sdx)]);
             let found: Vec<f32> = h.read(sdx);
-            for i in 0..plane.len(images) {
-                let mut x = vec![0.0; plane.len(images)];
+            for i in 0..map.len(images) {
+                let mut x = vec![0.0; map.len(images)];
                 x[i] = 1.0;
-                let y = mean_twin(images, plane, &x);
+                let y = mean_twin(images, map, &x);
                 let slope: f64 = y.iter().zip(&dy).map(|(y, dy)| f64::from(*y) * f64::from(*dy)).sum();
                 let found = f64::from(found[i / 3 * 4 + i % 3]);
                 // Measured: 7.1e-9.
@@ -341,7 +334,7 @@ mod tests {
             let mut x = vec![1.0f32; 2 * 6 * 4];
             (x[9], x[2]) = (f32::NAN, f32::INFINITY);
             let (sx, y) = (h.input(&x), h.output(8));
-            h.run(&[global_pool(2, plane(4, 2, 3), sx, y)]);
+            h.run(&[global_pool(2, map(4, 2, 3), sx, y)]);
             let y: Vec<f32> = h.read(y);
             assert!(y[1].is_nan() && y[2] == f32::INFINITY && y[0] == 1.0 && y[3..] == [1.0; 5], "{y:?}");
         }

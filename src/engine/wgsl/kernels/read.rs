@@ -1,17 +1,17 @@
-//! What a convolution makes of a value while it loads it (shared/read.wgsl), so that the value itself need not exist.
+//! Values that a convolution computes on load (shared/read.wgsl), so that they need not be materialised.
 
 use crate::engine::wgsl::kernel::Slice;
 
-/// How a value is computed from what lies in memory.
+/// How a value is computed from a tensor in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::engine::wgsl) enum Read {
-    /// It lies there.
+    /// The tensor is the value.
     #[default]
     Plain,
-    /// Batch norm, with ReLU behind it or not. `norm`: scale, shift, mean, rstd, `4 × C`.
+    /// Batch norm of the tensor, with an optional ReLU after it. `norm`: scale, shift, mean, rstd, `4 × C`.
     Norm { norm: Slice, relu: bool },
-    /// The backward pass of such a batch norm, whose input was `input`: what lies there is the gradient behind it.
-    /// `means` as [`super::norm::backward_finalize`] leaves them; none where the statistics were constants.
+    /// The backward pass of such a batch norm with input `input`: the tensor is the gradient of its output. `means` as
+    /// [`super::norm::backward_finalize`] computes them; `None` if the statistics were constants.
     NormBackward { norm: Slice, relu: bool, input: Slice, means: Option<Slice> },
 }
 
@@ -27,18 +27,18 @@ impl Read {
         }
     }
 
-    /// `norm`, `norm_input`, `norm_means`, those that there are.
+    /// `norm`, `norm_input` and `norm_means`, those that are used.
     pub(super) fn bindings(&self) -> Vec<Slice> {
         match self {
             Self::Plain => Vec::new(),
             Self::Norm { norm, .. } => vec![*norm],
-            // With constant statistics and without ReLU, the input plays no part.
+            // With constant statistics and without ReLU, the input is not needed.
             Self::NormBackward { norm, relu: false, means: None, .. } => vec![*norm],
             Self::NormBackward { norm, input, means, .. } => [*norm, *input].into_iter().chain(*means).collect(),
         }
     }
 
-    /// Operations for each value, and values read for each.
+    /// Operations per value, and loads per value.
     pub(super) const fn cost(&self) -> (u64, u64) {
         match self {
             Self::Plain => (0, 1),
@@ -53,9 +53,9 @@ pub(super) fn constants(flags: Flags) -> [(&'static str, u32); 4] {
     [("NORM", norm), ("RELU", relu), ("BACKWARD", backward), ("BATCH", batch)]
 }
 
-/// What a forward pass may read: a value, or what batch norm with and without ReLU makes of it.
+/// Flags of forward passes: a value, or its batch norm with and without ReLU.
 #[cfg(test)]
 pub(super) const FORWARD_FLAGS: [Flags; 3] = [[0; 4], [1, 0, 0, 0], [1, 1, 0, 0]];
-/// What a backward pass may read: a gradient, or what the backward pass of batch norm makes of it.
+/// Flags of backward passes: a gradient, or the backward pass of batch norm applied to it.
 #[cfg(test)]
 pub(super) const BACKWARD_FLAGS: [Flags; 5] = [[0; 4], [0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 1, 0], [0, 1, 1, 1]];

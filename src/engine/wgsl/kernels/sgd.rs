@@ -6,7 +6,7 @@ use crate::engine::wgsl::layout::Layout;
 use crate::engine::wgsl::layout::gpu_struct;
 
 gpu_struct! {
-    struct Count for "sgd.wgsl" {
+    struct SgdParams for "sgd.wgsl" {
         quads: u32,
     }
 }
@@ -20,7 +20,7 @@ pub(in crate::engine::wgsl) fn sgd(
     momentum: Slice,
 ) -> Dispatch {
     let work = Work { flops: 24 * quads, bytes: 80 * quads };
-    let params = Count { quads: quads as u32 };
+    let params = SgdParams { quads: quads as u32 };
     let bindings = [call, gradient, parameter, momentum];
     Dispatch::new(Kernel::plain("sgd.wgsl"), params, &bindings, grid(quads.div_ceil(256)), work)
 }
@@ -28,7 +28,7 @@ pub(in crate::engine::wgsl) fn sgd(
 /// The structs that kernels of this file read.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
-    vec![Count::LAYOUT]
+    vec![SgdParams::LAYOUT]
 }
 
 /// Every kernel variant of this file.

@@ -1,9 +1,9 @@
-//! A network's first two layers, the normalisation of the colours and a convolution of stride 1 from up to four of them,
-//! with what comes before and behind: statistics of a batch norm forward, and backward its gradient and the step of the
-//! search. What [`super::norm`], [`super::conv`] and [`super::attack`] do one by one.
+//! A network's stem: the normalisation of up to four colour channels and a convolution of stride 1. Fused with it are
+//! the statistics of the next batch norm in the forward pass, and that batch norm's gradient and the step of the search
+//! in the backward pass. [`super::norm`], [`super::conv`] and [`super::attack`] have the separate kernels.
 //!
-//! These convolutions are direct, not matrix products: four columns would leave most of a tile empty. Rows of the source
-//! lie in workgroup memory; [`fits_forward`] and its like say whether they do.
+//! These convolutions are direct, not matrix products: four columns would leave most of a tile empty. Rows of the
+//! source are in workgroup memory; [`fits_forward`], [`fits_gradient`] and [`fits_step`] tell whether there is room.
 
 use super::conv::Conv;
 use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, quads};
@@ -13,30 +13,31 @@ use crate::engine::wgsl::layout::gpu_struct;
 const LANES: usize = 256;
 /// Quads of workgroup memory.
 const SHARED: usize = 1024;
-/// Of these, what sums over lanes need: in `stem_forward` with statistics, and in the step of a search.
+/// Quads of workgroup memory for sums over lanes, in `stem_forward` with statistics.
 const SUMS: usize = 2 * LANES;
+/// The same in the step of a search.
 const STEP_SUMS: usize = LANES / 4;
-/// Most strips of an image whose gradients stay in the registers of a lane: 64 × 64 pixels.
+/// Maximum number of strips of an image whose gradients a lane keeps in registers: 64 × 64 pixels.
 const MAX_STRIPS: usize = 16;
-/// Most quads that a workgroup of `stem_forward` has of each pixel.
+/// Maximum number of quads per pixel that a workgroup of `stem_forward` computes.
 const MAX_COLUMNS: usize = 16;
-/// Most channels whose affine fits a uniform.
+/// Maximum number of channels whose affine fits a uniform.
 const MAX_CHANNELS: usize = 4096;
 
-/// Whether this is a convolution that such a stem may have.
+/// Whether this convolution can be part of a fused stem.
 const fn is_stem(conv: &Conv) -> bool {
     conv.stride == 1 && conv.in_channels <= 4 && conv.out_channels <= MAX_CHANNELS
 }
 
-/// Pixels of a source, padding included, from which `step` consecutive pixels of a plane are computed, at most.
+/// Maximum number of source pixels, padding included, needed for `step` consecutive pixels of a feature map.
 fn tile_pixels(pixels: usize, width: usize, step: usize, kernel: usize) -> usize {
     let rows = |first: usize| ((first + step).min(pixels) - 1) / width - first / width + 1;
     let most = (0..pixels).step_by(step).map(rows).max().unwrap_or(1);
     (most + kernel - 1) * (width + kernel - 1)
 }
 
-/// Cuts `groups` workgroups into dispatches of at most `budget` FLOPs each, or one workgroup. `dispatch` makes one of them
-/// from its first workgroup, its grid and its share of `work`.
+/// Splits `groups` workgroups into dispatches of at most `budget` FLOPs each, or of one workgroup. `dispatch` creates
+/// one of them from its first workgroup, its grid and its share of `work`.
 fn cut(groups: usize, work: Work, budget: u64, dispatch: impl Fn(u32, [u32; 3], Work) -> Dispatch) -> Vec<Dispatch> {
     let groups = groups as u64;
     let chunk = (budget / (work.flops / groups.max(1)).max(1)).max(1);
@@ -53,7 +54,7 @@ fn cut(groups: usize, work: Work, budget: u64, dispatch: impl Fn(u32, [u32; 3], 
     all
 }
 
-/// Arithmetic of the convolution; traffic of images and output, and of `more` values of the output's size.
+/// Arithmetic of the convolution; traffic of images and output, and of `more` further tensors of the output's size.
 fn work(conv: &Conv, images: usize, more: usize) -> Work {
     let out_pixels = images * conv.out_height * conv.out_width;
     let flops = 2 * out_pixels * conv.kernel * conv.kernel * conv.in_channels * conv.out_channels;
@@ -62,18 +63,18 @@ fn work(conv: &Conv, images: usize, more: usize) -> Work {
     Work { flops: flops as u64, bytes: 4 * (image_values + (1 + more) * values) as u64 }
 }
 
-/// How [`forward`] lays the lanes of a workgroup over pixels and quads.
+/// How [`forward`] assigns pixels and quads to the lanes of a workgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Blocks {
-    /// Quads that a workgroup has of each pixel.
+    /// Quads per pixel of a workgroup.
     columns: usize,
-    /// Workgroups for all quads.
+    /// Workgroups that cover all quads of a pixel.
     tiles: usize,
-    /// Pixels at a time.
+    /// Pixels computed in parallel.
     lanes: usize,
-    /// Pixels of a lane.
+    /// Pixels per lane.
     held: usize,
-    /// Pixels of the images in workgroup memory.
+    /// Source pixels in workgroup memory.
     tile: usize,
 }
 
@@ -83,7 +84,7 @@ impl Blocks {
         let columns = quads(conv.out_channels).div_ceil(tiles);
         let lanes = LANES / columns;
         let pixels = conv.out_height * conv.out_width;
-        // The more pixels a lane has, the less often weights are read.
+        // The more pixels per lane, the fewer loads of weights.
         [8, 4, 2, 1].into_iter().find_map(|held| {
             let tile = tile_pixels(pixels, conv.out_width, held * lanes, conv.kernel);
             (tile + SUMS <= SHARED).then_some(Self { columns, tiles, lanes, held, tile })
@@ -107,12 +108,12 @@ impl Blocks {
     }
 }
 
-/// Whether [`forward`] can do this convolution.
+/// Whether [`forward`] supports this convolution.
 pub(in crate::engine::wgsl) fn fits_forward(conv: &Conv) -> bool {
     is_stem(conv) && Blocks::new(conv).is_some()
 }
 
-/// Blocks of the statistics of `images` images; [`super::norm::partials_len`] says how much memory they take.
+/// Number of blocks of the statistics of `images` images; [`super::norm::partials_len`] gives their size.
 pub(in crate::engine::wgsl) fn statistics_blocks(conv: &Conv, images: usize) -> usize {
     Blocks::new(conv).map_or(0, |blocks| images * blocks.of_image(conv))
 }
@@ -136,8 +137,8 @@ gpu_struct! {
 }
 
 /// `y = (scale · x + shift) ⋆ w` with `normalization` (scale, shift, mean, rstd of the colours), zero outside of the
-/// image. `statistics` is where those of `y` go for [`super::norm::finalize`], and the first block. No dispatches where
-/// [`fits_forward`] says no.
+/// image. `statistics`: the buffer for the partial statistics of `y` for [`super::norm::finalize`], and the first
+/// block. Empty if [`fits_forward`] is false.
 #[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
 pub(in crate::engine::wgsl) fn forward(
     conv: &Conv,
@@ -174,25 +175,25 @@ pub(in crate::engine::wgsl) fn forward(
     })
 }
 
-/// A batch norm right behind the convolution, and the ReLU behind that: its gradient is computed on the way.
+/// A batch norm directly after the convolution, with an optional ReLU: its backward pass is computed on load.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine::wgsl) struct StemNorm {
-    /// What it reads: the convolution's output.
+    /// Its input: the convolution's output.
     pub(in crate::engine::wgsl) x: Slice,
     /// Scale, shift, mean and rstd, `4 × C`.
     pub(in crate::engine::wgsl) affine: Slice,
-    /// What [`super::norm::backward_finalize`] gave, or none where the statistics were constants.
+    /// The means of [`super::norm::backward_finalize`]. `None` if the statistics were constants.
     pub(in crate::engine::wgsl) means: Option<Slice>,
-    /// Whether the ReLU is still to be seen to.
+    /// Whether the gradient must still pass through the ReLU.
     pub(in crate::engine::wgsl) relu: bool,
 }
 
-/// How the gradient is computed.
+/// How the pixels of an image are divided for the gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Strips {
-    /// Of an image, 256 pixels each.
+    /// Strips per image, 256 pixels each.
     count: usize,
-    /// Quads of the output's channels at a time.
+    /// Quads of output channels per iteration.
     depth: usize,
     /// Pixels of the output's gradient in workgroup memory.
     tile: usize,
@@ -207,7 +208,7 @@ impl Strips {
         Some(Self { count: pixels.div_ceil(LANES), depth, tile })
     }
 
-    /// `norm`: 0 without a batch norm, 1 with statistics of the batch, 2 with constants.
+    /// `norm`: 0 without a batch norm, 1 with batch statistics, 2 with constants.
     fn kernel(self, file: &'static str, conv: &Conv, norm: u32, relu: bool, more: &[(&'static str, u32)]) -> Kernel {
         let mut constants = vec![
             ("KERNEL", conv.kernel as u32),
@@ -227,12 +228,12 @@ impl Strips {
     }
 }
 
-/// Whether [`input_gradient`] can do this convolution.
+/// Whether [`input_gradient`] supports this convolution.
 pub(in crate::engine::wgsl) fn fits_gradient(conv: &Conv) -> bool {
     is_stem(conv) && Strips::new(conv).is_some()
 }
 
-/// Whether [`step`] can: images of up to 64 × 64 pixels.
+/// Whether [`step`] supports this convolution: images of up to 64 × 64 pixels.
 pub(in crate::engine::wgsl) fn fits_step(conv: &Conv) -> bool {
     is_stem(conv) && Strips::new(conv).is_some_and(|strips| strips.count <= MAX_STRIPS)
 }
@@ -267,7 +268,7 @@ impl GradientParams {
     }
 }
 
-/// The constants for a batch norm, and its bindings.
+/// The constants NORM and RELU for a batch norm, and its bindings.
 fn norm_part(norm: Option<StemNorm>) -> (u32, bool, Vec<Slice>) {
     let Some(norm) = norm else { return (0, false, Vec::new()) };
     let mut bindings = vec![norm.affine];
@@ -278,8 +279,8 @@ fn norm_part(norm: Option<StemNorm>) -> (u32, bool, Vec<Slice>) {
     (if norm.means.is_some() { 1 } else { 2 }, norm.relu, bindings)
 }
 
-/// The gradient of the images, given that of the convolution's output, or of the output of the batch norm behind it. No
-/// dispatches where [`fits_gradient`] says no.
+/// The gradient of the images, given that of the convolution's output, or of the output of the batch norm after it.
+/// Empty if [`fits_gradient`] is false.
 #[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
 pub(in crate::engine::wgsl) fn input_gradient(
     conv: &Conv,
@@ -314,8 +315,8 @@ pub(in crate::engine::wgsl) struct Search {
     pub(in crate::engine::wgsl) flags: Slice,
 }
 
-/// A step of the search along what [`input_gradient`] would give, which is not stored. No dispatches where [`fits_step`]
-/// says no.
+/// A step of the search along the gradient of [`input_gradient`], which is not materialised. Empty if [`fits_step`] is
+/// false.
 #[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
 pub(in crate::engine::wgsl) fn step(
     conv: &Conv,
@@ -343,7 +344,7 @@ pub(in crate::engine::wgsl) fn step(
     })
 }
 
-/// Stems of the networks that there are, odd ones, and the largest images: channels, size, kernel, padding.
+/// Stems of the built-in networks, unusual ones, and the largest images: channels, size, kernel, padding.
 #[cfg(test)]
 const SHAPES: [([usize; 2], [usize; 2], usize, usize); 10] = [
     ([3, 64], [32, 32], 3, 1),
@@ -358,7 +359,7 @@ const SHAPES: [([usize; 2], [usize; 2], usize, usize); 10] = [
     ([3, 8], [64, 64], 3, 1),
 ];
 
-/// A convolution whose output size follows from the rest.
+/// A convolution; its output size follows from the arguments.
 #[cfg(test)]
 const fn shape(channels: [usize; 2], size: [usize; 2], kernel: usize, padding: usize) -> Conv {
     let ([in_channels, out_channels], [height, width]) = (channels, size);

@@ -1,10 +1,10 @@
-//! 3×3 convolutions of stride 1 by Winograd's F(M×M, 3×3): M × M pixels of a plane from (M + 2)² products instead of 9 M²,
-//! which is 4 times less for M = 4 and 2.25 times less for M = 2.
+//! 3×3 convolutions of stride 1 by Winograd's F(M×M, 3×3): M × M pixels of a feature map from (M + 2)² products instead
+//! of 9 M², which is 4 times less for M = 4 and 2.25 times less for M = 2.
 //!
-//! Three kernels for each pass: the tiles of the source transformed (`v`), a matrix product for each of the (M + 2)² slots
-//! (`m`), and the tiles of the result from it. What lies around a convolution is computed on the way: batch norm while the
-//! source is read, a residual, the statistics of the next batch norm and the sums of its backward pass while the result is
-//! written. The input gradient uses the same transformed weights, transposed (shared/winograd_line.wgsl).
+//! Each pass has three kernels: the transform of the source's tiles (`v`), a matrix product for each of the (M + 2)²
+//! slots (`m`), and the transform to tiles of the result. Adjacent operations are fused: batch norm on load, and in the
+//! epilogue a residual, the statistics of the next batch norm and the sums of a batch norm's backward pass. The input
+//! gradient uses the same transformed weights, transposed (shared/winograd_line.wgsl).
 //!
 //! (Lavin, Gray: Fast Algorithms for Convolutional Neural Networks, CVPR 2016.)
 
@@ -18,14 +18,14 @@ use crate::engine::wgsl::kernel::{Dispatch, Kernel, Slice, Work, grid, padded, q
 use crate::engine::wgsl::layout::Layout;
 use crate::engine::wgsl::layout::gpu_struct;
 
-/// Invocations of a workgroup that makes tiles of the result.
+/// Invocations of a workgroup that computes tiles of the result.
 const LANES: usize = 256;
-/// Most quads of a pixel that such a workgroup writes: 128 bytes, what memory takes at once.
+/// Maximum number of quads per pixel that such a workgroup writes: 128 bytes, the size of a memory transaction.
 const MAX_COLUMNS: usize = 8;
-/// Most bytes of `v` and of `m`. More images at once than this holds are worked on one after the other.
+/// Maximum size of `v` and of `m` in bytes. Batches that need more are processed in chunks of images.
 const WORKSPACE: u64 = 80 << 20;
 
-/// Whether a convolution can be computed this way.
+/// Whether a convolution can be computed by Winograd's algorithm.
 pub(in crate::engine::wgsl) const fn fits(conv: &Conv) -> bool {
     conv.kernel == 3 && conv.stride == 1 && conv.padding <= 2
 }
@@ -40,7 +40,7 @@ pub(in crate::engine::wgsl) const fn weight_len(conv: &Conv, outputs: usize) -> 
     slots(outputs) * padded(conv.in_channels) * padded(conv.out_channels)
 }
 
-/// The tile of the matrix products where nothing was measured.
+/// The tile of the matrix products if nothing was measured.
 pub(in crate::engine::wgsl) fn fixed_tile(conv: &Conv, pass: Pass, outputs: usize) -> Tile {
     let (height, width, columns) = match pass {
         Pass::InputGradient => (conv.height, conv.width, conv.in_channels),
@@ -52,15 +52,15 @@ pub(in crate::engine::wgsl) fn fixed_tile(conv: &Conv, pass: Pass, outputs: usiz
     }
 }
 
-/// What is done with a result while it is written.
+/// The epilogue: what is computed while a result is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::engine::wgsl) enum Finish {
     #[default]
     Nothing,
-    /// Leaves the partials of [`super::norm::statistics`].
+    /// Writes the partials of [`super::norm::statistics`].
     Statistics { partials: Slice },
-    /// The result is a gradient behind a batch norm that read `input`: lets through what its ReLU let through, and leaves
-    /// the partials of [`super::norm::backward_sums`].
+    /// The result is the gradient of the output of a batch norm with input `input`: applies the mask of its ReLU, and
+    /// writes the partials of [`super::norm::backward_sums`].
     Sums { partials: Slice, norm: Slice, relu: bool, input: Slice },
 }
 
@@ -90,15 +90,15 @@ pub(in crate::engine::wgsl) struct Product {
     pub(in crate::engine::wgsl) pass: Pass,
     /// M.
     pub(in crate::engine::wgsl) outputs: usize,
-    /// Of the matrix products.
+    /// Tile of the matrix products.
     pub(in crate::engine::wgsl) tile: Tile,
-    /// Most FLOPs of one dispatch.
+    /// Maximum FLOPs of one dispatch.
     pub(in crate::engine::wgsl) budget: u64,
-    /// Most bytes of a binding.
+    /// Maximum size of a binding in bytes.
     pub(in crate::engine::wgsl) binding: u64,
 }
 
-/// Where a pass reads and writes.
+/// The slices that a pass reads and writes.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine::wgsl) struct Places {
     pub(in crate::engine::wgsl) source: Slice,
@@ -111,12 +111,12 @@ pub(in crate::engine::wgsl) struct Places {
     pub(in crate::engine::wgsl) result: Slice,
     pub(in crate::engine::wgsl) add: Option<Slice>,
     pub(in crate::engine::wgsl) finish: Finish,
-    /// Where the first block goes in the partials of `finish`.
+    /// Index of the first block in the partials of `finish`.
     pub(in crate::engine::wgsl) first_block: usize,
 }
 
 /// Height, width, channels.
-type Plane = [usize; 3];
+type Sizes = [usize; 3];
 
 gpu_struct! {
     struct WeightParams for "winograd_weight.wgsl" {
@@ -175,7 +175,7 @@ pub(in crate::engine::wgsl) fn transform_weight(conv: &Conv, outputs: usize, wei
 
 impl Product {
     /// Source and result, and the padding of the source.
-    fn sides(&self) -> (Plane, Plane, usize) {
+    fn sides(&self) -> (Sizes, Sizes, usize) {
         let c = &self.conv;
         let x = [c.height, c.width, c.in_channels];
         let y = [c.out_height, c.out_width, c.out_channels];
@@ -185,7 +185,7 @@ impl Product {
         }
     }
 
-    /// Tiles of a plane, down and across.
+    /// Tiles of an image, down and across.
     fn tiles(&self) -> [usize; 2] {
         let ([height, width, _], m) = (self.sides().1, self.outputs);
         [height.div_ceil(m), width.div_ceil(m)]
@@ -213,7 +213,7 @@ impl Product {
         fits(&self.conv) && self.image_bytes().into_iter().chain([weights]).all(|bytes| bytes <= self.binding)
     }
 
-    /// How many of `images` images are worked on at once.
+    /// Images per chunk, for `images` images.
     fn chunk(&self, images: usize) -> usize {
         let largest = self.image_bytes().into_iter().max().unwrap_or(1).max(1);
         let room = WORKSPACE.min(self.binding) / largest;
@@ -226,7 +226,7 @@ impl Product {
         self.image_bytes().map(|bytes| bytes * self.chunk(images) as u64)
     }
 
-    /// Quads of a workgroup's row, workgroups side by side, rows.
+    /// Quads per row of a workgroup, workgroups per row of the result, rows per workgroup.
     fn columns(&self) -> [usize; 3] {
         let quads = quads(self.sides().1[2]);
         let tiles = quads.div_ceil(MAX_COLUMNS).max(1);
@@ -234,7 +234,7 @@ impl Product {
         [columns, tiles, LANES / columns]
     }
 
-    /// Blocks of partials that the result of `images` images makes.
+    /// Number of blocks of partials for `images` images.
     pub(in crate::engine::wgsl) fn blocks(&self, images: usize) -> usize {
         let [.., lanes] = self.columns();
         self.chunks(images).map(|(_, count)| (count * self.image_tiles()).div_ceil(lanes)).sum()
@@ -283,7 +283,8 @@ impl Product {
         let (operations, reads) = places.read.cost();
         let (pixels, side) = ((images * height * width * 4 * quads) as u64, self.outputs as u64 + 2);
         let points = side * side * (tiles * 4 * quads) as u64;
-        // Two passes of lines, three operations or so for each value; what is read is computed again where tiles overlap.
+        // Two passes of lines with about three operations per value. Values computed on load are recomputed where tiles
+        // overlap.
         let work = Work { flops: points * (6 + operations), bytes: 4 * (pixels * reads + points) };
         let kernel = input_kernel(self.outputs, self.flipped(), places.read.flags());
         let bindings: Vec<Slice> = [places.source, places.v].into_iter().chain(places.read.bindings()).collect();
@@ -381,7 +382,7 @@ pub(in crate::engine::wgsl) fn layouts() -> Vec<Layout> {
     vec![WeightParams::LAYOUT, InputParams::LAYOUT, GemmParams::LAYOUT, OutputParams::LAYOUT]
 }
 
-/// Every kernel that this module can ask for.
+/// Every kernel that this module uses.
 #[cfg(test)]
 pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
     let mut all = Vec::new();
@@ -395,7 +396,7 @@ pub(in crate::engine::wgsl) fn variants() -> Vec<Kernel> {
             all.extend(backward.map(|flags| output_kernel(outputs, true, add, flags)));
         }
     }
-    // Four columns are an image's, and its convolution has another way.
+    // Four columns occur only for images, and their convolution does not use Winograd's algorithm.
     let tiles = gemm::PIXEL_TILES.into_iter().filter(|tile| *tile != gemm::SINGLE);
     for tile in tiles.chain(gemm::BROADCAST_TILES) {
         all.extend([false, true].map(|transposed| gemm_kernel(tile, transposed)));

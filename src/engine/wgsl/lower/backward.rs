@@ -1,6 +1,6 @@
 //! Backward passes: to the image, or to the parameters.
 
-use super::{Lower, Tape, Tensor, Want, geometry, has_parameters, plane, rows, value_quads};
+use super::{Lower, Tape, Tensor, Want, feature_map, geometry, has_parameters, rows, value_quads};
 use crate::engine::BatchNormMode;
 use crate::engine::wgsl::kernel::{Dispatch, Slice, padded};
 use crate::engine::wgsl::kernels::conv::{self, Conv, Pass};
@@ -10,10 +10,10 @@ use crate::engine::wgsl::kernels::read::Read;
 use crate::engine::wgsl::kernels::stem::{self, StemNorm};
 use crate::engine::wgsl::kernels::winograd::Finish;
 use crate::engine::wgsl::kernels::{linear, loss, norm, pointwise, pool};
-use crate::engine::wgsl::program::Phase;
+use crate::engine::wgsl::program::DispatchKind;
 use crate::model::{Layer, Op, Value};
 
-/// A batch norm whose backward pass is left to those who read the gradient.
+/// A batch norm whose backward pass the consumers of the gradient compute on load.
 #[derive(Debug, Clone)]
 struct Pending {
     norm: Slice,
@@ -22,13 +22,13 @@ struct Pending {
     means: Option<Slice>,
 }
 
-/// The gradient of a value: a tensor, and what its readers make of it.
+/// The gradient of a value: a tensor, and what its consumers compute from it on load.
 #[derive(Debug, Clone)]
 struct Gradient {
     tensor: Tensor,
     pending: Option<Pending>,
-    /// Partial sums for the batch norm that this gradient comes to next, with the number of blocks, where the kernel that
-    /// wrote it left them.
+    /// Partial sums for the backward pass of the batch norm that produced the value, and the number of blocks, if the
+    /// kernel that wrote the gradient computed them.
     sums: Option<(Slice, usize)>,
 }
 
@@ -49,7 +49,7 @@ impl Gradient {
 
 type Gradients = Vec<Option<Gradient>>;
 
-/// What a search's objective is computed from.
+/// The inputs of a search's objective.
 #[derive(Debug, Clone)]
 pub(in crate::engine::wgsl) struct Objective {
     pub(in crate::engine::wgsl) call: Slice,
@@ -57,13 +57,13 @@ pub(in crate::engine::wgsl) struct Objective {
     /// Logits of the clean images.
     pub(in crate::engine::wgsl) reference: Tensor,
     pub(in crate::engine::wgsl) flag: Slice,
-    /// What runs once the objective is known and before the images move.
+    /// Dispatches that run after the objective and before the images change.
     pub(in crate::engine::wgsl) between: Vec<Dispatch>,
 }
 
 impl Lower<'_> {
-    /// Objective and backward pass to the images behind [`Self::body`], with the logits on the way. As
-    /// [`Self::backward`].
+    /// Continues after [`Self::body`] with the logits, the objective and the backward pass to the images. Returns what
+    /// [`Self::backward`] returns.
     pub(in crate::engine::wgsl) fn attack(
         &mut self,
         tape: &Tape,
@@ -78,7 +78,7 @@ impl Lower<'_> {
                 let found = self.program.transient(logits.size, "gradient of the logits");
                 let dispatch =
                     loss::objective(images, first, self.network.classes, call, info, logits, reference[r], found, flag);
-                self.program.push(None, Phase::Other, dispatch);
+                self.program.push(None, DispatchKind::Other, dispatch);
                 gradients.push(found);
             }
             self.push_all(between);
@@ -92,38 +92,38 @@ impl Lower<'_> {
             let (norm, to) = (norms.get(r).copied(), gradient.tensor[r]);
             let dispatch =
                 head::attack(images, first, &head, call, info, x, norm, weight, bias, reference[r], logits, to, flag);
-            self.push(end + 1, Phase::Backward, dispatch);
+            self.push(end + 1, DispatchKind::Backward, dispatch);
         }
         self.push_all(between);
         self.continue_from(tape, end, gradient, want)
     }
 
-    /// Appends what belongs to no layer.
+    /// Appends dispatches that belong to no layer.
     fn push_all(&mut self, dispatches: Vec<Dispatch>) {
-        dispatches.into_iter().for_each(|dispatch| self.program.push(None, Phase::Other, dispatch));
+        dispatches.into_iter().for_each(|dispatch| self.program.push(None, DispatchKind::Other, dispatch));
     }
 
-    /// One backward pass from `logits`, the gradient with respect to the logits. Gives the gradient with respect to the
-    /// images, if that was wanted and is not used up.
+    /// One backward pass from `logits`, the gradient with respect to the logits. Returns the gradient with respect to
+    /// the images. `None` if it was not wanted, or if the step of the search has consumed it.
     pub(in crate::engine::wgsl) fn backward(&mut self, tape: &Tape, logits: Tensor, want: Want<'_>) -> Option<Tensor> {
         let Some((end, head)) = self.head() else {
             return self.continue_from(tape, self.network.layers.len(), Gradient::plain(logits), want);
         };
         if let (Want::Parameters { accumulate }, Some(pooled)) = (want, &tape.pooled) {
-            self.linear_weights(end + 1, [head.plane.channels, head.classes], pooled, &logits, accumulate);
+            self.linear_weights(end + 1, [head.map.channels, head.classes], pooled, &logits, accumulate);
         }
         let weight = self.parameter(end + 1, 0);
         let features = &tape.values[tape.values.len() - 1];
         let (gradient, norms) = self.before_head(tape, end);
         for (r, images, _) in self.parts() {
             let (x, norm, to) = (features.tensor[r], norms.get(r).copied(), gradient.tensor[r]);
-            self.push(end + 1, Phase::Backward, head::backward(images, &head, x, norm, weight, logits[r], to));
+            self.push(end + 1, DispatchKind::Backward, head::backward(images, &head, x, norm, weight, logits[r], to));
         }
         self.continue_from(tape, end, gradient, want)
     }
 
-    /// Where the head's kernels write the gradient of what they read, and the batch norm that they see to: for each range,
-    /// none where there is none.
+    /// The gradient that the head's kernels write with respect to their input, and the batch norm whose backward pass
+    /// they compute: one per range, empty if no batch norm precedes the head.
     fn before_head(&mut self, tape: &Tape, end: usize) -> (Gradient, Vec<HeadNorm>) {
         let shape = self.network.shape_of(end);
         let gradient = Gradient::plain(self.tensor(shape, "gradient before the head"));
@@ -134,13 +134,13 @@ impl Lower<'_> {
             (self.program.scratch(size, "batch norm sums"), blocks)
         });
         let norms = self.parts().into_iter();
-        // A block for each image.
+        // One block per image.
         let norms = norms.map(|(.., first)| HeadNorm { affine, sums: sums.map(|(partials, _)| (partials, first)) });
         (Gradient { sums, ..gradient }, norms.collect())
     }
 
-    /// The layer whose output the gradient of [`Self::before_head`] belongs to: constants instead of statistics let the
-    /// head's kernels go through the batch norm, too.
+    /// The value whose gradient [`Self::before_head`] allocates. If the batch norm before the head uses constants
+    /// instead of batch statistics, the head's kernels compute its backward pass too, and this is its input.
     fn value_before_head(&self, tape: &Tape, end: usize) -> Value {
         let normed = tape.values.get(end).is_some_and(|value| value.norm.is_some());
         if end == self.network.layers.len() || !normed || tape.mode == BatchNormMode::Train {
@@ -150,13 +150,14 @@ impl Lower<'_> {
         self.network.layers[end - 1 - relu].inputs[0]
     }
 
-    /// The backward pass from the gradient of value `end` on.
+    /// The backward pass from the gradient before the head, or from the gradient of the logits if the head is not
+    /// fused.
     fn continue_from(&mut self, tape: &Tape, end: usize, gradient: Gradient, want: Want<'_>) -> Option<Tensor> {
         let network = self.network;
         let readers = network.readers();
         let mut gradients: Gradients = vec![None; network.layers.len() + 1];
         gradients[self.value_before_head(tape, end)] = Some(gradient);
-        // Nothing before the first layer with parameters needs a gradient when only parameters do.
+        // If only parameters need gradients, the pass ends at the first layer with parameters.
         let first = match want {
             Want::Image | Want::Step(_) => 0,
             Want::Parameters { .. } => network.layers.iter().position(has_parameters).unwrap_or(0),
@@ -211,7 +212,7 @@ impl Lower<'_> {
         Some(self.written(0, image, None))
     }
 
-    /// From the gradient of the first convolution's output to that of the images, or with a step of the search along it.
+    /// From the gradient of the first convolution's output to that of the images, or directly to a step of the search.
     fn stem_backward(
         &mut self,
         i: usize,
@@ -232,7 +233,7 @@ impl Lower<'_> {
                 let (from, norm) = (dy.tensor[r], norms(r));
                 let steps = stem::step(conv, images, first, self.budget, from, norm, weight, normalization, search);
                 for dispatch in steps {
-                    self.push(i, Phase::Backward, dispatch);
+                    self.push(i, DispatchKind::Backward, dispatch);
                 }
             }
             return None;
@@ -243,13 +244,13 @@ impl Lower<'_> {
             let dispatches =
                 stem::input_gradient(conv, images, self.budget, from, norm, weight, normalization, image[r]);
             for dispatch in dispatches {
-                self.push(i, Phase::Backward, dispatch);
+                self.push(i, DispatchKind::Backward, dispatch);
             }
         }
         Some(image)
     }
 
-    /// A gradient in memory, with `other` added.
+    /// A gradient in memory. Computes a pending batch norm, and adds `other` to its result.
     fn written(&mut self, layer: usize, gradient: Gradient, other: Option<&Tensor>) -> Tensor {
         let Some(Pending { norm, relu, input, means }) = gradient.pending else { return gradient.tensor };
         // Scale, shift, mean and rstd of each channel.
@@ -259,12 +260,12 @@ impl Lower<'_> {
         for (r, dy) in gradient.tensor.into_iter().enumerate() {
             let (rows, add) = (dy.size / (4 * channels), other.map(|other| other[r]));
             let dispatch = norm::backward_apply(rows, channels as usize, relu, input[r], dy, norm, means, add, dx[r]);
-            self.push(layer, Phase::Backward, dispatch);
+            self.push(layer, DispatchKind::Backward, dispatch);
         }
         dx
     }
 
-    /// Adds a gradient to what is there for a value.
+    /// Adds a gradient to the existing gradient of a value.
     fn accumulate(&mut self, layer: usize, gradients: &mut Gradients, value: Value, gradient: Tensor) {
         let sum = match gradients[value].take() {
             None => gradient,
@@ -274,7 +275,7 @@ impl Lower<'_> {
                 let sum = self.tensor(shape, "gradient sum");
                 for (r, images, _) in self.parts() {
                     let dispatch = pointwise::add(value_quads(images, shape), earlier.tensor[r], gradient[r], sum[r]);
-                    self.push(layer, Phase::Backward, dispatch);
+                    self.push(layer, DispatchKind::Backward, dispatch);
                 }
                 sum
             }
@@ -285,7 +286,7 @@ impl Lower<'_> {
     fn input_gradient(&mut self, i: usize, layer: &Layer, tape: &Tape, dy: &Tensor) -> Tensor {
         let shape = self.network.shape_of(layer.inputs[0]);
         let dx = self.tensor(shape, &format!("gradient before {}", layer.name));
-        // What the layer's kernel reads beside the gradient: its input, its output, or nothing.
+        // What the layer's kernel reads besides the gradient: the layer's input, its output, or nothing.
         let read = match layer.op {
             Op::MaxPool { .. } => self.in_memory(i, tape, layer.inputs[0]),
             Op::Relu => self.in_memory(i, tape, i + 1),
@@ -304,11 +305,13 @@ impl Lower<'_> {
                     norm::backward_apply(rows, shape.channels, false, read[r], dy[r], affine, None, None, dx[r])
                 }
                 Op::Relu => pointwise::relu_backward(value_quads(images, shape), read[r], dy[r], dx[r]),
-                Op::MaxPool { size } => pool::max_pool_backward(images, plane(shape), *size, read[r], dy[r], dx[r]),
-                Op::GlobalAvgPool => pool::global_pool_backward(images, plane(shape), dy[r], dx[r]),
+                Op::MaxPool { size } => {
+                    pool::max_pool_backward(images, feature_map(shape), *size, read[r], dy[r], dx[r])
+                }
+                Op::GlobalAvgPool => pool::global_pool_backward(images, feature_map(shape), dy[r], dx[r]),
                 Op::Add | Op::BatchNorm { .. } | Op::Conv2d { .. } => continue,
             };
-            self.push(i, Phase::Backward, dispatch);
+            self.push(i, DispatchKind::Backward, dispatch);
         }
         dx
     }
@@ -325,7 +328,7 @@ impl Lower<'_> {
         let value = layer.inputs[0];
         let (stored, shape) = (&tape.values[value], self.network.shape_of(value));
         let earlier = gradients[value].take().map(|earlier| self.written(i, earlier, None));
-        // With a kernel for each layer, sums have one too.
+        // Without fusion, sums have their own kernel.
         let (add, sum) = if self.choices.plain { (None, earlier) } else { (earlier, None) };
         let dx = self.tensor(shape, &format!("gradient before {}", layer.name));
         let mut found = Gradient::plain(dx.clone());
@@ -343,8 +346,8 @@ impl Lower<'_> {
                 }
                 _ => Finish::Nothing,
             };
-            let (phase, read) = (Phase::Backward, |r| dy.read(r));
-            self.push_winograd(i, phase, product, &dy.tensor, read, &dx, add.as_ref(), finish);
+            let (kind, read) = (DispatchKind::Backward, |r| dy.read(r));
+            self.push_winograd(i, kind, product, &dy.tensor, read, &dx, add.as_ref(), finish);
         } else {
             let weight = self.parameter(i, 0);
             let tile = self.choices.product_tile(conv, Pass::InputGradient);
@@ -352,7 +355,7 @@ impl Lower<'_> {
                 let add = add.as_ref().map(|add| add[r]);
                 let product = conv::Product { tile, budget: self.budget, read: dy.read(r), add, statistics: None };
                 for dispatch in conv::input_gradient(conv, images, product, dy.tensor[r], weight, dx[r]) {
-                    self.push(i, Phase::Backward, dispatch);
+                    self.push(i, DispatchKind::Backward, dispatch);
                 }
             }
         }
@@ -364,7 +367,8 @@ impl Lower<'_> {
         }
     }
 
-    /// Whether `layer` is the last, in a backward pass, to give a gradient to what a batch norm made of its input.
+    /// Whether `value` is the output of a batch norm (or of its ReLU) and `layer` is the last, in a backward pass, to
+    /// add to its gradient.
     fn last_reader(&self, layer: usize, value: Value) -> bool {
         let reads = |layer: &Layer| layer.inputs.contains(&value);
         let normalises = |value: Value| {
@@ -404,7 +408,11 @@ impl Lower<'_> {
                 }
             };
             let count = self.ranges.iter().map(|images| rows(*images, shape)).sum();
-            self.push(i, Phase::Backward, norm::backward_finalize(blocks, channels, count, partials, means, weights));
+            self.push(
+                i,
+                DispatchKind::Backward,
+                norm::backward_finalize(blocks, channels, count, partials, means, weights),
+            );
             means
         });
         let Some(gradients) = gradients else { return };
@@ -442,7 +450,7 @@ impl Lower<'_> {
         for (r, images, _) in self.parts() {
             let rows = rows(images, shape);
             let dispatch = norm::backward_sums(rows, channels, relu, x[r], dy[r], norm, partials, first);
-            self.push(i, Phase::Backward, dispatch);
+            self.push(i, DispatchKind::Backward, dispatch);
             first += norm::statistics_blocks(rows);
         }
         (partials, blocks)
@@ -453,7 +461,7 @@ impl Lower<'_> {
         for (r, images, _) in self.parts() {
             let add = accumulate || r > 0;
             let dispatch = linear::weight_gradient(images, inputs, outputs, add, x[r], dy[r], weight, bias);
-            self.push(i, Phase::Weights, dispatch);
+            self.push(i, DispatchKind::Weights, dispatch);
         }
     }
 
@@ -467,9 +475,9 @@ impl Lower<'_> {
             let parts = self.program.scratch(4 * (count * len) as u64, "weight gradient parts");
             let (x, dy) = ((x.tensor[r], x.read()), (dy.tensor[r], dy.read(r)));
             for dispatch in conv::weight_gradient(conv, images, (tile, self.budget), x, dy, parts, 0) {
-                self.push(i, Phase::Weights, dispatch);
+                self.push(i, DispatchKind::Weights, dispatch);
             }
-            self.push(i, Phase::Weights, conv::sum_parts(len, count, accumulate || r > 0, parts, weight));
+            self.push(i, DispatchKind::Weights, conv::sum_parts(len, count, accumulate || r > 0, parts, weight));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Forward passes.
 
-use super::{Lower, Stored, Tape, Tensor, geometry, plane, rows, value_quads};
+use super::{Lower, StoredValue, Tape, Tensor, feature_map, geometry, rows, value_quads};
 use crate::data::ImageShape;
 use crate::engine::BatchNormMode;
 use crate::engine::wgsl::kernel::{BufferId, Slice, padded};
@@ -8,13 +8,13 @@ use crate::engine::wgsl::kernels::conv::{self, Conv, Pass};
 use crate::engine::wgsl::kernels::head::{self, Head};
 use crate::engine::wgsl::kernels::winograd::Finish;
 use crate::engine::wgsl::kernels::{linear, norm, pointwise, pool, stem};
-use crate::engine::wgsl::program::{Fixed, Phase};
+use crate::engine::wgsl::program::{DispatchKind, Fixed};
 use crate::model::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Layer, Op, Value};
 
-const FORWARD: Phase = Phase::Forward;
+const FORWARD: DispatchKind = DispatchKind::Forward;
 
 impl Lower<'_> {
-    /// One forward pass over `x`; the logits go into `logits`. `trains` keeps what the gradients of parameters need.
+    /// One forward pass over `x`; writes `logits`. With `trains`, keeps what the gradients of parameters need.
     pub(in crate::engine::wgsl) fn forward(
         &mut self,
         x: Tensor,
@@ -37,7 +37,7 @@ impl Lower<'_> {
         tape
     }
 
-    /// The pooling and the linear layer at the end, where one kernel computes both: index of the pooling, sizes.
+    /// The pooling and the linear layer at the end, if one kernel computes both: index of the pooling, sizes.
     pub(super) fn head(&self) -> Option<(usize, Head)> {
         let [.., pool, linear] = &self.network.layers[..] else { return None };
         let (end, readers) = (self.network.layers.len() - 2, self.network.readers());
@@ -50,17 +50,17 @@ impl Lower<'_> {
             && readers[pool.inputs[0]] == 1
             && pool.inputs[0] == end
             && head::fits(shape.channels, out_features);
-        // The ReLU of the batch norm that readers apply.
+        // The ReLU that consumers apply together with its batch norm.
         let relu = end >= 1 && self.is_fused_relu(end - 1, &readers);
-        fused.then_some((end, Head { plane: plane(shape), classes: out_features, relu }))
+        fused.then_some((end, Head { map: feature_map(shape), classes: out_features, relu }))
     }
 
-    /// The forward pass up to the head, or up to the logits where no kernel computes a head.
+    /// The forward pass up to the head, or up to the logits if the head is not fused.
     pub(in crate::engine::wgsl) fn body(&mut self, x: Tensor, logits: &Tensor, mode: BatchNormMode) -> Tape {
         let network = self.network;
         let end = self.head().map_or(network.layers.len(), |(end, _)| end);
         let readers = network.readers();
-        let mut values = vec![Stored::plain(x)];
+        let mut values = vec![StoredValue::plain(x)];
         let mut affine: Vec<Option<Slice>> = vec![None; network.layers.len()];
         for (i, layer) in network.layers.iter().enumerate().take(end) {
             let input = layer.inputs[0];
@@ -92,7 +92,7 @@ impl Lower<'_> {
                     for (r, images, _) in self.parts() {
                         self.push(i, FORWARD, pointwise::relu(value_quads(images, shape), x[r], y[r]));
                     }
-                    Stored::plain(y)
+                    StoredValue::plain(y)
                 }
                 Op::Add => {
                     let [x, other] = [input, layer.inputs[1]].map(|value| self.ready(i, &mut values, value));
@@ -100,21 +100,21 @@ impl Lower<'_> {
                     for (r, images, _) in self.parts() {
                         self.push(i, FORWARD, pointwise::add(value_quads(images, shape), x[r], other[r], y[r]));
                     }
-                    Stored::plain(y)
+                    StoredValue::plain(y)
                 }
                 Op::MaxPool { size } => {
                     let (x, y) = (self.ready(i, &mut values, input), fresh(self));
                     for (r, images, _) in self.parts() {
-                        self.push(i, FORWARD, pool::max_pool(images, plane(shape), *size, x[r], y[r]));
+                        self.push(i, FORWARD, pool::max_pool(images, feature_map(shape), *size, x[r], y[r]));
                     }
-                    Stored::plain(y)
+                    StoredValue::plain(y)
                 }
                 Op::GlobalAvgPool => {
                     let (x, y) = (self.ready(i, &mut values, input), fresh(self));
                     for (r, images, _) in self.parts() {
-                        self.push(i, FORWARD, pool::global_pool(images, plane(shape), x[r], y[r]));
+                        self.push(i, FORWARD, pool::global_pool(images, feature_map(shape), x[r], y[r]));
                     }
-                    Stored::plain(y)
+                    StoredValue::plain(y)
                 }
                 Op::Linear { in_features, out_features } => {
                     let (weight, bias) = (self.parameter(i, 0), self.parameter(i, 1));
@@ -123,7 +123,7 @@ impl Lower<'_> {
                         let dispatch = linear::forward(images, *in_features, *out_features, x[r], weight, bias, y[r]);
                         self.push(i, FORWARD, dispatch);
                     }
-                    Stored::plain(y)
+                    StoredValue::plain(y)
                 }
             };
             if stored.norm.is_none() {
@@ -134,15 +134,15 @@ impl Lower<'_> {
         Tape { values, affine, mode, logits: logits.clone(), pooled: None }
     }
 
-    /// Whether the value of `layer` is the logits: it is the last layer, or the last but one if the last is a ReLU that is
-    /// computed with it.
+    /// Whether the value of `layer` is the logits: it is the last layer, or the last but one if the last is a ReLU
+    /// fused with it.
     fn is_last(&self, layer: usize, readers: &[usize]) -> bool {
         let relu = matches!(self.network.layers[layer].op, Op::BatchNorm { .. }) && self.with_relu(layer, readers);
         layer + 1 + usize::from(relu) == self.network.layers.len()
     }
 
-    /// The value of a batch norm or of the input normalisation over `x`: computed by its readers on load, or written where
-    /// the host reads it or fusion is off.
+    /// The value of a batch norm or of the input normalisation over `x`: computed by its consumers on load, or
+    /// materialised if the host reads it or fusion is off.
     fn normed(
         &mut self,
         i: usize,
@@ -151,9 +151,9 @@ impl Lower<'_> {
         relu: bool,
         is_last: bool,
         fresh: impl FnOnce(&mut Self) -> Tensor,
-    ) -> Stored {
+    ) -> StoredValue {
         if !self.choices.plain && !is_last {
-            return Stored { norm: Some((affine, relu)), ..Stored::plain(x) };
+            return StoredValue { norm: Some((affine, relu)), ..StoredValue::plain(x) };
         }
         let shape = self.network.layers[i].shape;
         let y = fresh(self);
@@ -161,14 +161,14 @@ impl Lower<'_> {
             let dispatch = norm::apply(rows(images, shape), shape.channels, relu, x[r], affine, y[r]);
             self.push(i, FORWARD, dispatch);
         }
-        Stored::plain(y)
+        StoredValue::plain(y)
     }
 
-    /// A value in memory, written unless it is there.
-    fn ready(&mut self, layer: usize, values: &mut [Stored], value: Value) -> Tensor {
+    /// A value in memory; materialises it if needed.
+    fn ready(&mut self, layer: usize, values: &mut [StoredValue], value: Value) -> Tensor {
         let shape = self.network.shape_of(value);
         let tensor = self.materialise(layer, &mut values[value], shape);
-        // The layers between share one tensor: a batch norm's value and that of the ReLU computed with it.
+        // A batch norm and the ReLU fused with it share one value.
         let norm = values[value].norm;
         for other in values.iter_mut().filter(|other| other.norm.is_some() && other.norm == norm) {
             other.ready = Some(tensor.clone());
@@ -176,12 +176,13 @@ impl Lower<'_> {
         tensor
     }
 
-    /// A value in memory for the backward pass. The forward pass has written it wherever one of its layers read it so.
+    /// A value in memory for the backward pass. The forward pass has materialised it if one of its layers needed it
+    /// there.
     pub(super) fn in_memory(&mut self, layer: usize, tape: &Tape, value: Value) -> Tensor {
         self.materialise(layer, &mut tape.values[value].clone(), self.network.shape_of(value))
     }
 
-    fn materialise(&mut self, layer: usize, stored: &mut Stored, shape: ImageShape) -> Tensor {
+    fn materialise(&mut self, layer: usize, stored: &mut StoredValue, shape: ImageShape) -> Tensor {
         let Some((affine, relu)) = stored.norm else { return stored.tensor.clone() };
         if let Some(ready) = &stored.ready {
             return ready.clone();
@@ -195,8 +196,8 @@ impl Lower<'_> {
         y
     }
 
-    /// Whether the residual join behind convolution `layer` is computed with it: it is its only reader, and the other
-    /// branch is there.
+    /// The other branch of the residual addition after convolution `layer`, if the addition is fused with it: it must
+    /// be the convolution's only consumer, and the other branch must be computed earlier.
     fn joins(&self, layer: usize, readers: &[usize]) -> Option<Value> {
         let next = self.network.layers.get(layer + 1)?;
         let joins = !self.choices.plain
@@ -217,11 +218,11 @@ impl Lower<'_> {
         &mut self,
         i: usize,
         layer: &Layer,
-        values: &mut [Stored],
+        values: &mut [StoredValue],
         readers: &[usize],
         mode: BatchNormMode,
         fresh: impl FnOnce(&mut Self) -> Tensor,
-    ) -> Stored {
+    ) -> StoredValue {
         let Some(conv) = geometry(self.network, layer) else { return values[layer.inputs[0]].clone() };
         let other = self.joins(i, readers).map(|value| self.ready(i, values, value));
         let x = values[layer.inputs[0]].clone();
@@ -236,7 +237,7 @@ impl Lower<'_> {
             let partials = self.partials(wanted, conv.out_channels, blocks);
             let finish = partials.map_or(Finish::Nothing, |(partials, _)| Finish::Statistics { partials });
             self.push_winograd(i, FORWARD, product, &x.tensor, |_| x.read(), &y, other.as_ref(), |_| finish);
-            return Stored { partials, ..Stored::plain(y) };
+            return StoredValue { partials, ..StoredValue::plain(y) };
         }
         let weight = self.parameter(i, 0);
         let tile = self.choices.product_tile(&conv, Pass::Forward);
@@ -252,19 +253,19 @@ impl Lower<'_> {
             }
             first += blocks(images);
         }
-        Stored { partials, ..Stored::plain(y) }
+        StoredValue { partials, ..StoredValue::plain(y) }
     }
 
-    /// Room for the statistics that a kernel leaves, where they are wanted and one binding holds them, and the number of
-    /// their blocks: so many as `of` says for a range.
+    /// A buffer for the partial statistics that a kernel writes, and their number of blocks; `of` gives the blocks of a
+    /// range. `None` if they are not `wanted` or exceed one binding.
     fn partials(&mut self, wanted: bool, channels: usize, of: impl Fn(usize) -> usize) -> Option<(Slice, usize)> {
         let blocks = self.ranges.iter().map(|images| of(*images)).sum();
         let size = 4 * norm::partials_len(blocks, channels) as u64;
         (wanted && size <= self.binding).then(|| (self.program.scratch(size, "batch norm sums"), blocks))
     }
 
-    /// The normalisation of the images, where `layer` is a convolution that alone reads it and nothing else reads the
-    /// images: its backward pass gives the whole gradient of the images.
+    /// The normalisation of the images, if convolution `layer` is its only consumer and the images have no other
+    /// consumer: the convolution's backward pass then gives the whole gradient of the images.
     pub(super) fn stem(&self, layer: usize) -> Option<Slice> {
         let network = self.network;
         let first = network.layers.first().is_some_and(|first| matches!(first.op, Op::Normalize { .. }));
@@ -284,7 +285,7 @@ impl Lower<'_> {
         normalization: Slice,
         y: Tensor,
         mode: BatchNormMode,
-    ) -> Stored {
+    ) -> StoredValue {
         let weight = self.parameter(i, 0);
         let wanted = mode == BatchNormMode::Train && self.feeds_batch_norm(i + 1);
         let blocks = |images: usize| stem::statistics_blocks(conv, images);
@@ -297,7 +298,7 @@ impl Lower<'_> {
             }
             first += blocks(images);
         }
-        Stored { partials, ..Stored::plain(y) }
+        StoredValue { partials, ..StoredValue::plain(y) }
     }
 
     fn feeds_batch_norm(&self, value: Value) -> bool {
@@ -305,8 +306,8 @@ impl Lower<'_> {
         self.network.layers.iter().any(reads)
     }
 
-    /// Scale and shift of a batch norm over `x`, from the batch or from the running statistics. `partials` are those of
-    /// `x`, where the kernel that wrote it left them.
+    /// Scale and shift of a batch norm over `x`, from the batch or from the running statistics. `partials` are the
+    /// partial statistics of `x`, if the kernel that wrote it computed them.
     fn batch_norm(
         &mut self,
         i: usize,

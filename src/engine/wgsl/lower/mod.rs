@@ -1,12 +1,12 @@
-//! From a network's layers to dispatches: forward, backward to the image, backward to the parameters.
+//! Lowers a network's layers to dispatches: forward, backward to the image, backward to the parameters.
 //!
-//! A batch whose activations are larger than a binding may be is cut into ranges of images. Every activation is then a
-//! buffer for each range; reductions over the batch (batch norm, weight gradients) run over all ranges in order, so the
-//! result is that of the whole batch.
+//! A batch whose activations exceed the maximum size of a binding is split into ranges of images. Every activation then
+//! has one buffer per range. Reductions over the batch (batch norm, weight gradients) run over all ranges in order, so
+//! the result is that of the whole batch.
 //!
-//! A batch norm and the ReLU behind it write nothing: the convolution that reads them computes them from the batch norm's
-//! input ([`Stored`]), and their backward pass likewise ([`Gradient`]). Residuals are added where a convolution writes. With
-//! [`Choices::plain`] every layer is a kernel of its own, which is what tests compare with.
+//! A batch norm and the ReLU after it are not materialised: the convolution that consumes them computes them on load
+//! from the batch norm's input ([`StoredValue`]), and their backward pass likewise ([`Gradient`]). Residuals are added
+//! in the epilogue of a convolution. With [`Choices::plain`] every layer has its own kernel; tests compare with that.
 
 mod backward;
 mod forward;
@@ -18,18 +18,18 @@ use std::collections::BTreeSet;
 use super::error::{GpuError, readable};
 use super::kernel::{Dispatch, Slice, padded, quads};
 use super::kernels::conv::{Conv, Pass};
-use super::kernels::pool::Plane;
+use super::kernels::pool::FeatureMap;
 use super::kernels::read::Read;
 use super::kernels::stem::Search;
 use super::kernels::winograd;
 use super::parameters::Parameters;
-use super::program::{Fixed, Phase, Place, Program};
+use super::program::{DispatchKind, Fixed, Place, Program};
 use super::tuning::{Algorithm, Choices};
 use crate::data::ImageShape;
 use crate::engine::BatchNormMode;
 use crate::model::{Layer, Network, Op};
 
-/// A value of the network: a slice for each range of images.
+/// A value of the network: one slice per range of images.
 pub(super) type Tensor = Vec<Slice>;
 
 /// Bytes of a value for `images` images.
@@ -37,10 +37,10 @@ pub(super) const fn bytes(images: usize, shape: ImageShape) -> u64 {
     4 * (images * shape.height * shape.width * padded(shape.channels)) as u64
 }
 
-/// The ranges of images that a batch is cut into: number of images of each.
+/// The ranges of images that a batch is split into: the number of images of each.
 ///
 /// # Errors
-/// [`GpuError::Limits`] when one image alone is too large for a binding.
+/// [`GpuError::Limits`] if a single image is too large for a binding.
 pub(super) fn ranges(network: &Network, batch: usize, limits: &wgpu::Limits) -> Result<Vec<usize>, GpuError> {
     let values = (0..=network.layers.len()).map(|value| (value, bytes(1, network.shape_of(value))));
     let (value, largest) = values.max_by_key(|(_, bytes)| *bytes).unwrap_or((0, 1));
@@ -55,27 +55,28 @@ pub(super) fn ranges(network: &Network, batch: usize, limits: &wgpu::Limits) -> 
             readable(room)
         )));
     }
-    // Ranges of equal size, so that no dispatch is a small remainder.
+    // Ranges differ by at most one image, so that no dispatch is a small remainder.
     let count = batch.div_ceil(most).max(1);
     Ok((0..count).map(|i| (batch * (i + 1)) / count - (batch * i) / count).collect())
 }
 
-/// A value of the forward pass: a tensor, and what its readers compute from it on load.
+/// A value of the forward pass: a tensor, and what its consumers compute from it on load.
 ///
-/// Where `norm` is set, `tensor` is the input of the batch norm and not the value. A kernel that does not take
+/// If `norm` is set, `tensor` is the input of the batch norm and not the value. A kernel that does not accept
 /// [`Self::read`] needs [`Lower::ready`] or [`Lower::in_memory`].
 #[derive(Debug, Clone)]
-struct Stored {
+struct StoredValue {
     tensor: Tensor,
-    /// The batch norm that readers apply: scale, shift, mean and rstd; and whether ReLU stands behind it.
+    /// The batch norm that consumers apply (scale, shift, mean and rstd), and whether a ReLU follows it.
     norm: Option<(Slice, bool)>,
-    /// The value itself, once a reader needed it in memory. None if `norm` is none: it is `tensor` then.
+    /// The materialised value, once a consumer needed it in memory. `None` if `norm` is `None`: `tensor` is the value
+    /// then.
     ready: Option<Tensor>,
-    /// Partial statistics of `tensor` with the number of blocks, where the kernel that wrote it left them.
+    /// Partial statistics of `tensor` and the number of blocks, if the kernel that wrote it computed them.
     partials: Option<(Slice, usize)>,
 }
 
-impl Stored {
+impl StoredValue {
     const fn plain(tensor: Tensor) -> Self {
         Self { tensor, norm: None, ready: None, partials: None }
     }
@@ -85,26 +86,27 @@ impl Stored {
     }
 }
 
-/// What a forward pass leaves for a backward pass.
+/// What a forward pass keeps for the backward pass.
 #[derive(Debug, Clone)]
 pub(super) struct Tape {
-    values: Vec<Stored>,
+    values: Vec<StoredValue>,
     /// Scale, shift, mean and rstd of each batch norm.
     affine: Vec<Option<Slice>>,
     mode: BatchNormMode,
     logits: Tensor,
-    /// What the linear layer read, where one kernel computed pooling and linear layer, for the gradient of its weights.
+    /// The linear layer's input, for the gradient of its weights, if one kernel computed pooling and linear layer.
     pooled: Option<Tensor>,
 }
 
-/// What a backward pass is for.
+/// What a backward pass computes.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Want<'a> {
     /// The gradient with respect to the images.
     Image,
-    /// One step of a search along it, for each range. The gradient is given where the step has to be a kernel of its own.
+    /// One step of a search along that gradient, for each range. The gradient is returned if the step needs a separate
+    /// kernel.
     Step(&'a [Search]),
-    /// Gradients of all parameters, added to those that are there if so asked.
+    /// Gradients of all parameters; with `accumulate` added to the existing ones.
     Parameters { accumulate: bool },
 }
 
@@ -115,16 +117,16 @@ pub(super) struct Lower<'a> {
     pub(super) parameters: &'a Parameters,
     /// Images in each range.
     pub(super) ranges: Vec<usize>,
-    /// Most floating-point operations of one dispatch.
+    /// Maximum number of floating-point operations of one dispatch.
     pub(super) budget: u64,
-    /// Most bytes of a binding.
+    /// Maximum size of a binding in bytes.
     pub(super) binding: u64,
     pub(super) choices: &'a Choices,
     pub(super) program: Program,
 }
 
 impl<'a> Lower<'a> {
-    /// Number of images, and index of the first one, of each range.
+    /// Index, number of images and first image of each range.
     pub(super) fn parts(&self) -> Vec<(usize, usize, usize)> {
         let mut first = 0;
         let next = |(i, images): (usize, &usize)| {
@@ -135,14 +137,14 @@ impl<'a> Lower<'a> {
         self.ranges.iter().enumerate().map(next).collect()
     }
 
-    /// A value in buffers with names.
+    /// A value in named buffers.
     pub(super) fn named(&mut self, home: fn(usize) -> Fixed, shape: ImageShape) -> Tensor {
         let sizes: Vec<u64> = self.ranges.iter().map(|images| bytes(*images, shape)).collect();
         let slice = |(i, size)| self.program.fixed(Place { home: home(i), offset: 0, size }, size);
         sizes.into_iter().enumerate().map(slice).collect()
     }
 
-    /// A buffer with a name that is bound whole.
+    /// A named buffer, bound as a whole.
     pub(super) fn whole(&mut self, home: Fixed, size: u64) -> Slice {
         self.program.fixed(Place { home, offset: 0, size }, size)
     }
@@ -171,7 +173,7 @@ impl<'a> Lower<'a> {
         self.program.fixed(self.parameters.running_of(layer), self.parameters.running)
     }
 
-    /// Whether the ReLU behind this batch norm is computed with it: it is its only reader.
+    /// Whether the next layer is a ReLU that is fused with this batch norm: it must be its only consumer.
     fn with_relu(&self, layer: usize, readers: &[usize]) -> bool {
         let next = self.network.layers.get(layer + 1);
         readers[layer + 1] == 1 && next.is_some_and(|n| n.op == Op::Relu && n.inputs[0] == layer + 1)
@@ -184,11 +186,11 @@ impl<'a> Lower<'a> {
             && self.with_relu(layer - 1, readers)
     }
 
-    fn push(&mut self, layer: usize, phase: Phase, dispatch: Dispatch) {
-        self.program.push(Some(layer), phase, dispatch);
+    fn push(&mut self, layer: usize, kind: DispatchKind, dispatch: Dispatch) {
+        self.program.push(Some(layer), kind, dispatch);
     }
 
-    /// Winograd's product for a pass of a convolution, where that is the choice and an image fits.
+    /// Winograd's product for a pass of a convolution, if it is the choice and an image fits.
     fn winograd(&self, conv: &Conv, pass: Pass) -> Option<winograd::Product> {
         let Algorithm::Winograd { outputs, tile } = self.choices.of(conv, pass) else { return None };
         let (budget, binding) = (self.budget, self.binding);
@@ -196,12 +198,12 @@ impl<'a> Lower<'a> {
         product.fits().then_some(product)
     }
 
-    /// Appends the dispatches of Winograd's product over all ranges. Partials of `finish` come one range after the other.
+    /// Appends the dispatches of Winograd's product over all ranges. The partials of `finish` are ordered by range.
     #[allow(clippy::too_many_arguments, reason = "what a convolution reads and writes")]
     fn push_winograd(
         &mut self,
         layer: usize,
-        phase: Phase,
+        kind: DispatchKind,
         product: winograd::Product,
         source: &Tensor,
         read: impl Fn(usize) -> Read,
@@ -227,7 +229,7 @@ impl<'a> Lower<'a> {
                 first_block,
             };
             for dispatch in product.dispatches(images, &places) {
-                self.push(layer, phase, dispatch);
+                self.push(layer, kind, dispatch);
             }
             first_block += product.blocks(images);
         }
@@ -238,14 +240,15 @@ impl<'a> Lower<'a> {
         self.whole(Fixed::Transformed { layer, outputs }, size)
     }
 
-    /// Transforms the weights of all layers that Winograd's algorithm computes. Has to run after every change of them.
+    /// Transforms the weights of all layers that Winograd's algorithm computes. Must run after every change of the
+    /// weights.
     pub(super) fn transform_weights(&mut self) {
         for (i, layer) in self.network.layers.iter().enumerate() {
             let Some(conv) = geometry(self.network, layer) else { continue };
             let used = [Pass::Forward, Pass::InputGradient].map(|pass| self.winograd(&conv, pass).map(|p| p.outputs));
             for outputs in used.into_iter().flatten().collect::<BTreeSet<_>>() {
                 let (weight, u) = (self.parameter(i, 0), self.transformed(i, &conv, outputs));
-                self.push(i, Phase::Other, winograd::transform_weight(&conv, outputs, weight, u));
+                self.push(i, DispatchKind::Other, winograd::transform_weight(&conv, outputs, weight, u));
             }
         }
     }
@@ -272,8 +275,8 @@ pub(super) fn geometry(network: &Network, layer: &Layer) -> Option<Conv> {
     })
 }
 
-const fn plane(shape: ImageShape) -> Plane {
-    Plane { channels: shape.channels, height: shape.height, width: shape.width }
+const fn feature_map(shape: ImageShape) -> FeatureMap {
+    FeatureMap { channels: shape.channels, height: shape.height, width: shape.width }
 }
 
 const fn rows(images: usize, shape: ImageShape) -> u64 {

@@ -1,4 +1,4 @@
-//! What the device can do at most, measured with kernels made for it (`kernels/bench.rs`).
+//! Peak rates of the device, measured with dedicated kernels (`kernels/bench.rs`).
 
 use std::time::{Duration, Instant};
 
@@ -9,44 +9,44 @@ use super::{Clock, median};
 use crate::engine::wgsl::device::{Gpu, GpuOptions};
 use crate::engine::wgsl::error::GpuError;
 use crate::engine::wgsl::kernels::bench;
-use crate::engine::wgsl::program::{Phase, Program};
-use crate::engine::wgsl::recorded::{Command, Pool, Recorded};
+use crate::engine::wgsl::program::{DispatchKind, Program};
+use crate::engine::wgsl::recorded::{Command, Recorded, SlotPool};
 use crate::engine::wgsl::{WgslOptions, adapters};
 
-/// Time of one dispatch of [`bench::fma`] from which a longer one would not be more exact.
+/// Duration of one dispatch of [`bench::fma`] beyond which a longer one would not be more accurate.
 const LONG_ENOUGH: Duration = Duration::from_millis(10);
 /// Workgroups of the first and of the largest such dispatch.
 const GROUPS: [u32; 2] = [64, 16_384];
-/// Rounds of the first.
+/// Rounds of the first such dispatch.
 const ROUNDS: u32 = 64;
-/// Bytes of each of the two buffers that are copied between: the largest binding that every device has, so both
-/// together are larger than the caches of most.
+/// Bytes of each of the two buffers of the copy: the largest binding that every device has. Together they exceed the
+/// caches of most devices.
 const COPIED: u64 = 128 << 20;
-/// Share of the device's memory that the two may take.
+/// The two buffers take at most this fraction of the device's memory: one fourth.
 const MEMORY_SHARE: u64 = 4;
-/// Dispatches that share the cost of a submission where that of a dispatch is measured.
+/// Dispatches in one submission when the cost of a dispatch is measured.
 const DISPATCHES: usize = 256;
-/// Fewest and most times that everything is measured; a peak is the best of them, a cost the median.
+/// Minimum and maximum number of repetitions. A peak is their best result, a cost their median.
 const REPEATS: [usize; 2] = [3, 9];
-/// Time from which nothing is measured once more than it has to be.
+/// Time after which only the minimum number of repetitions is completed.
 const ENOUGH: Duration = Duration::from_millis(200);
 
-/// What a device can do at most.
+/// Peak rates and fixed costs of a device.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DeviceFigures {
     /// How the figures were measured.
     pub clock: Clock,
-    /// Operations a second of multiply-adds in registers, each counted as two.
+    /// Operations per second of multiply-adds in registers, each counted as two.
     pub fma_flops_per_second: f64,
-    /// Bytes a second of a copy from one large buffer to another, read and written.
+    /// Bytes per second, read and written, of a copy between two large buffers.
     pub copy_bytes_per_second: f64,
     /// Bytes of each of these buffers.
     pub copy_buffer_bytes: u64,
-    /// What a dispatch costs the device that does next to nothing and waits for the one before it.
+    /// Device time of a nearly empty dispatch that depends on the one before it.
     pub seconds_per_dispatch: f64,
-    /// What recording a dispatch and closing its command buffer costs the host.
+    /// Host time for recording a dispatch and closing its command buffer.
     pub seconds_per_recorded_dispatch: f64,
-    /// From handing over a submission without work until the host knows that it is done.
+    /// Time from submitting no commands until the host knows that the submission is done.
     pub seconds_per_submission: f64,
 }
 
@@ -54,7 +54,7 @@ impl DeviceFigures {
     /// Measures the adapter that an engine with these options would run on.
     ///
     /// # Errors
-    /// When there is no such adapter or it fails.
+    /// If no adapter matches, or if the device fails.
     pub fn measure(options: &WgslOptions) -> Result<Self, GpuError> {
         let found = adapters::choose(options.adapter.as_deref())?;
         Self::of(&Gpu::open_with(&found.adapter, &GpuOptions::of(options, true))?)
@@ -77,10 +77,10 @@ impl DeviceFigures {
     }
 }
 
-/// Makes a program ready that uses no buffer with a name.
+/// Records a program that uses no named buffer.
 fn record(gpu: &Gpu, program: Program) -> Result<Vec<Command>, GpuError> {
     let named = |home, _| Err(gpu.refused(format!("a measurement without the buffer {home:?}")));
-    Ok(Recorded::new(gpu, program, &mut Pool::default(), 0, named)?.commands)
+    Ok(Recorded::new(gpu, program, &mut SlotPool::default(), 0, named)?.commands)
 }
 
 /// The shortest time of `commands` as one part.
@@ -93,7 +93,7 @@ fn best(gpu: &Gpu, watch: &Stopwatch, commands: &[Command]) -> Result<f64, GpuEr
     Ok(best)
 }
 
-/// Operations a second of the best number of chains.
+/// Operations per second of the best number of chains.
 fn fma_peak(gpu: &Gpu, watch: &Stopwatch) -> Result<f64, GpuError> {
     let mut peak: f64 = 0.0;
     for chains in bench::CHAINS {
@@ -103,9 +103,9 @@ fn fma_peak(gpu: &Gpu, watch: &Stopwatch) -> Result<f64, GpuError> {
             let result = program.transient(bench::fma_bytes(groups), "sums");
             let dispatch = bench::fma(chains, groups, rounds, result);
             let flops = dispatch.work.flops as f64;
-            program.push(None, Phase::Other, dispatch);
+            program.push(None, DispatchKind::Other, dispatch);
             let commands = record(gpu, program)?;
-            // The first run of a pipeline may still have work to do for the driver.
+            // The driver may finish compiling a pipeline at its first run.
             watch.time(gpu, &[&commands])?;
             let seconds = watch.time(gpu, &[&commands])?[0];
             let largest = groups == GROUPS[1] && rounds == bench::MOST_ROUNDS;
@@ -113,7 +113,7 @@ fn fma_peak(gpu: &Gpu, watch: &Stopwatch) -> Result<f64, GpuError> {
                 peak = peak.max(flops / best(gpu, watch, &commands)?.max(f64::MIN_POSITIVE));
                 break;
             }
-            // All processors first, then longer.
+            // First enough workgroups for all processors, then longer loops.
             if groups < GROUPS[1] {
                 groups = (4 * groups).min(GROUPS[1]);
             } else {
@@ -124,28 +124,28 @@ fn fma_peak(gpu: &Gpu, watch: &Stopwatch) -> Result<f64, GpuError> {
     Ok(peak)
 }
 
-/// Bytes a second, read and written, of copies there and back.
+/// Bytes per second, read and written, of a copy and the copy back.
 fn copy_bandwidth(gpu: &Gpu, watch: &Stopwatch, bytes: u64) -> Result<f64, GpuError> {
     let mut program = Program::default();
     let (from, to) = (program.transient(bytes, "copied"), program.transient(bytes, "copy"));
     let quads = bytes / 16;
     let copy = bench::copy(quads, from, to);
     let moved = copy.work.bytes as f64;
-    program.push(None, Phase::Other, bench::fill(quads, from));
+    program.push(None, DispatchKind::Other, bench::fill(quads, from));
     for dispatch in [copy, bench::copy(quads, to, from)] {
-        program.push(None, Phase::Other, dispatch);
+        program.push(None, DispatchKind::Other, dispatch);
     }
     let commands = record(gpu, program)?;
     watch.time(gpu, &[&commands])?;
     Ok(2.0 * moved / best(gpu, watch, &commands[1..])?.max(f64::MIN_POSITIVE))
 }
 
-/// Seconds of the device, and of the host, for a dispatch.
+/// Device time and host time of a dispatch, in seconds.
 fn dispatch_costs(gpu: &Gpu, watch: &Stopwatch) -> Result<(f64, f64), GpuError> {
     let mut program = Program::default();
     let result = program.transient(16, "a number");
     for number in 0..DISPATCHES as u32 {
-        program.push(None, Phase::Other, bench::nothing(number, result));
+        program.push(None, DispatchKind::Other, bench::nothing(number, result));
     }
     let commands = record(gpu, program)?;
     watch.time(gpu, &[&commands])?;

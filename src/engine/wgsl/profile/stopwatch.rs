@@ -1,4 +1,4 @@
-//! How long commands take on the device.
+//! Measures how long commands take on the device.
 
 use std::time::Instant;
 
@@ -8,20 +8,20 @@ use crate::engine::wgsl::device::Gpu;
 use crate::engine::wgsl::error::GpuError;
 use crate::engine::wgsl::recorded::Command;
 
-/// Most passes that are submitted at once; each takes two of the numbers that a set of queries holds.
+/// Maximum number of passes in one submission. Each uses two queries of the query set.
 const PASSES: usize = 32;
-/// Bytes of a time stamp.
+/// Bytes of a timestamp.
 const STAMP: u64 = 8;
-/// Empty submissions that are timed.
+/// Number of empty submissions that are timed.
 const EMPTY: usize = 101;
 
-/// Measures commands, by the device's own clock where it was opened with one.
+/// Measures commands, with device timestamps if the device was opened with them.
 #[derive(Debug)]
 pub(in crate::engine::wgsl) struct Stopwatch {
     stamps: Option<Stamps>,
-    /// What a submission without any command takes until the host knows that it is done.
+    /// Seconds from submitting no commands until the host knows that the submission is done.
     pub(in crate::engine::wgsl) submission: f64,
-    /// Cost of the commands that are submitted at once, unless one alone costs more.
+    /// Maximum cost of the commands in one submission, unless a single part costs more.
     quota: u64,
 }
 
@@ -29,7 +29,7 @@ pub(in crate::engine::wgsl) struct Stopwatch {
 struct Stamps {
     queries: wgpu::QuerySet,
     resolved: wgpu::Buffer,
-    /// Seconds of a tick.
+    /// Seconds per tick.
     tick: f64,
 }
 
@@ -40,7 +40,7 @@ impl Stopwatch {
         for _ in 0..EMPTY {
             empty.push(submitted(gpu, &[])?);
         }
-        // A few times what a single dispatch may cost: well below the time at which a driver gives up on a submission.
+        // A few times the maximum cost of a dispatch: well below a driver's watchdog timeout.
         Ok(Self { stamps: stamps.transpose()?, submission: median(&mut empty), quota: 8 * gpu.budget().dispatch_flops })
     }
 
@@ -48,7 +48,7 @@ impl Stopwatch {
         if self.stamps.is_some() { Clock::Timestamps } else { Clock::Submissions }
     }
 
-    /// Seconds of each part. The parts run in order, none beside another.
+    /// Seconds of each part. The parts run in order and do not overlap.
     pub(in crate::engine::wgsl) fn time(&self, gpu: &Gpu, parts: &[&[Command]]) -> Result<Vec<f64>, GpuError> {
         let mut seconds = Vec::with_capacity(parts.len());
         let Some(stamps) = &self.stamps else {
@@ -87,7 +87,7 @@ impl Stamps {
         Ok(Self { queries, resolved, tick: f64::from(gpu.queue.get_timestamp_period()) * 1e-9 })
     }
 
-    /// A pass for each part, stamped when it begins and when it ends.
+    /// One pass per part, with a timestamp at its beginning and its end.
     fn time(&self, gpu: &Gpu, parts: &[&[Command]]) -> Result<Vec<f64>, GpuError> {
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         for (i, part) in (0u32..).zip(parts) {
@@ -109,7 +109,7 @@ impl Stamps {
     }
 }
 
-/// Seconds from handing commands over until the host knows that they are done.
+/// Seconds from submitting commands until the host knows that they are done.
 fn submitted(gpu: &Gpu, commands: &[Command]) -> Result<f64, GpuError> {
     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     {
@@ -125,7 +125,7 @@ fn submitted(gpu: &Gpu, commands: &[Command]) -> Result<f64, GpuError> {
     Ok(clock.elapsed().as_secs_f64())
 }
 
-/// Seconds that the host takes to record `commands` into a submission, without handing it over.
+/// Seconds that the host takes to record `commands` into a command buffer, without submitting it.
 pub(super) fn recording(gpu: &Gpu, commands: &[Command]) -> f64 {
     let clock = Instant::now();
     let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

@@ -6,7 +6,7 @@ use crate::engine::wgsl::device::{Gpu, GpuOptions};
 use crate::engine::wgsl::harness::adapter;
 use crate::engine::wgsl::kernels::bench;
 use crate::engine::wgsl::program::Program;
-use crate::engine::wgsl::recorded::{Command, Pool, Recorded};
+use crate::engine::wgsl::recorded::{Command, Recorded, SlotPool};
 use crate::engine::wgsl::{Plan, WgslEngine, WgslOptions};
 use crate::engine::{Batch, BatchNormMode, Engine, LossSpec, Norm, Objective, SearchSpec, SgdStep, Start, View};
 use crate::model::{Architecture, State};
@@ -24,9 +24,9 @@ fn commands(gpu: &Gpu, rounds: &[u32]) -> Vec<Command> {
     let mut program = Program::default();
     let result = program.transient(bench::fma_bytes(8), "sums");
     for rounds in rounds {
-        program.push(None, Phase::Other, bench::fma(4, 8, *rounds, result));
+        program.push(None, DispatchKind::Other, bench::fma(4, 8, *rounds, result));
     }
-    Recorded::new(gpu, program, &mut Pool::default(), 0, |_, _| unreachable!()).unwrap().commands
+    Recorded::new(gpu, program, &mut SlotPool::default(), 0, |_, _| unreachable!()).unwrap().commands
 }
 
 #[test]

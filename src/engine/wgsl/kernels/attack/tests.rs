@@ -6,7 +6,7 @@ use crate::engine::{Augment, Batch, BatchNormMode, Norm, Objective, Padding, Sea
 use crate::rng::{Purpose, Stream};
 
 gpu_struct! {
-    pub(super) struct Words for "random_words.wgsl" {
+    pub(super) struct WordsParams for "random_words.wgsl" {
         key: [u32; 2],
         id: u32,
         epoch: u32,
@@ -29,7 +29,7 @@ fn random_numbers_are_those_of_the_host() {
             (1 << 63 | 5, Purpose::EvaluationStart, 3, 0x8000_0001, 0x7fff_fff3),
         ] {
             let [words, symmetric, normal] = [0; 3].map(|_| h.output(COUNT));
-            let params = Words {
+            let params = WordsParams {
                 key: [seed as u32, (seed >> 32) as u32],
                 id,
                 epoch,

@@ -33,9 +33,9 @@ struct Case {
 }
 
 impl Case {
-    fn new(images: usize, plane: Plane, classes: usize, relu: bool, norm: Norm) -> Self {
-        let c = plane.channels;
-        let x = random(images * plane.height * plane.width * c, 0).iter().map(|x| 2.0 * x + 0.5).collect();
+    fn new(images: usize, map: FeatureMap, classes: usize, relu: bool, norm: Norm) -> Self {
+        let c = map.channels;
+        let x = random(images * map.height * map.width * c, 0).iter().map(|x| 2.0 * x + 0.5).collect();
         let rstd: Vec<f32> = random(c, 1).iter().map(|r| 0.5 + 0.1 * r).collect();
         let mean: Vec<f32> = random(c, 2).iter().map(|m| 0.5 + 0.1 * m).collect();
         let scale: Vec<f32> = random(c, 3).iter().zip(&rstd).map(|(w, r)| (1.0 + 0.3 * w) * r).collect();
@@ -43,7 +43,7 @@ impl Case {
         let size = 1.0 / (c as f32).sqrt();
         Self {
             images,
-            head: Head { plane, classes, relu },
+            head: Head { map, classes, relu },
             norm,
             x,
             affine: [scale, shift, mean, rstd],
@@ -56,7 +56,7 @@ impl Case {
     }
 
     fn pixels(&self) -> usize {
-        self.head.plane.height * self.head.plane.width
+        self.head.map.height * self.head.map.width
     }
 
     fn rows(&self) -> usize {
@@ -75,7 +75,7 @@ impl Case {
 
     /// `scale · x + shift` and the mean over the pixels, in `f64`.
     fn features(&self, x: &[f64]) -> (Vec<f64>, Vec<f64>) {
-        let c = self.head.plane.channels;
+        let c = self.head.map.channels;
         let [scale, shift, ..] = &self.affine;
         let value = |(i, x): (usize, &f64)| match self.norm {
             Norm::None => *x,
@@ -91,7 +91,7 @@ impl Case {
     }
 
     fn logits(&self, means: &[f64]) -> Vec<f64> {
-        let (c, k) = (self.head.plane.channels, self.head.classes);
+        let (c, k) = (self.head.map.channels, self.head.classes);
         let logit = |i: usize| {
             let products = (0..c).map(|j| means[i / k * c + j] * f64::from(self.weight[j * k + i % k]));
             f64::from(self.bias[i % k]) + products.sum::<f64>()
@@ -101,7 +101,7 @@ impl Case {
 
     /// Gradient with respect to what [`attack`] writes it for, given that of the logits.
     fn backward(&self, y: &[f64], dlogits: &[f64]) -> Vec<f64> {
-        let (c, k) = (self.head.plane.channels, self.head.classes);
+        let (c, k) = (self.head.map.channels, self.head.classes);
         let means: Vec<f64> = (0..self.images * c)
             .map(|i| (0..k).map(|l| dlogits[i / c * k + l] * f64::from(self.weight[i % c * k + l])).sum())
             .collect();
@@ -177,7 +177,7 @@ struct OnDevice {
 
 impl OnDevice {
     fn new(h: &mut Harness, case: &Case, what: &Objective) -> Self {
-        let (c, k) = (case.head.plane.channels, case.head.classes);
+        let (c, k) = (case.head.map.channels, case.head.classes);
         let mut info = ImageInfo::for_labels(&case.labels);
         ImageInfo::aim(&mut info, what);
         let mut weight = pad(&case.weight, k);
@@ -206,7 +206,7 @@ struct Found {
 
 /// [`attack`] on two ranges of the images, or [`forward`] and [`backward`] with the objective between them.
 fn fused(h: &mut Harness, case: &Case, what: &Objective, whole: bool) -> Found {
-    let (head, c, k) = (&case.head, case.head.plane.channels, case.head.classes);
+    let (head, c, k) = (&case.head, case.head.map.channels, case.head.classes);
     let on = OnDevice::new(h, case, what);
     let (flag, means) = (h.input(&[0u32]), h.output(2 * padded(c)));
     let partials = h.output(partials_len(case.images, c));
@@ -248,8 +248,8 @@ fn fused(h: &mut Harness, case: &Case, what: &Objective, whole: bool) -> Found {
 
 /// The same with a kernel for each layer.
 fn unfused(h: &mut Harness, case: &Case, what: &Objective) -> Found {
-    let Head { plane, classes: k, relu } = case.head;
-    let (n, c, rows) = (case.images, plane.channels, case.rows() as u64);
+    let Head { map, classes: k, relu } = case.head;
+    let (n, c, rows) = (case.images, map.channels, case.rows() as u64);
     let on = OnDevice::new(h, case, what);
     let (flag, means) = (h.input(&[0u32]), h.output(2 * padded(c)));
     let [y, dy, gradient] = [0; 3].map(|_| h.output(case.rows() * padded(c)));
@@ -263,11 +263,11 @@ fn unfused(h: &mut Harness, case: &Case, what: &Objective) -> Found {
     let y = if before.is_some() { y } else { on.x };
     let mut dispatches: Vec<Dispatch> = before.into_iter().collect();
     dispatches.extend([
-        pool::global_pool(n, plane, y, pooled),
+        pool::global_pool(n, map, y, pooled),
         linear::forward(n, c, k, pooled, on.weight, on.bias, logits),
         loss::objective(n, 0, k, on.call, on.info, logits, on.clean, dlogits, flag),
         linear::input_gradient(n, c, k, dlogits, on.weight, dpooled),
-        pool::global_pool_backward(n, plane, dpooled, dy),
+        pool::global_pool_backward(n, map, dpooled, dy),
     ]);
     let gradient = match (case.norm, relu) {
         (Norm::Running, _) => {
@@ -291,22 +291,22 @@ fn unfused(h: &mut Harness, case: &Case, what: &Objective) -> Found {
     Found { logits: h.read(logits), gradient: h.read(gradient), means, flag: h.read::<u32>(flag)[0] }
 }
 
-const fn plane(channels: usize, height: usize, width: usize) -> Plane {
-    Plane { channels, height, width }
+const fn map(channels: usize, height: usize, width: usize) -> FeatureMap {
+    FeatureMap { channels, height, width }
 }
 
 /// One line and many, more quads than lanes, one image, odd sizes; 2 to 1004 classes.
-const CASES: [(usize, Plane, usize); 10] = [
-    (1, plane(20, 41, 41), 2),
-    (7, plane(3, 3, 5), 10),
-    (4, plane(64, 8, 8), 10),
-    (5, plane(512, 4, 4), 10),
-    (2, plane(640, 3, 4), 100),
-    (3, plane(130, 1, 1), 100),
-    (4, plane(36, 7, 2), 3),
-    (1, plane(1300, 2, 3), 5),
-    (1, plane(12, 2, 2), 1004),
-    (2, plane(8, 300, 1), 4),
+const CASES: [(usize, FeatureMap, usize); 10] = [
+    (1, map(20, 41, 41), 2),
+    (7, map(3, 3, 5), 10),
+    (4, map(64, 8, 8), 10),
+    (5, map(512, 4, 4), 10),
+    (2, map(640, 3, 4), 100),
+    (3, map(130, 1, 1), 100),
+    (4, map(36, 7, 2), 3),
+    (1, map(1300, 2, 3), 5),
+    (1, map(12, 2, 2), 1004),
+    (2, map(8, 300, 1), 4),
 ];
 
 /// What lies before the mean beside a batch norm in training and a ReLU.
@@ -336,16 +336,16 @@ fn one_kernel_does_what_the_layers_do() {
         assert!(error <= limit, "{what}: {error:e}");
     };
     for mut h in Harness::both() {
-        for (i, (images, plane, classes)) in CASES.into_iter().enumerate() {
+        for (i, (images, map, classes)) in CASES.into_iter().enumerate() {
             let (usual, rarer) = ((true, Norm::Batch), RARER[i % RARER.len()]);
             for (relu, norm) in [usual, rarer] {
-                let case = Case::new(images, plane, classes, relu, norm);
+                let case = Case::new(images, map, classes, relu, norm);
                 let (y, means) = case.features(&wide(&case.x));
                 let logits = case.logits(&means);
                 // What lies before the mean makes no difference to the objective.
                 let objectives = if (relu, norm) == usual { 4 } else { 1 };
                 for objective in case.objectives().into_iter().take(objectives) {
-                    let what = format!("{images} {plane:?} {classes} relu {relu} {norm:?} {objective:?}");
+                    let what = format!("{images} {map:?} {classes} relu {relu} {norm:?} {objective:?}");
                     let expected = unfused(&mut h, &case, &objective);
                     let dlogits: Vec<f64> = (0..images)
                         .flat_map(|i| {
@@ -354,7 +354,7 @@ fn one_kernel_does_what_the_layers_do() {
                             exact(&objective, z, i, case.labels[i], clean).1
                         })
                         .collect();
-                    let gradient = pad(&narrow(&case.backward(&y, &dlogits)), plane.channels);
+                    let gradient = pad(&narrow(&case.backward(&y, &dlogits)), map.channels);
                     for whole in [true, false].into_iter().filter(|whole| *whole || (relu, norm) == rarer) {
                         let found = fused(&mut h, &case, &objective, whole);
                         assert_eq!(found.flag, 0, "{what}");
@@ -369,8 +369,8 @@ fn one_kernel_does_what_the_layers_do() {
                         let limit = if objective == Objective::Dlr { 1e-5 } else { 2e-6 };
                         note(3, relative_error(&found.gradient, &gradient), limit, &what);
                         assert_padding(&found.logits, classes);
-                        assert_padding(&found.gradient, plane.channels);
-                        assert_padding(&found.means, plane.channels);
+                        assert_padding(&found.gradient, map.channels);
+                        assert_padding(&found.means, map.channels);
                     }
                 }
             }
@@ -383,12 +383,12 @@ fn one_kernel_does_what_the_layers_do() {
 #[test]
 fn a_certain_network_has_gradients_in_a_search() {
     for mut h in Harness::both() {
-        for (images, plane, classes) in CASES.into_iter().filter(|(.., classes)| *classes <= SAME_ORDER) {
-            let mut case = Case::new(images, plane, classes, true, Norm::Running);
+        for (images, map, classes) in CASES.into_iter().filter(|(.., classes)| *classes <= SAME_ORDER) {
+            let mut case = Case::new(images, map, classes, true, Norm::Running);
             case.weight.iter_mut().chain(&mut case.bias).chain(&mut case.clean).for_each(|v| *v *= 1e6);
             case.scale = GradientScale::PerImage;
             for objective in case.objectives() {
-                let what = format!("{images} {plane:?} {classes} {objective:?}");
+                let what = format!("{images} {map:?} {classes} {objective:?}");
                 let (found, expected) = (fused(&mut h, &case, &objective, true), unfused(&mut h, &case, &objective));
                 assert!(same(&found.gradient, &expected.gradient), "{what}");
                 let logits: Vec<f32> =
@@ -396,8 +396,8 @@ fn a_certain_network_has_gradients_in_a_search() {
                 let (labels, clean) = (&case.labels, Some(case.clean.as_slice()));
                 let dlogits = objective_gradient(&objective, case.scale, &logits, labels, classes, clean).unwrap();
                 let (y, _) = case.features(&wide(&case.x));
-                let gradient = pad(&narrow(&case.backward(&y, &wide(&dlogits))), plane.channels);
-                let per_image = case.pixels() * padded(plane.channels);
+                let gradient = pad(&narrow(&case.backward(&y, &wide(&dlogits))), map.channels);
+                let per_image = case.pixels() * padded(map.channels);
                 for (found, expected) in found.gradient.chunks(per_image).zip(gradient.chunks(per_image)) {
                     assert!(expected.iter().any(|g| g.abs() > 1.0), "{what}");
                     let error = relative_error(found, expected);
@@ -411,10 +411,10 @@ fn a_certain_network_has_gradients_in_a_search() {
 #[test]
 fn means_are_left_for_the_gradient_of_the_weight() {
     for mut h in Harness::both() {
-        for (images, plane, classes) in CASES {
-            let case = Case::new(images, plane, classes, true, Norm::Batch);
+        for (images, map, classes) in CASES {
+            let case = Case::new(images, map, classes, true, Norm::Batch);
             let on = OnDevice::new(&mut h, &case, &Objective::CrossEntropy);
-            let (c, k) = (plane.channels, classes);
+            let (c, k) = (map.channels, classes);
             let y = h.output(case.rows() * padded(c));
             let [means, logits, expected, expected_logits] =
                 [padded(c), padded(k), padded(c), padded(k)].map(|len| h.output(images * len));
@@ -422,7 +422,7 @@ fn means_are_left_for_the_gradient_of_the_weight() {
             h.run(&[
                 forward(images, &case.head, on.x, affine, on.weight, on.bias, logits, Some(means)),
                 norm::apply(case.rows() as u64, c, true, on.x, on.affine, y),
-                pool::global_pool(images, plane, y, expected),
+                pool::global_pool(images, map, y, expected),
                 linear::forward(images, c, k, expected, on.weight, on.bias, expected_logits),
             ]);
             assert_eq!(h.read::<u32>(means), h.read::<u32>(expected));
@@ -437,7 +437,7 @@ fn gradients_match_finite_differences_of_the_objective() {
     const STEP: f64 = 1e-5;
     for mut h in Harness::both() {
         for norm in [Norm::None, Norm::Running] {
-            let mut case = Case::new(2, plane(5, 3, 2), 4, true, norm);
+            let mut case = Case::new(2, map(5, 3, 2), 4, true, norm);
             // Away from the kink of the ReLU.
             let away = |case: &Case| case.features(&wide(&case.x)).0.iter().all(|y| y.abs() > 10.0 * STEP);
             case.x.iter_mut().for_each(|x| *x += 0.013);
@@ -475,7 +475,7 @@ fn what_is_not_finite_passes_through() {
     for mut h in Harness::both() {
         for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for (relu, norm) in [(true, Norm::Batch), (true, Norm::Running), (true, Norm::None), (false, Norm::None)] {
-                let mut case = Case::new(3, plane(6, 2, 3), 10, relu, norm);
+                let mut case = Case::new(3, map(6, 2, 3), 10, relu, norm);
                 case.x[2 * 6 * 6 - 8] = bad;
                 let reaches = !(bad == f32::NEG_INFINITY && relu);
                 for objective in case.objectives() {
@@ -502,7 +502,7 @@ fn what_is_not_finite_passes_through() {
 
 #[test]
 fn the_same_images_give_the_same_bits() {
-    let case = Case::new(5, plane(36, 7, 5), 100, true, Norm::Batch);
+    let case = Case::new(5, map(36, 7, 5), 100, true, Norm::Batch);
     for mut h in Harness::both() {
         let [a, b] = [0; 2].map(|_| fused(&mut h, &case, &Objective::CrossEntropy, true));
         assert!(same(&a.logits, &b.logits) && same(&a.gradient, &b.gradient) && same(&a.means, &b.means));
