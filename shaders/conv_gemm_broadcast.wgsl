@@ -27,7 +27,7 @@ fn main(
 #for i in 0..BM/8
     let at{{i}} = place(pixels, first_row + subgroup_lane % 8u + {{8 * i}}u);
 #end
-    // Columns beyond the edge repeat the last: their sums go nowhere.
+    // Columns beyond the edge recompute the last one; their sums are not written.
 #for j in 0..TN/4
     let column{{j}} = min(first_column + lane + {{j * LANES}}u, params.result_quads - 1u);
     let is_real{{j}} = first_column + lane + {{j * LANES}}u < params.result_quads;
