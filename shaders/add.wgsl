@@ -1,4 +1,4 @@
-// sum = a + b, element by element. Forward of a residual join, and the sum of two gradients of one value.
+// sum = a + b, elementwise. Forward pass of a residual addition, and the sum of two gradients of one value.
 #import "shared/grid.wgsl"
 
 struct Params {

@@ -1,6 +1,6 @@
-// Noise that a step of the search adds to the perturbation of the images that it moves, before it is projected: `call.noise`
-// times a standard normal number. Random numbers are addressed by the step, then by the value's position in C × H × W order.
-// delta: B × H × W × C4, from the first image of the range on. One invocation a quad.
+// Adds noise to the perturbation of the images that a step of the search moves, before the projection: `call.noise`
+// times a standard normal number. Random numbers are addressed by the step, then by the value's position in C × H × W
+// order. delta: B × H × W × C4, from the first image of the range on. One invocation per quad.
 #import "shared/grid.wgsl"
 #import "shared/call.wgsl"
 #import "shared/image_info.wgsl"
@@ -10,7 +10,7 @@ struct Params {
     images: u32,
     first_image: u32,
     channels: u32,
-    // Pixels of an image, and quads of an image.
+    // Pixels and quads of an image.
     plane: u32,
     quads: u32,
 }

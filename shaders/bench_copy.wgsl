@@ -1,4 +1,4 @@
-// Copies quads from one buffer to another: what the memory of a device moves at most.
+// Copies quads from one buffer to another, to measure the peak memory bandwidth.
 #import "shared/grid.wgsl"
 
 struct Params {

@@ -1,4 +1,4 @@
-// Fills what bench_copy.wgsl copies with words that no memory compression makes smaller: multiples of an odd number,
+// Fills the source of bench_copy.wgsl with words that memory compression cannot reduce: multiples of an odd number with
 // their upper bits folded into the lower ones.
 #import "shared/grid.wgsl"
 

@@ -1,7 +1,8 @@
-// Multiply-adds in registers and nothing else: what a device computes at most. Every invocation has CHAINS vectors, each
-// of which waits for its own last value alone.
-// result[i] = sum over chains c of x_c, where x_c begins at (i mod 64) + c and takes `factor * x_c + step` for
-// `rounds * UNROLL` times.
+// Measures the peak rate of multiply-adds in registers. Every invocation has CHAINS vectors, each of which depends only
+// on its own previous value.
+//
+// result[i] = sum over chains c of x_c, where x_c starts at (i mod 64) + c and is replaced `rounds * UNROLL` times by
+// `factor * x_c + step`.
 #import "shared/grid.wgsl"
 
 struct Params {

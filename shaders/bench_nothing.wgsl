@@ -1,4 +1,4 @@
-// The smallest dispatch that there is: one number, by one invocation. What is left of its time is what a dispatch costs.
+// The smallest possible dispatch: one invocation writes one number. Its time is the fixed cost of a dispatch.
 
 struct Params {
     number: u32,

@@ -8,15 +8,14 @@
 //
 //     dx[n, v, u, c] = Σ over ky, kx, o of dy[n, (v + p - ky) / s, (u + p - kx) / s, o] · w[ky, kx, c, o]
 //
-// over the taps for which s divides both numerators. These taps are the same for all pixels with the same (v mod s, u mod
-// s), a phase. Each of the s² phases is a dense convolution with the taps ky = (v + p) mod s + s·t, so that no product
-// with a zero is computed. A phase without taps (1×1, stride 2) writes zeros.
+// over the taps for which s divides both numerators. These taps are the same for all pixels with the same (v mod s, u
+// mod s), a phase. Each of the s² phases is a dense convolution with the taps ky = (v + p) mod s + s·t, so that no
+// product with a zero is computed. A phase without taps (1×1, stride 2) writes zeros.
 //
-// The matrix product: rows M are pixels of the result, columns N its channels, the depth K runs over (tap, channel of the
-// source). A workgroup computes BM × BN, a thread TM × TN of it, BK of the depth at a time.
+// The matrix product: rows M are pixels of the result, columns N its channels, the depth K runs over (tap, channel of
+// the source). A workgroup computes BM × BN, a thread TM × TN of it, BK of the depth at a time.
 //
-// STATISTICS (forward): per block of BM rows, count, mean and M2 of each channel of the result, as norm_statistics leaves
-// them.
+// STATISTICS (forward): per block of BM rows, count, mean and M2 of each channel of the result, as in norm_statistics.
 // Shapes: activations B × H × W × C quads, weights tap × C_in × C_out, both channel counts in whole quads.
 #let KQ = BK / 4
 #let NQ = BN / 4
@@ -29,15 +28,15 @@
 #let B_SLOTS = (BK * NQ + THREADS - 1) / THREADS
 #import "shared/conv_gemm.wgsl"
 
-// The place of each row of the tile.
+// The indices of each row of the tile (`place`).
 var<workgroup> rows: array<vec4<i32>, {{BM}}>;
-// Rows × quads of the depth; the quad more in each row spreads the rows over the memory banks.
+// Rows × quads of the depth; the extra quad in each row avoids bank conflicts.
 var<workgroup> a_tile: array<vec4<f32>, {{BM * ROW}}>;
 // Depth × quads of the columns.
 var<workgroup> b_tile: array<vec4<f32>, {{BK * NQ}}>;
 
 #if STATISTICS
-// Every thread gets the sum over the threads with its columns. The tile of the source serves as memory.
+// Every thread gets the sum over the threads with the same columns. Uses the memory of the source's tile.
 fn sum_over_rows(value: vec4<f32>, lane: u32) -> vec4<f32> {
     workgroupBarrier();
     a_tile[lane] = value;
@@ -58,7 +57,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let first_column = tile % params.column_tiles * {{NQ}}u;
     let row_tile = tile / params.column_tiles;
 #if TRANSPOSED
-    // Neighbouring tiles are the phases of the same pixels: they read the same source.
+    // Adjacent tiles are the phases of the same pixels, because they read the same source.
     let phases = params.stride * params.stride;
     let pixels = pixels_of(row_tile % phases);
     let first_row = row_tile / phases * {{BM}}u;
@@ -77,7 +76,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 #for i in 0..A_SLOTS
     let at{{i}} = rows[load_row + {{i * A_STEP}}u];
 #end
-    // Its place in the depth: channel quad and tap.
+    // Its position in the depth: channel quad and tap.
     var quad = load_quad;
     var tap = vec2<u32>(0u, 0u);
 
@@ -101,12 +100,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         let within = tap.y < pixels.taps.y;
         let c = coefficients(select(0u, quad, within), params.source_quads);
-        // Loads come before the barrier and without branches: they are all under way while others still compute.
+        // Loads are before the barrier and branch-free, so that they overlap with the computation of other threads.
 #for i in 0..A_SLOTS
         let a{{i}} = source_at(at{{i}}, tap, quad, c, within);
 #end
 #if TRANSPOSED
-        // A block of four channels of the result times four of the source, transposed on its way to the tile.
+        // A block of four channels of the result times four of the source, transposed when it is stored to the tile.
         let column = first_column + load_row;
         let loads = within && load_row < {{NQ}}u && column < params.result_quads;
         let block = (weight_tap(pixels, tap) * params.result_quads + column) * 4u * params.source_quads + quad;
@@ -162,7 +161,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 #end
 
 #if STATISTICS
-    // As norm_statistics.wgsl does: the second pass puts right what the first lost to rounding.
+    // As in norm_statistics.wgsl: the second pass corrects the rounding errors of the first.
     let live = f32(min({{BM}}u, pixels.count - first_row));
     let block = (params.first_block + row_tile) * (2u * params.result_quads + 1u);
     if lane == 0u && first_column == 0u {

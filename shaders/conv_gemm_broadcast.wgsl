@@ -1,8 +1,8 @@
-// The products of conv_gemm.wgsl without workgroup memory, for devices whose loads go lane by lane and cost far more than
-// arithmetic, as on software adapters: a lane reads a row in eight of its subgroup's, and the others have it from there.
-// Subgroups have at least eight lanes.
+// The products of conv_gemm.wgsl without workgroup memory, for devices that execute loads lane by lane at a far higher
+// cost than arithmetic, such as software adapters: a lane loads every eighth row and broadcasts it within its subgroup.
+// Subgroups must have at least eight lanes.
 //
-// A workgroup computes BM × BN, a lane all BM rows of TN columns; the result is the same to the bit.
+// A workgroup computes BM × BN, and each lane all BM rows of TN columns; the result is bit-identical.
 #let NQ = BN / 4
 #let LANES = BN / TN
 #import "shared/conv_gemm.wgsl"
@@ -27,7 +27,7 @@ fn main(
 #for i in 0..BM/8
     let at{{i}} = place(pixels, first_row + subgroup_lane % 8u + {{8 * i}}u);
 #end
-    // Columns beyond the edge repeat the last: their sums go nowhere.
+    // Columns beyond the edge recompute the last one; their sums are not written.
 #for j in 0..TN/4
     let column{{j}} = min(first_column + lane + {{j * LANES}}u, params.result_quads - 1u);
     let is_real{{j}} = first_column + lane + {{j * LANES}}u < params.result_quads;
@@ -77,7 +77,7 @@ fn main(
         }
     }
 
-    // All of them before lanes part.
+    // All broadcasts come before control flow diverges.
 #for i in 0..BM
     let to{{i}} = subgroupBroadcast(at{{i / 8}}.w, {{i % 8}}u);
 #end
@@ -90,8 +90,8 @@ fn main(
 #end
 #if STATISTICS
 
-    // A lane has all rows of its columns. As norm_statistics.wgsl does: the second pass puts right what the first lost to
-    // rounding.
+    // A lane has all rows of its columns. As in norm_statistics.wgsl, the second pass corrects the rounding errors of
+    // the first.
     let live = f32(min({{BM}}u, pixels.count - first_row));
     let block = (params.first_block + row_tile) * (2u * params.result_quads + 1u);
     if lane == 0u && first_column == 0u {

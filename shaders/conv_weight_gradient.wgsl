@@ -3,8 +3,10 @@
 //     dw[ky, kx, c, o] = Σ over n, v, u of x[n, s·v - p + ky, s·u - p + kx, c] · dy[n, v, u, o]
 //
 // An implicit matrix product: rows M are (tap, input channel), columns N output channels, the depth K the pixels of dy.
-// The pixels are split into parts, each summed on its own (split-K), because few weights make few tiles; sum_parts.wgsl
-// adds the parts in a fixed order. A workgroup computes BM × BN of one part, a thread TM × TN of it, BK pixels at a time.
+// The pixels are split into parts that are summed separately (split-K), because few weights make few tiles;
+// sum_parts.wgsl adds the parts in a fixed order. A workgroup computes BM × BN of one part, a thread TM × TN of it, BK
+// pixels at a time.
+//
 // Shapes: x and dy B × H × W × C quads, each part tap × C_in × C_out, both channel counts in whole quads.
 #let MQ = BM / 4
 #let NQ = BN / 4
@@ -29,7 +31,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let start = part * params.part_pixels;
     let end = min(start + params.part_pixels, params.pixels);
 
-    // A thread loads the same row quad, that is tap and channel quad, for A_SLOTS pixels in a row.
+    // A thread loads the same row quad (tap and channel quad) for A_SLOTS consecutive pixels.
     let load_quad = first_row + lane % {{MQ}}u;
     let load_slot = lane / {{MQ}}u * {{A_SLOTS}}u;
     let tap = load_quad / params.in_quads;

@@ -1,8 +1,8 @@
-// The products of conv_weight_gradient.wgsl without workgroup memory, for devices whose loads go lane by lane and cost far
-// more than arithmetic, as on software adapters: a lane reads a row quad in eight of its subgroup's, and the others have it
-// from there. Subgroups have at least eight lanes.
+// The products of conv_weight_gradient.wgsl without workgroup memory, for devices that execute loads lane by lane at a
+// far higher cost than arithmetic, such as software adapters: a lane loads every eighth row quad and broadcasts it
+// within its subgroup. Subgroups must have at least eight lanes.
 //
-// A workgroup computes BM × BN of a part, a lane all BM rows of TN columns.
+// A workgroup computes BM × BN of a part, and each lane all BM rows of TN columns.
 #let NQ = BN / 4
 #let LANES = BN / TN
 #import "shared/conv_weight_gradient.wgsl"
@@ -30,7 +30,7 @@ fn main(
     let offset{{i}} = vec2<i32>(vec2<u32>(tap{{i}} % params.kernel, tap{{i}} / params.kernel)) - i32(params.padding);
     let x_coefficients{{i}} = coefficients_of_x(channel_quad{{i}});
 #end
-    // Columns beyond the edge repeat the last: their sums go nowhere.
+    // Columns beyond the edge recompute the last one; their sums are not written.
 #for j in 0..TN/4
     let column{{j}} = min(first_column + lane + {{j * LANES}}u, params.out_quads - 1u);
     let c{{j}} = coefficients(column{{j}}, params.out_quads);

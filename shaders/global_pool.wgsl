@@ -1,4 +1,5 @@
-// y = mean over the pixels of each image. Rows are added up first, then their sums: errors grow with height + width.
+// y = mean over the pixels of each image. Sums each row first, then the sums of the rows, so that rounding errors grow
+// with height + width.
 //
 // x: B × H × W × C. y: B × C.
 #import "shared/grid.wgsl"

@@ -1,6 +1,6 @@
-// The end of a network in an attack: logits, gradient of the objective, and its way back to x (shared/head.wgsl). What
-// global_pool, linear_forward, objective, linear_input_gradient and global_pool_backward do, with the batch norm and the
-// ReLU in front of them. One workgroup an image.
+// The head of a network in an attack: logits, gradient of the objective, and the backward pass to x (shared/head.wgsl).
+// Fuses global_pool, linear_forward, objective, linear_input_gradient and global_pool_backward with the batch norm and
+// the ReLU before them. One workgroup per image.
 #import "shared/head.wgsl"
 #import "shared/call.wgsl"
 #import "shared/image_info.wgsl"
@@ -14,7 +14,7 @@
 @group(0) @binding(6) var<storage, read> logits1: array<f32>;
 @group(0) @binding(7) var<storage, read_write> logits: array<f32>;
 @group(0) @binding(8) var<storage, read_write> gradient: array<vec4<f32>>;
-// Becomes 1 when a logit that was read is not finite.
+// Becomes 1 if a logit that was read is not finite.
 @group(0) @binding(9) var<storage, read_write> flag: atomic<u32>;
 #if NORM
 @group(0) @binding(10) var<uniform> affine: array<vec4<f32>, {{4 * FEATURES}}>;
@@ -37,7 +37,7 @@ fn main(
 ) {
     let index = linear_group(group, groups);
     let is_inside = index < params.images;
-    // Workgroups beyond the last image repeat it, without writing.
+    // Surplus workgroups recompute the last image without writing.
     let image = min(index, params.images - 1u);
     let start = image * {{4 * CLASSES}}u;
     let about = info[params.first_image + image];
@@ -57,7 +57,7 @@ fn main(
             atomicStore(&flag, 1u);
         }
     }
-    // All have read what they compare before the gradients take the place of the logits.
+    // All lanes must have read the logits before the gradients overwrite them.
     workgroupBarrier();
     for (var j = lane; j < {{4 * CLASSES}}u; j += {{LANES}}u) {
         var g = 0.0;

@@ -1,6 +1,6 @@
-// The end of a network, backward: from the gradient of the logits to that of x (shared/head.wgsl). What
-// linear_input_gradient and global_pool_backward do, with the batch norm and the ReLU in front of them.
-// One workgroup an image.
+// The head of a network, backward: from the gradient of the logits to that of x (shared/head.wgsl). Fuses
+// linear_input_gradient and global_pool_backward with the batch norm and the ReLU before them.
+// One workgroup per image.
 #import "shared/head.wgsl"
 
 #let READS_X = RELU + (NORM == 1) > 0
@@ -26,7 +26,7 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let index = linear_group(group, groups);
-    // Workgroups beyond the last image repeat it, without writing.
+    // Surplus workgroups recompute the last image without writing.
     let image = min(index, params.images - 1u);
     for (var j = lane; j < {{4 * CLASSES}}u; j += 256u) {
         logits0[j] = dlogits[image * {{4 * CLASSES}}u + j];

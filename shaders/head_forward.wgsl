@@ -1,6 +1,6 @@
-// The end of a network, forward: logits, and with POOLED the means that the gradient of the linear layer's weight needs
-// (shared/head.wgsl). What global_pool and linear_forward do, with the batch norm and the ReLU in front of them.
-// One workgroup an image.
+// The head of a network, forward: logits, and with POOLED the means that the gradient of the linear layer's weight
+// needs (shared/head.wgsl). Fuses global_pool and linear_forward with the batch norm and the ReLU before them. One
+// workgroup per image.
 #import "shared/head.wgsl"
 
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
@@ -23,7 +23,7 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let index = linear_group(group, groups);
-    // Workgroups beyond the last image repeat it, without writing.
+    // Surplus workgroups recompute the last image without writing.
     let image = min(index, params.images - 1u);
     pool(image, lane);
     linear(lane);

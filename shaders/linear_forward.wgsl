@@ -1,6 +1,6 @@
 // y = x · weight + bias.
 //
-// x: B × C. weight: C × K. bias: K. y: B × K. A workgroup has 4 quads of y, for each of which 64 lanes share C.
+// x: B × C. weight: C × K. bias: K. y: B × K. A workgroup computes 4 quads of y, for each of which 64 lanes share C.
 #import "shared/grid.wgsl"
 #import "shared/lanes.wgsl"
 

@@ -1,5 +1,5 @@
-// d weight = xᵀ · dy, d bias = Σ dy over the images; added to what is there with ACCUMULATE. A workgroup has 16 quads of the
-// result, for each of which 16 lanes share the images; their sums are added up in an order that is always the same.
+// d weight = xᵀ · dy, d bias = Σ dy over the images; added to the existing values with ACCUMULATE. A workgroup computes
+// 16 quads of the result, for each of which 16 lanes share the images; their sums are added in a fixed order.
 //
 // x: B × C. dy: B × K. d weight: C × K. d bias: K, computed as a row C of the weight whose inputs are 1.
 #import "shared/grid.wgsl"

@@ -1,5 +1,5 @@
-// y = the largest value of each window of size × size, NaN before all others. Windows do not overlap; rows and columns
-// that fill none are dropped.
+// y = the maximum of each window of size × size; NaN if the window contains NaN. Windows do not overlap; rows and
+// columns that do not fill a window are dropped.
 //
 // x: B × H × W × C. y: B × (H / size) × (W / size) × C.
 #import "shared/grid.wgsl"

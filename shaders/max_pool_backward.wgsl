@@ -1,5 +1,6 @@
-// dx = dy at the largest value of each window of size × size, 0 elsewhere. The first of equal values has the gradient;
-// of several NaN, the last. Rows and columns that fill no window get 0: here they form windows too, which are cut off.
+// dx = dy at the maximum of each window of size × size, 0 elsewhere. Of equal values, the first has the gradient; of
+// several NaN, the last. Rows and columns that do not fill a window get 0: here they form windows too, which are cut
+// off.
 //
 // x, dx: B × H × W × C. dy: B × (H / size) × (W / size) × C.
 #import "shared/grid.wgsl"

@@ -1,6 +1,6 @@
 // Gradient of batch norm's input. With BATCH, the statistics were those of the batch, and
-// dx = scale · (g - Σ g / count - x̂ · Σ g · x̂ / count), x̂ = (x - mean) · rstd; else they are constants, and
-// dx = scale · g. g = dy; with RELU, zero where the ReLU behind stopped y = scale · x + shift. With ADD, dx += other.
+// dx = scale · (g - Σ g / count - x̂ · Σ g · x̂ / count), x̂ = (x - mean) · rstd; otherwise they are constants, and
+// dx = scale · g. g = dy; with RELU, zero where the ReLU after it masks y = scale · x + shift. With ADD, dx += other.
 // (Ioffe, Szegedy: Batch Normalization, 2015, section 3.)
 //
 // x, dy, dx: rows × C. affine: scale, shift, mean, rstd, 4 × C. means: Σ g / count, Σ g · x̂ / count, 2 × C.

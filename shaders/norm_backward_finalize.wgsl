@@ -1,7 +1,7 @@
-// Adds up the partials of norm_backward_sums: means = (Σ g / count, Σ g · x̂ / count), and with GRADIENTS
-// d bias = Σ g, d weight = Σ g · x̂, added to what is there with ACCUMULATE.
+// Adds the partials of norm_backward_sums: means = (Σ g / count, Σ g · x̂ / count), and with GRADIENTS
+// d bias = Σ g, d weight = Σ g · x̂, added to the existing values with ACCUMULATE.
 //
-// partials: for each block C times Σ g, C times Σ g · x̂. means: 2 × C. Gradients: C. A workgroup a quad.
+// partials: for each block C times Σ g, C times Σ g · x̂. means: 2 × C. Gradients: C. One workgroup per quad.
 #import "shared/grid.wgsl"
 #import "shared/lanes.wgsl"
 
@@ -27,7 +27,7 @@ fn main(
 ) {
     let quad = linear_group(group, groups);
     let blocks = select(0u, params.blocks, quad < params.quads);
-    // Lanes that can hold a block.
+    // Number of lanes that have a block.
     let held = clamp(params.blocks, 1u, 256u);
     var sums = Sums(vec4<f32>(0.0), vec4<f32>(0.0));
     for (var b = lane; b < blocks; b += 256u) {

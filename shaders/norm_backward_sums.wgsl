@@ -1,5 +1,5 @@
 // The sums in the backward pass of batch norm, for each channel over blocks of 256 rows: Σ g and Σ g · x̂, with
-// x̂ = (x - mean) · rstd and g = dy; with RELU, g is zero where the ReLU behind stopped y = scale · x + shift.
+// x̂ = (x - mean) · rstd and g = dy; with RELU, g is zero where the ReLU after it masks y = scale · x + shift.
 //
 // x, dy: rows × C. affine: scale, shift, mean, rstd, 4 × C. partials: for each block C times Σ g, C times Σ g · x̂.
 #import "shared/norm_rows.wgsl"

@@ -1,13 +1,13 @@
-// Merges the partials of norm_statistics or of a convolution, moves the running statistics, and writes what batch norm does
-// with each channel.
+// Merges the partials of norm_statistics or of a convolution, updates the running statistics, and writes the affine of
+// each channel.
 //
 // With n_b, mean_b and M2_b of block b, N = Σ n_b: mean = Σ n_b mean_b / N, M2 = Σ (M2_b + n_b (mean_b - mean)²), which
-// is Chan, Golub and LeVeque's merge of two, taken over all blocks at once. Means count from that of block 0, so that no
-// digits are lost to a mean that is large beside the deviation. variance = M2 / N normalises;
+// is Chan, Golub and LeVeque's merge of two blocks, applied to all blocks at once. Means are relative to that of block
+// 0, so that no digits are lost if the mean is large compared with the deviation. variance = M2 / N normalises;
 // running = (1 - momentum) running + momentum (mean, M2 / max(N - 1, 1)).
 //
 // partials: for each block a quad (n_b, 0, 0, 0), C means, C times M2. weight, bias: C. running: mean, variance, 2 × C.
-// affine: scale, shift, mean, rstd, 4 × C. A workgroup a quad.
+// affine: scale, shift, mean, rstd, 4 × C. One workgroup per quad.
 #import "shared/grid.wgsl"
 #import "shared/lanes.wgsl"
 #import "shared/norm_affine.wgsl"
@@ -36,7 +36,7 @@ fn main(
 ) {
     let quad = linear_group(group, groups);
     let blocks = select(0u, params.blocks, quad < params.quads);
-    // Lanes that can hold a block.
+    // Number of lanes that have a block.
     let held = clamp(params.blocks, 1u, 256u);
     let stride = 2u * params.quads + 1u;
     let none = vec4<f32>(0.0);

@@ -1,4 +1,4 @@
-// What batch norm does with each channel when it normalises with its running statistics.
+// The affine of a batch norm that normalises with its running statistics.
 //
 // weight, bias: C. running: mean, variance, 2 × C. affine: scale, shift, mean, rstd, 4 × C.
 #import "shared/grid.wgsl"

@@ -3,10 +3,10 @@
 //
 // x: rows × C. partials: for each block a quad (n, 0, 0, 0), C means, C times M2.
 //
-// Two passes, the second of which puts right what the first lost to rounding (Chan, Golub, LeVeque: Algorithms for
-// Computing the Sample Variance, The American Statistician 37, 1983):
+// Two passes; the second corrects the rounding errors of the first (Chan, Golub, LeVeque: Algorithms for Computing the
+// Sample Variance, The American Statistician 37, 1983):
 // m = Σ x / n, d = x - m, mean = m + Σ d / n, M2 = Σ d² - (Σ d)² / n.
-// Both passes live on one read of x: a lane keeps its HELD quads in registers.
+// x is loaded only once for both passes: a lane keeps its HELD quads in registers.
 #import "shared/norm_rows.wgsl"
 
 @group(0) @binding(0) var<uniform> params: Params;

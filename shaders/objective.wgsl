@@ -1,7 +1,7 @@
-// Gradient of an attack's objective with respect to the logits (shared/objective_gradient.wgsl), and what the search does
-// with the prediction (shared/search_progress.wgsl).
+// Gradient of an attack's objective with respect to the logits (shared/objective_gradient.wgsl), and the update of the
+// search's progress with the prediction (shared/search_progress.wgsl).
 //
-// logits, reference, gradient: B × K4, from the first image of the range on. One workgroup an image.
+// logits, reference, gradient: B × K4, from the first image of the range on. One workgroup per image.
 #import "shared/grid.wgsl"
 #import "shared/call.wgsl"
 #import "shared/image_info.wgsl"
@@ -20,7 +20,7 @@ struct Params {
 // Logits of the clean images, read for KL only.
 @group(0) @binding(4) var<storage, read> logits1: array<f32>;
 @group(0) @binding(5) var<storage, read_write> gradient: array<f32>;
-// Becomes 1 when a logit that was read is not finite.
+// Becomes 1 if a logit that was read is not finite.
 @group(0) @binding(6) var<storage, read_write> flag: atomic<u32>;
 
 #let LANES = 64
@@ -35,7 +35,7 @@ fn main(
 ) {
     let index = linear_group(group, groups);
     let is_inside = index < params.images;
-    // Workgroups beyond the last image repeat it, without writing.
+    // Surplus workgroups recompute the last image without writing.
     let image = min(index, params.images - 1u);
     let start = image * params.stride;
     let about = info[params.first_image + image];

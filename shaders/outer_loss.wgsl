@@ -1,14 +1,15 @@
 // The outer loss on any number of views of each image, its gradients with respect to their logits, and the predictions.
-// A term has a weight w for each image and is, with p = softmax(z) and its gradients:
+// A term has a weight w for each image. With p = softmax(z), the terms and their gradients are:
 //
 //   cross-entropy      -log p_y                           w p_j for j ≠ y, minus their sum for y
 //   KL(p_a ‖ p_b)      Σ p_a (log p_a - log p_b)          w p_a ∘ (log p_a - log p_b - KL),  w (p_b - p_a)
 //   KL(p ‖ uniform)    log K + Σ p log p                  w p ∘ (log p - Σ p log p)
 //   margin             max_{i≠y} z_i - z_y                w (e_i - e_y)
 //
-// logits, gradient: a block of B × K4 for each view, from the first image of the range on; blocks lie params.view_stride
-// apart. `terms`: number of terms T and of images N, then kind and views (2 words) of each term, then T × N weights.
-// `results`: bits of the loss and a prediction for each view, for each image. One workgroup an image.
+// logits, gradient: a block of B × K4 for each view, from the first image of the range on, with stride
+// params.view_stride.
+// `terms`: number of terms T and of images N, then kind and views (2 words) of each term, then T × N weights.
+// `results`: bits of the loss and a prediction for each view, for each image. One workgroup per image.
 #import "shared/grid.wgsl"
 #import "shared/image_info.wgsl"
 
@@ -20,7 +21,7 @@ struct Params {
     images: u32,
     first_image: u32,
     classes: u32,
-    // Values of an image.
+    // Values per image.
     stride: u32,
     views: u32,
     view_stride: u32,
@@ -42,13 +43,14 @@ fn logit0(at: u32) -> f32 {
 #import "shared/softmax.wgsl"
 #import "shared/largest_beside.wgsl"
 
-// Of each view: what `log_softmax` subtracts, and the likeliest class. As many as src/engine/loss_spec.rs allows.
+// For each view: the terms that `log_softmax` subtracts, and the likeliest class. src/engine/loss_spec.rs limits the
+// number of views.
 var<private> shifts: array<vec2<f32>, {{MAX_VIEWS}}>;
 var<private> tops: array<u32, {{MAX_VIEWS}}>;
 
-// log p_a - log p_b relative to that of the likeliest class, the reference: where p_a is all but certain, KL is the
-// reference up to rounding, and the difference of the two would be nothing but the rounding. The zero is spelled out
-// because compilers may add up in another order.
+// log p_a - log p_b relative to that of the likeliest class, the reference: if p_a is nearly certain, KL equals the
+// reference up to rounding, and their difference would be only rounding error. The zero is explicit because compilers
+// may reorder the additions.
 fn excess(log_a: f32, log_b: f32, reference: f32, is_likeliest: bool) -> f32 {
     return select(log_a - log_b - reference, 0.0, is_likeliest);
 }
@@ -61,7 +63,7 @@ fn main(
 ) {
     let index = linear_group(group, groups);
     let is_inside = index < params.images;
-    // Workgroups beyond the last image repeat it, without writing.
+    // Surplus workgroups recompute the last image without writing.
     let image = min(index, params.images - 1u);
     let position = params.first_image + image;
     let classes = params.classes;
@@ -101,7 +103,7 @@ fn main(
                 gradient[a + other] += weight;
                 gradient[a + label] -= weight;
             }
-            // Another lane adds to these values next.
+            // Other lanes add to these values in the next term.
             storageBarrier();
             continue;
         }
@@ -128,7 +130,7 @@ fn main(
                 let log_a = log_softmax(logits[a + j], shift_a);
                 let p = exponential(log_a);
                 if to_label {
-                    // For the label, minus the sum of the others: p_y - 1 loses all digits where p_y is near one.
+                    // For the label, minus the sum of the others: p_y - 1 loses all digits if p_y is close to one.
                     gradient[a + j] += weight * select(p, -mean, j == label);
                 } else if to_other {
                     let log_b = log_softmax(logits[b + j], shift_b);

@@ -1,7 +1,8 @@
-// Start of a search: delta = clip(project(s)), x = clean + delta, where s is zero, epsilon · u with u uniform in [-1, 1),
-// deviation · n with n standard normal, or what delta holds already. `project` leads into the ball, `clip` keeps x in
-// [0, 1]; both are left out where the call asks for that. Random numbers are addressed by the value's position in C × H × W order. The twin of engine/candle/search.rs.
-// clean, delta, x: B × H × W × C4, from the first image of the range on. One workgroup an image.
+// Start of a search: delta = clip(project(s)), x = clean + delta, where s is zero, epsilon · u with u uniform in [-1,
+// 1), deviation · n with n standard normal, or the current value of delta. `project` projects onto the ball, `clip`
+// keeps x in [0, 1]; the call can disable both. Random numbers are addressed by the value's position in C × H × W
+// order. The twin of engine/candle/search.rs. clean, delta, x: B × H × W × C4, from the first image of the range on.
+// One workgroup per image.
 #import "shared/grid.wgsl"
 #import "shared/call.wgsl"
 #import "shared/image_info.wgsl"
@@ -12,7 +13,7 @@ struct Params {
     images: u32,
     first_image: u32,
     channels: u32,
-    // Pixels of an image, and quads of an image.
+    // Pixels and quads of an image.
     plane: u32,
     quads: u32,
 }
@@ -27,7 +28,7 @@ struct Params {
 #let LANES = 256
 #import "shared/across_lanes.wgsl"
 
-// The start at a quad of an image, before it is led into the ball; i is its index in the tensors.
+// The start at a quad of an image, before the projection; i is its index in the tensors.
 fn start(about: ImageInfo, quad: u32, i: u32) -> vec4<f32> {
     if call.start == START_GIVEN {
         return delta[i];

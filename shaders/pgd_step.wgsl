@@ -1,5 +1,5 @@
 // One step of projected gradient ascent (shared/pgd_step.wgsl) along a gradient.
-// clean, gradient, delta, x: B × H × W × C4, from the first image of the range on. One workgroup an image.
+// clean, gradient, delta, x: B × H × W × C4, from the first image of the range on. One workgroup per image.
 #import "shared/grid.wgsl"
 #import "shared/call.wgsl"
 #import "shared/image_info.wgsl"

@@ -1,4 +1,4 @@
-// Images in [0, 1] from bytes: x = byte / 255, of the randomly cropped and mirrored image. The twin of `Batch::prepare`.
+// Images in [0, 1] from bytes: x = byte / 255 of the randomly cropped and mirrored image. The twin of `Batch::prepare`.
 // pixels: N × C × H × W bytes, four in a word; clean: B × H × W × C4, from the first image of the range on.
 #import "shared/grid.wgsl"
 #import "shared/call.wgsl"
@@ -19,8 +19,8 @@ struct Params {
 @group(0) @binding(3) var<storage, read> pixels: array<u32>;
 @group(0) @binding(4) var<storage, read_write> clean: array<vec4<f32>>;
 
-// byte / 255, correctly rounded without a division, which WGSL lets round as it likes: in base two the fraction repeats
-// the eight bits of the byte without end. The first 24 from the first one on are kept, the next one rounds.
+// byte / 255, correctly rounded without a division, whose rounding WGSL does not specify. In base two, the fraction
+// repeats the eight bits of the byte periodically. The first 24 significant bits are kept; the next one rounds.
 fn scale(byte: u32) -> f32 {
     let bits = byte * 0x01010101u;
     let zeros = min(countLeadingZeros(bits), 7u);
@@ -28,7 +28,7 @@ fn scale(byte: u32) -> f32 {
     return f32(mantissa) * bitcast<f32>((103u - zeros) << 23u);
 }
 
-// The row or column of the original at `position` of the padded image; -1 for a black one.
+// The row or column of the original image at `position` of the padded image; -1 for a black one.
 fn source(position: u32, size: u32) -> i32 {
     let at = i32(position) - i32(call.padding);
     if (at >= 0 && at < i32(size)) || call.augment == AUGMENT_NONE {
@@ -42,7 +42,7 @@ fn source(position: u32, size: u32) -> i32 {
     return min(min(folded, period - folded), i32(size) - 1);
 }
 
-// 0 to 2 · padding, by multiplication and shift.
+// Uniform from 0 to 2 · padding, by multiplication and shift.
 fn offset(word: u32) -> u32 {
     return ((word >> 16u) * (2u * call.padding + 1u)) >> 16u;
 }

@@ -1,4 +1,4 @@
-// For tests alone: words, uniform and normal numbers of a stream as shared/philox.wgsl makes them.
+// Only for tests: words, uniform and normal numbers of a stream from shared/philox.wgsl.
 #import "shared/philox.wgsl"
 
 struct Params {

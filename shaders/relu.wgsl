@@ -1,4 +1,4 @@
-// y = max(x, 0), element by element; NaN stays NaN.
+// y = max(x, 0), elementwise; NaN stays NaN.
 #import "shared/grid.wgsl"
 #import "shared/relu.wgsl"
 

@@ -1,4 +1,4 @@
-// The target t of each image, drawn from P(t | y): the first class whose threshold lies above a random 24-bit number. A
+// The target t of each image, drawn from P(t | y): the first class whose threshold is above a random 24-bit number. A
 // threshold is Σ_{j≤t} P(j | y) on the grid of `Stream::unit`. The twin of `TargetDistribution::sample`.
 #import "shared/grid.wgsl"
 #import "shared/call.wgsl"
@@ -13,7 +13,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<uniform> call: Call;
-// K × K, a row for each label.
+// K × K, one row per label.
 @group(0) @binding(2) var<storage, read> thresholds: array<u32>;
 @group(0) @binding(3) var<storage, read_write> info: array<ImageInfo>;
 

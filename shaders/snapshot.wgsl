@@ -1,6 +1,8 @@
-// Keeps the iterate of some images of a search: those that no iterate so far was misclassified of, with it those whose start
-// is misclassified (last clean), or those whose first misclassified iterate it is (first adversarial).
-// x, kept: B × H × W × C4, from the first image of the range on. One invocation a quad.
+// Copies the iterate of some images of a search. Depending on `rule`: images without a misclassified iterate so far;
+// these and images whose start is misclassified (last clean); or images whose first misclassified iterate this is
+// (first adversarial).
+//
+// x, kept: B × H × W × C4, from the first image of the range on. One invocation per quad.
 #import "shared/grid.wgsl"
 #import "shared/image_info.wgsl"
 

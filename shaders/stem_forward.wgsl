@@ -1,16 +1,16 @@
-// A network's first two layers: the colours are normalised, then convolved with stride 1. Pixels outside of the image are
-// zero after the normalisation.
+// The stem of a network: the colours are normalised, then convolved with stride 1. Pixels outside of the image are zero
+// after the normalisation.
 //
 //   y[v, u, o] = Σ over ky, kx, c of (scale[c] · x[v + ky - p, u + kx - p, c] + shift[c]) · w[ky, kx, c, o]
 //
-// in the order of conv_gemm. With STATISTICS, also n, mean and M2 of each channel of y over the pixels of each block, as
-// norm_statistics computes them.
+// Sums are in the order of conv_gemm. With STATISTICS, also n, mean and M2 of each channel of y over the pixels of each
+// block, as in norm_statistics.
 //
-// x: B × H × W × 4, of which COLOURS are there. y: B × H' × W' × C. weight: tap × 4 × C. normalization: scale, shift, mean,
-// rstd, 4 × 4. partials: for each block a quad (n, 0, 0, 0), C means, C times M2.
+// x: B × H × W × 4, of which COLOURS are used. y: B × H' × W' × C. weight: tap × 4 × C. normalization: scale, shift,
+// mean, rstd, 4 × 4. partials: for each block a quad (n, 0, 0, 0), C means, C times M2.
 //
-// A block is HELD × lanes pixels of an image. A workgroup computes `columns` quads of it, a lane HELD pixels of one quad;
-// what it reads of x lies in workgroup memory, at most TILE pixels.
+// A block is HELD × lanes pixels of an image. A workgroup computes `columns` quads of it, a lane HELD pixels of one
+// quad. The pixels of x that a workgroup reads, at most TILE, are in workgroup memory.
 #import "shared/grid.wgsl"
 #if STATISTICS
 #import "shared/lanes.wgsl"
@@ -25,10 +25,10 @@ struct Params {
     channels: u32,
     quads: u32,
     columns: u32,
-    // Workgroups for all quads of a block.
+    // Workgroups that cover all quads of a block.
     tiles: u32,
     lanes: u32,
-    // Blocks of an image.
+    // Blocks per image.
     blocks: u32,
     first_block: u32,
     // The first workgroup of this dispatch.
@@ -54,7 +54,7 @@ fn main(
 ) {
     let index = params.first_group + linear_group(group, groups);
     let block = index / params.tiles;
-    // Workgroups beyond the last image repeat it, without writing.
+    // Surplus workgroups recompute the last image without writing.
     let image = min(block / params.blocks, params.images - 1u);
     let is_inside = block / params.blocks < params.images;
     let pixels = params.out_height * params.out_width;
@@ -69,7 +69,7 @@ fn main(
         let row = u32(i32(first_row + i / tile_width) - {{PADDING}});
         let column = u32(i32(i % tile_width) - {{PADDING}});
         var value = vec4<f32>(0.0);
-        // Before the first row and column they are too large, too.
+        // Positions before the first row or column wrap to large numbers and fail the test too.
         if row < params.height && column < params.width {
             let pixel = (image * params.height + row) * params.width + column;
             value = normalization[0] * x[pixel] + normalization[1];
@@ -104,7 +104,7 @@ fn main(
         }
     }
 
-    // The channels that only pad stay zero, also where a NaN met their zero weights.
+    // Padding channels stay zero even if a NaN was multiplied by their zero weights.
     let real = vec4<u32>(4u * quad) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(params.channels);
 #for i in 0..HELD
     sum{{i}} = select(vec4<f32>(0.0), sum{{i}}, real);
@@ -115,7 +115,7 @@ fn main(
 #end
 #if STATISTICS
 
-    // In two passes, the second of which puts right what the first lost to rounding (norm_statistics).
+    // Two passes; the second corrects the rounding errors of the first (norm_statistics).
     let none = vec4<f32>(0.0);
     var all = none;
 #for i in 0..HELD

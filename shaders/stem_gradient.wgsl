@@ -1,4 +1,4 @@
-// The gradient of the images (shared/stem_gradient.wgsl). One workgroup a strip.
+// The gradient of the images (shared/stem_gradient.wgsl). One workgroup per strip.
 #import "shared/stem_gradient.wgsl"
 
 @group(0) @binding({{4 + (NORM > 0) + (RELU + (NORM == 1) > 0) + (NORM == 1)}}) var<storage, read_write> gradient: array<vec4<f32>>;
@@ -10,7 +10,7 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let index = params.first_group + linear_group(group, groups);
-    // Workgroups beyond the last image repeat it, without writing.
+    // Surplus workgroups recompute the last image without writing.
     let image = min(index / params.strips, params.images - 1u);
     let strip = index % params.strips;
     let g = strip_gradient(image, strip, lane);

@@ -1,7 +1,7 @@
-// The gradient of the images (shared/stem_gradient.wgsl), and with it one step of a search (shared/pgd_step.wgsl): what
-// norm_backward_apply, the gradient of the first convolution, that of the normalisation and pgd_step do one by one.
-// One workgroup an image, because the whole gradient has to be known before a pixel moves: it stays in its registers,
-// STRIPS quads a lane.
+// One step of a search (shared/pgd_step.wgsl) along the gradient of the images (shared/stem_gradient.wgsl). Fuses
+// norm_backward_apply, the gradient of the first convolution, that of the normalisation and pgd_step.
+// One workgroup per image, because the whole gradient must be known before a pixel moves; it stays in registers, STRIPS
+// quads per lane.
 #import "shared/stem_gradient.wgsl"
 #import "shared/call.wgsl"
 #import "shared/image_info.wgsl"

@@ -1,4 +1,4 @@
-// How many lanes the subgroups of a small workgroup have; zero where its lanes do not get what another one broadcasts.
+// The subgroup size of a small workgroup, or zero if a lane does not receive the values that the others broadcast.
 
 struct Params {
     number: u32,

@@ -1,5 +1,5 @@
 // out[i] = Σ over p of parts[p, i], or out[i] + that sum (ACCUMULATE = 1), in the order of p.
-// The last step of every sum that was split into parts.
+// The last step of every sum that was split into parts (split-K).
 #import "shared/grid.wgsl"
 
 struct Params {
@@ -26,7 +26,7 @@ fn main(
 #else
     var sum = vec4<f32>();
 #end
-    // Four loads at a time hide their latency behind each other; there may be few threads.
+    // Four independent loads at a time hide latency, because there may be few threads.
     var part = 0u;
     for (; part + 4u <= params.parts_count; part += 4u) {
         let first = part * params.quads + i;

@@ -1,8 +1,9 @@
 // Winograd's F(M×M, 3×3), second of three kernels: a matrix product for each slot, m[slot] = v[slot] · u[slot], or with
-// TRANSPOSED v[slot] · u[slot]ᵀ. A workgroup computes BM × BN of one, a thread TM × TN of it, BK of the depth at a time.
+// TRANSPOSED v[slot] · u[slot]ᵀ. A workgroup computes BM × BN of one product, a thread TM × TN of it, BK of the depth
+// at a time.
 //
-// v: slot × row × depth, m: slot × row × column, both in quads along the last. u: slot × depth × quads of columns, or with
-// TRANSPOSED slot × column × quads of the depth; slots of u are never cut, rows may be.
+// v: slot × row × depth, m: slot × row × column, both in quads along the last. u: slot × depth × quads of columns, or
+// with TRANSPOSED slot × column × quads of the depth; slots of u are never split, rows may be.
 #let KQ = BK / 4
 #let NQ = BN / 4
 #let THREADS_X = BN / TN
@@ -12,12 +13,12 @@
 #let A_SLOTS = BM * KQ / THREADS
 #let A_STEP = THREADS / KQ
 #let B_SLOTS = (BK * NQ + THREADS - 1) / THREADS
-// Blocks of 4 × 4 weights that are transposed on their way to the tile.
+// Blocks of 4 × 4 weights that are transposed when they are stored to the tile.
 #let BLOCKS = KQ * NQ
 #let BLOCK_SLOTS = (BLOCKS + THREADS - 1) / THREADS
 #import "shared/winograd_gemm.wgsl"
 
-// The quad more in each row spreads the rows over the memory banks.
+// The extra quad in each row avoids bank conflicts.
 var<workgroup> a_tile: array<vec4<f32>, {{BM * ROW}}>;
 var<workgroup> b_tile: array<vec4<f32>, {{BK * NQ}}>;
 
@@ -29,7 +30,7 @@ fn main(
 ) {
     let tiles = params.row_tiles * params.column_tiles;
     let index = linear_group(group, groups);
-    // The same for all lanes: none of them meets a barrier.
+    // Uniform for all lanes, so that no lane waits at a barrier.
     if index >= tiles * params.slots {
         return;
     }
@@ -52,7 +53,7 @@ fn main(
 #end
 
     for (var done = 0u; done < params.depth_quads; done += {{KQ}}u) {
-        // Loads come before the barrier and without branches: they are all under way while others still compute.
+        // Loads are before the barrier and branch-free, so that they overlap with the computation of other threads.
         let quad = done + load_quad;
 #for i in 0..A_SLOTS
         let at{{i}} = first_row + load_row + {{i * A_STEP}}u;

@@ -1,8 +1,8 @@
-// The products of winograd_gemm.wgsl without workgroup memory, for devices whose loads go lane by lane and cost far more
-// than arithmetic, as on software adapters: a lane reads a row in eight of its subgroup's, and the others have it from
-// there. Subgroups have at least eight lanes.
+// The products of winograd_gemm.wgsl without workgroup memory, for devices that execute loads lane by lane at a far
+// higher cost than arithmetic, such as software adapters: a lane loads every eighth row and broadcasts it within its
+// subgroup. Subgroups must have at least eight lanes.
 //
-// A workgroup computes BM × BN of a slot's product, a lane all BM rows of TN columns; m is the same to the bit.
+// A workgroup computes BM × BN of a slot's product, and each lane all BM rows of TN columns; m is bit-identical.
 #let NQ = BN / 4
 #let LANES = BN / TN
 #import "shared/winograd_gemm.wgsl"
@@ -16,7 +16,7 @@ fn main(
 ) {
     let tiles = params.row_tiles * params.column_tiles;
     let index = linear_group(group, groups);
-    // The same for all lanes.
+    // Uniform for all lanes.
     if index >= tiles * params.slots {
         return;
     }
@@ -27,7 +27,7 @@ fn main(
     let u_start = slot * 4u * params.depth_quads * params.column_quads;
     let m_start = slot * params.rows * params.column_quads;
 
-    // Rows and columns beyond the edge repeat the last: their sums go nowhere.
+    // Rows and columns beyond the edge recompute the last one; their sums are not written.
 #for i in 0..BM/8
     let row_start{{i}} = (slot * params.rows + min(first_row + subgroup_lane % 8u + {{8 * i}}u, params.rows - 1u)) * params.depth_quads;
 #end

@@ -1,8 +1,8 @@
-// Winograd's F(M×M, 3×3), first of three kernels: each tile of (M + 2)² pixels, which overlap by two, as V = Bᵀ d B.
-// Pixels outside of the image are zero. An invocation takes one tile of one quad of channels.
+// Winograd's F(M×M, 3×3), first of three kernels: transforms each tile of (M + 2)² pixels to V = Bᵀ d B. Tiles overlap
+// by two pixels. Pixels outside of the image are zero. An invocation computes one tile of one quad of channels.
 //
 // source: B × H × W × C. v: slot × tile × C; the (M + 2)² slots are those of the transformed weights (see
-// shared/winograd_line.wgsl for what FLIPPED does), tiles go over images, rows and columns.
+// shared/winograd_line.wgsl for FLIPPED); tiles are ordered by image, row and column.
 #import "shared/grid.wgsl"
 #import "shared/winograd_line.wgsl"
 #import "shared/winograd_points.wgsl"
@@ -11,10 +11,10 @@
 #let INPUT = BACKWARD * (1 - (RELU + BATCH == 0))
 
 struct Params {
-    // Tiles of this dispatch, and the first of them.
+    // Number of tiles of this dispatch, and the first of them.
     tiles: u32,
     first_tile: u32,
-    // Tiles of an image.
+    // Tiles per image.
     across: u32,
     down: u32,
     height: u32,
@@ -50,7 +50,7 @@ fn main(
     let quad = i % params.quads;
     let tile = params.first_tile + i / params.quads;
     let image = tile / (params.across * params.down);
-    // Below zero, these wrap to numbers beyond every image.
+    // Negative positions wrap to numbers beyond every image.
     let x = tile % params.across * {{M}}u - params.padding;
     let y = tile / params.across % params.down * {{M}}u - params.padding;
     let pixels = image * params.height * params.width;

@@ -1,11 +1,11 @@
-// Winograd's F(M×M, 3×3), last of three kernels: the M × M pixels of each tile, Aᵀ m A, and what the layers around the
-// convolution want of them while they are in registers:
-// FLIPPED as in winograd_input.wgsl.
-// * ADD: plus `other`, a residual, or a gradient that came by another way.
-// * STATISTICS: per block, count, mean and M2 of each channel, as norm_statistics leaves them.
-// * SUMS: for an input gradient behind batch norm: result is dy where the ReLU let the value through (with RELU), and per
-//   block Σ g and Σ g · x̂, as norm_backward_sums leaves them.
-// A workgroup takes a block of `lanes` tiles times `columns` quads of channels.
+// Winograd's F(M×M, 3×3), last of three kernels: the M × M pixels of each tile, Aᵀ m A, with an epilogue while they are
+// in registers. FLIPPED as in winograd_input.wgsl.
+// * ADD: adds `other`, a residual, or the gradient of another consumer.
+// * STATISTICS: per block, count, mean and M2 of each channel, as in norm_statistics.
+// * SUMS: the result is the gradient of the output of a batch norm: with RELU it is masked by the ReLU, and per block
+//   the sums Σ g and Σ g · x̂ are written, as in norm_backward_sums.
+//
+// A workgroup computes a block of `lanes` tiles times `columns` quads of channels.
 //
 // m: slot × tile × C. result, other, norm_input: B × H × W × C. norm: scale, shift, mean, rstd, 4 × C.
 #import "shared/grid.wgsl"
@@ -94,7 +94,7 @@ fn main(
     let x = tile % params.across * {{M}}u;
     let y = tile / params.across % params.down * {{M}}u;
     let first = ((tile / (params.across * params.down) * params.height + y) * params.width + x) * params.quads + quad;
-    // The channels that were added to fill a quad stay zero, also where a NaN met their zero weights.
+    // Padding channels stay zero even if a NaN was multiplied by their zero weights.
     let real = vec4<u32>(4u * quad) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(params.channels);
     let none = vec4<f32>(0.0);
 #if SUMS
@@ -136,7 +136,7 @@ fn main(
 #end
 
 #if STATISTICS
-    // As norm_statistics.wgsl does: the second pass puts right what the first lost to rounding.
+    // As in norm_statistics.wgsl: the second pass corrects the rounding errors of the first.
     let whole = sum_over_rows(total, lane, params.columns, params.lanes);
     let count = max(whole.b.x, 1.0);
     let mean = whole.a / count;

@@ -1,5 +1,5 @@
-// The weights of a 3×3 convolution as Winograd's F(M×M, 3×3) multiplies with them: U = G g Gᵀ for every pair of channels.
-// An invocation takes one input channel and one quad of output channels.
+// Transforms the weights of a 3×3 convolution for Winograd's F(M×M, 3×3): U = G g Gᵀ for every pair of channels. An
+// invocation computes one input channel and one quad of output channels.
 //
 // weight: tap × C_in × C_out. u: (M + 2)² × C_in × C_out, slot (row, column) of U first.
 #import "shared/grid.wgsl"
@@ -7,7 +7,7 @@
 #let T = M + 2
 
 struct Params {
-    // Of one tap.
+    // Quads of one tap.
     quads: u32,
 }
 

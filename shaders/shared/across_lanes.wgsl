@@ -1,11 +1,11 @@
-// Reductions over the LANES invocations of a workgroup, as trees: in the same order each time. Every lane calls them and
-// every lane gets the result.
+// Tree reductions over the LANES invocations of a workgroup, in a fixed order. Every lane must call them and every lane
+// gets the result.
 //
-// Bits of numbers, so that one array in workgroup memory serves both kinds.
+// Bits of numbers, so that one array in workgroup memory serves both types.
 var<workgroup> lane_values: array<u32, {{LANES}}>;
 
 fn lane_sum(value: f32, lane: u32) -> f32 {
-    // What an earlier reduction left may still be read.
+    // Other lanes may still read the result of an earlier reduction.
     workgroupBarrier();
     lane_values[lane] = bitcast<u32>(value);
     workgroupBarrier();

@@ -1,5 +1,5 @@
-        // A quad of the depth: each of eight lanes of a subgroup holds it for a row in eight, a quad for each of its
-        // columns. The order of the sums is that of tile_product.wgsl.
+        // One quad of the depth. Each of eight lanes of a subgroup has loaded it for every eighth row, and for each of
+        // its own columns. The order of the sums is that of tile_product.wgsl.
 #for i in 0..BM/8
 #for s in 0..8
         let row{{8 * i + s}} = subgroupBroadcast(a{{i}}, {{s}}u);

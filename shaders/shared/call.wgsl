@@ -1,4 +1,4 @@
-// What one call of the engine asks for. The twin of `Call` in src/engine/wgsl/kernels/call.rs.
+// Settings of a call of the engine. The twin of `Call` in src/engine/wgsl/kernels/call.rs.
 const AUGMENT_NONE: u32 = 0u;
 const AUGMENT_REFLECT: u32 = 2u;
 const START_UNIFORM: u32 = 1u;

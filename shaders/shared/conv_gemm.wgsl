@@ -1,5 +1,5 @@
-// What the kernels of a convolution as a matrix product share (conv_gemm.wgsl and its like): bindings, which pixels are the
-// rows of the product, and what they read.
+// Shared by the kernels of a convolution as a matrix product (conv_gemm.wgsl, conv_gemm_broadcast.wgsl): bindings, the
+// pixels that are the rows of the product, and their loads.
 #let NORMS = NORM + BACKWARD
 #let MEANS = BACKWARD * BATCH
 #let INPUT = BACKWARD * (1 - (RELU + BATCH == 0))
@@ -42,17 +42,17 @@ struct Params {
 #end
 #import "shared/read.wgsl"
 
-// Outside of every image, whatever the tap.
+// A coordinate outside of every image for any tap.
 const FAR: i32 = -0x40000000;
 
-// The rows of the product: pixels of the result, with TRANSPOSED those of one phase, and the taps that they have.
+// The rows of the product: pixels of the result, with TRANSPOSED those of one phase, and their taps.
 struct Pixels {
     size: vec2<u32>,
     count: u32,
     taps: vec2<u32>,
 #if TRANSPOSED
     phase: vec2<u32>,
-    // The first of the taps, and where the first pixel's lies in the source.
+    // The first of the taps, and its position in the source for the first pixel.
     first_tap: vec2<u32>,
     start: vec2<u32>,
 #end
@@ -73,8 +73,8 @@ fn all_pixels() -> Pixels {
 }
 #end
 
-// What a row reads and writes: row and column of its first tap in the source, first pixel of its image there, and its
-// pixel of the result, -1 for none.
+// The indices of a row of the product: row and column of its first tap in the source, first pixel of its image there,
+// and its pixel of the result (-1 if there is none).
 fn place(pixels: Pixels, index: u32) -> vec4<i32> {
     let image = index / max(pixels.size.x * pixels.size.y, 1u);
     let pixel = vec2<u32>(index % max(pixels.size.x, 1u), index / max(pixels.size.x, 1u) % max(pixels.size.y, 1u));
@@ -91,7 +91,7 @@ fn place(pixels: Pixels, index: u32) -> vec4<i32> {
     return select(vec4<i32>(FAR, FAR, 0, -1), found, index < pixels.count);
 }
 
-// A quad of the source at a tap of a row; zero outside of the image, and where `within` is false.
+// A quad of the source at a tap of a row; zero outside of the image or if `within` is false.
 fn source_at(row: vec4<i32>, tap: vec2<u32>, quad: u32, c: Coefficients, within: bool) -> vec4<f32> {
 #if TRANSPOSED
     let y = u32(row.x - i32(tap.y));
@@ -106,15 +106,15 @@ fn source_at(row: vec4<i32>, tap: vec2<u32>, quad: u32, c: Coefficients, within:
 }
 #if TRANSPOSED
 
-// The tap of the weights that is a tap of these pixels.
+// The index in the weights of a tap of these pixels.
 fn weight_tap(pixels: Pixels, tap: vec2<u32>) -> u32 {
     let at = pixels.first_tap + params.stride * tap;
     return at.y * params.kernel + at.x;
 }
 #end
 
-// Writes a quad of a pixel of the result, and gives it back. The channels that were added to fill a quad stay zero, also where
-// a NaN met their zero weights.
+// Writes a quad of a pixel of the result, and returns it. Padding channels stay zero even if a NaN was multiplied by
+// their zero weights.
 fn write(to: i32, column: u32, sum: vec4<f32>) -> vec4<f32> {
     let index = u32(to) * params.result_quads + column;
     let channel = vec4<u32>(4u * column) + vec4<u32>(0u, 1u, 2u, 3u);

@@ -1,5 +1,5 @@
-// What the kernels of a convolution's weight gradient share (conv_weight_gradient.wgsl and its like): bindings, how x is read
-// and how sums are written.
+// Shared by the kernels of a convolution's weight gradient (conv_weight_gradient.wgsl,
+// conv_weight_gradient_broadcast.wgsl): bindings, loads of x and stores of sums.
 #let NORM = 0
 #let MEANS = BACKWARD * BATCH
 #let INPUT = BACKWARD * (1 - (RELU + BATCH == 0))
@@ -16,20 +16,20 @@ struct Params {
     kernel: u32,
     stride: u32,
     padding: u32,
-    // Pixels of dy, in all and in a part.
+    // Pixels of dy, in total and per part.
     pixels: u32,
     part_pixels: u32,
     tiles: u32,
     column_tiles: u32,
-    // Of this dispatch, counted over all parts.
+    // First tile of this dispatch, counted over all parts.
     first_tile: u32,
-    // Where the first part goes.
+    // Index of the first part in `parts`.
     first_part: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-// dy, or what it is computed from.
+// dy, or the gradient from which it is computed on load.
 @group(0) @binding(2) var<storage, read> source: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> parts: array<vec4<f32>>;
 #if X_NORM
@@ -46,7 +46,7 @@ struct Params {
 #end
 #import "shared/read.wgsl"
 
-// As shared/read.wgsl has it for dy.
+// The same for x as shared/read.wgsl for dy.
 #if X_NORM
 struct XCoefficients {
     scale: vec4<f32>,
@@ -57,7 +57,7 @@ fn coefficients_of_x(quad: u32) -> XCoefficients {
     return XCoefficients(x_norm[quad], x_norm[params.in_quads + quad]);
 }
 
-// The value at a place of x, batch norm and ReLU applied on the way.
+// The value at an index of x, with batch norm and ReLU applied on load.
 fn x_at(index: u32, c: XCoefficients) -> vec4<f32> {
     let value = c.scale * x[index] + c.shift;
 #if X_RELU
@@ -78,8 +78,8 @@ fn x_at(index: u32, c: XCoefficients) -> vec4<f32> {
 }
 #end
 
-// Writes the four rows of a row quad in a quad of columns. The channels that were added to fill a quad stay zero, also where
-// a NaN met their zeros.
+// Writes the four rows of a row quad for a quad of columns. Padding channels stay zero even if a NaN was multiplied by
+// their zeros.
 fn write(part: u32, row: u32, column: u32, sum0: vec4<f32>, sum1: vec4<f32>, sum2: vec4<f32>, sum3: vec4<f32>) {
     let row_quads = params.kernel * params.kernel * params.in_quads;
     if row >= row_quads || column >= params.out_quads {

@@ -1,4 +1,4 @@
-// Which index has the largest key, the first of equals, over the LANES invocations of a workgroup.
+// The index of the largest key over the LANES invocations of a workgroup; of equal keys, the first index.
 
 struct Candidate {
     key: u32,
@@ -11,9 +11,9 @@ fn better(a: Candidate, b: Candidate) -> bool {
     return a.key > b.key || (a.key == b.key && a.index < b.index);
 }
 
-// Every lane calls it with its own candidate, and every lane gets the result.
+// Every lane must call it with its own candidate, and every lane gets the result.
 fn lane_first_largest(candidate: Candidate, lane: u32) -> Candidate {
-    // What an earlier reduction left may still be read.
+    // Other lanes may still read the result of an earlier reduction.
     workgroupBarrier();
     lane_candidates[lane] = candidate;
     workgroupBarrier();

@@ -1,11 +1,11 @@
-// The end of a network, for one image and a workgroup of 256: mean over the pixels, then the linear layer. FEATURES and
-// CLASSES are the quads of C and K. What goes into the mean is x, or scale · x + shift (NORM), and of that max(·, 0) (RELU).
+// The head of a network, for one image and a workgroup of 256: mean over the pixels, then the linear layer. FEATURES
+// and CLASSES are the quads of C and K. The mean is that of x, or of scale · x + shift (NORM), after max(·, 0) (RELU).
 //
 // x, its gradient: B × H × W × C. affine: scale, shift, mean, rstd, 4 × C. weight: C × K. bias: K. logits: B × K.
 //
-// Over the pixels of an image, the lanes lie in 256 / COLUMNS lines of COLUMNS quads.
+// For the pixels of an image, the lanes form 256 / COLUMNS lines of COLUMNS quads.
 //
-// The small arrays that few lanes read are uniforms, because a shader may have eight storage buffers only.
+// Small arrays that few lanes read are uniforms, because a shader may have only eight storage buffers.
 #import "shared/grid.wgsl"
 #import "shared/relu.wgsl"
 
@@ -27,10 +27,10 @@ var<workgroup> features: array<f32, {{4 * FEATURES}}>;
 var<workgroup> logits0: array<f32, {{4 * CLASSES}}>;
 var<workgroup> lines: array<vec4<f32>, 256>;
 
-// The lanes form `rows` rows of `columns`; every lane gets the sum over the rows of its column, in an order that only
-// their number decides. Lanes behind the last row take no part, but must call this too.
+// The lanes form `rows` rows of `columns`; every lane gets the sum over the rows of its column, in an order that
+// depends only on their number. Lanes after the last row contribute nothing, but must call this too.
 fn sum_over_lines(value: vec4<f32>, lane: u32, columns: u32, rows: u32) -> vec4<f32> {
-    // Some lanes may still read what an earlier call left.
+    // Other lanes may still read the result of an earlier call.
     workgroupBarrier();
     lines[lane] = value;
     workgroupBarrier();

@@ -1,28 +1,28 @@
-// From the gradient of the logits, which lies in `logits0`, to that of x. In the order of linear_input_gradient and
+// From the gradient of the logits, in `logits0`, to that of x. Adds in the order of linear_input_gradient and
 // global_pool_backward.
 //
-// With NORM = 1, batch norm used statistics of the batch: `gradient` is that of scale · x + shift, which its backward pass
-// starts from, and `partials` gets what norm_backward_sums would leave, with one block an image: C times Σ g, C times
-// Σ g · x̂. With NORM = 2 the statistics were constants, and `gradient` is that of x.
+// With NORM = 1, batch norm used batch statistics: `gradient` is that of scale · x + shift, the input of its backward
+// pass, and `partials` receives the results of norm_backward_sums with one block per image: C times Σ g, C times Σ g ·
+// x̂. With NORM = 2 the statistics were constants, and `gradient` is that of x.
 //
 // Needs `weight`, `gradient`; `affine` with NORM; `x` with RELU or NORM = 1; `partials` with NORM = 1.
 #let LINES = 256 / COLUMNS
 #let TILES = (FEATURES + COLUMNS - 1) / COLUMNS
 
-// Leaves the gradient of the means in `features`.
+// Writes the gradient of the means to `features`.
 fn back_to_features(lane: u32) {
     for (var c = lane; c < {{4 * FEATURES}}u; c += 256u) {
         var sum = 0.0;
         for (var k = 0u; k < {{CLASSES}}u; k++) {
             sum += dot(logit_quad(k), weight[c * {{CLASSES}}u + k]);
         }
-        // The channels that only pad stay zero, also where a NaN met their zero weights.
+        // Padding channels stay zero even if a NaN was multiplied by their zero weights.
         features[c] = select(0.0, sum, c < params.channels);
     }
     workgroupBarrier();
 }
 
-// Gives each pixel its share of the gradient of the mean. `is_inside`: whether the image is one.
+// Distributes the gradient of the mean to the pixels. `is_inside`: whether this is an image of the dispatch.
 fn spread(image: u32, lane: u32, is_inside: bool) {
     let pixels = params.height * params.width;
     let line = lane / {{COLUMNS}}u;

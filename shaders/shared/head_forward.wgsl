@@ -1,4 +1,4 @@
-// Mean and linear layer. Needs `x`, `weight`, `bias`, and `affine` with NORM. In the order of global_pool and
+// Mean and linear layer. Needs `x`, `weight`, `bias`, and `affine` with NORM. Adds in the order of global_pool and
 // linear_forward.
 #let LINES = 256 / COLUMNS
 #let TILES = (FEATURES + COLUMNS - 1) / COLUMNS
@@ -16,7 +16,8 @@ fn activation(at: u32, quad: u32) -> vec4<f32> {
 #end
 }
 
-// Leaves the means over the pixels in `features`: rows are added up first, LINES of them at a time, then their sums.
+// Writes the means over the pixels to `features`: sums each row first, LINES rows in parallel, then adds the sums of
+// the rows.
 fn pool(image: u32, lane: u32) {
     let pixels = params.height * params.width;
     let line = lane / {{COLUMNS}}u;
@@ -52,7 +53,7 @@ fn pool(image: u32, lane: u32) {
     workgroupBarrier();
 }
 
-// Leaves the logits in `logits0`: four quads at a time, for each of which 64 lanes share C.
+// Writes the logits to `logits0`: four quads at a time, for each of which 64 lanes share the sum over C.
 fn linear(lane: u32) {
     for (var first = 0u; first < {{CLASSES}}u; first += 4u) {
         let k = first + lane % 4u;

@@ -1,5 +1,5 @@
-// What is known of one image of a batch. The twin of `ImageInfo` in src/engine/wgsl/kernels/call.rs; `target` is a reserved
-// word in WGSL.
+// Data of one image of a batch. The twin of `ImageInfo` in src/engine/wgsl/kernels/call.rs; `goal` is its `target`, a
+// reserved word in WGSL.
 struct ImageInfo {
     label: u32,
     goal: u32,
@@ -8,13 +8,13 @@ struct ImageInfo {
     status: u32,
     epsilon: f32,
     step_size: f32,
-    // Steps that the image may still take while it is misclassified.
+    // Remaining steps while the image is misclassified.
     budget: u32,
-    // Steps of the search, counted when the prediction is looked at.
+    // Number of steps of the search that have computed its prediction.
     steps: u32,
 }
 
-// Further steps move the image.
+// Steps still move the image.
 const STATUS_ACTIVE: u32 = 1u;
 // One of its iterates was misclassified.
 const STATUS_MISCLASSIFIED: u32 = 2u;

@@ -1,4 +1,4 @@
-// Sums over the lanes of a workgroup of 256, in an order that only their number decides.
+// Sums over the lanes of a workgroup of 256, in an order that depends only on their number.
 struct Sums {
     a: vec4<f32>,
     b: vec4<f32>,
@@ -7,10 +7,10 @@ struct Sums {
 var<workgroup> lanes_a: array<vec4<f32>, 256>;
 var<workgroup> lanes_b: array<vec4<f32>, 256>;
 
-// The lanes form `rows` rows of `columns`; every lane gets the sums over the rows of its column. Lanes behind the last
-// row take no part, but must call this too.
+// The lanes form `rows` rows of `columns`; every lane gets the sums over the rows of its column. Lanes after the last
+// row contribute nothing, but must call this too.
 fn sum_over_rows(value: Sums, lane: u32, columns: u32, rows: u32) -> Sums {
-    // Some lanes may still read what an earlier call left.
+    // Other lanes may still read the result of an earlier call.
     workgroupBarrier();
     lanes_a[lane] = value.a;
     lanes_b[lane] = value.b;

@@ -1,6 +1,6 @@
-// Needs `params.classes`, `logit0` and what shared/softmax.wgsl imports.
+// Needs `params.classes`, `logit0` and the imports of shared/softmax.wgsl.
 
-// The class with the largest logit beside two others; needs a class that is neither.
+// The class with the largest logit other than a and b; there must be such a class.
 fn largest_beside(start: u32, a: u32, b: u32, lane: u32) -> u32 {
     var largest = Candidate(0u, params.classes);
     for (var j = lane; j < params.classes; j += {{LANES}}u) {

@@ -1,5 +1,5 @@
-// How 256 lanes lie over a block of 256 rows and a tile of `columns` quads: `lanes` rows at a time, so that a lane has
-// HELD rows of one quad.
+// The assignment of a block of 256 rows and a tile of `columns` quads to 256 lanes: `lanes` rows at a time, so that a
+// lane has HELD rows of one quad.
 #import "shared/grid.wgsl"
 #import "shared/lanes.wgsl"
 
@@ -13,10 +13,10 @@ struct Params {
 }
 
 struct Place {
-    // In this dispatch; partials count from `first_block`.
+    // Index in this dispatch; the partials start at `first_block`.
     block: u32,
     quad: u32,
-    // The lane's first row in the block, and the end of the block's rows; none for lanes without work.
+    // The lane's first row in the block, and the end of the block's rows (0 for lanes without work).
     row: u32,
     end: u32,
     live: bool,

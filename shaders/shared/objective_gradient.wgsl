@@ -4,14 +4,14 @@
 //   towards the class t               e_t - p
 //   KL(p(clean) ‖ p)                  p - p(clean)
 //   DLR (Croce and Hein 2020, eq. 6)  that of -(z_y - max_{i≠y} z_i) / (z_(1) - z_(3) + 1e-12)
-//   margin                            e_i - e_y for the likeliest class i beside y
+//   margin                            e_i - e_y for the likeliest class i other than y
 //
-// A search needs its direction alone, and a network that is certain has gradients below the smallest number. So they are
-// computed relative to the largest term that counts, and the positive factor to the true gradient is kept apart: it is
-// left out where the call asks for the scale of each image. One class, the pivot, gets minus the sum of the others,
-// because p_y - 1 loses all digits long before the others do. The twin of src/engine/loss/search.rs.
+// A search needs only the direction, and the gradients of a confident network underflow. They are therefore computed
+// relative to their largest term, and the positive factor to the true gradient is kept separately: it is omitted if the
+// call uses a scale per image. One class, the pivot, gets minus the sum of the others, because p_y - 1 loses all digits
+// long before the others do. The twin of src/engine/loss/search.rs.
 //
-// z is a row of logits0, the logits on the clean image are one of logits1. Needs `call`, `params.classes`, LANES.
+// z is a row of logits0; the logits on the clean image are a row of logits1. Needs `call`, `params.classes`, LANES.
 #let ROWS = 2
 fn logit0(at: u32) -> f32 {
     return logits0[at];
@@ -25,34 +25,34 @@ fn logit1(at: u32) -> f32 {
 #import "shared/largest_beside.wgsl"
 #import "shared/exponential_minus_one.wgsl"
 
-// What all classes of an image share.
+// Values that all classes of an image share.
 struct Aim {
-    // The label, the target, or for KL the class that z predicts; and its gradient before the factor, minus the sum of
+    // The label, the target, or for KL the predicted class of z; and its gradient before the factor: minus the sum of
     // the others.
     pivot: u32,
     balance: f32,
     // From the values computed here to the gradient.
     factor: f32,
-    // The logit that the others are relative to, and that of the same class on the clean image (KL only).
+    // The logit that the others are relative to, and the logit of the same class on the clean image (KL only).
     top: vec2<f32>,
-    // KL: how far the pivot's logit is from the clean one, log Σ p(clean) exp(change of the logit relative to that), and
-    // log p - log p(clean) of the class `top` is from.
+    // KL: the change of the pivot's logit from the clean one, log Σ p(clean) exp(change of the logit relative to that),
+    // and log p - log p(clean) of the class of `top`.
     pivot_moved: f32,
     all_moved: f32,
     ahead: f32,
-    // DLR: classes of the largest, second and third logit, the largest one beside the label, and the parts of the gradient
-    // that go straight through the numerator, and through the denominator.
+    // DLR: classes of the largest, second and third logit, the class of the largest logit other than the label, and the
+    // parts of the gradient through the numerator (`straight`) and through the denominator.
     ranked: vec3<u32>,
     other: u32,
     straight: f32,
     through: f32,
     // Whether all logits that were read are finite.
     is_finite: bool,
-    // The class that z predicts.
+    // The predicted class of z.
     likeliest: u32,
 }
 
-// exp x for x ≤ 0, and 1 where rounding left x above. Negative numbers and NaN have larger bits than infinity.
+// exp x for x ≤ 0, and 1 if x is positive by rounding. Negative numbers and NaN have larger bits than infinity.
 fn share(x: f32) -> f32 {
     if bitcast<u32>(x) <= 0x7f800000u {
         return 1.0;
@@ -60,7 +60,7 @@ fn share(x: f32) -> f32 {
     return exponential(x);
 }
 
-// exp a - exp b for a, b ≤ 0, where a - b is `ahead` up to rounding.
+// exp a - exp b for a, b ≤ 0, given `ahead` = a - b up to rounding.
 fn difference(a: f32, b: f32, ahead: f32) -> f32 {
     if abs(ahead) < 0.5 {
         return share(b) * exponential_minus_one(ahead);
@@ -107,7 +107,7 @@ fn kl_aim(start: u32, clean_start: u32, row: Row, clean: Row, lane: u32) -> Aim 
     aim.top = vec2<f32>(logits0[start + top], logits1[clean_start + top]);
     aim.ahead = ((aim.top.x - aim.top.y) - pivot_moved) - aim.all_moved;
     aim.factor = share(max(log_softmax(aim.top.x, row.shift), log_softmax(aim.top.y, clean.shift)));
-    // The factor is at least 1 / 2K where this is used.
+    // The factor is at least 1 / 2K whenever this is used.
     aim.balance = difference(-row.shift.y, log_q_pivot, -aim.all_moved) / aim.factor;
     return aim;
 }
@@ -127,7 +127,7 @@ fn dlr_aim(start: u32, label: u32, lane: u32) -> Aim {
     aim.through = numerator / denominator;
     aim.factor = 1.0 / denominator;
     if label == aim.ranked.z {
-        // What is left of both ways, whose difference has no digits.
+        // What remains of both parts: their difference would lose all digits.
         aim.through = 0.0;
         aim.factor = 1e-12 / denominator / denominator;
     } else if size > denominator {
@@ -147,13 +147,13 @@ fn margin_aim(start: u32, label: u32, lane: u32) -> Aim {
     return aim;
 }
 
-// Whether the objective is made of single logits, not of a softmax.
+// Whether the objective is a function of single logits, not of a softmax.
 fn is_of_logits() -> bool {
     return call.objective == OBJECTIVE_DLR || call.objective == OBJECTIVE_MARGIN;
 }
 
-// The gradient without the factor, but for the pivot's, which only DLR and the margin give here. For class j, whose logits are
-// logits0[at] and logits1[clean_at].
+// The gradient without the factor for class j, whose logits are logits0[at] and logits1[clean_at]. For the pivot it is
+// valid only with DLR and the margin.
 fn relative_gradient(aim: Aim, j: u32, at: u32, clean_at: u32) -> f32 {
     if is_of_logits() {
         var g = 0.0;
@@ -174,7 +174,7 @@ fn relative_gradient(aim: Aim, j: u32, at: u32, clean_at: u32) -> f32 {
     return select(p, -p, call.objective == OBJECTIVE_TARGETED);
 }
 
-// For the row of logits0 at `start` and that of logits1 at `clean_start`. Every lane calls it.
+// The shared values for the row of logits0 at `start` and that of logits1 at `clean_start`. Every lane must call it.
 fn aim_at(start: u32, clean_start: u32, label: u32, goal: u32, lane: u32) -> Aim {
     let classes = params.classes;
     let row = softmax0(start, classes, lane);
@@ -191,7 +191,7 @@ fn aim_at(start: u32, clean_start: u32, label: u32, goal: u32, lane: u32) -> Aim
     } else {
         aim = cross_entropy_aim(start, row, select(label, goal, call.objective == OBJECTIVE_TARGETED), lane);
     }
-    // Where the pivot of KL is not near certain, its own formula is more exact than the sum of many others.
+    // If the pivot of KL is not close to certain, its own formula is more accurate than the sum of many others.
     let has_own = call.objective == OBJECTIVE_KL_TO_CLEAN && row.shift.y > 0.7;
     aim.is_finite = is_finite;
     aim.likeliest = row.likeliest;
@@ -210,12 +210,12 @@ fn aim_at(start: u32, clean_start: u32, label: u32, goal: u32, lane: u32) -> Aim
     return aim;
 }
 
-// For class j, whose logits are logits0[at] and logits1[clean_at].
+// The gradient for class j, whose logits are logits0[at] and logits1[clean_at].
 fn objective_gradient(aim: Aim, j: u32, at: u32, clean_at: u32) -> f32 {
     var g = aim.balance;
     if j != aim.pivot || is_of_logits() {
         g = relative_gradient(aim, j, at, clean_at);
     }
-    // Zero stays zero where the factor is too large for a number.
+    // Zero stays zero if the factor overflows.
     return select(aim.factor * g, 0.0, g == 0.0);
 }

@@ -1,14 +1,14 @@
-// One step of projected gradient ascent (Madry et al. 2018) on one image, by all LANES = 256 invocations of a workgroup:
-// delta ← clip(project(delta + step · direction)), x = clean + delta, if the image is active. The direction is sign(g) in
-// an L∞ ball and g / ‖g‖ in an L2 ball, and zero where g is; `project` leads into the ball, `clip` keeps x in [0, 1]. The
-// twin of engine/candle/search.rs.
+// One step of projected gradient ascent (Madry et al. 2018) on one image, by all LANES = 256 invocations of a
+// workgroup: delta ← clip(project(delta + step · direction)), x = clean + delta, if the image is active. The direction
+// is sign(g) in an L∞ ball and g / ‖g‖ in an L2 ball, and zero where g is zero; `project` projects onto the ball,
+// `clip` keeps x in [0, 1]. The twin of engine/candle/search.rs.
 //
-// An image whose gradient holds NaN or infinity stays where it is and raises the first of `flags`; once logits were not
-// finite (`stopped`) no image moves. So what went wrong can be looked for at the very images where it did. An image whose
-// gradient is zero does not move either, and raises the flag of its position in the batch, from the fifth on.
+// An image whose gradient contains NaN or infinity does not move and raises the first of `flags`; once a logit was not
+// finite (`stopped`), no image moves. The cause can then be located with the images that produced it. An image whose
+// gradient is zero does not move either, and raises the flag of its position in the batch, from the fifth flag on.
 //
-// Needs `call`, `clean`, `delta`, `x`, `stopped`, `flags`, and `search_gradient(base, quad)`, which gives a lane its own
-// quads of the gradient: lane, lane + 256 and so on.
+// Needs `call`, `clean`, `delta`, `x`, `stopped`, `flags`, and `search_gradient(base, quad)`, which returns the quads
+// of the gradient that belong to a lane: lane, lane + 256 and so on.
 #import "shared/ball.wgsl"
 #import "shared/across_lanes.wgsl"
 
@@ -17,7 +17,7 @@ const SIZE: u32 = 0x7fffffffu;
 const INFINITE: u32 = 0x7f800000u;
 const SMALLEST_NORMAL: u32 = 0x00800000u;
 
-// 1, 0 or -1. By the bits, because a device may take the smallest numbers for zero.
+// 1, 0 or -1. From the bits, because a device may flush the smallest numbers to zero.
 fn sign_of(g: vec4<f32>) -> vec4<f32> {
     let bits = bitcast<vec4<u32>>(g);
     let size = bits & vec4<u32>(SIZE);
@@ -25,21 +25,21 @@ fn sign_of(g: vec4<f32>) -> vec4<f32> {
     return select(one, vec4<f32>(0.0), size == vec4<u32>(0u));
 }
 
-// A positive multiple of g that has squares, given the bits of the largest absolute value of the image: the largest one
-// comes to [1, 4). Powers of two, so that nothing is rounded.
+// A positive multiple of g whose squares neither overflow nor underflow, given the bits of the largest absolute value
+// of the image: that value is scaled into [1, 4). The factor is a power of two, so that nothing is rounded.
 fn scaled(g: vec4<f32>, largest: u32) -> vec4<f32> {
     if largest < SMALLEST_NORMAL {
-        // The bits of a number below the smallest normal one are a multiple of it as they are.
+        // The bits of a subnormal number, as an integer, are a multiple of it.
         let bits = bitcast<vec4<u32>>(g);
         let size = vec4<f32>(bits & vec4<u32>(SIZE));
         return select(size, -size, bits >= vec4<u32>(SIGN));
     }
-    // Exponents are biased by 127; the largest one stays below its counterpart, so that the factor is a normal number.
+    // Exponents are biased by 127; the exponent is limited so that the factor is a normal number.
     return g * bitcast<f32>((254u - min(largest >> 23u, 253u)) << 23u);
 }
 
-// An image of `count` quads, none where it does not move, the first of which is `base` in the tensors. `position` is its
-// place in the batch.
+// One step of an image of `count` quads (0 if it does not move) that begins at quad `base` of the tensors. `position`
+// is its index in the batch.
 fn step_image(about: ImageInfo, position: u32, base: u32, count: u32, lane: u32) {
     var quads = count;
     var own = 0u;
@@ -47,7 +47,7 @@ fn step_image(about: ImageInfo, position: u32, base: u32, count: u32, lane: u32)
         let size = bitcast<vec4<u32>>(search_gradient(base, quad)) & vec4<u32>(SIZE);
         own = max(own, max(max(size.x, size.y), max(size.z, size.w)));
     }
-    // Numbers have the order of their bits, infinity and NaN come last.
+    // Absolute values are ordered as their bits; infinity and NaN are the largest.
     let largest = lane_max(own, lane);
     if lane == 0u && count > 0u {
         if largest >= INFINITE {
@@ -65,7 +65,7 @@ fn step_image(about: ImageInfo, position: u32, base: u32, count: u32, lane: u32)
             let g = scaled(search_gradient(base, quad), largest);
             squares += dot(g, g);
         }
-        // At least 1 where there are quads.
+        // At least 1 if there are quads.
         let length = sqrt(lane_sum(squares, lane));
         squares = 0.0;
         for (var quad = lane; quad < quads; quad += {{LANES}}u) {

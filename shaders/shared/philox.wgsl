@@ -2,7 +2,7 @@
 // 3", SC 2011). The twin of src/rng.rs, bit for bit.
 #import "shared/logarithm.wgsl"
 
-// `Purpose` of src/rng.rs, as far as kernels name one.
+// The values of `Purpose` in src/rng.rs that kernels use.
 const PURPOSE_AUGMENT: u32 = 3u;
 const PURPOSE_TARGET: u32 = 5u;
 const PURPOSE_ATTACK_NOISE: u32 = 11u;
@@ -69,10 +69,10 @@ fn random_normal(stream: Stream, index: u32) -> f32 {
 // cos(a) for a in [0, 2π]. The built-in function may be wrong by 2⁻¹¹, which would make noise differ between devices.
 fn cosine(a: f32) -> f32 {
     let quarter = u32(a * 0.63661977 + 0.5);
-    // π/2 in two parts, the first of which has so few bits that its product is exact.
+    // π/2 in two parts; the first has few enough bits that its product is exact.
     let t = (a - f32(quarter) * 1.5703125) - f32(quarter) * 4.8382679e-4;
     let t2 = t * t;
-    // Taylor series: for |t| ≤ π/4 the terms left out are below 2e-9.
+    // Taylor series: for |t| ≤ π/4 the omitted terms are below 2e-9.
     let sine = t * (1.0 + t2 * (-1.0 / 6.0 + t2 * (1.0 / 120.0 + t2 * (-1.0 / 5040.0 + t2 * (1.0 / 362880.0)))));
     let cosine = 1.0 + t2 * (-0.5 + t2 * (1.0 / 24.0 + t2 * (-1.0 / 720.0 + t2 * (1.0 / 40320.0 - t2 / 3628800.0))));
     let odd = select(cosine, sine, quarter % 2u == 1u);

@@ -1,11 +1,14 @@
-// What a convolution reads at a place of `source`, in `quads` quads of channels. The caller declares `source`, and:
-// * with NORM, `norm`: batch norm is applied on the way, scale · source + shift; with RELU, max(…, 0).
-// * with BACKWARD, `norm` and `norm_input`: source is the gradient behind a batch norm (and with RELU a ReLU) that read
-//   norm_input, and what is read is the gradient before it; with BATCH, `norm_means` as norm_backward_apply has them.
+// The value that a convolution loads at an index of `source`, with `quads` quads of channels. The caller declares
+// `source` and:
+// * with NORM, `norm`: batch norm is applied on load, scale · source + shift; with RELU, max(…, 0).
+// * with BACKWARD, `norm` and `norm_input`: source is the gradient of the output of a batch norm (and with RELU a ReLU)
+//   with input norm_input, and the loaded value is the gradient of that input; with BATCH, `norm_means` as in
+//   norm_backward_apply.
+//
 // norm: scale, shift, mean, rstd, 4 × C. norm_means: Σ g / count, Σ g · x̂ / count, 2 × C.
 #import "shared/relu.wgsl"
 
-// What all values of a quad of channels have in common: read once, used for many places.
+// Coefficients of a quad of channels: loaded once and used for many values.
 #if NORM + BACKWARD
 struct Coefficients {
     scale: vec4<f32>,
@@ -35,7 +38,7 @@ fn coefficients(quad: u32, quads: u32) -> Coefficients {
     return c;
 }
 #else
-// Nothing: any number will do.
+// No coefficients; the value is unused.
 alias Coefficients = u32;
 
 fn coefficients(quad: u32, quads: u32) -> Coefficients {

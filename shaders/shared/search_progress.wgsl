@@ -1,7 +1,7 @@
-// What a search does with the prediction on the iterate that its next step moves. The twin of `ImageProgress` in
+// Updates the progress of a search with the prediction on the current iterate. The twin of `ImageProgress` in
 // src/engine/held.rs. Needs `call`, and `info` to be writable.
 
-// By one lane of a workgroup, for image `position` of the batch.
+// Called by one lane of a workgroup, for image `position` of the batch.
 fn look(position: u32, is_wrong: bool) {
     let status = info[position].status;
     let budget = info[position].budget;

@@ -1,20 +1,20 @@
-// Softmax of rows of logits, each by all LANES invocations of a workgroup. ROWS functions logit0, logit1 … give them:
-// log p_j = (z_j - max z) - log Σ exp(z - max z). The twin of src/engine/loss.rs, which adds max and logarithm up first and
-// so loses digits where logits are large.
+// Softmax of rows of logits, each by all LANES invocations of a workgroup. ROWS functions logit0, logit1 … return them:
+// log p_j = (z_j - max z) - log Σ exp(z - max z). The twin of src/engine/loss.rs, which first adds max and logarithm
+// and therefore loses digits if logits are large.
 #import "shared/across_lanes.wgsl"
 #import "shared/first_largest.wgsl"
 #import "shared/exponential.wgsl"
 #import "shared/logarithm.wgsl"
 
 struct Row {
-    // max z and log Σ exp(z - max z): what `log_softmax` subtracts.
+    // max z and log Σ exp(z - max z), which `log_softmax` subtracts.
     shift: vec2<f32>,
     // The first class with the largest logit.
     likeliest: u32,
     is_finite: bool,
 }
 
-// Unsigned integers in the order of the numbers with these bits; -0 comes before 0.
+// Maps the bits of numbers to unsigned integers of the same order; -0 is before 0.
 fn total_order(bits: u32) -> u32 {
     return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
 }
@@ -31,7 +31,7 @@ fn log_softmax(z: f32, shift: vec2<f32>) -> f32 {
 #for row in 0..ROWS
 // The row of logit{{row}} that starts at `start`.
 fn softmax{{row}}(start: u32, classes: u32, lane: u32) -> Row {
-    // Lanes without a class of their own repeat the last one, which changes neither result.
+    // Lanes without a class use the last one, which does not change either result.
     let own = min(lane, classes - 1u);
     let first = bitcast<u32>(logit{{row}}(start + own));
     var largest = Candidate(order(first), own);

@@ -1,17 +1,17 @@
-// The gradient of the images before a network's first two layers, the normalisation of the colours and a convolution of
+// The gradient of the images, the input of a network's stem: the normalisation of the colours and a convolution of
 // stride 1 with QUADS quads of channels, KERNEL × KERNEL taps and PADDING:
 //
 //   dx[v, u, c] = scale[c] · Σ over ky, kx, o of dy[v + p - ky, u + p - kx, o] · w[ky, kx, c, o]
 //
-// With NORM, a batch norm comes behind, and `dy` is the gradient of its output (of that of the ReLU behind it, with RELU):
-// what norm_backward_apply makes of it is computed on the way. NORM = 1: statistics of the batch, NORM = 2: constants.
+// With NORM, a batch norm follows, and `dy` is the gradient of its output (with RELU, of the output of the ReLU after
+// it): norm_backward_apply is computed on load. NORM = 1: batch statistics, NORM = 2: constants.
 //
-// A strip is 256 pixels of an image, one a lane. The rows of dy that it reads come to workgroup memory DEPTH quads at a
-// time, at most TILE pixels of them.
+// A strip is 256 pixels of an image, one per lane. The rows of dy that it reads are loaded to workgroup memory DEPTH
+// quads at a time, at most TILE pixels of them.
 //
-// dx: B × H × W × 4. dy, features (what the batch norm reads): B × H' × W' × C. weight: tap × 4 × C. normalization, affine:
-// scale, shift, mean, rstd, 4 × 4 and 4 × C. means: 2 × C. The small ones are uniforms, because a shader may have eight
-// storage buffers only.
+// dx: B × H × W × 4. dy, features (the input of the batch norm): B × H' × W' × C. weight: tap × 4 × C. normalization,
+// affine: scale, shift, mean, rstd, 4 × 4 and 4 × C. means: 2 × C. Small arrays are uniforms, because a shader may have
+// only eight storage buffers.
 #import "shared/grid.wgsl"
 #import "shared/relu.wgsl"
 
@@ -20,13 +20,13 @@
 struct Params {
     images: u32,
     first_image: u32,
-    // Of the images.
+    // Sizes of the images.
     channels: u32,
     height: u32,
     width: u32,
     out_height: u32,
     out_width: u32,
-    // Strips of an image.
+    // Strips per image.
     strips: u32,
     // The first workgroup of this dispatch.
     first_group: u32,
@@ -48,7 +48,7 @@ struct Params {
 
 // Pixels of DEPTH quads.
 var<workgroup> tile: array<vec4<f32>, {{DEPTH * TILE}}>;
-// For each tap and quad of the depth its four channels, a vector over the colours each.
+// For each tap and quad of the depth, a vector over the colours for each of its four channels.
 var<workgroup> weights: array<vec4<f32>, {{4 * KERNEL * KERNEL * DEPTH}}>;
 
 // The gradient of the convolution's output.
@@ -71,7 +71,8 @@ fn output_gradient(at: u32, quad: u32) -> vec4<f32> {
 #end
 }
 
-// The gradient at the lane's pixel of a strip. All lanes call it; those beyond the image get that of its last pixel.
+// The gradient at the lane's pixel of a strip. All lanes must call it; those after the last pixel get that of the last
+// pixel.
 fn strip_gradient(image: u32, strip: u32, lane: u32) -> vec4<f32> {
     let pixels = params.height * params.width;
     let first = 256u * strip;
@@ -82,13 +83,13 @@ fn strip_gradient(image: u32, strip: u32, lane: u32) -> vec4<f32> {
     let left = {{PADDING}} - {{KERNEL - 1}};
     let tile_width = params.width + {{KERNEL - 1}}u;
     let tile_pixels = (last_row - first_row + {{KERNEL}}u) * tile_width;
-    // Where the lane's pixel reads for the tap (0, 0); for the others it is further up and left.
+    // The position in the tile for the tap (0, 0); the other taps read further up and left.
     let pixel = min(first + lane, pixels - 1u);
     let at = (pixel / params.width - first_row + {{KERNEL - 1}}u) * tile_width + pixel % params.width + {{KERNEL - 1}}u;
 
     var sum = vec4<f32>(0.0);
     for (var quad = 0u; quad < {{QUADS}}u; quad += {{DEPTH}}u) {
-        // What the quads before were computed from may still be read.
+        // Other lanes may still read the tile of the previous quads.
         workgroupBarrier();
         for (var i = lane; i < tile_pixels * {{DEPTH}}u; i += 256u) {
             let position = i / {{DEPTH}}u;
@@ -96,7 +97,7 @@ fn strip_gradient(image: u32, strip: u32, lane: u32) -> vec4<f32> {
             let row = u32(top + i32(position / tile_width));
             let column = u32(left + i32(position % tile_width));
             var value = vec4<f32>(0.0);
-            // Before the first row and column they are too large, too.
+            // Positions before the first row or column wrap to large numbers and fail the test too.
             if row < params.out_height && column < params.out_width && from_quad < {{QUADS}}u {
                 let from_pixel = (image * params.out_height + row) * params.out_width + column;
                 value = output_gradient(from_pixel * {{QUADS}}u + from_quad, from_quad);
@@ -128,6 +129,6 @@ fn strip_gradient(image: u32, strip: u32, lane: u32) -> vec4<f32> {
             }
         }
     }
-    // The colours that only pad stay zero, also where a NaN met their zero weights.
+    // Padding colours stay zero even if a NaN was multiplied by their zero weights.
     return select(vec4<f32>(0.0), normalization[0] * sum, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(params.channels));
 }

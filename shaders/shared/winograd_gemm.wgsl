@@ -1,4 +1,4 @@
-// Bindings of the products of Winograd's slots (winograd_gemm.wgsl and its like).
+// Bindings of the products of Winograd's slots (winograd_gemm.wgsl and winograd_gemm_broadcast.wgsl).
 #import "shared/grid.wgsl"
 
 struct Params {

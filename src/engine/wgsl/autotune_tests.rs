@@ -75,7 +75,7 @@ fn measured_kernels_compute_the_same_and_are_remembered() {
     }
     assert_same(&everything(open(&network, Tuning::Fixed, None, None)), engine);
 
-    // There is no time to measure anything now.
+    // The budget leaves no time for measurements.
     let short = Tuning::Measured(Duration::from_nanos(1));
     assert_eq!(open(&network, short, None, Some(folder)).choices(), table);
     let file = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
@@ -99,7 +99,7 @@ fn without_time_everything_is_fixed() {
     assert!(table.convolutions.iter().all(|row| !row.is_measured() && row.algorithm == row.fixed));
 }
 
-/// Whatever a measurement may find: another candidate than the fixed one for every pass of every convolution.
+/// Replaces the fixed choice of every pass of every convolution by each other candidate, as a measurement might.
 #[test]
 fn any_choice_computes_the_same() {
     let normalisation: (&[f32], &[f32]) = (&[0.4, 0.5, 0.6], &[0.2, 0.25, 0.3]);
@@ -148,7 +148,7 @@ fn candidates_have_kernels_and_begin_with_the_fixed_choice() {
                     let name = |kernel: &Kernel| kernel.file.trim_end_matches(".wgsl").trim_end_matches("_broadcast");
                     let product = |kernel: &Kernel| files.contains(&name(kernel));
                     let kernels = program.steps.iter().map(|step| &step.dispatch.kernel);
-                    // One product, the right one; an image's convolution may have a kernel that leaves no choice.
+                    // One product, the right one; a convolution of images may have a dedicated kernel.
                     let products: Vec<_> = kernels.filter(|kernel| product(kernel)).collect();
                     let [kernel] = products[..] else {
                         assert!(unit.conv.in_channels == 3 && products.is_empty(), "{algorithm}: {products:?}");
@@ -183,23 +183,23 @@ fn a_small_gain_changes_nothing() {
     assert_eq!(winner(&[(product(large), 1.0), (product(small), 0.94)]), Some((product(small), 0.94)));
 
     let choice = |forward: &[Timed], gradient: &[Timed]| winners(forward, gradient).unwrap().map(|timed| timed.0);
-    // Two ways of transforming for a gain of 3 %, and for one of a half.
+    // Two different transforms for a gain of 3 %, and for a gain of 50 %.
     let forward = [(of(4), 1.0), (of(2), 1.2)];
     assert_eq!(choice(&forward, &[(of(4), 1.0), (of(2), 0.94)]), [of(4), of(4)]);
     assert_eq!(choice(&forward, &[(of(4), 3.0), (of(2), 1.0)]), [of(4), of(2)]);
     // A product needs no transformed weights.
     assert_eq!(choice(&forward, &[(of(2), 3.0), (product(large), 1.0)]), [of(4), product(large)]);
-    // Those that share need not be the first of either.
+    // The sharing candidates need not be the first of either pass.
     let gradient = [(of(2), 1.0), (of(4), 1.01), (product(small), 2.0)];
     assert_eq!(choice(&[(of(4), 1.0), (of(2), 1.04)], &gradient), [of(4), of(4)]);
 }
 
 #[test]
-fn a_winner_has_to_compute_the_same() {
+fn a_winner_must_compute_the_same() {
     let [large, small, other, ..] = PIXEL_TILES;
     let [fixed, fast, faster] = [large, small, other].map(|tile| Algorithm::ImplicitGemm { tile });
     let timed = || vec![vec![(fixed, 1.0), (fast, 0.5), (faster, 0.2)]];
-    // Which candidates are right, and what is chosen.
+    // Which candidates are right, and the expected choice.
     for (right, expected) in [
         (vec![fast, faster], (faster, 0.2)),
         (vec![fast], (fast, 0.5)),
@@ -212,12 +212,12 @@ fn a_winner_has_to_compute_the_same() {
             Ok::<_, GpuError>(Some(right.contains(&algorithm)))
         });
         assert_eq!(best.unwrap().unwrap(), [expected], "{right:?}");
-        // In order of their times, and none twice.
+        // In order of their times, each at most once.
         let until = if expected.0 == faster { 1 } else { 2 };
         assert_eq!(asked, [(0, faster), (0, fast)][..until]);
     }
     assert_eq!(settled(&mut timed(), |_, _| Ok::<_, GpuError>(None)).unwrap(), None);
-    // Of a pair, the other pass may have to follow: those that share transformed weights go together.
+    // In a pair, rejecting one can change the other: passes that share transformed weights are chosen together.
     let of = |outputs| Algorithm::Winograd { outputs, tile: large };
     let pair = || [vec![(fixed, 3.0), (of(4), 1.0), (of(2), 1.02)], vec![(fixed, 3.0), (of(4), 1.01), (of(2), 1.0)]];
     let choose = |wrong: Option<(usize, Algorithm)>| {
@@ -230,7 +230,7 @@ fn a_winner_has_to_compute_the_same() {
 }
 
 #[test]
-fn differences_are_seen_and_nan_is_one() {
+fn differences_are_detected_and_nan_counts_as_one() {
     let results = |values: &[&[f32]]| values.iter().map(|v| ("y".to_owned(), v.to_vec())).collect::<Results>();
     let expected = results(&[&[3.0, 4.0], &[0.0]]);
     assert_eq!(check::difference(&expected, &expected), 0.0);
@@ -250,8 +250,8 @@ fn differences_are_seen_and_nan_is_one() {
     }
 }
 
-/// A network with what may lie around a convolution: joins, several readers, batch norms beyond the next convolution,
-/// strides, pooling, channels that fill no quads.
+/// A network with every context of a convolution: residual additions, several consumers, batch norms after the next
+/// convolution, strides, pooling, channel counts that are no multiples of four.
 fn networks() -> Vec<Network> {
     let normalisation: (&[f32], &[f32]) = (&[0.4, 0.5, 0.6], &[0.2, 0.25, 0.3]);
     let build = |architecture: Architecture, side, width| {
@@ -265,7 +265,7 @@ fn networks() -> Vec<Network> {
     ]
 }
 
-/// Runs `work` with a bench for `network` on the device that tests use.
+/// Runs `work` with a bench for `network` on the test device.
 fn with_bench<T>(network: &Network, work: impl FnOnce(&mut Bench<'_>) -> T) -> T {
     let gpu = Gpu::open(&adapter().adapter, Checks::Off).unwrap();
     let limits = gpu.limits.clone();
@@ -275,7 +275,8 @@ fn with_bench<T>(network: &Network, work: impl FnOnce(&mut Bench<'_>) -> T) -> T
     work(&mut Bench::new(&gpu, subject, deadline).unwrap())
 }
 
-/// On a device that computes right, no candidate is rejected, and the bound is not far above what is found.
+/// On a device that computes correctly, no candidate is rejected, and the bound is not far above the measured
+/// differences.
 #[test]
 fn every_candidate_computes_the_same_within_the_bound() {
     let mut worst: BTreeMap<(Pass, Option<usize>), f64> = BTreeMap::new();
@@ -285,7 +286,7 @@ fn every_candidate_computes_the_same_within_the_bound() {
                 for pass in unit.passes.iter().copied() {
                     let [fixed, rest @ ..] = &candidates(&unit.conv, pass, false)[..] else { panic!("no candidates") };
                     let steps = |algorithm| program(bench.subject, 1 << 30, &unit, (pass, algorithm), 3).unwrap().steps;
-                    // Convolutions of images have a kernel of their own, whatever is chosen.
+                    // Convolutions of images have a dedicated kernel for every choice.
                     let others: Vec<_> = rest.iter().filter(|other| steps(**other) != steps(*fixed)).collect();
                     if others.is_empty() {
                         continue;
@@ -313,11 +314,11 @@ fn every_candidate_computes_the_same_within_the_bound() {
         });
     }
     println!("share of the bound: {worst:.2?}");
-    // Products alone for every pass, and with both ways of transforming for two.
+    // Implicit products for every pass, and both transforms of Winograd's algorithm for two passes.
     assert_eq!(worst.len(), 7);
 }
 
-/// Candidates that leave out most of their work are fast and wrong: none is chosen, and none is kept.
+/// Candidates that skip most of their work are fast and wrong: none is chosen, and none is kept.
 #[test]
 fn a_wrong_kernel_is_neither_chosen_nor_kept() {
     let network = small();
@@ -336,7 +337,7 @@ fn a_wrong_kernel_is_neither_chosen_nor_kept() {
     let long = Tuning::Measured(Duration::from_secs(600));
     let table = open(&network, long, None, Some(folder.path())).choices();
     assert!(table.convolutions.iter().all(|row| row.algorithm == row.fixed && row.is_measured()), "{table:?}");
-    // What was kept is what the next start finds.
+    // The next start finds the stored choices.
     check::sabotage::WRONG.set(|_, _| false);
     let short = Tuning::Measured(Duration::from_nanos(1));
     assert_eq!(open(&network, short, None, Some(folder.path())).choices(), table);

@@ -23,7 +23,8 @@ use crate::files::{FileError, write_atomic};
 
 const MAGIC: &[u8; 8] = b"fairtat1";
 type Checksum = [u8; 32];
-/// Maximum size of a cache in bytes. A cache only grows; beyond this size its file is deleted.
+/// Maximum size of a cache in bytes. A cache only grows; beyond this size its file is deleted, so that
+/// the next start begins a new one.
 const LARGEST: usize = 64 << 20;
 
 /// The directory for compiled pipelines: below `FAIRTAT_CACHE`, or in the platform's cache directory. `None` if

@@ -1,4 +1,4 @@
-//! What an open device promises when something goes wrong.
+//! Errors of an open device.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn add() -> Kernel {
     Kernel::plain("add.wgsl")
 }
 
-/// Runs `what` in a thread of its own, so that one that never returns fails the test.
+/// Runs `what` in a separate thread, so that a call that never returns fails the test.
 fn in_time<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || sender.send(what()));
@@ -23,9 +23,9 @@ fn in_time<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
 }
 
 #[test]
-fn bytes_come_back_as_they_went() {
+fn bytes_are_read_back_as_written() {
     let gpu = gpu();
-    // More than one staging buffer holds, in ranges that its end cuts.
+    // More than one staging buffer holds, in ranges that cross its end.
     let bytes: Vec<u8> = (0..40 << 20).map(|i: u32| (i ^ (i >> 8) ^ (i >> 17)) as u8).collect();
     let buffer = gpu.buffer("test", bytes.len() as u64).unwrap();
     gpu.queue.write_buffer(&buffer, 0, &bytes);
@@ -39,7 +39,7 @@ fn bytes_come_back_as_they_went() {
 }
 
 #[test]
-fn a_lost_device_says_so_everywhere() {
+fn a_lost_device_is_an_error_of_every_call() {
     let (errors, early) = in_time(|| {
         let gpu = gpu();
         let buffer = gpu.buffer("test", 1024).unwrap();
@@ -54,14 +54,14 @@ fn a_lost_device_says_so_everywhere() {
             gpu.check(),
         ];
 
-        // The same with work under way, and with a command that the loss makes wrong before anyone asked.
+        // The same with work in flight, and with a command that the loss makes invalid before the device is polled.
         let gpu = self::gpu();
         let buffer = gpu.buffer("test", 1024).unwrap();
         gpu.queue.write_buffer(&buffer, 0, &[1; 1024]);
         gpu.queue.submit([]);
         gpu.device.destroy();
         gpu.queue.write_buffer(&buffer, 2000, &[1; 1024]);
-        // A device that was destroyed is lost when its work is done, which is what `wait` waits for.
+        // A destroyed device is lost when its work is done, which `wait` waits for.
         (errors, [gpu.wait(), gpu.check(), gpu.read(&[(&buffer, 0, 16)]).map(|_| ())])
     });
     for (i, error) in errors.iter().chain(&early).enumerate() {
@@ -78,7 +78,7 @@ fn a_buffer_that_is_too_large_is_named_with_its_size() {
     let message = error.to_string();
     assert!(matches!(error, GpuError::Limits(_)), "{error:?}");
     assert!(message.contains("the activations needs 300.0 MiB") && message.contains("at most 256.0 MiB"), "{message}");
-    // The device is as good as before.
+    // The device still works.
     gpu.buffer("test", 1 << 20).unwrap();
     gpu.check().unwrap();
 }
@@ -88,7 +88,7 @@ fn a_broken_shader_is_refused_by_name() {
     let gpu = gpu();
     let error = gpu.pipeline(&Kernel::plain("none.wgsl")).unwrap_err().to_string();
     assert!(error.contains("the shader 'none'") && error.contains("no shader file"), "{error}");
-    // A fragment without an entry point, and one whose source is no WGSL.
+    // A file without an entry point, and a source that is not valid WGSL.
     let error = gpu.pipeline(&Kernel::plain("shared/grid.wgsl")).unwrap_err();
     assert!(matches!(error, GpuError::Refused { .. }), "{error:?}");
     let message = error.to_string();
@@ -126,11 +126,11 @@ fn pipelines_survive_in_a_file_and_damage_to_it_is_harmless() {
     let written = std::fs::read(&path).unwrap();
     assert!(written.len() > 64, "{} bytes", written.len());
 
-    // Where nothing was compiled nothing is written.
+    // If nothing was compiled, nothing is written.
     std::fs::write(&path, &written[..written.len() - 7]).unwrap();
     drop(open());
     assert_eq!(std::fs::read(&path).unwrap().len(), written.len() - 7);
-    // A driver that hands out nothing new (lavapipe) has the same file left alone.
+    // If the driver exports no new data (lavapipe), the file is not rewritten.
     std::fs::write(&path, &written).unwrap();
     let gpu = open();
     let age = std::fs::metadata(&path).unwrap().modified().unwrap();
@@ -146,7 +146,7 @@ fn pipelines_survive_in_a_file_and_damage_to_it_is_harmless() {
         gpu.check().unwrap();
         assert!(std::fs::read(&path).unwrap().len() > 64);
     }
-    // A file that cannot be written stops nothing.
+    // A file that cannot be written does no harm.
     let taken = GpuOptions { pipelines: Some(path.join("below a file")), ..options.clone() };
     let gpu = Gpu::open_with(&adapter().adapter, &taken).unwrap();
     gpu.pipeline(&add()).unwrap();
@@ -154,7 +154,7 @@ fn pipelines_survive_in_a_file_and_damage_to_it_is_harmless() {
 }
 
 #[test]
-fn what_is_only_tried_out_is_not_stored() {
+fn pipelines_that_are_only_measured_are_not_stored() {
     let folder = tempfile::tempdir().unwrap();
     let pipelines = Some(folder.path().join("pipelines"));
     let options = GpuOptions { pipelines, ..GpuOptions::default() };

@@ -124,8 +124,8 @@ impl WgslEngine {
     /// An engine for `network` with the parameters of `state`, on a separate device.
     ///
     /// # Errors
-    /// If `network` is invalid ([`Network::check`]), no adapter matches, the adapter's limits are too small for the network,
-    /// or `state` does not match the network.
+    /// If `network` is invalid ([`Network::check`]), no adapter matches, the adapter's limits are too small for the
+    /// network, or `state` does not match the network.
     pub fn new(network: Network, state: &State, options: &WgslOptions) -> Result<Self, EngineError> {
         let found = adapters::choose(options.adapter.as_deref())?;
         let gpu = Gpu::open_with(&found.adapter, &GpuOptions::of(options, false))?;

@@ -1,5 +1,5 @@
-//! One engine over a whole small network: run-time checks in shaders change nothing, and a device that goes away is an
-//! error of every call, never a panic and never a wait without end.
+//! One engine with a whole small network: run-time checks in shaders change no result, and after the loss of the device
+//! every call returns an error; it never panics and never blocks forever.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::rng::{Purpose, Stream};
 
 pub(super) const IMAGES: usize = 7;
 pub(super) const CLASSES: usize = 5;
-/// How long one call may take, on a software adapter that shares its processor.
+/// Time limit of one call, on a software adapter that shares its processor.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Every kind of layer, with channels that fill no quads and sizes that leave remainders.
+/// Every kind of layer, with channel counts that are no multiples of four and sizes that leave remainders.
 pub(super) fn network() -> Network {
     let mut layers: Vec<Layer> = Vec::new();
     let mut add = |name: &str, op: Op, inputs: &[Value], (channels, height, width)| {
@@ -47,7 +47,7 @@ pub(super) fn network() -> Network {
 
 pub(super) fn open(checks: Checks) -> WgslEngine {
     let adapter = std::env::var("FAIRTAT_TEST_ADAPTER").ok();
-    // Where there are checks there are immediates, too: neither changes a result.
+    // The engine with checks also uses immediates: neither changes a result.
     let immediates = checks == Checks::On;
     let options = WgslOptions { adapter, checks, immediates, pipelines: None, ..WgslOptions::default() };
     let network = network();
@@ -137,8 +137,8 @@ fn checks_in_shaders_change_nothing() {
     };
     let (off, on) = (run(Checks::Off), run(Checks::On));
     assert_eq!(off.len(), on.len());
-    // A driver may contract the arithmetic round a check in another way than without it; lavapipe does not. Elsewhere
-    // the sign of a gradient near zero may then turn one pixel of an attack.
+    // A driver may contract arithmetic differently next to a check; lavapipe does not. On other adapters, the sign of a
+    // gradient near zero may then flip one pixel of an attack.
     let exact = open(Checks::Off).gpu.info.device_type == wgpu::DeviceType::Cpu;
     for ((what, off), (_, on)) in off.into_iter().zip(on) {
         let error = relative_error(&off, &on);
@@ -164,7 +164,7 @@ fn train_on(engine: &mut WgslEngine, images: usize) -> (Vec<f32>, f64) {
         ..spec(2)
     };
     let views = engine.perturb(&batch, &spec).unwrap();
-    // Somebody looks at more images than there were before, while the views wait for their update.
+    // A forward pass on more images than any batch so far, between the search and its update.
     let (pixels, labels, ids) = digits(3 * images);
     let other = Batch { pixels: &pixels, labels: &labels, ids: &ids, ..batch };
     engine.logits(&Input::Batch(&other), BatchNormMode::Eval).unwrap();
@@ -172,14 +172,14 @@ fn train_on(engine: &mut WgslEngine, images: usize) -> (Vec<f32>, f64) {
     (engine.read_view(&views, View::Adversarial).unwrap(), loss)
 }
 
-/// An epoch is cut into batches that differ by an image: the second size takes no memory and compiles nothing, whatever
-/// comes between a search and its update.
+/// The batch sizes of an epoch differ by one: the second size takes no memory and compiles no pipeline, even with other
+/// calls between a search and its update.
 #[test]
 fn a_second_batch_size_costs_nothing() {
     let network = crate::model::Architecture::DigitsCnn.build(ImageShape::new(1, 8, 8), 10, None, Some(8));
     let state = State::initialise(&network, 3);
     let adapter = std::env::var("FAIRTAT_TEST_ADAPTER").ok();
-    // A limit under which the larger batch is cut into two ranges, and the smaller one is not.
+    // A limit with which the larger batch is split into two ranges, and the smaller one is not.
     for (binding_limit, ranges) in [(None, [1, 1]), (Some(33 * 4 * 16 * 64), [2, 1])] {
         let options =
             WgslOptions { adapter: adapter.clone(), pipelines: None, binding_limit, ..WgslOptions::default() };
@@ -189,13 +189,13 @@ fn a_second_batch_size_costs_nothing() {
         train_on(&mut engine, 34);
         let (bytes, pipelines) = (engine.device_bytes(), engine.gpu.pipeline_count());
         let second = train_on(&mut engine, 33);
-        // The terms of the loss, with a weight for each image, and small buffers that no slot was free for. A batch
-        // that is not cut needs wider slots than one in two ranges.
+        // The terms of the loss, with a weight per image, and small buffers for which no slot was free. A batch that is
+        // not split needs larger slots than one in two ranges.
         let more = engine.device_bytes() - bytes;
         let most = if ranges == [2, 1] { bytes } else { bytes / 50 };
         assert!(more <= most, "{more} bytes beside {bytes}");
         assert_eq!(engine.gpu.pipeline_count(), pipelines);
-        // The same as in an engine that has seen no other size.
+        // The same results as an engine that has run no other size.
         let mut alone = open();
         train_on(&mut alone, 34);
         let after_first = alone.state().unwrap();
@@ -210,7 +210,7 @@ fn a_second_batch_size_costs_nothing() {
 
 type Answer = (&'static str, Result<(), EngineError>);
 
-/// Runs calls in a thread of their own and gives their answers. One that panics, or gives none in time, fails the test.
+/// Runs calls in a separate thread and returns their answers. The test fails if a call panics or times out.
 fn watched(calls: impl FnOnce(&Sender<Answer>) + Send + 'static) -> Vec<Answer> {
     let (sender, receiver) = channel();
     let thread = std::thread::spawn(move || calls(&sender));
@@ -228,7 +228,7 @@ fn watched(calls: impl FnOnce(&Sender<Answer>) + Send + 'static) -> Vec<Answer> 
     answers
 }
 
-/// Every call that needs no views, twice: the second finds what the first left behind.
+/// Every call that needs no views, twice: the second runs in the state that the first left.
 fn call_everything(engine: &mut WgslEngine, good: &EngineState, say: &Sender<Answer>) {
     let images = Images::new();
     let (batch, mode) = (images.batch(), BatchNormMode::Eval);
@@ -241,7 +241,7 @@ fn call_everything(engine: &mut WgslEngine, good: &EngineState, say: &Sender<Ans
         say.send(("state", engine.state().map(|_| ()))).unwrap();
         say.send(("load_model", engine.load_model(&good.model))).unwrap();
         say.send(("load_state", engine.load_state(good))).unwrap();
-        // A batch size that nothing is there for yet.
+        // A batch size without programs so far.
         let one = Batch { pixels: &images.pixels[..429], labels: &[1], ids: &[1], ..batch };
         say.send(("logits of another batch", engine.logits(&Input::Batch(&one), mode).map(|_| ()))).unwrap();
     }
@@ -273,11 +273,11 @@ fn a_device_lost_between_calls_is_an_error_of_every_call() {
             let views = engine.perturb(&images.batch(), &spec(1)).unwrap();
             let good = engine.state().unwrap();
             if under_way {
-                // Nobody has waited for this update yet.
+                // This update has not been waited for.
                 engine.train_step(&views, &both_views(), &SGD).unwrap();
             }
             engine.gpu.device.destroy();
-            // Before the next perturbation takes the views away.
+            // Before the next perturbation replaces the views.
             for _ in 0..2 {
                 say.send(("train_step", engine.train_step(&views, &both_views(), &SGD).map(|_| ()))).unwrap();
                 say.send(("read_view", engine.read_view(&views, View::Clean).map(|_| ()))).unwrap();
@@ -305,7 +305,7 @@ fn a_device_lost_during_a_search_ends_it() {
                 std::thread::sleep(after);
                 device.destroy();
             });
-            // Days, if nothing happened.
+            // Would take days if the device were not lost.
             let answer = engine.perturb(&images.batch(), &spec(1_000_000_000));
             say.send(("perturb", answer.map(|_| ()))).unwrap();
             thief.join().unwrap();

@@ -1,5 +1,4 @@
-//! Networks as the engine runs them, with Winograd's algorithm and kernels that do several layers' work, against a
-//! kernel for each layer.
+//! Compares networks as the engine runs them, with Winograd's algorithm and fused kernels, with one kernel per layer.
 
 use super::harness::relative_error;
 use super::{Checks, WgslEngine, WgslOptions};
@@ -41,8 +40,8 @@ impl Images {
     }
 }
 
-/// Everything that an engine computes from a network: logits and gradients in both modes, a search, an update on both
-/// views, and logits after it.
+/// All results of an engine for a network: logits and gradients in both modes, a search, an update on both views, and
+/// the logits after it.
 pub(super) fn everything(mut engine: WgslEngine) -> Vec<(String, Vec<f32>)> {
     let images = Images::new(engine.network().input);
     let (batch, mut found) = (images.batch(), Vec::new());
@@ -57,7 +56,7 @@ pub(super) fn everything(mut engine: WgslEngine) -> Vec<(String, Vec<f32>)> {
         norm: Norm::Linf,
         epsilon: vec![8.0 / 255.0; IMAGES],
         step_size: vec![0.0; IMAGES],
-        // Steps of no length: signs of tiny gradients would differ.
+        // Step size zero, because signs of tiny gradients would differ.
         steps: 2,
         start: Start::Uniform { purpose: Purpose::AttackStart, epoch: 2 },
         batch_norm: BatchNormMode::Train,
@@ -87,7 +86,7 @@ fn fused_kernels_compute_what_a_kernel_for_each_layer_does() {
     let normalisation: (&[f32], &[f32]) = (&[0.4, 0.5, 0.6], &[0.2, 0.25, 0.3]);
     for (architecture, width, [height, side], limit) in [
         (Architecture::PreActResNet18, 12, [13, 11], None),
-        // Several ranges of images, and transformed weights that do not fit into a binding.
+        // Several ranges of images, and transformed weights that exceed a binding.
         (Architecture::ResNet20, 14, [24, 23], Some(130_000)),
         (Architecture::SmallCnn, 13, [10, 14], None),
         (Architecture::WideResNet28x10, 16, [8, 8], None),
@@ -106,7 +105,7 @@ fn fused_kernels_compute_what_a_kernel_for_each_layer_does() {
 }
 
 #[test]
-fn fusion_leaves_out_dispatches_and_arithmetic() {
+fn fusion_saves_dispatches_and_arithmetic() {
     let network = Architecture::PreActResNet18.build(ImageShape::new(3, 32, 32), 10, None, None);
     let plan = super::Plan::new(&network, 128).unwrap();
     let plain = super::Plan::without_fusion(&network, 128).unwrap();

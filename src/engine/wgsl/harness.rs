@@ -1,4 +1,4 @@
-//! Runs single kernels for tests: upload, dispatch, read back, compare with a twin.
+//! Runs single kernels in tests: upload, dispatch, read back, compare with a twin.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,10 +8,10 @@ use super::kernel::{BufferId, Dispatch, Slice};
 use super::recorded;
 use crate::rng::{Purpose, Stream};
 
-/// The adapter that tests run on: the one that `FAIRTAT_TEST_ADAPTER` names a part of, else the best that there is.
+/// The adapter that tests run on: the one whose name contains `FAIRTAT_TEST_ADAPTER`, else the best one.
 ///
 /// # Panics
-/// When there is none, with what to install. A test that passes without a device would show nothing.
+/// If there is none, with instructions. A test that passes without a device would test nothing.
 pub(super) fn adapter() -> &'static Found {
     let wanted = std::env::var("FAIRTAT_TEST_ADAPTER").ok();
     choose(wanted.as_deref()).unwrap_or_else(|error| panic!("these tests need an adapter: {error}"))
@@ -36,7 +36,7 @@ pub(super) struct Harness {
     checks: Checks,
 }
 
-/// What an output holds before a kernel writes it, so that a value that was never written is seen.
+/// The initial value of outputs, with which values that no kernel wrote are detected.
 const UNWRITTEN: f32 = -7.25e30;
 
 impl Harness {
@@ -44,12 +44,12 @@ impl Harness {
         Self { gpu: gpu(checks, Subgroups::Never), buffers: Vec::new(), checks }
     }
 
-    /// One without run-time checks in shaders and with uniforms, one with checks and immediates.
+    /// Two harnesses: without run-time checks and with uniforms, and with checks and immediates.
     pub(super) fn both() -> [Self; 2] {
         [Checks::Off, Checks::On].map(Self::new)
     }
 
-    /// The same for kernels whose subgroups hand values on; none where the adapter has no subgroups of eight lanes.
+    /// The same for kernels with subgroup broadcasts; empty if the adapter has no subgroups of eight lanes.
     pub(super) fn with_subgroups() -> Option<[Self; 2]> {
         let all = [Checks::Off, Checks::On].map(|checks| Self {
             gpu: gpu(checks, Subgroups::Always),
@@ -75,7 +75,7 @@ impl Harness {
         self.add(bytemuck::cast_slice(values))
     }
 
-    /// A buffer for `len` values of `f32`, none of which is written yet.
+    /// A buffer for `len` values of `f32`, all unwritten.
     pub(super) fn output(&mut self, len: usize) -> Slice {
         self.input(&vec![UNWRITTEN; len])
     }
@@ -98,8 +98,8 @@ impl Harness {
         bytemuck::pod_collect_to_vec(&bytes[0])
     }
 
-    /// Compares a buffer with its twin's values: relative L2 error of at most `tolerance`, every value finite and
-    /// written.
+    /// Asserts that a buffer agrees with its twin's values: relative L2 error of at most `tolerance`, every value
+    /// finite and written.
     pub(super) fn expect(&self, what: &str, slice: Slice, expected: &[f32], tolerance: f64) {
         let found: Vec<f32> = self.read(slice);
         assert_eq!(found.len(), expected.len(), "{what}");
@@ -117,7 +117,7 @@ impl Harness {
     }
 }
 
-/// `‖a - b‖ / ‖b‖`, or `‖a‖` where `b` is zero.
+/// `‖a - b‖ / ‖b‖`, or `‖a‖` if `b` is zero.
 pub(super) fn relative_error(a: &[f32], b: &[f32]) -> f64 {
     let square = |x: f64| x * x;
     let difference: f64 = a.iter().zip(b).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
@@ -125,7 +125,7 @@ pub(super) fn relative_error(a: &[f32], b: &[f32]) -> f64 {
     if size == 0.0 { difference.sqrt() } else { (difference / size).sqrt() }
 }
 
-/// Standard normal values, other ones for each `sample`.
+/// Standard normal values, different for each `sample`.
 pub(super) fn random(len: usize, sample: u32) -> Vec<f32> {
     let stream = Stream::new(21, Purpose::Test, 0, sample);
     (0..len).map(|i| stream.normal(i as u32)).collect()

@@ -1,5 +1,5 @@
-//! Networks that are not shipped: chosen ones, and random ones over all operations, each as the engine runs it, with a
-//! kernel for each layer, and on the Candle engine. All three have to agree.
+//! Networks other than the built-in ones: chosen ones, and random ones over all operations, each with fusion, with one
+//! kernel per layer, and on the Candle engine. All three must agree.
 
 use super::device::Gpu;
 use super::harness::{adapter, relative_error};
@@ -15,15 +15,16 @@ use crate::model::{Layer, ModelError, Network, Op, State};
 use crate::rng::{Purpose, Stream};
 
 const IMAGES: usize = 6;
-/// Largest relative difference of an array. Most are below 1e-6; what batch norm of few or of almost equal values
-/// magnifies reaches some 1e-5.
+/// Largest relative difference of an array. Most are below 1e-6; batch norm of few or of almost equal values amplifies
+/// them to some 1e-5.
 const TOLERANCE: f64 = 1e-4;
-/// States within rounding of the one compared, of which one has to agree where a ReLU is at its edge.
+/// Number of states that differ by rounding from the compared one. One of them must agree if a ReLU is at its kink.
 const NUDGES: u32 = 16;
-/// Random networks, one a seed.
+/// Number of random networks, one per seed.
 const SEEDS: u32 = 20;
 
-/// Parameters as after some training: batch norm is not at its start, so that every term of its gradients counts.
+/// Parameters as after some training: batch norm is not in its initial state, so that every term of its gradients
+/// matters.
 fn state(network: &Network) -> State {
     let mut state = State::initialise(network, 5);
     for (i, spec) in network.state_specs().iter().enumerate() {
@@ -38,7 +39,7 @@ fn state(network: &Network) -> State {
     state
 }
 
-/// `state`, each value changed by about a millionth: as much as rounding does.
+/// `state` with each value changed by about one millionth, the size of rounding errors.
 fn nudge(network: &Network, state: &State, sample: u32) -> State {
     let mut nudged = state.clone();
     for (i, spec) in network.state_specs().iter().enumerate() {
@@ -70,8 +71,7 @@ impl Images {
     }
 }
 
-/// A search whose step has no length: it runs the program of a step, and leaves the images where the start has put
-/// them.
+/// A search with step size zero: it runs the program of a step and leaves the images at the start.
 fn still(images: usize, batch_norm: BatchNormMode) -> SearchSpec {
     SearchSpec {
         objective: Objective::CrossEntropy,
@@ -91,15 +91,15 @@ fn both_views() -> LossSpec {
     LossSpec { terms: vec![term(Term::CrossEntropy(View::Clean), 1.0), term(kl, 2.0)] }
 }
 
-/// Without momentum before it and without decay, momentum is the gradient.
+/// Without earlier momentum and without weight decay, the momentum equals the gradient.
 const SGD: SgdStep = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 0.0 };
 
-/// What an engine computes: arrays with their names, and the size that differences are relative to.
+/// The results of an engine: named arrays, and the magnitude that differences are relative to.
 #[derive(Default)]
 struct Outcome {
     /// Continuous in the weights.
     values: Vec<(String, Vec<f32>)>,
-    /// Gradients, which jump where a ReLU or a maximum is at its edge.
+    /// Gradients, which are discontinuous where a ReLU or a maximum is at its kink.
     gradients: Vec<(String, Vec<f32>)>,
 }
 
@@ -132,7 +132,7 @@ fn candle(network: &Network, state: &State) -> CandleEngine {
     CandleEngine::new(network.clone(), state, CandleDevice::Cpu).unwrap()
 }
 
-/// A device, which goes from one engine to the next: most of their pipelines are the same.
+/// A device that consecutive engines share, because most of their pipelines are the same.
 fn device() -> Gpu {
     Gpu::open(&adapter().adapter, Checks::Off).unwrap()
 }
@@ -142,8 +142,8 @@ fn wgsl(gpu: Gpu, network: &Network, state: &State, plain: bool) -> WgslEngine {
         .unwrap()
 }
 
-/// Sizes of gradients differ by orders of magnitude, and one that batch norm makes zero is rounding alone: differences
-/// are relative to the array, and to a tenth of the largest of its kind.
+/// Magnitudes of gradients differ by orders of magnitude, and a gradient that batch norm makes zero is only rounding
+/// error: differences are relative to the array, and to a tenth of the largest array of its kind.
 fn difference(found: &[f32], expected: &[f32], largest: f64) -> f64 {
     let length = |values: &[f32]| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
     let size = length(expected);
@@ -164,16 +164,16 @@ fn differences<'a>(found: &[(String, Vec<f32>)], expected: &'a [(String, Vec<f32
 }
 
 fn worst(differences: &[(&str, f64)]) -> f64 {
-    // `f64::max` would leave NaN out.
+    // `f64::max` would drop NaN.
     differences.iter().map(|(_, error)| *error).fold(0.0, |a, b| if b.is_nan() || b > a { b } else { a })
 }
 
-/// NaN is not.
+/// Whether a difference is within the tolerance; false for NaN.
 fn is_within(error: f64) -> bool {
     error <= TOLERANCE
 }
 
-/// What does not agree, if anything does not.
+/// Compares the engines on a network. Returns the device, and the largest difference or the arrays that do not agree.
 fn compare(gpu: Gpu, network: &Network) -> (Gpu, Result<f64, String>) {
     let state = state(network);
     let expected = outcome(&mut candle(network, &state));
@@ -202,7 +202,7 @@ fn compare(gpu: Gpu, network: &Network) -> (Gpu, Result<f64, String>) {
     (gpu, Ok(largest))
 }
 
-/// Compares networks one after the other and tells all that fail, with their layers.
+/// Compares networks in order and reports all that fail, with their layers.
 fn compare_all(networks: impl Iterator<Item = Network>) {
     let (mut gpu, mut failures) = (device(), Vec::new());
     for network in networks {
@@ -234,7 +234,8 @@ fn random_networks_agree_with_candle() {
     compare_all((0..SEEDS).map(random_network));
 }
 
-/// The generator reaches every operation, several readers, joins, and every kind of last layer.
+/// The generator produces every operation, values with several consumers, residual additions, and every kind of last
+/// layer.
 #[test]
 fn random_networks_have_everything() {
     let networks: Vec<Network> = (0..SEEDS).map(random_network).collect();
@@ -253,7 +254,7 @@ fn random_networks_have_everything() {
     assert!(count(&|network| network.layers.iter().any(small)) >= 3);
 }
 
-/// As PyTorch does ("Expected more than 1 value per channel when training").
+/// As in PyTorch ("Expected more than 1 value per channel when training").
 #[test]
 fn batch_norm_of_one_value_per_channel_is_refused() {
     let mut b = Builder::new(3, 4, 4);
@@ -279,7 +280,7 @@ fn batch_norm_of_one_value_per_channel_is_refused() {
             let views = engine.perturb(&batch, &still(count, BatchNormMode::Eval)).unwrap();
             let view = Input::View(&views, View::Adversarial);
             let train = BatchNormMode::Train;
-            // The perturbation comes last: where it succeeds it replaces the views.
+            // The perturbation is last, because it replaces the views if it succeeds.
             let results = [
                 ("logits", engine.logits(&input, train).map(|_| ())),
                 ("logits of images", engine.logits(&given, train).map(|_| ())),

@@ -1,5 +1,5 @@
-//! Searches that pause, stop images and keep iterates: the same bits whether in one go or in pieces, and as with
-//! Candle.
+//! Searches that pause, stop images and keep iterates: they give the same bits in one call and in pieces, and agree
+//! with Candle.
 
 use super::engine_tests::{CLASSES, IMAGES, Images, network, open};
 use super::{Checks, WgslEngine};
@@ -54,7 +54,7 @@ fn search(
     for (i, steps) in pieces.iter().enumerate() {
         engine.advance(&views, *steps).unwrap();
         if i % 2 == 0 {
-            // What does not search leaves the search alone; what does needs it set aside.
+            // Calls without a search do not affect the paused one; calls with a search need it set aside.
             engine.logits(&Input::Batch(batch), BatchNormMode::Eval).unwrap();
             engine.input_gradient(&Input::Batch(batch), &Objective::CrossEntropy, BatchNormMode::Eval).unwrap();
         } else {
@@ -66,7 +66,7 @@ fn search(
                 }
             }
             views = engine.take_up(&aside).unwrap();
-            // Looked at in the middle.
+            // Read in the middle of the search.
             VIEWS.iter().for_each(|view| drop(engine.read_view(&views, *view).unwrap()));
         }
     }
@@ -76,7 +76,7 @@ fn search(
     (images, targets, without, engine.running_statistics().unwrap())
 }
 
-/// Somebody looks at three other images, among them one whose search needs the same buffers.
+/// Calls with three other images, including a search that needs the same buffers.
 fn meddle(engine: &mut dyn Engine) -> bool {
     let images = Images::new();
     let batch =
@@ -133,7 +133,7 @@ fn stopped_images_and_kept_iterates_are_those_of_candle() {
     for objective in objectives() {
         for stop in stops() {
             let mut spec = spec(objective.clone(), BatchNormMode::Eval, Norm::L2, stop);
-            // Half of the labels are what the network predicts, so that some images begin correct.
+            // Half of the labels are the network's predictions, so that some images start correctly classified.
             let predicted = candle.logits(&Input::Batch(&images.batch()), BatchNormMode::Eval).unwrap();
             let predicted: Vec<u32> = predicted.chunks(CLASSES).map(crate::engine::loss::argmax).collect();
             let labels: Vec<u32> = (0..IMAGES)

@@ -1,13 +1,13 @@
-//! Networks of layers that no architecture has: chosen ones, and random ones. For tests.
+//! Networks of layers that no built-in architecture has: chosen ones and random ones. For tests.
 
 use crate::data::ImageShape;
 use crate::model::{Layer, Network, Op, Value};
 use crate::rng::{Purpose, Sequence, Stream};
 
-/// Logits of all of them.
+/// Number of classes of all networks.
 pub(super) const CLASSES: usize = 4;
 
-/// Puts layers together; shapes follow from operations.
+/// Builds a network from operations; derives the shapes.
 pub(super) struct Builder {
     input: ImageShape,
     layers: Vec<Layer>,
@@ -58,7 +58,7 @@ impl Builder {
         self.add(Op::Linear { in_features: self.shape(x).channels, out_features }, &[x])
     }
 
-    /// Logits from any value.
+    /// Adds layers from any value to logits.
     pub(super) fn head(&mut self, x: Value) -> Value {
         let pooled = self.add(Op::GlobalAvgPool, &[x]);
         self.linear(pooled, CLASSES)
@@ -74,10 +74,10 @@ impl Builder {
 /// Kernel, stride and padding of a convolution that keeps the size.
 pub(super) const SAME: [usize; 3] = [3, 1, 1];
 
-/// A network by what is particular about it.
+/// A network and a description of its special feature.
 pub(super) type Case = (&'static str, [usize; 3], fn(&mut Builder));
 
-/// Combinations that a network of ours does not have.
+/// Combinations of layers that no built-in network has.
 pub(super) const CASES: [Case; 16] = [
     ("batch norm of the normalised images", [3, 6, 5], |b| {
         let x = b.normalize();
@@ -206,7 +206,7 @@ pub(super) const CASES: [Case; 16] = [
     }),
 ];
 
-/// A network of random layers. Every value is read, by way of linear layers at the end if by nothing else.
+/// A network of random layers. Every value has a consumer, if necessary through linear layers at the end.
 pub(super) fn random_network(seed: u32) -> Network {
     let mut random = Stream::new(17, Purpose::Test, 3, seed).sequence();
     let r = &mut random;
@@ -235,7 +235,7 @@ pub(super) fn random_network(seed: u32) -> Network {
     b.build(&format!("random network {seed}"))
 }
 
-/// One or two layers that read `x`, and some other value.
+/// Adds one or two layers that read `x`, and possibly another value.
 fn random_layer(b: &mut Builder, r: &mut Sequence, x: Value) {
     let shape = b.shape(x);
     let is_pooled = (shape.height, shape.width) == (1, 1);

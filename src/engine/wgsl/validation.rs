@@ -1,5 +1,5 @@
-//! Looks at every shader without a GPU: does each variant compile for Vulkan, Metal and DirectX, and does it stay
-//! within the base tier?
+//! Validates every shader without a GPU: each variant must compile for Vulkan, Metal and DirectX, and stay within the
+//! base tier.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -15,7 +15,10 @@ use super::layout::Layout;
 use super::shader::{FILES, expand, with_immediates};
 use super::subgroups;
 
-/// What is wrong with a shader, if anything. `capabilities` are what it may use beyond what WebGPU has everywhere.
+/// Validates a shader. `capabilities` are the optional features that it may use.
+///
+/// # Errors
+/// What is wrong with the shader.
 fn examine(source: &str, capabilities: Capabilities) -> Result<(), String> {
     let module = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
     let info = validator(capabilities).validate(&module).map_err(|e| e.emit_to_string(source))?;
@@ -43,7 +46,7 @@ fn examine(source: &str, capabilities: Capabilities) -> Result<(), String> {
     hlsl.map(|_| ()).map_err(|e| format!("HLSL: {e}"))
 }
 
-/// What a kernel may use.
+/// The optional features that a kernel may use.
 fn capabilities(kernel: &Kernel) -> Capabilities {
     if subgroups::are_needed(kernel) { Capabilities::SUBGROUP } else { Capabilities::empty() }
 }
@@ -63,7 +66,7 @@ fn spirv_options(capabilities: Capabilities) -> naga::back::spv::Options<'static
     naga::back::spv::Options { lang_version, ..Default::default() }
 }
 
-/// The limits of `wgpu::Limits::default()` that a shader can break.
+/// Checks the limits of `wgpu::Limits::default()` that a shader can exceed.
 fn within_base_limits(module: &naga::Module) -> Result<(), String> {
     let limits = wgpu::Limits::default();
     let at_most = |what: &str, found: u32, most: u32| {
@@ -134,7 +137,7 @@ fn every_variant_compiles_with_immediates_that_every_adapter_has_room_for() {
     assert!(without.unwrap_err().contains("found it 0 times"));
 }
 
-/// The type of a member of a struct, as Rust calls it. A vector is an array of its scalars.
+/// The Rust type of a struct member. A vector is an array of its scalars.
 fn type_name(module: &naga::Module, of: naga::Handle<naga::Type>) -> String {
     let scalar = |scalar: naga::Scalar| {
         let kind = match scalar.kind {
@@ -152,8 +155,7 @@ fn type_name(module: &naga::Module, of: naga::Handle<naga::Type>) -> String {
     }
 }
 
-/// What differs between the struct `name` of a shader and `layout`, whose members are `rust` under the names that they
-/// have in WGSL.
+/// Compares the struct `name` of a shader with `layout`, whose members with their WGSL names are `rust`.
 fn difference(module: &naga::Module, name: &str, layout: &Layout, rust: &[(&str, &str, usize)]) -> Result<(), String> {
     let found = module.types.iter().find(|(_, of)| of.name.as_deref() == Some(name));
     let Some((handle, naga::Type { inner: naga::TypeInner::Struct { members, span }, .. })) = found else {
@@ -172,7 +174,7 @@ fn difference(module: &naga::Module, name: &str, layout: &Layout, rust: &[(&str,
     }
     let mut layouter = naga::proc::Layouter::default();
     layouter.update(module.to_ctx()).map_err(|e| e.to_string())?;
-    // Rust does not know the alignment of vectors, which rounds the size up.
+    // Rust does not have the alignment of vectors, which rounds the size up.
     let size = layouter[handle].alignment.round_up(layout.size as u32);
     if size == *span { Ok(()) } else { Err(format!("{name} has {span} bytes in WGSL, {} {size} in Rust", layout.name)) }
 }
@@ -181,7 +183,7 @@ fn parsed(kernel: &Kernel) -> naga::Module {
     naga::front::wgsl::parse_str(&expand(kernel.file, &kernel.constants).unwrap()).unwrap()
 }
 
-/// A dispatch hands its parameters over as bytes: a member that is renamed, moved, added or left out in one language
+/// A dispatch passes its parameters as bytes: a member that is renamed, moved, added or removed in only one language
 /// would be read as another one.
 #[test]
 fn parameters_have_the_same_members_in_rust_and_in_every_variant() {
@@ -211,7 +213,7 @@ fn parameters_have_the_same_members_in_rust_and_in_every_variant() {
     assert!(wrong.is_empty(), "{}", wrong.into_iter().collect::<Vec<_>>().join("\n"));
 }
 
-/// The members of [`ImageInfo`] as WGSL names them: it reserves one of the words.
+/// The members of [`ImageInfo`] with their WGSL names: one Rust name is reserved in WGSL.
 fn image_info() -> Vec<(&'static str, &'static str, usize)> {
     let renamed = |&(name, of, at): &(&'static str, &'static str, usize)| match name {
         "target" => ("goal", of, at),
@@ -277,8 +279,8 @@ fn every_shader_file_is_a_kernel_or_imported() {
     assert_eq!(used, listed);
 }
 
-/// Chrome's compiler, which is stricter about barriers than naga. Where it is not installed the test prints so; what it
-/// would find is not needed for wgpu.
+/// Tint, Chrome's compiler, which is stricter about barriers than naga. If it is not installed, the test prints a
+/// message; wgpu does not need this check.
 #[test]
 fn tint_takes_every_variant() {
     let folder = tempfile::tempdir().unwrap();
@@ -295,7 +297,7 @@ fn tint_takes_every_variant() {
     let mut wrong = Vec::new();
     let variants = variants();
     for kernel in &variants {
-        // naga has no such directive yet, and takes subgroups without it.
+        // naga does not have this directive yet, and accepts subgroups without it.
         let enable = if subgroups::are_needed(kernel) { "enable subgroups;\n" } else { "" };
         let output = run(&format!("{enable}{}", expand(kernel.file, &kernel.constants).unwrap())).unwrap();
         if !output.status.success() {

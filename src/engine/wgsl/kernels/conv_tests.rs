@@ -31,7 +31,7 @@ fn weight_gradient(
     super::weight_gradient(c, images, how, x, dy, parts, first_part)
 }
 
-/// A convolution whose output size follows from the rest.
+/// A convolution; its output size follows from the arguments.
 pub(in crate::engine::wgsl::kernels) fn conv(
     channels: [usize; 2],
     [height, width]: [usize; 2],
@@ -71,7 +71,7 @@ fn products(c: &Conv, images: usize, mut product: impl FnMut(usize, usize, usize
     }
 }
 
-/// Weights without padding to those of the kernels.
+/// Converts weights without padding to the layout of the kernels.
 fn pad_weight(c: &Conv, w: &[f32]) -> Vec<f32> {
     let mut out = Vec::new();
     for tap in w.chunks(c.in_channels * c.out_channels) {
@@ -122,7 +122,7 @@ impl Case {
         ]
     }
 
-    /// `y`, `dx` and `dw` of the kernels, and how many dispatches each took.
+    /// `y`, `dx` and `dw` of the kernels, and the number of dispatches of each.
     fn run(&self, h: &mut Harness, budget: u64) -> ([Slice; 3], [usize; 3]) {
         let (c, n) = (&self.conv, self.images);
         let [x, w, dy] = self.upload(h);
@@ -146,7 +146,7 @@ impl Case {
     }
 }
 
-/// Shapes that meet every tile, edge and phase.
+/// Shapes that cover every tile, edge and phase.
 fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     let mut add = |images, channels, size, kernel, stride, padding| {
@@ -160,10 +160,10 @@ fn cases() -> Vec<Case> {
     add(7, [9, 6], [1, 1], 3, 1, 1);
     add(1, [5, 33], [2, 3], 5, 1, 2);
     add(2, [4, 7], [3, 2], 7, 2, 3);
-    // Kernels of one tap: the phases that no tap reads, and plain products.
+    // Kernels of one tap: phases without taps, and plain products.
     add(2, [20, 36], [9, 7], 1, 2, 0);
     add(1, [130, 20], [5, 5], 1, 1, 0);
-    // Unpadded, a stride above the kernel, pixels at the end that nothing reads.
+    // Without padding, a stride larger than the kernel, unused pixels at the end.
     add(2, [6, 12], [12, 10], 3, 3, 0);
     add(2, [6, 12], [11, 14], 2, 3, 0);
     add(1, [3, 70], [20, 20], 7, 2, 3);
@@ -206,7 +206,7 @@ fn bits(h: &Harness, found: [Slice; 3]) -> [Vec<u32>; 3] {
 }
 
 #[test]
-fn a_budget_cuts_the_work_and_keeps_the_bits() {
+fn a_budget_splits_the_work_and_keeps_the_bits() {
     for case in [
         Case::new(conv([20, 5], [41, 41], 3, 2, 1), 1),
         Case::new(conv([3, 40], [24, 23], 3, 1, 1), 1),
@@ -216,7 +216,7 @@ fn a_budget_cuts_the_work_and_keeps_the_bits() {
         let (whole, dispatches) = case.run(&mut h, UNLIMITED);
         assert_eq!(dispatches, [1; 3]);
         let whole = bits(&h, whole);
-        // One workgroup a dispatch, then a few.
+        // One workgroup per dispatch, then a few.
         for budget in [1, 130_000] {
             let (cut, dispatches) = case.run(&mut h, budget);
             assert!(dispatches.iter().all(|count| *count > 1), "{dispatches:?} dispatches with {budget}");
@@ -242,13 +242,13 @@ fn no_dispatch_is_over_its_budget() {
         assert!(pass.len() as u64 >= whole / budget);
         assert!(pass.iter().all(|d| d.work.flops <= budget && d.grid[0] <= MAX_GROUPS));
     }
-    // Without a budget, the grid is what cuts.
+    // Without a budget, the maximum grid limits a dispatch.
     let pass = forward(&conv([4, 512], [32, 32], 1, 1, 0), 2000, UNLIMITED, slice, slice, slice);
     assert!(pass.len() > 1 && pass.iter().all(|d| d.grid[0] <= MAX_GROUPS));
 }
 
-/// `⟨y, dy⟩ = ⟨x, dx⟩ = ⟨w, dw⟩`, as `y` is linear in `x` and in `w`. With this, a gradient is right for every
-/// direction if the forward pass is.
+/// `⟨y, dy⟩ = ⟨x, dx⟩ = ⟨w, dw⟩`, because `y` is linear in `x` and in `w`. If the forward pass is right, this shows
+/// that the gradients are right in every direction.
 #[test]
 fn gradients_are_adjoint_to_the_forward_pass() {
     for case in [
@@ -273,8 +273,8 @@ fn gradients_are_adjoint_to_the_forward_pass() {
     }
 }
 
-/// The kernels' gradients against differences of the kernels' own loss `⟨y, dy⟩`. It is linear, so large steps are
-/// exact but for rounding.
+/// The kernels' gradients against finite differences of the kernels' own loss `⟨y, dy⟩`. It is linear, so large steps
+/// are exact up to rounding.
 #[test]
 fn gradients_match_finite_differences() {
     let case = Case::new(conv([6, 7], [9, 8], 3, 2, 1), 2);
@@ -295,7 +295,7 @@ fn gradients_match_finite_differences() {
         values.chunks(padded(channels)).flat_map(|row| row[..channels].to_vec()).collect()
     };
     let dx = unpad(&dx, c.in_channels);
-    // A tap's rows that were added lie between those of two taps.
+    // The padding rows of a tap lie between those of two taps.
     let rows = unpad(&dw, c.out_channels);
     let tap = padded(c.in_channels) * c.out_channels;
     let dw: Vec<f32> = rows.chunks(tap).flat_map(|t| t[..c.in_channels * c.out_channels].to_vec()).collect();
@@ -321,14 +321,14 @@ fn gradients_match_finite_differences() {
     }
 }
 
-/// Exponent of all ones: infinite or not a number.
+/// All exponent bits set: infinity or NaN.
 fn is_broken(value: f32) -> bool {
     value.to_bits() & 0x7f80_0000 == 0x7f80_0000
 }
 
-/// A NaN or an infinity in `x` or `dy` reaches every value that it is a part of, and no other; padding stays zero.
+/// A NaN or an infinity in `x` or `dy` reaches every value that depends on it, and no other; padding stays zero.
 #[test]
-fn broken_values_reach_what_they_touch() {
+fn broken_values_reach_exactly_what_depends_on_them() {
     let c = conv([6, 10], [9, 8], 3, 2, 1);
     for broken in [f32::NAN, f32::INFINITY] {
         let mut case = Case::new(c, 2);
@@ -408,7 +408,7 @@ fn the_choice_of_tiles_and_parts() {
     let stem = conv([3, 64], [32, 32], 3, 1, 1);
     assert_eq!(stem.tile(Pass::InputGradient).to_string(), "128x4x16");
     assert_eq!(conv([8, 10], [8, 8], 3, 1, 1).tile(Pass::WeightGradient).to_string(), "64x16x16");
-    // Enough workgroups, no more memory than allowed, no part without pixels.
+    // Enough workgroups, no more memory than allowed, no empty part.
     for (c, images) in [(wide, 128), (stem, 128), (stem, 1), (conv([512, 512], [4, 4], 3, 1, 1), 128)] {
         let tile = c.tile(Pass::WeightGradient);
         let (count, pixels) = (weight_gradient_parts(&c, images), part_pixels(&c, tile, images));
@@ -419,10 +419,10 @@ fn the_choice_of_tiles_and_parts() {
     }
 }
 
-/// Statistics that a forward pass leaves are those of a kernel of their own, for every tile, in one dispatch or in
-/// many, in one range of images or in two; the result is the same to the bit.
+/// The fused statistics of a forward pass are those of a separate kernel, for every tile, in one dispatch or in many,
+/// in one range of images or in two; the result is bit-identical.
 #[test]
-fn statistics_while_writing_are_those_of_a_separate_kernel() {
+fn fused_statistics_are_those_of_a_separate_kernel() {
     for (i, (channels, size, stride)) in
         [([6, 10], [9, 8], 2), ([5, 70], [12, 7], 1), ([4, 3], [1, 1], 1)].into_iter().enumerate()
     {
@@ -434,7 +434,7 @@ fn statistics_while_writing_are_those_of_a_separate_kernel() {
         for (t, tile) in PIXEL_TILES.into_iter().chain(BROADCAST_TILES).enumerate() {
             let harnesses = if tile.broadcast { with_subgroups.as_mut() } else { Some(&mut base) };
             let Some(harnesses) = harnesses else { continue };
-            // With run-time checks or without, the other way round in the next case.
+            // With run-time checks or without, alternating between cases.
             let h = &mut harnesses[(t + i) % 2];
             let w = h.input(&pad_weight(&c, &case.w));
             let part = |h: &mut Harness, values: &[f32], first: usize, count: usize, channels: usize| {
@@ -479,7 +479,7 @@ fn statistics_while_writing_are_those_of_a_separate_kernel() {
     }
 }
 
-/// What is read on the way to a convolution: forward or backward, for `rows` pixels of `channels`.
+/// The values that a convolution computes on load: forward or backward, for `rows` pixels of `channels`.
 fn reads(h: &mut Harness, backward: bool, rows: usize, channels: usize) -> Vec<Read> {
     let mut vectors = |count: usize, sample: u32| {
         let values: Vec<f32> = (0..count as u32).flat_map(|v| pad(&random(channels, sample + v), channels)).collect();
@@ -498,8 +498,8 @@ fn reads(h: &mut Harness, backward: bool, rows: usize, channels: usize) -> Vec<R
     all
 }
 
-/// Tiles whose lanes hand values on give what the others give, to the bit. How the source is read and whether something
-/// is added, and whether a budget cuts the work, change from case to case.
+/// Tiles with subgroup broadcasts give bit-identical results. How the source is read, whether something is added, and
+/// whether a budget splits the work vary between cases.
 #[test]
 fn tiles_that_broadcast_give_the_same_bits() {
     let Some(mut harnesses) = Harness::with_subgroups() else { return };

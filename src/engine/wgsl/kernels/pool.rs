@@ -150,7 +150,7 @@ mod tests {
         }
     }
 
-    /// For each value of the output, which value of the input it is: the first of the largest, or the last NaN.
+    /// For each value of the output, the index of its input value: the first of the largest, or the last NaN.
     fn largest(images: usize, map: FeatureMap, size: usize, x: &[f32]) -> Vec<usize> {
         let mut found = Vec::new();
         for image in 0..images {
@@ -204,7 +204,7 @@ mod tests {
         ];
         let mut harnesses = Harness::both();
         for (images, map, size) in cases {
-            // Few different values, so that most windows have equals.
+            // Few different values, so that most windows have ties.
             let x: Vec<f32> = random(map.len(images), 0).iter().map(|x| (2.0 * x).round()).collect();
             let best = largest(images, map, size, &x);
             let y: Vec<f32> = best.iter().map(|i| x[*i]).collect();
@@ -231,7 +231,7 @@ mod tests {
     fn the_gradient_of_max_pool_matches_finite_differences() {
         let (images, map, size) = (2, map(5, 5, 7), 2);
         for mut h in Harness::both() {
-            // All values lie at least 0.01 apart, in an order that looks random.
+            // All values differ by at least 0.01, in a pseudo-random order.
             let n = map.len(images);
             let x: Vec<f32> = (0..n).map(|i| 0.01 * (i * 101 % n) as f32 - 1.0).collect();
             let dy = random(largest(images, map, size, &x).len(), 2);
@@ -295,7 +295,7 @@ mod tests {
                 let (sx, sdy) = (h.input(&pad(&x, c)), h.input(&pad(&dy, c)));
                 let (sy, sdx) = (h.output(images * padded(c)), h.output(x.len() / c * padded(c)));
                 h.run(&[folded(global_pool(images, map, sx, sy)), folded(global_pool_backward(images, map, sdy, sdx))]);
-                // Measured: 1.2e-7 and none; a GPU may divide with an error of 2.5 units in the last place.
+                // Measured: 1.2e-7 and 0; a GPU may divide with an error of 2.5 ULP.
                 h.expect("global_pool", sy, &pad(&y, c), 4e-7);
                 h.expect("global_pool_backward", sdx, &pad(&dx, c), 2e-7);
                 assert_padding(&h.read(sy), c);

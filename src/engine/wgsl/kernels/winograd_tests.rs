@@ -85,7 +85,7 @@ fn the_points_give_a_correlation_and_reversed_taps_are_slots_in_another_order() 
         let (slots, scales): (&[usize], &[f64]) = if outputs == 4 {
             (&[5, 3, 4, 1, 2, 0], &[1.0, -2.0, -2.0, -0.5, -0.5, 1.0])
         } else {
-            // The shaders turn the sign of point 0 on both sides, which leaves 1 everywhere.
+            // The shaders flip the sign of point 0 on both sides, so the scale is 1 everywhere.
             (&[3, 1, 2, 0], &[-1.0, 1.0, 1.0, -1.0])
         };
         for (i, r) in reversed.iter().enumerate() {
@@ -146,7 +146,7 @@ fn every_tile_gives_the_same_sums() {
                 let places = places(h, &p, case.images, source, w);
                 h.run(&p.dispatches(case.images, &places));
                 h.expect(&format!("{pass:?} with {tile}"), places.result, expected, 2e-6);
-                // The depth is summed in order, whatever the tile.
+                // The depth is summed in order for every tile.
                 let found: Vec<u32> = h.read(places.result);
                 assert!(bits.get_or_insert_with(|| found.clone()) == &found, "{pass:?} with {tile}");
             }
@@ -213,7 +213,7 @@ impl Norm {
     }
 }
 
-/// Whatever is read on the way is what a kernel of its own would have written.
+/// Values computed on load are those that a separate kernel writes.
 #[test]
 fn reading_through_batch_norm_is_batch_norm_then_reading() {
     let case = Case::new(conv([14, 18], [9, 11], 3, 1, 1), 2);
@@ -252,9 +252,9 @@ fn reading_through_batch_norm_is_batch_norm_then_reading() {
     }
 }
 
-/// Joins and sums are those of kernels of their own.
+/// Residual additions and sums are those of separate kernels.
 #[test]
-fn what_is_done_while_writing_is_what_separate_kernels_do() {
+fn the_epilogue_computes_the_same_as_separate_kernels() {
     const EPSILON: f32 = 1e-5;
     for (channels, size, images) in [([14, 18], [9, 11], 2), ([20, 70], [5, 3], 7), ([12, 12], [1, 1], 1)] {
         let case = Case::new(conv(channels, size, 3, 1, 1), images);
@@ -312,7 +312,8 @@ fn what_is_done_while_writing_is_what_separate_kernels_do() {
                 };
                 let (expected, found) = (means(&mut h, apart, count), means(&mut h, partials, blocks));
                 assert!(relative_error(&found, &expected) < 2e-6, "{}", relative_error(&found, &expected));
-                // What the ReLU stopped is zero already; batch norm's backward pass gives the same from it.
+                // Values masked by the ReLU are already zero; batch norm's backward pass gives the same result from
+                // them.
                 let apply = |h: &mut Harness, dy| {
                     let (means, dx) = (norm_of.means, h.output(rows * width));
                     let dispatch =
@@ -328,7 +329,7 @@ fn what_is_done_while_writing_is_what_separate_kernels_do() {
 }
 
 #[test]
-fn what_is_not_a_number_stays_and_padding_does_not() {
+fn values_that_are_not_finite_stay_and_padding_stays_zero() {
     for bad in [f32::NAN, f32::INFINITY] {
         let mut case = Case::new(conv([14, 18], [9, 11], 3, 1, 1), 2);
         // Row 5, column 4 of the first image, channel 3.

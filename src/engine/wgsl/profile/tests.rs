@@ -37,7 +37,7 @@ fn a_longer_dispatch_takes_longer_by_either_clock() {
         let expected = if timestamps && has_clock() { Clock::Timestamps } else { Clock::Submissions };
         assert_eq!(watch.clock(), expected);
         assert!(watch.submission > 0.0);
-        // More parts than one set of queries holds.
+        // More parts than a query set holds.
         let rounds: Vec<u32> = (0..40).map(|i| if i % 2 == 0 { 1 } else { 512 }).collect();
         let commands = commands(&gpu, &rounds);
         let parts: Vec<&[Command]> = commands.chunks(1).collect();
@@ -55,7 +55,7 @@ fn figures_are_those_of_a_device() {
     for timestamps in [false, true] {
         let figures = DeviceFigures::of(&gpu(timestamps)).unwrap();
         assert_eq!(figures.clock == Clock::Timestamps, timestamps && has_clock());
-        // Between a very slow processor and a thousand of the fastest GPUs: a wrong unit is outside.
+        // Between a very slow processor and a thousand of the fastest GPUs: a wrong unit falls outside.
         assert!((1e8..1e17).contains(&figures.fma_flops_per_second), "{figures:?}");
         assert!((1e8..1e16).contains(&figures.copy_bytes_per_second), "{figures:?}");
         for seconds in [figures.seconds_per_recorded_dispatch, figures.seconds_per_submission] {
@@ -114,7 +114,7 @@ fn a_profile_has_every_dispatch_of_a_step() {
             let runs = if planned.name == "update" { 1 } else { u64::from(STEPS) };
             assert!(rows().all(|row| row.runs == runs), "{}", planned.name);
         }
-        // The engine works as before, and a step of it has as many dispatches as the profile says.
+        // The engine still works, and its step has as many dispatches as the profile reports.
         let before = engine.pace().dispatches;
         let views = engine.perturb(&batch, &spec).unwrap();
         engine.train_step(&views, &loss, &sgd).unwrap();

@@ -16,7 +16,7 @@ gpu_struct! {
     }
 }
 
-/// Normal numbers, measured: at most 5e-7 apart.
+/// Measured difference of normal numbers: at most 5e-7.
 #[test]
 fn random_numbers_are_those_of_the_host() {
     const COUNT: usize = 3000;
@@ -65,11 +65,11 @@ fn ids(n: usize) -> Vec<u32> {
 
 fn bytes(len: usize, sample: u32) -> Vec<u8> {
     let stream = Stream::new(SEED, Purpose::Test, 1, sample);
-    // Black and white are more frequent than by chance: they are where clipping matters.
+    // Black and white are more frequent than by chance, because clipping matters there.
     (0..len as u32).map(|i| (stream.word(i) >> 23).saturating_sub(128).min(255) as u8).collect()
 }
 
-/// Bytes as they are uploaded: whole words.
+/// Bytes padded to whole words for the upload.
 fn words(bytes: &[u8]) -> Vec<u32> {
     bytes.chunks(4).map(|c| c.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte))).collect()
 }
@@ -134,7 +134,7 @@ fn every_byte_becomes_the_float_of_the_host() {
     }
 }
 
-/// Images, and a search with a ball and a step of its own for each of them.
+/// Images, and a search with a separate epsilon and step size for each of them.
 struct Case {
     shape: ImageShape,
     pixels: Vec<u8>,
@@ -149,7 +149,7 @@ impl Case {
             Norm::Linf => 8.0 / 255.0,
             Norm::L2 => 0.5,
         };
-        // The second image has no ball at all.
+        // The second image has epsilon zero.
         let epsilon = (0..n).map(|i| if i == 1 { 0.0 } else { unit * (0.5 + i as f32 / 3.0) }).collect();
         let step_size = (0..n).map(|i| unit * (0.3 + i as f32 / 5.0)).collect();
         let batch_norm = BatchNormMode::Eval;
@@ -168,7 +168,7 @@ impl Case {
         self.batch().prepare(self.shape)
     }
 
-    /// Into the ball of image `i`, then the image into `[0, 1]`.
+    /// Projects onto the ball of image `i`, then clips the image to `[0, 1]`.
     fn lead(&self, i: usize, delta: &mut [f32], clean: &[f32]) {
         let epsilon = self.spec.epsilon[i];
         let length = length(delta);
@@ -229,12 +229,12 @@ fn length(values: &[f32]) -> f32 {
     length_in_f64(values) as f32
 }
 
-/// Squares of the smallest `f32` are numbers in `f64`.
+/// In `f64`, because squares of the smallest `f32` underflow in `f32`.
 fn length_in_f64(values: &[f32]) -> f64 {
     values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt()
 }
 
-/// What steps tell about the gradients of `n` images, before any.
+/// The initial gradient flags of `n` images.
 fn no_flags(h: &mut Harness, n: usize) -> Slice {
     h.input(&vec![0u8; gradient_flags_bytes(n) as usize])
 }
@@ -301,13 +301,13 @@ impl OnDevice {
     }
 }
 
-/// In rows of three workgroups, so that some are beyond the last image.
+/// A grid with rows of three workgroups, so that some are beyond the last image.
 fn folded(dispatch: Dispatch) -> Dispatch {
     let grid = [3, dispatch.grid[0] / 3 + 1, 1];
     Dispatch { grid, ..dispatch }
 }
 
-/// Every kind of start. Given values reach beyond the ball and beyond `[0, 1]`.
+/// Every kind of start. Given values exceed the ball and `[0, 1]`.
 fn starts(len: usize) -> [Start; 4] {
     let given = random(len, 3).iter().map(|v| 0.2 * v).collect();
     [
@@ -318,7 +318,7 @@ fn starts(len: usize) -> [Start; 4] {
     ]
 }
 
-/// Exact for L∞ with a uniform start. L2, measured: up to 9e-8.
+/// Exact for L∞ with a uniform start. Measured for L2: up to 9e-8.
 fn tolerance(norm: Norm, start: &Start) -> f64 {
     match (norm, start) {
         (Norm::Linf, Start::Normal { .. }) | (Norm::L2, _) => 3e-7,
@@ -326,7 +326,7 @@ fn tolerance(norm: Norm, start: &Start) -> f64 {
     }
 }
 
-/// Numbers of images, and how many of them the first range has. Large ones come alone, to save time.
+/// Numbers of images, and how many of them are in the first range. Large images come alone, to save time.
 fn sizes(shape: ImageShape) -> impl Iterator<Item = (usize, usize)> {
     [(1, 0), (7, 2)].into_iter().take(if shape.len() > 1000 { 1 } else { 2 })
 }
@@ -358,7 +358,7 @@ fn starts_are_those_of_the_twin() {
     println!("starts: {farthest:.2e} apart");
 }
 
-/// Gradients of very different sizes, among them zeros of both signs, and one image without any.
+/// Gradients of very different magnitudes, including zeros of both signs, and one image with a zero gradient.
 fn gradient(shape: ImageShape, n: usize, sample: u32) -> Vec<f32> {
     let mut values = random(n * shape.len(), sample);
     for (i, image) in values.chunks_mut(shape.len()).enumerate() {
@@ -421,7 +421,7 @@ fn perturbations_stay_in_ball_and_box_and_padding_stays_zero() {
     }
 }
 
-/// A network that is all but certain has gradients below the smallest normal number: they have a sign, too.
+/// A nearly certain network has subnormal gradients: their signs count too.
 #[test]
 fn tiny_gradients_count() {
     let shape = ImageShape::new(1, 1, 4);
@@ -438,7 +438,7 @@ fn tiny_gradients_count() {
     }
 }
 
-/// The direction has length one, whatever the size of the gradient; also where its squares are no numbers of `f32`.
+/// The direction has length one for any magnitude of the gradient, even if its squares overflow or underflow in `f32`.
 #[test]
 fn a_gradient_of_any_size_has_a_direction_in_an_l2_ball() {
     let shape = ImageShape::new(3, 5, 7);
@@ -448,7 +448,7 @@ fn a_gradient_of_any_size_has_a_direction_in_an_l2_ball() {
             let mut case = Case::new(shape, 1, Norm::L2, Start::Zero);
             case.pixels = vec![128; shape.len()];
             (case.spec.epsilon[0], case.spec.step_size[0]) = (1.0, 0.25);
-            // Smaller than one, so that the largest gradient is a number.
+            // Smaller than one, so that the largest gradient is finite.
             let values: Vec<f32> = random(shape.len(), 4).iter().map(|v| v.clamp(-4.0, 4.0) / 4.0 * size).collect();
             let device = OnDevice::new(&mut h, &case, 0, 1, &[true]);
             let uploaded = h.input(&nhwc(&values, shape));
@@ -463,7 +463,8 @@ fn a_gradient_of_any_size_has_a_direction_in_an_l2_ball() {
     }
 }
 
-/// A gradient is zero only where every value is: the smallest number is none. What does not move is not looked at.
+/// A gradient is zero only if every value is zero; the smallest number is not. Images that do not move are not
+/// examined.
 #[test]
 fn images_whose_gradient_is_zero_are_flagged_in_their_range() {
     let shape = ImageShape::new(3, 5, 7);
@@ -494,7 +495,7 @@ fn images_whose_gradient_is_zero_are_flagged_in_their_range() {
     }
 }
 
-/// What is not a number is no direction: that image stays, the others move, and it is told.
+/// An image whose gradient is not finite does not move and is reported; the others move.
 #[test]
 fn a_gradient_that_is_not_finite_moves_nothing_and_raises_the_flag() {
     let shape = ImageShape::new(1, 3, 5);
@@ -512,7 +513,7 @@ fn a_gradient_that_is_not_finite_moves_nothing_and_raises_the_flag() {
                 assert_eq!([0, 1].map(moved), [true, false], "{norm:?} {bad}");
                 assert_eq!(h.read::<u32>(device.flags), [1, 0, 0, 0, 0, 0, 1], "{norm:?} {bad}");
             }
-            // Nothing moves any more once logits were not finite.
+            // No image moves once a logit was not finite.
             let case = Case::new(shape, 3, norm, Start::Zero);
             let mut device = OnDevice::new(&mut h, &case, 0, 3, &[true; 3]);
             device.stopped = h.input(&[1u32]);

@@ -9,7 +9,7 @@ use crate::engine::wgsl::kernels::norm::{self, backward_apply, backward_finalize
 use crate::engine::wgsl::kernels::pointwise::tests::{assert_padding, folded};
 use crate::engine::wgsl::kernels::{linear, loss, pointwise, pool};
 
-/// What of a batch norm comes before the mean.
+/// The batch norm before the mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Norm {
     None,
@@ -17,7 +17,7 @@ enum Norm {
     Running,
 }
 
-/// A head and what goes into it, without padding.
+/// A head and its inputs, without padding.
 struct Case {
     images: usize,
     head: Head,
@@ -99,7 +99,7 @@ impl Case {
         (0..self.images * k).map(logit).collect()
     }
 
-    /// Gradient with respect to what [`attack`] writes it for, given that of the logits.
+    /// The gradient that [`attack`] writes, given that of the logits.
     fn backward(&self, y: &[f64], dlogits: &[f64]) -> Vec<f64> {
         let (c, k) = (self.head.map.channels, self.head.classes);
         let means: Vec<f64> = (0..self.images * c)
@@ -195,7 +195,7 @@ impl OnDevice {
     }
 }
 
-/// What the kernels of a head leave.
+/// The results of a head's kernels.
 struct Found {
     logits: Vec<f32>,
     gradient: Vec<f32>,
@@ -246,7 +246,7 @@ fn fused(h: &mut Harness, case: &Case, what: &Objective, whole: bool) -> Found {
     found
 }
 
-/// The same with a kernel for each layer.
+/// The same with one kernel per layer.
 fn unfused(h: &mut Harness, case: &Case, what: &Objective) -> Found {
     let Head { map, classes: k, relu } = case.head;
     let (n, c, rows) = (case.images, map.channels, case.rows() as u64);
@@ -295,7 +295,7 @@ const fn map(channels: usize, height: usize, width: usize) -> FeatureMap {
     FeatureMap { channels, height, width }
 }
 
-/// One line and many, more quads than lanes, one image, odd sizes; 2 to 1004 classes.
+/// One line and many, more quads than lanes, a single image, odd sizes; 2 to 1004 classes.
 const CASES: [(usize, FeatureMap, usize); 10] = [
     (1, map(20, 41, 41), 2),
     (7, map(3, 3, 5), 10),
@@ -309,7 +309,7 @@ const CASES: [(usize, FeatureMap, usize); 10] = [
     (2, map(8, 300, 1), 4),
 ];
 
-/// What lies before the mean beside a batch norm in training and a ReLU.
+/// Alternatives before the mean, besides a batch norm in training with a ReLU.
 const RARER: [(bool, Norm); 6] = [
     (true, Norm::Running),
     (true, Norm::None),
@@ -319,10 +319,10 @@ const RARER: [(bool, Norm); 6] = [
     (false, Norm::None),
 ];
 
-/// Classes up to which the softmax adds up in the same order as that of a workgroup of 64.
+/// Largest number of classes for which the softmax adds in the same order as with a workgroup of 64.
 const SAME_ORDER: usize = 128;
 
-/// The same bits, or both NaN: which of the NaNs it is, is up to the device.
+/// Whether both have the same bits or are both NaN: the bits of a NaN depend on the device.
 fn same(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()))
 }
@@ -342,7 +342,7 @@ fn one_kernel_does_what_the_layers_do() {
                 let case = Case::new(images, map, classes, relu, norm);
                 let (y, means) = case.features(&wide(&case.x));
                 let logits = case.logits(&means);
-                // What lies before the mean makes no difference to the objective.
+                // The objective does not depend on the layers before the mean.
                 let objectives = if (relu, norm) == usual { 4 } else { 1 };
                 for objective in case.objectives().into_iter().take(objectives) {
                     let what = format!("{images} {map:?} {classes} relu {relu} {norm:?} {objective:?}");
@@ -365,7 +365,7 @@ fn one_kernel_does_what_the_layers_do() {
                         note(0, relative_error(&found.gradient, &expected.gradient), 1e-6, &what);
                         note(1, relative_error(&found.means, &expected.means), 1e-6, &what);
                         note(2, relative_error(&found.logits, &pad(&narrow(&logits), classes)), 1e-6, &what);
-                        // That of DLR divides by differences of logits.
+                        // The gradient of DLR divides by differences of logits.
                         let limit = if objective == Objective::Dlr { 1e-5 } else { 2e-6 };
                         note(3, relative_error(&found.gradient, &gradient), limit, &what);
                         assert_padding(&found.logits, classes);
@@ -379,9 +379,9 @@ fn one_kernel_does_what_the_layers_do() {
     println!("gradients, means, then logits and gradients of the twin: {farthest:?}");
 }
 
-/// Logits so far apart that the gradient itself is zero.
+/// Logits so far apart that the gradient underflows to zero.
 #[test]
-fn a_certain_network_has_gradients_in_a_search() {
+fn a_confident_network_has_gradients_in_a_search() {
     for mut h in Harness::both() {
         for (images, map, classes) in CASES.into_iter().filter(|(.., classes)| *classes <= SAME_ORDER) {
             let mut case = Case::new(images, map, classes, true, Norm::Running);
@@ -431,7 +431,7 @@ fn means_are_left_for_the_gradient_of_the_weight() {
     }
 }
 
-/// Measured: 1.1e-7 apart.
+/// Measured difference: 1.1e-7.
 #[test]
 fn gradients_match_finite_differences_of_the_objective() {
     const STEP: f64 = 1e-5;
@@ -468,10 +468,9 @@ fn gradients_match_finite_differences_of_the_objective() {
     }
 }
 
-/// NaN and infinity in one image leave the others alone, reach all that they would reach layer by layer, and raise the
-/// flag.
+/// NaN and infinity in one image do not affect the others, propagate as they do layer by layer, and raise the flag.
 #[test]
-fn what_is_not_finite_passes_through() {
+fn values_that_are_not_finite_pass_through() {
     for mut h in Harness::both() {
         for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for (relu, norm) in [(true, Norm::Batch), (true, Norm::Running), (true, Norm::None), (false, Norm::None)] {
@@ -491,7 +490,7 @@ fn what_is_not_finite_passes_through() {
                     assert_eq!((found.flag, expected.flag), (u32::from(reaches), u32::from(reaches)), "{what}");
                     let finite = |i: usize| found.gradient[i * 48..(i + 1) * 48].iter().all(|v| v.is_finite());
                     assert!(finite(0) && finite(2) && finite(1) != reaches, "{what}");
-                    // A sum that met NaN is NaN, by whichever way.
+                    // A sum with a NaN is NaN in any order.
                     let nan = |means: &[f32]| means.iter().map(|m| m.is_nan()).collect::<Vec<_>>();
                     assert_eq!(nan(&real(&found.means, 6)), nan(&real(&expected.means, 6)), "{what}");
                 }

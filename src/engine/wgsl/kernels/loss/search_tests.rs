@@ -1,4 +1,4 @@
-//! Gradients of objectives where the network is certain.
+//! Gradients of objectives for confident networks.
 
 use super::tests::{objectives, scaled_gradients};
 use super::*;
@@ -7,10 +7,10 @@ use crate::engine::loss::{GradientScale, objective_gradient};
 use crate::engine::wgsl::harness::{Harness, pad, random};
 
 const CLASSES: [usize; 4] = [2, 3, 10, 100];
-/// By how much the likeliest class is ahead. Gradients are below the smallest number from 104 on.
+/// Margins of the likeliest class. From 104 on, gradients underflow.
 const MARGINS: [f32; 9] = [0.0, 1.0, 10.0, 17.0, 60.0, 87.0, 104.0, 1e3, 1e4];
 
-/// A row for each margin, whose likeliest class is that of the image's number.
+/// One row per margin; the likeliest class follows from the index of the image.
 fn certain(classes: usize, more: f32, sample: u32) -> Vec<f32> {
     let mut z = random(MARGINS.len() * classes, sample);
     for (i, (row, margin)) in z.chunks_mut(classes).zip(MARGINS).enumerate() {
@@ -19,7 +19,7 @@ fn certain(classes: usize, more: f32, sample: u32) -> Vec<f32> {
     z
 }
 
-/// Clean predictions near those of `z`, and of less and more certain networks.
+/// Clean predictions close to those of `z`, and of less and more confident networks.
 fn clean_predictions(z: &[f32], classes: usize) -> [Vec<f32>; 3] {
     let near = z.iter().zip(random(z.len(), 9)).map(|(z, r)| z + 0.1 * r).collect();
     [near, certain(classes, 0.5, 10), certain(classes, 1.1, 11)]
@@ -29,14 +29,14 @@ fn largest(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |most, v| most.max(v.abs()))
 }
 
-/// Measured: 2.9e-6 of the largest value of an image apart.
+/// Measured difference: 2.9e-6 of the largest value of an image.
 #[test]
 fn gradients_are_those_of_the_twin_at_any_margin() {
     let mut farthest = 0.0f32;
     for mut h in Harness::both() {
         for classes in CLASSES {
             let z = certain(classes, 1.0, 1);
-            // The class that is ahead, and another one.
+            // The likeliest class, and another one.
             for other in [0, 1] {
                 let labels: Vec<u32> = (0..MARGINS.len()).map(|i| ((i + other) % classes) as u32).collect();
                 for (what, clean) in objectives(&labels, classes)
@@ -56,7 +56,7 @@ fn gradients_are_those_of_the_twin_at_any_margin() {
                                 assert!(size > 1e-3 && size <= classes as f32, "{what}: {size:e}");
                             }
                             if size < 1e-30 {
-                                // What a device may take for zero.
+                                // Values that a device may flush to zero.
                                 assert!(largest(found) <= 2e-30, "{what}");
                                 continue;
                             }
@@ -73,7 +73,7 @@ fn gradients_are_those_of_the_twin_at_any_margin() {
 }
 
 #[test]
-fn the_size_of_the_logits_is_none_of_the_gradients() {
+fn gradients_do_not_depend_on_the_size_of_the_logits() {
     for mut h in Harness::both() {
         for classes in CLASSES {
             let labels: Vec<u32> = (0..7).map(|i| i % classes as u32).collect();
@@ -98,12 +98,12 @@ fn the_size_of_the_logits_is_none_of_the_gradients() {
                     }
                 }
             }
-            // Unchanged predictions diverge by nothing, exactly.
+            // The divergence of unchanged predictions is exactly zero.
             let z = certain(classes, 1.0, 3);
             let labels = vec![0; MARGINS.len()];
             let (found, _) = scaled_gradients(&mut h, &Objective::KlToClean, GradientScale::PerImage, &z, &z, &labels);
             assert!(found.iter().all(|g| *g == 0.0));
-            // Neither do ties, with a gradient that has no bounds.
+            // Ties, where the true gradient can be unbounded, give finite gradients that are not zero.
             for what in objectives(&labels, classes) {
                 let tied = vec![1.5; z.len()];
                 let (found, _) = scaled_gradients(&mut h, &what, GradientScale::PerImage, &tied, &z, &labels);

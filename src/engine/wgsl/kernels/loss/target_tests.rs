@@ -10,7 +10,7 @@ fn labels(n: usize, classes: usize) -> Vec<u32> {
     (0..n).map(|i| (i * 7 % classes) as u32).collect()
 }
 
-/// Distributions in which every class but one, or almost, has no weight, and others.
+/// Distributions with all or nearly all weight on one class, and others.
 fn skewed(classes: usize) -> Vec<TargetDistribution> {
     let mut nearly_certain = vec![1e-9 / (classes - 1) as f64; classes];
     nearly_certain[classes / 2] = 1.0 - 1e-9;
@@ -54,7 +54,7 @@ fn targets_are_those_of_the_distribution() {
     }
 }
 
-/// A number that meets a threshold exactly belongs to the class behind it.
+/// A number that equals a threshold belongs to the next class.
 #[test]
 fn a_target_lies_strictly_below_its_threshold() {
     let classes = 64;
@@ -75,7 +75,7 @@ fn a_target_lies_strictly_below_its_threshold() {
 }
 
 #[test]
-fn confusion_counts_are_those_by_hand() {
+fn confusion_counts_match_counts_by_hand() {
     for mut h in Harness::both() {
         for (classes, views, n) in [(2, 1, 1), (3, 2, 130), (10, 2, 64), (100, 1, 300)] {
             let stream = Stream::new(2, Purpose::Test, 0, classes as u32);

@@ -12,7 +12,7 @@ fn labels(n: usize, classes: usize) -> Vec<u32> {
     (0..n).map(|i| (i * 7 % classes) as u32).collect()
 }
 
-/// Logits of seven images: small, ordinary, one class all but certain, tied, and huge.
+/// Logits of seven images: small, ordinary, one class nearly certain, tied, and huge.
 fn logits(classes: usize, sample: u32) -> Vec<f32> {
     let mut values = random(7 * classes, sample);
     for (i, row) in values.chunks_mut(classes).enumerate() {
@@ -34,7 +34,7 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-/// In rows of three workgroups, so that some are beyond the last image.
+/// A grid with rows of three workgroups, so that some are beyond the last image.
 fn folded(dispatch: Dispatch) -> Dispatch {
     let grid = [3, dispatch.grid[0] / 3 + 1, 1];
     Dispatch { grid, ..dispatch }
@@ -88,7 +88,7 @@ pub(super) fn objectives(labels: &[u32], classes: usize) -> Vec<Objective> {
     all
 }
 
-/// Measured: 8.4e-7 apart, where gradients reach 1.
+/// Measured difference: 8.4e-7, for gradients of up to 1.
 #[test]
 fn objectives_are_those_of_the_twin() {
     let mut farthest = 0.0f32;
@@ -100,7 +100,7 @@ fn objectives_are_those_of_the_twin() {
                 let (found, flag) = gradients(&mut h, &what, &z, &clean, &labels, classes);
                 let (_, expected) = twin::objective(&what, &z, &labels, classes, Some(&clean)).unwrap();
                 let expected = pad(&expected, classes);
-                // The gradient of DLR grows without bounds as logits draw level.
+                // The gradient of DLR is unbounded as logits become equal.
                 let scale = |row: &[f32]| row.iter().fold(1.0f32, |most, g| most.max(g.abs()));
                 let rows = found.chunks(padded(classes)).zip(expected.chunks(padded(classes)));
                 for (i, (found, expected)) in rows.enumerate() {
@@ -116,7 +116,7 @@ fn objectives_are_those_of_the_twin() {
     println!("objectives: {farthest:.2e} apart");
 }
 
-/// Away from kinks: the ranks that DLR compares stay as they are.
+/// Away from kinks: the ranks that DLR compares do not change.
 #[test]
 fn objective_gradients_match_finite_differences() {
     let classes = 5;
@@ -146,7 +146,7 @@ fn objective_gradients_match_finite_differences() {
     }
 }
 
-/// Where the attack is a single step (FGSM) on a linear network, its objective rises.
+/// A single step (FGSM) on a linear network increases the objective.
 #[test]
 fn a_step_along_the_gradient_raises_the_objective() {
     use crate::data::ImageShape;
@@ -203,7 +203,7 @@ fn logits_that_are_not_finite_are_flagged() {
                     let flag =
                         |h: &mut Harness, z: &[f32], clean: &[f32]| gradients(h, &what, z, clean, &labels, classes).1;
                     assert_eq!(flag(&mut h, &z, &fine), 1, "{bad} at {at}, {what:?}");
-                    // Only KL looks at the clean prediction.
+                    // Only KL reads the clean logits.
                     assert_eq!(flag(&mut h, &fine, &z), u32::from(what == Objective::KlToClean), "{bad} at {at}");
                 }
                 let loss = two_views(3);
@@ -219,10 +219,10 @@ fn logits_that_are_not_finite_are_flagged() {
     }
 }
 
-/// What `outer_loss` leaves behind.
+/// The results of `outer_loss`.
 struct Outer {
     results: Vec<u32>,
-    /// Words of an image.
+    /// Words per image.
     words: usize,
     gradients: Vec<Vec<f32>>,
 }
@@ -291,7 +291,7 @@ fn two_views(n: usize) -> LossSpec {
     LossSpec { terms: terms.into_iter().zip(0..).map(|(what, sample)| term(what, n, sample)).collect() }
 }
 
-/// Every view that there is, as Balance Adversarial Training and others name them.
+/// Every view, with the terms of Balance Adversarial Training and others.
 fn four_views(n: usize) -> LossSpec {
     let terms = [
         Term::CrossEntropy(View::LastClean),
@@ -359,7 +359,7 @@ fn exact(term: Term, views: &[View], rows: &[&[f32]], label: u32) -> (f64, Vec<V
     (value, gradients)
 }
 
-/// These losses, and terms alone.
+/// These losses, and single terms.
 fn losses(n: usize) -> Vec<LossSpec> {
     let mut all = vec![one_view(n), two_views(n), four_views(n)];
     all.extend(one_view(n).terms.into_iter().map(|term| LossSpec { terms: vec![term] }));
@@ -398,8 +398,8 @@ fn error(found: &[f32], expected: &[f64]) -> f64 {
     errors.fold(0.0, f64::max)
 }
 
-/// Measured against `f64`: losses 1.6e-6 and gradients 1.6e-7 apart. Measured against engine/loss.rs: 7.9e-5 and 1.7e-6,
-/// which is how far that is from `f64` itself: it adds up 1000 classes one by one.
+/// Measured differences from `f64`: 1.6e-6 for losses and 1.6e-7 for gradients. From engine/loss.rs: 7.9e-5 and 1.7e-6,
+/// which is that module's own error, because it adds 1000 classes sequentially.
 #[test]
 fn outer_losses_are_those_of_the_twins() {
     const LIMITS: [[f64; 2]; 2] = [[5e-6, 6e-7], [3e-4, 6e-6]];
@@ -437,7 +437,7 @@ fn outer_losses_are_those_of_the_twins() {
     println!("losses and gradients: {farthest:?} apart");
 }
 
-/// Every logit of every view moved up and down, as images of one batch.
+/// Every logit of every view shifted up and down, as the images of one batch.
 #[test]
 fn outer_gradients_match_finite_differences_of_the_values() {
     const STEP: f32 = 1e-2;
@@ -482,8 +482,8 @@ fn outer_gradients_match_finite_differences_of_the_values() {
     }
 }
 
-/// Where one prediction is all but certain, KL and the ratio of its likeliest class agree in all digits that `f32` has.
-/// Measured: 2.5e-7 off the exact gradient.
+/// If one prediction is nearly certain, KL and the log ratio of its likeliest class agree in all digits of `f32`.
+/// Measured difference from the exact gradient: 2.5e-7.
 #[test]
 fn kl_near_certainty_keeps_its_gradient() {
     let (classes, n) = (3, 4);

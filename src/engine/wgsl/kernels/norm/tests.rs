@@ -5,7 +5,7 @@ use crate::engine::wgsl::kernels::pointwise::tests::{assert_padding, folded};
 const EPSILON: f32 = 1e-5;
 const MOMENTUM: f32 = 0.1;
 
-/// A batch norm layer and what goes through it, in double precision and without padding.
+/// A batch norm layer and its values, in double precision and without padding.
 struct Twin {
     channels: usize,
     x: Vec<f64>,
@@ -82,7 +82,7 @@ fn layer(rows: usize, channels: usize, sample: u32) -> Twin {
     Twin { channels, x: wide(&x), weight, bias }
 }
 
-/// The buffers of a layer that ran forward with the statistics of its batch, which came in two ranges.
+/// The buffers of a layer that ran forward with batch statistics on a batch of two ranges.
 struct Run {
     /// Rows of the ranges, their inputs and their first blocks.
     ranges: Vec<(u64, Slice, usize)>,
@@ -91,7 +91,7 @@ struct Run {
     affine: Slice,
 }
 
-/// The rows of a batch that comes in two ranges, or in one where there is only one row.
+/// The rows of a batch in two ranges, or in one if there is only one row.
 fn cut(rows: usize) -> Vec<std::ops::Range<usize>> {
     let middle = rows / 3 + 1;
     [0..middle, middle..rows].into_iter().filter(|range| !range.is_empty()).collect()
@@ -118,7 +118,7 @@ fn forward(h: &mut Harness, twin: &Twin, running: &[f32]) -> Run {
     Run { ranges, blocks, running, affine }
 }
 
-/// Rows and channels: each way to lay lanes over quads, one row, more blocks than lanes, 41 × 41 images.
+/// Rows and channels: each assignment of quads to lanes, one row, more blocks than lanes, 41 × 41 images.
 const CASES: [(usize, usize); 11] = [
     (7 * 41 * 41, 20),
     (41 * 41, 10),
@@ -142,7 +142,7 @@ fn training_matches_its_twin() {
     for (rows, channels) in CASES {
         let twin = layer(rows, channels, 0);
         let running = random(2 * channels, 3);
-        // Goes with x, so that no sum of products is small beside its parts.
+        // Correlated with x, so that no sum of products cancels.
         let dy: Vec<f32> = random(rows * channels, 4).iter().zip(&twin.x).map(|(n, x)| n + 0.2 * *x as f32).collect();
         let moments = twin.moments();
         let affine = twin.affine(&moments);
@@ -315,9 +315,9 @@ fn gradients_match_finite_differences() {
     }
 }
 
-/// A mean of 1000 beside a deviation of 0.01, where single precision has a grid of 6e-5: sums of squares would keep no
-/// digit of the variance. Measured: the mean is within 1.9e-5 of the exact one, rstd within 1.4e-5 of its value. (That
-/// is from the grid on which the blocks' means lie; `scale · x + shift` loses more, 1e-2 of a deviation.)
+/// A mean of 1000 with a deviation of 0.01, where `f32` has a spacing of 6e-5: sums of squares would lose all digits of
+/// the variance. Measured: the mean is within 1.9e-5 of the exact one, rstd within 1.4e-5 of its value. (This error is
+/// from the spacing of the blocks' means; `scale · x + shift` loses more, 1e-2 of a deviation.)
 #[test]
 fn a_large_mean_leaves_the_variance_four_digits() {
     for mut h in Harness::both() {
@@ -361,7 +361,8 @@ fn nan_and_infinity_pass_through() {
                 let hit = i % 8 == 1;
                 assert!(value.is_finite() != hit, "{bad}: affine {i} is {value}");
             }
-            // With constant statistics only the value itself is lost; a NaN goes through the ReLU and its backward.
+            // With constant statistics only the value itself is affected; a NaN passes through the ReLU and its
+            // backward pass.
             let affine = h.input(&padded_rows(&[vec![1.0; 5], vec![0.0; 5], vec![0.0; 5], vec![1.0; 5]]));
             let x = h.input(&pad(&narrow(&twin.x), channels));
             let dy = h.input(&pad(&vec![1.0; rows * channels], channels));

@@ -9,11 +9,11 @@ use crate::engine::wgsl::kernels::{attack, conv, norm};
 
 const UNLIMITED: u64 = u64::MAX;
 
-/// What lies behind the convolution.
+/// What follows the convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Behind {
     Nothing,
-    /// Batch norm with statistics of the batch, or with constants; and a ReLU.
+    /// Batch norm with batch statistics, or with constants, and whether a ReLU follows.
     Norm {
         batch: bool,
         relu: bool,
@@ -28,22 +28,22 @@ const BEHIND: [Behind; 5] = [
     Behind::Norm { batch: false, relu: true },
 ];
 
-/// What lies behind case `i` in tests: everything for one of them, one of these for the others.
+/// What follows the convolution in case `i`: all alternatives for one case, one of them for each other case.
 fn behind(i: usize) -> impl Iterator<Item = Behind> {
     BEHIND.into_iter().enumerate().filter(move |(b, _)| i == 6 || *b == i % BEHIND.len()).map(|(_, behind)| behind)
 }
 
-/// A stem and what goes into it, without padding.
+/// A stem and its inputs, without padding.
 struct Case {
     conv: Conv,
     images: usize,
-    /// In `[0, 1]`, with black and white among them.
+    /// In `[0, 1]`, including black and white.
     x: Vec<f32>,
     weight: Vec<f32>,
     /// Scale and shift of the colours.
     colours: [Vec<f32>; 2],
     dy: Vec<f32>,
-    /// What the batch norm reads, its affine and its means.
+    /// The batch norm's input, its affine and its means.
     features: Vec<f32>,
     affine: [Vec<f32>; 4],
     means: [Vec<f32>; 2],
@@ -168,7 +168,7 @@ impl Case {
         gradient
     }
 
-    /// The same with a kernel for each layer.
+    /// The same with one kernel per layer.
     fn unfused(&self, h: &mut Harness, on: &OnDevice, behind: Behind) -> Slice {
         let (n, c, o) = (self.images, &self.conv, self.conv.out_channels);
         let (before, normalised) = (h.output(self.outputs()), h.output(4 * self.pixels()));
@@ -239,7 +239,7 @@ fn cases() -> impl Iterator<Item = Case> {
     })
 }
 
-/// Measured: 5.8e-7 off the layers, 4.5e-7 off the twin.
+/// Measured differences: 5.8e-7 from the layers, 4.5e-7 from the twin.
 #[test]
 fn gradients_are_those_of_the_layers_and_of_the_twin() {
     let mut farthest = [0.0f64; 2];
@@ -295,7 +295,7 @@ fn gradients_match_finite_differences() {
 fn search(h: &mut Harness, case: &Case, l2: bool, stopped: bool) -> Search {
     let c = &case.conv;
     let unit = if l2 { 0.5 } else { 8.0 / 255.0 };
-    // One image before those of the range, one that is done, one without a ball.
+    // One image before those of the range, one inactive image, one with epsilon zero.
     let mut info = ImageInfo::for_labels(&vec![0; 1 + case.images]);
     for (i, about) in info.iter_mut().enumerate() {
         (about.epsilon, about.step_size) = (unit * (0.5 + i as f32 / 3.0), unit * (0.3 + i as f32 / 5.0));
@@ -316,7 +316,7 @@ fn search(h: &mut Harness, case: &Case, l2: bool, stopped: bool) -> Search {
     }
 }
 
-/// What [`step`] and the kernel on its own leave: perturbation, image and flags.
+/// The results of [`step`] and of the separate kernel: perturbation, image and flags.
 fn both_steps(
     h: &mut Harness,
     case: &Case,
@@ -337,7 +337,7 @@ fn both_steps(
 }
 
 #[test]
-fn a_step_is_that_of_its_own_kernel_bit_for_bit() {
+fn a_step_is_bit_identical_to_the_separate_kernel() {
     for mut h in Harness::both() {
         for (i, case) in cases().enumerate() {
             let on = case.upload(&mut h);
@@ -365,9 +365,9 @@ fn a_step_is_that_of_its_own_kernel_bit_for_bit() {
     }
 }
 
-/// An image whose gradient is not finite stays where it is, and the others move.
+/// An image whose gradient is not finite does not move; the others do.
 #[test]
-fn what_is_not_finite_passes_through() {
+fn values_that_are_not_finite_pass_through() {
     for mut h in Harness::both() {
         for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut case = Case::new(shape([3, 6], [5, 7], 3, 1), 4);
@@ -408,7 +408,7 @@ fn what_is_not_finite_passes_through() {
     }
 }
 
-/// The affine by the statistics of this module, measured: 9.8e-8 off that of norm_statistics.
+/// The affine from this module's statistics differs by 9.8e-8 (measured) from that of norm_statistics.
 #[test]
 fn the_forward_pass_has_the_bits_of_the_layers() {
     let mut farthest = 0.0f64;
@@ -468,7 +468,7 @@ fn what_fits_is_known_beforehand() {
     for case in cases() {
         assert!(fits_forward(&case.conv) && fits_gradient(&case.conv) && fits_step(&case.conv), "{:?}", case.conv);
     }
-    // Strided, of five channels, larger than the registers, wider than workgroup memory.
+    // Strided, with five channels, too large for the registers, too wide for workgroup memory.
     let strided = Conv { stride: 2, out_height: 16, out_width: 16, ..shape([3, 64], [32, 32], 3, 1) };
     let [five, large, wide] =
         [([5, 8], [8, 8]), ([3, 64], [96, 96]), ([3, 64], [8, 2000])].map(|(c, s)| shape(c, s, 3, 1));
