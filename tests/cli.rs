@@ -568,21 +568,20 @@ fn a_finished_run_says_that_it_is_complete_and_why_it_has_no_averages() {
     assert!(message.contains("The run is complete (1 of 1 epoch); evaluating again.\n"), "{message}");
 }
 
-/// A checkpoint whose experiment is not the one that is named for it.
+/// A checkpoint that is evaluated with the experiment of another network or of other images.
 #[test]
 fn a_checkpoint_of_other_images_or_another_network_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();
     ok(d, &[&TINY[..], &["1"]].concat());
     let message = fails(d, &["eval", "run", "--preset", "shapes-unfair"], 1);
-    let expected =
-        "best.safetensors is a digits-cnn, and the experiment named for it has a small-cnn; name the one that";
+    let expected = "best.safetensors is a digits-cnn, but the given experiment has a small-cnn; name the experiment of";
     assert!(message.contains(expected), "{message}");
     let other = ok(d, &["config", "show", "--dataset", "shapes", "--arch", "digits-cnn", "--width", "4"]);
     std::fs::write(d.join("other.toml"), other).unwrap();
     let message = fails(d, &["eval", "run", "--config", "other.toml"], 1);
     assert!(
-        message.contains("best.safetensors is for grey images, and those of 'shapes' are colour; it bel"),
+        message.contains("best.safetensors is for grey images, but those of 'shapes' are colour; name the"),
         "{message}"
     );
 }

@@ -1,4 +1,4 @@
-//! When a change of an experiment takes effect in a run that is under way.
+//! When a change of an experiment takes effect in a run in progress.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ pub enum Applies {
     Now,
     /// When the next epoch begins: the method adapts between epochs.
     NextEpoch,
-    /// Only in a new run: what the run is made of.
+    /// Only in a new run.
     Restart,
 }
 
@@ -26,7 +26,7 @@ pub fn applies(path: &str) -> Option<Applies> {
 pub struct Difference {
     /// Section and field, such as `optimizer.lr`.
     pub path: String,
-    /// The value in the first; null where it is not set.
+    /// The value in the first; null if it is unset.
     pub old: Value,
     /// The value in the second.
     pub new: Value,
@@ -61,7 +61,7 @@ impl Experiment {
                 merged[section][field] = difference.new;
             }
         }
-        // Every value comes from one of two experiments, so that they read back.
+        // Deserialising succeeds, because every value comes from one of the two experiments.
         serde_json::from_value(merged).unwrap_or_else(|_| self.clone())
     }
 }

@@ -1,8 +1,8 @@
 //! Defaults that follow from the data set: attack, augmentation, validation split, network and schedule.
 //!
-//! A radius of 24/255 that trains on 8×8 digits leaves a network on CIFAR-10 at chance, and a mirrored digit is another
-//! digit. So an experiment starts from the defaults of its own data set ([`starting_point`]), not from those of another.
-//! Each [`DataKind`] has one table of deviations from the program's defaults: a TOML file in `assets/defaults` with a source
+//! With a radius of 24/255, a network learns on 8×8 digits but stays at chance on CIFAR-10, and a mirrored digit is not
+//! the same digit. So an experiment starts from the defaults of its own data set ([`starting_point`]). Each
+//! [`DataKind`] has one table of deviations from the program's defaults: a TOML file in `assets/defaults` with a source
 //! for each number, or the preset that was made for the kind.
 //!
 //! ```
@@ -18,7 +18,7 @@ use super::fields::{self, Values};
 use super::{ConfigError, DEFAULT_PRESET, DataConfig, Experiment};
 use crate::data::{ImageShape, first_shape};
 
-/// Images that take the same defaults.
+/// A kind of images; images of one kind share their defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DataKind {
     /// The built-in digits.
@@ -42,8 +42,8 @@ pub enum DataKind {
 /// The largest side in pixels of a small image.
 pub const SMALL: usize = 64;
 
-/// The fields whose sensible values depend on the images and not on how long or with which network one trains. They take
-/// the values of the data set also where a preset of another data set is named.
+/// The fields whose best values depend on the images, not on the network or the length of training. They take the
+/// values of the data set even if a preset for another data set is named.
 pub const OF_THE_IMAGES: [&str; 11] = [
     "attack.epsilon",
     "attack.step_size",
@@ -58,7 +58,7 @@ pub const OF_THE_IMAGES: [&str; 11] = [
     "evaluation.eval_step_size",
 ];
 
-/// The fields of network and schedule, which a preset that is named decides for any data set.
+/// The fields of network and schedule; a named preset sets them for any data set.
 pub const OF_THE_RECIPE: [&str; 13] = [
     "model.arch",
     "model.width",
@@ -91,7 +91,7 @@ impl DataKind {
     /// The kinds of images that come from a folder or from npy files.
     pub const UNNAMED: [Self; 3] = [Self::SmallGrey, Self::SmallColour, Self::Large];
 
-    /// The kind of a data set whose name says what its images are; none for a folder, npy files and unknown names.
+    /// The kind of a data set whose name determines its images. `None` for a folder, npy files and unknown names.
     pub fn named(dataset: &str) -> Option<Self> {
         Some(match dataset {
             "digits" => Self::Digits,
@@ -103,7 +103,7 @@ impl DataKind {
         })
     }
 
-    /// The kind of images of which only their shape is known.
+    /// The kind of images of which only the shape is known.
     pub const fn of_shape(shape: ImageShape) -> Self {
         match shape.channels {
             _ if shape.height > SMALL || shape.width > SMALL => Self::Large,
@@ -112,8 +112,8 @@ impl DataKind {
         }
     }
 
-    /// The kind of the images of `data`. `on_disk` is the shape of the images as they lie on disk; none as long as it is not
-    /// known, when a kind is given only where the data set's name or the experiment says enough.
+    /// The kind of the images of `data`. `on_disk` is the shape of the images on disk; `None` if it is not known yet.
+    /// The result is `None` if neither the data set's name, the experiment nor `on_disk` determines the kind.
     pub fn of(data: &DataConfig, on_disk: Option<ImageShape>) -> Option<Self> {
         if !is_unnamed(&data.dataset) {
             return Self::named(&data.dataset);
@@ -124,12 +124,12 @@ impl DataKind {
             (None, Some(shape)) => (shape.height, shape.width),
             (None, None) => return None,
         };
-        // Grey and colour share their defaults where images are large.
+        // Large grey and colour images share their defaults.
         let channels = channels.or((height.max(width) > SMALL).then_some(3))?;
         Some(Self::of_shape(ImageShape::new(channels, height, width)))
     }
 
-    /// A name for its table.
+    /// The name of its table.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Digits => "digits",
@@ -143,7 +143,7 @@ impl DataKind {
         }
     }
 
-    /// The images in a few words.
+    /// A short description of the images.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Digits => "8×8 grey digits",
@@ -157,7 +157,7 @@ impl DataKind {
         }
     }
 
-    /// The preset that was made for the kind and whose values are its defaults, if there is one.
+    /// The preset whose values are the defaults of this kind, if any.
     pub const fn preset(self) -> Option<&'static str> {
         match self {
             Self::Digits => Some("digits-60s"),
@@ -167,7 +167,7 @@ impl DataKind {
         }
     }
 
-    /// The table of a kind without a preset, as TOML; its first line says what it is for.
+    /// The table of a kind without a preset, as TOML; its first line describes it.
     pub const fn table(self) -> Option<&'static str> {
         match self {
             Self::Digits | Self::Shapes | Self::Cifar => None,
@@ -179,10 +179,10 @@ impl DataKind {
         }
     }
 
-    /// The program's defaults with those of this kind over them.
+    /// The program's defaults, overridden by those of this kind.
     ///
     /// # Errors
-    /// When the table cannot be read, which a test rules out.
+    /// If the table cannot be read, which a test rules out.
     pub fn defaults(self) -> Result<Experiment, ConfigError> {
         match (self.preset(), self.table()) {
             (Some(preset), _) => Experiment::preset(preset),
@@ -191,16 +191,17 @@ impl DataKind {
     }
 }
 
-/// Whether a data set's name says nothing about its images.
+/// Whether a data set's name does not determine its images.
 fn is_unnamed(dataset: &str) -> bool {
     matches!(dataset, "folder" | "npy")
 }
 
-/// The experiment that settings are put over: the preset, if one is named, else the defaults of the data set, else the
-/// default preset.
+/// The experiment that settings override: the named preset if any, else the defaults of the data set, else the default
+/// preset.
 ///
-/// A preset is a recipe: it keeps its network, method and schedule on any data set. What depends on the images
-/// ([`OF_THE_IMAGES`]) comes from `kind` where the preset was made for another one. `kind` is that of the images to train on.
+/// A preset is a recipe: it keeps its network, method and schedule on any data set. The fields that depend on the
+/// images ([`OF_THE_IMAGES`]) come from `kind` if the preset was made for another one. `kind` is that of the images to
+/// train on.
 ///
 /// # Errors
 /// [`ConfigError::UnknownPreset`].
@@ -232,7 +233,7 @@ pub fn starting_point(
     }
 }
 
-/// The name of the run directory of a preset on a data set.
+/// The name of the run directory for a preset on a data set.
 pub fn run_name(preset: Option<&str>, dataset: &str) -> String {
     let made_for = |preset| Experiment::preset(preset).is_ok_and(|experiment| experiment.data.dataset == dataset);
     match preset {
@@ -242,19 +243,19 @@ pub fn run_name(preset: Option<&str>, dataset: &str) -> String {
     }
 }
 
-/// The kind of a data set's images, and how it is known.
+/// The kind of a data set's images, and its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Images {
     /// Their kind.
     pub kind: DataKind,
-    /// What the kind was taken from, where the data set's name does not say it.
+    /// What the kind was derived from, if not from the data set's name.
     pub known_from: Option<String>,
 }
 
 impl Images {
-    /// Of a data set; none for a name that nobody knows. Of a folder or of npy files size and
-    /// channels are those that the experiment asks for, else those of the first image, which is read. An image that cannot be
-    /// read counts as a small colour image; loading the data set will say what is wrong with it.
+    /// The kind of a data set's images. `None` for an unknown name. For a folder or npy files, size and channels are
+    /// those that the experiment asks for, else those of the first image, which is read. If that image cannot be read,
+    /// the kind is that of small colour images; loading the data set reports the error.
     pub fn of(data: &DataConfig) -> Option<Self> {
         if let Some(kind) = DataKind::of(data, None) {
             let asked = is_unnamed(&data.dataset).then(|| "by the size and channels asked for".to_owned());
@@ -303,7 +304,7 @@ mod tests {
             assert!(kind.table().is_none_or(|text| text.starts_with("# ")));
             let changed = Experiment::default();
             let (own, program) = (Values::of(&kind.defaults().unwrap()), Values::of(&changed));
-            // A table that set another field would lose it where a preset is adapted or the window offers the defaults.
+            // Any other field in a table would be ignored when a preset is adapted or the window offers the defaults.
             for field in own.differences(&program) {
                 let known = OF_THE_IMAGES.contains(&field.path) || OF_THE_RECIPE.contains(&field.path);
                 assert!(known || field.path == "data.dataset", "{kind:?}: {}", field.path);
@@ -353,7 +354,7 @@ mod tests {
         assert_eq!((&adapted.attack, &adapted.model), (&cifar.attack, &digits.model));
         assert_eq!((&adapted.optimizer, &adapted.averaging), (&digits.optimizer, &digits.averaging));
         assert_eq!((adapted.data.flip, adapted.data.crop_padding, adapted.data.validation_per_class), (true, 4, None));
-        // The paper's preset names the radius of the evaluation, too.
+        // The paper's preset also sets the radius of the evaluation.
         let paper = start(Some("cifar10-paper"), "mnist");
         assert_eq!((paper.evaluation.eval_epsilon, paper.evaluation.eval_step_size), (None, None));
         assert_eq!(paper.attack.epsilon, Epsilon::new(0.3).unwrap());

@@ -1,4 +1,4 @@
-//! What an experiment took from its data set instead of from what the user named, in words.
+//! The settings that an experiment took from its data set instead of from the user, in words.
 
 use serde_json::Value;
 
@@ -6,19 +6,19 @@ use super::defaults::{DataKind, Images, OF_THE_IMAGES, OF_THE_RECIPE};
 use super::fields::{self, Field, Values};
 use super::{ConfigError, Experiment, without_effect};
 
-/// What the experiment was put over.
+/// The values that the experiment started from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The defaults of the data set.
     DataSet,
-    /// A preset that was made for another data set: the fields of the images come from this one.
+    /// A preset that was made for another data set: the fields that depend on the images come from the current one.
     Preset {
         /// Its name.
         name: String,
         /// The data set it was made for.
         made_for: String,
     },
-    /// A file that was written for another data set. Its values stay; the data set's are only told.
+    /// A file that was written for another data set. Its values stay; those of the data set are only reported.
     File {
         /// Its name.
         name: String,
@@ -27,21 +27,21 @@ pub enum Origin {
     },
 }
 
-/// A field that has, or would have, the value of the data set.
+/// A field that takes, or would take, its value from the data set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     /// The field.
     pub field: &'static Field,
-    /// Its value without the data set: in the program's defaults, in the preset or in the file.
+    /// The value in the program's defaults, in the preset or in the file.
     pub old: Value,
-    /// The data set's value.
+    /// The value of the data set.
     pub new: Value,
 }
 
-/// Settings that follow from the data set, and what they follow from.
+/// Settings that come from the data set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Derived {
-    /// What the experiment started from.
+    /// The values that the experiment started from.
     pub origin: Origin,
     /// The data set's name.
     pub dataset: String,
@@ -49,11 +49,11 @@ pub struct Derived {
     pub images: Images,
     /// The fields, in the order of the form.
     pub changes: Vec<Change>,
-    /// Flags of fields that would have been derived but were named.
+    /// Flags of fields that the user set and that the data set would otherwise have set.
     pub named: Vec<&'static str>,
 }
 
-/// Fields that are told about the data set even where they have the program's default.
+/// Fields that are reported for a data set even if they have the program's default.
 const HEADLINES: [&str; 10] = [
     "data.validation_fraction",
     "data.validation_per_class",
@@ -83,8 +83,8 @@ pub fn deviations(experiment: &Experiment, kind: DataKind) -> Result<Vec<Change>
 }
 
 impl Derived {
-    /// What `experiment` has from its data set. `start` is what it would be without: the program's defaults, the preset or
-    /// the file. `is_named` says whether a field (`attack.epsilon`) was named by the user.
+    /// The settings of `experiment` that come from its data set. `start` is the experiment without them: the program's
+    /// defaults, the preset or the file. `is_named` says whether the user set a field (`attack.epsilon`).
     ///
     /// # Errors
     /// As [`DataKind::defaults`].
@@ -113,7 +113,7 @@ impl Derived {
         Ok(Self { origin, dataset: experiment.data.dataset.clone(), images, changes, named })
     }
 
-    /// The same in one or two lines for the terminal and for the log.
+    /// One or two lines for the terminal and for the log.
     pub fn lines(&self) -> Vec<String> {
         let mut images = self.images.kind.title().to_owned();
         if let Some(known_from) = &self.images.known_from {
@@ -129,7 +129,7 @@ impl Derived {
         let mut lines = match &self.origin {
             Origin::DataSet => vec![format!("Defaults of {dataset} ({images}): {}.", list(&value))],
             Origin::Preset { name, made_for } => {
-                let stay = "Network, method and schedule stay the preset's.";
+                let stay = "Network, method and schedule stay those of the preset.";
                 let changed = if self.changes.is_empty() { "nothing else changes".into() } else { list(&both) };
                 vec![
                     format!("The preset {name} was made for {made_for}. On {dataset} ({images}): {changed}."),
@@ -152,18 +152,18 @@ impl Derived {
         lines
     }
 
-    /// Whether the settings may not suit the data set, so that this is a warning.
+    /// Whether this is a warning, because the settings may not suit the data set.
     pub fn is_warning(&self) -> bool {
         matches!(self.origin, Origin::File { .. }) && !self.changes.is_empty()
     }
 
-    /// The same as comment lines of a TOML file, each ended.
+    /// The lines as comments of a TOML file, each terminated by a newline.
     pub fn comment(&self) -> String {
         comment(&self.lines())
     }
 }
 
-/// Lines as comment lines of at most 120 characters, each ended.
+/// Comment lines of at most 120 characters, each terminated by a newline.
 fn comment(lines: &[String]) -> String {
     const WIDTH: usize = 118;
     let mut text = String::new();
@@ -185,7 +185,7 @@ fn comment(lines: &[String]) -> String {
     text
 }
 
-/// A value as it stands behind a flag, or what it comes from where it is not set.
+/// A value as it is written after a flag, or, if it is unset, where it comes from.
 fn as_typed(field: &Field, value: &Value) -> String {
     match (field.path, value) {
         (_, Value::Bool(yes)) => yes.to_string(),
@@ -236,7 +236,7 @@ mod tests {
             "--epsilon 24/255 → 8/255",
             "--flip false → true",
             "--validation-per-class 20 → by --validation-fraction",
-            "Network, method and schedule stay the preset's.",
+            "Network, method and schedule stay those of the preset.",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

@@ -6,8 +6,8 @@ use crate::attack::check_distance;
 use crate::data::ImageShape;
 
 impl Experiment {
-    /// Checks that no radius or step size is larger than the distance between any two images. In L∞ that needs nothing but
-    /// the experiment; in L2 it depends on the shape of the images, and without one nothing is checked.
+    /// Checks that no radius or step size is larger than the largest distance between two images. In L∞ this distance
+    /// is 1. In L2 it depends on the shape of the images; without a shape nothing is checked.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] names the first field that is too large.
@@ -28,7 +28,7 @@ mod tests {
     use crate::config::fields::{self, Kind};
     use crate::engine::Norm;
 
-    /// Goes through the fields by their kind, so that a new one cannot be forgotten.
+    /// Selects the fields by their kind, so that the test includes new ones.
     #[test]
     fn every_radius_and_step_size_has_a_largest_value() {
         let distances: Vec<_> = fields::all().iter().filter(|field| field.kind == Kind::Epsilon).collect();
@@ -46,7 +46,7 @@ mod tests {
             let message = with("8", Norm::Linf).validate().unwrap_err().to_string();
             assert!(message.starts_with(field.path) && message.ends_with("found 8; did you mean 8/255?"), "{message}");
             with("8/255", Norm::Linf).validate().unwrap();
-            // In L2 the shape of the images decides.
+            // In L2 the bound depends on the shape of the images.
             let euclidean = with("9", Norm::L2);
             euclidean.validate().unwrap();
             euclidean.check_distances(Some(ImageShape::new(3, 32, 32))).unwrap();

@@ -1,7 +1,8 @@
 //! Every field of an [`Experiment`], described for a form.
 //!
-//! All of it comes from the declarations in `config/sections`: help text, section and choices through the command line that
-//! they make, the rest from their rows. A range is where sliders end, not what is valid; [`Experiment::validate`] says that.
+//! All of it comes from the declarations in `config/sections`: help text, section and choices from the command line
+//! that they generate, the rest from their rows. A range gives the ends of a slider; [`Experiment::validate`] decides
+//! which values are valid.
 //!
 //! ```
 //! use fairtat::config::{Experiment, fields};
@@ -23,10 +24,10 @@ use super::row::{Entry, Section};
 use super::sections::{SECTIONS, entry};
 use crate::units::Epsilon;
 
-/// A value that a field can have, and what it means.
+/// A value that a field can have, and its meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
-    /// As in files and on the command line.
+    /// The name in TOML files and on the command line.
     pub name: String,
     /// Its doc comment; empty for a name that explains itself.
     pub help: String,
@@ -39,25 +40,25 @@ pub struct Field {
     pub path: &'static str,
     /// Title of its section, such as `Optimiser`.
     pub section: String,
-    /// A few words.
+    /// A short label.
     pub label: &'static str,
     /// Its doc comment.
     pub help: String,
-    /// The name under which the parsed command line has it.
+    /// Its id in the parsed command line.
     pub(crate) argument: String,
-    /// Its flag on the command line, without the dashes.
+    /// Its command-line flag, without the dashes.
     pub flag: String,
-    /// What it holds.
+    /// The kind of its value.
     pub kind: Kind,
-    /// Least and greatest value that make sense, in the unit; both 0 where there is no number.
+    /// Smallest and largest value of the slider, in the unit; both 0 if the field is not a number.
     pub range: (f64, f64),
-    /// Whether its values spread over orders of magnitude.
+    /// Whether the slider is logarithmic.
     pub logarithmic: bool,
-    /// Unit, or nothing.
+    /// Unit; empty if there is none.
     pub unit: &'static str,
-    /// What it means to leave it unset, where that can be.
+    /// The meaning of leaving it unset. `None` if it cannot be unset.
     pub unset: Option<&'static str>,
-    /// What it can be.
+    /// The possible values; empty if the field is not a choice.
     pub choices: Vec<Choice>,
 }
 
@@ -67,12 +68,12 @@ impl Field {
         self.path.split_once('.').map_or(self.path, |(_, name)| name)
     }
 
-    /// The value that a form suggests when the field is set after it was unset; `None` if there is none to suggest.
+    /// The value that the form suggests when the field is set after it was unset. `None` if there is no suggestion.
     pub fn first(&self, experiment: &Experiment) -> Option<Value> {
         entry(self.path)?.row.first.map(|first| first(experiment))
     }
 
-    /// A value of this field in words, without its unit.
+    /// A value of this field as text, without its unit.
     pub fn written(&self, value: &Value) -> String {
         match value {
             Value::Null => self.unset.unwrap_or("unset").to_owned(),
@@ -85,19 +86,19 @@ impl Field {
         }
     }
 
-    /// Whether a search for `words` finds it: every word stands in its label, name, section or help.
+    /// Whether a search for `words` finds the field: every word occurs in its label, name, section or help.
     pub fn matches(&self, words: &str) -> bool {
         let text = format!("{} {} {} {} {}", self.label, self.path, self.flag, self.section, self.help).to_lowercase();
         words.to_lowercase().split_whitespace().all(|word| text.contains(word))
     }
 }
 
-/// An element of a list as files and the command line have it.
+/// An element of a list, as in TOML files and on the command line.
 pub(crate) fn item(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// A distance in levels; where they are not whole, as a decimal, too, for that is how it was meant.
+/// A distance in levels; if they are not whole, also as a decimal, because it was probably entered as one.
 fn distance(text: &str) -> String {
     let decimal = text.parse::<Epsilon>().map(Epsilon::exact).unwrap_or_default();
     let levels = decimal * 255.0;
@@ -118,7 +119,7 @@ pub fn field(path: &str) -> Option<&'static Field> {
 
 fn described(section: &Section) -> Vec<Field> {
     let command = (section.command)();
-    // The same declarations make both, so that they have the same order.
+    // Both come from the same declarations, so they have the same order.
     command.get_arguments().zip(section.entries).map(|(argument, entry)| describe(section, entry, argument)).collect()
 }
 
@@ -148,18 +149,18 @@ fn describe(section: &Section, entry: &Entry, argument: &clap::Arg) -> Field {
     }
 }
 
-/// The values of all fields of an experiment, to be read by path.
+/// The values of all fields of an experiment, by path.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Values(Value);
 
 impl Values {
     /// Those of `experiment`.
     pub fn of(experiment: &Experiment) -> Self {
-        // What cannot be written as JSON, a path that is no Unicode, reads as if nothing were set.
+        // A path that is not Unicode cannot be written as JSON; the experiment then reads as if all fields were unset.
         Self(serde_json::to_value(experiment).unwrap_or_default())
     }
 
-    /// The value of one field; null for one that is unset or does not exist.
+    /// The value of one field; null if it is unset or does not exist.
     pub fn get(&self, path: &str) -> &Value {
         let found = path.split_once('.').and_then(|(section, name)| self.0.get(section)?.get(name));
         found.unwrap_or(&Value::Null)
@@ -174,7 +175,7 @@ impl Values {
 /// Sets one field.
 ///
 /// # Errors
-/// When there is no such field, or it cannot hold `value`; the experiment stays as it is.
+/// If there is no such field, or if it cannot hold `value`; the experiment is then unchanged.
 pub fn write(experiment: &mut Experiment, path: &str, value: Value) -> Result<(), String> {
     let wrong = |what: String| format!("{path}: {what}");
     let mut all = serde_json::to_value(&*experiment).map_err(|error| wrong(error.to_string()))?;
@@ -207,7 +208,7 @@ mod tests {
         for path in &written {
             let field = field(path).unwrap_or_else(|| panic!("{path} has no entry"));
             assert!(!field.label.is_empty() && field.help.len() > 5 && !field.flag.is_empty(), "{field:?}");
-            // Where the flag says more than the name, the command line knows the field by its flag.
+            // If the flag is longer than the name, the field's id on the command line is the flag.
             let prefixed = field.argument == field.flag && field.flag.contains('-');
             let plain = field.argument == field.name() && field.flag == field.name().replace('_', "-");
             assert!(plain || prefixed, "{field:?}");

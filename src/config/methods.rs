@@ -1,4 +1,4 @@
-//! The one table about training methods: what the rest of the program asks about them.
+//! The table of training methods: the properties that the rest of the program needs.
 //!
 //! A new value of [`MethodChoice`] does not compile before it has a row here and an entry in
 //! [`crate::train::methods::build`].
@@ -9,31 +9,31 @@ use crate::engine::BatchNormMode;
 /// How a method's training attack searches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SearchKind {
-    /// PGD on a loss of the true class or of a target, from where the settings of the attack say.
+    /// PGD on a loss of the true class or of a target, from the start that the attack's settings select.
     Attack,
     /// As TRADES: from small normal noise, with batch norm in eval mode.
     Trades,
 }
 
-/// What is known about a method.
+/// Properties of a training method.
 #[derive(Debug, Clone, Copy)]
 pub struct MethodInfo {
     /// The name that papers use.
     pub title: &'static str,
     /// Authors, venue and arXiv number.
     pub citation: &'static str,
-    /// What it is built on; `None` where that is no choice.
+    /// The method that it is built on; `None` if it offers no choice.
     pub base: fn(&Experiment) -> Option<BaseMethod>,
     /// How it searches.
     pub search: fn(&Experiment) -> SearchKind,
-    /// Whether the search leads images towards target classes.
+    /// Whether the search is targeted.
     pub targeted: fn(&Experiment) -> bool,
-    /// Whether the search raises the KL divergence from the clean prediction.
+    /// Whether the search maximises the KL divergence from the clean prediction.
     pub divergence: fn(&Experiment) -> bool,
     /// Whether each class has a radius of its own.
     pub class_radii: fn(&Experiment) -> bool,
-    /// Class-wise values that it adapts beside radii and targets, with their titles: columns of `classes.csv`, tags of
-    /// TensorBoard.
+    /// Class-wise values that it adapts other than radii and targets, with their titles: columns of `classes.csv` and
+    /// TensorBoard tags.
     pub series: &'static [(&'static str, &'static str)],
 }
 
@@ -133,17 +133,17 @@ impl MethodChoice {
 }
 
 impl Experiment {
-    /// What is known about the method of this experiment.
+    /// The properties of this experiment's method.
     pub const fn method(&self) -> &'static MethodInfo {
         self.fairness.method.about()
     }
 
-    /// Whether the training attack leads images towards target classes.
+    /// Whether the training attack is targeted.
     pub fn is_targeted(&self) -> bool {
         (self.method().targeted)(self)
     }
 
-    /// Whether the training attack starts and runs as that of TRADES.
+    /// Whether the training attack is the search of TRADES.
     pub fn searches_as_trades(&self) -> bool {
         (self.method().search)(self) == SearchKind::Trades
     }
@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    /// Rows of fields name methods as files do.
+    /// Rows of fields name methods as TOML files do.
     #[test]
     fn what_a_method_can_be_is_what_the_form_offers() {
         let field = fields::field("fairness.method").unwrap();

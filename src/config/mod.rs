@@ -1,9 +1,9 @@
-//! An experiment, described once: the command line, the file and the form are this one struct.
+//! An experiment is one struct, from which the command line, the TOML file and the form are derived.
 //!
-//! Each field is declared in one place, in `config/sections`: its type and default, its doc comment, which is the help text,
-//! and its row, which says the label, unit and range of the form, when a change applies, which values are valid and when the
-//! field has no effect. A TOML file holds the fields in the sections that [`Experiment`] names; the command line has a flag
-//! for each field, `--step-size` for `step_size`.
+//! Each field is declared in one place, in `config/sections`: its type and default, its doc comment, which is the help
+//! text, and its row: label, unit and range of the form, when a change applies, which values are valid and when the
+//! field has no effect. A TOML file holds the fields in the sections that [`Experiment`] names; the command line has a
+//! flag for each field, `--step-size` for `step_size`.
 
 mod applies;
 pub mod defaults;
@@ -41,7 +41,7 @@ use crate::fairness::Margins;
 use crate::files::{self, FileError};
 use crate::units::Epsilon;
 
-/// What can be wrong with the description of an experiment.
+/// Why an experiment cannot be read or is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
@@ -64,11 +64,11 @@ pub enum ConfigError {
         what: String,
     },
     /// There is no such preset.
-    #[error("no preset is called '{name}'; there are {known}")]
+    #[error("there is no preset '{name}'; the presets are {known}")]
     UnknownPreset {
-        /// What was asked for.
+        /// The name that was asked for.
         name: String,
-        /// What there is.
+        /// The names of all presets.
         known: String,
     },
 }
@@ -112,7 +112,7 @@ pub struct Experiment {
     pub run: RunConfig,
 }
 
-/// The presets that the program carries: name and text. The first line of the text says what it is for.
+/// The built-in presets: name and text. The first line of the text describes the preset.
 pub const PRESETS: [(&str, &str); 4] = [
     ("digits-60s", include_str!("../../assets/presets/digits-60s.toml")),
     ("shapes-unfair", include_str!("../../assets/presets/shapes-unfair.toml")),
@@ -120,14 +120,14 @@ pub const PRESETS: [(&str, &str); 4] = [
     ("cifar10-paper", include_str!("../../assets/presets/cifar10-paper.toml")),
 ];
 
-/// The preset that runs when nothing is asked for.
+/// The preset that runs by default.
 pub const DEFAULT_PRESET: &str = "digits-60s";
 
 impl Experiment {
     /// One of [`PRESETS`].
     ///
     /// # Errors
-    /// [`ConfigError::UnknownPreset`] lists what there is.
+    /// [`ConfigError::UnknownPreset`] lists all presets.
     pub fn preset(name: &str) -> Result<Self, ConfigError> {
         let Some((_, text)) = PRESETS.iter().find(|(known, _)| *known == name) else {
             let known = PRESETS.map(|(name, _)| name).join(", ");
@@ -136,7 +136,7 @@ impl Experiment {
         Self::from_toml(text, &format!("preset {name}"))
     }
 
-    /// Reads a TOML file. Fields that it does not name have their defaults.
+    /// Reads a TOML file. Missing fields have their defaults.
     ///
     /// # Errors
     /// [`ConfigError::File`], or [`ConfigError::Format`] with the line, and a suggestion for an unknown key.
@@ -145,7 +145,7 @@ impl Experiment {
         Self::from_toml(&text, &path.display().to_string())
     }
 
-    /// Reads TOML text; `origin` stands in error messages.
+    /// Reads TOML text; error messages name `origin`.
     ///
     /// # Errors
     /// [`ConfigError::Format`].
@@ -158,13 +158,13 @@ impl Experiment {
         })
     }
 
-    /// The whole experiment as TOML, every field written out.
+    /// The whole experiment as TOML, with every field.
     pub fn to_toml(&self) -> String {
-        // Serialising plain numbers, strings and enums into memory has no way to fail.
+        // Serialising plain numbers, strings and enums into memory cannot fail.
         toml::to_string(self).unwrap_or_default()
     }
 
-    /// Where the images come from.
+    /// The source of the images.
     pub fn source(&self) -> SourceOptions {
         SourceOptions {
             dataset: self.data.dataset.clone(),
@@ -172,12 +172,12 @@ impl Experiment {
             root: download::default_root(),
             image_size: self.data.image_size,
             channels: self.data.channels,
-            // Not the seed of the run: a drawn set stays the same over runs, as a set from disk does.
+            // Not the seed of the run: a generated set is the same in all runs, as a set on disk is.
             seed: self.data.shapes_seed,
         }
     }
 
-    /// How many images of each class are kept for validation, and which.
+    /// How many images of each class are held out for validation, and which.
     pub fn validation(&self) -> (ValidationSize, ValidationChoice) {
         let size = match self.data.validation_per_class {
             Some(count) => ValidationSize::PerClass(count),
@@ -187,7 +187,7 @@ impl Experiment {
         (size, if self.data.validation_random { random } else { ValidationChoice::First })
     }
 
-    /// Augmentation of training images, if there is any.
+    /// Augmentation of training images, if any.
     pub fn augment(&self) -> Option<Augment> {
         let data = &self.data;
         let augment = Augment { padding: data.crop_padding, mode: data.padding, flip: data.flip };
@@ -209,7 +209,7 @@ impl Experiment {
     }
 }
 
-/// A message of the TOML reader with what a number is expected to be in words.
+/// Replaces Rust's type names in a message of the TOML reader with plain descriptions of the expected number.
 fn in_words(message: &str) -> String {
     let whole = ["expected u32", "expected u64", "expected usize"];
     let words =
@@ -217,7 +217,7 @@ fn in_words(message: &str) -> String {
     words.replace("expected f64", "expected a number")
 }
 
-/// What was probably meant by the unknown key that a message complains about.
+/// A suggestion for the unknown key in a message.
 fn suggestion(message: &str) -> String {
     let Some(unknown) = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next()) else {
         return String::new();
@@ -289,7 +289,7 @@ mod tests {
         check(&|e| e.data.validation_fraction = 1.0, "data.validation_fraction");
         check(
             &|e| e.optimizer.milestones = vec![75, 75],
-            "optimizer.milestones: expected epochs that rise, found 75 after 75",
+            "optimizer.milestones: expected epochs in rising order, found 75 after 75",
         );
         check(&|e| e.trades.beta = f64::INFINITY, "trades.beta: expected at least 0, found inf");
         check(&|e| e.cfa.lambda_1 = Some(-0.1), "cfa.lambda_1: expected at least 0, found -0.1");

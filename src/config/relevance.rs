@@ -1,9 +1,9 @@
-//! Which fields have no effect as long as others are what they are.
+//! Fields that have no effect because of the values of other fields.
 
 use super::Experiment;
 use super::sections::entry;
 
-/// Why the field at `path` changes nothing in this experiment; `None` if it does.
+/// Why the field at `path` has no effect in this experiment. `None` if it has one.
 pub fn without_effect(experiment: &Experiment, path: &str) -> Option<&'static str> {
     entry(path)?.row.without_effect(experiment)
 }
@@ -25,7 +25,7 @@ mod tests {
             .map(|field| field.path)
             .filter(|path| without_effect(&paper, path).is_some())
             .collect();
-        // The sections of other methods, and nothing else of them.
+        // Only the sections of other methods.
         let other = |path: &&str| ["trades.", "cfa.", "frl."].iter().any(|section| path.starts_with(section));
         assert!(fields::all().iter().map(|field| field.path).filter(other).all(|path| idle.contains(&path)));
         let idle: Vec<_> = idle.into_iter().filter(|path| !other(path)).collect();
@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn every_method_that_a_field_belongs_to_is_one() {
         let methods: Vec<_> = MethodChoice::value_variants().iter().filter_map(ValueEnum::to_possible_value).collect();
-        // A method can have its section before it can be chosen.
+        // A section may exist before its method can be chosen.
         let known = |name: &str| {
             methods.iter().any(|method| method.get_name() == name)
                 || SECTIONS.iter().any(|section| section.name == name)
@@ -61,7 +61,7 @@ mod tests {
         assert!(idle(&e, "fairness.trades_search") && idle(&e, "trades.beta") && idle(&e, "trades.start_deviation"));
         e.fairness.base = BaseMethod::Trades;
         assert!(!idle(&e, "fairness.trades_search") && !idle(&e, "trades.beta"));
-        // Either search starts from normal noise, in eval mode; the loss is always divided.
+        // Both searches start from normal noise, in eval mode; the loss is always divided.
         for search in [TradesSearch::Targeted, TradesSearch::Kl] {
             e.fairness.trades_search = search;
             assert!(!idle(&e, "trades.start_deviation") && idle(&e, "trades.scaled"));

@@ -1,4 +1,4 @@
-//! What the declaration of a field says beside its type: see [`section!`](super::section::section).
+//! The row of a field: its properties other than the type, see [`section!`](super::section::section).
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Applies, Experiment};
 use crate::units::Epsilon;
 
-/// What a field holds.
+/// The kind of value that a field holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Yes or no.
@@ -47,18 +47,18 @@ pub(super) trait FieldType {
     /// Whether it can be unset.
     const OPTIONAL: bool = false;
 
-    /// The numbers that the checks of the field look at. Distances have checks of their own.
+    /// The numbers that the field's checks examine. Distances are checked separately.
     fn numbers(&self) -> Vec<f64> {
         Vec::new()
     }
 
-    /// The distance that it holds.
+    /// The distance that the field holds, if any.
     fn distance(&self) -> Option<Epsilon> {
         None
     }
 }
 
-/// The types whose value is their own list of numbers.
+/// Implements [`FieldType`] for types whose value is a number or a list of numbers.
 macro_rules! numbers {
     ($($type:ty: $kind:ident $list:ident),*) => {$(
         impl FieldType for $type {
@@ -80,7 +80,7 @@ macro_rules! numbers {
 }
 numbers!(u32: Integer Integers, u64: Integer Integers, usize: Integer Integers, f64: Real Reals);
 
-/// The types without numbers.
+/// Implements [`FieldType`] for types without numbers.
 macro_rules! plain {
     ($($type:ty: $kind:ident),*) => {$(impl FieldType for $type { const KIND: Kind = Kind::$kind; })*};
 }
@@ -115,9 +115,9 @@ impl<T: FieldType> FieldType for Option<T> {
 /// A condition on the numbers of a field.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Check {
-    /// What is expected, in words.
+    /// The expected value, in words.
     pub(super) expected: &'static str,
-    /// Whether a number is that.
+    /// Whether a number is accepted.
     pub(super) accepts: fn(f64) -> bool,
 }
 
@@ -144,18 +144,18 @@ pub(super) fn zero_to_one(value: f64) -> bool {
 /// A condition under which a field has no effect.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Idle {
-    /// Why it has none.
+    /// Why the field has no effect.
     pub(super) why: &'static str,
-    /// Whether that is so.
+    /// Whether the condition holds.
     pub(super) holds: fn(&Experiment) -> bool,
 }
 
 /// The training methods that a field belongs to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Methods {
-    /// Values of [`MethodChoice`](super::MethodChoice) as files have them; `None` stands for all.
+    /// Names of [`MethodChoice`](super::MethodChoice) as in TOML files; `None` for all methods.
     pub(super) names: Option<&'static [&'static str]>,
-    /// Why the field has no effect under the others.
+    /// Why the field has no effect under other methods.
     otherwise: &'static str,
 }
 
@@ -172,30 +172,30 @@ impl Methods {
     }
 }
 
-/// What a declaration says about its field. Made by [`row`] and the methods that follow it.
+/// The properties of a field. Built by [`row`] and the methods below.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row {
-    /// A few words; unique.
+    /// A short, unique label.
     pub(super) label: &'static str,
-    /// When a change takes effect in a run that is under way.
+    /// When a change takes effect in a run in progress.
     pub(super) applies: Applies,
-    /// Least and greatest number that make sense, in the unit.
+    /// Smallest and largest number of the slider, in the unit.
     pub(super) range: (f64, f64),
-    /// Whether numbers spread over orders of magnitude.
+    /// Whether the slider is logarithmic.
     pub(super) logarithmic: bool,
-    /// Unit, or nothing.
+    /// Unit; empty if there is none.
     pub(super) unit: &'static str,
-    /// What it means to leave the field unset.
+    /// The meaning of leaving the field unset.
     pub(super) unset: Option<&'static str>,
-    /// The value that a form suggests when the field is set; the least one by default.
+    /// The value that the form suggests when the field is set; by default the smallest of the range.
     pub(super) first: Option<fn(&Experiment) -> Value>,
     checks: [Option<Check>; 2],
     idle: [Option<Idle>; 3],
-    /// The methods it belongs to.
+    /// The methods that the field belongs to.
     pub(super) methods: Methods,
 }
 
-/// The row of a field with this label, whose changes take effect then.
+/// A row with this label; `applies` says when a change takes effect.
 pub(super) const fn row(label: &'static str, applies: Applies) -> Row {
     Row {
         label,
@@ -212,12 +212,12 @@ pub(super) const fn row(label: &'static str, applies: Applies) -> Row {
 }
 
 impl Row {
-    /// Where sliders end. Required for numbers.
+    /// The ends of the slider. Required for numbers.
     pub(super) const fn range(self, least: f64, most: f64) -> Self {
         Self { range: (least, most), ..self }
     }
 
-    /// Numbers spread over orders of magnitude.
+    /// Makes the slider logarithmic.
     pub(super) const fn log(self) -> Self {
         Self { logarithmic: true, ..self }
     }
@@ -226,22 +226,22 @@ impl Row {
         Self { unit, ..self }
     }
 
-    /// What it means to leave the field unset. Required for an `Option`.
+    /// The meaning of leaving the field unset. Required for an `Option`.
     pub(super) const fn unset(self, meaning: &'static str) -> Self {
         Self { unset: Some(meaning), ..self }
     }
 
-    /// The value that a form suggests for a field that was unset.
+    /// The value that the form suggests for a field that was unset.
     pub(super) const fn first(self, value: fn(&Experiment) -> Value) -> Self {
         Self { first: Some(value), ..self }
     }
 
-    /// What each number must be. The error message is `expected {expected}, found {number}`.
+    /// A condition on each number. The error message is `expected {expected}, found {number}`.
     pub(super) const fn valid(self, expected: &'static str, accepts: fn(f64) -> bool) -> Self {
         Self { checks: with(self.checks, Check { expected, accepts }), ..self }
     }
 
-    /// When the field has no effect, and why. The first condition that holds gives the reason.
+    /// A condition under which the field has no effect, and why. The first condition that holds gives the reason.
     pub(super) const fn idle(self, why: &'static str, holds: fn(&Experiment) -> bool) -> Self {
         Self { idle: with(self.idle, Idle { why, holds }), ..self }
     }
@@ -251,7 +251,7 @@ impl Row {
         Self { methods, ..self }
     }
 
-    /// Why the field changes nothing in an experiment; `None` if it does.
+    /// Why the field has no effect in an experiment. `None` if it has one.
     pub(super) fn without_effect(&self, experiment: &Experiment) -> Option<&'static str> {
         let mut idle = self.idle.iter().flatten();
         self.methods
@@ -259,7 +259,7 @@ impl Row {
             .or_else(|| idle.find(|idle| (idle.holds)(experiment)).map(|idle| idle.why))
     }
 
-    /// What is wrong with one of the field's numbers.
+    /// The error message for the first invalid number. `None` if all are valid.
     pub(super) fn wrong(&self, numbers: &[f64]) -> Option<String> {
         let checks = self.checks.iter().flatten();
         let mut pairs = checks.flat_map(|check| numbers.iter().map(move |number| (check, *number)));
@@ -268,7 +268,7 @@ impl Row {
     }
 }
 
-/// `list` with `item` in the first free place. Does not compile if there is none.
+/// `list` with `item` in the first free place. Evaluated at compile time; fails to compile if `list` is full.
 const fn with<T: Copy, const N: usize>(mut list: [Option<T>; N], item: T) -> [Option<T>; N] {
     let mut place = 0;
     while list[place].is_some() {
@@ -278,18 +278,18 @@ const fn with<T: Copy, const N: usize>(mut list: [Option<T>; N], item: T) -> [Op
     list
 }
 
-/// A field in its place: the row and what the macro knows.
+/// A field: its row, and the properties that the macro adds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     /// Section and name, such as `optimizer.lr`.
     pub(super) path: &'static str,
-    /// What it holds.
+    /// The kind of its value.
     pub(super) kind: Kind,
-    /// What its declaration says.
+    /// Its row.
     pub(super) row: Row,
-    /// Its numbers in an experiment.
+    /// Its numbers in a given experiment.
     pub(super) numbers: fn(&Experiment) -> Vec<f64>,
-    /// Its distance in an experiment.
+    /// Its distance in a given experiment.
     pub(super) distance: fn(&Experiment) -> Option<Epsilon>,
 }
 
@@ -302,9 +302,9 @@ impl Entry {
         distance: fn(&Experiment) -> Option<Epsilon>,
     ) -> Self {
         assert!(!row.label.is_empty(), "a field needs a label");
-        assert!(T::KIND.is_numeric() == (row.range.0 < row.range.1), "numbers, and only they, have a range");
-        assert!(T::OPTIONAL == row.unset.is_some(), "an Option, and only it, says what unset means");
-        assert!(T::OPTIONAL || row.first.is_none(), "only an Option has a first value");
+        assert!(T::KIND.is_numeric() == (row.range.0 < row.range.1), "exactly the numeric fields need a range");
+        assert!(T::OPTIONAL == row.unset.is_some(), "exactly the Option fields need `unset`");
+        assert!(T::OPTIONAL || row.first.is_none(), "only an Option field has a first value");
         Self { path, kind: T::KIND, row, numbers, distance }
     }
 }
@@ -312,7 +312,7 @@ impl Entry {
 /// A section of an experiment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Section {
-    /// As in files.
+    /// Its name in TOML files.
     pub(super) name: &'static str,
     /// Its fields, in the order of their declaration.
     pub(super) entries: &'static [Entry],

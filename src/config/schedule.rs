@@ -4,21 +4,22 @@ use serde::{Deserialize, Serialize};
 
 use super::OptimizerConfig;
 
-/// How the learning rate falls.
+/// Learning rate schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
-    /// A tenth after half of the epochs, a hundredth after three quarters (Rice et al., CFA, FAIR-TAT)
+    /// Times 0.1 after half of the epochs and again after three quarters (Rice et al., CFA, FAIR-TAT)
     Step3,
-    /// A tenth after each quarter of the epochs
+    /// Times 0.1 after each quarter of the epochs
     Step4,
     /// Times 0.96 every 10 epochs
     Steplr,
-    /// Times a factor of its own at each of a list of epochs (milestones, decay)
+    /// Times a separate factor at each milestone (see milestones and lr-decay)
     MultiStep,
-    /// Half a cosine from the full rate to zero, set at every epoch
+    /// Half a cosine from the full rate to zero, updated every epoch
     Cosine,
-    /// Smith and Topin: up from 1/25 over the first 30 % of all steps, then down to 1/250,000, set at every step
+    /// Smith and Topin: up from 1/25 of the rate over the first 30 % of all steps, then down to 1/250,000, updated
+    /// every step
     OneCycle,
 }
 
@@ -58,8 +59,8 @@ fn anneal(progress: f64) -> f64 {
     (1.0 + (std::f64::consts::PI * progress).cos()) / 2.0
 }
 
-/// The learning rate of PyTorch's `OneCycleLR` with its defaults. Momentum stays as it is; PyTorch cycles that as well
-/// unless told not to.
+/// The learning rate of PyTorch's `OneCycleLR` with its defaults. Momentum is constant here; PyTorch cycles it as well
+/// by default.
 fn one_cycle(base: f64, step: f64, total: f64) -> f64 {
     const RISE: f64 = 0.3;
     const START: f64 = 1.0 / 25.0;

@@ -7,7 +7,7 @@
 ///     /// The training attack (inner maximisation).              documentation of the struct
 ///     pub struct AttackConfig in attack "Training attack" {     field of `Experiment`, and heading of help and form
 ///         /// Base radius of the perturbation, such as 8/255     help text of the flag and of the form
-///         #[arg(value_name = "K/255")]                           what clap needs beside `long`
+///         #[arg(value_name = "K/255")]                           clap attributes other than `long`
 ///         epsilon: Epsilon = Epsilon::levels(8.0),               type and default
 ///             row("Epsilon", NextEpoch).range(0.0, 80.0);        label, when a change applies, range of the slider
 ///         /// Batch norm during the attack
@@ -17,18 +17,19 @@
 /// }
 /// ```
 ///
-/// This gives
+/// This generates
 ///
 /// * `pub struct AttackConfig` with public fields, which serde reads from the TOML section and clap from flags
-///   (`--attack-bn`); where the name of a field would clash with another section's, `#[arg(id = "trades-beta")]` names the flag;
+///   (`--attack-bn`); if the name of a field clashes with another section's, `#[arg(id = "trades-beta")]` names the
+///   flag;
 /// * `impl Default for AttackConfig`;
-/// * `AttackConfig::SECTION`, the rows, from which [`fields`](super::fields), [`applies`](super::applies()),
-///   [`without_effect`](super::without_effect) and [`Experiment::validate`](super::Experiment::validate) take what they know.
+/// * `AttackConfig::SECTION`, the rows that [`fields`](super::fields), [`applies`](super::applies()),
+///   [`without_effect`](super::without_effect) and [`Experiment::validate`](super::Experiment::validate) read.
 ///
-/// A row begins with [`row`](super::row::row), which needs a label and a time, and goes on with the methods of
-/// [`Row`](super::row::Row): `range`, `unit`, `log`, `unset`, `first`, `valid`, `idle`, `only`. A number without a range or an
-/// `Option` without `unset` does not compile. A new section is also a field of `Experiment` and an element of
-/// [`SECTIONS`](super::sections::SECTIONS).
+/// A row begins with [`row`](super::row::row), which takes a label and an [`Applies`](super::Applies), and continues
+/// with the methods of [`Row`](super::row::Row): `range`, `unit`, `log`, `unset`, `first`, `valid`, `idle`, `only`. A
+/// number without a range or an `Option` without `unset` does not compile. A new section is also a field of
+/// `Experiment` and an element of [`SECTIONS`](super::sections::SECTIONS).
 macro_rules! section {
     (
         $(#[$documentation:meta])*
@@ -46,7 +47,7 @@ macro_rules! section {
         pub struct $config {
             $(
                 $(#[$meta])*
-                // Behind the other attributes, which may name it.
+                // After the other attributes, which may name the flag.
                 #[arg(long)]
                 pub $name: $type,
             )*
@@ -59,7 +60,7 @@ macro_rules! section {
         }
 
         impl $config {
-            /// Its row of each field.
+            /// The row of each field.
             pub(in crate::config) const SECTION: $crate::config::row::Section = $crate::config::row::Section {
                 name: stringify!($section),
                 entries: &[$({

@@ -9,7 +9,7 @@ impl Experiment {
     /// Checks ranges and contradictions that the types cannot express.
     ///
     /// # Errors
-    /// [`ConfigError::Invalid`] names the first field that is amiss.
+    /// [`ConfigError::Invalid`] names the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         entries().try_for_each(|entry| self.check_numbers(entry))?;
         self.check_rules_against_targets()?;
@@ -49,7 +49,7 @@ impl Experiment {
     fn check_milestones(&self) -> Result<(), ConfigError> {
         let (milestones, decay) = (&self.optimizer.milestones, &self.optimizer.decay);
         if let Some([before, after]) = milestones.array_windows().find(|[before, after]| before >= after) {
-            let what = format!("expected epochs that rise, found {after} after {before}");
+            let what = format!("expected epochs in rising order, found {after} after {before}");
             return Err(ConfigError::Invalid { field: "optimizer.milestones", what });
         }
         let (expected, found) = (milestones.len(), decay.len());

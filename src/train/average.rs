@@ -2,19 +2,19 @@
 
 use crate::model::State;
 
-/// `θ̄ ← d · θ̄ + (1 - d) · θ` over the whole state dict, running statistics included. The first update copies.
+/// `θ̄ ← d · θ̄ + (1 - d) · θ` over the whole state dict, running statistics included. The first update copies `θ`.
 #[derive(Debug, Clone, Default)]
 pub struct Average {
     state: Option<State>,
 }
 
 impl Average {
-    /// An average that was saved, or a new one.
+    /// Continues a saved average, or starts a new one.
     pub fn new(state: Option<State>) -> Self {
         Self { state }
     }
 
-    /// Takes one more epoch in.
+    /// Adds one epoch.
     pub fn update(&mut self, model: &State, decay: f64) {
         match &mut self.state {
             None => self.state = Some(model.clone()),
@@ -22,7 +22,7 @@ impl Average {
         }
     }
 
-    /// The averaged weights, once there was an update.
+    /// The averaged weights. `None` before the first update.
     pub fn state(&self) -> Option<&State> {
         self.state.as_ref()
     }

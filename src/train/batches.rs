@@ -1,12 +1,12 @@
-//! How an epoch is cut into batches.
+//! How an epoch is split into batches.
 
 use std::ops::Range;
 
 use crate::config::{ConfigError, LastBatch};
 use crate::model::{Network, Op};
 
-/// The batches of one epoch. Larger batches come first, so that what an engine allocates for the first batch of a run
-/// serves all others.
+/// The batches of one epoch. Larger batches come first, so that the buffers that an engine allocates for the first
+/// batch of a run fit all others.
 ///
 /// ```
 /// use fairtat::config::LastBatch;
@@ -26,10 +26,10 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Cuts `images` images into batches of `batch_size`.
+    /// Splits `images` images into batches of `batch_size`.
     ///
-    /// [`LastBatch::Even`] cuts into `⌈images / batch_size⌉` batches whose sizes differ by at most one. Where that would
-    /// leave batches of one image beside batches of two, there is one batch less: batch norm cannot train on one image.
+    /// [`LastBatch::Even`] gives `⌈images / batch_size⌉` batches whose sizes differ by at most one. If some of them
+    /// would hold one image and others two, there is one batch less, because batch norm cannot train on one image.
     pub fn new(images: usize, batch_size: usize, last: LastBatch) -> Self {
         let batch_size = batch_size.max(1);
         let count = match last {
@@ -46,7 +46,7 @@ impl Batches {
         self.count as u32
     }
 
-    /// The images of a batch, as positions in the epoch's order; empty beyond the last batch.
+    /// The images of a batch as positions in the epoch's order; empty if `index` is beyond the last batch.
     pub fn range(&self, index: u32) -> Range<usize> {
         let index = (index as usize).min(self.count);
         let start = |index: usize| match self.last {
@@ -72,8 +72,9 @@ impl Batches {
     /// Checks that a network can be trained on these batches.
     ///
     /// # Errors
-    /// When there is no batch, or when batch norm would get a batch of one image: its statistics are then those of that
-    /// image alone, and they own the running statistics if it comes last. PyTorch refuses it for maps of one pixel.
+    /// If there is no batch, or if a batch holds only one image: batch norm would take its statistics from that image
+    /// alone, and they would dominate the running statistics if that batch came last. PyTorch refuses such a batch for
+    /// feature maps of one pixel.
     pub fn check(&self, network: &Network) -> Result<(), ConfigError> {
         let fail = |field, what: String| Err(ConfigError::Invalid { field, what });
         let Self { images, batch_size, .. } = self;
@@ -135,7 +136,7 @@ mod tests {
                 }
                 if let (LastBatch::Even, Some(largest), Some(least)) = (last, sizes.first(), sizes.last()) {
                     prop_assert!(largest - least <= 1);
-                    // Never one image where there could be two.
+                    // No batch of one image if two are possible.
                     prop_assert!(*least >= 2 || images < 2 || batch_size == 1, "{sizes:?}");
                     prop_assert!(*largest <= batch_size || (batch_size == 2 && *largest == 3));
                 }

@@ -1,8 +1,8 @@
-//! What a run leaves behind so that it can go on, and what others read.
+//! Checkpoints: the file that a run resumes from, and the exports for other programs.
 //!
-//! `resume.safetensors` is one file, so that it is whole or not there: all arrays under the prefixes `model.`, `momentum.`,
-//! `ema.` and `fawa.`, and everything else as JSON in its header. `last`, `best`, `ema` and `fawa` hold PyTorch's names
-//! alone, each with a `.json` beside it.
+//! `resume.safetensors` is a single file, so that it is either complete or absent. It holds all arrays under the
+//! prefixes `model.`, `momentum.`, `ema.` and `fawa.`, and everything else as JSON in its header. `last`, `best`, `ema`
+//! and `fawa` hold only arrays under PyTorch's names, each with a `.json` beside it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,16 +16,16 @@ use crate::engine::EngineState;
 use crate::fairness::ClassStats;
 use crate::model::{Array, ModelError, State};
 
-/// Where a run stands, apart from its arrays.
+/// The state of a run, except its arrays.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Checksum of the training images, which must not change on the way.
+    /// Checksum of the training images, which must not change during a run.
     pub images: u32,
-    /// The epoch that runs, or the number of epochs when all have.
+    /// Index of the current epoch, or the number of epochs if all are done.
     pub epoch: u32,
     /// The next batch of that epoch.
     pub batch: u32,
-    /// What this epoch has counted so far.
+    /// The counts of this epoch so far.
     pub counted: ClassStats,
     /// Sum of this epoch's loss over images.
     pub loss_sum: f64,
@@ -33,28 +33,28 @@ pub struct Progress {
     pub statistics: Option<ClassStats>,
     /// The best validation score (mean + worst robust accuracy) and its epoch.
     pub best: Option<(f64, u32)>,
-    /// What that score was measured under; a score under another setting begins a new comparison. None before the first
-    /// epoch is done, and in files of earlier versions.
+    /// The validation setting of that score; a score under another setting begins a new comparison. `None` before the
+    /// first epoch is done, and in files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best_under: Option<ValidationSetting>,
     /// Seconds that this epoch has taken so far: all, attack, update, statistics.
     pub seconds: [f64; 4],
-    /// Radii given by hand, one entry for each class; empty where there is none.
+    /// Radii set by hand, one entry for each class; empty if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<Hold>,
-    /// Counts on the validation split before this epoch, where the method needs them.
+    /// Counts on the validation split before this epoch, if the method needs them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationCounts>,
-    /// What the method carried over from the epoch before.
+    /// The state of the method from the epoch before.
     #[serde(default, skip_serializing_if = "Memory::is_empty")]
     pub memory: Memory,
-    /// The experiment that this epoch began with, where the run has been changed since in a way that waits for the next.
+    /// The experiment that this epoch began with, if a change of the run waits for the next epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub this_epoch: Option<Box<Experiment>>,
 }
 
 impl Progress {
-    /// Before the first batch.
+    /// The state before the first batch.
     pub fn start(classes: usize) -> Self {
         Self {
             images: 0,
@@ -73,7 +73,7 @@ impl Progress {
         }
     }
 
-    /// Moves on to the next epoch. Radii that are held by hand but not locked end here.
+    /// Moves on to the next epoch. Releases the radii that are held by hand but not locked.
     pub fn next_epoch(&mut self) {
         let (images, epoch, classes) = (self.images, self.epoch + 1, self.counted.classes());
         let mut holds = std::mem::take(&mut self.holds);
@@ -87,26 +87,26 @@ impl Progress {
     }
 }
 
-/// A run at rest.
+/// A complete saved run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
-    /// Where it stands.
+    /// Its state apart from the arrays.
     pub progress: Progress,
     /// Parameters, running statistics, momentum.
     pub engine: EngineState,
-    /// The exponential moving average, once it has begun.
+    /// The exponential moving average, if it has begun.
     pub ema: Option<State>,
-    /// The fairness-aware average, once it has begun.
+    /// The fairness-aware average, if it has begun.
     pub fawa: Option<State>,
 }
 
 const KEY: &str = "progress";
 
 impl Checkpoint {
-    /// Writes the one file.
+    /// Writes the checkpoint.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), ModelError> {
         let mut all = BTreeMap::new();
         let mut add = |prefix: &str, state: &State| {
@@ -124,25 +124,25 @@ impl Checkpoint {
         State(all).save(path, &BTreeMap::from([(KEY.to_owned(), text)]))
     }
 
-    /// Reads it back.
+    /// Reads a checkpoint.
     ///
     /// # Errors
-    /// When the file is not there or not whole, or was not written by [`Self::save`].
+    /// If the file is missing or incomplete, or was not written by [`Self::save`].
     pub fn load(path: &Path) -> Result<Self, ModelError> {
         let fail = |what: String| ModelError::Format { path: path.into(), what };
         let (State(all), metadata) = State::load(path)?;
-        let text = metadata.get(KEY).ok_or_else(|| fail("it holds no progress of a run".into()))?;
+        let text = metadata.get(KEY).ok_or_else(|| fail("it does not hold the progress of a run".into()))?;
         let progress = serde_json::from_str(text).map_err(|e| fail(format!("its progress cannot be read: {e}")))?;
         let mut parts: BTreeMap<&str, BTreeMap<String, Array>> = BTreeMap::new();
         for (name, array) in all {
             let known = ["model", "momentum", "ema", "fawa"];
             match name.split_once('.').and_then(|(p, rest)| known.iter().find(|k| **k == p).map(|k| (*k, rest))) {
                 Some((prefix, rest)) => parts.entry(prefix).or_default().insert(rest.to_owned(), array),
-                None => return Err(fail(format!("'{name}' belongs to no part of a run"))),
+                None => return Err(fail(format!("'{name}' is not part of a run"))),
             };
         }
         let mut part = |prefix| parts.remove(prefix).map(State);
-        let model = part("model").ok_or_else(|| fail("it holds no model".into()))?;
+        let model = part("model").ok_or_else(|| fail("it does not hold a model".into()))?;
         let momentum = part("momentum").unwrap_or_default();
         Ok(Self { progress, engine: EngineState { model, momentum }, ema: part("ema"), fawa: part("fawa") })
     }
@@ -152,7 +152,7 @@ impl Checkpoint {
 mod tests {
     use super::*;
 
-    /// Times, losses and scores come back to the last bit: a resumed run must take the same decisions.
+    /// Times, losses and scores round-trip exactly: a resumed run must take the same decisions.
     #[test]
     fn numbers_keep_every_bit() {
         let mut random = crate::rng::Stream::new(1, crate::rng::Purpose::Test, 0, 0).sequence();
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(serde_json::to_string(&Progress { epoch: 0, ..progress }).unwrap(), plain);
     }
 
-    /// What an earlier version wrote says nothing of the attack that its best score was measured under.
+    /// Files of earlier versions do not record the attack of the best score.
     #[test]
     fn files_without_the_setting_of_the_best_score_still_load() {
         let old = Progress { best: Some((1.0 / 3.0, 2)), ..Progress::start(2) };
@@ -207,6 +207,6 @@ mod tests {
         checkpoint.save(&path).unwrap();
         assert_eq!(Checkpoint::load(&path).unwrap(), checkpoint);
         state(1.0).save(&path, &BTreeMap::new()).unwrap();
-        assert!(Checkpoint::load(&path).unwrap_err().to_string().contains("no progress of a run"));
+        assert!(Checkpoint::load(&path).unwrap_err().to_string().contains("does not hold the progress of a run"));
     }
 }

@@ -1,7 +1,7 @@
-//! Which validation scores of a run may be compared: those that were measured under one setting.
+//! Validation scores of a run are comparable only if they were measured under the same setting.
 //!
-//! Epsilon, norm and the evaluation attack can change while a run goes on. An accuracy under ε 2/255 says nothing beside
-//! one under ε 16/255, so that "the best epoch", curves and failure signatures begin anew at such a change.
+//! Epsilon, norm and the evaluation attack can change during a run. An accuracy under ε 2/255 cannot be compared with
+//! one under ε 16/255, so "the best epoch", curves and failure signatures restart at such a change.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,18 +9,19 @@ use super::evaluation_attack;
 use crate::attack::Attack;
 use crate::config::Experiment;
 
-/// What stands before the recalibration in the text of a [`ValidationSetting`].
+/// Precedes the recalibration in the text of a [`ValidationSetting`].
 const RECALIBRATED: &str = ", batch norm recalibrated";
 
-/// What stands before the number of batches. Earlier versions left it out.
+/// Precedes the number of batches. Earlier versions omitted it.
 const UP_TO: &str = "up to ";
 
-/// What a validation score was measured under. Two scores compare only where their settings are equal.
+/// The setting of a validation score. Two scores are comparable only if their settings are equal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ValidationSetting {
     /// The attack.
     pub attack: Attack,
-    /// Training batches that batch norm was recalibrated on before the evaluation, at most those of one epoch; 0 for none.
+    /// Training batches on which batch norm was recalibrated before the evaluation, at most those of one epoch; 0 for
+    /// no recalibration.
     #[serde(default)]
     pub recalibrate_bn: u32,
 }
@@ -34,14 +35,14 @@ impl ValidationSetting {
     }
 }
 
-/// The attack in one line, with the recalibration of batch norm where there is one: the column `val_attack`.
+/// The attack in one line, with the recalibration of batch norm if any: the column `val_attack`.
 impl std::fmt::Display for ValidationSetting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.attack)?;
         match self.recalibrate_bn {
             0 => Ok(()),
             1 => write!(f, "{RECALIBRATED} on 1 batch"),
-            // An epoch may have fewer.
+            // An epoch may have fewer batches.
             n => write!(f, "{RECALIBRATED} on {UP_TO}{n} batches"),
         }
     }
@@ -59,7 +60,7 @@ pub struct ValidationChange {
 }
 
 impl ValidationChange {
-    /// What differs, in a few words, such as `validation: ε 2/255 → 16/255`.
+    /// The differences in short, such as `validation: ε 2/255 → 16/255`.
     pub fn label(&self) -> String {
         let ((old, old_batches), (new, new_batches)) = (parts(&self.old), parts(&self.new));
         let (old, new): (Vec<&str>, Vec<&str>) = (old.split(", ").collect(), new.split(", ").collect());
@@ -93,13 +94,14 @@ impl ValidationChange {
         format!("validation: {}", changes.join(", "))
     }
 
-    /// Whether accuracies on the unperturbed images do not compare either: the network itself was evaluated otherwise.
+    /// Whether clean accuracies are not comparable either, because batch norm was recalibrated differently.
     pub fn concerns_clean(&self) -> bool {
         !same_batches(parts(&self.old).1, parts(&self.new).1)
     }
 }
 
-/// The attack of a setting, and what batch norm was recalibrated on: `up to 40 batches`. `None` if it was not.
+/// The attack of a setting, and the batches on which batch norm was recalibrated: `up to 40 batches`. `None` if it was
+/// not.
 fn parts(setting: &str) -> (&str, Option<&str>) {
     match setting.split_once(RECALIBRATED) {
         Some((attack, on)) => (attack, Some(on.strip_prefix(" on ").unwrap_or(on))),
@@ -118,8 +120,8 @@ fn same_setting(a: &str, b: &str) -> bool {
     a == b && same_batches(a_batches, b_batches)
 }
 
-/// Every change in the course of a run, from epochs in order and their `val_attack`. An epoch that does not tell its
-/// setting (empty, from an earlier version) counts as measured under the one before it.
+/// Every change during a run, from the epochs in order and their `val_attack`. An epoch without a recorded setting
+/// (empty, from an earlier version) counts as measured under the one before it.
 pub fn validation_changes<'a>(epochs: impl IntoIterator<Item = (u32, &'a str)>) -> Vec<ValidationChange> {
     let mut known: Option<&str> = None;
     let mut changes = Vec::new();
@@ -132,7 +134,7 @@ pub fn validation_changes<'a>(epochs: impl IntoIterator<Item = (u32, &'a str)>) 
     changes
 }
 
-/// `rows` cut where one of `changes` lies between two of them: what may be drawn as one line.
+/// `rows` split where one of `changes` lies between two of them: each part may be drawn as one line.
 pub fn uninterrupted<'a, T>(
     rows: &'a [T],
     changes: &'a [ValidationChange],
@@ -189,7 +191,7 @@ mod tests {
         let plain = setting(|_| {});
         assert_eq!(setting(|e| e.evaluation.eval_batch_size = 7), plain);
         assert_eq!(setting(|e| e.evaluation.test_steps = 100), plain);
-        // The training attack's radius stands in where the evaluation has none of its own.
+        // The training attack's radius is used if the evaluation has none of its own.
         assert_ne!(setting(|e| e.attack.epsilon = Epsilon::levels(2.0)), plain);
         let own = |epsilon| {
             setting(|e| {

@@ -1,7 +1,8 @@
-//! Which engine a run began with: `engine.json` of its directory.
+//! The engine that a run began with: `engine.json` in its directory.
 //!
-//! `--engine auto` looks at the machine, and may find another one at a resume: a GPU that is gone, or an integrated one that
-//! loses against the CPU this time. Engines agree up to rounding only, so that a run goes on with the one it began with.
+//! `--engine auto` examines the machine and may choose another engine at a resume: a GPU may be missing, or an
+//! integrated GPU may now measure slower than the CPU. Engines agree only up to rounding, so a run continues with the
+//! engine that it began with.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,12 +12,12 @@ use crate::engine::Engine;
 /// Which engine and device a run began with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineRecord {
-    /// Engine and kind of device, as [`Engine::name`] has it: `candle-cpu`, `candle-cuda`, `candle-metal`, `wgsl`.
+    /// Engine and kind of device, as [`Engine::name`] returns it: `candle-cpu`, `candle-cuda`, `candle-metal`, `wgsl`.
     pub name: String,
     /// Name of the adapter, for the WGSL engine.
     #[serde(default)]
     pub adapter: Option<String>,
-    /// The same in words, for people and messages.
+    /// Engine and device in words, for messages.
     pub description: String,
 }
 
@@ -30,8 +31,8 @@ impl EngineRecord {
         }
     }
 
-    /// `options` with the choice of this engine in place of an automatic one; as they are where they choose themselves,
-    /// or where this program does not know the engine.
+    /// `options` with this engine in place of an automatic choice. Returns `options` unchanged if they name an engine,
+    /// device or adapter, or if this program does not know the recorded engine.
     pub fn put_over(&self, options: &EngineOptions) -> EngineOptions {
         let (engine, device, adapter) = match self.name.as_str() {
             _ if !is_automatic(options) => return options.clone(),
@@ -45,7 +46,7 @@ impl EngineRecord {
     }
 }
 
-/// Whether nothing of engine, device and adapter is chosen.
+/// Whether `options` names neither engine, device nor adapter.
 pub(super) fn is_automatic(options: &EngineOptions) -> bool {
     options.engine == EngineChoice::Auto && options.device == DeviceChoice::Auto && options.adapter.is_none()
 }

@@ -1,10 +1,10 @@
-//! The attacks that a run evaluates with, and the one that it trains with.
+//! The evaluation attacks of a run, and its training attack.
 
 use crate::attack::{Attack, RunSteps, evaluation_step_size};
 use crate::config::Experiment;
 
-/// PGD as an experiment evaluates with it. Where the experiment names no step size for its evaluations, it follows from the
-/// attack ([`evaluation_step_size`]).
+/// The PGD attack of an experiment's evaluations. If the experiment does not set their step size, it is derived from
+/// the attack ([`evaluation_step_size`]).
 pub fn evaluation_attack(experiment: &Experiment, steps: u32) -> Attack {
     let run = run_steps(experiment);
     let (norm, epsilon) = (run.norm, run.eval_epsilon);
@@ -12,7 +12,7 @@ pub fn evaluation_attack(experiment: &Experiment, steps: u32) -> Attack {
     Attack::pgd(epsilon, step_size, steps, norm, experiment.run.seed)
 }
 
-/// The balls and step sizes of an experiment, which an evaluation's step size can come from.
+/// The balls and step sizes of an experiment from which an evaluation's step size is derived.
 pub fn run_steps(experiment: &Experiment) -> RunSteps {
     let (attack, evaluation) = (&experiment.attack, &experiment.evaluation);
     RunSteps {
@@ -24,8 +24,7 @@ pub fn run_steps(experiment: &Experiment) -> RunSteps {
     }
 }
 
-/// The attack of an experiment's training for a class whose radius is the experiment's, as an attack of its kind that an
-/// evaluation would make.
+/// The training attack of an experiment, for a class with the base radius, as the corresponding evaluation attack.
 pub fn training_attack(experiment: &Experiment) -> Attack {
     let attack = &experiment.attack;
     let pgd = Attack::pgd(attack.epsilon, attack.step_size, attack.steps, attack.norm, experiment.run.seed);
@@ -41,7 +40,7 @@ mod tests {
     #[test]
     fn validation_and_test_each_have_a_step_of_their_own() {
         let mut e = Experiment::default();
-        // As a training with one long step has it, in another ball than that of the evaluation.
+        // As in training with one long step, in another ball than that of the evaluation.
         (e.attack.steps, e.attack.step_size) = (1, Epsilon::levels(10.0));
         (e.evaluation.eval_steps, e.evaluation.test_steps) = (10, 50);
         let step = |e: &Experiment, steps| evaluation_attack(e, steps).step_size.to_string();

@@ -1,24 +1,24 @@
-//! What a run tells while it goes on, and where it can be steered. The command line draws progress bars from it, a window
-//! its panels.
+//! Events that a run reports, and the points at which it can be steered. The command line draws progress bars from
+//! them, the window its panels.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::trainer::Live;
-use super::{ClassRow, Examples, Hold, KeptBest, MetricsRow, ValidationChange, Watch};
+use super::{ClassRow, Examples, Hold, KeptBest, MetricsRow, ValidationChange, WatchRequest};
 use crate::engine::Engine;
 use crate::fairness::Confusion;
 
-/// One thing that happened.
+/// An event of a run.
 #[derive(Debug, Clone)]
 pub enum Event<'a> {
-    /// An epoch begins, or goes on after a resume.
+    /// An epoch begins, or continues after a resume.
     EpochStarted {
         /// Its index.
         epoch: u32,
         /// Number of epochs.
         epochs: u32,
-        /// The batch it begins with.
+        /// The first batch.
         batch: u32,
         /// Batches in it.
         batches: u32,
@@ -27,7 +27,7 @@ pub enum Event<'a> {
     Attack,
     /// The weight update of a batch begins.
     Update,
-    /// Images of the batch under attack, where [`Observer::watch`] asked for them.
+    /// Images of the batch under attack, if [`Observer::watch`] asked for them.
     Examples(Arc<Examples>),
     /// A batch was trained on.
     Batch {
@@ -49,16 +49,16 @@ pub enum Event<'a> {
         lr: f64,
         /// Seconds of this epoch so far: all, attack, update, statistics.
         seconds: [f64; 4],
-        /// Radius of each class that was in force.
+        /// Radius of each class that was used.
         epsilon: &'a [f64],
         /// Radius of each class by the method's rule.
         rule: &'a [f64],
-        /// The distribution that targets were drawn from, where there is one.
+        /// The distribution that targets were drawn from, if any.
         targets: Option<&'a [f64]>,
     },
     /// Images were evaluated.
     Evaluating {
-        /// Under which attack, in words.
+        /// The attack, in words.
         attack: &'a str,
         /// Images done.
         done: usize,
@@ -76,20 +76,21 @@ pub enum Event<'a> {
         /// Counts on the validation split under the evaluation attack.
         validation: &'a Confusion,
     },
-    /// The validation attack changed: scores before and after do not compare, and "best" begins anew.
+    /// The validation attack changed: scores before and after are not comparable, and the search for the best epoch
+    /// restarts.
     NewComparison {
         /// What changed.
         change: &'a ValidationChange,
-        /// The best checkpoint until then; none where its file is gone.
+        /// The best checkpoint until then; `None` if its file is missing.
         kept: Option<&'a KeptBest>,
     },
-    /// Radii that are given by hand changed: an epoch ended, and with it those that are not locked.
+    /// The radii set by hand changed: an epoch ended, which releases those that are not locked.
     Held(&'a [Hold]),
     /// A checkpoint or figures are about to be written.
     Saving,
     /// A checkpoint was written.
     Checkpoint {
-        /// The epoch that runs next, or goes on.
+        /// The epoch that a resume begins or continues with.
         epoch: u32,
         /// Its next batch.
         batch: u32,
@@ -98,17 +99,17 @@ pub enum Event<'a> {
         /// The file.
         path: &'a Path,
     },
-    /// Something that the user should know but that does not stop the run.
+    /// A problem that does not stop the run.
     Warning(&'a str),
 }
 
-/// Somebody who watches a run and may steer or end it.
+/// Watches a run and may steer or end it.
 ///
-/// Whoever does nothing but watch changes no result: what [`Observer::watch`] asks for leaves no trace in the engine, and
-/// an attack that is run step by step finds the same images up to rounding. Time that passes in here is not counted as
-/// the run's.
+/// Watching alone does not change any result: the requests of [`Observer::watch`] leave the engine's state unchanged,
+/// and an attack that runs step by step finds the same images up to rounding. Time spent in an observer is not counted
+/// as time of the run.
 pub trait Observer {
-    /// Called for every event, on the thread that trains: it must not block.
+    /// Called for every event, on the training thread. It must not block.
     fn event(&mut self, event: &Event<'_>);
 
     /// Whether the run should end after the current batch, with a checkpoint.
@@ -124,21 +125,22 @@ pub trait Observer {
     /// Called before every batch. It may block.
     fn between(&mut self, _live: &mut Live<'_>) {}
 
-    /// What is to be seen of the attack; asked before it, and after each step of one that runs step by step.
-    fn watch(&self) -> Watch {
-        Watch::default()
+    /// What the observer wants to see of the attack. Called before each attack, and after each step of one that runs
+    /// step by step.
+    fn watch(&self) -> WatchRequest {
+        WatchRequest::default()
     }
 
-    /// Called after each step of an attack that runs step by step, with the number of steps done and in all; first with 0
-    /// at its start. It may block.
+    /// Called after each step of an attack that runs step by step, with the number of steps done and in all; first at
+    /// its start, with 0 steps done. It may block.
     fn stepped(&mut self, _live: &mut Live<'_>, _step: (u32, u32)) {}
 
-    /// Called before every batch of an evaluation. It may block. It is given the network and the epochs that it has been
-    /// trained for, unless an average or an earlier network stands in for it.
+    /// Called before every batch of an evaluation. It may block. Its argument is the network and the number of epochs
+    /// that it has been trained for; `None` if the engine holds an average or an earlier network.
     fn wait(&mut self, _network: Option<(&mut dyn Engine, f64)>) {}
 }
 
-/// Watches nothing.
+/// An observer that does nothing.
 impl Observer for () {
     fn event(&mut self, _event: &Event<'_>) {}
 }

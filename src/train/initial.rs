@@ -1,4 +1,4 @@
-//! The weights that a run starts from where it fine-tunes ([`ModelConfig::init`](crate::config::ModelConfig)).
+//! The initial weights of a run that fine-tunes ([`ModelConfig::init`](crate::config::ModelConfig)).
 
 use std::path::PathBuf;
 
@@ -10,20 +10,20 @@ use crate::config::{ConfigError, Experiment};
 use crate::files;
 use crate::model::State;
 
-/// Where the weights came from: `init.json` in the run directory.
+/// The source of the initial weights: `init.json` in the run directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InitialRecord {
     /// The file.
     pub file: PathBuf,
     /// Its SHA-256, in hexadecimal.
     pub sha256: String,
-    /// Title of the method that it was trained with, where the file tells.
+    /// Title of the method that it was trained with, if the file records it.
     pub method: Option<String>,
-    /// Epochs that it was trained for, where the file tells.
+    /// Epochs that it was trained for, if the file records them.
     pub epochs: Option<f64>,
 }
 
-/// Weights from a file, with what is recorded of it.
+/// Weights from a file, with the record of their source.
 #[derive(Debug, Clone)]
 pub(super) struct InitialWeights {
     pub(super) state: State,
@@ -31,23 +31,23 @@ pub(super) struct InitialWeights {
 }
 
 impl InitialWeights {
-    /// The weights that an experiment names; `None` if it draws them.
+    /// The initial weights that an experiment names. `None` if it draws random ones.
     ///
     /// # Errors
-    /// When the file cannot be read, or the method needs one and none is named.
+    /// If the file cannot be read, or if the method needs one and the experiment names none.
     pub(super) fn of(experiment: &Experiment) -> Result<Option<Self>, TrainError> {
         let Some(path) = &experiment.model.init else {
             // Needs do not depend on the number of classes.
             if methods::build(experiment, 2).needs().trained_network {
                 let what = format!(
-                    "{} fine-tunes a network that is robust already; name one with --init, such as a run directory of TRADES",
+                    "{} fine-tunes a robust network; name one with --init, such as the run directory of a TRADES run",
                     experiment.method().title
                 );
                 return Err(ConfigError::Invalid { field: "model.init", what }.into());
             }
             return Ok(None);
         };
-        // A file of another program does not say what it was trained with, which is no fault here.
+        // A file of another program does not record how it was trained, which is not an error here.
         let stored = match StoredNetwork::load(path, None) {
             Err(StoredError::Foreign { .. }) => StoredNetwork::load(path, Some(experiment.clone()))?,
             found => found?,
@@ -104,7 +104,7 @@ mod tests {
             assert_eq!(record.sha256, hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
             assert_eq!((record.method.as_deref(), record.epochs), (Some("FAIR-TAT"), Some(1.0)));
             assert_eq!(trainer.engine().state().unwrap().model, stored.into_state());
-            // FRL looks at the validation split before its first epoch, and resumes without the file.
+            // FRL evaluates the validation split before its first epoch, and resumes without the file.
             trainer.run(&mut ()).unwrap();
             let [first, second] = ["clean_weight", "boundary_weight"].map(|name| {
                 trainer.rows().1.iter().filter_map(|row| row.series.iter().find(|(n, _)| n == name)).count()

@@ -1,4 +1,4 @@
-//! Averaging, the training loop and the run directory it leaves behind.
+//! The training loop, averaging and the run directory.
 
 mod average;
 mod batches;
@@ -34,4 +34,4 @@ pub use setup::{Splits, limited, network, normalisation};
 pub use stored::{StoredError, StoredNetwork};
 pub use trainer::{Change, Live, Outcome, TrainError, Trainer, check_classes};
 pub use warnings::run_warnings;
-pub use watch::{Examples, Hold, Watch};
+pub use watch::{Examples, Hold, WatchRequest};

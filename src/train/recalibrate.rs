@@ -1,14 +1,16 @@
-//! Running statistics of batch norm, recomputed for weights that are about to be evaluated.
+//! Recomputes the running statistics of batch norm for weights that are about to be evaluated.
 //!
-//! The running statistics that training leaves are an exponential average over the last forward passes: those of attacks in
-//! train mode on the last few batches, and for averaged weights an average of such averages. Recomputed, they are plain
-//! averages of the mean and the unbiased variance over some training batches, as `torch.optim.swa_utils.update_bn` gives.
+//! After training, the running statistics are an exponential average over the last forward passes: those of attacks in
+//! train mode on the last few batches. For averaged weights they are an average of such averages. The recomputed
+//! statistics are plain averages of the mean and the unbiased variance over some training batches, as
+//! `torch.optim.swa_utils.update_bn` computes.
 
 use std::collections::BTreeMap;
 
 use crate::model::State;
 
-/// The plain average of statistics of batches ([`Engine::batch_statistics`](crate::engine::Engine::batch_statistics)).
+/// The plain average of the statistics of batches
+/// ([`Engine::batch_statistics`](crate::engine::Engine::batch_statistics)).
 #[derive(Debug, Clone, Default)]
 pub struct RunningAverage {
     sums: BTreeMap<String, Vec<f64>>,
@@ -16,7 +18,7 @@ pub struct RunningAverage {
 }
 
 impl RunningAverage {
-    /// Takes the statistics of one more batch in.
+    /// Adds the statistics of one batch.
     pub fn add(&mut self, statistics: &State) {
         for (name, array) in &statistics.0 {
             let sum = self.sums.entry(name.clone()).or_insert_with(|| vec![0.0; array.data.len()]);
@@ -25,7 +27,8 @@ impl RunningAverage {
         self.batches += 1;
     }
 
-    /// `weights` with the average in the place of their running statistics; unchanged if there was no batch.
+    /// Replaces the running statistics in `weights` with the average; returns `weights` unchanged if no batch was
+    /// added.
     pub fn put_into(&self, weights: &State) -> State {
         let mut weights = weights.clone();
         for (name, sum) in &self.sums {

@@ -1,4 +1,4 @@
-//! The rows of `metrics.csv` and `classes.csv`: what a run tells about itself.
+//! The rows of `metrics.csv` and `classes.csv`.
 //!
 //! Scripts read these files by column name: columns may be added, never renamed. Accuracies and probabilities are
 //! fractions, epsilon is in `[0, 1]` pixel units, times are in seconds.
@@ -17,7 +17,7 @@ pub struct MetricsRow {
     pub lr: f64,
     /// Mean outer loss over the training images.
     pub train_loss: f64,
-    /// Accuracy on the unperturbed training images; empty where the epoch did not measure it.
+    /// Accuracy on the unperturbed training images; empty if the epoch did not measure it.
     pub train_clean_accuracy: Option<f64>,
     /// Accuracy on the training attack's images, before each step.
     pub train_robust_accuracy: f64,
@@ -31,30 +31,29 @@ pub struct MetricsRow {
     pub val_robust_worst: f64,
     /// Wall-clock time of the whole epoch.
     pub seconds: f64,
-    /// Of it, the inner maximisation.
+    /// Part of `seconds` for the inner maximisation.
     pub seconds_attack: f64,
-    /// Of it, the weight updates.
+    /// Part of `seconds` for the weight updates.
     pub seconds_update: f64,
-    /// Of it, class statistics and the forward passes on clean images.
+    /// Part of `seconds` for class statistics and the forward passes on clean images.
     pub seconds_statistics: f64,
-    /// What the validation split was attacked with, as [`super::ValidationSetting`] writes it; empty where an earlier
-    /// version wrote the row. Validation accuracies compare only between epochs where it is the same.
+    /// The attack on the validation split, as [`super::ValidationSetting`] writes it; empty if an earlier version wrote
+    /// the row. Validation accuracies are comparable only between epochs with the same attack.
     #[serde(default)]
     pub val_attack: String,
-    /// Images of the validation split for which that attack found no gradient; empty where it was not counted.
+    /// Images of the validation split for which that attack found no gradient; empty if they were not counted.
     #[serde(default)]
     pub val_without_gradient: Option<u64>,
 }
 
 impl MetricsRow {
-    /// What this epoch's validation accuracies were measured under; where the row does not tell, what `experiment`
-    /// evaluates with.
+    /// The setting of this epoch's validation; if the row does not record it, the setting of `experiment`.
     pub fn validation_attack(&self, experiment: &Experiment) -> String {
         if self.val_attack.is_empty() { ValidationSetting::of(experiment).to_string() } else { self.val_attack.clone() }
     }
 }
 
-/// Every change of the validation attack between these epochs, which are in order.
+/// Every change of the validation attack between these rows, which must be in the order of epochs.
 pub fn changes_between<'a>(rows: impl IntoIterator<Item = &'a MetricsRow>) -> Vec<ValidationChange> {
     validation_changes(rows.into_iter().map(|row| (row.epoch, row.val_attack.as_str())))
 }
@@ -70,20 +69,20 @@ pub struct ClassRow {
     pub name: String,
     /// Radius of the attack on images of this class, used in this epoch.
     pub epsilon: f64,
-    /// Probability of this class as a target before the true class is excluded, used in this epoch; empty where targets
+    /// Probability of this class as a target before the true class is excluded, used in this epoch; empty if targets
     /// are not drawn.
     pub target_probability: Option<f64>,
     /// Share of all mistakes that landed on this class, measured in this epoch.
     pub cfps: f64,
     /// Accuracy of this class under the training attack, measured in this epoch.
     pub train_robust_accuracy: f64,
-    /// Accuracy of this class on unperturbed training images; empty where the epoch did not measure it.
+    /// Accuracy of this class on unperturbed training images; empty if the epoch did not measure it.
     pub train_clean_accuracy: Option<f64>,
     /// Accuracy of this class on the validation split.
     pub val_clean_accuracy: f64,
     /// The same under the run's evaluation attack.
     pub val_robust_accuracy: f64,
-    /// What the method adapted beside radius and target, used in this epoch: columns of their own, behind the others
+    /// Other class-wise values that the method adapted, used in this epoch: separate columns after all others
     /// ([`super::methods::Method::shown`]).
     #[serde(skip)]
     pub series: Vec<(String, f64)>,

@@ -1,4 +1,4 @@
-//! The directory of a run: everything it leaves behind, under names that scripts rely on.
+//! The directory of a run: all its output, under names that scripts rely on.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -30,12 +30,12 @@ pub enum RunDirError {
         what: String,
     },
     /// The directory belongs to another run.
-    #[error("{path} already holds a run; go on with it by `fairtat resume {path}`, or name another directory")]
+    #[error("{path} already holds a run; continue it with `fairtat resume {path}`, or name another directory")]
     Taken {
         /// The directory.
         path: PathBuf,
     },
-    /// There is a file where a directory is expected.
+    /// The path is a file where a directory is expected.
     #[error("{path} is a file, not a directory")]
     IsFile {
         /// The file.
@@ -52,14 +52,14 @@ pub enum RunDirError {
     Config(#[from] ConfigError),
 }
 
-/// Algorithm and tile of every convolution, with times where they were measured.
+/// Algorithm and tile of every convolution, with times if they were measured.
 const KERNELS: &str = "kernels.json";
-/// Which engine the run began with.
+/// The engine that the run began with.
 const ENGINE: &str = "engine.json";
-/// What a run that was changed began with.
+/// The experiment that a run began with, if it was changed since.
 const BEGIN: &str = "config.begin.toml";
 
-/// The best checkpoint of a comparison that ended when the validation attack changed, as the `.json` beside it tells.
+/// The best checkpoint of a comparison that ended when the validation attack changed, read from the `.json` beside it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct KeptBest {
     /// Name of the checkpoint, such as `best-until-epoch-0007`.
@@ -69,18 +69,18 @@ pub struct KeptBest {
     pub epoch: u32,
     /// Index of the last epoch that it was compared with, which is the number in its name.
     pub until_epoch: u32,
-    /// What it was validated under, in one line.
+    /// Its validation setting, in one line.
     pub attack: String,
     /// Its validation score under that attack: mean + worst robust accuracy.
     pub score: Option<f64>,
 }
 
 impl KeptBest {
-    /// What the names of these checkpoints begin with.
+    /// Prefix of the names of these checkpoints.
     pub const PREFIX: &str = "best-until-epoch-";
 }
 
-/// In a sentence, with epochs counted from 1. The name counts from 0, as all files do, which is said beside it.
+/// A sentence that counts epochs from 1. File names count from 0, which the sentence states.
 impl std::fmt::Display for KeptBest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { name, epoch, until_epoch, attack, .. } = self;
@@ -116,15 +116,15 @@ impl RunDir {
         if path.is_file() { Err(RunDirError::IsFile { path: path.to_path_buf() }) } else { Ok(()) }
     }
 
-    /// Begins a run in a directory that does not exist yet, or holds no run.
+    /// Begins a run in a directory that does not exist yet or holds no run.
     ///
     /// # Errors
-    /// [`RunDirError::Taken`], or when it cannot be written.
+    /// [`RunDirError::Taken`], or if it cannot be written.
     pub fn create(path: &Path, experiment: &Experiment) -> Result<Self, RunDirError> {
         Self::create_with(path, experiment, "")
     }
 
-    /// The same; `comment`, whole lines that each begin with `#`, stands at the head of config.toml.
+    /// As [`Self::create`], with `comment` at the head of config.toml: whole lines that each begin with `#`.
     ///
     /// # Errors
     /// As [`Self::create`].
@@ -136,11 +136,12 @@ impl RunDir {
         Ok(run)
     }
 
-    /// Rewrites config.toml after a change of a run that is under way, from which a resume goes on. What the run began with
-    /// is kept as `config.begin.toml`; what belongs to the machine (engine, device, adapter) stays as it is in the file.
+    /// Rewrites config.toml, from which a resume continues, after a change of a run in progress. The original
+    /// experiment is kept as `config.begin.toml`. The fields of the machine (engine, device, adapter) keep their values
+    /// in the file.
     ///
     /// # Errors
-    /// When it cannot be read or written.
+    /// If it cannot be read or written.
     pub fn change_config(&self, experiment: &Experiment, epoch: u32, batch: u32) -> Result<(), RunDirError> {
         let path = self.config_path();
         let text = files::read(&path)?;
@@ -150,7 +151,7 @@ impl RunDir {
         let changed = self.load_config()?.with(experiment, &[Applies::Now, Applies::NextEpoch]);
         let header = format!(
             "# The experiment since it was last changed, in epoch {} before batch {} (both counted from 1). The run began \
-             with {BEGIN};\n# log.jsonl tells every change.\n\n",
+             with {BEGIN};\n# log.jsonl records every change.\n\n",
             epoch + 1,
             batch + 1
         );
@@ -160,7 +161,7 @@ impl RunDir {
     /// Opens the directory of an earlier run.
     ///
     /// # Errors
-    /// [`RunDirError::Empty`], or when its config cannot be read.
+    /// [`RunDirError::Empty`], or if its config cannot be read.
     pub fn open(path: &Path) -> Result<(Self, Experiment), RunDirError> {
         let run = Self { path: path.to_path_buf() };
         if !run.config_path().exists() {
@@ -175,7 +176,7 @@ impl RunDir {
         let mut experiment = Experiment::load(&path)?;
         let text = files::read_to_string(&path)?;
         if !text.lines().any(|line| line.trim_start().starts_with("last_batch")) {
-            // Written before epochs were cut evenly: it goes on with the batches that it began with.
+            // Written before `last_batch` existed: the run keeps the batches that it began with.
             experiment.optimizer.last_batch = LastBatch::Keep;
         }
         Ok(experiment)
@@ -223,7 +224,7 @@ impl RunDir {
         self.write_classes("classes.csv", classes)
     }
 
-    /// The rows, and behind their columns those of every method that the run had.
+    /// Writes the rows, with the columns of every method that the run used after the common ones.
     fn write_classes(&self, name: &str, rows: &[ClassRow]) -> Result<(), RunDirError> {
         let fail = |e: String| RunDirError::Format { path: self.path.join(name), what: e };
         let mut series: Vec<&str> = Vec::new();
@@ -266,7 +267,7 @@ impl RunDir {
         self.write(name, &bytes)
     }
 
-    /// Reads both tables; empty where there is none yet.
+    /// Reads both tables; empty if they do not exist yet.
     ///
     /// # Errors
     /// [`RunDirError::Format`] with line and column.
@@ -317,10 +318,10 @@ impl RunDir {
         self.write(name, &bytes)
     }
 
-    /// The counts on the validation split in the last of `epochs` epochs; empty where there is none.
+    /// The counts on the validation split in the last of `epochs` epochs; empty if there are none.
     ///
     /// # Errors
-    /// [`RunDirError::Format`] when the file does not hold counts.
+    /// [`RunDirError::Format`] if the file does not hold counts.
     pub fn last_confusion(&self, epochs: usize) -> Result<Vec<u64>, RunDirError> {
         let Some(epoch) = epochs.checked_sub(1) else { return Ok(Vec::new()) };
         let path = self.path.join(format!("confusion/epoch-{epoch:04}-validation.npy"));
@@ -328,10 +329,10 @@ impl RunDir {
         Ok(crate::data::read_npy_u64(&path).map_err(fail)?.1)
     }
 
-    /// The counts of an epoch, of the part `train` or `validation`; none where the file is gone.
+    /// The counts of an epoch, of the part `train` or `validation`. `None` if the file is missing.
     ///
     /// # Errors
-    /// [`RunDirError::Format`] when the file does not hold counts.
+    /// [`RunDirError::Format`] if the file does not hold counts.
     pub fn confusion(&self, epoch: u32, part: &str) -> Result<Option<Confusion>, RunDirError> {
         let path = self.path.join(format!("confusion/epoch-{epoch:04}-{part}.npy"));
         if !path.exists() {
@@ -342,11 +343,11 @@ impl RunDir {
         let confusion = Confusion::from_counts(counts);
         confusion
             .map(Some)
-            .ok_or_else(|| fail(format!("expected a table with a row and a column a class, found {shape:?}")))
+            .ok_or_else(|| fail(format!("expected a table with one row and one column per class, found {shape:?}")))
     }
 
-    /// The kernels that the run computes with, as [`Self::write_kernels`] left them. None where there are none that can be
-    /// read: they are chosen anew.
+    /// The kernels that the run computes with, as [`Self::write_kernels`] wrote them. `None` if the file is missing or
+    /// cannot be read: they are then chosen again.
     pub fn kernels(&self) -> Option<KernelTable> {
         serde_json::from_slice(&std::fs::read(self.path.join(KERNELS)).ok()?).ok()
     }
@@ -359,12 +360,12 @@ impl RunDir {
         self.write_json(KERNELS, kernels)
     }
 
-    /// The engine that the run began with. None in directories of earlier versions, or where the file cannot be read.
+    /// The engine that the run began with. `None` in directories of earlier versions, or if the file cannot be read.
     pub fn engine(&self) -> Option<EngineRecord> {
         serde_json::from_slice(&std::fs::read(self.path.join(ENGINE)).ok()?).ok()
     }
 
-    /// Writes which engine the run begins with.
+    /// Records the engine that the run begins with.
     ///
     /// # Errors
     /// [`RunDirError::File`].
@@ -372,7 +373,7 @@ impl RunDir {
         self.write_json(ENGINE, engine)
     }
 
-    /// The best checkpoints of earlier comparisons, oldest first: those that were kept when the validation attack changed.
+    /// The best checkpoints of earlier comparisons, which were kept when the validation attack changed, oldest first.
     /// Files that cannot be read are left out.
     pub fn kept_bests(&self) -> Vec<KeptBest> {
         let files = std::fs::read_dir(self.path.join("checkpoints")).into_iter().flatten().flatten();
@@ -389,8 +390,8 @@ impl RunDir {
         kept
     }
 
-    /// Where checkpoints were written according to the log: epochs done, with the fraction of the one that was under way.
-    /// Lines that cannot be read are left out.
+    /// The positions of the checkpoints in the log: completed epochs plus the fraction of the current one. Lines that
+    /// cannot be read are left out.
     pub fn logged_checkpoints(&self, batches: u32) -> Vec<f64> {
         let text = std::fs::read_to_string(self.path.join("log.jsonl")).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
@@ -400,21 +401,21 @@ impl RunDir {
         };
         let mut positions: Vec<f64> = Vec::new();
         for position in written.filter_map(position) {
-            // A run that went on from an earlier checkpoint has written over what came after it.
+            // A run that continued from an earlier checkpoint has overwritten what came after it.
             positions.retain(|earlier| *earlier < position);
             positions.push(position);
         }
         positions
     }
 
-    /// Gives the directory up again after a run that could not begin: removes its config.toml, and it where it is empty.
+    /// Cleans up after a run that could not begin: removes config.toml, and the directory if it is empty.
     pub fn abandon(self) {
-        // Best effort: the error that matters is why the run could not begin.
+        // Best effort: the error to report is why the run could not begin.
         let _ = std::fs::remove_file(self.config_path());
         let _ = std::fs::remove_dir(&self.path);
     }
 
-    /// Adds a line to `log.jsonl`. A line is written by one call, so that a killed run leaves whole lines.
+    /// Adds a line to `log.jsonl`. Each line is written by one call, so that a killed run leaves only whole lines.
     ///
     /// # Errors
     /// [`RunDirError::File`].
@@ -459,7 +460,7 @@ mod tests {
         run.write("metrics.csv", format!("{header}\n0,0.1,2,,0.5,0.6,0.3,0.4,0.2,1,0.7,0.2,0.1\n").as_bytes()).unwrap();
         let (metrics, _) = run.read_rows().unwrap();
         assert_eq!((metrics[0].val_attack.as_str(), metrics[0].val_without_gradient), ("", None));
-        // What it was attacked with is then known from the experiment alone.
+        // The validation attack is then known from the experiment alone.
         assert!(metrics[0].validation_attack(&experiment).starts_with("PGD-10, L∞, ε 8/255"));
         assert!(run.engine().is_none() && run.kept_bests().is_empty());
 

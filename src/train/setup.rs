@@ -13,11 +13,11 @@ use crate::model::{Network, State};
 /// The images of a run.
 #[derive(Debug, Clone)]
 pub struct Splits {
-    /// Trained on.
+    /// The training images.
     pub train: Arc<Dataset>,
-    /// Part of the training images, kept for choosing between epochs.
+    /// The validation split, held out from the training images to select the best epoch.
     pub validation: Arc<Dataset>,
-    /// Only ever evaluated.
+    /// The test images, used for evaluation only.
     pub test: Arc<Dataset>,
 }
 
@@ -25,12 +25,12 @@ impl Splits {
     /// Loads, limits and splits the data set of an experiment.
     ///
     /// # Errors
-    /// Whatever [`data::load`] and [`data::split`] find.
+    /// As [`data::load`] and [`data::split`].
     pub fn load(experiment: &Experiment) -> Result<Self, DataError> {
         Self::new(data::load(&experiment.source())?, experiment)
     }
 
-    /// Limits and splits a data set that is in memory.
+    /// Limits and splits a loaded data set.
     ///
     /// # Errors
     /// When a limit leaves a class without images.
@@ -52,7 +52,7 @@ pub fn limited(set: Dataset, limit: Option<usize>) -> Result<Dataset, DataError>
     let Some(limit) = limit.filter(|limit| *limit < set.len()) else { return Ok(set) };
     let classes = set.classes();
     if limit < classes {
-        let what = format!("a limit of {limit} images leaves some of its {classes} classes without any");
+        let what = format!("a limit of {limit} images leaves some of the {classes} classes without images");
         return Err(DataError::Inconsistent { name: set.name().to_owned(), what });
     }
     let mut room: Vec<usize> = (0..classes).map(|k| limit / classes + usize::from(k < limit % classes)).collect();
@@ -67,8 +67,8 @@ pub fn limited(set: Dataset, limit: Option<usize>) -> Result<Dataset, DataError>
     set.select(&kept)
 }
 
-/// Mean and standard deviation of each channel that the network's first layer takes out: for CIFAR those in the authors'
-/// final script, else those of the training images.
+/// Mean and standard deviation of each channel for the input normalisation in the network's first layer: for CIFAR
+/// those of the authors' final script, else those of the training images.
 pub fn normalisation(experiment: &Experiment, train: &Dataset) -> Option<(Vec<f32>, Vec<f32>)> {
     let colour = train.shape().channels == 3;
     match experiment.data.dataset.as_str() {
@@ -88,11 +88,12 @@ pub fn network(experiment: &Experiment, train: &Dataset) -> Network {
     experiment.model.arch.build(train.shape(), train.classes(), normalisation, experiment.model.width)
 }
 
-/// Opens the engine for a run that goes on: the one that it began with where `experiment` leaves the choice to the program
-/// and `began` is known, else the one that is asked for.
+/// Opens the engine for a resumed run: the engine that it began with if `experiment` chooses automatically and `began`
+/// is known, else the engine that is asked for.
 ///
 /// # Errors
-/// [`TrainError::EngineGone`] where the engine that the run began with is not here; otherwise as [`open_engine_with`].
+/// [`TrainError::EngineGone`] if the engine that the run began with is not available; otherwise as
+/// [`open_engine_with`].
 pub(super) fn reopen_engine(
     experiment: &Experiment,
     network: Network,
@@ -112,7 +113,7 @@ pub(super) fn reopen_engine(
         }
         _ => source.into(),
     })?;
-    // A directory of an earlier version: from now on it is known.
+    // A directory of an earlier version: record the engine from now on.
     if directory.engine().is_none() && is_automatic(&asked_for) {
         directory.write_engine(&EngineRecord::of(engine.as_ref()))?;
     }
@@ -129,7 +130,7 @@ mod tests {
     use crate::engines::{ChosenEngine, decide};
     use crate::train::Trainer;
 
-    /// What `auto` finds on the machine may change between a run's beginning and its resume.
+    /// The choice of `auto` may change between the beginning of a run and its resume.
     #[test]
     fn a_run_goes_on_with_the_engine_that_it_began_with() {
         let auto = EngineOptions::default();
@@ -146,7 +147,7 @@ mod tests {
             (began("wgsl", Some("Radeon")), cuda, Some(AdapterKind::Discrete), ChosenEngine::Wgsl),
             (began("wgsl", Some("Radeon")), cpu, None, ChosenEngine::Wgsl),
         ] {
-            assert_ne!(decide(&auto, candle, || adapter), expected, "auto alone would go on with {record:?}");
+            assert_ne!(decide(&auto, candle, || adapter), expected, "auto alone would continue with {record:?}");
             assert_eq!(decide(&record.put_over(&auto), candle, || adapter), expected, "{record:?}");
         }
     }
@@ -182,7 +183,7 @@ mod tests {
             path.display()
         );
         assert_eq!(error, expected);
-        // Who names an engine gets it, and the record stays: it is what the run began with.
+        // A named engine is opened; the record keeps the engine that the run began with.
         let on_candle = |experiment: &Experiment| {
             let mut chosen = experiment.clone();
             (chosen.run.engine, chosen.run.device) = (EngineChoice::Candle, DeviceChoice::Cpu);
@@ -190,10 +191,10 @@ mod tests {
         };
         assert_eq!(resume(&on_candle(&experiment)).unwrap().engine().name(), "candle-cpu");
         assert_eq!(run.engine(), Some(gone));
-        // A directory of an earlier version tells nothing: the choice of now is what it goes on with from here.
+        // A directory of an earlier version has no record: the current choice is recorded.
         std::fs::remove_file(path.join("engine.json")).unwrap();
         assert_eq!(resume(&on_candle(&experiment)).unwrap().engine().name(), "candle-cpu");
-        assert_eq!(run.engine(), None, "an engine chosen by hand says nothing of how the run began");
+        assert_eq!(run.engine(), None, "an engine chosen by hand does not show what the run began with");
         let now = resume(&experiment).unwrap().engine().name();
         assert_eq!(run.engine().unwrap().name, now);
     }

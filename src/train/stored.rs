@@ -1,4 +1,4 @@
-//! A network from a file: which experiment it belongs to, and an engine that runs it.
+//! A network from a file: its experiment, and an engine that runs it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,60 +22,60 @@ pub enum StoredError {
     /// The file cannot be read.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The same, before its format matters.
+    /// The file cannot be opened.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The experiment in it, or the one that was named, is not valid.
+    /// The experiment in the file, or the one that the caller gave, is not valid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// It was not written by a run, and nothing was named for it.
-    #[error("{path} does not say which network and data it belongs to")]
+    /// The file was not written by a run, and the caller gave no experiment.
+    #[error("{path} does not record its network and data")]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// The channel statistics in it cannot be read.
+    /// The channel statistics in the file cannot be read.
     #[error("{path}: its mean and standard deviation cannot be read: {source}")]
     Statistics {
         /// The file.
         path: PathBuf,
-        /// What is wrong with them.
+        /// The cause.
         source: serde_json::Error,
     },
-    /// It is for images with another number of channels.
+    /// The network is for images with another number of channels.
     #[error(
-        "{path} is for {trained} images, and those of '{dataset}' are {found}; it belongs to another experiment: name that one \
-         with --config or --preset"
+        "{path} is for {trained} images, but those of '{dataset}' are {found}; name the experiment of the checkpoint with \
+         --config or --preset"
     )]
     Channels {
         /// The file.
         path: PathBuf,
-        /// What it was trained on: grey or colour.
+        /// The images that it was trained on: grey or colour.
         trained: &'static str,
         /// The experiment's data set.
         dataset: String,
-        /// What its images are.
+        /// The images of that data set: grey or colour.
         found: &'static str,
     },
-    /// It is of another architecture.
+    /// The network has another architecture.
     #[error(
-        "{path} is a {trained}, and the experiment named for it has a {named}; name the one that it belongs to with \
+        "{path} is a {trained}, but the given experiment has a {named}; name the experiment of the checkpoint with \
          --config or --preset"
     )]
     Architecture {
         /// The file.
         path: PathBuf,
-        /// The architecture that it says it has.
+        /// The architecture that the file records.
         trained: Architecture,
-        /// The experiment's.
+        /// The architecture of the experiment.
         named: Architecture,
     },
-    /// No engine runs it.
+    /// No engine can run the network.
     #[error("{path}")]
     Engine {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: EngineError,
     },
 }
@@ -84,14 +84,14 @@ fn kind(channels: usize) -> &'static str {
     if channels == 1 { "grey" } else { "colour" }
 }
 
-/// Weights from a file, and the experiment that they belong to.
+/// Weights from a file, with their experiment.
 #[derive(Debug, Clone)]
 pub struct StoredNetwork {
     /// The file.
     pub file: PathBuf,
-    /// The experiment, which the caller may change where the data now lies elsewhere.
+    /// The experiment, which the caller may change if the data has moved.
     pub experiment: Experiment,
-    /// Epochs that they had been trained for, where the file tells.
+    /// Epochs that the weights were trained for, if the file records them.
     pub position: Option<f64>,
     state: State,
     metadata: BTreeMap<String, String>,
@@ -103,10 +103,10 @@ impl StoredNetwork {
         self.state
     }
 
-    /// Reads a checkpoint, or the best one of a run directory. `experiment` stands in for the one in the file.
+    /// Reads a checkpoint, or the best one of a run directory. `experiment` replaces the one in the file.
     ///
     /// # Errors
-    /// When there is none, it is damaged, or nobody says which experiment it belongs to.
+    /// If there is no checkpoint, if it is damaged, or if its experiment is unknown.
     pub fn load(path: &Path, experiment: Option<Experiment>) -> Result<Self, StoredError> {
         let mut file = path.to_path_buf();
         if path.is_dir() {
@@ -132,14 +132,14 @@ impl StoredNetwork {
         Ok(Self { file, experiment, position: epoch.map(|epoch| f64::from(epoch) + 1.0), state, metadata })
     }
 
-    /// An engine with these weights, in the network for these images.
+    /// Opens an engine with these weights, in the network for these images.
     ///
     /// # Errors
-    /// When the weights do not fit, or the engine cannot be had.
+    /// If the weights do not fit, or the engine cannot be opened.
     pub fn open(&self, splits: &Splits, options: &EngineOptions) -> Result<Box<dyn Engine>, StoredError> {
         let mut network = network(&self.experiment, &splits.train);
         if let (Some(mean), Some(std)) = (self.metadata.get("mean"), self.metadata.get("std")) {
-            // The statistics of the training images as they were in training, also where the data now lies elsewhere.
+            // The statistics of the original training images, even if the data is now read from elsewhere.
             let read = |text: &str| {
                 serde_json::from_str(text).map_err(|source| StoredError::Statistics { path: self.file.clone(), source })
             };

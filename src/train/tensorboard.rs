@@ -10,8 +10,9 @@
 //! SessionLog { SessionStatus status = 1 }   SessionStatus { START = 1 }
 //! ```
 //!
-//! Each start or resume of a run writes a file of its own. Its session log tells TensorBoard to drop what an interrupted
-//! earlier session wrote from the resumed step on. A record cut off by a crash ends that file for the reader, no more.
+//! Each start or resume of a run writes its own file. Its session log makes TensorBoard discard the records of an
+//! interrupted earlier session from the resumed step on. If a crash truncates a record, the reader stops there and
+//! still reads all earlier records and the other files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -28,8 +29,8 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Creates a new event file in `dir`, and `dir` where it is missing. `first_step` is the first that will be
-    /// write: 0 for a new run, the first repeated epoch for a resumed one.
+    /// Creates a new event file in `dir`, and `dir` if it does not exist. `first_step` is the first step that will be
+    /// written: 0 for a new run, the first repeated epoch for a resumed one.
     ///
     /// # Errors
     /// Whatever the operating system refuses.
@@ -79,7 +80,7 @@ impl EventWriter {
         self.scalars(step, &[(tag, value)])
     }
 
-    /// Writes an epoch's rows: the run's scalars, then those of each class as `class_MEASURE/NAME`; flushes.
+    /// Writes an epoch's rows: the run's scalars, then those of each class as `class_MEASURE/NAME`. Then flushes.
     ///
     /// # Errors
     /// Whatever the operating system refuses.
@@ -109,7 +110,7 @@ impl EventWriter {
             ];
             values.extend(class.target_probability.map(|probability| ("target_probability", probability)));
             values.extend(class.series.iter().map(|(name, value)| (name.as_str(), *value)));
-            // Measure first, then class: TensorBoard groups charts by what stands before the first slash.
+            // Measure first, then class: TensorBoard groups charts by the part before the first slash.
             let tag = |(measure, value)| (format!("class_{measure}/{}", class.name), value);
             let tags: Vec<(String, f64)> = values.into_iter().map(tag).collect();
             let values: Vec<(&str, f64)> = tags.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
@@ -118,7 +119,7 @@ impl EventWriter {
         self.flush()
     }
 
-    /// Hands what was written to the operating system, where TensorBoard sees it.
+    /// Flushes the buffer to the operating system, so that TensorBoard sees the records.
     ///
     /// # Errors
     /// Whatever the operating system refuses.
@@ -135,8 +136,8 @@ impl EventWriter {
     }
 }
 
-/// A name that no earlier session has: seconds alone are too coarse for a run that is resumed at once. TensorBoard reads
-/// files in the order of their names, so the running number stands behind the time.
+/// Creates a file under a name that no earlier session used: seconds alone are too coarse for a run that is resumed at
+/// once. TensorBoard reads files in the order of their names, so the serial number follows the time.
 fn create_new(dir: &Path, seconds: u64) -> io::Result<(File, PathBuf)> {
     let mut number = 0;
     loop {
@@ -153,7 +154,7 @@ fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-// Wire types of protocol buffers.
+// Protocol buffer wire types.
 const VARINT: u8 = 0;
 const FIXED_64: u8 = 1;
 const LENGTH_DELIMITED: u8 = 2;
@@ -208,7 +209,7 @@ static TABLE: [u32; 256] = {
     table
 };
 
-/// A CRC of data that holds CRCs would be weak; TensorFlow turns and shifts it.
+/// TensorFlow's masked CRC: rotated and offset, because a CRC of data that contains CRCs would be weak.
 fn masked(crc: u32) -> u32 {
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }

@@ -33,7 +33,7 @@ use crate::engines::open_engine;
 use crate::model::{ModelError, State};
 use crate::rng::{Purpose, Stream};
 
-/// What can end a run before its end.
+/// An error that ends a run early.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// The experiment contradicts itself or its data.
@@ -51,13 +51,13 @@ pub enum TrainError {
     /// The run directory cannot be read or written.
     #[error(transparent)]
     RunDir(#[from] RunDirError),
-    /// The weights that the run is to start from cannot be used.
+    /// The initial weights cannot be used.
     #[error("the weights to start from (--init): {0}")]
     Initial(#[from] StoredError),
     /// TensorBoard's file cannot be written.
     #[error("TensorBoard events: {0}")]
     TensorBoard(std::io::Error),
-    /// The engine that the run began with is not here any more.
+    /// The engine that the run began with is no longer available.
     #[error(
         "the run began with {began}, which cannot be opened now; `fairtat resume {path} --engine candle` goes on with \
          another engine"
@@ -65,7 +65,7 @@ pub enum TrainError {
     EngineGone {
         /// The run directory.
         path: std::path::PathBuf,
-        /// The engine in words.
+        /// The engine, in words.
         began: String,
         /// Why it cannot be opened.
         source: Box<EngineError>,
@@ -79,15 +79,15 @@ pub enum Outcome {
     Finished,
     /// It was stopped and left a checkpoint.
     Stopped,
-    /// It was stopped and wrote nothing more.
+    /// It was stopped without writing anything more.
     Discarded,
 }
 
-/// A run: what it trains, with what, and where it stands.
+/// A run: experiment, data, engine, method and progress.
 pub struct Trainer {
-    /// What is in force.
+    /// The experiment in force.
     experiment: Experiment,
-    /// What is in force from the next epoch on, where that differs.
+    /// The experiment in force from the next epoch on, if it differs.
     wanted: Option<Experiment>,
     splits: Splits,
     engine: Box<dyn Engine>,
@@ -99,24 +99,24 @@ pub struct Trainer {
     metrics: Vec<MetricsRow>,
     classes: Vec<ClassRow>,
     board: EventWriter,
-    /// What the run directory says of changes by hand.
+    /// The changes by hand that the run directory already records.
     written: Written,
-    /// Time of this epoch that observers took, and what was done for them alone.
+    /// Time in this epoch spent in observers or on work for them alone.
     watched: Duration,
-    /// Warnings about the experiment that hold and were told.
+    /// Current warnings about the experiment that were already reported.
     warned: Vec<String>,
-    /// Whether a warning about validation images without a gradient was told.
+    /// Whether the warning about validation images without a gradient was already reported.
     warned_of_gradients: bool,
 }
 
-/// What went on in one evaluation after an epoch.
+/// The results of one evaluation after an epoch.
 struct Validation {
     clean: Measured,
     robust: Measured,
 }
 
 impl Validation {
-    /// What a method with these needs is told of it; `None` if it does not ask.
+    /// The counts for a method with these needs. `None` if it does not need them.
     fn counts(&self, needs: Needs) -> Option<ValidationCounts> {
         needs.validation.then(|| ValidationCounts {
             clean: self.clean.confusion.clone(),
@@ -130,7 +130,7 @@ impl Trainer {
     /// Begins a run in a new directory.
     ///
     /// # Errors
-    /// When the experiment is invalid, or data, engine or directory cannot be had.
+    /// If the experiment is invalid, or if data, engine or directory cannot be opened.
     pub fn begin(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
         let network = setup::network(&experiment, &splits.train);
         let initial = InitialWeights::of(&experiment)?;
@@ -146,11 +146,11 @@ impl Trainer {
         Ok(trainer)
     }
 
-    /// Begins a run with an engine that is there already, from the parameters in it: fine-tuning, or a network that the
-    /// experiment cannot describe. The experiment's choice of network, engine and device is not looked at.
+    /// Begins a run with an existing engine and the parameters in it: fine-tuning, or a network that the experiment
+    /// cannot describe. The experiment's network, engine and device are ignored.
     ///
     /// # Errors
-    /// As [`Self::begin`], and when the engine's network is not for these images.
+    /// As [`Self::begin`], and if the engine's network is not for these images.
     pub fn begin_with(
         experiment: Experiment,
         splits: Splits,
@@ -173,20 +173,20 @@ impl Trainer {
         Ok(trainer)
     }
 
-    /// Goes on with a run from its last checkpoint. Where the experiment leaves the choice of an engine to the program, that
-    /// is the engine that the run began with.
+    /// Resumes a run from its last checkpoint. An automatic choice of the engine selects the engine that the run began
+    /// with.
     ///
     /// # Errors
-    /// As [`Self::begin`]; [`TrainError::EngineGone`]; and when there is no checkpoint or it does not fit.
+    /// As [`Self::begin`]; [`TrainError::EngineGone`]; and if there is no checkpoint or it does not fit.
     pub fn resume(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
         let began = directory.engine();
         Self::resume_with(experiment, splits, directory, began.as_ref())
     }
 
-    /// The same with whatever engine the experiment asks for: an automatic choice is made anew.
+    /// As [`Self::resume`], but with the engine that the experiment asks for: an automatic choice is made again.
     ///
     /// # Errors
-    /// As [`Self::begin`], and when there is no checkpoint or it does not fit.
+    /// As [`Self::begin`], and if there is no checkpoint or it does not fit.
     pub fn resume_on_any_engine(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
         Self::resume_with(experiment, splits, directory, None)
     }
@@ -208,7 +208,7 @@ impl Trainer {
         let (mut metrics, mut classes) = directory.read_rows()?;
         metrics.retain(|row| row.epoch < checkpoint.progress.epoch);
         classes.retain(|row| row.epoch < checkpoint.progress.epoch);
-        // A change was waiting for the next epoch: the rest of this one goes on without it.
+        // A change was waiting for the next epoch: the rest of this one runs without it.
         let in_force = checkpoint.progress.this_epoch.as_ref().map(|old| experiment.with(old, &[Applies::NextEpoch]));
         let (in_force, wanted) = match in_force {
             Some(in_force) => (in_force, Some(experiment)),
@@ -289,12 +289,12 @@ impl Trainer {
         self.engine.as_mut()
     }
 
-    /// Gives the run up and keeps its engine.
+    /// Ends the run and returns its engine.
     pub fn into_engine(self) -> Box<dyn Engine> {
         self.engine
     }
 
-    /// Where the run stands.
+    /// Progress of the run.
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
@@ -309,17 +309,17 @@ impl Trainer {
         (&self.metrics, &self.classes)
     }
 
-    /// The averages over epochs, where they have begun: EMA and FAWA.
+    /// The averages over epochs, EMA and FAWA, if they have begun.
     pub fn averages(&self) -> (Option<&State>, Option<&State>) {
         (self.ema.state(), self.fawa.state())
     }
 
-    /// The attack of the evaluation after each epoch, or with `steps` another number of steps.
+    /// The attack of the evaluation after each epoch, with `steps` steps.
     pub fn evaluation_attack(&self, steps: u32) -> Attack {
         evaluation_attack(&self.experiment, steps)
     }
 
-    /// How an epoch is cut.
+    /// How an epoch is split into batches.
     pub fn cut(&self) -> Batches {
         let o = &self.experiment.optimizer;
         Batches::new(self.splits.train.len(), o.batch_size, o.last_batch)
@@ -333,7 +333,7 @@ impl Trainer {
     /// Trains until all epochs are done or `observer` asks to stop.
     ///
     /// # Errors
-    /// When something fails; the last checkpoint stays as it was.
+    /// If something fails; the last checkpoint is then unchanged.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
         self.warn_of_experiment(observer);
         loop {
@@ -351,7 +351,7 @@ impl Trainer {
                     self.save_checkpoint(observer)?;
                 }
             }
-            // The last moment to ask for more epochs.
+            // The last point at which an observer can ask for more epochs.
             observer.between(&mut Live::between_batches(self));
             self.warn_of_experiment(observer);
             if self.progress.epoch >= self.experiment.optimizer.epochs || observer.stop() || observer.discard() {
@@ -412,12 +412,12 @@ impl Trainer {
                 return Ok(Outcome::Stopped);
             }
         }
-        // The last batch may have been watched step by step, which is another occasion for changes.
+        // An observer that stepped through the last batch may have changed the experiment.
         self.warn_of_experiment(observer);
         let trained = self.engine.state()?.model;
         let (evaluated, validation) = self.evaluate(&trained, observer)?;
         let Some(validation) = validation else { return Ok(Outcome::Stopped) };
-        // Once a run: it is rarely that of one epoch alone, and metrics.csv has the count of each.
+        // Once per run: it rarely concerns one epoch alone, and metrics.csv has the count of each.
         if !self.warned_of_gradients
             && let Some(warning) = validation.robust.warning()
         {
@@ -427,15 +427,15 @@ impl Trainer {
         self.progress.seconds[0] = already + (started.elapsed().saturating_sub(self.watched)).as_secs_f64();
         self.finish_epoch(&evaluated, &validation, observer)?;
         if self.experiment.evaluation.recalibrate_bn > 0 {
-            // Averages were recalibrated, too.
+            // Recalibrating the averages has replaced the weights in the engine.
             self.engine.load_model(&trained)?;
         }
         Ok(Outcome::Finished)
     }
 
-    /// Validates `trained`, the weights in the engine, as they are evaluated; the engine is left with them, for training goes
-    /// on with the running statistics that it left. Gives the weights that were evaluated; no results where the observer asks
-    /// to stop.
+    /// Validates `trained`, the weights in the engine, after recalibration if the experiment asks for it. Afterwards
+    /// the engine holds `trained` again, because training continues with its own running statistics. Returns the
+    /// weights that were evaluated, and no results if the observer asks to stop.
     fn evaluate(
         &mut self,
         trained: &State,
@@ -449,15 +449,16 @@ impl Trainer {
         Ok((evaluated, validation))
     }
 
-    /// Plans the epoch under way: the same plan however often, for it follows from what the last epoch left.
+    /// Plans the current epoch. Repeated calls give the same plan, because it depends only on the results of the last
+    /// epoch.
     fn plan(&mut self) {
         let Progress { epoch, statistics, validation, memory, .. } = &self.progress;
         self.method.restore(memory);
         self.method.plan(*epoch, &Evidence { statistics: statistics.as_ref(), validation: validation.as_ref() });
     }
 
-    /// `weights` as they are evaluated: with running statistics recomputed over the first batches of this epoch, unperturbed,
-    /// where the experiment asks for it. The engine is left with them.
+    /// `weights` for evaluation: with running statistics recomputed over the first batches of this epoch, unperturbed,
+    /// if the experiment asks for it. Leaves them in the engine.
     pub(super) fn recalibrated(&mut self, weights: &State) -> Result<State, TrainError> {
         let batches = self.experiment.evaluation.recalibrate_bn.min(self.batches());
         if batches == 0 {
@@ -485,8 +486,8 @@ impl Trainer {
         order
     }
 
-    /// Tells what is wrong with the attacks and with averaging: at the start of a run, and when a change of the experiment
-    /// has made it so.
+    /// Reports warnings about the attacks and about averaging at the start of a run, and new ones after a change of the
+    /// experiment.
     fn warn_of_experiment(&mut self, observer: &mut dyn Observer) {
         let warnings = run_warnings(self.wanted());
         for warning in warnings.iter().filter(|warning| !self.warned.contains(warning)) {
@@ -495,7 +496,7 @@ impl Trainer {
         self.warned = warnings;
     }
 
-    /// Clean and robust accuracy on the validation split; none when the observer asks to stop.
+    /// Clean and robust accuracy on the validation split. `None` if the observer asks to stop.
     fn validate(&mut self, observer: &mut dyn Observer) -> Result<Option<Validation>, TrainError> {
         let attack = self.evaluation_attack(self.experiment.evaluation.eval_steps);
         let mut results = Vec::new();
@@ -531,17 +532,17 @@ impl Trainer {
     }
 }
 
-/// Checks an experiment, and that it is for images such as those of `set`.
+/// Checks an experiment, and that it fits images such as those of `set`.
 fn check(experiment: &Experiment, set: &Dataset) -> Result<(), ConfigError> {
     experiment.validate()?;
     experiment.check_distances(Some(set.shape()))?;
     check_classes(experiment, set.classes())
 }
 
-/// Checks that an experiment is for images of `classes` classes.
+/// Checks that an experiment fits images of `classes` classes.
 ///
 /// # Errors
-/// When it names a class that there is not.
+/// If it names a class that does not exist.
 pub fn check_classes(experiment: &Experiment, classes: usize) -> Result<(), ConfigError> {
     if experiment.fairness.fixed_target as usize >= classes {
         let what = format!("expected 0 to {}, found {}", classes - 1, experiment.fairness.fixed_target);

@@ -1,9 +1,9 @@
-//! What a run warns of: attacks that are weaker than their radius says, averages of the weights that never begin.
+//! Warnings of a run: attacks that are weaker than their radius suggests, averages of the weights that never begin.
 
 use super::{evaluation_attack, training_attack};
 use crate::config::Experiment;
 
-/// Everything that is known to be amiss with an experiment before it runs.
+/// All warnings about an experiment that are known before it runs.
 pub fn run_warnings(experiment: &Experiment) -> Vec<String> {
     let mut all: Vec<String> = training_attack(experiment).training_warning().into_iter().collect();
     all.extend(evaluation_warnings(experiment));
@@ -13,8 +13,8 @@ pub fn run_warnings(experiment: &Experiment) -> Vec<String> {
     all
 }
 
-/// Why a run that ended after `epochs` epochs has none of the averages that its experiment asks for. `has` says which of EMA
-/// and FAWA there are.
+/// Why a run that ended after `epochs` epochs lacks averages that its experiment asks for. `has` says which of EMA and
+/// FAWA exist.
 pub(super) fn missing_averages(experiment: &Experiment, epochs: u32, has: [bool; 2]) -> Option<String> {
     let averaging = &experiment.averaging;
     let missing = [averaging.ema && !has[0], averaging.fawa && !has[1]];
@@ -31,8 +31,8 @@ enum When {
     End,
 }
 
-/// Says that averaging, which `from` epochs come before, begins after the last of `epochs` epochs. `averages` says which of
-/// EMA and FAWA are asked for. `None` if it begins in time or if nothing is averaged.
+/// The warning that averaging, which begins after `from` epochs, does not begin within `epochs` epochs. `averages` says
+/// which of EMA and FAWA are asked for. `None` if averaging begins in time or if nothing is averaged.
 fn late_averaging(from: u32, averages: [bool; 2], epochs: u32, when: When) -> Option<String> {
     let without = match averages {
         [true, true] => "no EMA, no FAWA",
@@ -54,13 +54,13 @@ fn late_averaging(from: u32, averages: [bool; 2], epochs: u32, when: When) -> Op
     })
 }
 
-/// What makes the attacks of an experiment's evaluations, on the validation split and on the test set, weaker than their
-/// radius says ([`Attack::warning`]).
+/// Why the attacks of an experiment's evaluations, on the validation split and on the test set, are weaker than their
+/// radius suggests ([`Attack::warning`]).
 fn evaluation_warnings(experiment: &Experiment) -> Vec<String> {
     let evaluation = &experiment.evaluation;
     let mut all: Vec<String> = Vec::new();
     for steps in [evaluation.eval_steps, evaluation.test_steps] {
-        // Without test steps there is no test.
+        // Zero test steps skip the test.
         if steps > 0
             && let Some(warning) = evaluation_attack(experiment, steps).warning()
             && !all.contains(&warning)
@@ -130,7 +130,7 @@ mod tests {
         e.averaging.ema = false;
         assert_eq!((run_warnings(&e), ended(&e, [false; 2])), (vec![], None));
 
-        // Begun in time: then it was the threshold.
+        // Averaging began in time, so the threshold is the reason.
         let mut e = Experiment::default();
         (e.optimizer.epochs, e.averaging.average_from) = (5, 4);
         assert_eq!(run_warnings(&e), [""; 0]);

@@ -11,7 +11,7 @@ use super::session::{Host, Stage};
 use super::{BatchPoint, EpochRecord, Hold, Phase, Request, RunInfo, Update};
 use crate::config::Experiment;
 use crate::engine::Engine;
-use crate::train::{Event, Live, Observer, RunDirError, Trainer, Watch};
+use crate::train::{Event, Live, Observer, RunDirError, Trainer, WatchRequest};
 
 /// Weight updates that take less time are not shown as a phase.
 const VISIBLE: Duration = Duration::from_millis(20);
@@ -331,13 +331,13 @@ impl Observer for Watcher<'_, '_> {
         self.hold_up(live);
     }
 
-    fn watch(&self) -> Watch {
+    fn watch(&self) -> WatchRequest {
         let slow = self.pace == Pace::OneStep || !self.desk.slow.is_zero();
         let step_by_step = slow && self.ending.is_none();
         let due = |every: Duration| self.shown.get().is_none_or(|shown| shown.elapsed() >= every);
         // A single step that the user requested is always shown.
         let wish = self.desk.wish.filter(|wish| self.pace != Pace::Running || due(wish.every));
-        Watch { step_by_step, examples: wish.map_or(0, |wish| wish.count) }
+        WatchRequest { step_by_step, examples: wish.map_or(0, |wish| wish.count) }
     }
 
     fn stepped(&mut self, live: &mut Live<'_>, (done, total): (u32, u32)) {

@@ -34,10 +34,10 @@ section! {
         #[arg(value_name = "BOOL", action = ArgAction::Set)]
         random_start: bool = true,
             row("Random start", Now)
-                .idle("TRADES's search starts from normal noise.", Experiment::searches_as_trades);
+                .idle("The search of TRADES starts from normal noise.", Experiment::searches_as_trades);
         /// Batch norm during the attack
         #[arg(value_enum)]
         attack_bn: BatchNormMode = BatchNormMode::Train, row("Batch norm", Now).idle(NO_STEPS, no_steps)
-                .idle("TRADES's search has batch norm in eval mode.", Experiment::searches_as_trades);
+                .idle("The search of TRADES runs batch norm in eval mode.", Experiment::searches_as_trades);
     }
 }

@@ -22,7 +22,7 @@ section! {
         /// Keep a fairness-aware average (CFA), updated only after epochs whose worst class is robust enough
         #[arg(value_name = "BOOL", action = ArgAction::Set)]
         fawa: bool = true, row("FAWA weights", NextEpoch);
-        /// Share of the average that is kept at an update
+        /// Share of the old average that is kept at each update
         #[arg(value_name = "SHARE")]
         average_decay: f64 = 0.85,
             row("Decay", Now).range(0.0, 1.0).unit("share").valid("0 to 1", zero_to_one).idle(NO_AVERAGE, no_average);

@@ -1,4 +1,4 @@
-//! The settings of methods other than FAIR-TAT, a section each.
+//! The settings of methods other than FAIR-TAT, one section per method.
 
 use clap::ArgAction;
 use serde::{Deserialize, Serialize};
@@ -25,11 +25,11 @@ pub enum BaseMethod {
 pub enum TradesSearch {
     /// Towards targets, as FAIR-TAT does
     Targeted,
-    /// Away from the clean prediction by KL divergence, as TRADES does; targets only enter CFPS and epsilon
+    /// Away from the clean prediction by KL divergence, as in TRADES; targets only affect CFPS and epsilon
     Kl,
 }
 
-/// What FRL adapts to make classes equal.
+/// What FRL adapts to equalise the errors of the classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum FrlVariant {
@@ -40,12 +40,12 @@ pub enum FrlVariant {
 }
 
 const TRADES: Methods =
-    Methods::only(&["trades"], "FAIR-TAT and CFA on TRADES always divide it; other methods have another loss.");
+    Methods::only(&["trades"], "FAIR-TAT and CFA on TRADES always divide the loss; other methods have another loss.");
 /// The methods with TRADES's loss; CFA and FAIR-TAT have it if they are built on TRADES.
 const ON_TRADES: Methods = Methods::only(&["trades", "cfa", "fair-tat"], "The method does not use TRADES.");
-/// FRL searches as TRADES does, but has a loss of its own.
+/// FRL uses the search of TRADES, but its own loss.
 const SEARCHES_AS_TRADES: Methods =
-    Methods::only(&["trades", "cfa", "fair-tat", "frl"], "The method does not search as TRADES does.");
+    Methods::only(&["trades", "cfa", "fair-tat", "frl"], "The method does not use the search of TRADES.");
 const CFA: Methods = Methods::only(&["cfa"], "The method is not CFA.");
 const FRL: Methods = Methods::only(&["frl"], "The method is not FRL.");
 
@@ -85,7 +85,7 @@ section! {
 section! {
     /// CFA (Wei et al., CVPR 2023): radius and beta of each class from its robust accuracy. Defaults: the authors' code.
     pub struct CfaConfig in cfa "CFA" {
-        /// What CFA is built on
+        /// The method that CFA is built on
         #[arg(id = "cfa-base", value_enum)]
         base: BaseMethod = BaseMethod::At, row("CFA base", NextEpoch).only(CFA);
         /// Class-wise radius: (lambda_1 + robust accuracy of the class) times epsilon
@@ -96,7 +96,7 @@ section! {
         ccr: bool = true,
             row("Class-wise beta", NextEpoch).only(CFA)
                 .idle("CFA is not built on TRADES.", |e| e.cfa.base == BaseMethod::At);
-        /// Lambda of the class-wise radius; unset takes 0.5 on AT and 0.3 on TRADES
+        /// Lambda of the class-wise radius; unset uses 0.5 on AT and 0.3 on TRADES
         #[arg(id = "cfa-lambda-1", value_name = "LAMBDA")]
         lambda_1: Option<f64> = None,
             row("λ₁ of the radius", NextEpoch).range(0.0, 1.0).unset("as published")
@@ -107,7 +107,7 @@ section! {
         lambda_2: f64 = 0.5,
             row("λ₂ of beta", NextEpoch).range(0.0, 1.0).valid("at least 0", at_least_zero).only(CFA)
                 .idle(ONE_BETA, one_beta);
-        /// Epochs before radii and betas adapt
+        /// Warm-up epochs before radii and betas adapt
         #[arg(id = "cfa-warmup-epochs", value_name = "EPOCHS")]
         warmup_epochs: u32 = 10,
             row("CFA warm-up", NextEpoch).range(0.0, 50.0).unit("epochs").only(CFA)
@@ -119,28 +119,28 @@ section! {
     /// FRL (Xu et al., ICML 2021): multipliers of each class grow while its errors exceed the average by more than tau.
     /// Defaults: the authors' code.
     pub struct FrlConfig in frl "FRL" {
-        /// What is adapted
+        /// What FRL adapts
         #[arg(id = "frl-variant", value_enum)]
         variant: FrlVariant = FrlVariant::ReweightRemargin, row("FRL variant", NextEpoch).only(FRL);
         /// Weight of the boundary error
         #[arg(id = "frl-beta", value_name = "BETA")]
         beta: f64 = 1.5,
             row("Boundary weight", NextEpoch).range(0.0, 20.0).valid("at least 0", at_least_zero).only(FRL);
-        /// Unfairness that is tolerated, for the clean and the boundary error; unset takes 0.1 for reweight and 0.07 for
-        /// reweight-remargin
+        /// Tolerated excess of a class's clean or boundary error over the mean; unset uses 0.1 for reweight and 0.07
+        /// for reweight-remargin
         #[arg(id = "frl-tau", value_name = "ERROR")]
         tau: Option<f64> = None,
             row("Tolerance τ", NextEpoch).range(0.0, 0.5).unset("as published").first(|e| json!(e.frl.published_tau()))
                 .valid("0 to 1", zero_to_one).only(FRL);
-        /// Step of the weights' multipliers, halved every 40 epochs
+        /// Step size of the weight multipliers, halved every 40 epochs
         #[arg(id = "frl-alpha-1", value_name = "STEP")]
         alpha_1: f64 = 0.05,
             row("Weight step α₁", NextEpoch).range(0.0, 1.0).valid("at least 0", at_least_zero).only(FRL);
-        /// Step of the margins' multipliers
+        /// Step size of the margin multipliers
         #[arg(id = "frl-alpha-2", value_name = "STEP")]
         alpha_2: f64 = 0.2,
             row("Margin step α₂", NextEpoch).range(0.0, 1.0).valid("at least 0", at_least_zero).only(FRL)
-                .idle("Reweighting leaves the radii alone.", |e| e.frl.variant == FrlVariant::Reweight);
+                .idle("Reweighting does not change the radii.", |e| e.frl.variant == FrlVariant::Reweight);
         /// Largest sum of the multipliers
         #[arg(id = "frl-limit", value_name = "SUM")]
         limit: f64 = 0.5,
@@ -149,7 +149,7 @@ section! {
 }
 
 impl Experiment {
-    /// What the method is built on; `None` if it is no method that has a choice.
+    /// The method that this one is built on. `None` if it offers no choice.
     pub fn base(&self) -> Option<BaseMethod> {
         (self.method().base)(self)
     }

@@ -12,7 +12,7 @@ use crate::config::section::section;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum LastBatch {
-    /// The epoch is cut into batches whose sizes differ by at most one
+    /// The epoch is split into batches whose sizes differ by at most one
     Even,
     /// The last batch is smaller than the others, as with PyTorch's DataLoader
     Keep,
@@ -46,7 +46,7 @@ section! {
         /// How the learning rate falls
         #[arg(value_enum)]
         schedule: Schedule = Schedule::Step3, row("Schedule", Now);
-        /// Epochs, counted from 0, from which on the schedule multi-step multiplies the rate by a factor; separated by
+        /// Epochs, counted from 0, at which the schedule multi-step multiplies the rate by a factor; separated by
         /// commas
         #[arg(value_delimiter = ',', num_args = 0.., value_name = "EPOCHS")]
         milestones: Vec<u32> = vec![100, 150],

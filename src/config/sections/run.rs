@@ -13,19 +13,19 @@ use crate::config::section::section;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum EngineChoice {
-    /// Candle on a GPU of its own kind if this build finds one, else WGSL on a GPU, else Candle on the CPU
+    /// Candle on a GPU that this build of Candle supports, else WGSL on a GPU, else Candle on the CPU
     Auto,
-    /// Candle, on the CPU or on a GPU that this build was made for
+    /// Candle, on the CPU or on a GPU that this build supports
     Candle,
-    /// Our own shaders, on any GPU with Vulkan, Metal or DirectX 12
+    /// The WGSL shaders of this program, on any GPU with Vulkan, Metal or DirectX 12
     Wgsl,
 }
 
-/// Where Candle computes.
+/// The device of the Candle engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceChoice {
-    /// A GPU that this build can use, else the CPU
+    /// A GPU that this build supports, else the CPU
     Auto,
     /// All cores of the CPU
     Cpu,
@@ -47,12 +47,12 @@ pub struct EngineOptions {
     /// GPU of the WGSL engine: its index or a part of its name (see `fairtat engines`), high-performance or low-power
     #[arg(long, value_name = "ADAPTER")]
     pub adapter: Option<String>,
-    /// Make only choices that do not depend on measurements or on a vendor's library: the WGSL engine takes its kernels
-    /// from a fixed table instead of measuring them
+    /// Make no choices that depend on measurements or on a vendor's library: the WGSL engine takes its kernels from a
+    /// fixed table instead of measuring them
     #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, default_value_t = false, num_args = 0..=1,
         default_missing_value = "true")]
     pub deterministic: bool,
-    /// Give every layer a kernel of its own in the WGSL engine, and do without Winograd's algorithm: slower, to compare with
+    /// Give every layer its own kernel in the WGSL engine, without Winograd's algorithm: slower, for comparisons
     #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, default_value_t = false, num_args = 0..=1,
         default_missing_value = "true")]
     pub no_fusion: bool,
@@ -71,10 +71,10 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
-    /// Checks that engine, device and adapter belong together.
+    /// Checks that engine, device and adapter are compatible.
     ///
     /// # Errors
-    /// [`ConfigError::Invalid`] says which does not, and what to do.
+    /// [`ConfigError::Invalid`] names the one that is not, and what to do.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let fail = |field, what: &str| Err(ConfigError::Invalid { field, what: what.into() });
         let elsewhere = self.device != DeviceChoice::Auto;
@@ -84,7 +84,7 @@ impl EngineOptions {
             }
             Some(_) if self.engine == EngineChoice::Candle || elsewhere => fail(
                 "run.adapter",
-                "an adapter belongs to the WGSL engine; choose that with --engine wgsl, without a device of Candle",
+                "an adapter belongs to the WGSL engine; choose it with --engine wgsl, without --device",
             ),
             _ if self.engine == EngineChoice::Wgsl && elsewhere => fail(
                 "run.device",
@@ -100,7 +100,7 @@ impl EngineOptions {
     }
 }
 
-/// Whether the fields say that Candle runs the network.
+/// Whether the fields select the Candle engine.
 fn names_candle(experiment: &Experiment) -> bool {
     experiment.run.engine == EngineChoice::Candle || experiment.run.device != DeviceChoice::Auto
 }
@@ -117,27 +117,26 @@ section! {
         /// Device of the Candle engine
         #[arg(value_enum)]
         device: DeviceChoice = DeviceChoice::Auto,
-            row("Candle device", Restart).idle("The WGSL engine runs on a GPU that is chosen by its name.", |e| {
+            row("Candle device", Restart).idle("The GPU of the WGSL engine is chosen by its name.", |e| {
                 e.run.engine == EngineChoice::Wgsl || (e.run.engine == EngineChoice::Auto && e.run.adapter.is_some())
             });
-        /// GPU of the WGSL engine: its index or a part of its name (see `fairtat engines`), high-performance or low-power;
-        /// unset takes the fastest kind
+        /// GPU of the WGSL engine: its index or a part of its name (see `fairtat engines`), high-performance or
+        /// low-power; unset chooses the fastest kind
         #[arg(value_name = "ADAPTER")]
         adapter: Option<String> = None,
             row("GPU", Restart).unset("the fastest kind")
-                .idle("Candle chooses its device by the field beside it.", names_candle);
-        /// Make only choices that do not depend on measurements or on a vendor's library, so that the same seed, device and
-        /// build give the same bytes: the WGSL engine takes its kernels from a fixed table. Without, it measures on a GPU
-        /// which are fastest, once for a device and a network, and a run keeps them (kernels.json)
+                .idle("The device of the Candle engine is chosen by its own field.", names_candle);
+        /// Make no choices that depend on measurements or on a vendor's library, so that the same seed, device and
+        /// build give the same bytes: the WGSL engine takes its kernels from a fixed table. By default it measures on a
+        /// GPU which kernels are fastest, once per device and network, and a run keeps them (kernels.json)
         #[arg(value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
         deterministic: bool = false, row("Deterministic", Restart);
-        /// Give every layer a kernel of its own in the WGSL engine, and do without Winograd's algorithm: slower, to compare
-        /// with
+        /// Give every layer its own kernel in the WGSL engine, without Winograd's algorithm: slower, for comparisons
         #[arg(value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
         no_fusion: bool = false,
             row("No fusion", Restart)
-                .idle("Only the WGSL engine has kernels that do several layers' work.", names_candle);
-        /// Epochs from one checkpoint to the next
+                .idle("Only the WGSL engine has kernels that compute several layers.", names_candle);
+        /// Epochs between checkpoints
         #[arg(value_name = "EPOCHS")]
         checkpoint_every: u32 = 1,
             row("Checkpoints", Now).range(1.0, 50.0).unit("epochs").valid("at least 1", at_least_one);
@@ -149,7 +148,7 @@ section! {
 }
 
 impl RunConfig {
-    /// The part that says which engine to open.
+    /// The fields that select the engine.
     pub fn engine_options(&self) -> EngineOptions {
         EngineOptions {
             engine: self.engine,
@@ -160,7 +159,7 @@ impl RunConfig {
         }
     }
 
-    /// Replaces that part.
+    /// Replaces these fields.
     pub fn set_engine_options(&mut self, options: EngineOptions) {
         let EngineOptions { engine, device, adapter, deterministic, no_fusion } = options;
         (self.engine, self.device, self.adapter) = (engine, device, adapter);

@@ -1,6 +1,7 @@
 //! Plain adversarial training (Madry et al. 2018) with the settings of Rice et al. 2020: the baseline.
 //!
-//! Inner: PGD away from the true class, one epsilon for all. Outer: `mean CE(f(x + d), y)`. Nothing adapts.
+//! Inner: PGD away from the true class, one epsilon for all. Outer: `mean CE(f(x + d), y)`. Nothing adapts between
+//! epochs.
 
 use super::{Evidence, Method, Radii, attack};
 use crate::config::{AttackConfig, Experiment};

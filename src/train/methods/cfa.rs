@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Both begin after a warm-up. The third part, the fairness-aware weight average (FAWA, eq. 8), is
-//! [`AveragingConfig::fawa`](crate::config::AveragingConfig), which every method can have.
+//! [`AveragingConfig::fawa`](crate::config::AveragingConfig), which is available to every method.
 
 use super::trades::{class_loss, search};
 use super::{ClassSeries, Evidence, Method, Radii, attack};

@@ -13,9 +13,9 @@
 //! The defaults are the authors' final code; in warm-up epochs targets are uniform and every class has the base radius.
 //!
 //! On TRADES ([`FairnessConfig::base`]) the search starts from small normal noise in eval mode and the loss is
-//! `mean (1 - b) CE(f(x_i), y_i) + b KL(p(x_i) ‖ p(x_i + d_i))` with `b = β / (1 + β)`. The authors never published that
-//! search in its targeted form; this one is a reconstruction. With [`TradesSearch::Kl`] it is that of TRADES, as in their
-//! earlier code, and the method decides radii alone.
+//! `mean (1 - b) CE(f(x_i), y_i) + b KL(p(x_i) ‖ p(x_i + d_i))` with `b = β / (1 + β)`. The authors never published this
+//! search in its targeted form; this one is a reconstruction. With [`TradesSearch::Kl`] the search is that of TRADES, as
+//! in their earlier code, and the method only adapts the radii.
 
 use super::trades::{class_loss, search};
 use super::{Evidence, Method, Radii, attack};
@@ -32,7 +32,7 @@ pub struct FairTat {
     margins: Margins,
     epsilon: Vec<f64>,
     distribution: TargetDistribution,
-    /// The same as engines draw from it.
+    /// The target distribution as the table that engines draw from.
     table: TargetTable,
     adapted: bool,
 }
@@ -64,7 +64,7 @@ impl FairTat {
         self.fairness.base == BaseMethod::Trades
     }
 
-    /// Whether images are led towards targets.
+    /// Whether the search is targeted.
     fn is_targeted(&self) -> bool {
         self.fairness.targeted && !(self.on_trades() && self.fairness.trades_search == TradesSearch::Kl)
     }
@@ -203,7 +203,7 @@ mod tests {
         let spec = method.search(&batch, &Radii(method.class_epsilon().to_vec()));
         let base = experiment.attack.epsilon.exact();
         assert_eq!(spec.epsilon, [0.5 * base, 1.5 * base].map(|epsilon| epsilon as f32));
-        // A radius that is held by hand goes in the place of the rule's.
+        // A radius that is held by hand replaces that of the rule.
         assert_eq!(method.search(&batch, &Radii(vec![0.3, 0.2, 0.1])).epsilon, [0.1, 0.3]);
     }
 

@@ -65,7 +65,7 @@ impl Frl {
         multipliers.iter().map(|l| 1.0 / classes + l - mean).collect()
     }
 
-    /// By how much each class's clean and boundary error exceed what is tolerated. A class without images exceeds nothing.
+    /// How much the clean and boundary errors of each class exceed the tolerance; 0 for a class without images.
     fn excess(counts: &ValidationCounts, tau: f64) -> [Vec<f64>; 2] {
         let (clean, robust) = (&counts.clean, &counts.robust);
         let (c, r) = (clean.accuracy(), robust.accuracy());
@@ -218,7 +218,7 @@ mod tests {
         plan(&mut resumed, 3, &found);
         plan(&mut method, 3, &found);
         assert_eq!((&resumed.multipliers, resumed.class_epsilon()), (&method.multipliers, method.class_epsilon()));
-        // What belongs to another number of classes is no memory.
+        // A memory for another number of classes is ignored.
         let mut other = Frl::new(&experiment, 3);
         other.restore(&method.memory());
         assert_eq!(other.multipliers, [0; 3].map(|_| vec![0.0; 3]));

@@ -1,7 +1,7 @@
 //! Training methods: an inner attack, an outer loss, and what adapts between epochs. One file each.
 //!
-//! A method says what its paper says, as data: which search ([`Method::search`]), which loss ([`Method::loss`]), and how
-//! both follow from what was counted ([`Method::plan`]). It never touches the engine.
+//! A method describes its paper's algorithm as data: the search ([`Method::search`]), the loss ([`Method::loss`]), and
+//! how both follow from the statistics ([`Method::plan`]). It never calls the engine.
 
 pub mod adversarial;
 pub mod cfa;
@@ -25,14 +25,14 @@ use crate::engine::{Batch, LossSpec, Objective, SearchSpec, Start};
 use crate::fairness::{ClassStats, Confusion, TargetDistribution};
 use crate::rng::Purpose;
 
-/// What a method asks the trainer for, beside the counts of the training pass.
+/// The inputs that a method needs in addition to the counts of the training pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Needs {
     /// [`Evidence::validation`]: counts on the validation split, also before epoch 0.
     pub validation: bool,
-    /// With them, mean losses and probabilities of each class ([`ValidationCounts::means`]).
+    /// Also mean losses and probabilities of each class ([`ValidationCounts::means`]).
     pub class_means: bool,
-    /// A network that is trained already: the method fine-tunes.
+    /// A trained network to start from: the method fine-tunes.
     pub trained_network: bool,
 }
 
@@ -43,34 +43,34 @@ pub struct ValidationCounts {
     pub clean: Confusion,
     /// Under the evaluation attack.
     pub robust: Confusion,
-    /// Mean losses and probabilities of each class, clean and under the attack, where the method asks for them.
+    /// Mean losses and probabilities of each class, clean and under the attack, if the method asks for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub means: Option<[ClassMeans; 2]>,
 }
 
-/// What is known when an epoch is planned.
+/// The statistics from which an epoch is planned.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Evidence<'a> {
-    /// Counts of a training pass, or of the validation split where the experiment asks for those; `None` before the first
+    /// Counts of a training pass, or of the validation split if the experiment selects it; `None` before the first
     /// epoch is done.
     pub statistics: Option<&'a ClassStats>,
-    /// Counts on the validation split after the last epoch, where the method needs them.
+    /// Counts on the validation split after the last epoch, if the method needs them.
     pub validation: Option<&'a ValidationCounts>,
 }
 
-/// What a method carries from one epoch to the next, beside [`Evidence`]: values by name. Part of the checkpoint, so that
-/// a resumed run ends with the same bytes.
+/// The state that a method carries from one epoch to the next, in addition to [`Evidence`]: values by name. Part of the
+/// checkpoint, so that a resumed run ends with the same bytes.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Memory(pub BTreeMap<String, Vec<f64>>);
 
 impl Memory {
-    /// Whether there is nothing to carry.
+    /// Whether there is no state.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The `count` finite numbers under `name`; `None` if there are others, as in a memory of another method.
+    /// The numbers under `name`. `None` if they are not `count` finite numbers, as in the memory of another method.
     pub fn numbers(&self, name: &str, count: usize) -> Option<&[f64]> {
         self.0
             .get(name)
@@ -79,60 +79,60 @@ impl Memory {
     }
 }
 
-/// A value of every class that a method decides or adapts, for tables and figures.
+/// A class-wise value that a method chooses or adapts, for tables and figures.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassSeries {
-    /// Its name: a column of `classes.csv`, a tag of TensorBoard.
+    /// Its name: a column of `classes.csv` and a TensorBoard tag.
     pub name: &'static str,
     /// One value for each class.
     pub values: Vec<f64>,
 }
 
-/// Radius of each class that is in force: by hand where it is held, else by the method's rule.
+/// Effective radius of each class: set by hand if it is held, else by the method's rule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Radii(pub Vec<f64>);
 
 impl Radii {
-    /// The radius of each image, which belongs to its true class.
+    /// The radius of each image: that of its true class.
     pub fn of(&self, labels: &[u32]) -> Vec<f32> {
         labels.iter().map(|label| self.0[*label as usize] as f32).collect()
     }
 }
 
-/// What a training method decides.
+/// A training method.
 pub trait Method: Send {
-    /// What it asks the trainer for.
+    /// The inputs that the method needs.
     fn needs(&self) -> Needs {
         Needs::default()
     }
 
     /// Sets the epoch's radii, weights and targets. Called once before every epoch, and again with the same memory and
-    /// evidence when a run goes on within one.
+    /// evidence when a run resumes within an epoch.
     fn plan(&mut self, epoch: u32, seen: &Evidence<'_>);
 
     /// Radius for each true class in this epoch by the method's own rule, in `[0, 1]` pixel units.
     fn class_epsilon(&self) -> &[f64];
 
-    /// Distribution that this epoch's targets are drawn from. `None` where there is none.
+    /// Distribution that this epoch's targets are drawn from. `None` if targets are not drawn.
     fn target_distribution(&self) -> Option<&TargetDistribution> {
         None
     }
 
-    /// The inner maximisation for a batch, with the radii that are in force.
+    /// The inner maximisation for a batch, with the effective radii.
     fn search(&self, batch: &Batch<'_>, radii: &Radii) -> SearchSpec;
 
     /// The outer loss for a batch.
     fn loss(&self, batch: &Batch<'_>) -> LossSpec;
 
-    /// What it carries over to the next epoch.
+    /// The state to carry over to the next epoch.
     fn memory(&self) -> Memory {
         Memory::default()
     }
 
-    /// Takes up what an earlier [`Self::memory`] gave. What does not fit is left out.
+    /// Restores the state that an earlier [`Self::memory`] returned. Values that do not fit are ignored.
     fn restore(&mut self, _memory: &Memory) {}
 
-    /// Class-wise values of this epoch, beside radii and targets.
+    /// Class-wise values of this epoch other than radii and targets.
     fn shown(&self) -> Vec<ClassSeries> {
         Vec::new()
     }
@@ -149,13 +149,13 @@ pub fn build(experiment: &Experiment, classes: usize) -> Box<dyn Method> {
     }
 }
 
-/// What accuracy under the training attack is called where it is shown. A targeted attack is weaker than an untargeted one of
-/// the same radius, so that its number must not pass for robust accuracy.
+/// The label of accuracy under the training attack. A targeted attack is weaker than an untargeted one of the same
+/// radius, so its accuracy must not be mistaken for robust accuracy.
 pub const fn train_robust(targeted: bool) -> &'static str {
     if targeted { "train robust, targeted" } else { "train robust" }
 }
 
-/// The training attack that an experiment describes, led by `objective`.
+/// The training attack that an experiment describes, with `objective`.
 fn attack(attack: &AttackConfig, objective: Objective, batch: &Batch<'_>, radii: &Radii) -> SearchSpec {
     let random = Start::Uniform { purpose: Purpose::AttackStart, epoch: batch.epoch };
     SearchSpec {

@@ -5,8 +5,8 @@
 //! θ   ← SGD on mean CE(f(x), y) + β · mean KL(p(x) ‖ p(x + d))      the gradient flows through both
 //! ```
 //!
-//! The authors' code. CFA's code divides the loss by `1 + β`, which with weight decay is another method
-//! ([`TradesConfig::scaled`](crate::config::TradesConfig)).
+//! This follows the authors' code. CFA's code divides the loss by `1 + β`, which makes it another method when weight
+//! decay is used ([`TradesConfig::scaled`](crate::config::TradesConfig)).
 
 use super::{Evidence, Method, Radii, attack};
 use crate::config::{AttackConfig, Experiment, TradesConfig};
@@ -59,7 +59,7 @@ impl Method for Trades {
     }
 }
 
-/// A search as TRADES makes it, led by `objective`.
+/// The search of TRADES, with `objective`.
 pub(super) fn search(
     settings: &AttackConfig,
     trades: &TradesConfig,

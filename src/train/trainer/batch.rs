@@ -1,4 +1,4 @@
-//! One batch: attack, update, statistics, and what there is to see of it.
+//! One batch: attack, update, statistics, and the examples that an observer asked for.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::engine::{Batch, BatchNormMode, EngineError, Input, SearchSpec, SgdSte
 use crate::train::methods::Radii;
 use crate::train::{Event, Examples, Observer};
 
-/// What is told of a batch when it is done.
+/// What observers are told about a finished batch.
 pub(super) struct Trained {
     pub(super) images: usize,
     pub(super) lr: f64,
@@ -18,10 +18,10 @@ pub(super) struct Trained {
 }
 
 impl Trainer {
-    /// Trains on the next batch; none when the observer wants the run to end at once.
+    /// Trains on the next batch. `None` if the observer ends the run at once.
     pub(super) fn batch(&mut self, order: &[u32], observer: &mut dyn Observer) -> Result<Option<Trained>, TrainError> {
         self.write_changes()?;
-        // A change while the attack waits between two steps is for the next batch.
+        // A change that is made while the attack is paused between two steps takes effect from the next batch on.
         let o = self.experiment.optimizer.clone();
         let clean_passes = self.experiment.fairness.clean_passes;
         let radii = Radii(self.radii());
@@ -75,7 +75,7 @@ impl Trainer {
         Ok(Some(Trained { images: labels.len(), lr, epsilon: radii.0 }))
     }
 
-    /// The inner maximisation, and the time that it took; none when the observer wants the run to end at once.
+    /// Runs the inner maximisation and returns the time that it took. `None` if the observer ends the run at once.
     fn attack(
         &mut self,
         batch: &Batch<'_>,
@@ -98,7 +98,7 @@ impl Trainer {
         Ok(Some((views, spent)))
     }
 
-    /// The same search with a pause before each step. Whoever looks may ask the engine for anything in between.
+    /// The same search with a pause before each step, in which the observer may use the engine.
     fn attack_step_by_step(
         &mut self,
         batch: &Batch<'_>,
@@ -140,8 +140,8 @@ impl Trainer {
         Ok([self.engine.read_view(views, View::Clean)?, self.engine.read_view(views, View::Adversarial)?])
     }
 
-    /// The first `count` images of a batch, clean and adversarial, and what the network says of them. Batch norm is in eval
-    /// mode: nothing in the engine moves.
+    /// The first `count` images of a batch, clean and adversarial, with the network's predictions. Batch norm is in
+    /// eval mode, so the engine's state does not change.
     fn examples(
         &mut self,
         batch: &Batch<'_>,
@@ -193,9 +193,9 @@ mod tests {
     use crate::engine::{Norm, Objective, Snapshots, Start, Stop};
     use crate::fairness::TargetDistribution;
     use crate::rng::Purpose;
-    use crate::train::{RunDir, Splits, Watch};
+    use crate::train::{RunDir, Splits, WatchRequest};
 
-    /// Looks at every step; may use the engine for something else in between.
+    /// Watches every step, and optionally uses the engine for other work in between.
     struct Stepping {
         all: bool,
         meddle: bool,
@@ -210,9 +210,9 @@ mod tests {
             }
         }
 
-        fn watch(&self) -> Watch {
-            // From the second step on in one go, or every step by itself.
-            Watch { step_by_step: self.all || self.seen.len() < 2, examples: 2 }
+        fn watch(&self) -> WatchRequest {
+            // Runs all steps one by one, or from the second step on in one go.
+            WatchRequest { step_by_step: self.all || self.seen.len() < 2, examples: 2 }
         }
 
         fn stepped(&mut self, live: &mut Live<'_>, step: (u32, u32)) {
@@ -238,8 +238,8 @@ mod tests {
         Trainer::begin(e.clone(), Splits::load(&e).unwrap(), directory).unwrap()
     }
 
-    /// The same bits, running statistics included, for every objective and mode of batch norm, whoever uses the engine in
-    /// between.
+    /// Stepping gives the same bits, running statistics included, for every objective and batch norm mode, even if the
+    /// observer uses the engine in between.
     #[test]
     fn a_watched_search_is_an_unwatched_one() {
         let dir = tempfile::tempdir().unwrap();
@@ -299,7 +299,7 @@ mod tests {
         }
     }
 
-    /// A whole run under the eyes of somebody who takes every step ends with the bits of an unwatched one.
+    /// A whole run that an observer steps through ends with the same bits as an unwatched one.
     #[test]
     fn training_in_steps_is_training_in_one_go() {
         let dir = tempfile::tempdir().unwrap();

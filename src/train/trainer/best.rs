@@ -1,9 +1,9 @@
 //! The best checkpoint: the highest validation score among epochs that were validated under one setting.
 //!
-//! When the setting changes, the best so far is kept under a name of its own and the next epoch is the first of a new
-//! comparison. Files are written in this order: the kept checkpoint, its `.json`, the new best, and with the next checkpoint
-//! `resume.safetensors`. A run that is killed in between meets, at its resume, a `best` that is ahead of its progress, and
-//! takes the one that it knows from the kept ones.
+//! When the setting changes, the best checkpoint so far is kept under its own name and the next epoch starts a new
+//! comparison. Files are written in this order: the kept checkpoint, its `.json`, the new best, and with the next
+//! checkpoint `resume.safetensors`. If a run is killed in between, its resume finds a `best` that is newer than its
+//! progress, and restores the one that the progress records from the kept checkpoints.
 
 use std::path::Path;
 
@@ -19,11 +19,11 @@ pub(super) fn score(validation: &Validation) -> f64 {
     validation.robust.confusion.accuracy() + validation.robust.confusion.worst()
 }
 
-/// What a checkpoint file says of itself.
+/// Epoch and validation setting recorded in a checkpoint file.
 struct Identity {
     /// The epoch that it was trained to.
     epoch: Option<u32>,
-    /// What its run validated under.
+    /// The setting of its run's validation.
     setting: Option<ValidationSetting>,
 }
 
@@ -38,12 +38,12 @@ impl Identity {
     }
 }
 
-/// Makes progress and `best` agree before a run goes on. A file of an earlier version does not say what its best score was
-/// measured under; the checkpoint does. Where a killed run had already begun a new comparison, the best of the old one comes
-/// back from where it was kept.
+/// Makes progress and `best` agree before a run continues. Progress that an earlier version wrote does not record the
+/// setting of its best score; it is then read from the checkpoint. If a killed run had already begun a new comparison,
+/// the best checkpoint of the old one is restored from its kept copy.
 pub(super) fn settle(progress: &mut Progress, directory: &RunDir) -> Result<(), TrainError> {
     let Some((score, epoch)) = progress.best else { return Ok(()) };
-    // A file that is gone or damaged ends no run here: the next best epoch writes it anew.
+    // A missing or damaged file is not an error here: the next best epoch rewrites it.
     let found = Identity::read(&directory.checkpoint("best")).ok();
     let found = found.filter(|found| found.epoch == Some(epoch)).and_then(|found| found.setting);
     if progress.best_under.is_none() {
@@ -68,9 +68,9 @@ fn read(path: &Path) -> Result<Vec<u8>, RunDirError> {
     Ok(crate::files::read(path)?)
 }
 
-/// Keeps the best checkpoint of a comparison that ended with an epoch as `best-until-epoch-NNNN`. No file is ever written
-/// over: an epoch that ended two different comparisons leaves `-2` and so on. None where there is nothing to keep: no file,
-/// or one that belongs to the comparison under `new` already.
+/// Keeps the best checkpoint of a comparison that ended with an epoch as `best-until-epoch-NNNN`. No file is ever
+/// overwritten: if two different comparisons ended with the same epoch, the second gets the suffix `-2`, and so on.
+/// `None` if there is nothing to keep: no file, or one that already belongs to the comparison under `new`.
 fn keep(
     directory: &RunDir,
     progress: &Progress,
@@ -80,7 +80,7 @@ fn keep(
     let best = directory.checkpoint("best");
     let Some((score, epoch)) = progress.best.filter(|_| best.exists()) else { return Ok(None) };
     let found = Identity::read(&best)?;
-    // Where the file does not tell, it is the one that progress knows.
+    // If the file does not record them, it is the one that progress records.
     let (found, setting) = (found.epoch.unwrap_or(epoch), found.setting.unwrap_or_else(|| old.clone()));
     if setting == *new {
         return Ok(None);
@@ -88,7 +88,7 @@ fn keep(
     let until = progress.epoch.saturating_sub(1);
     let described = std::fs::read(directory.path().join("checkpoints/best.json")).ok();
     let described = described.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-    // A run killed between the two files leaves a description of another epoch.
+    // A run that was killed between writing the two files leaves a description of another epoch.
     let mut description = described.filter(|json| json["epoch"] == found).unwrap_or_else(|| json!({ "epoch": found }));
     if found == epoch {
         description["score"] = score.into();
@@ -105,7 +105,7 @@ fn keep(
     for name in std::iter::once(first.clone()).chain(numbered) {
         let json = format!("checkpoints/{name}.json");
         if !directory.path().join(&json).exists() {
-            // The description comes last: with it the kept checkpoint is whole.
+            // The description is written last: its presence marks the kept checkpoint as complete.
             directory.write(format!("checkpoints/{name}.safetensors"), &bytes)?;
             directory.write_json(json, &description)?;
             return Ok(kept(name));
@@ -118,7 +118,8 @@ fn keep(
 }
 
 impl Trainer {
-    /// Compares an epoch with the best one so far, or begins anew where it was validated under another setting.
+    /// Compares an epoch with the best one so far, or begins a new comparison if it was validated under another
+    /// setting.
     pub(super) fn compare(
         &mut self,
         model: &State,

@@ -1,4 +1,4 @@
-//! How an epoch is cut, and which running statistics are evaluated.
+//! How an epoch is split into batches, and which running statistics are evaluated.
 
 use super::*;
 use crate::config::{EngineChoice, LastBatch};
@@ -16,7 +16,7 @@ impl Observer for Sizes {
     }
 }
 
-/// 140 digits of width 4: 120 to train on, 20 to validate on.
+/// 140 digits and a network of width 4: 120 images for training, 20 for validation.
 fn experiment(change: impl Fn(&mut Experiment)) -> Experiment {
     let mut e = Experiment::preset("digits-60s").unwrap();
     e.data.limit = Some(140);
@@ -53,7 +53,7 @@ fn epochs_are_cut_as_asked_for() {
         let mut sizes = Sizes::default();
         assert_eq!(trainer.run(&mut sizes).unwrap(), Outcome::Finished);
         assert_eq!(sizes.0, [expected, expected].concat());
-        // The mean loss and the counts are of the images that were trained on.
+        // The mean loss and the counts cover only the images that were trained on.
         let epochs = trainer.rows().0;
         assert!(epochs.iter().all(|row| row.train_loss.is_finite() && row.train_loss < 5.0), "{epochs:?}");
     }

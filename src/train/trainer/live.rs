@@ -1,4 +1,4 @@
-//! Steering a run while it goes on: radii by hand, another experiment.
+//! Steering a run in progress: radii set by hand, changes of the experiment.
 
 use serde_json::json;
 
@@ -8,21 +8,21 @@ use crate::engine::{Engine, EngineError, Norm, SetAside, Views};
 use crate::train::methods::Memory;
 use crate::train::{Hold, Progress, Splits, methods};
 
-/// A run between two batches, or between two steps of an attack.
+/// Access to a run between two batches, or between two steps of an attack.
 pub struct Live<'a> {
     trainer: &'a mut Trainer,
-    /// The search that waits between two steps, if there is one.
+    /// The search that is paused between two steps, if any.
     search: Option<Views>,
-    /// The same search, once the engine was handed out.
+    /// The same search, set aside because the engine was handed out.
     set_aside: Option<SetAside>,
 }
 
-/// What became of a change of the experiment.
+/// The outcome of a change of the experiment.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Change {
-    /// Fields that were taken over, now or for the next epoch.
+    /// Fields that were accepted; they take effect now or with the next epoch.
     pub taken: Vec<Difference>,
-    /// Fields that only a new run can take over.
+    /// Fields that only take effect in a new run.
     pub ignored: Vec<Difference>,
 }
 
@@ -35,16 +35,16 @@ impl<'a> Live<'a> {
         Self { trainer, search: Some(search), set_aside: None }
     }
 
-    /// The search that was interrupted, if the engine was handed out.
+    /// The interrupted search, if the engine was handed out.
     pub(super) fn into_set_aside(self) -> Option<SetAside> {
         self.set_aside
     }
 
-    /// The engine, for whatever leaves parameters and running statistics as they are: other searches included, for which
-    /// the one under way is set aside.
+    /// The engine, for any work that leaves parameters and running statistics unchanged. That includes other searches:
+    /// the current one is set aside first.
     ///
     /// # Errors
-    /// When the engine cannot set the search aside.
+    /// If the engine cannot set the search aside.
     pub fn engine(&mut self) -> Result<&mut dyn Engine, EngineError> {
         if let (Some(views), None) = (&self.search, &self.set_aside) {
             self.set_aside = Some(self.trainer.engine.set_aside(views)?);
@@ -62,7 +62,7 @@ impl<'a> Live<'a> {
         &self.trainer.splits
     }
 
-    /// Where the run stands.
+    /// Progress of the run.
     pub fn progress(&self) -> &Progress {
         &self.trainer.progress
     }
@@ -72,19 +72,19 @@ impl<'a> Live<'a> {
         self.trainer.position()
     }
 
-    /// Gives radii by hand, one entry for each class, from the next batch on.
+    /// Sets radii by hand, one entry for each class, from the next batch on.
     ///
     /// # Errors
-    /// When an entry is no radius or there are too few. Nothing is changed then.
+    /// If an entry is not a valid radius, or if their number is not that of the classes. Nothing is changed then.
     pub fn hold(&mut self, holds: Vec<Hold>) -> Result<(), ConfigError> {
         self.trainer.hold(holds)
     }
 
-    /// Trains on with another experiment; [`Applies`] says when each field takes effect. Before the first batch of an
-    /// epoch that epoch is the next.
+    /// Continues with another experiment; [`Applies`] says when each field takes effect. Before the first batch of an
+    /// epoch, that epoch counts as the next one.
     ///
     /// # Errors
-    /// When the new experiment is invalid. Nothing is changed then.
+    /// If the new experiment is invalid. Nothing is changed then.
     pub fn change(&mut self, new: &Experiment) -> Result<Change, ConfigError> {
         let begun = self.search.is_some() || self.trainer.progress.batch > 0;
         self.trainer.change(new, begun)
@@ -102,7 +102,7 @@ impl Trainer {
         f64::from(self.progress.epoch) + f64::from(self.progress.batch) / f64::from(self.batches().max(1))
     }
 
-    /// Radius of each class: by hand where it is held, else by the method's rule.
+    /// Radius of each class: set by hand if it is held, else by the method's rule.
     pub fn radii(&self) -> Vec<f64> {
         let held = |k: usize| self.progress.holds.get(k).and_then(|hold| hold.epsilon);
         self.method.class_epsilon().iter().enumerate().map(|(k, rule)| held(k).unwrap_or(*rule)).collect()
@@ -112,17 +112,17 @@ impl Trainer {
         let classes = self.splits.train.classes();
         let fail = |what: String| Err(ConfigError::Invalid { field: "attack.epsilon", what });
         if holds.len() != classes {
-            return fail(format!("expected a radius by hand for each of {classes} classes, found {}", holds.len()));
+            return fail(format!("expected one radius for each of the {classes} classes, found {}", holds.len()));
         }
         let largest = match self.experiment.attack.norm {
             Norm::Linf => 1.0,
-            // The diameter of the box.
+            // The diameter of the unit cube.
             Norm::L2 => (self.splits.train.shape().len() as f64).sqrt(),
         };
         if let Some(bad) = holds.iter().filter_map(|hold| hold.epsilon).find(|e| !(0.0..=largest).contains(e)) {
-            return fail(format!("expected a radius by hand between 0 and {largest}, found {bad}"));
+            return fail(format!("expected a radius between 0 and {largest}, found {bad}"));
         }
-        // As a run without any: its checkpoints stay the same to the byte.
+        // Stored as if there were none: the checkpoints then have the same bytes as those of a run without holds.
         let holds = if holds.iter().all(|hold| *hold == Hold::default()) { Vec::new() } else { holds };
         self.progress.holds = holds;
         Ok(())
@@ -140,30 +140,30 @@ impl Trainer {
         let epoch = self.progress.epoch;
         let epochs = self.wanted().optimizer.epochs;
         if wanted.optimizer.epochs != epochs && wanted.optimizer.epochs <= epoch {
-            let what =
-                format!("expected at least {}, the epoch under way, found {}", epoch + 1, wanted.optimizer.epochs);
+            let what = format!("expected at least {}, the current epoch, found {}", epoch + 1, wanted.optimizer.epochs);
             return Err(ConfigError::Invalid { field: "optimizer.epochs", what });
         }
         self.put_in_force(wanted, epoch_begun);
         Ok(change)
     }
 
-    /// Replaces the experiment: all of it, or once the epoch has begun what takes effect within one.
+    /// Replaces the experiment: all of it, or, once the epoch has begun, only the fields that take effect within an
+    /// epoch.
     pub(super) fn put_in_force(&mut self, wanted: Experiment, epoch_begun: bool) {
         let before = self.experiment.fairness.method;
         self.experiment = if epoch_begun { self.experiment.with(&wanted, &[Applies::Now]) } else { wanted.clone() };
         self.wanted = (wanted != self.experiment).then_some(wanted);
         self.progress.this_epoch = self.wanted.is_some().then(|| Box::new(self.experiment.clone()));
         if self.experiment.fairness.method != before {
-            // Another method has nothing to do with what this one remembers.
+            // The new method cannot use the memory of the old one.
             self.progress.memory = Memory::default();
         }
         self.method = methods::build(&self.experiment, self.splits.train.classes());
         self.plan();
     }
 
-    /// Writes what was changed by hand since the last time: config.toml anew, and a line in the log. Called when it takes
-    /// effect, so that a slider on its way through many values leaves one line.
+    /// Writes the changes made by hand since the last call: rewrites config.toml and adds a line to the log. Called
+    /// when a change takes effect, so that dragging a slider leaves one line.
     pub(super) fn write_changes(&mut self) -> Result<(), TrainError> {
         let (epoch, batch) = (self.progress.epoch, self.progress.batch);
         if self.written.holds != self.progress.holds {
@@ -184,7 +184,7 @@ impl Trainer {
     }
 }
 
-/// What config.toml and the log say of changes by hand.
+/// The state of changes by hand that config.toml and the log already hold.
 pub(super) struct Written {
     pub(super) experiment: Experiment,
     pub(super) holds: Vec<Hold>,

@@ -1,4 +1,4 @@
-//! What a run writes: rows and averages after an epoch, checkpoints.
+//! Writes rows and averages after an epoch, and checkpoints.
 
 use std::collections::BTreeMap;
 
@@ -167,7 +167,7 @@ impl Trainer {
         Ok(self.directory.write_json(format!("checkpoints/{name}.json"), &description)?)
     }
 
-    /// Writes the checkpoint that a resume goes on from.
+    /// Writes the checkpoint that a resume continues from.
     pub(super) fn save_checkpoint(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         observer.event(&Event::Saving);
         self.write_changes()?;

@@ -1,4 +1,4 @@
-//! Runs whose validation attack changes on the way.
+//! Runs whose validation attack changes while they are in progress.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -94,7 +94,7 @@ fn json_of(run: &Path, name: &str) -> Value {
     serde_json::from_slice(&std::fs::read(run.join(format!("checkpoints/{name}.json"))).unwrap()).unwrap()
 }
 
-/// Every checkpoint but the one to resume from, and the table without its times.
+/// Every checkpoint except the one to resume from, and the table without its times.
 fn results(run: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();
     for file in std::fs::read_dir(run.join("checkpoints")).unwrap() {
@@ -135,7 +135,7 @@ fn a_score_under_a_weak_attack_does_not_stand_in_the_way_of_later_ones() {
     let (weak, strong) = rows.split_at(CHANGE as usize);
     assert!(highest(weak).0 > highest(strong).0, "the weak attack has the higher scores: {rows:?}");
 
-    // What counts now.
+    // The current comparison.
     assert_eq!(trainer.progress().best, Some(highest(strong)));
     let best = json_of(&run, "best");
     assert_eq!(
@@ -144,7 +144,7 @@ fn a_score_under_a_weak_attack_does_not_stand_in_the_way_of_later_ones() {
     );
     assert!(best["validation"]["robust"]["attack"].as_str().unwrap().contains("ε 24/255"), "{best}");
 
-    // What counted before: a file of its own that says what it was measured under.
+    // The earlier comparison: its own file, which records its validation setting.
     let kept = json_of(&run, "best-until-epoch-0002");
     let (score, epoch) = highest(weak);
     assert_eq!((kept["epoch"].as_u64(), kept["score"].as_f64()), (Some(u64::from(epoch)), Some(score)));
@@ -160,7 +160,7 @@ fn a_score_under_a_weak_attack_does_not_stand_in_the_way_of_later_ones() {
     let stored = crate::train::StoredNetwork::load(&trainer.directory().checkpoint(&listed[0].name), None).unwrap();
     assert_eq!(stored.experiment.evaluation.eval_epsilon, Some(Epsilon::levels(WEAK)));
 
-    // And it is told, once.
+    // The observer is told once.
     let [(change, told)] = observer.told.as_slice() else { panic!("{:?}", observer.told) };
     assert_eq!((change.epoch, change.label().as_str()), (CHANGE, "validation: ε 2/255 → 24/255"));
     assert_eq!(told.as_ref(), listed.first());
@@ -184,14 +184,14 @@ fn recalibrating_batch_norm_begins_a_new_comparison_too() {
     };
     state.save(&directory.checkpoint("best"), &metadata(3)).unwrap();
     let progress = Progress { epoch: 6, best: Some((0.75, 3)), ..Progress::start(10) };
-    // The same setting has nothing to keep.
+    // Under the same setting there is nothing to keep.
     assert_eq!(keep(&directory, &progress, &old, &old).unwrap(), None);
     let kept = keep(&directory, &progress, &old, &new).unwrap().unwrap();
     assert_eq!((kept.name.as_str(), kept.epoch, kept.score), ("best-until-epoch-0005", 3, Some(0.75)));
     let bytes = std::fs::read(directory.checkpoint(&kept.name)).unwrap();
-    // Once more, as after a kill: the file stands.
+    // A second call, as after a kill: the file stays.
     assert_eq!(keep(&directory, &progress, &old, &new).unwrap(), Some(kept.clone()));
-    // Another best until the same epoch gets another name.
+    // Another best checkpoint until the same epoch gets another name.
     state.save(&directory.checkpoint("best"), &metadata(4)).unwrap();
     let other = keep(&directory, &progress, &old, &new).unwrap().unwrap();
     assert_eq!((other.name.as_str(), other.epoch), ("best-until-epoch-0005-2", 4));
@@ -217,7 +217,7 @@ fn a_run_stopped_before_or_after_the_change_ends_with_the_same_bytes() {
     }
 }
 
-/// A process that dies after a change has begun a new comparison, with the last checkpoint from before it.
+/// A process that dies after a change began a new comparison, while its last checkpoint is from before the change.
 #[test]
 fn a_killed_run_loses_neither_best() {
     let dir = tempfile::tempdir().unwrap();
@@ -228,7 +228,7 @@ fn a_killed_run_loses_neither_best() {
     let expected = results(&changed);
     let checkpoint = changed.join("checkpoints/resume.safetensors");
 
-    // It goes on with the changed experiment: everything comes out again, and nothing twice.
+    // It continues with the changed experiment: the results are the same, and nothing is written twice.
     std::fs::write(&checkpoint, &observer.before).unwrap();
     let trainer = resume(&changed);
     assert_eq!(json_of(&changed, "best")["epoch"], trainer.progress().best.unwrap().1, "best is the one that it knows");
@@ -236,7 +236,7 @@ fn a_killed_run_loses_neither_best() {
     trainer.run(&mut ()).unwrap();
     assert!(results(&changed) == expected);
 
-    // Or with the old attack again: as if it had never been changed, and what was kept stays.
+    // Or it continues with the old attack: as if it had never been changed, and the kept checkpoint stays.
     std::fs::write(&checkpoint, &observer.before).unwrap();
     std::fs::copy(unchanged.join("config.toml"), changed.join("config.toml")).unwrap();
     resume(&changed).run(&mut ()).unwrap();
@@ -245,7 +245,7 @@ fn a_killed_run_loses_neither_best() {
         let name = format!("best-until-epoch-0002.{extension}");
         assert!(found.remove(&name).unwrap() == expected[&name]);
     }
-    // `best.json` came back from the kept one, which says until when it counted.
+    // `best.json` was restored from the kept one, which records the last epoch of its comparison.
     assert_eq!(found.keys().collect::<Vec<_>>(), plain.keys().collect::<Vec<_>>());
     for name in ["best.safetensors", "last.safetensors", "last.json", "metrics"] {
         assert!(found[name] == plain[name], "{name} differs");
@@ -286,7 +286,7 @@ fn signatures_are_quiet_about_the_change_itself() {
     };
     let compares = [Kind::CleanFalls, Kind::LevellingDown, Kind::RobustOverfitting];
     assert!(kinds(metrics).iter().all(|kind| !compares.contains(kind)), "{:?}", kinds(metrics));
-    // Without the column the same rows look like a run that goes wrong.
+    // Without the column, the same rows look like a failing run.
     let unmarked: Vec<MetricsRow> =
         metrics.iter().map(|row| MetricsRow { val_attack: String::new(), ..row.clone() }).collect();
     assert!(kinds(&unmarked).contains(&Kind::RobustOverfitting), "{:?}", kinds(&unmarked));
