@@ -99,12 +99,13 @@ fn main(
         if kind == TERM_MARGIN {
             let other = largest_beside(a, label, classes, lane);
             total += weight * (logits[a + other] - logits[a + label]);
-            if is_inside && lane == 0u {
+            // Each value is only ever written by the lane that cleared it.
+            if is_inside && lane == other % {{LANES}}u {
                 gradient[a + other] += weight;
+            }
+            if is_inside && lane == label % {{LANES}}u {
                 gradient[a + label] -= weight;
             }
-            // Other lanes add to these values in the next term.
-            storageBarrier();
             continue;
         }
         let to_label = kind == TERM_CROSS_ENTROPY;

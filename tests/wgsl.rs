@@ -305,7 +305,7 @@ fn targets_drawn_by_the_engine_are_those_given_to_it() {
             let (_, drawn, found) = search(Objective::Drawn(distribution.table()));
             assert_eq!(found, Some(targets));
             assert!(drawn == given, "{}: {n} images", engine.name());
-            assert!(engine.targets(&old).unwrap_err().to_string().contains("gone"));
+            assert!(engine.targets(&old).unwrap_err().to_string().contains("no longer valid"));
         }
     }
 }
@@ -565,7 +565,7 @@ fn views_go_stale_and_bad_arguments_are_refused() {
     let spec = spec(Objective::CrossEntropy, n, 0, Norm::Linf, BatchNormMode::Eval);
     let old = engine.perturb(&images.batch(), &spec).unwrap();
     engine.perturb(&images.batch(), &spec).unwrap();
-    assert!(engine.read_view(&old, View::Clean).unwrap_err().to_string().contains("gone"));
+    assert!(engine.read_view(&old, View::Clean).unwrap_err().to_string().contains("no longer valid"));
     let short = Batch { labels: &images.labels[1..], ..images.batch() };
     assert!(engine.perturb(&short, &spec).is_err());
     assert!(engine.logits(&Input::Images(&[0.0; 3], &[1]), BatchNormMode::Eval).is_err());

@@ -5,7 +5,8 @@
 //
 // An image whose gradient contains NaN or infinity does not move and raises the first of `flags`; once a logit was not
 // finite (`stopped`), no image moves. The cause can then be located with the images that produced it. An image whose
-// gradient is zero does not move either, and raises the flag of its position in the batch, from the fifth flag on.
+// gradient is zero has no direction, and raises the flag of its position in the batch, from the fifth flag on; noise and an
+// unprojected start are projected all the same.
 //
 // Needs `call`, `clean`, `delta`, `x`, `stopped`, `flags`, and `search_gradient(base, quad)`, which returns the quads
 // of the gradient that belong to a lane: lane, lane + 256 and so on.
@@ -56,7 +57,7 @@ fn step_image(about: ImageInfo, position: u32, base: u32, count: u32, lane: u32)
             atomicStore(&flags[4u + position], 1u);
         }
     }
-    if largest >= INFINITE || largest == 0u {
+    if largest >= INFINITE {
         quads = 0u;
     }
     if call.norm == NORM_L2 {
@@ -65,8 +66,8 @@ fn step_image(about: ImageInfo, position: u32, base: u32, count: u32, lane: u32)
             let g = scaled(search_gradient(base, quad), largest);
             squares += dot(g, g);
         }
-        // At least 1 if there are quads.
-        let length = sqrt(lane_sum(squares, lane));
+        // At least 1, unless the gradient is zero.
+        let length = max(sqrt(lane_sum(squares, lane)), 1.0);
         squares = 0.0;
         for (var quad = lane; quad < quads; quad += {{LANES}}u) {
             let i = base + quad;

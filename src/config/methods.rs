@@ -32,6 +32,8 @@ pub struct MethodInfo {
     pub divergence: fn(&Experiment) -> bool,
     /// Whether each class has a radius of its own.
     pub class_radii: fn(&Experiment) -> bool,
+    /// Whether it chooses the step size of its search, instead of the attack's.
+    pub own_step_size: fn(&Experiment) -> bool,
     /// Class-wise values that it adapts other than radii and targets, with their titles: columns of `classes.csv` and
     /// TensorBoard tags.
     pub series: &'static [(&'static str, &'static str)],
@@ -70,6 +72,7 @@ const FAIR_TAT: MethodInfo = MethodInfo {
         f.base == BaseMethod::Trades && (!f.targeted || f.trades_search == TradesSearch::Kl)
     },
     class_radii: |e| !e.fairness.epsilon_rules.is_empty(),
+    own_step_size: never,
     series: &[],
 };
 
@@ -81,6 +84,7 @@ const AT: MethodInfo = MethodInfo {
     targeted: never,
     divergence: never,
     class_radii: never,
+    own_step_size: never,
     series: &[],
 };
 
@@ -100,6 +104,7 @@ const CFA: MethodInfo = MethodInfo {
     targeted: never,
     divergence: |e| e.cfa.base == BaseMethod::Trades,
     class_radii: |e| e.cfa.ccm,
+    own_step_size: never,
     series: &[("beta", "KL weight of each class")],
 };
 
@@ -111,6 +116,8 @@ const FRL: MethodInfo = MethodInfo {
     targeted: never,
     divergence: always,
     class_radii: |e| e.frl.variant == super::FrlVariant::ReweightRemargin,
+    // A quarter of the largest radius in the batch.
+    own_step_size: |e| e.frl.variant == super::FrlVariant::ReweightRemargin,
     series: &[("clean_weight", "Weight of the clean loss"), ("boundary_weight", "Weight of the boundary loss")],
 };
 
@@ -159,6 +166,38 @@ mod tests {
     use super::*;
     use crate::config::fields;
     use clap::ValueEnum;
+
+    /// What the table says of a method is what the method does.
+    #[test]
+    fn the_table_agrees_with_the_methods() {
+        use crate::engine::Batch;
+        use crate::train::methods::{Radii, build};
+        let batch = Batch { pixels: &[], labels: &[2, 0], ids: &[0, 1], augment: None, seed: 0, epoch: 3 };
+        for method in MethodChoice::value_variants() {
+            for base in [BaseMethod::At, BaseMethod::Trades] {
+                for (targeted, search) in
+                    [(true, TradesSearch::Targeted), (true, TradesSearch::Kl), (false, TradesSearch::Kl)]
+                {
+                    let mut e = Experiment::default();
+                    (e.fairness.method, e.fairness.base, e.cfa.base) = (*method, base, base);
+                    (e.fairness.targeted, e.fairness.trades_search) = (targeted, search);
+                    let built = build(&e, 3);
+                    let spec = built.search(&batch, &Radii(vec![0.1; 3]));
+                    assert_eq!(spec.objective.is_targeted(), e.is_targeted(), "{method:?} {base:?} {search:?}");
+                    let divergence = spec.objective == crate::engine::Objective::KlToClean;
+                    assert_eq!(divergence, (e.method().divergence)(&e), "{method:?} {base:?} {search:?}");
+                    assert_eq!(!spec.project_start, e.searches_as_trades(), "{method:?} {base:?}");
+                    assert_eq!(spec.batch_norm, e.attack_batch_norm(), "{method:?} {base:?}");
+                    let own = spec.step_size != vec![e.attack.step_size.value(); 2];
+                    assert_eq!(own, (e.method().own_step_size)(&e), "{method:?}");
+                    // CFA on AT adapts no beta.
+                    let shown: Vec<&str> = built.shown().iter().map(|series| series.name).collect();
+                    let known: Vec<&str> = e.method().series.iter().map(|(name, _)| *name).collect();
+                    assert!(shown.is_empty() || shown == known, "{method:?}: {shown:?} {known:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn every_method_names_its_source_and_titles_are_different() {

@@ -103,8 +103,11 @@ impl Held {
 
 /// The search that `views` belongs to, if it is the one that the engine holds.
 pub(super) fn current<'a>(held: Option<&'a Held>, views: &Views) -> Result<&'a Held, EngineError> {
-    held.filter(|held| held.generation == views.generation)
-        .ok_or_else(|| EngineError::Invalid("these views are no longer valid: another search has begun since".into()))
+    held.filter(|held| held.generation == views.generation).ok_or_else(|| {
+        EngineError::Invalid(
+            "these views are no longer valid: another search has begun since, or this one failed".into(),
+        )
+    })
 }
 
 /// A search that was set aside ([`super::Engine::set_aside`]).
@@ -125,8 +128,11 @@ impl SetAside {
     pub(super) fn check(&self, shape: ImageShape, classes: usize) -> Result<(), EngineError> {
         let values = self.held.labels.len() * shape.len();
         let fits = self.delta.len() == values && self.views.iter().all(|(_, images)| images.len() == values);
-        if !fits {
-            return Err(EngineError::Invalid(format!("the search that was set aside does not fit images of {shape}")));
+        let reference = self.reference.is_empty() || self.reference.len() == self.held.labels.len() * classes;
+        if !fits || !reference || self.held.spec.objective.check(self.held.labels.len(), classes).is_err() {
+            return Err(EngineError::Invalid(format!(
+                "the search that was set aside does not fit images of {shape} of {classes} classes"
+            )));
         }
         check_labels(&self.held.labels, classes)
     }

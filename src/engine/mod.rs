@@ -158,7 +158,7 @@ pub trait Engine: Send {
     fn targets(&mut self, views: &Views) -> Result<Option<&[u32]>, EngineError>;
 
     /// Whether each image's gradient was exactly zero, in every value, in at least one step of the search that made
-    /// these views. Such a step moved nothing: the search found no direction of ascent, which does not prove that none
+    /// these views. Such a step follows no gradient: the search found no direction of ascent, which does not prove that none
     /// exists. A search without steps computes no gradient.
     ///
     /// # Errors

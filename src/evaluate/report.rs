@@ -347,7 +347,9 @@ fn describe_training_attack(experiment: &Experiment) -> String {
         SearchKind::Attack if attack.random_start => "random start".into(),
         SearchKind::Attack => "no random start".into(),
     };
-    let (steps, epsilon, step) = (attack.steps, attack.epsilon, attack.step_size);
+    let (steps, epsilon) = (attack.steps, attack.epsilon);
+    let own = (method.own_step_size)(experiment);
+    let step = if own { "a quarter of the largest radius".into() } else { attack.step_size.to_string() };
     format!("PGD-{steps}, {kind}, {norm}, ε {epsilon}{scaled}, step {step}, {start}, {mode}")
 }
 

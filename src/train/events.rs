@@ -106,7 +106,7 @@ pub enum Event<'a> {
 /// Watches a run and may steer or end it.
 ///
 /// Watching alone does not change any result: the requests of [`Observer::watch`] leave the engine's state unchanged,
-/// and an attack that runs step by step finds the same images up to rounding. Time spent in an observer is not counted
+/// and an attack that runs step by step finds the same images. Time spent in an observer is not counted
 /// as time of the run.
 pub trait Observer {
     /// Called for every event, on the training thread. It must not block.

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{StoredError, StoredNetwork, TrainError, methods};
 use crate::config::{ConfigError, Experiment};
 use crate::files;
-use crate::model::State;
+use crate::model::{ModelError, Network, State};
 
 /// The source of the initial weights: `init.json` in the run directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,15 @@ pub(super) struct InitialWeights {
 }
 
 impl InitialWeights {
+    /// Checks that the weights fit the network of the run, before an engine is opened for it.
+    ///
+    /// # Errors
+    /// [`StoredError::Engine`] with the file and what does not fit.
+    pub(super) fn check(&self, network: &Network) -> Result<(), StoredError> {
+        let misfit = |source: ModelError| StoredError::Engine { path: self.record.file.clone(), source: source.into() };
+        self.state.check(network).map_err(misfit)
+    }
+
     /// The initial weights that an experiment names. `None` if it draws random ones.
     ///
     /// # Errors
@@ -48,15 +57,15 @@ impl InitialWeights {
             return Ok(None);
         };
         // A file of another program does not record how it was trained, which is not an error here.
-        let stored = match StoredNetwork::load(path, None) {
-            Err(StoredError::Foreign { .. }) => StoredNetwork::load(path, Some(experiment.clone()))?,
-            found => found?,
+        let (stored, own) = match StoredNetwork::load(path, None) {
+            Err(StoredError::Foreign { .. }) => (StoredNetwork::load(path, Some(experiment.clone()))?, false),
+            found => (found?, true),
         };
         let bytes = files::read(&stored.file).map_err(StoredError::from)?;
         let digest = Sha256::digest(&bytes);
         let record = InitialRecord {
             sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-            method: stored.position.map(|_| stored.experiment.method().title.to_owned()),
+            method: own.then(|| stored.experiment.method().title.to_owned()),
             epochs: stored.position,
             file: stored.file.clone(),
         };
@@ -68,7 +77,7 @@ impl InitialWeights {
 mod tests {
     use super::*;
     use crate::config::{EngineChoice, MethodChoice};
-    use crate::train::{RunDir, Splits, Trainer};
+    use crate::train::{ClassRow, Event, Observer, Outcome, RunDir, Splits, Trainer};
 
     fn small() -> Experiment {
         let mut e = Experiment::preset("digits-60s").unwrap();
@@ -113,14 +122,63 @@ mod tests {
         }
     }
 
+    /// Ends a run after so many batches.
+    struct StopAfter(u32);
+
+    impl Observer for StopAfter {
+        fn event(&mut self, event: &Event<'_>) {
+            if let Event::Batch { .. } = event {
+                self.0 = self.0.saturating_sub(1);
+            }
+        }
+
+        fn stop(&self) -> bool {
+            self.0 == 0
+        }
+    }
+
+    /// With its memory, its counts on the validation split, and without the file that it started from.
+    #[test]
+    fn frl_that_is_stopped_within_an_epoch_ends_with_the_same_bits() {
+        let dir = tempfile::tempdir().unwrap();
+        let robust = dir.path().join("robust");
+        begin(&small(), &robust).unwrap().run(&mut ()).unwrap();
+        let mut frl = small();
+        (frl.fairness.method, frl.model.init) = (MethodChoice::Frl, Some(robust.clone()));
+        (frl.optimizer.epochs, frl.optimizer.batch_size, frl.optimizer.lr) = (3, 20, 0.01);
+        (frl.frl.alpha_1, frl.frl.alpha_2) = (0.5, 1.0);
+        let whole = dir.path().join("whole");
+        let mut trainer = begin(&frl, &whole).unwrap();
+        trainer.run(&mut ()).unwrap();
+        let expected = (trainer.engine().state().unwrap(), trainer.rows().1.to_vec());
+        assert!(trainer.progress().memory.0.values().flatten().any(|value| *value != 0.0));
+        // 80 images in batches of 20: before the first epoch's end, at the end of one, within the next.
+        for batches in [1, 4, 6] {
+            let path = dir.path().join(format!("stopped-{batches}"));
+            let mut trainer = begin(&frl, &path).unwrap();
+            assert_eq!(trainer.run(&mut StopAfter(batches)).unwrap(), Outcome::Stopped);
+            let hidden = dir.path().join("hidden");
+            std::fs::rename(&robust, &hidden).unwrap();
+            let run = trainer.directory().clone();
+            drop(trainer);
+            let mut resumed = Trainer::resume(frl.clone(), Splits::load(&frl).unwrap(), run).unwrap();
+            resumed.run(&mut ()).unwrap();
+            std::fs::rename(&hidden, &robust).unwrap();
+            assert!(resumed.engine().state().unwrap() == expected.0, "after {batches} batches");
+            let series =
+                |rows: &[ClassRow]| rows.iter().map(|row| (row.epsilon, row.series.clone())).collect::<Vec<_>>();
+            assert_eq!(series(resumed.rows().1), series(&expected.1), "after {batches} batches");
+        }
+    }
+
     #[test]
     fn weights_that_do_not_fit_are_refused_with_their_name() {
         let dir = tempfile::tempdir().unwrap();
         begin(&small(), &dir.path().join("narrow")).unwrap().run(&mut ()).unwrap();
         let mut wide = small();
         (wide.model.width, wide.model.init) = (Some(8), Some(dir.path().join("narrow")));
-        let error = begin(&wide, &dir.path().join("wide")).err().unwrap().to_string();
-        assert!(error.contains("shape"), "{error}");
+        let error = format!("{:#}", anyhow::Error::from(begin(&wide, &dir.path().join("wide")).err().unwrap()));
+        assert!(error.contains("--init") && error.contains("best.safetensors") && error.contains("shape"), "{error}");
         wide.model.init = Some(dir.path().join("nothing.safetensors"));
         let error = begin(&wide, &dir.path().join("gone")).err().unwrap().to_string();
         assert!(error.contains("--init") && error.contains("nothing.safetensors"), "{error}");

@@ -135,7 +135,10 @@ impl Trainer {
         let network = setup::network(&experiment, &splits.train);
         let initial = InitialWeights::of(&experiment)?;
         let state = match &initial {
-            Some(initial) => initial.state.clone(),
+            Some(initial) => {
+                initial.check(&network)?;
+                initial.state.clone()
+            }
             None => State::initialise(&network, experiment.run.seed),
         };
         let engine = open_engine(&experiment.run.engine_options(), network, &state)?;
@@ -236,6 +239,14 @@ impl Trainer {
         let path = directory.checkpoint("resume");
         if !statistics.into_iter().flatten().all(|statistics| statistics.is_for(classes)) {
             let what = format!("its statistics are not for the {classes} classes of the data set");
+            return Err(ModelError::Format { path, what }.into());
+        }
+        let counts = progress.validation.iter().flat_map(|validation| [&validation.clean, &validation.robust]);
+        if counts
+            .into_iter()
+            .any(|confusion| confusion.classes() != classes || confusion.counts().len() != classes * classes)
+        {
+            let what = format!("its counts on the validation split are not for the {classes} classes of the data set");
             return Err(ModelError::Format { path, what }.into());
         }
         if !progress.holds.is_empty() && progress.holds.len() != classes {
@@ -374,12 +385,9 @@ impl Trainer {
         let already = self.progress.seconds[0];
         self.watched = Duration::ZERO;
         let (epoch, batches) = (self.progress.epoch, self.batches());
-        if self.method.needs().validation && self.progress.validation.is_none() {
-            let trained = self.engine.state()?.model;
-            let Some(validation) = self.evaluate(&trained, observer)?.1 else { return Ok(Outcome::Stopped) };
-            self.progress.validation = validation.counts(self.method.needs());
+        if !self.gather_evidence(observer)? {
+            return Ok(Outcome::Stopped);
         }
-        self.plan();
         let order = self.order(epoch);
         let epochs = self.experiment.optimizer.epochs;
         observer.event(&Event::EpochStarted { epoch, epochs, batch: self.progress.batch, batches });
@@ -389,6 +397,10 @@ impl Trainer {
             self.warn_of_experiment(observer);
             self.watched += clock.elapsed();
             if observer.stop() || observer.discard() {
+                return Ok(Outcome::Stopped);
+            }
+            // Another method may have come into force, which needs what this one did not.
+            if self.progress.batch == 0 && !self.gather_evidence(observer)? {
                 return Ok(Outcome::Stopped);
             }
             let Some(trained) = self.batch(&order, observer)? else { return Ok(Outcome::Stopped) };
@@ -431,6 +443,20 @@ impl Trainer {
             self.engine.load_model(&trained)?;
         }
         Ok(Outcome::Finished)
+    }
+
+    /// Validates before the epoch's first batch, if the method needs what was not counted, and plans the epoch. Within an epoch
+    /// nothing is counted: the plan is that of its beginning. `false` if the observer asks to stop.
+    fn gather_evidence(&mut self, observer: &mut dyn Observer) -> Result<bool, TrainError> {
+        let needs = self.method.needs();
+        let known = self.progress.validation.as_ref().is_some_and(|v| v.means.is_some() || !needs.class_means);
+        if needs.validation && !known && self.progress.batch == 0 {
+            let trained = self.engine.state()?.model;
+            let Some(validation) = self.evaluate(&trained, observer)?.1 else { return Ok(false) };
+            self.progress.validation = validation.counts(needs);
+        }
+        self.plan();
+        Ok(true)
     }
 
     /// Validates `trained`, the weights in the engine, after recalibration if the experiment asks for it. Afterwards

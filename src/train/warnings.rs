@@ -5,7 +5,10 @@ use crate::config::Experiment;
 
 /// All warnings about an experiment that are known before it runs.
 pub fn run_warnings(experiment: &Experiment) -> Vec<String> {
-    let mut all: Vec<String> = training_attack(experiment).training_warning().into_iter().collect();
+    // A method that chooses its own step crosses its ball.
+    let own_step = (experiment.method().own_step_size)(experiment);
+    let training = training_attack(experiment).training_warning().filter(|_| !own_step);
+    let mut all: Vec<String> = training.into_iter().collect();
     all.extend(evaluation_warnings(experiment));
     let averaging = &experiment.averaging;
     let averages = [averaging.ema, averaging.fawa];

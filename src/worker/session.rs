@@ -136,9 +136,10 @@ fn open(start: RunStart, host: &mut dyn Host) -> Result<Trainer, SessionError> {
         RunStart::New { mut experiment, directory, derived } => {
             experiment.validate()?;
             RunDir::check_free(&directory)?;
-            if let Some(data) = &mut experiment.data.path {
+            let Experiment { data, model, .. } = experiment.as_mut();
+            for path in [&mut data.path, &mut model.init].into_iter().flatten() {
                 // A resume may start from another working directory.
-                *data = std::path::absolute(&data).map_err(SessionError::Path)?;
+                *path = std::path::absolute(&path).map_err(SessionError::Path)?;
             }
             let splits = load(&experiment, host)?;
             host.stage(Stage::OpeningEngine);

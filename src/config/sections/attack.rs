@@ -23,7 +23,8 @@ section! {
         epsilon: Epsilon = Epsilon::levels(8.0), row("Epsilon", NextEpoch).range(0.0, 80.0);
         /// Size of a step
         #[arg(value_name = "K/255")]
-        step_size: Epsilon = Epsilon::levels(2.0), row("Step size", Now).range(0.0, 20.0).idle(NO_STEPS, no_steps);
+        step_size: Epsilon = Epsilon::levels(2.0), row("Step size", Now).range(0.0, 20.0).idle(NO_STEPS, no_steps)
+                .idle("The method takes a quarter of the largest radius in the batch.", |e| (e.method().own_step_size)(e));
         /// Number of steps
         #[arg(value_name = "N")]
         steps: u32 = 10, row("Attack steps", Now).range(0.0, 50.0).unit("steps");

@@ -144,7 +144,8 @@ section! {
         /// Largest sum of the multipliers
         #[arg(id = "frl-limit", value_name = "SUM")]
         limit: f64 = 0.5,
-            row("Multiplier limit", NextEpoch).range(0.0, 2.0).valid("a number above 0", above_zero).only(FRL);
+            row("Multiplier limit", NextEpoch).range(0.0, 1.0).valid("a number above 0", above_zero)
+                .valid("at most 1", |limit| limit <= 1.0).only(FRL);
     }
 }
 

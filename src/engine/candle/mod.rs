@@ -222,6 +222,7 @@ impl Engine for CandleEngine {
     }
 
     fn begin(&mut self, batch: &Batch<'_>, spec: &SearchSpec) -> Result<Views, EngineError> {
+        self.search = None;
         let clean = self.prepare(batch)?;
         spec.check(batch.len(), self.network.input, self.network.classes)?;
         check_batch_norm(&self.network, batch.len(), spec.batch_norm)?;
@@ -282,8 +283,9 @@ impl Engine for CandleEngine {
     fn train_step(&mut self, views: &Views, loss: &LossSpec, sgd: &SgdStep) -> Result<BatchStats, EngineError> {
         loss.check(views.len(), self.network.classes)?;
         check_batch_norm(&self.network, views.len(), BatchNormMode::Train)?;
-        let labels = self.held(views)?.labels.clone();
-        let names = loss.views();
+        let held = self.held(views)?;
+        let (labels, names) = (held.labels.clone(), loss.views());
+        names.iter().try_for_each(|view| held.check_view(*view))?;
         let (mut tapes, mut logits) = (Vec::new(), Vec::new());
         for &view in &names {
             let x = self.search(views)?.view(view)?;

@@ -46,10 +46,15 @@ pub(super) fn network() -> Network {
 }
 
 pub(super) fn open(checks: Checks) -> WgslEngine {
+    open_with(checks, None)
+}
+
+/// With a bound for bindings that cuts batches into ranges.
+pub(super) fn open_with(checks: Checks, binding_limit: Option<u64>) -> WgslEngine {
     let adapter = std::env::var("FAIRTAT_TEST_ADAPTER").ok();
     // The engine with checks also uses immediates: neither changes a result.
     let immediates = checks == Checks::On;
-    let options = WgslOptions { adapter, checks, immediates, pipelines: None, ..WgslOptions::default() };
+    let options = WgslOptions { adapter, checks, immediates, pipelines: None, binding_limit, ..WgslOptions::default() };
     let network = network();
     let state = State::initialise(&network, 3);
     WgslEngine::new(network, &state, &options).unwrap()

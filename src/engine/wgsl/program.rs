@@ -46,6 +46,8 @@ pub(super) enum Fixed {
     Results,
     /// Whether a logit was not finite.
     Flag,
+    /// The same for the search.
+    SearchFlag,
     /// Whether the gradient of any image was not finite, and for each image whether its gradient was zero
     /// (`kernels::attack::gradient_flags_bytes`).
     GradientFlag,

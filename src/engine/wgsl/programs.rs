@@ -151,7 +151,8 @@ pub(super) fn build(key: &Key, target: Target<'_>) -> Result<Program, GpuError> 
         }
         Key::Gradient(mode) => {
             // Every network has layers that read its input, so the gradient exists.
-            let (x, call) = (build.input(), (build.call(), build.info()));
+            let call = (build.call(), build.info(), build.whole(Fixed::Flag, 16));
+            let x = build.input();
             let gradient = build.objective(x, call, *mode, Vec::new(), Want::Image);
             build.lower.program.image_gradient = gradient.unwrap_or_default();
         }
@@ -245,12 +246,11 @@ impl Builder<'_> {
     fn objective(
         &mut self,
         x: Tensor,
-        (call, info): (Slice, Slice),
+        (call, info, flag): (Slice, Slice, Slice),
         mode: BatchNormMode,
         between: Vec<Dispatch>,
         want: Want<'_>,
     ) -> Option<Tensor> {
-        let flag = self.whole(Fixed::Flag, 16);
         let logits = self.logits();
         let reference = self.lower.named(Fixed::Reference, self.logits_shape());
         let tape = self.lower.body(x, &logits, mode);
@@ -260,7 +260,7 @@ impl Builder<'_> {
     fn attack(&mut self, step: AttackStep) {
         let (call, info) = self.of_search();
         let flags_bytes = attack::gradient_flags_bytes(self.batch);
-        let (stopped, flags) = (self.whole(Fixed::Flag, 16), self.lower.whole(Fixed::GradientFlag, flags_bytes));
+        let (stopped, flags) = (self.whole(Fixed::SearchFlag, 16), self.lower.whole(Fixed::GradientFlag, flags_bytes));
         let (clean, delta) = (self.images(Fixed::Clean), self.images(Fixed::Delta));
         let x = self.images(Fixed::Adversarial);
         let parts = self.lower.parts();
@@ -275,7 +275,7 @@ impl Builder<'_> {
             between.extend(parts.iter().map(noise));
         }
         let want = Want::Step(&searches);
-        let Some(gradient) = self.objective(x, (call, info), step.batch_norm, between, want) else { return };
+        let Some(gradient) = self.objective(x, (call, info, stopped), step.batch_norm, between, want) else { return };
         for ((_, images, first), (gradient, search)) in parts.into_iter().zip(gradient.into_iter().zip(searches)) {
             let Search { clean, delta, x, .. } = search;
             let dispatch =
@@ -303,7 +303,7 @@ impl Builder<'_> {
 
     fn finish(&mut self, kept: Snapshots) {
         let x = self.images(Fixed::Adversarial);
-        for dispatch in self.snapshots(kept, &x, [Keep::Never; 2]) {
+        for dispatch in self.snapshots(kept, &x, [Keep::NeverMisclassified; 2]) {
             self.lower.program.push(None, DispatchKind::Other, dispatch);
         }
     }

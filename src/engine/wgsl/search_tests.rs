@@ -1,11 +1,13 @@
 //! Searches that pause, stop images and keep iterates: they give the same bits in one call and in pieces, and agree
 //! with Candle.
 
-use super::engine_tests::{CLASSES, IMAGES, Images, network, open};
+use super::engine_tests::{CLASSES, IMAGES, Images, network, open, open_with};
+use super::harness::relative_error;
 use super::{Checks, WgslEngine};
 use crate::engine::candle::{CandleDevice, CandleEngine};
 use crate::engine::{
-    Batch, BatchNormMode, Engine, Input, Norm, Objective, SearchSpec, Snapshots, Start, Stop, TargetTable, View,
+    Batch, BatchNormMode, Engine, Input, LossSpec, LossTerm, Norm, Objective, SearchSpec, SgdStep, Snapshots, Start,
+    Stop, TargetTable, Term, View,
 };
 use crate::model::State;
 use crate::rng::Purpose;
@@ -174,5 +176,53 @@ fn a_view_that_was_not_kept_is_an_error() {
         let error = engine.read_view(&views, view).unwrap_err().to_string();
         assert!(error.contains("did not keep"), "{error}");
         assert!(engine.logits(&Input::View(&views, view), BatchNormMode::Eval).is_err());
+    }
+}
+
+/// The loss of Balance Adversarial Training, which names three views, and one that names all four.
+#[test]
+fn a_step_on_kept_iterates_is_that_of_candle() {
+    let images = Images::new();
+    let state = State::initialise(&network(), 3);
+    let kl = |from, to| LossTerm::mean(2.0, Term::Kl { from, to });
+    let three = vec![
+        LossTerm::mean(1.0, Term::CrossEntropy(View::LastClean)),
+        kl(View::Clean, View::FirstAdversarial),
+        LossTerm::mean(1.0, Term::KlToUniform(View::LastClean)),
+        LossTerm::mean(1.0, Term::KlToUniform(View::FirstAdversarial)),
+    ];
+    let mut four = three.clone();
+    four.push(LossTerm::mean(0.5, Term::Margin(View::Adversarial)));
+    let sgd = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 5e-4 };
+    for terms in [three, four] {
+        let loss = LossSpec { terms };
+        // Whole, and in ranges of few images.
+        for binding_limit in [None, Some(20_000)] {
+            let mut candle = CandleEngine::new(network(), &state, CandleDevice::Cpu).unwrap();
+            let mut wgsl = open_with(Checks::On, binding_limit);
+            assert_eq!(wgsl.ranges(IMAGES).unwrap().len() > 1, binding_limit.is_some());
+            let spec = SearchSpec {
+                step_size: vec![0.9; IMAGES],
+                epsilon: vec![3.0; IMAGES],
+                ..spec(Objective::CrossEntropy, BatchNormMode::Eval, Norm::L2, Stop::WhileMisclassified { budget: 1 })
+            };
+            let run = |engine: &mut dyn Engine| {
+                let views = engine.perturb(&images.batch(), &spec).unwrap();
+                let stats = engine.train_step(&views, &loss, &sgd).unwrap();
+                (stats, engine.state().unwrap())
+            };
+            let ((expected, model), (found, other)) = (run(&mut candle), run(&mut wgsl));
+            assert!(
+                (expected.loss - found.loss).abs() < 1e-4 * expected.loss.abs(),
+                "{} {}",
+                expected.loss,
+                found.loss
+            );
+            assert_eq!((expected.predictions, expected.confusion), (found.predictions, found.confusion));
+            for (name, array) in &model.momentum.0 {
+                let error = relative_error(&other.momentum.0[name].data, &array.data);
+                assert!(error < 2e-3, "{name}: {error:e}");
+            }
+        }
     }
 }

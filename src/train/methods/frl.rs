@@ -1,7 +1,7 @@
 //! FRL: fair robust learning (Xu et al., ICML 2021, arXiv 2010.06121), which fine-tunes a robust network.
 //!
 //! Before every epoch, with the clean accuracy `c_k` and the robust accuracy `r_k` of class `k` on the validation split
-//! (PGD-20, eval mode), their means over images `c` and `r`, and a tolerance `τ`:
+//! (the evaluation attack of the run; the authors: PGD-20), their means over images `c` and `r`, and a tolerance `τ`:
 //!
 //! ```text
 //! g0_k = (1 - c_k) - (1 - c) - τ                   excess of the clean error
@@ -149,8 +149,9 @@ impl Method for Frl {
 
     fn restore(&mut self, memory: &Memory) {
         for (name, multipliers) in NAMES.into_iter().zip(&mut self.multipliers) {
-            if let Some(values) = memory.numbers(name, multipliers.len()) {
-                multipliers.copy_from_slice(values);
+            match memory.numbers(name, multipliers.len()) {
+                Some(values) => multipliers.copy_from_slice(values),
+                None => multipliers.fill(0.0),
             }
         }
     }

@@ -129,7 +129,7 @@ pub trait Method: Send {
         Memory::default()
     }
 
-    /// Restores the state that an earlier [`Self::memory`] returned. Values that do not fit are ignored.
+    /// Restores the state that an earlier [`Self::memory`] returned. Values that are missing or do not fit begin anew.
     fn restore(&mut self, _memory: &Memory) {}
 
     /// Class-wise values of this epoch other than radii and targets.

@@ -124,7 +124,7 @@ impl WgslEngine {
         let scale = GradientScale::of_search(&self.network, spec.batch_norm);
         self.write_info(Fixed::SearchInfo, info)?;
         self.write_call(n, Fixed::SearchCall, &call.with_scale(scale))?;
-        self.write(n, Fixed::Flag, 16, &[0u32; 4])
+        self.write(n, Fixed::SearchFlag, 16, &[0u32; 4])
     }
 
     /// Writes the flags of the images of a search whose gradient was zero.
@@ -150,7 +150,8 @@ impl WgslEngine {
         let images = held.labels.len();
         let bytes = (images * size_of::<ImageInfo>()) as u64;
         let flags_bytes = attack::gradient_flags_bytes(images);
-        let flags = [self.buffer(images, Fixed::Flag, 16)?, self.buffer(images, Fixed::GradientFlag, flags_bytes)?];
+        let flags =
+            [self.buffer(images, Fixed::SearchFlag, 16)?, self.buffer(images, Fixed::GradientFlag, flags_bytes)?];
         let info = self.buffer(images, Fixed::SearchInfo, bytes)?;
         let read = self.gpu.read(&[(&flags[0], 0, 4), (&flags[1], 0, flags_bytes), (&info, 0, bytes)])?;
         let raised = |bytes: &[u8]| bytes.iter().any(|byte| *byte != 0);

@@ -92,8 +92,8 @@ pub(in crate::engine::wgsl) const fn gradient_flags_bytes(images: usize) -> u64 
 }
 
 /// One step along `gradient`: `delta ← clip(project(delta + step · direction))`, `x = clean + delta`. Inactive images
-/// do not change; nor do all images once the word `stopped` is not zero, and images whose gradient is not finite or
-/// zero. The latter are recorded in `flags` ([`gradient_flags_bytes`], for the whole batch).
+/// do not change; nor do all images once the word `stopped` is not zero, and images whose gradient is not finite. Gradients
+/// that are not finite or zero are recorded in `flags` ([`gradient_flags_bytes`], for the whole batch).
 #[allow(clippy::too_many_arguments, reason = "the tensors of one kernel")]
 pub(in crate::engine::wgsl) fn pgd_step(
     images: usize,
@@ -151,7 +151,7 @@ pub(in crate::engine::wgsl) fn noise(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine::wgsl) enum Keep {
     /// Those that were never misclassified.
-    Never = 0,
+    NeverMisclassified = 0,
     /// Those that were never misclassified, and those whose start is misclassified.
     LastClean = 1,
     /// Those that are misclassified for the first time.
@@ -168,7 +168,7 @@ gpu_struct! {
 }
 
 /// Copies `x` of the images that `rule` selects into `kept`. Runs between [`super::loss::objective`] and [`pgd_step`],
-/// or after the last step with [`Keep::Never`].
+/// or after the last step with [`Keep::NeverMisclassified`].
 pub(in crate::engine::wgsl) fn snapshot(
     images: usize,
     first_image: usize,
