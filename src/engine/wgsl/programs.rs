@@ -172,6 +172,9 @@ pub(super) fn counted_tables(views: usize) -> usize {
     views.max(2)
 }
 
+/// The named buffer of a range of images.
+type Home = fn(usize) -> Fixed;
+
 struct Builder<'a> {
     lower: Lower<'a>,
     batch: usize,
@@ -288,7 +291,7 @@ impl Builder<'_> {
     fn snapshots(&mut self, kept: Snapshots, x: &Tensor, rules: [Keep; 2]) -> Vec<Dispatch> {
         let (_, info) = self.of_search();
         let shape = self.lower.network.input;
-        let homes: [(bool, fn(usize) -> Fixed); 2] =
+        let homes: [(bool, Home); 2] =
             [(kept.last_clean, Fixed::LastClean), (kept.first_adversarial, Fixed::FirstAdversarial)];
         let mut all = Vec::new();
         for ((kept, home), rule) in homes.into_iter().zip(rules) {

@@ -44,14 +44,17 @@ fn spec(objective: Objective, batch_norm: BatchNormMode, norm: Norm, stop: Stop)
     }
 }
 
-/// Every view, the targets and the state of an engine after a search in pieces of `steps`.
+/// Every view, the targets, the images without gradient and the running statistics.
+type SearchResult = ([Vec<f32>; 4], Option<Vec<u32>>, Vec<bool>, State);
+
+/// The results of a search in pieces of `steps`.
 fn search(
     engine: &mut dyn Engine,
     batch: &Batch<'_>,
     spec: &SearchSpec,
     pieces: &[u32],
     mut between: impl FnMut(&mut dyn Engine) -> bool,
-) -> ([Vec<f32>; 4], Option<Vec<u32>>, Vec<bool>, State) {
+) -> SearchResult {
     let mut views = engine.begin(batch, spec).unwrap();
     for (i, steps) in pieces.iter().enumerate() {
         engine.advance(&views, *steps).unwrap();
