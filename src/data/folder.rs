@@ -37,7 +37,7 @@ pub struct FolderOptions {
 ///
 /// * Classes are the directories in bytewise order of their names; the images of a class are all files below its
 ///   directory in bytewise order of their paths. Names that start with a dot are ignored everywhere; so are files
-/// next to the class directories, unless they are images.
+///   next to the class directories, unless they are images.
 /// * The format is detected from a file's content, never from its name. Anything but PNG and JPEG is an error.
 /// * Grey or colour is a property of the whole set. A colour file with equal channels is a colour file; a palette is
 ///   colour. Mixed files are an error unless the number of channels is given.

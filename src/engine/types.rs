@@ -74,7 +74,8 @@ pub struct SgdStep {
 pub struct BatchStats {
     /// The loss.
     pub loss: f64,
-    /// Predicted class of each image, for each view that the loss names, in the order of [`LossSpec::views`].
+    /// Predicted class of each image, for each view that the loss names, in the order of
+    /// [`LossSpec::views`](super::LossSpec::views).
     pub predictions: Vec<(View, Vec<u32>)>,
     /// How often each true class (row) was predicted as each class (column), `K × K`, for the same views.
     pub confusion: Vec<(View, Vec<u32>)>,
