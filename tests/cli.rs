@@ -504,7 +504,11 @@ fn wrong_calls_are_refused_in_one_sentence() {
         ("plan --arch small-cnn --images 0", 2, "error: --images: expected at least 2, found 0\n"),
         ("plan --arch small-cnn --images 1", 2, "error: --images: expected at least 2, found 1\n"),
         ("plan --arch small-cnn --images 10 --last-batch drop", 2, "10 training images do not fill one batch of 128"),
-        ("bench --batch 1", 2, "error: --batch: expected at least 2 images, on which batch norm can train, found 1\n"),
+        (
+            "bench --batch 1",
+            2,
+            "error: --batch: expected at least 2 images, which batch norm needs for training, found 1\n",
+        ),
         ("bench --steps 0", 2, "error: --steps: expected at least 1 step of the attack, found 0\n"),
         ("bench --seconds nan", 2, "error: --seconds: expected a number of at least 0, found NaN\n"),
         ("config show --dataset nope", 1, "error: data set 'nope': no data set is called 'nope'"),
@@ -848,6 +852,6 @@ fn ctrl_c_once_writes_a_checkpoint_and_says_how_to_go_on() {
     let output = child.wait_with_output().unwrap();
     let message = text(&output.stderr);
     assert!(output.status.success(), "{message}");
-    assert!(message.contains("Go on with: fairtat resume run"), "{message}");
+    assert!(message.contains("Continue with: fairtat resume run"), "{message}");
     assert!(dir.path().join("run/checkpoints/resume.safetensors").exists());
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fairtat::config::{DeviceChoice, EngineChoice, Experiment, MethodChoice};
 use fairtat::engine::{Batch, BatchNormMode, Input, Norm};
-use fairtat::train::{Event, Examples, Live, MetricsRow, Observer, Outcome, RunDir, Splits, Trainer, Watch};
+use fairtat::train::{Event, Examples, Live, MetricsRow, Observer, Outcome, RunDir, Splits, Trainer, WatchRequest};
 
 /// Looks at images of every batch, and uses the engine for others between batches and steps.
 struct Watcher {
@@ -36,8 +36,8 @@ impl Observer for Watcher {
         Self::meddle(live);
     }
 
-    fn watch(&self) -> Watch {
-        Watch { step_by_step: self.step_by_step, examples: 5 }
+    fn watch(&self) -> WatchRequest {
+        WatchRequest { step_by_step: self.step_by_step, examples: 5 }
     }
 
     fn stepped(&mut self, live: &mut Live<'_>, _step: (u32, u32)) {

@@ -17,10 +17,10 @@ use crate::model::Architecture;
 
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
-    /// Architecture; more than one may be named [default: the four that a CPU can bear]
+    /// Architecture; may be given several times [default: the four that are feasible on a CPU]
     #[arg(long, value_enum, value_name = "NAME")]
     arch: Vec<Architecture>,
-    /// Images in a batch; more than one may be named
+    /// Images in a batch; may be given several times
     #[arg(long, default_values_t = [64])]
     batch: Vec<usize>,
     /// Channels of the first stage instead of the published number
@@ -28,25 +28,25 @@ pub(super) struct BenchArgs {
     width: Option<usize>,
     #[command(flatten)]
     engine: EngineOptions,
-    /// Run-time checks in the shaders of the WGSL engine, which WebGPU asks for and training leaves out
+    /// Run-time checks in the shaders of the WGSL engine, which WebGPU requires and training omits
     #[arg(long, value_enum, default_value = "off", value_name = "ON|OFF")]
     checks: Switch,
-    /// Parameters of dispatches as immediates where the adapter has them, instead of in uniform buffers
+    /// Pass dispatch parameters as immediates instead of in uniform buffers, if the adapter supports them
     #[arg(long, value_enum, default_value = "off", value_name = "ON|OFF")]
     immediates: Switch,
-    /// Matrix products whose subgroups hand values on, where the adapter has them [default: on for software adapters]
+    /// Use subgroup broadcasts in matrix products, if the adapter supports them [default: on for software adapters]
     #[arg(long, value_enum, value_name = "ON|OFF")]
     subgroups: Option<Switch>,
     /// Steps of the attack
     #[arg(long, default_value_t = 10)]
     steps: u32,
-    /// Time for each measurement, which takes at least three training steps
+    /// Minimum time of each measurement, which takes at least three training steps
     #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
     seconds: f64,
-    /// Time every dispatch of the WGSL engine, beside the arithmetic and the copies that the device reaches at most
+    /// Time every dispatch of the WGSL engine, and compare with the peak arithmetic and copy rates of the device
     #[arg(long)]
     profile: bool,
-    /// Rows of the profile that are printed; the JSON has all
+    /// Rows of the profile to print; the JSON has all
     #[arg(long, value_name = "ROWS", default_value_t = 20)]
     top: usize,
     /// Also run an epoch of 50,000 images; without it, its time is extrapolated from the step
@@ -71,7 +71,7 @@ pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
     arguments.engine.validate()?;
     anyhow::ensure!(arguments.width != Some(0), Usage("--width: expected at least 1, found 0".into()));
     if let Some(batch) = arguments.batch.iter().find(|batch| **batch < 2) {
-        let what = format!("--batch: expected at least 2 images, on which batch norm can train, found {batch}");
+        let what = format!("--batch: expected at least 2 images, which batch norm needs for training, found {batch}");
         anyhow::bail!(Usage(what));
     }
     anyhow::ensure!(arguments.steps > 0, Usage("--steps: expected at least 1 step of the attack, found 0".into()));
@@ -92,9 +92,9 @@ pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
     };
     if arguments.profile {
         let wgsl = options.wgsl().ok_or_else(|| {
-            Usage("--profile times the dispatches of the WGSL engine; expected --engine wgsl with it".into())
+            Usage("--profile times the dispatches of the WGSL engine; use it with --engine wgsl".into())
         })?;
-        let figures = with_note("what the device can do at most", || DeviceFigures::measure(&wgsl))?;
+        let figures = with_note("the peak rates of the device", || DeviceFigures::measure(&wgsl))?;
         print(&table::figures(&figures))?;
         options.figures = Some(figures);
     }
@@ -126,7 +126,7 @@ pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
     }
 }
 
-/// Says on a terminal what is being measured, for as long as it takes.
+/// Shows on a terminal what is being measured, until it is done.
 fn with_note<T>(what: &str, measure: impl FnOnce() -> T) -> T {
     let shown = std::io::stderr().is_terminal();
     if shown {

@@ -11,21 +11,21 @@ use crate::data::download::{self, FetchOptions, Phase, Progress, Status};
 use crate::data::publishers::{Publisher, publisher, publishers};
 use crate::data::{self, Corruptions, Layout, SourceOptions, corruption_class_names, describe, detect};
 
-/// The sets that the program carries.
+/// The built-in data sets.
 const BUILT_IN: [&str; 2] = ["digits", "shapes"];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DataCommand {
-    /// List data sets: what the program carries, and what it can fetch
+    /// List data sets: the built-in ones, and those that can be fetched
     List,
-    /// Fetch a data set from its publisher, checked by size and checksum; goes on where it was broken off
+    /// Fetch a data set from its publisher and verify size and checksum; resumes an interrupted download
     Fetch {
         /// Name, as `fairtat data list` shows it
         name: String,
     },
-    /// Check a data set: its files against their checksums, and that every image can be read
+    /// Check a data set: verify the checksums of its files and read every image
     Check {
-        /// Name of a data set, or a path to one in any layout that can be read
+        /// Name of a data set, or a path to one in any supported layout
         name_or_path: String,
     },
 }
@@ -59,7 +59,7 @@ fn list() -> Result<()> {
         };
         line(&publisher.name, &state, &publisher.title);
     }
-    text += &format!("\nFetched sets lie in {} (set FAIRTAT_DATA to change that).\n", root.display());
+    text += &format!("\nFetched data sets are in {} (set FAIRTAT_DATA to change this directory).\n", root.display());
     text += "Your own images: --dataset folder --path DIR, with a directory for each class.\n";
     print(&text)
 }
@@ -74,7 +74,7 @@ impl Bars {
     fn show(&mut self, p: &Progress<'_>) {
         let what = match p.phase {
             Phase::Downloading => "fetching",
-            Phase::Waiting => "waiting to try again for",
+            Phase::Waiting => "waiting to retry",
             Phase::Verifying => "verifying",
             Phase::Unpacking => "unpacking",
         };
@@ -132,7 +132,7 @@ fn check(name_or_path: &str) -> Result<()> {
         let report = report?;
         print(&report.to_string())?;
         if !report.is_sound() {
-            bail!("{} is not whole; `fairtat data fetch {}` mends it", publisher.name, publisher.name);
+            bail!("{} is incomplete or damaged; `fairtat data fetch {}` repairs it", publisher.name, publisher.name);
         }
         return contents(&publisher.data_directory(&root), &options(&publisher.name));
     }
@@ -144,7 +144,7 @@ fn check(name_or_path: &str) -> Result<()> {
     contents(path, &options("folder"))
 }
 
-/// Reads every image and says what there is.
+/// Reads every image and prints the contents.
 fn contents(path: &Path, options: &SourceOptions) -> Result<()> {
     let found = detect(path)?;
     if matches!(found.layout, Layout::Corruptions) {
@@ -162,7 +162,7 @@ fn contents(path: &Path, options: &SourceOptions) -> Result<()> {
     print(&format!("{}: layout {}\n{}\n", found.directory.display(), found.layout.name(), describe(&loaded)))
 }
 
-/// Bytes for people.
+/// A readable number of bytes.
 fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }

@@ -14,7 +14,7 @@ use crate::engines::{ChosenEngine, choose_engine};
 
 #[derive(Debug, Args)]
 pub(super) struct EnginesArgs {
-    /// Also write them as JSON
+    /// Also write the list as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -27,7 +27,7 @@ struct Device {
     note: String,
 }
 
-/// What an engine would run on.
+/// An engine and its device.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Choice {
     engine: &'static str,
@@ -44,7 +44,7 @@ struct Report {
     wgsl: Vec<AdapterSummary>,
     /// The adapter of `--engine wgsl` without `--adapter`.
     default_adapter: Option<usize>,
-    /// What `--engine auto` takes.
+    /// The choice of `--engine auto`.
     auto: Choice,
 }
 
@@ -129,7 +129,7 @@ fn table(report: &Report) -> String {
     }
     let software = |adapter: &AdapterSummary| adapter.kind == AdapterKind::Software;
     let note = if !report.wgsl.is_empty() && report.wgsl.iter().all(software) {
-        "  (a software adapter is for tests: it is taken only when it is asked for)\n"
+        "  (a software adapter is for tests: it is used only on request)\n"
     } else {
         ""
     };
@@ -141,10 +141,10 @@ fn table(report: &Report) -> String {
     text + &format!("\n--engine auto takes {chosen}\n{note}")
 }
 
-/// Whole mebibytes or gibibytes; drivers without a bound answer with the largest number there is.
+/// Mebibytes or gibibytes; drivers without a limit report the largest possible number.
 fn size(bytes: u64) -> String {
     match bytes {
-        _ if bytes >= 1 << 40 => "without bound".into(),
+        _ if bytes >= 1 << 40 => "without limit".into(),
         _ if bytes >= 1 << 30 => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
         _ => format!("{} MiB", bytes >> 20),
     }
@@ -218,7 +218,7 @@ mod tests {
             "cannot be used: max_storage",
             "not usable",
             "takes --engine wgsl --adapter 0\n",
-            "a binding 4.0 GiB, a buffer without bound",
+            "a binding 4.0 GiB, a buffer without limit",
             "memory 24.0 GiB",
         ] {
             assert!(text.contains(part), "{part}\n{text}");

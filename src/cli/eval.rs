@@ -18,7 +18,7 @@ use crate::engine::Norm;
 use crate::train::{RunDir, Splits, StoredError, StoredNetwork, run_steps};
 use crate::units::Epsilon;
 
-/// Steps of PGD where nobody names another number.
+/// Default number of PGD steps.
 const STEPS: u32 = 20;
 
 /// Which images to evaluate on.
@@ -33,7 +33,7 @@ enum Part {
 pub(super) struct EvalArgs {
     /// A .safetensors file, or a run directory (its best checkpoint)
     checkpoint: PathBuf,
-    /// Attack; more than one may be named
+    /// Attack; several are separated by commas
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [AttackKind::Clean, AttackKind::Pgd])]
     attack: Vec<AttackKind>,
     /// Steps of PGD [default: 20]
@@ -42,7 +42,7 @@ pub(super) struct EvalArgs {
     /// Radius [default: that of the checkpoint's experiment]
     #[arg(long, value_name = "K/255")]
     epsilon: Option<Epsilon>,
-    /// Step size of PGD [default: that of the checkpoint's experiment for its own norm and radius, where the steps can
+    /// Step size of PGD [default: that of the checkpoint's experiment if norm and radius are its own and the steps can
     /// cross the ball with it, else 2.5 · radius / steps]
     #[arg(long, value_name = "K/255")]
     step_size: Option<Epsilon>,
@@ -55,13 +55,13 @@ pub(super) struct EvalArgs {
     /// Seed of the random starts
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Evaluate the first images of each class only, this many in all
+    /// Evaluate only this many images: the first ones of each class
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Which images
     #[arg(long, value_enum, default_value_t = Part::Test)]
     part: Part,
-    /// Directory of the data set, when it lies elsewhere than in training
+    /// Directory of the data set, if it differs from that in training
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
     /// Images in a batch; results do not depend on it
@@ -72,7 +72,7 @@ pub(super) struct EvalArgs {
     /// Also write the results as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// For a checkpoint of another program: the experiment that it belongs to
+    /// For a checkpoint of another program: its experiment
     #[command(flatten)]
     source: Source,
 }
@@ -83,9 +83,10 @@ struct EvalReport {
     dataset: String,
     part: String,
     results: Vec<Report>,
-    /// What makes robust numbers higher than a stronger attack would.
+    /// Reasons why robust accuracies are higher than under a stronger attack.
     warnings: Vec<String>,
-    /// The same by result, for the text. What concerns all of them stands at the first that is attacked.
+    /// The same warnings for each result, for the text output. Warnings about all attacks are at the first attacked
+    /// result.
     #[serde(skip)]
     beside: Vec<Vec<String>>,
 }
@@ -103,7 +104,7 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
     }
     if arguments.steps == Some(0) && has_pgd {
         return Err(Usage(
-            "--steps: PGD needs at least 1 step, found 0: its images would be random noise. `--attack clean` gives the \
+            "--steps: PGD needs at least 1 step, found 0: it would only add random noise. `--attack clean` gives the \
              accuracy without an attack"
                 .into(),
         )
@@ -122,7 +123,7 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
         && let Ok((run, _)) = RunDir::open(&arguments.checkpoint)
     {
         for kept in run.kept_bests() {
-            eprintln!("The run was validated under another attack before; not evaluated here: {kept}.");
+            eprintln!("The run was validated under another attack earlier. Not evaluated here: {kept}.");
         }
     }
     let experiment = &mut stored.experiment;
@@ -215,7 +216,7 @@ fn attack(kind: AttackKind, arguments: &EvalArgs, experiment: &Experiment) -> At
     }
 }
 
-/// Refuses distances that are larger than any two images are apart.
+/// Refuses distances larger than the largest distance between two images.
 fn check_ball(arguments: &EvalArgs, experiment: &Experiment, shape: ImageShape) -> Result<(), Usage> {
     let (epsilon, norm) = ball(arguments, experiment);
     for (flag, distance) in [("--epsilon", Some(epsilon)), ("--step-size", arguments.step_size)] {
@@ -226,8 +227,8 @@ fn check_ball(arguments: &EvalArgs, experiment: &Experiment, shape: ImageShape) 
     Ok(())
 }
 
-/// What makes each attack weaker than its radius says, or another one than it looks. What concerns all of them stands at the
-/// first that is no clean evaluation.
+/// Why each attack is weaker than its radius suggests, or is not what its options suggest. Warnings about all attacks
+/// are at the first that is not a clean evaluation.
 fn warnings(attacks: &[Attack], arguments: &EvalArgs, experiment: &Experiment) -> Vec<Vec<String>> {
     let mut warnings: Vec<Vec<String>> = attacks.iter().map(|attack| attack.warning().into_iter().collect()).collect();
     let run = run_steps(experiment);
@@ -246,10 +247,10 @@ fn warnings(attacks: &[Attack], arguments: &EvalArgs, experiment: &Experiment) -
     warnings
 }
 
-/// An accuracy or a gap, with its 95 % interval where it has one.
+/// An accuracy or a gap, with its 95 % interval if it has one.
 type Cell = (f64, Option<[f64; 2]>);
 
-/// Classes as rows, attacks as columns, and the attacks named below.
+/// Classes as rows, attacks as columns, and the names of the attacks below.
 fn table(report: &EvalReport) -> String {
     let images = report.results.first().map_or(0, |r| r.images);
     let images = counted_as(images as usize, "image", "images");
@@ -324,7 +325,7 @@ mod tests {
         let (pgd, fgsm) = (text.find("[2] PGD-10").unwrap(), text.find("[3] FGSM").unwrap());
         let warned = text.find(&format!("    warning: {warning}\n")).unwrap();
         assert!(pgd < warned && warned < fgsm && text.matches("warning: ").count() == 1, "{text}");
-        // None is the rule and needs no words.
+        // Usually there are none, which is not printed.
         assert!(text.ends_with("    3 of 4 images had no gradient\n"), "{text}");
         assert_eq!(text.matches("had no gradient").count(), 1, "{text}");
     }

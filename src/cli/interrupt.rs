@@ -1,4 +1,4 @@
-//! Ctrl-C: once to finish the batch and write a checkpoint, twice to stop at once.
+//! Ctrl-C: the first finishes the batch and writes a checkpoint, the second stops at once.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ const INTERRUPTED: i32 = 130;
 
 /// The flag that the first Ctrl-C sets. The second ends the process.
 ///
-/// Where no handler can be installed, Ctrl-C ends the process at once, as it would without this.
+/// If no handler can be installed, Ctrl-C ends the process at once.
 pub(super) fn flag() -> &'static AtomicBool {
     static STOP: AtomicBool = AtomicBool::new(false);
     static INSTALLED: OnceLock<()> = OnceLock::new();

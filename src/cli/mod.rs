@@ -1,7 +1,6 @@
-//! The command line.
-//!
-//! Exit status 0, 1 for a failure (one sentence on standard error: what, where, what to do), 2 for wrong usage. Progress
-//! goes to standard error; what a program may want to read goes to files and standard output.
+//! The command line. Exit status: 0 for success, 1 for a failure (one sentence on standard error: what, where, what to
+//! do), 2 for wrong usage. Progress goes to standard error; output for other programs goes to files and standard
+//! output.
 
 mod bench;
 mod data;
@@ -31,10 +30,9 @@ use crate::data::{check_name, known_classes};
 use crate::train::check_classes;
 use crate::worker::sentence;
 
-/// Train image classifiers that are robust and fair across classes (FAIR-TAT), and see what happens
-///
-/// Without a command, the window opens. Where there is no display, or in a build without the window, the default preset is
-/// trained: real handwritten digits, in under a minute on two CPU cores.
+/// Train image classifiers that are robust and fair across classes (FAIR-TAT), and watch the training Without a
+/// command, the window opens. Without a display, or in a build without the window, the default preset is trained: real
+/// handwritten digits, in under a minute on two CPU cores.
 #[derive(Debug, Parser)]
 #[command(name = "fairtat", version, max_term_width = 120)]
 struct Cli {
@@ -42,21 +40,21 @@ struct Cli {
     command: Option<Command>,
 }
 
-/// What the help of commands with the fields of an experiment ends with.
-const FIELDS: &str = "Fields that are not given come from the preset or file that is named, else from the defaults of the \
-                      data set (--dataset), else from the preset digits-60s. A preset that was made for another data set \
-                      keeps its network, method and schedule; its attack, augmentation and validation split give way to \
-                      those of the data set. `fairtat config show` with the same flags prints all fields.";
+/// The end of the help of commands that take the fields of an experiment.
+const FIELDS: &str = "Fields that are not given come from the named preset or file, else from the defaults of the data set \
+                      (--dataset), else from the preset digits-60s. A preset that was made for another data set keeps its \
+                      network, method and schedule; its attack, augmentation and validation split are replaced by those \
+                      of the data set. `fairtat config show` with the same flags prints all fields.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Open the window
     #[cfg_attr(not(feature = "window"), command(about = "Open the window (not in this build)"))]
     Window(window::WindowArgs),
-    /// Train a network and leave a run directory with checkpoints, tables and figures
+    /// Train a network and write a run directory with checkpoints, tables and figures
     #[command(after_help = FIELDS)]
     Train(train::TrainArgs),
-    /// Go on with a run that was stopped
+    /// Continue a run that was stopped
     Resume(train::ResumeArgs),
     /// Measure accuracy under an attack: mean, worst class, every class
     Eval(eval::EvalArgs),
@@ -66,9 +64,9 @@ enum Command {
     /// List, fetch and check data sets
     #[command(subcommand)]
     Data(data::DataCommand),
-    /// List the engines of this build, the devices that they find, and which `--engine auto` takes
+    /// List the engines of this build, the devices that they find, and the choice of `--engine auto`
     Engines(engines::EnginesArgs),
-    /// Show what the WGSL engine would do with a network: algorithms, arithmetic and memory of every layer
+    /// Show how the WGSL engine would run a network: algorithm, arithmetic and memory of every layer
     Plan(plan::PlanArgs),
     /// Measure images per second of a FAIR-TAT training step
     Bench(bench::BenchArgs),
@@ -99,7 +97,7 @@ pub fn main() -> ExitCode {
             eprintln!("error: {}", sentence(error.as_ref()));
             ExitCode::from(2)
         }
-        // A closed pipe (`fairtat config show | head`) is nobody's mistake.
+        // A closed pipe (`fairtat config show | head`) is not an error.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", sentence(error.as_ref()));
@@ -108,7 +106,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Ends the program as [`clap::Error::exit`] does, with what a number is expected to be in words.
+/// Ends the program like [`clap::Error::exit`], but describes expected numbers in plain words.
 fn refuse(error: &clap::Error) -> ! {
     if error.kind() != clap::error::ErrorKind::ValueValidation {
         error.exit();
@@ -119,7 +117,7 @@ fn refuse(error: &clap::Error) -> ! {
     std::process::exit(error.exit_code())
 }
 
-/// Replaces what Rust's number parsers say by what they expect.
+/// Replaces the messages of Rust's number parsers with descriptions of the expected number.
 fn in_words(message: &str) -> String {
     let words = [
         ("invalid digit found in string", "expected a whole number of at least 0"),
@@ -132,12 +130,12 @@ fn in_words(message: &str) -> String {
     words.iter().fold(message.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
-/// Arguments that each make sense but not together.
+/// Arguments that are valid each, but not together.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
 
-/// Whether an error is about what was asked for, not about carrying it out.
+/// Whether an error concerns the request, not its execution.
 fn is_usage(error: &anyhow::Error) -> bool {
     let config = error.downcast_ref::<ConfigError>();
     error.downcast_ref::<Usage>().is_some()
@@ -172,7 +170,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Bench(arguments)) => bench::bench(&arguments),
         Some(Command::Config(ConfigCommand::Show { source, fields })) => {
             let asked = fields.asked(&source)?;
-            // What `fairtat train` would refuse, as far as it is known without the images.
+            // Refuse what `fairtat train` would refuse, as far as that is known without the images.
             let dataset = asked.experiment.data.dataset.as_str();
             check_name(dataset).with_context(|| format!("data set '{dataset}'"))?;
             if let Some(classes) = known_classes(dataset) {

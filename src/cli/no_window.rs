@@ -1,4 +1,4 @@
-//! `fairtat window` of a build without the feature `window`.
+//! `fairtat window` in a build without the feature `window`.
 
 use std::ffi::OsString;
 
@@ -7,14 +7,14 @@ use clap::Args;
 
 const WHY: &str = "this program was built without the feature `window`";
 
-/// Takes whatever the command takes elsewhere, to answer with more than an unknown flag.
+/// Accepts all arguments of the command in other builds, so that the error explains more than an unknown flag.
 #[derive(Debug, Args)]
 pub(super) struct WindowArgs {
     #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
     _ignored: Vec<OsString>,
 }
 
-/// Says why no window opens.
+/// Returns the reason why no window opens.
 pub(super) fn open() -> Result<(), &'static str> {
     Err(WHY)
 }

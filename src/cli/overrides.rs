@@ -1,5 +1,4 @@
-//! An experiment from a preset, a file or the defaults of its data set, with the fields that the command line names put
-//! over it.
+//! An experiment from a preset, a file or the defaults of its data set, overridden by the fields on the command line.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,7 @@ use crate::config::fields::field;
 use crate::config::{ConfigError, DEFAULT_PRESET, Derived, DeviceChoice, EngineChoice, Experiment, Origin, RunConfig};
 use crate::data::check_source;
 
-/// Where an experiment starts from.
+/// The starting point of an experiment.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct Source {
     /// Start from a preset (see `fairtat config list`)
@@ -22,16 +21,16 @@ pub(super) struct Source {
     pub(super) config: Option<PathBuf>,
 }
 
-/// Another engine for a run that is there already. Its config.toml stays as it is.
+/// Another engine for an existing run. Its config.toml is not changed.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct EngineOverride {
-    /// Go on with this engine instead of the run's own
+    /// Continue with this engine instead of that of the run
     #[arg(long, value_enum)]
     engine: Option<EngineChoice>,
-    /// Go on with this device of the Candle engine
+    /// Continue with this device of the Candle engine
     #[arg(long, value_enum)]
     device: Option<DeviceChoice>,
-    /// Go on with this GPU of the WGSL engine: index, a part of its name, high-performance or low-power
+    /// Continue with this GPU of the WGSL engine: index, a part of its name, high-performance or low-power
     #[arg(long, value_name = "ADAPTER")]
     adapter: Option<String>,
 }
@@ -42,8 +41,8 @@ impl EngineOverride {
         self.engine.is_none() && self.device.is_none() && self.adapter.is_none()
     }
 
-    /// Replaces what was given. Device and adapter of the run belong to its own choice of an engine: who names any of
-    /// the three anew does not want the rest of the old choice.
+    /// Overrides the fields that were given. If any of engine, device and adapter is given, the other two are reset,
+    /// because they belong to the run's own choice of an engine.
     pub(super) fn put_over(&self, run: &mut RunConfig) {
         if self.is_empty() {
             return;
@@ -58,7 +57,7 @@ impl EngineOverride {
     }
 }
 
-/// Flags for every field of [`Experiment`]. Keeps what was given, so that it can be put over any other experiment.
+/// Flags for every field of [`Experiment`]. Stores the given values, so that they can override any other experiment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ExperimentArgs {
     given: Option<ArgMatches>,
@@ -66,7 +65,8 @@ pub(super) struct ExperimentArgs {
 
 impl Args for ExperimentArgs {
     fn augment_args(command: Command) -> Command {
-        // No flag is required and none has a default: what is not given stays as the preset, file or data set has it.
+        // No flag is required and none has a default: fields that are not given keep the value of the preset, file or
+        // data set.
         Experiment::augment_args_for_update(command)
     }
 
@@ -86,22 +86,22 @@ impl FromArgMatches for ExperimentArgs {
     }
 }
 
-/// An experiment and where it comes from.
+/// An experiment and its origin.
 #[derive(Debug)]
 pub(super) struct Asked {
     /// The experiment, checked.
     pub(super) experiment: Experiment,
     /// A name for its run directory.
     pub(super) name: String,
-    /// What it has from its data set; none where a preset or file speaks of the same kind of images.
+    /// The settings from its data set. `None` if a preset or file is for the same kind of images.
     pub(super) derived: Option<Derived>,
 }
 
 impl Asked {
-    /// Says on standard error what comes from the data set.
+    /// Prints the settings from the data set on standard error.
     ///
     /// # Errors
-    /// When there is no such data set, or its directory is not there: then its defaults would be an invention.
+    /// If the data set or its directory does not exist, because its defaults would then be meaningless.
     pub(super) fn tell(&self) -> Result<()> {
         let dataset = &self.experiment.data.dataset;
         check_source(&self.experiment.source()).with_context(|| format!("data set '{dataset}'"))?;
@@ -114,12 +114,12 @@ impl Asked {
 }
 
 impl ExperimentArgs {
-    /// The experiment of `source` with these flags put over it, checked.
+    /// The experiment of `source`, overridden by these flags and checked.
     pub(super) fn experiment(&self, source: &Source) -> Result<Experiment> {
         Ok(self.asked(source)?.experiment)
     }
 
-    /// The same with a name for its run directory, and what it has from its data set.
+    /// As [`Self::experiment`], with a name for the run directory and the settings from the data set.
     pub(super) fn asked(&self, source: &Source) -> Result<Asked> {
         let asked = match &source.config {
             Some(path) => self.put_over_file(path)?,
@@ -129,7 +129,7 @@ impl ExperimentArgs {
         Ok(asked)
     }
 
-    /// A file keeps its values on any data set; what the data set would change is told.
+    /// A file keeps its values on any data set; the changes that the data set would make are reported.
     fn put_over_file(&self, path: &Path) -> Result<Asked> {
         let start = Experiment::load(path)?;
         let experiment = self.over(&start)?;
@@ -143,7 +143,7 @@ impl ExperimentArgs {
     }
 
     fn put_over_data_set(&self, preset: Option<&str>) -> Result<Asked> {
-        // The data set that is asked for decides what the other flags are put over.
+        // The requested data set determines the experiment that the other flags override.
         let first = Experiment::preset(preset.unwrap_or(DEFAULT_PRESET))?;
         let wanted = self.over(&first)?;
         let images = Images::of(&wanted.data).filter(|_| self.names("data.dataset"));
@@ -162,7 +162,7 @@ impl ExperimentArgs {
             let without = if origin == Origin::DataSet { Experiment::default() } else { first };
             self.derived(origin, &without, &experiment, images)
         });
-        // A name that no data set has is not one for a directory either.
+        // The name of an unknown data set is not used for the directory.
         let named = self.names("data.dataset") && kind.is_some();
         let name = match (preset, named) {
             (None, false) => DEFAULT_PRESET.to_owned(),
@@ -185,7 +185,7 @@ impl ExperimentArgs {
         Derived::new(origin, without, experiment, images, is_named)
     }
 
-    /// `start` with these flags put over it.
+    /// `start`, overridden by these flags.
     fn over(&self, start: &Experiment) -> Result<Experiment> {
         let mut experiment = start.clone();
         self.put_over(&mut experiment)?;
@@ -198,11 +198,12 @@ impl ExperimentArgs {
         given.try_contains_id(&field.argument).unwrap_or(false)
     }
 
-    /// Replaces the fields that were given.
+    /// Overrides the fields that were given.
     fn put_over(&self, experiment: &mut Experiment) -> Result<()> {
         if let Some(given) = &self.given {
             experiment.update_from_arg_matches(given)?;
-            // The number of images replaces the share; who names the share alone does not want the preset's number.
+            // A number of images takes precedence over the share. If only the share is given, the preset's number is
+            // removed.
             if self.names("data.validation_fraction") && !self.names("data.validation_per_class") {
                 experiment.data.validation_per_class = None;
             }
@@ -261,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_data_set_brings_its_own_defaults_and_flags_go_over_them() {
-        // The line of the README, whose folder is not here.
+        // The command of the README, whose folder does not exist here.
         let own = trained("fairtat train --dataset folder --path my-images --image-size 32 --arch small-cnn");
         assert_eq!((own.attack.epsilon, own.attack.step_size), (Epsilon::levels(8.0), Epsilon::levels(2.0)));
         assert_eq!((own.data.validation_per_class, own.optimizer.epochs), (None, 30));

@@ -21,7 +21,7 @@ pub(super) struct PlanArgs {
     /// Images in a batch
     #[arg(long, default_value_t = 128, value_name = "N")]
     batch: usize,
-    /// Images in an epoch, which is cut into batches as --last-batch says; all their sizes are planned for
+    /// Images in an epoch, which is split into batches according to --last-batch; the plan covers all their sizes
     #[arg(long, value_name = "N")]
     images: Option<usize>,
     /// What happens to the images of an epoch that do not fill a batch
@@ -129,7 +129,7 @@ fn text(plan: &Plan) -> String {
     if plan.ranges.len() > 1 {
         let ranges: Vec<String> = plan.ranges.iter().map(ToString::to_string).collect();
         out +=
-            &format!("cut into     ranges of {} images, so that every activation fits a binding\n", ranges.join(", "));
+            &format!("split into   ranges of {} images, so that every activation fits a binding\n", ranges.join(", "));
     }
     out
 }

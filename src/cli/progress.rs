@@ -12,7 +12,7 @@ use crate::worker::session::{Host, Stage};
 const IMAGES: &str = "{prefix} {bar:24} {human_pos}/{human_len} images  {per_sec}  ETA {eta}  {msg}";
 const BYTES: &str = "{prefix} {bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}  {msg}";
 
-/// A bar on standard error; invisible where that is no terminal.
+/// A bar on standard error; hidden if that is not a terminal.
 fn bar(length: u64, template: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr_with_hz(8));
     if let Ok(style) = ProgressStyle::with_template(template) {
@@ -39,7 +39,7 @@ pub(super) fn bytes(length: Option<u64>, prefix: impl Into<String>) -> ProgressB
     bar
 }
 
-/// A sign of life for work whose length is not known; gone when it is dropped.
+/// An activity indicator for work of unknown length; removed when it is dropped.
 pub(super) struct Spinner(ProgressBar);
 
 /// Starts a [`Spinner`].
@@ -55,7 +55,7 @@ impl Drop for Spinner {
     }
 }
 
-/// Writes a line above a bar, or plainly where no bar is drawn.
+/// Writes a line above a bar, or directly if no bar is drawn.
 pub(super) fn line(bar: Option<&ProgressBar>, text: &str) {
     match bar {
         Some(bar) if !bar.is_hidden() => bar.println(text),
@@ -66,12 +66,12 @@ pub(super) fn line(bar: Option<&ProgressBar>, text: &str) {
 /// Shows a training run in the terminal.
 pub(super) struct Terminal {
     stop: &'static AtomicBool,
-    /// Whether training was over.
+    /// Whether training was complete.
     pub(super) tested: bool,
     loading: Option<Spinner>,
     /// Images in an epoch.
     images: usize,
-    /// What accuracy under the training attack is called.
+    /// The label of accuracy under the training attack.
     train_robust: &'static str,
     training: Option<ProgressBar>,
     evaluating: Option<(String, ProgressBar)>,
@@ -111,7 +111,7 @@ impl Host for Terminal {
         match stage {
             Stage::LoadingData(name) => self.loading = Some(spinner(format!("loading {name}"))),
             Stage::BeginningAnew(path) => {
-                eprintln!("{} was stopped before its first checkpoint; beginning anew.", path.display());
+                eprintln!("{} was stopped before its first checkpoint; starting from the beginning.", path.display());
             }
             Stage::OpeningEngine => {}
             Stage::Testing => self.tested = true,
@@ -123,7 +123,7 @@ impl Host for Terminal {
         let parameters = grouped(trainer.engine().network().parameter_count());
         let (experiment, splits) = (trainer.experiment(), trainer.splits());
         eprintln!(
-            "{} on {}: {} ({parameters} parameters); {} images to train on, {} for validation, {} for test.",
+            "{} on {}: {} ({parameters} parameters); {} images for training, {} for validation, {} for test.",
             experiment.fairness.method.title(),
             experiment.data.dataset,
             experiment.model.arch,
@@ -148,7 +148,7 @@ fn header(train_robust: &str) -> String {
     format!("epoch    loss   {train_robust}   val clean (worst)   val robust (worst)   seconds")
 }
 
-/// An epoch in numbers; accuracy under the training attack stands below its name.
+/// The values of an epoch; accuracy under the training attack is aligned below its label.
 fn epoch_line(train_robust: &str, row: &MetricsRow) -> String {
     format!(
         "{:>5} {:>7.3} {:>width$.1} %   {:>6.1} % ({:>5.1} %)   {:>7.1} % ({:>5.1} %)   {:>7.1}",
@@ -178,7 +178,7 @@ impl Observer for Terminal {
                 let total = self.images * *epochs as usize;
                 let bar = self.training.get_or_insert_with(|| {
                     let bar = images(total, "");
-                    // The rate is measured from here on, also after a resume.
+                    // The rate is measured from here on, including after a resume.
                     let begun = self.images as u64 * u64::from(*batch) / u64::from((*batches).max(1));
                     bar.set_position(u64::from(*epoch) * self.images as u64 + begun);
                     bar.reset_eta();
@@ -186,7 +186,7 @@ impl Observer for Terminal {
                 });
                 bar.set_prefix(format!("epoch {}/{epochs}", epoch + 1));
                 if *batch > 0 && batch < batches {
-                    self.say(&format!("Going on in epoch {}, batch {}.", epoch + 1, batch + 1));
+                    self.say(&format!("Continuing in epoch {}, batch {}.", epoch + 1, batch + 1));
                 }
             }
             Event::Batch { images, loss, robust_accuracy, .. } => {
@@ -226,7 +226,11 @@ impl Observer for Terminal {
             | Event::Saving
             | Event::Checkpoint { .. } => {}
             Event::NewComparison { change, kept } => {
-                self.say(&format!("From epoch {} on, {}: best begins anew.", change.epoch + 1, change.label()));
+                self.say(&format!(
+                    "From epoch {} on, {}: the best epoch is chosen anew.",
+                    change.epoch + 1,
+                    change.label()
+                ));
                 if let Some(kept) = kept {
                     self.say(&format!("Kept {kept}."));
                 }
@@ -244,9 +248,9 @@ impl Observer for Terminal {
 mod tests {
     use super::*;
 
-    /// A targeted attack is weaker than an untargeted one: its accuracy must not pass for robust accuracy.
+    /// A targeted attack is weaker than an untargeted one: its accuracy must not be mistaken for robust accuracy.
     #[test]
-    fn training_accuracy_has_its_name_and_stands_below_it() {
+    fn training_accuracy_is_labelled_and_aligned_below_its_label() {
         let row = MetricsRow {
             epoch: 6,
             lr: 0.1,

@@ -16,7 +16,7 @@ use crate::train::RunDir;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StudyCommand {
-    /// Train several methods with several seeds; mean and standard deviation as a table
+    /// Train several methods with several seeds, and tabulate mean and standard deviation
     Seeds(SeedsArgs),
 }
 
@@ -30,7 +30,7 @@ pub(super) struct SeedsArgs {
     /// Seeds of the runs
     #[arg(long, value_delimiter = ',', default_values_t = [0, 1, 2])]
     seeds: Vec<u64>,
-    /// Directory for the runs and the table; runs that are there already are taken over, stopped ones go on
+    /// Directory for the runs and the table; complete runs in it are reused, stopped ones continue
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
@@ -61,7 +61,7 @@ pub(super) fn study(command: &StudyCommand) -> Result<()> {
     let StudyCommand::Seeds(arguments) = command;
     let varied = [("run.seed", "seed"), ("fairness.method", "method")];
     if let Some((_, flag)) = varied.into_iter().find(|(path, _)| arguments.fields.names(path)) {
-        bail!(Usage(format!("--{flag} is what a study varies; use --{flag}s")));
+        bail!(Usage(format!("--{flag} is varied by the study; use --{flag}s")));
     }
     let asked = arguments.fields.asked(&arguments.source)?;
     asked.tell()?;
@@ -89,7 +89,7 @@ pub(super) fn study(command: &StudyCommand) -> Result<()> {
         for &seed in &seeds {
             let mut experiment = base.clone();
             if let Some(path) = &mut experiment.data.path {
-                // As a run writes it into its config.toml.
+                // As in the config.toml of a run.
                 *path = std::path::absolute(&path)?;
             }
             experiment.fairness.method = method;
@@ -111,7 +111,7 @@ pub(super) fn study(command: &StudyCommand) -> Result<()> {
             };
             match report {
                 Some(report) => reports.push(*report),
-                None => bail!("stopped; call the same command again to go on"),
+                None => bail!("stopped; run the same command again to continue"),
             }
         }
     }
@@ -132,7 +132,7 @@ mod tests {
         let asked = Experiment::preset("digits-60s").unwrap();
         assert!(same(&asked, &asked).is_ok());
         let mut found = asked.clone();
-        // A field that one of the files does not name moves all lines after it.
+        // A field that is missing in one of the files shifts all lines after it.
         found.data.test_limit = Some(20);
         let message = |found: &Experiment| same(&asked, found).unwrap_err().to_string();
         assert_eq!(message(&found), "test_limit: asked for none, found 20; name another directory with --out");

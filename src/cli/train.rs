@@ -17,7 +17,8 @@ use crate::worker::session::{self, Ending, RunStart, SessionError, free_director
 pub(super) struct TrainArgs {
     #[command(flatten)]
     source: Source,
-    /// Directory for the run, which must not hold one yet [default: a new one in runs/, named after the preset or data set]
+    /// Directory for the run, which must not hold a run yet [default: a new one in runs/, named after the preset or
+    /// data set]
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -25,12 +26,12 @@ pub(super) struct TrainArgs {
 }
 
 impl TrainArgs {
-    /// What runs without any argument.
+    /// The arguments of a call without any.
     pub(super) fn default_preset() -> Self {
         Self { source: Source::default(), run_dir: None, fields: ExperimentArgs::default() }
     }
 
-    /// What would be trained.
+    /// The experiment that would be trained.
     #[cfg(test)]
     pub(super) fn experiment(&self) -> Result<Experiment> {
         self.fields.experiment(&self.source)
@@ -52,8 +53,8 @@ pub(super) fn train(arguments: TrainArgs) -> Result<()> {
     run_new(asked.experiment, asked.derived.as_ref(), &path).map(|_| ())
 }
 
-/// Trains an experiment in a new directory; gives the report, or none when the run was stopped. `derived` is written to its
-/// config.toml.
+/// Trains an experiment in a new directory and returns the report. `None` if the run was stopped. `derived` is written
+/// to its config.toml.
 pub(super) fn run_new(
     experiment: Experiment,
     derived: Option<&Derived>,
@@ -67,7 +68,7 @@ pub(super) fn resume(arguments: &ResumeArgs) -> Result<()> {
     resume_run(&arguments.dir, &arguments.engine).map(|_| ())
 }
 
-/// Goes on with a run; gives the report, or none when it was stopped again.
+/// Continues a run and returns the report. `None` if it was stopped again.
 pub(super) fn resume_run(path: &Path, engine: &EngineOverride) -> Result<Option<Box<FinalReport>>> {
     let mut run = RunDir::open(path)?.1.run;
     engine.put_over(&mut run);
@@ -93,14 +94,14 @@ fn drive(start: RunStart) -> Result<Option<Box<FinalReport>>> {
             Ok(Some(report))
         }
         Ending::Stopped | Ending::Discarded => {
-            let when = if terminal.tested { " before the evaluation was done" } else { "" };
-            eprintln!("Stopped{when}. Go on with: fairtat resume {}", shown(&path));
+            let when = if terminal.tested { " before the evaluation was complete" } else { "" };
+            eprintln!("Stopped{when}. Continue with: fairtat resume {}", shown(&path));
             Ok(None)
         }
     }
 }
 
-/// A path as it can be typed into a shell.
+/// A path, quoted for a shell if necessary.
 fn shown(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = text.chars().all(|c| c.is_alphanumeric() || "/._-+".contains(c));

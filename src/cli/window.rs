@@ -10,15 +10,15 @@ use crate::app::{self, LaunchError, LaunchOptions, TourOptions};
 
 #[derive(Debug, Args)]
 pub(super) struct WindowArgs {
-    /// Open this: a run directory to compare, an experiment (TOML), a checkpoint (safetensors) or an image
+    /// What to open: a run directory to compare, an experiment (TOML), a checkpoint (safetensors) or an image
     path: Option<PathBuf>,
-    /// Begin with this lesson; `list` prints them
+    /// Begin with this lesson; `list` prints all lessons
     #[arg(long, value_name = "NAME")]
     lesson: Option<String>,
     /// Size of the window in points, such as 1280x820
     #[arg(long, value_name = "WxH", value_parser = size)]
     size: Option<[f32; 2]>,
-    /// Train the experiment, write a picture of every panel and how quickly the window answers into DIR, and close
+    /// Train the experiment, write a picture of every panel and the response times of the window to DIR, and close
     #[arg(long, value_name = "DIR")]
     tour: Option<PathBuf>,
     /// Epochs that the tour waits for before its first picture
@@ -44,7 +44,7 @@ pub(super) fn window(arguments: WindowArgs) -> Result<()> {
     match arguments.lesson.as_deref() {
         Some("list") => return super::print(&listed()),
         Some(name) if app::lessons::find(name).is_none() => {
-            return Err(Usage(format!("no lesson is called '{name}'; there are:\n{}", listed())).into());
+            return Err(Usage(format!("there is no lesson '{name}'; the lessons are:\n{}", listed())).into());
         }
         _ => {}
     }

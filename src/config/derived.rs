@@ -67,7 +67,8 @@ const HEADLINES: [&str; 10] = [
     "optimizer.lr",
 ];
 
-/// The fields in which `experiment` differs from the defaults of `kind`, with both values. Those of the images come first.
+/// The fields in which `experiment` differs from the defaults of `kind`, with both values. Those of the images come
+/// first.
 ///
 /// # Errors
 /// As [`DataKind::defaults`].

@@ -1,10 +1,10 @@
-//! How fast an engine trains: images per second of one FAIR-TAT step, and where the time goes.
+//! Benchmark of an engine: images per second of one FAIR-TAT step, and the time of each phase.
 //!
 //! One step is a targeted PGD attack with batch norm in train mode, one SGD update and the class statistics, on random
 //! images. `benches/peers/torch_step.py` measures the same work in PyTorch and prints the same JSON.
 //!
-//! For the WGSL engine a profile times every dispatch of a step, beside the arithmetic and the copies that the device
-//! reaches at most, measured in the same call ([`DeviceFigures`]).
+//! For the WGSL engine a profile times every dispatch of a step and compares it with the peak arithmetic and copy rates
+//! of the device, measured in the same call ([`DeviceFigures`]).
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ pub const EPOCH_IMAGES: usize = 50_000;
 /// Seconds of each phase of one step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Phases {
-    /// The inner maximisation, for which the engine draws the targets.
+    /// The inner maximisation, including the drawing of targets.
     pub perturb: f64,
     /// The weight update.
     pub update: f64,
@@ -44,25 +44,25 @@ impl Phases {
     }
 }
 
-/// Seconds of one epoch of [`EPOCH_IMAGES`] images; validation and evaluation are not in it.
+/// Seconds of one epoch of [`EPOCH_IMAGES`] images, without validation and evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Epoch {
     /// Images.
     pub images: usize,
     /// Extrapolated from the median step.
     pub extrapolated_seconds: f64,
-    /// Of an epoch that was run; none where it was not asked for.
+    /// Measured by running an epoch. `None` if it was not asked for.
     pub measured_seconds: Option<f64>,
 }
 
-/// What the WGSL engine makes of a step.
+/// Memory, dispatches and submissions of a step on the WGSL engine.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Device {
     /// Bytes that the engine has allocated on the device.
     pub bytes: u64,
     /// Dispatches of a step.
     pub dispatches: f64,
-    /// Submissions of a step: the mean, because their size follows the speed of the device.
+    /// Mean number of submissions of a step; it varies because their size follows the speed of the device.
     pub submissions: f64,
 }
 
@@ -75,11 +75,11 @@ pub struct Measurement {
     pub width: usize,
     /// Engine, as the command line names it.
     pub engine: String,
-    /// Whether shaders check their indices while they run; none for engines without shaders.
+    /// Whether shaders check their indices at run time. `None` for engines without shaders.
     pub checks: Option<bool>,
-    /// Whether parameters of dispatches are immediates where the adapter has them; none likewise.
+    /// Whether parameters of dispatches are immediates if the adapter supports them. `None` likewise.
     pub immediates: Option<bool>,
-    /// Whether subgroups hand values on in matrix products; none likewise.
+    /// Whether matrix products use subgroup broadcasts. `None` likewise.
     pub subgroups: Option<bool>,
     /// Images in a batch.
     pub batch: usize,
@@ -89,19 +89,19 @@ pub struct Measurement {
     pub classes: usize,
     /// Steps of the attack.
     pub attack_steps: u32,
-    /// Images trained on in a second: the batch over the median time of a step.
+    /// Training images per second: batch size divided by the median time of a step.
     pub images_per_second: f64,
     /// Seconds of the median step.
     pub step_seconds: f64,
     /// Phases of the median step.
     pub seconds: Phases,
-    /// Steps measured, warm-up not counted.
+    /// Steps measured, without warm-up.
     pub repeats: usize,
-    /// An epoch.
+    /// Time of an epoch.
     pub epoch: Epoch,
-    /// Memory and submissions; none for other engines than WGSL.
+    /// Memory and submissions. `None` for engines other than WGSL.
     pub device: Option<Device>,
-    /// Every dispatch; none where it was not asked for.
+    /// Times of every dispatch. `None` if they were not asked for.
     pub profile: Option<Profile>,
 }
 
@@ -110,11 +110,11 @@ pub struct Measurement {
 pub struct BenchReport {
     /// Name and version of this program.
     pub program: String,
-    /// What the engine ran on.
+    /// The device that the engine ran on.
     pub device: String,
     /// CPU threads.
     pub threads: usize,
-    /// What the device can do at most; none without a profile.
+    /// Peak rates of the device. `None` without a profile.
     pub figures: Option<DeviceFigures>,
     /// A row for each architecture and batch size.
     pub results: Vec<Measurement>,
@@ -123,28 +123,28 @@ pub struct BenchReport {
 /// What to measure.
 #[derive(Debug, Clone)]
 pub struct BenchOptions {
-    /// Engine, and where it runs.
+    /// Engine and device.
     pub engine: EngineOptions,
-    /// Run-time checks in the shaders of the WGSL engine; the others have none.
+    /// Run-time checks in the shaders of the WGSL engine; other engines have none.
     pub checks: Checks,
-    /// Parameters of its dispatches as immediates where the adapter has them.
+    /// Whether its dispatch parameters are immediates if the adapter supports them.
     pub immediates: bool,
-    /// Whether subgroups of its products hand values on.
+    /// Whether its matrix products use subgroup broadcasts.
     pub subgroups: Subgroups,
-    /// Channels of the first stage; none for the published number.
+    /// Channels of the first stage. `None` for the published number.
     pub width: Option<usize>,
     /// Steps of the attack.
     pub attack_steps: u32,
-    /// A measurement goes on for at least this time, and at least three steps.
+    /// Minimum time of a measurement, which takes at least three steps.
     pub at_least: Duration,
     /// Whether to run a whole epoch.
     pub epoch: bool,
-    /// Profile every dispatch, beside these figures of the device.
+    /// Profile every dispatch, and compare with these figures of the device. `None` for no profile.
     pub figures: Option<DeviceFigures>,
 }
 
 impl BenchOptions {
-    /// How the WGSL engine is opened; none where another engine is measured.
+    /// Options for opening the WGSL engine. `None` if another engine is measured.
     pub fn wgsl(&self) -> Option<WgslOptions> {
         let wgsl = choose_engine(&self.engine) == ChosenEngine::Wgsl;
         let Self { checks, immediates, subgroups, .. } = *self;
@@ -152,7 +152,7 @@ impl BenchOptions {
     }
 }
 
-/// The images an architecture is measured on: 8×8 grey for the digits network, 32×32 colour for the others.
+/// The image shape for measuring an architecture: 8×8 grey for the digits network, 32×32 colour for the others.
 pub const fn image_shape(architecture: Architecture) -> ImageShape {
     match architecture {
         Architecture::DigitsCnn => ImageShape::new(1, 8, 8),
@@ -160,10 +160,10 @@ pub const fn image_shape(architecture: Architecture) -> ImageShape {
     }
 }
 
-/// Measures one architecture at one batch size. Also gives what the engine calls itself.
+/// Measures one architecture at one batch size. Also returns the engine's description of itself.
 ///
 /// # Errors
-/// When the engine cannot be opened or fails.
+/// If the engine cannot be opened or fails.
 pub fn measure_step(
     architecture: Architecture,
     batch_size: usize,
@@ -199,7 +199,7 @@ pub fn measure_step(
         Opened::Wgsl(engine) => Some(engine.has_subgroups()),
         _ => None,
     };
-    // A profile has a device of its own: this one's memory is free for it.
+    // The profile opens its own device: free this engine's memory first.
     drop(opened);
     let profile = match (&wgsl, &options.figures) {
         (Some(wgsl), Some(figures)) => {
@@ -231,7 +231,7 @@ pub fn measure_step(
     Ok((measurement, description))
 }
 
-/// The engine that is measured. Of ours on the GPU there is more to say than the trait does.
+/// The engine that is measured. The WGSL engine reports more than the trait provides.
 enum Opened {
     Wgsl(Box<WgslEngine>),
     Other(Box<dyn Engine>),
@@ -264,8 +264,8 @@ impl Opened {
         }
     }
 
-    /// Until what was asked for is done: an update goes on while its caller does. Without it, its time would count as the
-    /// next search's.
+    /// Waits until submitted work is complete: an update runs asynchronously, and without waiting its time would be
+    /// counted in the next search.
     fn wait(&mut self) -> Result<(), EngineError> {
         match self {
             Self::Wgsl(engine) => engine.wait(),
@@ -273,7 +273,7 @@ impl Opened {
         }
     }
 
-    /// For the steps since `before`.
+    /// The means over the steps since `before`.
     fn device(&self, before: PaceStats, steps: usize) -> Option<Device> {
         let Self::Wgsl(engine) = self else { return None };
         let each = |now: u64, before: u64| (now - before) as f64 / steps as f64;
@@ -348,7 +348,7 @@ impl Work {
         })
     }
 
-    /// Seconds of as many steps as an epoch has.
+    /// Seconds of the steps of one epoch.
     fn epoch(&self, opened: &mut Opened) -> Result<f64, EngineError> {
         let mut statistics = ClassStats::new(CLASSES);
         let clock = Instant::now();

@@ -1,4 +1,4 @@
-//! What a trained network is worth: accuracy under attack, reports and figures.
+//! Evaluation of a trained network: accuracy under attack, reports and figures.
 
 pub mod bench;
 pub mod figures;

@@ -13,7 +13,7 @@ use crate::model::{ModelError, State};
 use crate::train::methods::{self, Evidence, Method, Radii};
 use crate::train::{Event, Observer, RunDir, RunDirError, Trainer, ValidationSetting, evaluation_attack};
 
-/// What can go wrong at the end of a run.
+/// An error at the end of a run.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// The engine failed.
@@ -33,7 +33,7 @@ pub enum ReportError {
     Image(#[from] image::ImageError),
 }
 
-/// Accuracy of one kind of weights on the test set. What older files do not hold is `None` or empty.
+/// Accuracy of one kind of weights on the test set. Values that older files lack are `None` or empty.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct WeightsReport {
     /// `last`, `best` (by the validation split), `ema` or `fawa`.
@@ -78,8 +78,8 @@ pub struct WeightsReport {
     /// Indices of other classes whose interval overlaps that of the worst class under the attack.
     #[serde(default)]
     pub robust_worst_ties: Vec<usize>,
-    /// Images whose gradient was exactly zero in at least one step of the attack: with many of them the robust accuracy is
-    /// too high.
+    /// Images whose gradient was exactly zero in at least one step of the attack. If there are many, the robust
+    /// accuracy is overestimated.
     #[serde(default)]
     pub images_without_gradient: Option<u64>,
 }
@@ -103,13 +103,14 @@ pub struct FinalReport {
     pub class_names: Vec<String>,
     /// A row for each kind of weights.
     pub weights: Vec<WeightsReport>,
-    /// What makes the robust numbers higher than a stronger attack would ([`Attack::warning`], [`Measured::warning`]).
+    /// Reasons why the robust accuracies are higher than under a stronger attack ([`Attack::warning`],
+    /// [`Measured::warning`]).
     #[serde(default)]
     pub warnings: Vec<String>,
 }
 
 impl FinalReport {
-    /// The row of some weights.
+    /// The row of the given weights.
     pub fn of(&self, weights: &str) -> Option<&WeightsReport> {
         self.weights.iter().find(|row| row.weights == weights)
     }
@@ -158,16 +159,16 @@ impl FinalReport {
     }
 }
 
-/// Evaluates every kind of weights on the test set, draws the figures and writes the examples. `None` when the observer
-/// asks to stop on the way.
+/// Evaluates every kind of weights on the test set, draws the figures and writes the examples. `None` if the observer
+/// asks to stop.
 ///
 /// # Errors
-/// When the engine fails, or the directory cannot be read or written.
+/// If the engine fails, or the directory cannot be read or written.
 pub fn finish(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Option<FinalReport>, ReportError> {
     let experiment = trainer.experiment().clone();
     let test = trainer.splits().test.clone();
     let directory = trainer.directory().clone();
-    // What others load is what is evaluated: in the engine and in the averages, running statistics may be others.
+    // Evaluate the exported files: the running statistics in the engine and in the averages may differ from them.
     let exported = |weights: &str, is_there: bool| match is_there {
         true => Ok(Some(State::load(&directory.checkpoint(weights))?.0)),
         false => Ok::<_, ReportError>(None),
@@ -269,7 +270,7 @@ fn row(weights: &str, clean: &Confusion, robust: &Measured) -> WeightsReport {
     }
 }
 
-/// Draws every figure that there is data for.
+/// Draws every figure for which there is data.
 fn draw(
     trainer: &Trainer,
     confusion: Option<&Confusion>,
@@ -283,7 +284,7 @@ fn draw(
     let experiment = trainer.experiment();
     let mut context = figure_context(experiment, trainer.splits().train.class_names());
     if let Some(last) = metrics.last() {
-        // The run may have been changed after its last epoch.
+        // The experiment may have been changed after the last epoch.
         context.attack = last.validation_attack(experiment);
     }
     let directory = trainer.directory().path();
@@ -303,7 +304,7 @@ fn draw(
     Ok(())
 }
 
-/// What the figures of an experiment say about it.
+/// The context of an experiment's figures.
 pub fn figure_context(experiment: &Experiment, class_names: &[String]) -> Context {
     let train_attack = describe_training_attack(experiment);
     let attack = ValidationSetting::of(experiment).to_string();
@@ -353,11 +354,12 @@ fn describe_training_attack(experiment: &Experiment) -> String {
     format!("PGD-{steps}, {kind}, {norm}, ε {epsilon}{scaled}, step {step}, {start}, {mode}")
 }
 
-/// Adversarial examples of images of `set`, class after class: with targets and radii as the next training epoch would have
-/// them where the method has targets, else under the evaluation attack. Batch norm is in eval mode, so what is shown is what an evaluation meets.
+/// Adversarial examples of images of `set`, in turn from each class. If the method is targeted, they have the targets
+/// and radii of the next training epoch; otherwise they come from the evaluation attack. Batch norm is in eval mode, so
+/// the predictions are those of an evaluation.
 ///
 /// # Errors
-/// When the engine fails.
+/// If the engine fails.
 pub fn examples(
     engine: &mut dyn Engine,
     experiment: &Experiment,

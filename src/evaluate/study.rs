@@ -1,4 +1,4 @@
-//! Several runs as one result: mean and standard deviation over seeds.
+//! Aggregates several runs: mean and standard deviation over seeds.
 
 use serde::Serialize;
 
@@ -9,12 +9,12 @@ use super::FinalReport;
 pub struct Spread {
     /// Mean.
     pub mean: f64,
-    /// Standard deviation with `n - 1`; none for a single value.
+    /// Standard deviation with `n - 1`. `None` for a single value.
     pub deviation: Option<f64>,
 }
 
 impl Spread {
-    /// Of some values; zeros when there is none.
+    /// Mean and deviation of `values`; a mean of 0 if there are none.
     pub fn of(values: &[f64]) -> Self {
         let n = values.len() as f64;
         if values.is_empty() {
@@ -43,7 +43,7 @@ pub struct StudyRow {
     pub method: String,
     /// `last`, `best`, `ema` or `fawa`.
     pub weights: String,
-    /// Seeds that gave a result.
+    /// Seeds with a result.
     pub seeds: Vec<u64>,
     /// Mean accuracy on the images themselves.
     pub clean: Spread,
@@ -66,12 +66,12 @@ pub struct Study {
     pub attack: String,
     /// The rows, a block for each method.
     pub rows: Vec<StudyRow>,
-    /// What makes robust numbers higher than a stronger attack would, with method and seed of the run.
+    /// Reasons why robust accuracies are higher than under a stronger attack, with method and seed of the run.
     pub warnings: Vec<String>,
 }
 
 impl Study {
-    /// Gathers reports. Methods appear in order of their first report.
+    /// Aggregates reports. Methods appear in the order of their first report.
     pub fn new(reports: &[FinalReport]) -> Self {
         let mut methods: Vec<&str> = Vec::new();
         for report in reports {

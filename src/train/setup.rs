@@ -179,7 +179,7 @@ mod tests {
         let error = resume(&experiment).err().unwrap().to_string();
         let expected = format!(
             "the run began with wgsl (A GPU that was sold, Vulkan), which cannot be opened now; `fairtat resume {} --engine \
-             candle` goes on with another engine",
+             candle` continues with another engine",
             path.display()
         );
         assert_eq!(error, expected);

@@ -59,8 +59,8 @@ pub enum TrainError {
     TensorBoard(std::io::Error),
     /// The engine that the run began with is no longer available.
     #[error(
-        "the run began with {began}, which cannot be opened now; `fairtat resume {path} --engine candle` goes on with \
-         another engine"
+        "the run began with {began}, which cannot be opened now; `fairtat resume {path} --engine candle` \
+         continues with another engine"
     )]
     EngineGone {
         /// The run directory.

@@ -9,7 +9,7 @@ use crate::app::view::RunView;
 use crate::app::widgets::markdown::{measure, reading_size, unbroken};
 use crate::app::widgets::{empty, strong, weak};
 use crate::config::Experiment;
-use crate::evaluate::signatures::{self, Kind, Point, Reading, Setup, Severity, Signature, State};
+use crate::evaluate::signatures::{self, Kind, Point, Reading, Setup, Severity, Signature, SignatureState};
 use crate::train::ValidationSetting;
 use crate::worker::EpochRecord;
 
@@ -54,7 +54,7 @@ fn read(run: &RunView, setup: &Setup) -> Vec<Reading> {
         && let Some(diverged) = readings.iter_mut().find(|reading| reading.kind == Kind::Diverged)
     {
         let since = run.now().map_or(run.epochs.len() as u32, |batch| batch.epoch);
-        diverged.state = State::Present { since };
+        diverged.state = SignatureState::Present { since };
         diverged.numbers.clone_from(&failure.what);
     }
     readings
@@ -79,7 +79,7 @@ impl Panel for Watch {
             );
         }
         let readings = self.readings(context.run);
-        let present = readings.iter().filter(|reading| matches!(reading.state, State::Present { .. })).count();
+        let present = readings.iter().filter(|reading| matches!(reading.state, SignatureState::Present { .. })).count();
         let text = match present {
             0 => "No failure signature is present.".to_owned(),
             1 => "One failure signature is present.".to_owned(),
@@ -121,33 +121,35 @@ impl Watch {
 }
 
 /// What is present comes first, what cannot appear last.
-fn rank(state: State) -> u8 {
+fn rank(state: SignatureState) -> u8 {
     match state {
-        State::Present { .. } => 0,
-        State::Watching { suspected: true, .. } => 1,
-        State::Quiet | State::Watching { .. } => 2,
-        State::NotApplicable => 3,
+        SignatureState::Present { .. } => 0,
+        SignatureState::Watching { suspected: true, .. } => 1,
+        SignatureState::Quiet | SignatureState::Watching { .. } => 2,
+        SignatureState::NotApplicable => 3,
     }
 }
 
-fn color_of(kind: Kind, state: State, palette: &Palette) -> Color32 {
+fn color_of(kind: Kind, state: SignatureState, palette: &Palette) -> Color32 {
     match (state, kind.severity()) {
-        (State::Present { .. }, Severity::Error) => palette.error,
-        (State::Present { .. }, Severity::Warning) => palette.worst,
-        (State::Present { .. }, Severity::Notice) | (State::Watching { suspected: true, .. }, _) => palette.warning,
-        (State::Quiet, _) => palette.good,
+        (SignatureState::Present { .. }, Severity::Error) => palette.error,
+        (SignatureState::Present { .. }, Severity::Warning) => palette.worst,
+        (SignatureState::Present { .. }, Severity::Notice) | (SignatureState::Watching { suspected: true, .. }, _) => {
+            palette.warning
+        }
+        (SignatureState::Quiet, _) => palette.good,
         _ => palette.weak,
     }
 }
 
-fn describe(state: State) -> String {
+fn describe(state: SignatureState) -> String {
     let epochs = |n: u32| if n == 1 { "1 more epoch".to_owned() } else { format!("{n} more epochs") };
     match state {
-        State::Present { since } => format!("present since epoch {}", since + 1),
-        State::Watching { needs, suspected: true } => format!("suspected, needs {}", epochs(needs)),
-        State::Watching { needs, suspected: false } => format!("watching, needs {}", epochs(needs)),
-        State::Quiet => "quiet".into(),
-        State::NotApplicable => "not in this run".into(),
+        SignatureState::Present { since } => format!("present since epoch {}", since + 1),
+        SignatureState::Watching { needs, suspected: true } => format!("suspected, needs {}", epochs(needs)),
+        SignatureState::Watching { needs, suspected: false } => format!("watching, needs {}", epochs(needs)),
+        SignatureState::Quiet => "quiet".into(),
+        SignatureState::NotApplicable => "not in this run".into(),
     }
 }
 
@@ -163,7 +165,7 @@ fn row(ui: &mut Ui, reading: &Reading, context: &Context<'_>, show: &mut Option<
     let palette = theme::palette(ui);
     let color = color_of(reading.kind, reading.state, palette);
     let size = 0.95 * reading_size(ui.available_width());
-    let present = matches!(reading.state, State::Present { .. });
+    let present = matches!(reading.state, SignatureState::Present { .. });
     let frame = egui::Frame::new()
         .fill(palette.card)
         .stroke((1.0, if present { color } else { palette.line }))
@@ -189,7 +191,8 @@ fn row(ui: &mut Ui, reading: &Reading, context: &Context<'_>, show: &mut Option<
                     sparkline(ui, reading, egui::vec2(176.0, 54.0));
                 }
             });
-            if graph && !wide && (present || matches!(reading.state, State::Watching { suspected: true, .. })) {
+            if graph && !wide && (present || matches!(reading.state, SignatureState::Watching { suspected: true, .. }))
+            {
                 sparkline(ui, reading, egui::vec2(ui.available_width(), 54.0));
             }
             if present {
@@ -279,7 +282,7 @@ fn sparkline(ui: &mut Ui, reading: &Reading, size: egui::Vec2) {
             ui.painter().extend(egui::Shape::dashed_line(&points, stroke, 5.0, 3.0));
         }
     }
-    if let State::Present { since } = reading.state {
+    if let SignatureState::Present { since } = reading.state {
         let x = at((since as usize).min(count - 1), low).x;
         ui.painter().vline(x, rect.y_range(), Stroke::new(1.0, palette.worst));
     }

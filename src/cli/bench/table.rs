@@ -3,14 +3,14 @@
 use crate::engine::wgsl::{Clock, DeviceFigures, KernelRow, Profile, Share};
 use crate::evaluate::bench::{EPOCH_IMAGES, Measurement};
 
-/// What the device can do at most.
+/// The peak rates of the device.
 pub(super) fn figures(figures: &DeviceFigures) -> String {
     let clock = match figures.clock {
         Clock::Timestamps => "the device's clock",
         Clock::Submissions => "the host's clock, each dispatch submitted alone",
     };
     format!(
-        "device at most  {:.1} GFLOP/s of multiply-adds, {:.1} GB/s of a copy (two buffers of {} MiB)\n\
+        "device peak     {:.1} GFLOP/s of multiply-adds, {:.1} GB/s of a copy (two buffers of {} MiB)\n\
          overheads       {:.2} µs a dispatch on the device, {:.2} µs on the host, {:.1} µs a submission\n\
          timed by        {clock}\n\n",
         giga(figures.fma_flops_per_second),

@@ -1,11 +1,11 @@
-//! What the figures share: headings, ticks, axes of epochs, labels beside lines, colours.
+//! Shared parts of the figures: headings, ticks, epoch axes, line labels, colours.
 
 use super::svg::{AXIS, Canvas, GRID, INK, MUTED, Stroke, Style};
 use super::text::{self, Weight};
 use super::{Context, FigureError};
 use crate::train::{ValidationChange, uninterrupted};
 
-/// Space round a figure.
+/// Margin around a figure.
 pub(super) const MARGIN: f64 = 16.0;
 /// Size of tick labels and captions.
 pub(super) const SMALL: f64 = 11.0;
@@ -21,7 +21,7 @@ pub(super) const GREEN: &str = "#00795a";
 pub(super) const CLASS_COLORS: [&str; 10] =
     ["#332288", "#cc6677", "#117733", "#4db5e0", "#882255", "#b08e2c", "#44aa99", "#aa4499", "#7d7d1f", "#777777"];
 
-/// Heading and notes at the top; returns where the rest may begin.
+/// Draws heading and notes at the top; returns the y coordinate below them.
 pub(super) fn header(canvas: &mut Canvas, heading: &str, context: &Context, notes: &[String]) -> f64 {
     let width = canvas.width() - 2.0 * MARGIN;
     let mut y = canvas.paragraph(MARGIN, MARGIN + 11.0, width, Style::new(14.0).bold(), heading);
@@ -42,7 +42,7 @@ pub(super) fn training_note(what: &str, context: &Context) -> String {
     format!("{what} {}", named(&context.train_attack, "the training attack"))
 }
 
-/// What is known of an attack, or what it is called.
+/// `attack`, or `otherwise` if it is empty.
 pub(super) fn named<'a>(attack: &'a str, otherwise: &'a str) -> &'a str {
     if attack.trim().is_empty() { otherwise } else { attack }
 }
@@ -64,7 +64,7 @@ pub(super) fn trimmed(value: f64, digits: usize) -> String {
     if text == "-0" { "0".to_owned() } else { text.to_owned() }
 }
 
-/// The smallest of 1, 2, 5, 10, … that is at least `value`.
+/// The smallest of …, 1, 2, 5, 10, … that is at least `value`.
 pub(super) fn nice_above(value: f64) -> f64 {
     if !(value.is_finite() && value > 0.0) {
         return 1.0;
@@ -85,7 +85,7 @@ pub(super) fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
     (first..=last).map(|index| index as f64 * step).collect()
 }
 
-/// Positions as near as possible (least squares) to `wanted` with at least `gap` between neighbours, in `[low, high]`.
+/// Positions as close as possible (least squares) to `wanted` with at least `gap` between neighbours, in `[low, high]`.
 ///
 /// With p = q + gap·rank this is isotonic regression of q, solved by pooling adjacent violators.
 pub(super) fn spread(wanted: &[f64], gap: f64, low: f64, high: f64) -> Vec<f64> {
@@ -114,13 +114,13 @@ pub(super) fn spread(wanted: &[f64], gap: f64, low: f64, high: f64) -> Vec<f64> 
     positions
 }
 
-/// How many labels to leave out between two shown, so that they stand at least `minimum` apart.
+/// Step between labels that are shown, so that they are at least `minimum` apart.
 pub(super) fn thinning(pitch: f64, minimum: f64) -> usize {
     let needed = minimum / pitch.max(1e-6);
     if needed <= 1.0 { 1 } else { nice_above(needed) as usize }
 }
 
-/// A rectangle with a linear scale in each direction; y grows upward.
+/// A rectangle with a linear scale on each axis; y grows upwards.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plot {
     pub(super) left: f64,
@@ -148,7 +148,7 @@ impl Plot {
         self.bottom() - self.height * ((y - self.y.0) / (self.y.1 - self.y.0)).clamp(0.0, 1.0)
     }
 
-    /// Light lines across at `values`.
+    /// Light horizontal lines at `values`.
     pub(super) fn grid(&self, canvas: &mut Canvas, values: &[f64]) {
         for &value in values {
             let y = self.py(value);
@@ -156,8 +156,8 @@ impl Plot {
         }
     }
 
-    /// The lower axis, with its title and the numbers of epochs, counted from 1. `first` is the number that stands at 0: 1
-    /// where rows lie at their index, 0 where they lie at the number of epochs done.
+    /// The lower axis, with its title and epoch numbers, counted from 1. `first` is the number shown at position 0: 1
+    /// if rows are placed at their index, 0 if they are placed at the number of completed epochs.
     pub(super) fn epoch_axis(&self, canvas: &mut Canvas, first: u32) {
         let y = self.bottom();
         canvas.line((self.left, y), (self.right(), y), Stroke::new(AXIS, 1.0));
@@ -173,17 +173,17 @@ impl Plot {
     }
 }
 
-/// Room that labels of changes of the validation attack take above a plot.
+/// Height above a plot for the labels of changes of the validation attack.
 pub(super) fn change_room(changes: &[ValidationChange]) -> f64 {
     if changes.len() > LABELLED_CHANGES { 0.0 } else { changes.len() as f64 * CHANGE_ROW }
 }
 
-/// With more changes than this, only lines are drawn: a slider was played with.
+/// With more changes than this, as after dragging a slider, only lines are drawn.
 const LABELLED_CHANGES: usize = 4;
 const CHANGE_ROW: f64 = 14.0;
 const CHANGED: &str = "validation attack changed";
 
-/// What changed at each line of [`mark_changes`], as notes of a figure; only their meaning if there are too many.
+/// Notes of a figure that describe the change at each line of [`mark_changes`]; one general note if there are too many.
 pub(super) fn change_notes(changes: &[ValidationChange]) -> Vec<String> {
     if changes.len() > LABELLED_CHANGES {
         return vec!["Vertical lines: changes of that attack".to_owned()];
@@ -196,8 +196,9 @@ pub(super) fn change_notes(changes: &[ValidationChange]) -> Vec<String> {
     changes.iter().map(note).collect()
 }
 
-/// A thin line where the validation attack changed, between the last epoch under one attack and the first under another, with
-/// a label above the plot. What changed is too long for it and stands in the notes of the figure ([`change_notes`]).
+/// A thin line where the validation attack changed, between the last epoch under one attack and the first under
+/// another, with a label above the plot. The change itself is too long for the label and is described in the notes of
+/// the figure ([`change_notes`]).
 pub(super) fn mark_changes(canvas: &mut Canvas, plot: &Plot, changes: &[ValidationChange]) {
     let labelled = changes.len() <= LABELLED_CHANGES;
     for (i, change) in changes.iter().enumerate() {
@@ -206,7 +207,7 @@ pub(super) fn mark_changes(canvas: &mut Canvas, plot: &Plot, changes: &[Validati
             canvas.line((x, plot.top), (x, plot.bottom()), Stroke::new(MUTED, 0.9));
             continue;
         }
-        // A row for each, the first on top: a later label stands right of the lines of earlier ones.
+        // One row per change, the first at the top: a later label is to the right of the lines of earlier ones.
         let y = plot.top - 4.0 - (changes.len() - 1 - i) as f64 * CHANGE_ROW;
         canvas.line((x, y - 9.0), (x, plot.bottom()), Stroke::new(MUTED, 0.9));
         let (label, style) = (CHANGED, Style::new(SMALL).fill(MUTED));
@@ -216,7 +217,7 @@ pub(super) fn mark_changes(canvas: &mut Canvas, plot: &Plot, changes: &[Validati
             canvas.text(x + 5.0, y, style, label);
             continue;
         }
-        // Left of its line, where lines of earlier changes must not run through it.
+        // To the left of its line, where the lines of earlier changes must not cross it.
         let label = text::fit(label, SMALL, Weight::Regular, x - 5.0 - plot.left);
         let width = text::width(&label, SMALL, Weight::Regular);
         canvas.rect(x - 8.0 - width, y - 10.0, width + 6.0, CHANGE_ROW - 1.0, "#ffffff");
@@ -224,18 +225,18 @@ pub(super) fn mark_changes(canvas: &mut Canvas, plot: &Plot, changes: &[Validati
     }
 }
 
-/// Height that an epoch axis takes below a plot.
+/// Height of an epoch axis below a plot.
 pub(super) const EPOCH_AXIS: f64 = 40.0;
 
-/// The range of an epoch axis; a single epoch stands in the middle.
+/// The range of an epoch axis; a single epoch is centred.
 pub(super) fn epoch_range(epochs: &[u32]) -> (f64, f64) {
     let first = epochs.first().copied().unwrap_or(0);
     let last = epochs.last().copied().unwrap_or(first);
     if first == last { (f64::from(first) - 0.5, f64::from(first) + 0.5) } else { (f64::from(first), f64::from(last)) }
 }
 
-/// [`series`] of an accuracy under the validation attack: also interrupted where that changed, for values on both sides do
-/// not compare.
+/// [`series`] of an accuracy under the validation attack: also interrupted where the attack changed, because values on
+/// the two sides are not comparable.
 pub(super) fn validation_series(
     canvas: &mut Canvas,
     plot: &Plot,
@@ -248,7 +249,7 @@ pub(super) fn validation_series(
     }
 }
 
-/// A line over epochs, interrupted where a value is missing; a point with no neighbour is a dot.
+/// A line over epochs, interrupted where a value is missing; a point without neighbours is a dot.
 pub(super) fn series(canvas: &mut Canvas, plot: &Plot, points: &[(u32, Option<f64>)], stroke: Stroke<'_>) {
     for run in points.split(|(_, value)| value.is_none()) {
         let run: Vec<(f64, f64)> =
@@ -270,7 +271,7 @@ pub(super) struct EndLabel<'a> {
     pub(super) bold: bool,
 }
 
-/// Writes the labels right of `plot` without overlaps, each led to its line; `room` is the width for them.
+/// Draws the labels to the right of `plot` without overlaps, each with a leader to its line; `room` is their width.
 pub(super) fn end_labels(canvas: &mut Canvas, plot: &Plot, labels: &[EndLabel<'_>], room: f64) {
     let wanted: Vec<f64> = labels.iter().map(|label| label.at.1).collect();
     let positions = spread(&wanted, 14.0, plot.top, plot.bottom());
@@ -287,15 +288,15 @@ pub(super) fn end_labels(canvas: &mut Canvas, plot: &Plot, labels: &[EndLabel<'_
     }
 }
 
-/// Room between the right end of a plot and its labels.
+/// Space between the right end of a plot and its labels.
 pub(super) const LEADER: f64 = 18.0;
 
-/// The widest of `names`, at most `limit`.
+/// The width of the widest of `names`, at most `limit`.
 pub(super) fn gutter(names: &[String], size: f64, limit: f64) -> f64 {
     names.iter().map(|name| text::width(name, size, Weight::Regular)).fold(0.0, f64::max).min(limit).ceil()
 }
 
-/// Class names on the left of rows of height `pitch`, thinned where they would touch.
+/// Class names to the left of rows of height `pitch`; some are left out if they would touch.
 pub(super) fn row_labels(canvas: &mut Canvas, names: &[String], right: f64, top: f64, pitch: f64, limit: f64) {
     let size = if pitch < 13.0 { 9.5 } else { SMALL };
     let step = thinning(pitch, size + 1.0);
@@ -305,7 +306,7 @@ pub(super) fn row_labels(canvas: &mut Canvas, names: &[String], right: f64, top:
     }
 }
 
-/// The values of `data`, or that there is nothing to draw.
+/// `data`, or [`FigureError::Empty`] if it is empty.
 pub(super) fn some<'a, T>(figure: &'static str, data: &'a [T], missing: &'static str) -> Result<&'a [T], FigureError> {
     if data.is_empty() { Err(FigureError::Empty { figure, missing }) } else { Ok(data) }
 }

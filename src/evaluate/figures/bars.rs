@@ -1,4 +1,4 @@
-//! Bars by class: where the targets came from, accuracy under attack.
+//! Bars by class: target distribution, accuracy under attack, epsilon.
 
 use super::axes::{
     BLUE, LABEL, MARGIN, Plot, SMALL, VERMILLION, evaluation_note, gutter, header, named, nice_above, percent,
@@ -10,17 +10,18 @@ use super::text::{self, Weight};
 use super::{Context, Figure, FigureError};
 use crate::train::ClassRow;
 
-/// Height of a class's row.
+/// Height of the row of a class.
 fn pitch(classes: usize) -> f64 {
     (420.0 / classes as f64).clamp(6.5, 22.0)
 }
 
-/// From this height of a row on there is room for a number.
+/// Minimum height of a row with a number.
 const MINIMUM_TEXT: f64 = 13.0;
 
-/// The target distribution of the last epoch, beside the CFPS of the epoch before, which it came from.
+/// The target distribution of the last epoch, beside the CFPS of the epoch before, from which it was computed.
 ///
-/// Both on one scale, so that the flattening by the softmax can be seen; after a single epoch only the targets.
+/// Both have the same scale, which shows how the softmax flattens CFPS. After a single epoch there are only the
+/// targets.
 ///
 /// # Errors
 /// [`FigureError::Empty`] without rows or class names, [`FigureError::Class`] for a class without a name.
@@ -34,7 +35,7 @@ pub fn target_distribution(rows: &[ClassRow], context: &Context) -> Result<Figur
         return Err(FigureError::Empty { figure: NAME, missing: "targets are not drawn from a distribution" });
     }
     let targets = table.column(last, |row| row.target_probability.unwrap_or(f64::NAN));
-    // Targets come from the epoch just before (or the one that was frozen), not from whatever was written last before it.
+    // Targets come from the epoch just before (or the frozen one), not from the last earlier epoch that was written.
     let origin = epoch.checked_sub(1).map(|before| context.frozen_after.map_or(before, |frozen| frozen.min(before)));
     let previous = origin.and_then(|origin| table.epochs.iter().position(|written| *written == origin));
     let mut panels = Vec::new();
@@ -81,7 +82,7 @@ pub fn target_distribution(rows: &[ClassRow], context: &Context) -> Result<Figur
                     canvas.rect(plot.left, y + 0.15 * pitch, end - plot.left, 0.7 * pitch, color);
                     if pitch >= MINIMUM_TEXT {
                         let text = percent(*value);
-                        // Beside the line of chance, not across it.
+                        // To the right of the line of chance, not across it.
                         let clear = plot.px(chance) + 5.0;
                         let reach = end + 5.0 + text::width(&text, SMALL, Weight::Regular);
                         let x = if end < clear && reach > clear - 8.0 { clear.max(end + 4.0) } else { end + 5.0 };
@@ -105,7 +106,7 @@ pub fn target_distribution(rows: &[ClassRow], context: &Context) -> Result<Figur
     Ok(Figure { name: NAME, svg: canvas.finish(top + height + 24.0 + MARGIN - 6.0, "Target distribution and CFPS") })
 }
 
-/// Light lines down and percentages under them.
+/// Light vertical lines with percentages below them.
 fn share_axis(canvas: &mut Canvas, plot: &Plot, values: &[f64]) {
     for &value in values {
         let x = plot.px(value);
@@ -118,8 +119,8 @@ fn share_axis(canvas: &mut Canvas, plot: &Plot, values: &[f64]) {
 /// Robust accuracy of each class in the last epoch, best first, with clean accuracy behind, mean, worst class and gap.
 ///
 /// # Errors
-/// [`FigureError::Empty`] without class names or without a robust accuracy, [`FigureError::Class`] for a class without a
-/// name.
+/// [`FigureError::Empty`] without class names or without a robust accuracy, [`FigureError::Class`] for a class without
+/// a name.
 pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, FigureError> {
     const NAME: &str = "classes";
     const CLEAN: &str = "#cfdce8";
@@ -129,7 +130,7 @@ pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
     let Some(last) = (0..table.epochs.len()).rev().find(measured) else { return Err(missing) };
     let robust = table.column(last, |row| row.val_robust_accuracy);
     let clean = table.column(last, |row| row.val_clean_accuracy);
-    // Best first; classes without a value at the top, where they do not stand between worst and gap.
+    // Best first. Classes without a value are at the top, so that they do not separate the worst class from the gap.
     let mut order: Vec<usize> = (0..table.classes).collect();
     order.sort_by(|&a, &b| {
         robust[b].unwrap_or(f64::INFINITY).total_cmp(&robust[a].unwrap_or(f64::INFINITY)).then(a.cmp(&b))
@@ -173,7 +174,7 @@ pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
             let color = if is_worst { VERMILLION } else { BLUE };
             canvas.rect(plot.left, y + 0.26 * pitch, plot.px(value) - plot.left, 0.48 * pitch, color);
         }
-        // Counted from the worst class up, so that it always has its name.
+        // Counted from the worst class upwards, so that the worst class is always labelled.
         if (table.classes - 1 - place).is_multiple_of(step) {
             let size = if pitch < MINIMUM_TEXT { 9.5 } else { SMALL };
             let style = Style::new(size).end();
@@ -195,7 +196,7 @@ pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
     let x = x.max(plot.left + half).min(plot.right() - half);
     canvas.text(x, top - 9.0, Style::new(SMALL).middle(), &label);
 
-    // The gap as a measure below the axis.
+    // The gap is drawn as a dimension line below the axis.
     let y = bottom + 34.0;
     let (from, to) = (plot.px(worst), plot.px(best));
     canvas.line((from, y), (to, y), Stroke::new(INK, 1.2));
@@ -209,10 +210,10 @@ pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
     Ok(Figure { name: NAME, svg: canvas.finish(y + 24.0 + MARGIN - 6.0, "Robust accuracy by class") })
 }
 
-/// The radius of every class as it is now, with what the rule says as a tick and the base epsilon as a line.
+/// The current radius of every class, with the radius of the rule as a tick and the base epsilon as a line.
 ///
 /// # Errors
-/// [`FigureError::Empty`] without radii, [`FigureError::Length`] where there is not one for each class.
+/// [`FigureError::Empty`] without radii, [`FigureError::Length`] if their number is not that of the classes.
 pub fn class_epsilon(epsilon: &[f64], rule: &[f64], context: &Context) -> Result<Figure, FigureError> {
     const NAME: &str = "epsilon-now";
     let names = &context.labels();

@@ -3,7 +3,7 @@
 use super::{Context, FigureError};
 use crate::train::ClassRow;
 
-/// Rows by epoch and class; a row that is missing is `None`.
+/// Rows by epoch and class; `None` for missing rows.
 pub(super) struct ClassTable<'a> {
     pub(super) epochs: Vec<u32>,
     pub(super) classes: usize,
@@ -11,7 +11,7 @@ pub(super) struct ClassTable<'a> {
 }
 
 impl<'a> ClassTable<'a> {
-    /// Of two rows with the same epoch and class the later one counts, as after a resumed run.
+    /// If two rows have the same epoch and class, as after a resume, the later one counts.
     pub(super) fn new(figure: &'static str, rows: &'a [ClassRow], context: &Context) -> Result<Self, FigureError> {
         let classes = context.class_names.len();
         if rows.is_empty() || classes == 0 {
@@ -34,7 +34,7 @@ impl<'a> ClassTable<'a> {
         Ok(Self { epochs, classes, rows: table })
     }
 
-    /// A value of the class in the epoch with this index (not number), where it is one.
+    /// A value of the class in the epoch with this index (not number). `None` if it is missing or out of range.
     pub(super) fn value(&self, epoch: usize, class: usize, value: impl Fn(&ClassRow) -> f64) -> Option<f64> {
         self.rows[epoch * self.classes + class].map(value).filter(is_fraction)
     }
@@ -45,7 +45,7 @@ impl<'a> ClassTable<'a> {
     }
 }
 
-/// Accuracies, probabilities and epsilons lie in `[0, 1]`, but for rounding; anything else was not measured.
+/// Accuracies, probabilities and epsilons are in `[0, 1]` up to rounding; any other value means not measured.
 pub(super) fn is_fraction(value: &f64) -> bool {
     (-1e-6..=1.0 + 1e-6).contains(value)
 }

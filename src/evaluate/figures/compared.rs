@@ -13,20 +13,20 @@ use crate::train::ValidationChange;
 pub struct ComparedRun {
     /// Its name.
     pub name: String,
-    /// Epoch and value, with none where it was not measured.
+    /// Epoch and value; `None` if it was not measured.
     pub points: Vec<(u32, Option<f64>)>,
-    /// Where the validation attack changed, if the values depend on it.
+    /// Changes of the validation attack, if the values depend on it.
     pub changes: Vec<ValidationChange>,
 }
 
 /// Dashes of the lines, one run after another.
 const DASHES: [&str; 3] = ["", "6 4", "2 3"];
 
-/// A line for each run on the same axes; `shares` are written in percent on a fixed scale from 0 to 1. `notes` stand under
-/// the heading: there, a robust accuracy names its attack.
+/// One line per run on the same axes. With `shares`, values are in percent on a fixed scale from 0 to 1. `notes` are
+/// shown below the heading; for a robust accuracy they name the attack.
 ///
 /// # Errors
-/// [`FigureError::Empty`] when no run has a value.
+/// [`FigureError::Empty`] if no run has a value.
 pub fn compared_curves(
     quantity: &str,
     runs: &[ComparedRun],

@@ -20,7 +20,7 @@ use crate::train::{ClassRow, MetricsRow, ValidationChange, changes_between, meth
 pub fn accuracy_curves(rows: &[MetricsRow], context: &Context) -> Result<Figure, FigureError> {
     const NAME: &str = "accuracy";
     some(NAME, rows, "no rows of metrics")?;
-    // A resumed run may have written an epoch twice: the later row counts.
+    // A resumed run may have written an epoch twice; the later row counts.
     let rows: BTreeMap<u32, &MetricsRow> = rows.iter().map(|row| (row.epoch, row)).collect();
     let epochs: Vec<u32> = rows.keys().copied().collect();
 
@@ -82,7 +82,7 @@ pub fn accuracy_curves(rows: &[MetricsRow], context: &Context) -> Result<Figure,
     Ok(Figure { name: NAME, svg: canvas.finish(plot.bottom() + EPOCH_AXIS + MARGIN - 6.0, "Accuracy over epochs") })
 }
 
-/// Lines that get a colour and a label when there are more classes than colours: so many highest and so many lowest.
+/// Number of highest and of lowest lines that get a colour and a label if there are more classes than colours.
 const EXTREMES: usize = 5;
 
 /// The epsilon of each class over epochs, with the base epsilon.
@@ -108,7 +108,7 @@ pub fn epsilon_curves(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
         return Err(FigureError::Empty { figure: NAME, missing: "no epsilon above 0" });
     }
 
-    // Ends of the lines from low to high, to choose which lines stand out.
+    // Ends of the lines from low to high, to choose the lines that are highlighted.
     let mut ends: Vec<(usize, u32, f64)> = lines
         .iter()
         .enumerate()
@@ -127,7 +127,7 @@ pub fn epsilon_curves(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
         place.map(|place| CLASS_COLORS[place % CLASS_COLORS.len()])
     };
 
-    // As in a method without class-wise epsilon, or in the first epoch: one label says it all.
+    // As in a method without class-wise epsilon, or in the first epoch: one label is enough.
     let uniform = base.is_some_and(|base| known.iter().all(|epsilon| (epsilon - base).abs() < 1e-9));
 
     let mut canvas = Canvas::new(560.0);
@@ -143,7 +143,7 @@ pub fn epsilon_curves(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
     let names: Vec<String> = shown.iter().map(|end| context.label(end.0)).collect();
     let room =
         LEADER + gutter(&names, LABEL, 130.0).max(text::width("all classes", LABEL, Weight::SemiBold)) + widest + 6.0;
-    // The axis need not start at 0, for lines have no area. In steps of `step` grey levels, from `first` to `last`.
+    // The axis need not start at 0, because lines have no area. In steps of `step` grey levels, from `first` to `last`.
     let step = nice_above((highest - lowest).max(0.5 * highest) * 255.0 / 7.0);
     let last = (highest * 255.0 / step + 0.1).ceil();
     let first = (lowest * 255.0 / step - 0.1).floor().min(last - 3.0).max(0.0);

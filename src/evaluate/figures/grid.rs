@@ -1,4 +1,4 @@
-//! Adversarial examples as a table of pixels: original, perturbation, adversarial, and what the network made of them.
+//! Adversarial examples as a grid of images: original, perturbation, adversarial, and the predictions of the network.
 
 use super::axes::{GREEN, LABEL, MARGIN, SMALL, VERMILLION, header, k255, named, some};
 use super::classes::is_fraction;
@@ -11,7 +11,7 @@ use super::{Context, Figure, FigureError, RenderError, raster};
 pub struct Example {
     /// Pixels in `[0, 1]`, `C × H × W`.
     pub original: Vec<f32>,
-    /// The same after the attack.
+    /// The adversarial image, likewise.
     pub adversarial: Vec<f32>,
     /// Channels: one is shown in grey, three in colour.
     pub channels: usize,
@@ -23,9 +23,9 @@ pub struct Example {
     pub label: usize,
     /// Class that a targeted attack aimed at.
     pub target: Option<usize>,
-    /// What the network says to the adversarial image.
+    /// Prediction for the adversarial image.
     pub prediction: usize,
-    /// What it says to the original, where that is known.
+    /// Prediction for the original, if known.
     pub clean_prediction: Option<usize>,
     /// Radius of the attack on this image.
     pub epsilon: f64,
@@ -39,7 +39,7 @@ const LINE: f64 = 15.0;
 /// A grid of adversarial examples: original, perturbation (signed, magnified, on mid grey), adversarial; below them
 /// label → target → prediction. Bands of six to ten columns.
 ///
-/// Examples with targets are taken to come from the training attack, others from the evaluation attack.
+/// Examples with targets are labelled with the training attack, others with the evaluation attack.
 ///
 /// # Errors
 /// [`FigureError::Empty`] without examples, [`FigureError::Length`] when pixels and size do not agree.
@@ -98,7 +98,7 @@ pub fn adversarial_examples(examples: &[Example], context: &Context) -> Result<F
             let x = left + column as f64 * pitch;
             let room = pitch - COLUMN_GAP;
             let (width, height) = shown(example);
-            // On whole pixels of the PNG, or squares would have different sizes.
+            // Aligned to whole pixels of the PNG, so that all squares have the same size.
             let offset = (room - width).max(0.0).floor() / 2.0;
             for (row, pixels) in pictures(example, factor).iter().enumerate() {
                 let y = top + row as f64 * (side.1 + 6.0);
@@ -148,7 +148,8 @@ fn check(figure: &'static str, index: usize, example: &Example) -> Result<(), Fi
     Ok(())
 }
 
-/// Columns of the band: ten, or as many of six to ten as leave the fewest places empty.
+/// Columns of a band: all examples if there are at most ten, else the number from six to ten that leaves the fewest
+/// places empty.
 fn columns(examples: usize) -> usize {
     if examples <= 10 {
         return examples.max(1);
@@ -156,7 +157,7 @@ fn columns(examples: usize) -> usize {
     (6..=10).rev().min_by_key(|&columns| (columns - examples % columns) % columns).unwrap_or(10)
 }
 
-/// Width and height in the figure: the longest side as near to [`SIDE`] as whole PNG pixels allow.
+/// Width and height in the figure. The longest side is as close to [`SIDE`] as whole PNG pixels allow.
 fn shown(example: &Example) -> (f64, f64) {
     let longest = example.width.max(example.height) as f64;
     let scale = (2.0 * SIDE / longest).floor() / 2.0;
@@ -180,7 +181,7 @@ fn pictures(example: &Example, factor: u32) -> [Vec<u8>; 3] {
     let shown = if example.channels >= 3 { 3 } else { 1 };
     let interleave = |value: &dyn Fn(usize) -> f32| -> Vec<u8> {
         let order = (0..plane).flat_map(|pixel| (0..shown).map(move |channel| channel * plane + pixel));
-        // A cast saturates and turns what is not a number into 0.
+        // The cast saturates and maps NaN to 0.
         order.map(|index| (value(index) * 255.0).round() as u8).collect()
     };
     let difference = |index: usize| example.adversarial[index] - example.original[index];

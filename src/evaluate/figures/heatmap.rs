@@ -9,17 +9,17 @@ use super::text::{self, Weight};
 use super::{Context, Figure, FigureError, RenderError, raster};
 use crate::train::ClassRow;
 
-/// From so many cells on, a matrix is one image in the SVG instead of a rectangle a cell.
+/// A matrix with more cells than this is one image in the SVG instead of one rectangle per cell.
 const MOST_RECTANGLES: usize = 5000;
 
-/// Space between a matrix and what stands right of it.
+/// Space to the right of a matrix.
 const ASIDE: f64 = 26.0;
 /// Width of a colour bar with its labels.
 const BAR_ROOM: f64 = 112.0;
 
 /// CFPS of each class in each epoch: the share of all mistakes that landed on the class.
 ///
-/// The colours go from 0 to three times chance (1/K), whatever the values are, so that runs compare.
+/// The colour scale always goes from 0 to three times chance (1/K), so that runs are comparable.
 ///
 /// # Errors
 /// [`FigureError::Empty`] without rows or class names, [`FigureError::Class`] for a class without a name.
@@ -86,7 +86,7 @@ pub fn cfps_heatmap(rows: &[ClassRow], context: &Context) -> Result<Figure, Figu
     Ok(Figure { name: NAME, svg: canvas.finish(height, "CFPS by class and epoch") })
 }
 
-/// What the cells of a confusion matrix say.
+/// The values in the cells of a confusion matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CellUnit {
     /// Share of the true class's images.
@@ -98,7 +98,7 @@ pub enum CellUnit {
 }
 
 impl CellUnit {
-    /// What the number of images of every row or column is taken from: the share's whole for a cell.
+    /// The denominators of the shares: the number of images of each row or column.
     fn wholes(self, counts: &[u64], classes: usize) -> Vec<f64> {
         let sum = |k: usize| match self {
             Self::ColumnPercent => counts.iter().skip(k).step_by(classes).map(|&c| c as f64).sum(),
@@ -107,7 +107,7 @@ impl CellUnit {
         (0..classes).map(sum).collect()
     }
 
-    /// The share of a cell; none in an empty row or column.
+    /// The share of a cell. `None` in an empty row or column.
     fn share(self, counts: &[u64], wholes: &[f64], row: usize, column: usize) -> Option<f64> {
         let whole = wholes[if self == Self::ColumnPercent { column } else { row }];
         (whole > 0.0).then(|| counts[row * wholes.len() + column] as f64 / whole)
@@ -116,11 +116,11 @@ impl CellUnit {
 
 /// Confusion under the evaluation attack: rows are true classes, columns predictions, colour the share of the row.
 ///
-/// `counts` is K × K, row by row. The diagonal is grey, so that the colours show errors only; the most frequent errors
-/// are also written out.
+/// `counts` is K × K, row by row. The diagonal is grey, so that the colours show errors only. The most frequent errors
+/// are also listed.
 ///
 /// # Errors
-/// [`FigureError::Empty`] without counts or class names, [`FigureError::Length`] when there are not K × K.
+/// [`FigureError::Empty`] without counts or class names, [`FigureError::Length`] if there are not K × K counts.
 pub fn confusion_matrix(counts: &[u64], unit: CellUnit, context: &Context) -> Result<Figure, FigureError> {
     const NAME: &str = "confusion";
     let names = &context.labels();
@@ -210,10 +210,10 @@ pub fn confusion_matrix(counts: &[u64], unit: CellUnit, context: &Context) -> Re
     Ok(Figure { name: NAME, svg: canvas.finish(height, "Confusion matrix under attack") })
 }
 
-/// How confusion changed: counts now minus counts before, in red where there are more, in blue where there are fewer.
+/// The change of confusion: counts now minus counts before, red for increases, blue for decreases.
 ///
 /// # Errors
-/// As [`confusion_matrix`], for either of both.
+/// As [`confusion_matrix`], for either matrix.
 pub fn confusion_difference(
     now: &[u64],
     before: &[u64],
@@ -275,7 +275,7 @@ pub fn confusion_difference(
     let bottom = column_labels(&mut canvas, names, &matrix, limit);
     canvas.rotated_text(MARGIN + 9.0, top + size / 2.0, -90.0, Style::new(LABEL).middle(), "True class");
     canvas.text(left + size / 2.0, bottom + 18.0, Style::new(LABEL).middle(), "Predicted class");
-    // The bar counts from 0: it is moved by half of its range.
+    // The scale of the bar begins at 0, so the values are shifted by half of its range.
     let bar = ColorBar {
         id: "difference-scale",
         x: left + size + ASIDE,
@@ -294,7 +294,7 @@ pub fn confusion_difference(
     Ok(Figure { name: NAME, svg: canvas.finish(height, "Difference of two confusion matrices") })
 }
 
-/// Errors written out beside the matrix: at least so many, and at most so many where it is high enough.
+/// Number of errors listed beside the matrix: minimum, and maximum if the matrix is high enough.
 const FREQUENT: (f64, f64) = (8.0, 14.0);
 
 fn frequent_errors(
@@ -319,7 +319,7 @@ fn frequent_errors(
         let (from, to) = (&names[row], &names[column]);
         let (from_width, to_width) =
             (text::width(from, LABEL, Weight::Regular), text::width(to, LABEL, Weight::Regular));
-        // What one name leaves of its half, the other may use.
+        // If one name is shorter than half of the room, the other may use the rest.
         let half = room / 2.0;
         let from_room = if from_width + to_width <= room { room } else { half.max(room - to_width) };
         let from = text::fit(from, LABEL, Weight::Regular, from_room);
@@ -329,7 +329,7 @@ fn frequent_errors(
     y + 6.0
 }
 
-/// Names under the columns, upright where they fit and slanted where not; returns where they end.
+/// Names below the columns, horizontal if they fit and slanted otherwise; returns the y coordinate of their end.
 fn column_labels(canvas: &mut Canvas, names: &[String], matrix: &Matrix, limit: f64) -> f64 {
     let bottom = matrix.top + matrix.cell.1 * matrix.rows as f64;
     let pitch = matrix.cell.0;
@@ -342,7 +342,7 @@ fn column_labels(canvas: &mut Canvas, names: &[String], matrix: &Matrix, limit: 
         return bottom + 20.0;
     }
     let size = if pitch < 13.0 { 9.5 } else { SMALL };
-    // Lines at 45° are closer to each other than their columns are.
+    // Lines of text at 45° are closer together than their columns.
     let step = thinning(pitch * std::f64::consts::FRAC_1_SQRT_2, size + 0.5);
     for (column, name) in names.iter().enumerate().step_by(step) {
         let name = text::fit(name, size, Weight::Regular, limit);
@@ -351,7 +351,7 @@ fn column_labels(canvas: &mut Canvas, names: &[String], matrix: &Matrix, limit: 
     bottom + 14.0 + widest * std::f64::consts::FRAC_1_SQRT_2
 }
 
-/// White over orange to dark brown.
+/// From white through orange to dark brown.
 fn error_color(part: f64) -> Color {
     let part = part.clamp(0.0, 1.0);
     if part <= 0.0 { Color { r: 255, g: 255, b: 255 } } else { colorous::ORANGES.eval_continuous(0.06 + 0.84 * part) }
@@ -366,13 +366,13 @@ fn share(fraction: f64) -> String {
 }
 
 struct Cell {
-    /// Nothing for a missing value.
+    /// `None` for a missing value.
     color: Option<Color>,
     text: String,
     quiet: bool,
 }
 
-/// Width and height from which a cell has room for its number.
+/// Minimum width and height of a cell with a number.
 const MINIMUM_TEXT: (f64, f64) = (19.0, 13.0);
 
 struct Matrix {
@@ -442,7 +442,7 @@ impl Matrix {
     }
 }
 
-/// Whether white text reads better than black on `color` (ITU-R BT.601 luma).
+/// Whether white text is more legible than black on `color` (ITU-R BT.601 luma).
 fn is_dark(color: Color) -> bool {
     0.299 * f64::from(color.r) + 0.587 * f64::from(color.g) + 0.114 * f64::from(color.b) < 110.0
 }

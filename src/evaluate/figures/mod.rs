@@ -1,9 +1,9 @@
-//! The figures of a run: each a function from rows to an SVG, which a PNG is then rendered from.
+//! The figures of a run. Each is a function from rows to an SVG, from which a PNG is rendered.
 //!
-//! A figure that shows a robust accuracy names the attack under it, for the number means nothing without. Colours are
-//! told apart with every common colour vision; scales are fixed by what is shown, not by the values met, where two runs
-//! are likely to be compared. Epochs are counted from 1, as everywhere on screen; files count from 0. Values that are
-//! missing, not finite or beyond what they can be are left out.
+//! A figure that shows a robust accuracy names the attack, because the number is meaningless without it. Colours are
+//! distinguishable with all common forms of colour vision. Where two runs are likely to be compared, scales depend on
+//! the quantity, not on the values. Epochs are counted from 1, as everywhere on screen; files count from 0. Values that
+//! are missing, not finite or out of range are left out.
 
 mod axes;
 mod bars;
@@ -35,7 +35,7 @@ pub use training::{learning_rate, loss_curve, time_by_epoch};
 /// Device pixels of a PNG per unit of its SVG.
 pub const PNG_SCALE: f32 = 2.0;
 
-/// What the figures of a run say about it.
+/// The properties of a run that its figures show.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Context {
     /// Method, data set and architecture, such as `FAIR-TAT on digits, digits-cnn`.
@@ -46,9 +46,10 @@ pub struct Context {
     pub train_attack: String,
     /// Whether it is targeted.
     pub targeted: bool,
-    /// What CFPS was measured on, such as `training images under targeted PGD-10`; targets and radii come from it.
+    /// The images on which CFPS was measured, such as `training images under targeted PGD-10`; targets and radii are
+    /// computed from it.
     pub statistics: String,
-    /// The epoch whose statistics stay in force after it, if they are frozen.
+    /// The epoch whose statistics are kept for all later epochs, if they are frozen.
     pub frozen_after: Option<u32>,
     /// Name of each class; its length is the number of classes.
     pub class_names: Vec<String>,
@@ -57,7 +58,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// The name of a class, or its number where it has none that can be seen.
+    /// The name of a class, or its number if the name is missing or blank.
     fn label(&self, class: usize) -> String {
         let name = self.class_names.get(class).filter(|name| !name.trim().is_empty());
         name.cloned().unwrap_or_else(|| format!("class {class}"))
@@ -71,25 +72,25 @@ impl Context {
 /// A drawn figure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
-    /// Name of its files, without an extension.
+    /// Name of its files, without extension.
     pub name: &'static str,
     /// The figure as an SVG document.
     pub svg: String,
 }
 
-/// Why a figure was not drawn or not written.
+/// Why a figure cannot be drawn or written.
 #[derive(Debug, thiserror::Error)]
 pub enum FigureError {
-    /// There is nothing to draw.
+    /// There is no data to draw.
     #[error("figure `{figure}`: nothing to draw, {missing}")]
     Empty {
         /// The figure.
         figure: &'static str,
-        /// What is not there.
+        /// What is missing.
         missing: &'static str,
     },
     /// A class index is beyond the class names.
-    #[error("figure `{figure}`: class {class} in epoch {epoch}, but only {count} class names")]
+    #[error("figure `{figure}`: class {class} in epoch {epoch}, but there are only {count} class names")]
     Class {
         /// The figure.
         figure: &'static str,
@@ -112,32 +113,32 @@ pub enum FigureError {
         /// Values found.
         found: usize,
     },
-    /// The PNG could not be made.
+    /// The PNG cannot be rendered.
     #[error("figure `{figure}`: {source}")]
     Render {
         /// The figure.
         figure: &'static str,
-        /// Why.
+        /// The cause.
         source: RenderError,
     },
-    /// A file could not be written.
+    /// A file cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
 }
 
-/// A figure's document as a PNG, [`PNG_SCALE`] pixels per unit.
+/// Renders the SVG document of a figure as a PNG, [`PNG_SCALE`] pixels per unit.
 ///
 /// # Errors
-/// When it is no SVG, or has too many pixels for the memory.
+/// If it is not a valid SVG, or has too many pixels for the memory.
 pub fn png(svg: &str) -> Result<Vec<u8>, RenderError> {
     raster::render(svg, PNG_SCALE)
 }
 
 impl Figure {
-    /// The figure as a PNG, [`PNG_SCALE`] pixels per unit of the SVG.
+    /// Renders the figure as a PNG, [`PNG_SCALE`] pixels per unit of the SVG.
     ///
     /// # Errors
-    /// When it has too many pixels for the memory.
+    /// If it has too many pixels for the memory.
     pub fn png(&self) -> Result<Vec<u8>, FigureError> {
         raster::render(&self.svg, PNG_SCALE).map_err(|source| FigureError::Render { figure: self.name, source })
     }
@@ -145,7 +146,7 @@ impl Figure {
     /// Writes `figures/NAME.svg` and `figures/NAME.png` under the run directory `dir`, and returns both paths.
     ///
     /// # Errors
-    /// When a file cannot be written, or the PNG not be made.
+    /// If a file cannot be written, or the PNG cannot be rendered.
     pub fn save(&self, dir: &Path) -> Result<[PathBuf; 2], FigureError> {
         let png = self.png()?;
         let path = |extension: &str| dir.join("figures").join(format!("{}.{extension}", self.name));
@@ -157,13 +158,14 @@ impl Figure {
     }
 }
 
-/// Draws and writes every figure that the run has data for, and returns the paths.
+/// Draws and writes every figure for which the run has data, and returns the paths.
 ///
-/// `confusion` has the counts under the evaluation attack, true × predicted, row by row; it and `examples` may be empty.
+/// `confusion` holds the counts under the evaluation attack, true × predicted, row by row. It and `examples` may be
+/// empty.
 ///
 /// # Errors
-/// [`FigureError::Empty`] when there is no data for any figure; otherwise the first figure that fails for another reason,
-/// after the others are written.
+/// [`FigureError::Empty`] if there is no data for any figure; otherwise the error of the first figure that fails for
+/// another reason, after the others are written.
 pub fn draw_all(
     dir: &Path,
     metrics: &[MetricsRow],

@@ -5,12 +5,12 @@ use super::svg::{AXIS, Canvas, INK, MUTED, Stroke, Style};
 use super::text::{self, Weight};
 use super::{Context, Figure, FigureError};
 
-/// What a decision map holds.
+/// The data of a decision map.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plane<'a> {
-    /// The image in the middle, in words.
+    /// The image at the centre, in words.
     pub image: &'a str,
-    /// Where the axes lead, in words: to the right, up.
+    /// The directions of the axes, in words: to the right, up.
     pub axes: [&'a str; 2],
     /// Points along a side.
     pub resolution: usize,
@@ -18,7 +18,7 @@ pub struct Plane<'a> {
     pub extent: f64,
     /// Predicted class of each point, row by row from the top.
     pub predictions: &'a [u32],
-    /// Its probability.
+    /// Probability of the predicted class of each point.
     pub confidence: &'a [f32],
     /// Corners of the section of the L∞ ball, in `[0, 1]` pixel units along the axes.
     pub ball: &'a [[f64; 2]],
@@ -28,13 +28,13 @@ pub struct Plane<'a> {
 
 /// Longest side of the map in the figure.
 const SIDE: f64 = 384.0;
-/// Shades of a class, from unsure to certain: few enough for neighbours to become one shape.
+/// Shades per class, from uncertain to certain; few, so that neighbouring points merge into one shape.
 const SHADES: usize = 12;
 
 /// The map with the ball, its axes in levels of 255, and the classes that occur with their share.
 ///
 /// # Errors
-/// [`FigureError::Length`] when the points are not `resolution²`, [`FigureError::Empty`] when there is none.
+/// [`FigureError::Length`] if there are not `resolution²` points, [`FigureError::Empty`] if there are none.
 pub fn decision_map(plane: &Plane<'_>, context: &Context) -> Result<Figure, FigureError> {
     const NAME: &str = "decision-map";
     let n = plane.resolution;
@@ -63,7 +63,7 @@ pub fn decision_map(plane: &Plane<'_>, context: &Context) -> Result<Figure, Figu
     let top = header(&mut canvas, "Decision map", context, &[middle, ball]) + 12.0;
     let side = SIDE / n as f64;
     let shade = |i: usize| {
-        // From what guessing gives to certainty.
+        // From the probability of guessing to 1.
         let floor = 1.0 / classes as f64;
         let sure = ((f64::from(plane.confidence[i]) - floor) / (1.0 - floor)).clamp(0.0, 1.0);
         (plane.predictions[i], (sure * (SHADES - 1) as f64).round() as usize)
@@ -119,7 +119,7 @@ pub fn decision_map(plane: &Plane<'_>, context: &Context) -> Result<Figure, Figu
     Ok(Figure { name: NAME, svg: canvas.finish(below + MARGIN, "Decision map") })
 }
 
-/// The part of a convex polygon that lies within `extent` of the middle along both axes (Sutherland and Hodgman).
+/// The part of a convex polygon within `extent` of the centre along both axes (Sutherland and Hodgman).
 fn visible(corners: &[[f64; 2]], extent: f64) -> Vec<[f64; 2]> {
     let mut kept = corners.to_vec();
     for (axis, sign) in [(0, 1.0), (0, -1.0), (1, 1.0), (1, -1.0)] {
@@ -141,7 +141,7 @@ fn visible(corners: &[[f64; 2]], extent: f64) -> Vec<[f64; 2]> {
     kept
 }
 
-/// A class colour between a third (unsure) and its full strength on white.
+/// A class colour between a third (uncertain) and full strength on white.
 fn color(class: u32, shade: usize) -> String {
     let code = CLASS_COLORS[class as usize % CLASS_COLORS.len()];
     let strength = 0.3 + 0.7 * shade as f64 / (SHADES - 1) as f64;

@@ -1,4 +1,4 @@
-//! PNG: small ones inside an SVG, and the SVG itself as pixels.
+//! PNG: small images inside an SVG, and rendering an SVG to pixels.
 
 use std::sync::{Arc, LazyLock};
 
@@ -8,13 +8,13 @@ use resvg::{tiny_skia, usvg};
 
 use super::text;
 
-/// Why an SVG did not become a PNG.
+/// Why an SVG cannot be rendered as a PNG.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
     /// The SVG is not valid.
     #[error("the SVG is not valid: {0}")]
     Svg(#[from] usvg::Error),
-    /// No memory for so many pixels.
+    /// Not enough memory for this number of pixels.
     #[error("{width} × {height} pixels are too many to draw")]
     TooLarge {
         /// Width in pixels.
@@ -22,7 +22,7 @@ pub enum RenderError {
         /// Height in pixels.
         height: u32,
     },
-    /// The PNG encoder refused.
+    /// The PNG encoder failed.
     #[error("cannot encode the PNG: {0}")]
     Encode(#[from] ImageError),
 }
@@ -36,9 +36,10 @@ pub(super) fn encode(pixels: &[u8], width: u32, height: u32, channels: usize) ->
     Ok(png)
 }
 
-/// Draws `svg` at `scale` device pixels per unit on white.
+/// Draws `svg` at `scale` device pixels per unit on a white background.
 pub(super) fn render(svg: &str, scale: f32) -> Result<Vec<u8>, RenderError> {
-    // Only names that users bring can need more than the embedded font; without them every machine draws the same.
+    // Only names from users can contain characters that the embedded font lacks. Without them, every machine renders
+    // the same pixels.
     let fonts = if text::is_covered(svg) { &*EMBEDDED } else { &*WITH_SYSTEM };
     let options =
         usvg::Options { font_family: text::FAMILY.to_owned(), fontdb: Arc::clone(fonts), ..usvg::Options::default() };

@@ -1,10 +1,10 @@
-//! A canvas that writes SVG: shapes and text with coordinates in CSS pixels, and nothing that is not well-formed.
+//! A canvas that writes well-formed SVG: shapes and text with coordinates in CSS pixels.
 
 use std::fmt::Write;
 
 use super::text::{self, Weight};
 
-/// Families in the order in which a viewer tries them: the embedded one first, then faces of similar width.
+/// Font families in order of preference: the embedded one first, then families of similar width.
 pub(super) const FONT_FAMILY: &str =
     "'Fairtat Sans', Inter, 'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif";
 
@@ -14,7 +14,7 @@ pub(super) const AXIS: &str = "#8c8c8c";
 pub(super) const GRID: &str = "#e9e9e9";
 pub(super) const MISSING: &str = "#ececec";
 
-/// Where the coordinate of a text stands in it.
+/// Horizontal anchor of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Anchor {
     Start,
@@ -22,7 +22,7 @@ pub(super) enum Anchor {
     End,
 }
 
-/// How a text looks.
+/// Style of a text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Style<'a> {
     pub(super) size: f64,
@@ -58,7 +58,7 @@ impl<'a> Style<'a> {
     }
 }
 
-/// How a line looks; an empty `dash` is a solid line.
+/// Style of a line; an empty `dash` is a solid line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stroke<'a> {
     pub(super) color: &'a str,
@@ -76,7 +76,7 @@ impl<'a> Stroke<'a> {
     }
 }
 
-/// An SVG in the making. Shapes drawn later lie above earlier ones.
+/// An SVG under construction. Later shapes are drawn over earlier ones.
 #[derive(Debug)]
 pub(super) struct Canvas {
     width: f64,
@@ -102,7 +102,7 @@ impl Canvas {
         ));
     }
 
-    /// A cell of a heatmap: without smoothing at its edges, so that neighbours leave no seam.
+    /// A cell of a heatmap, without anti-aliasing, so that there is no seam between neighbours.
     pub(super) fn cell(&mut self, x: f64, y: f64, width: f64, height: f64, fill: &str) {
         self.push(format_args!(
             "<rect class=\"cell\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"{fill}\" shape-rendering=\"crispEdges\"/>",
@@ -156,7 +156,7 @@ impl Canvas {
         ));
     }
 
-    /// Text with its baseline at `y`. Any string is welcome: what XML forbids is replaced.
+    /// Text with its baseline at `y`. Characters that XML forbids are replaced.
     pub(super) fn text(&mut self, x: f64, y: f64, style: Style<'_>, text: &str) {
         self.rotated_text(x, y, 0.0, style, text);
     }
@@ -166,7 +166,7 @@ impl Canvas {
         self.rotated_text(x, y + style.drop(), 0.0, style, text);
     }
 
-    /// Text turned clockwise by `degrees` about its anchor.
+    /// Text rotated clockwise by `degrees` about its anchor.
     pub(super) fn rotated_text(&mut self, x: f64, y: f64, degrees: f64, style: Style<'_>, text: &str) {
         if text.is_empty() {
             return;
@@ -195,7 +195,7 @@ impl Canvas {
         ));
     }
 
-    /// A raster image whose pixels stay squares when enlarged.
+    /// A raster image that is enlarged without smoothing.
     pub(super) fn pixels(&mut self, x: f64, y: f64, width: f64, height: f64, png: &[u8]) {
         use base64::Engine as _;
         let data = base64::engine::general_purpose::STANDARD.encode(png);
@@ -223,7 +223,7 @@ impl Canvas {
         self.rect(x, y, width, height, &format!("url(#{id})"));
     }
 
-    /// The document, `height` high, with `title` for screen readers and tooltips.
+    /// The finished document with this height, and with `title` for screen readers and tooltips.
     pub(super) fn finish(self, height: f64, title: &str) -> String {
         let (width, height) = (number(self.width), number(height.ceil()));
         format!(
@@ -240,7 +240,7 @@ impl Canvas {
         self.body.push('\n');
     }
 
-    /// `lines` of text from the baseline `y` on; returns the baseline after the last one.
+    /// A wrapped paragraph with its first baseline at `y`; returns the baseline after the last line.
     pub(super) fn paragraph(&mut self, x: f64, mut y: f64, width: f64, style: Style<'_>, paragraph: &str) -> f64 {
         for line in text::wrap(paragraph, style.size, style.weight, width) {
             self.text(x, y, style, &line);
@@ -255,8 +255,8 @@ fn attributes(stroke: Stroke<'_>) -> String {
     format!(" stroke=\"{}\" stroke-width=\"{}\"{dash}", stroke.color, number(stroke.width))
 }
 
-/// A coordinate in hundredths of a pixel. What is not finite would make the document invalid and becomes 0; figures leave
-/// such values out before they get here.
+/// A coordinate rounded to hundredths of a pixel. Values that are not finite would make the document invalid and become
+/// 0; figures leave such values out beforehand.
 fn number(value: f64) -> String {
     if !value.is_finite() {
         return "0".to_owned();
@@ -266,7 +266,7 @@ fn number(value: f64) -> String {
     format!("{}", rounded + 0.0)
 }
 
-/// Text as XML character data, on one line, in quotes or between tags; characters that XML 1.0 lacks become U+FFFD.
+/// Escapes text for XML character data and attributes, on one line; characters that XML 1.0 forbids become U+FFFD.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -18,7 +18,7 @@ fn context(classes: usize) -> Context {
     }
 }
 
-/// Values in `[0, 1]` that differ and repeat from run to run.
+/// Distinct, reproducible values in `[0, 1]`.
 fn value(seed: usize) -> f64 {
     (seed as f64 * 0.618_033_988_75).fract()
 }
@@ -127,11 +127,12 @@ fn count(figure: &Figure, tag: &str, class: Option<&str>) -> usize {
 }
 
 fn says(figure: &Figure, needle: &str) -> bool {
-    // Paragraphs are broken into lines.
+    // Paragraphs are wrapped into several text elements.
     texts(figure).join(" ").contains(needle)
 }
 
-/// Every number of the document is finite and every text within the canvas, by the renderer's own measure.
+/// Asserts that every number of the document is finite and that every text is within the canvas as the renderer
+/// measures it.
 fn check(figure: &Figure) {
     for wrong in ["NaN", "inf\"", "-inf"] {
         assert!(!figure.svg.contains(wrong), "{}: {wrong}", figure.name);
@@ -221,11 +222,11 @@ fn a_change_of_the_validation_attack_is_marked_and_breaks_the_robust_lines() {
     let changes = [(1, strong), (19, "PGD-50, L∞, ε 16/255, step 1/255"), (21, recalibrated.as_str())];
     let often = accuracy_curves(&attacked(25, &changes), &context(10)).unwrap();
     check(&often);
-    // Each label whole, however near to an edge its line is.
+    // Each label is complete, however close its line is to an edge.
     assert_eq!(texts(&often).iter().filter(|text| *text == "validation attack changed").count(), 3);
     assert!(says(&often, "Changed after epoch 21 (vertical line): PGD-50 → PGD-10"));
-    // A network that is evaluated otherwise breaks the clean lines, too: (3 + 3 more robust, 1 + 1 more clean), of which
-    // single epochs are dots.
+    // A change of the recalibration also interrupts the clean lines: 3 + 3 more robust lines and 1 + 1 more clean
+    // lines, of which single epochs are dots.
     let lines = count(&often, "polyline", None) + count(&often, "circle", None);
     assert_eq!(lines, count(&plain, "polyline", None) + 8);
 

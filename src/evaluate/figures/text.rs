@@ -1,4 +1,4 @@
-//! The embedded font: how wide a text is, how it is shortened or broken to a width.
+//! The embedded font: measuring text, and shortening or wrapping it to a width.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -36,7 +36,7 @@ impl Widths {
 
 static WIDTHS: LazyLock<[Widths; 2]> = LazyLock::new(|| [Widths::of(REGULAR), Widths::of(SEMI_BOLD)]);
 
-/// Whether the embedded font can show all of `text`; spaces of any kind need no glyph.
+/// Whether the embedded font has glyphs for all of `text`; white space needs none.
 pub(super) fn is_covered(text: &str) -> bool {
     text.chars().all(|c| c.is_whitespace() || c.is_control() || WIDTHS[0].0.contains_key(&c))
 }
@@ -44,11 +44,12 @@ pub(super) fn is_covered(text: &str) -> bool {
 /// Width of `text` in pixels, without kerning, which is rarely more than a pixel.
 pub(super) fn width(text: &str, size: f64, weight: Weight) -> f64 {
     let table = &WIDTHS[usize::from(weight == Weight::SemiBold)].0;
-    // Characters of other fonts: ideographs and emoji are one em wide, others are narrower.
+    // Characters that the font lacks count as one em: the width of ideographs and emoji; others are narrower.
     text.chars().map(|c| f64::from(table.get(&c).copied().unwrap_or(1.0))).sum::<f64>() * size
 }
 
-/// `text`, or its beginning and end around an ellipsis, no wider than `limit`: names often differ only at their end.
+/// `text` if it is no wider than `limit`, else its beginning and end around an ellipsis: names often differ only at
+/// their end.
 pub(super) fn fit(text: &str, size: f64, weight: Weight, limit: f64) -> String {
     if width(text, size, weight) <= limit {
         return text.to_owned();
@@ -61,7 +62,7 @@ pub(super) fn fit(text: &str, size: f64, weight: Weight, limit: f64) -> String {
         let end: String = chars[chars.len() - tail..].iter().collect();
         format!("{}…{}", start.trim_end(), end.trim_start())
     };
-    // Widths grow with the number of characters kept, but for trimmed spaces: search downward from an upper bound.
+    // Widths grow with the number of characters kept, except for trimmed spaces: search downwards from an upper bound.
     let (mut low, mut high) = (0, chars.len().saturating_sub(1));
     while low < high {
         let middle = (low + high).div_ceil(2);

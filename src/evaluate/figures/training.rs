@@ -5,7 +5,7 @@ use super::svg::{Canvas, INK, MUTED, Stroke, Style};
 use super::{Context, Figure, FigureError};
 use crate::train::MetricsRow;
 
-/// A plot under a heading, with room for its axes.
+/// A plot below a heading, with room for its axes.
 fn plot(canvas: &Canvas, top: f64, epochs: f64, y: (f64, f64)) -> Plot {
     let left = MARGIN + 54.0;
     Plot { left, top, width: canvas.width() - left - MARGIN, height: 240.0, x: (0.0, epochs.max(1.0)), y }
@@ -25,10 +25,11 @@ fn end(rows: &[MetricsRow]) -> f64 {
 
 const COUNTING: &str = "The axis counts epochs that are done";
 
-/// Mean training loss: of each epoch, and of the epoch so far at positions (epochs done) within the epochs.
+/// Mean training loss of each epoch. `within` adds the running mean of the current epoch at positions (epochs done)
+/// within the epochs.
 ///
 /// # Errors
-/// [`FigureError::Empty`] with neither.
+/// [`FigureError::Empty`] if there is neither.
 pub fn loss_curve(rows: &[MetricsRow], within: &[(f64, f64)], context: &Context) -> Result<Figure, FigureError> {
     const NAME: &str = "loss";
     let epochs: Vec<(u32, Option<f64>)> =
@@ -62,7 +63,7 @@ pub fn loss_curve(rows: &[MetricsRow], within: &[(f64, f64)], context: &Context)
 /// Learning rate at the last step of each epoch, on a logarithmic scale.
 ///
 /// # Errors
-/// [`FigureError::Empty`] where no rate is above 0.
+/// [`FigureError::Empty`] if no rate is above 0.
 pub fn learning_rate(rows: &[MetricsRow], context: &Context) -> Result<Figure, FigureError> {
     const NAME: &str = "learning-rate";
     let points: Vec<(u32, Option<f64>)> =
@@ -90,7 +91,7 @@ pub fn learning_rate(rows: &[MetricsRow], context: &Context) -> Result<Figure, F
 const PARTS: [(&str, &str); 4] =
     [("attack", VERMILLION), ("update", "#0072b2"), ("statistics", "#00795a"), ("evaluation and the rest", "#b5b5b5")];
 
-/// Seconds of each epoch, stacked by what they were spent on.
+/// Seconds of each epoch, stacked by part.
 ///
 /// # Errors
 /// [`FigureError::Empty`] without rows.

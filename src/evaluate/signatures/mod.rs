@@ -1,12 +1,13 @@
-//! Failure signatures: patterns in the rows of a run by which known ways of going wrong show.
+//! Failure signatures: patterns in the rows of a run that indicate known failure modes.
 //!
-//! Every kind has a *score* for each epoch: 1 is where its thresholds are just met. A signature appears when the score is
-//! at least 1 in [`HOLD`] epochs in a row, and is gone when it falls below [`RELEASE`]; between the two it stays as it is,
-//! so that noise does not make it flicker. Curves are compared as means over [`WINDOW`] epochs, and a change counts only
-//! if it is larger than what chance does to so few validation images.
+//! Every kind has a *score* for each epoch, which is 1 if its thresholds are just met. A signature appears when the
+//! score is at least 1 in [`HOLD`] epochs in a row, and disappears when it falls below [`RELEASE`]. Between the two it
+//! keeps its state, so that noise does not make it flicker. Curves are compared as means over [`WINDOW`] epochs, and a
+//! change counts only if it is larger than the sampling error for that number of validation images.
 //!
-//! Accuracies on the validation split compare only where they were measured under one attack. Where that changed on the way,
-//! every kind that looks at them begins anew with the first epoch of the new attack, as if the run had begun there.
+//! Accuracies on the validation split are comparable only if they were measured under one attack. If the attack changed
+//! during the run, every kind that uses them restarts with the first epoch of the new attack, as if the run had begun
+//! there.
 
 mod score;
 
@@ -15,49 +16,49 @@ mod tests;
 
 use crate::train::{ClassRow, MetricsRow};
 
-/// Epochs that a curve is averaged over before it is compared. The worst class moves by five to ten points from one epoch
-/// to the next in published runs (CFA, section 3.3): less than three epochs tell nothing.
+/// Epochs that a curve is averaged over before it is compared. The worst class moves by five to ten points from one
+/// epoch to the next in published runs (CFA, section 3.3), so fewer than three epochs are not meaningful.
 pub const WINDOW: usize = 3;
-/// Epochs in a row that must show a signature before it is named.
+/// Epochs in a row that must show a signature before it is reported.
 pub const HOLD: u32 = 2;
-/// Score below which a signature that was named is gone.
+/// Score below which a reported signature disappears.
 pub const RELEASE: f64 = 0.7;
-/// Standard errors of an accuracy on the validation split that a change must exceed, beside its own threshold.
+/// Standard errors of an accuracy on the validation split that a change must exceed, in addition to its own threshold.
 pub const NOISE: f64 = 2.0;
-/// Loss of clean accuracy that is no small matter: in a published run of PGD-AT it moves by 2 points over the last 90
-/// epochs (82.9 % to 84.9 %), and upwards.
+/// Loss of clean accuracy that counts as large: in a published run of PGD-AT it changes by only 2 points over the last
+/// 90 epochs (82.9 % to 84.9 %), and upwards.
 pub const CLEAN_FALL: f64 = 0.03;
 /// Gain of robust accuracy that counts as a gain.
 pub const ROBUST_GAIN: f64 = 0.01;
-/// Loss of the mean that is a lot to pay: class-fair methods cost at most 2.5 points of it in CFA's table 1.
+/// Loss of the mean that counts as large: class-fair methods lose at most 2.5 points in CFA's table 1.
 pub const MEAN_DROP: f64 = 0.05;
 /// Gain of the worst class that goes with it.
 pub const WORST_GAIN: f64 = 0.05;
 /// Loss of validation robust accuracy from its best window; robust overfitting costs 8 points in the published run of
-/// PGD-AT on CIFAR-10 (53.5 % to 45.6 %), and 2 are seen well before.
+/// PGD-AT on CIFAR-10 (53.5 % to 45.6 %), and 2 points are visible well before.
 pub const ROBUST_FALL: f64 = 0.02;
 /// Gain of training robust accuracy that goes with it.
 pub const TRAIN_GAIN: f64 = 0.02;
-/// Robust accuracy that training has more than validation, beyond what clean accuracy has too. Ten points are normal, for
-/// an attack towards one drawn target is weaker and training has seen the images; twice that says that the network knows
-/// the targeted attack better than others.
+/// Excess of training over validation robust accuracy, beyond the same excess of clean accuracy. Ten points are normal,
+/// because an attack towards one drawn target is weaker and the network was trained on these images. Twice that means
+/// that the network is more robust to the targeted attack than to others.
 pub const TARGETED_EXCESS: f64 = 0.2;
-/// Loss as a multiple of guessing, `ln K`, that is no longer learning.
+/// Loss as a multiple of the loss of guessing, `ln K`, above which training has diverged.
 pub const DIVERGED: f64 = 1.2;
-/// Robust accuracy up to which a class that was named for having none still counts as lost: with 20 images, one.
+/// Robust accuracy up to which a class that was reported for having none still counts as lost: one image of 20.
 pub const LOST: f64 = 0.05;
-/// Mean robust accuracy as a multiple of guessing, `1 / K`, from which a class at zero is told from a run that has not
-/// begun to learn.
+/// Mean robust accuracy as a multiple of guessing, `1 / K`, from which a class at zero counts. Below it, the run has
+/// not begun to learn.
 pub const LEARNING: f64 = 1.5;
 
-/// Which way of going wrong.
+/// A failure mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// The loss is not a number, or worse than guessing.
     Diverged,
     /// A class has had no robust accuracy for several epochs.
     DeadClass,
-    /// Clean accuracy falls and robust accuracy gains nothing.
+    /// Clean accuracy falls and robust accuracy does not rise.
     CleanFalls,
     /// The worst class gains while the mean loses a lot.
     LevellingDown,
@@ -65,31 +66,31 @@ pub enum Kind {
     TargetCollapse,
     /// Robust accuracy rises in training and falls in validation.
     RobustOverfitting,
-    /// Robust against the training's targeted attack, much less against others.
+    /// Robust to the targeted training attack, but much less to others.
     TargetedOverfitting,
 }
 
-/// How bad it is.
+/// How serious a signature is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// Worth knowing.
     Notice,
     /// Results suffer.
     Warning,
-    /// The run is of no use as it is.
+    /// The run is unusable.
     Error,
 }
 
 /// A signature that is present.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Signature {
-    /// Which one.
+    /// Its kind.
     pub kind: Kind,
     /// Index of the first of the epochs that show it.
     pub since_epoch: u32,
-    /// How bad it is.
+    /// How serious it is.
     pub severity: Severity,
-    /// The numbers that decide, in a sentence.
+    /// The measured values and thresholds, in a sentence.
     pub numbers: String,
     /// What it means.
     pub explanation: &'static str,
@@ -97,57 +98,59 @@ pub struct Signature {
     pub advice: &'static str,
 }
 
-/// Whether a signature is there.
+/// Whether a signature is present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum SignatureState {
     /// It cannot appear in this run, such as target collapse without targets.
     NotApplicable,
-    /// Nothing to see.
+    /// The signature is absent.
     Quiet,
-    /// It would be there if this many more epochs showed it; or so many are missing before it can be looked for.
+    /// It becomes present if this many more epochs show it, or this many more epochs are needed before it can be
+    /// detected.
     Watching {
         /// Epochs.
         needs: u32,
         /// Whether the last epochs show it already.
         suspected: bool,
     },
-    /// It is there.
+    /// The signature is present.
     Present {
         /// Index of the first of the epochs that show it.
         since: u32,
     },
 }
 
-/// A curve that a signature looks at, one value an epoch.
+/// A curve that a signature is computed from, one value per epoch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    /// What it is, with the attack where it is a robust accuracy.
+    /// Its name, with the attack if it is a robust accuracy.
     pub name: String,
-    /// Its values; none where an epoch did not measure it.
+    /// Its values; `None` for epochs that did not measure it.
     pub values: Vec<Option<f64>>,
 }
 
-/// What is known of one signature in a run.
+/// The result of evaluating one signature on a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
-    /// Which one.
+    /// Its kind.
     pub kind: Kind,
-    /// Whether it is there.
-    pub state: State,
-    /// The numbers that decide, in a sentence; empty while there are none.
+    /// Whether it is present.
+    pub state: SignatureState,
+    /// The measured values and thresholds, in a sentence; empty while there are none.
     pub numbers: String,
-    /// The curves that decide, at most two.
+    /// The curves that it is computed from, at most two.
     pub series: Vec<Series>,
-    /// A level that one of them must not cross, where there is one.
+    /// A level that one of them must not cross, if any.
     pub limit: Option<f64>,
-    /// Places in those curves at which the validation attack changed: values from there on are under another one.
+    /// Indices in those curves at which the validation attack changed: values from there on were measured under another
+    /// one.
     pub changes: Vec<usize>,
 }
 
 impl Reading {
-    /// The signature, if it is there.
+    /// The signature, if it is present.
     pub fn signature(&self) -> Option<Signature> {
-        let State::Present { since } = self.state else { return None };
+        let SignatureState::Present { since } = self.state else { return None };
         Some(Signature {
             kind: self.kind,
             since_epoch: since,
@@ -159,7 +162,7 @@ impl Reading {
     }
 }
 
-/// What of a run decides, beside its rows.
+/// The properties of a run, other than its rows, that signatures depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Setup {
     /// Whether the training attack is targeted.
@@ -168,14 +171,14 @@ pub struct Setup {
     pub train_attack: String,
     /// The attack of the evaluation after each epoch.
     pub attack: String,
-    /// Whether the evaluation attacks within a larger ball than the training: its accuracy is lower then for that reason
-    /// alone, and does not compare with the training's.
+    /// Whether the ball of the evaluation attack is larger than that of training. Validation accuracy is then lower for
+    /// that reason alone, and is not comparable with training accuracy.
     pub harder_validation: bool,
-    /// Images of the validation split; 0 where it is not known.
+    /// Images of the validation split; 0 if unknown.
     pub validation_images: usize,
 }
 
-/// The numbers of one epoch that signatures look at.
+/// The values of one epoch that signatures are computed from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
     epoch: u32,
@@ -191,12 +194,12 @@ pub struct Point {
     /// Name and robust accuracy of each class on the validation split.
     robust_classes: Vec<(String, f64)>,
     classes: usize,
-    /// What the validation accuracies were measured under; empty where the row does not tell.
+    /// The setting of the validation; empty if the row does not record it.
     attack: String,
 }
 
 impl Point {
-    /// From the rows of an epoch; `classes` are those of that epoch.
+    /// The point of an epoch, from its row and the rows of its classes.
     pub fn new(row: &MetricsRow, classes: &[ClassRow]) -> Self {
         let targets: Option<Vec<f64>> = classes.iter().map(|class| class.target_probability).collect();
         Self {
@@ -216,13 +219,14 @@ impl Point {
     }
 }
 
-/// The points of whole tables, as `metrics.csv` and `classes.csv` have them.
+/// The points of whole tables, as read from `metrics.csv` and `classes.csv`.
 pub fn points(metrics: &[MetricsRow], classes: &[ClassRow]) -> Vec<Point> {
     let of = |epoch: u32| classes.iter().filter(|row| row.epoch == epoch).cloned().collect::<Vec<_>>();
     metrics.iter().map(|row| Point::new(row, &of(row.epoch))).collect()
 }
 
-/// `exp(H(π))`: how many equally likely choices are as varied as `distribution`. None where it is not a distribution.
+/// `exp(H(π))`: the number of equally likely choices with the entropy of `distribution`. `None` if it is not a
+/// distribution.
 pub fn effective_number(distribution: &[f64]) -> Option<f64> {
     let sum: f64 = distribution.iter().sum();
     let sound = distribution.iter().all(|p| p.is_finite() && *p >= 0.0) && (sum - 1.0).abs() < 1e-3;
@@ -235,10 +239,10 @@ pub fn fewest_targets(classes: usize) -> f64 {
     (classes as f64 / 3.0).max(2.0)
 }
 
-/// What is known of every signature, in the order of [`Kind::ALL`].
+/// The readings of all signatures, in the order of [`Kind::ALL`].
 pub fn readings(points: &[Point], setup: &Setup) -> Vec<Reading> {
     let mut setup = setup.clone();
-    // The numbers of a run that has just been changed were measured before.
+    // If the run has just been changed, its values were measured under the earlier attack.
     if let Some(measured) = points.iter().rev().find(|point| !point.attack.is_empty()) {
         setup.attack.clone_from(&measured.attack);
     }
@@ -251,7 +255,7 @@ pub fn present(points: &[Point], setup: &Setup) -> Vec<Signature> {
 }
 
 impl Kind {
-    /// All, the worst first.
+    /// All kinds, the most serious first.
     pub const ALL: [Self; 7] = [
         Self::Diverged,
         Self::DeadClass,
@@ -262,7 +266,7 @@ impl Kind {
         Self::TargetedOverfitting,
     ];
 
-    /// A few words for a heading.
+    /// A short heading.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Diverged => "Training diverged",
@@ -275,7 +279,7 @@ impl Kind {
         }
     }
 
-    /// How bad it is.
+    /// How serious it is.
     pub const fn severity(self) -> Severity {
         match self {
             Self::Diverged => Severity::Error,
@@ -284,7 +288,7 @@ impl Kind {
         }
     }
 
-    /// The term of the glossary that it belongs to.
+    /// The related term of the glossary.
     pub const fn term(self) -> &'static str {
         match self {
             Self::Diverged => "cross-entropy",
@@ -296,7 +300,7 @@ impl Kind {
         }
     }
 
-    /// When it is named, with its thresholds.
+    /// The condition under which it is reported, with its thresholds.
     pub fn rule(self) -> String {
         let points = |share: f64| format!("{:.0}", 100.0 * share);
         match self {
@@ -305,7 +309,7 @@ impl Kind {
                 format!("The same class has 0 % in {WINDOW} epochs in a row, while the mean is well above guessing.")
             }
             Self::CleanFalls => format!(
-                "Clean accuracy lies {} points below its best, robust accuracy has gained less than {}.",
+                "Clean accuracy is {} points below its best, and robust accuracy has gained less than {}.",
                 points(CLEAN_FALL),
                 points(ROBUST_GAIN)
             ),
@@ -316,13 +320,14 @@ impl Kind {
             ),
             Self::TargetCollapse => "The effective number of targets is below K/3, or below 2.".into(),
             Self::RobustOverfitting => format!(
-                "Validation robust accuracy lies {} points below its best, training robust accuracy has gained {} since.",
+                "Validation robust accuracy is {} points below its best, and training robust accuracy has gained {} \
+                 since.",
                 points(ROBUST_FALL),
                 points(TRAIN_GAIN)
             ),
             Self::TargetedOverfitting => format!(
-                "Training under the targeted attack is {} points above validation under the untargeted one, beyond the \
-                 same difference of clean accuracy.",
+                "Training accuracy under the targeted attack is {} points above validation accuracy under the untargeted \
+                 one, beyond the difference that clean accuracy also shows.",
                 points(TARGETED_EXCESS)
             ),
         }
@@ -332,33 +337,33 @@ impl Kind {
     pub const fn explanation(self) -> &'static str {
         match self {
             Self::Diverged => {
-                "A loss that is not a number, or worse than guessing, means that the weights have left every useful region. \
-                 What follows is noise."
+                "The loss is not a number, or worse than guessing: the weights have diverged, and all later values are \
+                 meaningless."
             }
             Self::DeadClass => {
-                "Every validation image of this class can be attacked; the other classes carry the mean. Where radii follow robust \
-                 accuracy, it is also attacked more gently in training, and may stay behind."
+                "The attack succeeds on every validation image of this class; the mean comes from the other classes. If radii \
+                 follow robust accuracy, the class is also attacked less strongly in training, so it may not recover."
             }
             Self::CleanFalls => {
-                "Robust training trades some clean accuracy for robustness. Here the price is being paid and nothing is \
-                 bought: the attack may be too strong for the network, or the learning rate too high."
+                "Robust training trades some clean accuracy for robustness. Here clean accuracy falls without a gain in \
+                 robustness: the attack may be too strong for the network, or the learning rate too high."
             }
             Self::LevellingDown => {
-                "The gap closes because good classes get worse, more than because the worst gets better. That looks fair in \
-                 the gap alone, and is why the gap never stands without the mean."
+                "The gap closes because good classes get worse, more than because the worst gets better. The gap alone looks \
+                 fair, so it is always shown with the mean."
             }
             Self::TargetCollapse => {
-                "Nearly all images are led towards the same few classes. The other boundaries are hardly trained on any \
-                 more, and CFPS is then measured under those few targets only, which can feed on itself."
+                "Nearly all images are attacked towards the same few classes. The other decision boundaries are hardly \
+                 trained any more. CFPS is then measured under those few targets only, which can reinforce the collapse."
             }
             Self::RobustOverfitting => {
-                "The network learns the adversarial examples of its training images by heart. Its robustness on new images \
-                 falls, often soon after a drop of the learning rate."
+                "The network memorises the adversarial examples of its training images. Its robustness on new images falls, \
+                 often soon after a drop of the learning rate."
             }
             Self::TargetedOverfitting => {
-                "Training meets an attack towards one drawn target. An untargeted attack goes wherever it is easiest, and \
-                 finds much more. Part of such a difference is ordinary overfitting, as one number is from training images and \
-                 the other from validation images; what clean accuracy shows of that is already taken off."
+                "Training uses an attack towards one drawn target. An untargeted attack moves towards any class, and succeeds \
+                 much more often here. Part of such a difference is ordinary overfitting, because one value is from training \
+                 images and the other from validation images; the part that clean accuracy shows is already subtracted."
             }
         }
     }
@@ -366,17 +371,17 @@ impl Kind {
     /// What can be done.
     pub const fn advice(self) -> &'static str {
         match self {
-            Self::Diverged => "Stop the run. Lower the learning rate, or epsilon, and begin again.",
+            Self::Diverged => "Stop the run. Lower the learning rate or epsilon, and start a new run.",
             Self::DeadClass => {
-                "See in the confusion matrix what it is mistaken for. Train longer, or give it more room: a wider network, a \
-                 larger λ, or its radius by hand."
+                "Check the confusion matrix for the classes that it is mistaken for. Train longer, use a wider network or a \
+                 larger λ, or set its radius by hand."
             }
             Self::CleanFalls => {
-                "Compare with the run's best checkpoint. If it goes on, lower the learning rate or epsilon."
+                "Compare with the run's best checkpoint. If the fall continues, lower the learning rate or epsilon."
             }
             Self::LevellingDown => {
-                "Read worst class and mean together, and decide whether the trade is wanted. A larger λ or a bound on epsilon \
-                 changes less between classes."
+                "Read worst class and mean together, and decide whether you want this trade-off. A larger λ or a bound on \
+                 epsilon makes the classes differ less."
             }
             Self::TargetCollapse => "Lower the temperature, or choose uniform targets; the default temperature is 2.",
             Self::RobustOverfitting => {
@@ -384,8 +389,8 @@ impl Kind {
                  augmentation."
             }
             Self::TargetedOverfitting => {
-                "Judge the run by the untargeted evaluation, never by training accuracy. To tell it from overfitting, train \
-                 once untargeted, or with uniform targets, and compare."
+                "Judge the run by the untargeted evaluation, never by training accuracy. To distinguish this from ordinary \
+                 overfitting, train once untargeted or with uniform targets, and compare."
             }
         }
     }

@@ -1,16 +1,16 @@
-//! The score of each signature, and what becomes of it over the epochs.
+//! The score of each signature, and its state over the epochs.
 
 use super::{
     CLEAN_FALL, DIVERGED, HOLD, Kind, LEARNING, LOST, MEAN_DROP, NOISE, Point, RELEASE, ROBUST_FALL, ROBUST_GAIN,
-    Reading, Series, Setup, State, TARGETED_EXCESS, TRAIN_GAIN, WINDOW, WORST_GAIN, fewest_targets,
+    Reading, Series, Setup, SignatureState, TARGETED_EXCESS, TRAIN_GAIN, WINDOW, WORST_GAIN, fewest_targets,
 };
 use crate::train::validation_changes;
 
-/// What one epoch says about a signature.
+/// The score of a signature after one epoch.
 struct Score {
-    /// 1 where the thresholds are just met.
+    /// 1 if the thresholds are just met.
     value: f64,
-    /// In a sentence.
+    /// The measured values, in a sentence.
     numbers: String,
 }
 
@@ -27,10 +27,15 @@ pub(super) fn reading(kind: Kind, points: &[Point], setup: &Setup) -> Reading {
         changes: changes.clone(),
     };
     if !applies(kind, points, setup) {
-        return Reading { series: Vec::new(), limit: None, changes: Vec::new(), ..blank(State::NotApplicable) };
+        return Reading {
+            series: Vec::new(),
+            limit: None,
+            changes: Vec::new(),
+            ..blank(SignatureState::NotApplicable)
+        };
     }
     let points = &points[changes.last().copied().unwrap_or(0)..];
-    let (mut state, mut streak, mut numbers) = (State::Quiet, 0u32, String::new());
+    let (mut state, mut streak, mut numbers) = (SignatureState::Quiet, 0u32, String::new());
     let mut scored = false;
     for t in 0..points.len() {
         let Some(score) = score(kind, &points[..=t], setup) else {
@@ -41,27 +46,27 @@ pub(super) fn reading(kind: Kind, points: &[Point], setup: &Setup) -> Reading {
         streak = if score.value >= 1.0 { streak + 1 } else { 0 };
         let hold = hold(kind, &points[t]);
         state = match state {
-            State::Present { .. } if score.value >= RELEASE => state,
-            _ if streak >= hold => State::Present { since: points[t + 1 - streak as usize].epoch },
-            _ if streak > 0 => State::Watching { needs: hold - streak, suspected: true },
-            _ => State::Quiet,
+            SignatureState::Present { .. } if score.value >= RELEASE => state,
+            _ if streak >= hold => SignatureState::Present { since: points[t + 1 - streak as usize].epoch },
+            _ if streak > 0 => SignatureState::Watching { needs: hold - streak, suspected: true },
+            _ => SignatureState::Quiet,
         };
         numbers = score.numbers;
     }
     if !scored {
         let needs = (first(kind).saturating_sub(points.len()) as u32).max(1);
-        return blank(State::Watching { needs, suspected: false });
+        return blank(SignatureState::Watching { needs, suspected: false });
     }
-    Reading { state, numbers, ..blank(State::Quiet) }
+    Reading { state, numbers, ..blank(SignatureState::Quiet) }
 }
 
-/// Places of the points from which on the validation split was attacked differently.
+/// Indices of the points at which the validation attack changed.
 fn changes(points: &[Point]) -> Vec<usize> {
     let numbered = points.iter().enumerate().map(|(i, point)| (i as u32, point.attack.as_str()));
     validation_changes(numbered).iter().map(|change| change.epoch as usize).collect()
 }
 
-/// Whether the score comes from accuracies on the validation split, which mean nothing beside those under another attack.
+/// Whether the score uses accuracies on the validation split, which are not comparable with those under another attack.
 const fn looks_at_validation(kind: Kind) -> bool {
     match kind {
         Kind::Diverged | Kind::TargetCollapse => false,
@@ -73,7 +78,7 @@ const fn looks_at_validation(kind: Kind) -> bool {
     }
 }
 
-/// Whether the run can show it at all.
+/// Whether the signature can appear in the run at all.
 fn applies(kind: Kind, points: &[Point], setup: &Setup) -> bool {
     match kind {
         Kind::TargetedOverfitting => setup.targeted && !setup.harder_validation,
@@ -85,7 +90,7 @@ fn applies(kind: Kind, points: &[Point], setup: &Setup) -> bool {
     }
 }
 
-/// Epochs before a signature can be looked for.
+/// Epochs that are needed before a signature can be detected.
 const fn first(kind: Kind) -> usize {
     match kind {
         Kind::Diverged | Kind::TargetCollapse => 1,
@@ -95,12 +100,13 @@ const fn first(kind: Kind) -> usize {
     }
 }
 
-/// Epochs in a row that must show it: one is enough where the loss is no number, as nothing comes after it.
+/// Epochs in a row that must show it. One is enough if the loss is not a number, because training cannot recover from
+/// that.
 fn hold(kind: Kind, point: &Point) -> u32 {
     if kind == Kind::Diverged && !point.loss.is_finite() { 1 } else { HOLD }
 }
 
-/// The score after the last of `points`; none while it cannot be told.
+/// The score after the last of `points`. `None` while it cannot be computed.
 fn score(kind: Kind, points: &[Point], setup: &Setup) -> Option<Score> {
     let last = points.last()?;
     if points.len() < first(kind) {
@@ -124,9 +130,9 @@ fn diverged(points: &[Point], last: &Point) -> Option<Score> {
         return Some(Score { value: f64::INFINITY, numbers });
     }
     let numbers = format!("Loss {:.3}; guessing has {guessing:.3}.", last.loss);
-    // A network may begin worse than guessing; it must not stay there.
+    // A network may begin worse than guessing, but must not stay so.
     let value = if points.len() < WINDOW { 0.0 } else { last.loss / (DIVERGED * guessing) };
-    // Score 0.7 would be reached by 0.84 · ln K, which is a slow start and no divergence.
+    // 0.84 · ln K would reach score 0.7, but is a slow start, not divergence.
     Some(Score { value: if value < 1.0 { 0.0 } else { value }, numbers })
 }
 
@@ -184,7 +190,7 @@ fn clean_falls(points: &[Point], setup: &Setup) -> Option<Score> {
         change(gain),
         setup.attack
     );
-    // A gain of more than counts as one takes the score down with it.
+    // A gain above the threshold lowers the score in proportion.
     Some(Score { value: if gain > ROBUST_GAIN { value.min(ROBUST_GAIN / gain) } else { value }, numbers })
 }
 
@@ -267,7 +273,7 @@ fn mean(points: &[Point], value: impl Fn(&Point) -> f64) -> f64 {
     points.iter().map(value).sum::<f64>() / points.len().max(1) as f64
 }
 
-/// What chance does to an accuracy on so many images: [`NOISE`] standard errors.
+/// The sampling error of an accuracy on this many images: [`NOISE`] standard errors.
 fn noise(accuracy: f64, images: usize) -> f64 {
     if images == 0 { 0.0 } else { NOISE * (accuracy * (1.0 - accuracy)).max(0.0).sqrt() / (images as f64).sqrt() }
 }
@@ -286,7 +292,7 @@ fn change(share: f64) -> String {
     format!("{sign}{:.1} points", 100.0 * share.abs())
 }
 
-/// Epochs as people count them, from 1.
+/// The epochs of a window, counted from 1.
 fn span(window: &[Point]) -> String {
     match (window.first(), window.last()) {
         (Some(first), Some(last)) => format!("{}–{}", first.epoch + 1, last.epoch + 1),
@@ -294,7 +300,7 @@ fn span(window: &[Point]) -> String {
     }
 }
 
-/// The curves that decide, and a level among them.
+/// The curves that the signature is computed from, and the level that one of them must not cross, if any.
 fn series(kind: Kind, points: &[Point], setup: &Setup) -> (Vec<Series>, Option<f64>) {
     let of = |name: String, value: &dyn Fn(&Point) -> Option<f64>| Series {
         name,

@@ -1,10 +1,10 @@
 use super::*;
 
-/// A run of ten classes that is well: everything rises, then stays.
+/// A healthy run of ten classes: all accuracies rise, then stay constant.
 fn healthy(epochs: u32) -> Vec<Point> {
     let at = |epoch: u32| {
         let t = 1.0 - (-f64::from(epoch + 1) / 4.0).exp();
-        // Noise as large as validation splits of a thousand images have it.
+        // Noise of the size of a validation split of a thousand images.
         let wave = 0.01 * (f64::from(epoch) * 2.3).sin();
         Point {
             epoch,
@@ -41,11 +41,11 @@ fn changed(epochs: u32, from: u32, change: impl Fn(&mut Point, f64)) -> Vec<Poin
     points
 }
 
-fn state(kind: Kind, points: &[Point]) -> State {
+fn state(kind: Kind, points: &[Point]) -> SignatureState {
     readings(points, &setup()).into_iter().find(|reading| reading.kind == kind).unwrap().state
 }
 
-/// The kinds that are present, and that `kind` is with these words among its numbers.
+/// Asserts that `kind` is present with these words in its numbers, and returns the epoch since which it is.
 fn found(points: &[Point], kind: Kind, words: &[&str]) -> u32 {
     let present = present(points, &setup());
     let signature = present.iter().find(|signature| signature.kind == kind).unwrap_or_else(|| panic!("{present:?}"));
@@ -67,12 +67,12 @@ fn clean_falls_for_nothing() {
     let points = changed(24, 16, |point, k| point.clean -= 0.01 * k);
     let since = found(&points, Kind::CleanFalls, &["Clean −", "PGD-10, ε 8/255"]);
     assert!((18..=22).contains(&since), "{since}");
-    // The same fall for a gain in robust accuracy is a trade.
+    // The same fall together with a gain in robust accuracy is a trade-off.
     let trade = changed(24, 16, |point, k| {
         point.clean -= 0.01 * k;
         point.robust += 0.01 * k;
     });
-    assert_eq!(state(Kind::CleanFalls, &trade), State::Quiet);
+    assert_eq!(state(Kind::CleanFalls, &trade), SignatureState::Quiet);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn worst_class_up_while_the_mean_drops() {
     });
     found(&points, Kind::LevellingDown, &["Robust: worst class +", "mean −"]);
     let only_up = changed(26, 16, |point, k| point.robust_worst += 0.03 * k.min(6.0));
-    assert_eq!(state(Kind::LevellingDown, &only_up), State::Quiet);
+    assert_eq!(state(Kind::LevellingDown, &only_up), SignatureState::Quiet);
     let clean = changed(26, 16, |point, k| {
         point.clean -= 0.015 * k.min(6.0);
         point.clean_worst += 0.03 * k.min(6.0);
@@ -97,13 +97,13 @@ fn targets_collapse() {
     assert_eq!(fewest_targets(4), 2.0);
     let points = changed(10, 5, |point, _| point.targets = Some(2.4));
     assert_eq!(found(&points, Kind::TargetCollapse, &["2.4 of 10", "below 3.3"]), 5);
-    assert_eq!(state(Kind::TargetCollapse, &points[..6]), State::Watching { needs: 1, suspected: true });
-    assert_eq!(state(Kind::TargetCollapse, &healthy(10)), State::Quiet);
+    assert_eq!(state(Kind::TargetCollapse, &points[..6]), SignatureState::Watching { needs: 1, suspected: true });
+    assert_eq!(state(Kind::TargetCollapse, &healthy(10)), SignatureState::Quiet);
     let untargeted = Setup { targeted: false, ..setup() };
     assert!(present(&points, &untargeted).iter().all(|signature| signature.kind != Kind::TargetCollapse));
-    // With two classes every image has one possible target: that is no collapse.
+    // With two classes every image has one possible target, which is not a collapse.
     let two = changed(10, 0, |point, _| (point.classes, point.targets) = (2, Some(1.2)));
-    assert_eq!(state(Kind::TargetCollapse, &two), State::NotApplicable);
+    assert_eq!(state(Kind::TargetCollapse, &two), SignatureState::NotApplicable);
 }
 
 #[test]
@@ -119,8 +119,8 @@ fn robust_overfitting_as_published() {
         point.robust -= 0.004 * k.min(20.0);
         point.train_robust -= 0.004 * k.min(20.0);
     });
-    assert_eq!(state(Kind::RobustOverfitting, &both_fall), State::Quiet);
-    // As large a fall on 100 images may be chance.
+    assert_eq!(state(Kind::RobustOverfitting, &both_fall), SignatureState::Quiet);
+    // The same fall on 100 images may be chance.
     let few = Setup { validation_images: 100, ..setup() };
     assert!(present(&points, &few).iter().all(|signature| signature.kind != Kind::RobustOverfitting));
 }
@@ -130,16 +130,16 @@ fn robust_against_its_own_targets_only() {
     let points = changed(12, 4, |point, _| point.train_robust += 0.25);
     let since = found(&points, Kind::TargetedOverfitting, &["Training", "validation", "threshold 20.0 points"]);
     assert!((4..=6).contains(&since), "{since}");
-    // What clean accuracy differs by as well is overfitting of the ordinary kind.
+    // A difference that clean accuracy shows too is ordinary overfitting.
     let ordinary = changed(12, 4, |point, _| {
         point.train_robust += 0.25;
         point.train_clean = Some(point.clean + 0.2);
     });
-    assert_eq!(state(Kind::TargetedOverfitting, &ordinary), State::Quiet);
-    // Under an attack within a larger ball, a lower accuracy says nothing of targets.
+    assert_eq!(state(Kind::TargetedOverfitting, &ordinary), SignatureState::Quiet);
+    // Under an attack in a larger ball, a lower accuracy is not evidence about targets.
     for other in [Setup { targeted: false, ..setup() }, Setup { harder_validation: true, ..setup() }] {
         let reading = readings(&points, &other).pop().unwrap();
-        assert_eq!((reading.kind, reading.state), (Kind::TargetedOverfitting, State::NotApplicable));
+        assert_eq!((reading.kind, reading.state), (Kind::TargetedOverfitting, SignatureState::NotApplicable));
     }
 }
 
@@ -151,55 +151,56 @@ fn divergence() {
     assert_eq!(found(&worse, Kind::Diverged, &["3.400", "2.303"]), 8);
     // The first epoch of FAIR-TAT is often worse than guessing, and a slow start stays near it.
     let start = changed(8, 0, |point, k| point.loss = if k < 2.0 { 3.0 } else { 2.35 });
-    assert_eq!(state(Kind::Diverged, &start), State::Quiet);
+    assert_eq!(state(Kind::Diverged, &start), SignatureState::Quiet);
 }
 
 #[test]
 fn a_class_without_robust_accuracy() {
     let dead = |point: &mut Point, _| point.robust_classes[0].1 = 0.0;
     let points = changed(10, 5, dead);
-    assert_eq!(state(Kind::DeadClass, &points[..7]), State::Quiet);
-    assert_eq!(state(Kind::DeadClass, &points[..8]), State::Watching { needs: 1, suspected: true });
+    assert_eq!(state(Kind::DeadClass, &points[..7]), SignatureState::Quiet);
+    assert_eq!(state(Kind::DeadClass, &points[..8]), SignatureState::Watching { needs: 1, suspected: true });
     found(&points, Kind::DeadClass, &["cat", "PGD-10"]);
-    // One image right of twenty does not take it away, three do.
+    // One correct image of twenty does not end the signature, three do.
     let mut one_right = points.clone();
     one_right[9].robust_classes[0].1 = 0.05;
-    assert_eq!(state(Kind::DeadClass, &one_right), State::Present { since: 7 });
+    assert_eq!(state(Kind::DeadClass, &one_right), SignatureState::Present { since: 7 });
     one_right[9].robust_classes[0].1 = 0.15;
-    assert_eq!(state(Kind::DeadClass, &one_right), State::Quiet);
-    // Taking turns is noise, and before a network has learnt anything every class may be at zero.
+    assert_eq!(state(Kind::DeadClass, &one_right), SignatureState::Quiet);
+    // Different classes at zero in turn are noise, and before a network has learnt anything, every class may be at
+    // zero.
     let turns = changed(10, 0, |point, k| point.robust_classes[k as usize % 2].1 = 0.0);
-    assert_eq!(state(Kind::DeadClass, &turns), State::Quiet);
+    assert_eq!(state(Kind::DeadClass, &turns), SignatureState::Quiet);
     let beginning = changed(10, 0, |point, _| (point.robust, point.robust_classes[0].1) = (0.1, 0.0));
-    assert_eq!(state(Kind::DeadClass, &beginning), State::Quiet);
+    assert_eq!(state(Kind::DeadClass, &beginning), SignatureState::Quiet);
 }
 
-/// Between the two thresholds a signature stays as it was; below the lower one it goes.
+/// Between the two thresholds a signature keeps its state; below the lower one it disappears.
 #[test]
 fn noise_round_the_threshold_does_not_flicker() {
     let limit = fewest_targets(10);
     let wobble = |point: &mut Point, k: f64| {
         point.targets = Some(limit * if (k as u32).is_multiple_of(2) { 1.05 } else { 0.97 })
     };
-    // One epoch in two above the threshold is not two in a row.
+    // Every second epoch above the threshold is not two in a row.
     let points = changed(20, 5, wobble);
     for t in 1..20 {
-        assert!(!matches!(state(Kind::TargetCollapse, &points[..t]), State::Present { .. }), "{t}");
+        assert!(!matches!(state(Kind::TargetCollapse, &points[..t]), SignatureState::Present { .. }), "{t}");
     }
-    // Once it was clearly there, the same noise does not take it away and bring it back.
+    // Once the signature is clearly present, the same noise does not make it disappear and reappear.
     let points = changed(20, 5, |point, k| if k < 3.0 { point.targets = Some(2.0) } else { wobble(point, k) });
     for t in 7..20 {
-        assert_eq!(state(Kind::TargetCollapse, &points[..t]), State::Present { since: 5 }, "{t}");
+        assert_eq!(state(Kind::TargetCollapse, &points[..t]), SignatureState::Present { since: 5 }, "{t}");
     }
     let points = changed(20, 5, |point, k| point.targets = Some(if k < 5.0 { 2.0 } else { 6.0 }));
-    assert_eq!(state(Kind::TargetCollapse, &points), State::Quiet);
+    assert_eq!(state(Kind::TargetCollapse, &points), SignatureState::Quiet);
 }
 
 const WEAK: &str = "PGD-10, ε 2/255";
 const STRONG: &str = "PGD-10, ε 16/255";
 
-/// A healthy run that is validated under a weak attack up to epoch `from` and under a strong one after that: robust accuracy
-/// falls from one epoch to the next, and nothing else is different.
+/// A healthy run that is validated under a weak attack up to epoch `from` and under a strong one after that: robust
+/// accuracy falls from one epoch to the next, and nothing else is different.
 fn harder_from(from: u32, epochs: u32, names: [&str; 2]) -> Vec<Point> {
     let mut points = healthy(epochs);
     for point in &mut points {
@@ -221,14 +222,14 @@ fn a_change_of_the_validation_attack_alone_is_no_signature() {
             let points = harder_from(from, epochs, [WEAK, STRONG]);
             let harder = Setup { harder_validation: true, ..setup() };
             assert_eq!(present(&points, &harder), [], "changed at {from}, {epochs} epochs");
-            // The other way round, robust accuracy rises.
+            // With the attacks swapped, robust accuracy rises.
             let mut easier = points;
             easier.iter_mut().for_each(|point| point.robust = if point.epoch < from { 0.4 } else { 0.5 });
             let found = present(&easier, &setup());
             assert_eq!(found, [], "easier from {from}, {epochs} epochs");
         }
     }
-    // The same numbers under one attack are what the signatures are for.
+    // The same values under one attack do show signatures.
     let kinds = |points: &[Point]| present(points, &setup()).iter().map(|s| s.kind).collect::<Vec<_>>();
     assert!(kinds(&harder_from(8, 24, [STRONG, STRONG])).contains(&Kind::RobustOverfitting));
     assert!(kinds(&harder_from(8, 24, ["", ""])).contains(&Kind::RobustOverfitting));
@@ -239,13 +240,13 @@ fn windows_begin_anew_with_the_attack() {
     let reading = |points: &[Point], kind| readings(points, &setup()).into_iter().find(|r| r.kind == kind).unwrap();
     let points = harder_from(8, 12, [WEAK, STRONG]);
     let overfitting = reading(&points, Kind::RobustOverfitting);
-    assert_eq!(overfitting.state, State::Watching { needs: 2, suspected: false });
-    // The curves show the whole run, and where it changed.
+    assert_eq!(overfitting.state, SignatureState::Watching { needs: 2, suspected: false });
+    // The curves cover the whole run and mark the change.
     assert_eq!((overfitting.series[1].values.len(), overfitting.changes.as_slice()), (12, &[8][..]));
     assert!(overfitting.series[1].name.contains(STRONG), "{}", overfitting.series[1].name);
     // Loss and targets do not depend on the validation attack.
     assert_eq!(reading(&points, Kind::Diverged).changes, [0usize; 0]);
-    assert_eq!(state(Kind::TargetCollapse, &points), State::Quiet);
+    assert_eq!(state(Kind::TargetCollapse, &points), SignatureState::Quiet);
     // A fall under the new attack is found among its own epochs.
     let mut falling = harder_from(8, 40, [WEAK, STRONG]);
     for point in falling.iter_mut().skip(20) {
@@ -258,9 +259,9 @@ fn windows_begin_anew_with_the_attack() {
 
 #[test]
 fn says_how_many_epochs_are_missing() {
-    assert_eq!(state(Kind::RobustOverfitting, &healthy(4)), State::Watching { needs: 2, suspected: false });
-    assert_eq!(state(Kind::TargetedOverfitting, &healthy(1)), State::Watching { needs: 2, suspected: false });
-    assert_eq!(state(Kind::RobustOverfitting, &healthy(6)), State::Quiet);
+    assert_eq!(state(Kind::RobustOverfitting, &healthy(4)), SignatureState::Watching { needs: 2, suspected: false });
+    assert_eq!(state(Kind::TargetedOverfitting, &healthy(1)), SignatureState::Watching { needs: 2, suspected: false });
+    assert_eq!(state(Kind::RobustOverfitting, &healthy(6)), SignatureState::Quiet);
 }
 
 #[test]

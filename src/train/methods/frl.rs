@@ -13,8 +13,8 @@
 //! loss = Σ w0_y CE(f(x), y) / Σ w0_y + β Σ w1_y KL(p(x) ‖ p(x + d)) / Σ w1_y
 //! ```
 //!
-//! The search is that of TRADES. Its step is the attack's for reweight, and a quarter of the largest radius in the batch
-//! for reweight-remargin. α₁ is halved every 40 epochs. The authors' code (hannxu123/fair_robust).
+//! The search is that of TRADES. Its step size is that of the attack for reweight, and a quarter of the largest radius
+//! in the batch for reweight-remargin. α₁ is halved every 40 epochs. The authors' code (hannxu123/fair_robust).
 
 use std::collections::BTreeMap;
 

@@ -67,7 +67,7 @@ impl<'a> Live<'a> {
         &self.trainer.progress
     }
 
-    /// Epochs done, with the fraction of the one that is under way.
+    /// Completed epochs plus the fraction of the current one.
     pub fn position(&self) -> f64 {
         self.trainer.position()
     }
@@ -97,7 +97,7 @@ impl Trainer {
         self.wanted.as_ref().unwrap_or(&self.experiment)
     }
 
-    /// Epochs done, with the fraction of the one that is under way.
+    /// Completed epochs plus the fraction of the current one.
     pub fn position(&self) -> f64 {
         f64::from(self.progress.epoch) + f64::from(self.progress.batch) / f64::from(self.batches().max(1))
     }

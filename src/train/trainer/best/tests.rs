@@ -207,7 +207,8 @@ fn a_run_stopped_before_or_after_the_change_ends_with_the_same_bytes() {
     assert!(results(&whole).contains_key("best-until-epoch-0002.safetensors"));
     let epoch = Splits::load(&experiment()).unwrap().train.len().div_ceil(BATCH) as u32;
     let change = CHANGE * epoch;
-    // Within the last epoch before the change, before its validation, within the first epoch after it, before its validation.
+    // Within the last epoch before the change, before its validation, within the first epoch after it, before its
+    // validation.
     for batches in [change - 1, change, change + 1, change + epoch] {
         let path = dir.path().join(format!("stopped-{batches}"));
         let mut observer = Raise { stop_after: Cell::new(batches), ..raise(CHANGE) };
