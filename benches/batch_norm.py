@@ -1,10 +1,10 @@
-"""Table of docs/batch-norm.md from what examples/batch_norm.rs has measured.
+"""Makes the table of docs/batch-norm.md from the measurements of examples/batch_norm.rs.
 
     python3 benches/batch_norm.py OUT/batch_norm.csv
 
-For every set, mode of the attack and number of batches: validation accuracy as the mean over the last third of the epochs,
-mean ± standard deviation over seeds; and how much robust accuracy moves from one epoch to the next there (root mean square
-of the differences, mean over seeds). Percent. Standard library alone.
+For every set, mode of the attack and number of batches: validation accuracy averaged over the last third of the epochs,
+mean ± standard deviation over seeds; and by how much robust accuracy changes between consecutive epochs there (root
+mean square of the differences, mean over seeds). In percent. Needs only the standard library.
 """
 
 import csv

@@ -1,26 +1,27 @@
 #!/usr/bin/env bash
-# What has to be seen on a real GPU, in one go: every test, the bench with a profile of every dispatch, the peers beside
-# it, a training on digits, one on CIFAR-10.
+# Everything to check on a real GPU, in one run: all tests, the benchmark with a profile of every dispatch, the peers
+# for comparison, a training on digits and one on CIFAR-10.
 #
 #   benches/gpu.sh run OUT [ADAPTER] [CIFAR10]   with Rust on this machine; from the root of the repository
 #   benches/gpu.sh bundle DIR                    builds and strips the programs into DIR, for a machine without Rust
 #   DIR/gpu.sh run OUT [ADAPTER] [CIFAR10]       there (same processor and system), from the root of a copy of the repository
 #
-# ADAPTER is a part of the adapter's name; without it the fastest is taken. CIFAR10 is a directory with the set's binary
-# files. OUT gets a log of each part and the run directories; the exit status says whether every part succeeded.
+# ADAPTER is a part of the adapter's name; without it the fastest one is used. CIFAR10 is a directory with the set's
+# binary files. OUT receives a log of each part and the run directories; the exit status says whether every part
+# succeeded.
 #
-# PARTS="bench peers" runs only these of: tests bench peers digits cifar. QUICK=1 is for trying this script: a few tests,
-# one narrow network, one short training. PYTHON is the interpreter for the peers (python3 unless it is set).
+# PARTS="bench peers" runs only these of: tests bench peers digits cifar. QUICK=1 is for testing this script: a few
+# tests, one narrow network, one short training. PYTHON is the interpreter for the peers (default: python3).
 set -uo pipefail
 
-# The programs that `cargo "$@"` makes, as lines "kind-name path".
+# The programs that `cargo "$@"` builds, as lines "kind-name path".
 made() {
     cargo "$@" --locked --message-format=json |
         sed -n 's/.*"target":{"kind":\["\([a-z]*\)"\][^}]*"name":"\([^"]*\)"[^}]*}.*"executable":"\([^"]*\)".*/\1-\2 \3/p'
 }
 
-# Lines "name path" of the test programs, of the program that tests start, of the one that is measured, and of the peers,
-# which are workspaces of their own.
+# Lines "name path" of the test programs, of the program that tests start, of the one that is measured, and of the
+# peers, which are separate workspaces.
 programs() {
     cargo build --release --locked >&2 || exit 1
     echo "release ${CARGO_TARGET_DIR:-target}/release/fairtat"
@@ -51,7 +52,7 @@ bundle)
     dir=${2:?directory for the bundle}
     mkdir -p "$dir"
     cp "$0" "$dir/gpu.sh"
-    # Tests know the path of the repository and of the program that they start: the other machine gets links there.
+    # Tests know the path of the repository and of the program that they start, so the other machine gets links there.
     { pwd; cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'; } >"$dir/paths"
     programs | while read -r name path; do
         strip -o "$dir/$name" "$path" || exit 1
@@ -85,7 +86,7 @@ run)
     }
     fairtat=$(path_of release)
     failed=0
-    # A log of each part; what its reader wants first is printed.
+    # Writes a log of each part and prints the most important lines.
     part() {
         name=$1
         show=$2
@@ -100,7 +101,7 @@ run)
     }
     part engines ^ "$fairtat" engines --json "$out/engines.json"
     if wanted tests; then
-        # The quick ones need a device, and show whether the programs of a bundle start at all.
+        # The quick tests need a device, and show whether the programs of a bundle start at all.
         filter=${quick:+wgsl::profile::tests::a_profile}
         while read -r name path; do
             [ -z "$quick" ] || [ "$name" = lib-fairtat ] || continue
@@ -113,8 +114,8 @@ run)
         [ -z "$quick" ] || size="--arch digits-cnn --width 8 --batch 8 --seconds 0.1 --steps 2 --top 5"
         # shellcheck disable=SC2086
         part bench ^ "$fairtat" bench --engine wgsl $adapter $size --profile --json "$out/bench.json"
-        # Products whose subgroups hand values on are for software adapters until they are faster here. With fixed choices
-        # both ways, or the faster kernels of either would be measured.
+        # Kernels for matrix products with subgroup broadcasts are used only on software adapters until they are faster
+        # on GPUs. Both runs use fixed kernel choices; otherwise each would use whichever kernels are faster.
         [ -n "$quick" ] || size="--arch preact-resnet-18 --batch 128"
         for subgroups in off on; do
             # shellcheck disable=SC2086

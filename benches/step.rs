@@ -1,10 +1,10 @@
 //! `cargo bench`: the two phases of a FAIR-TAT training step on the Candle engine.
 //!
-//! `fairtat bench` measures whole steps of every architecture and writes JSON; this is for comparing two versions of the
-//! engine with Criterion's statistics.
+//! `fairtat bench` measures whole steps of every architecture and writes JSON; this benchmark compares two versions of
+//! the engine with Criterion's statistics.
 
-#![allow(missing_docs, reason = "Criterion's macros write functions")]
-#![allow(clippy::expect_used, reason = "a bench that cannot run has to say so")]
+#![allow(missing_docs, reason = "Criterion's macros generate functions")]
+#![allow(clippy::expect_used, reason = "a benchmark that cannot run must report it")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -41,7 +41,7 @@ fn step(criterion: &mut Criterion) {
             ..SearchSpec::default()
         };
         let loss = LossSpec::cross_entropy(View::Adversarial);
-        // No movement: every sample of the measurement does the same work on the same weights.
+        // A step size of zero, so that every sample of the measurement does the same work on the same weights.
         let sgd = SgdStep { lr: 0.0, momentum: 0.9, weight_decay: 5e-4 };
 
         let mut group = criterion.benchmark_group(architecture.name());

@@ -1,14 +1,15 @@
-//! Which running statistics of batch norm to evaluate with: those that training leaves, or recalibrated ones
-//! (`recalibrate_bn`); with attacks in train mode or in eval mode (`attack_bn`).
+//! Which running statistics of batch norm to evaluate with: those from training or recalibrated ones
+//! (`recalibrate_bn`), with attacks in train mode or in eval mode (`attack_bn`).
 //!
 //! ```sh
 //! cargo run --release --example batch_norm -- OUT PRESET [SECTION.FIELD=VALUE]...
 //! cargo run --release --example batch_norm -- OUT digits-60s optimizer.epochs=14 optimizer.batch_size=32
 //! ```
 //!
-//! Trains FAIR-TAT once for every mode of the attack and every seed, and validates after each epoch with several numbers of
-//! batches. Recalibration does not touch training, so all of them see the same weights. Appends a line for every epoch
-//! and number of batches to `OUT/batch_norm.csv`; `benches/batch_norm.py` makes the table of `docs/batch-norm.md` from it.
+//! Trains FAIR-TAT once for every mode of the attack and every seed, and validates after each epoch with several
+//! numbers of recalibration batches. Recalibration does not affect training, so all of them see the same weights.
+//! Appends one line per epoch and number of batches to `OUT/batch_norm.csv`; `benches/batch_norm.py` makes the table of
+//! `docs/batch-norm.md` from it.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -22,9 +23,9 @@ use fairtat::model::State;
 use fairtat::rng::{Purpose, Stream};
 use fairtat::train::{Event, Live, Observer, RunDir, RunningAverage, Splits, Trainer};
 
-/// Numbers of batches; 0 leaves the statistics as they are.
+/// Numbers of recalibration batches; 0 keeps the statistics of training.
 const BATCHES: [u32; 4] = [0, 1, 10, 40];
-/// Runs for each mode of the attack.
+/// Number of runs for each mode of the attack.
 const SEEDS: u64 = 3;
 
 /// Validates after every epoch.
@@ -62,7 +63,7 @@ impl Validating {
         Ok(())
     }
 
-    /// As a run with `recalibrate_bn` does it.
+    /// As a run with `recalibrate_bn` does.
     fn recalibrated(
         &self,
         engine: &mut dyn Engine,
@@ -121,7 +122,7 @@ fn main() -> Result<()> {
             let mut experiment = base.clone();
             (experiment.attack.attack_bn, experiment.evaluation.recalibrate_bn) = (mode, 0);
             (experiment.run.seed, experiment.run.engine) = (seed, EngineChoice::Candle);
-            // The run's own validation is of no use here.
+            // The run's own validation is not needed.
             experiment.evaluation.eval_steps = 1;
             let splits = Splits::load(&experiment)?;
             let directory = RunDir::create(&out.join(format!("{preset}-{mode:?}-{seed}")), &experiment)?;

@@ -1,22 +1,22 @@
 //! Training of image classifiers that are robust *and fair across classes*.
 //!
-//! Data flows one way through the modules, and a module knows only those before it:
+//! Data flows one way through the modules, and each module depends only on those before it:
 //!
 //! ```text
 //! data → model → engine → fairness → config → engines → train → evaluate → worker → app
 //! ```
 //!
-//! * [`data`]: images as bytes with labels, from the program itself, from disk, from their publishers
-//! * [`rng`]: counter-based random numbers, the same on every engine
+//! * [`data`]: images as bytes with labels, built in, from disk, or downloaded from their publishers
+//! * [`rng`]: counter-based random numbers, identical on every engine
 //! * [`model`]: networks as data, their parameters, initialisation and files
-//! * [`engine`]: what runs a network: perturbation, training step, logits, gradients
+//! * [`engine`]: running a network: perturbation, training step, logits, gradients
 //! * [`fairness`]: class statistics, CFPS, target distribution, class-wise epsilon
-//! * [`engines`]: which engine an experiment asks for, and opening it
+//! * [`engines`]: selecting and opening the engine of an experiment
 //! * [`train`]: averaging, the training loop, the run directory
 //! * [`evaluate`]: accuracy under attack, figures
 //! * [`worker`]: the thread that owns the engine of a window
 //! * `app`: the window (with the feature `window`)
-//! * [`config`]: the one description of an experiment behind command line and file
+//! * [`config`]: the description of an experiment, shared by command line and file
 
 #[cfg(feature = "window")]
 pub mod app;

@@ -1,6 +1,6 @@
-//! The program as its user calls it.
+//! The command line as a user calls it.
 
-#![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
+#![allow(clippy::unwrap_used, reason = "tests report failures by panicking")]
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -103,7 +103,7 @@ fn training_real_digits_beats_chance_and_leaves_every_promised_file() {
         assert!((sum(4) - 1.0).abs() < 1e-9 && (sum(5) - 1.0).abs() < 1e-9);
     }
 
-    // Ten classes: chance is 0.1. One epoch of FAIR-TAT already has more than half of the test digits right.
+    // Ten classes: chance is 0.1. After one epoch of FAIR-TAT, more than half of the test digits are already right.
     let report: serde_json::Value =
         serde_json::from_slice(&std::fs::read(run.join("evaluation.json")).unwrap()).unwrap();
     let weights = report["weights"].as_array().unwrap();
@@ -125,7 +125,7 @@ fn training_real_digits_beats_chance_and_leaves_every_promised_file() {
     let (shape, counts) = fairtat::data::read_npy_u64(&run.join("confusion/epoch-0002-validation.npy")).unwrap();
     assert_eq!((shape, counts.iter().sum::<u64>()), (vec![10, 10], 100));
 
-    // The checkpoint alone is enough to evaluate it, and the numbers are those of the run.
+    // The checkpoint alone is sufficient for an evaluation, and the numbers are those of the run.
     let json = dir.path().join("eval.json");
     let file = run.join("checkpoints/best.safetensors");
     let arguments = [
@@ -144,7 +144,7 @@ fn training_real_digits_beats_chance_and_leaves_every_promised_file() {
     assert_eq!(evaluated["results"][0]["accuracy"], best["clean"]);
     assert_eq!(evaluated["results"][2]["accuracy"], best["robust"]);
 
-    // The same directory is not trained into twice, and a finished run has nothing left to do but its report.
+    // A second training in the same directory is refused, and resuming a finished run only evaluates it again.
     let message = fails(dir.path(), &["train", "--run-dir", run.to_str().unwrap()], 1);
     assert!(message.contains("already holds a run"), "{message}");
     let again = ok(dir.path(), &["resume", run.to_str().unwrap()]);
@@ -170,13 +170,13 @@ fn mistakes_are_answered_with_what_to_do() {
     assert!(message.contains("c.toml: line 2") && message.contains("did you mean 'step_size'"), "{message}");
     assert!(fails(d, &["train", "--limit", "3"], 1).contains("limit of 3"));
     assert!(fails(d, &["train", "--fixed-target", "10"], 1).contains("fairness.fixed_target"));
-    // A run that could not begin leaves no directory that would be in the way of the next.
+    // A run that could not start leaves no directory that would block the next one.
     assert!(!d.join("runs/digits-60s").exists());
     let study = ["study", "seeds", "--seed", "3", "--out", "s"];
     assert!(fails(d, &study, 2).contains("use --seeds"));
 }
 
-/// A run that takes a second, up to the number of steps of its training attack.
+/// A run that takes a second; the number of steps of its training attack follows.
 const TINY: [&str; 16] = [
     "train",
     "--run-dir",
@@ -200,7 +200,7 @@ fn json(path: &Path) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// What `fairtat eval run` with `flags` writes as JSON, on standard error and on standard output.
+/// The JSON of `fairtat eval run` with `flags`, its standard error and its standard output.
 fn evaluated(d: &Path, flags: &[&str]) -> (serde_json::Value, String, String) {
     let call = [&["eval", "run", "--attack", "pgd", "--engine", "candle", "--json", "e.json"][..], flags].concat();
     let output = fairtat(d, &call);
@@ -213,7 +213,7 @@ fn evaluated(d: &Path, flags: &[&str]) -> (serde_json::Value, String, String) {
 fn an_evaluation_steps_as_far_as_its_ball_needs_or_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();
-    // One long step: right for training, no step for an evaluation with twenty.
+    // One long step: right for training, too long for an evaluation with twenty steps.
     let output = fairtat(d, &[&TINY[..], &["1", "--epsilon", "8/255", "--step-size", "10/255"]].concat());
     assert!(output.status.success() && !text(&output.stderr).contains("warning: PGD"), "{}", text(&output.stderr));
     let report = json(&d.join("run/evaluation.json"));
@@ -259,7 +259,7 @@ fn a_run_warns_of_an_evaluation_that_cannot_cross_its_ball() {
     let (shown, message) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{message}");
     let warned = |steps: u32| format!("warning: PGD-{steps}, L∞, ε 64/255, step 1/255");
-    // Once for each attack, before the first epoch; the test's again under its numbers.
+    // Once for each attack, before the first epoch; the test's warning again under its numbers.
     for steps in [10, 20] {
         assert_eq!(message.matches(&warned(steps)).count(), 1, "{message}");
         assert!(message.find(&warned(steps)) < message.find("epoch    loss"), "{message}");
@@ -290,7 +290,7 @@ fn a_radius_without_its_denominator_is_refused_everywhere() {
     }
     std::fs::write(d.join("c.toml"), "[attack]\nepsilon = 8\n").unwrap();
     assert!(fails(d, &["train", "--config", "c.toml"], 2).contains("did you mean 8/255?"));
-    // The diagonal of 8 × 8 pixels is 8: known as soon as there are images.
+    // The diagonal of 8 × 8 pixels is 8, which is known as soon as there are images.
     let long = [&TINY[..], &["1", "--norm", "l2", "--epsilon", "9"]].concat();
     assert!(fails(d, &long, 1).contains("attack.epsilon: expected at most 8.00, the largest L2 distance"));
     assert!(!d.join("run").exists());
@@ -300,7 +300,7 @@ fn a_radius_without_its_denominator_is_refused_everywhere() {
     assert!(evaluate(&["--epsilon", "8"]).contains("--epsilon: expected at most 1"));
     assert!(evaluate(&["--step-size", "2"]).contains("--step-size: expected at most 1"));
     assert!(evaluate(&["--norm", "l2", "--epsilon", "9"]).contains("--epsilon: expected at most 8.00"));
-    // No step is no attack; on clean images there are none to take.
+    // PGD without steps is no attack; an evaluation on clean images has none.
     let message = evaluate(&["--steps", "0"]);
     assert!(message.contains("--steps: PGD needs at least 1 step, found 0") && message.contains("--attack clean"));
     ok(d, &["eval", "run", "--steps", "0", "--attack", "clean,fgsm"]);
@@ -311,7 +311,7 @@ fn a_radius_without_its_denominator_is_refused_everywhere() {
         assert!(message.contains(&format!("warning: {flag} is ignored: it is an option of PGD")), "{message}");
     }
     assert!(!message.contains("--restarts"), "{message}");
-    // Without test steps there is no test, as before.
+    // Without test steps the test set is not evaluated.
     assert_eq!(json(&d.join("run/evaluation.json"))["weights"], serde_json::json!([]));
 }
 
@@ -330,7 +330,7 @@ fn every_accuracy_has_its_interval() {
     let best = report["weights"].as_array().unwrap().iter().find(|row| row["weights"] == "best").unwrap();
     for name in ["clean", "clean_worst", "robust", "robust_worst"] {
         let cell = inside(&best[name], &best[format!("{name}_interval")]);
-        // There is room for those of the attack alone.
+        // The table only has room for the intervals of the attack.
         assert!(name.starts_with("clean") || shown.contains(&cell), "{cell} {shown}");
     }
     for kind in ["clean", "robust"] {
@@ -352,10 +352,10 @@ fn every_accuracy_has_its_interval() {
         for class in result["classes"].as_array().unwrap() {
             assert!(shown.contains(&inside(&class["accuracy"], &class["interval"])), "{shown}");
         }
-        // One image a class: nobody can say which is the worst.
+        // One image per class: the worst class cannot be determined.
         assert_eq!(result["worst_class_ties"].as_array().unwrap().len(), 9);
     }
-    // All had one, which needs no words.
+    // All images had a gradient, so nothing is printed about it.
     assert!(!shown.contains("had no gradient"), "{shown}");
 }
 
@@ -389,7 +389,7 @@ fn settings_follow_from_the_data_set_and_the_program_says_so() {
     let cifar = shown(&["--dataset", "cifar10"]);
     has(&cifar, &["epsilon = \"8/255\"", "step_size = \"2/255\"", "flip = true", "crop_padding = 4"]);
     assert!(cifar.starts_with("# Defaults of cifar10 (32×32 colour photographs): "), "{cifar}");
-    // The line of the README, before there is such a folder.
+    // The line of the README, before such a folder exists.
     let own = ["--dataset", "folder", "--path", "my-images", "--image-size", "32", "--arch", "small-cnn"];
     has(&shown(&own), &["epsilon = \"8/255\"", "step_size = \"2/255\"", "flip = false", "arch = \"small-cnn\""]);
     let named = shown(&["--dataset", "cifar10", "--epsilon", "4/255", "--flip", "false"]);
@@ -398,7 +398,7 @@ fn settings_follow_from_the_data_set_and_the_program_says_so() {
     let adapted = shown(&["--preset", "digits-60s", "--dataset", "cifar10"]);
     has(&adapted, &["epsilon = \"8/255\"", "arch = \"digits-cnn\"", "epochs = 80"]);
     assert!(adapted.contains("epsilon 24/255 → 8/255"), "{adapted}");
-    // Neither a preset nor a file is touched where nothing else is named.
+    // The settings of a preset or a file stay as they are if no other data set is given.
     assert!(!shown(&["--preset", "digits-60s"]).contains('#') && !shown(&[]).contains('#'));
     std::fs::write(d.join("c.toml"), shown(&[])).unwrap();
     let kept = shown(&["--config", "c.toml", "--dataset", "cifar10"]);
@@ -407,7 +407,7 @@ fn settings_follow_from_the_data_set_and_the_program_says_so() {
     let warned = fairtat(d, &["train", "--config", "c.toml", "--dataset", "cifar10"]);
     assert!(text(&warned.stderr).contains("warning: c.toml was written for digits"), "{}", text(&warned.stderr));
 
-    // Grey images of 12 × 12 pixels: told by the first, said at the start, and written to the run.
+    // Grey images of 12 × 12 pixels: inferred from the first one, reported at the start, and written to the run.
     for part in ["train", "test"] {
         for (class, value) in [("dark", 40), ("light", 200)] {
             let place = d.join("grey").join(part).join(class);
@@ -429,7 +429,7 @@ fn settings_follow_from_the_data_set_and_the_program_says_so() {
     has(&written, &["epsilon = \"8/255\"", "validation_fraction = 0.1", "epochs = 1"]);
     let comment: Vec<&str> = written.lines().take_while(|line| line.starts_with("# ")).collect();
     assert!(comment[0].contains("runs it again") && comment[1..].join(" ").contains(notice), "{written}");
-    // The file alone is the same experiment.
+    // The file alone reproduces the experiment.
     let again = shown(&["--config", "runs/folder/config.toml"]);
     assert!(written.ends_with(&again), "{again}");
 }
@@ -459,7 +459,7 @@ fn the_engines_are_listed_for_people_and_for_programs() {
 #[test]
 fn without_an_adapter_the_program_says_what_to_install_and_candle_works() {
     let dir = tempfile::tempdir().unwrap();
-    // No back end is asked, so that there is no adapter on any machine.
+    // Without a wgpu back end, no machine has an adapter.
     let alone = |arguments: &[&str]| command(dir.path(), arguments).env("WGPU_BACKEND", "noop").output().unwrap();
     let output = alone(&["engines"]);
     let shown = text(&output.stdout);
@@ -494,7 +494,7 @@ fn engines_devices_and_adapters_that_do_not_belong_together_are_refused() {
     assert!(fails(d, &study, 2).contains("run.adapter"));
 }
 
-/// Each message says what was wrong, once, and names the option that it is about.
+/// Each message says once what was wrong and names the option that it is about.
 #[test]
 fn wrong_calls_are_refused_in_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
@@ -596,7 +596,7 @@ fn a_run_goes_on_with_another_engine_and_remembers_its_own() {
     let d = dir.path();
     let small = ["--limit", "60", "--test-limit", "10", "--validation-per-class", "2", "--steps", "1", "--width", "4"];
     ok(d, &[&["train", "--run-dir", "run", "--epochs", "1", "--engine", "candle"][..], &small].concat());
-    // As if the run had been for a GPU that is gone.
+    // As if the run had used a GPU that no longer exists.
     let config = d.join("run/config.toml");
     let written = std::fs::read_to_string(&config).unwrap().replace("epochs = 1\n", "epochs = 2\n");
     let written = written.replace("engine = \"candle\"", "engine = \"wgsl\"\nadapter = \"a gpu that is gone\"");
@@ -628,7 +628,7 @@ fn the_wgsl_engine_trains_goes_on_and_evaluates() {
     assert!(names(&d.join("run/figures")).contains("accuracy.png"));
     assert_eq!(columns(&d.join("run/metrics.csv")).1.len(), 1);
 
-    // As if it had been stopped after the first of two epochs.
+    // As if the run had been stopped after the first of two epochs.
     std::fs::write(&config, written.replace("epochs = 1\n", "epochs = 2\n")).unwrap();
     let output = fairtat(d, &["resume", "run", "--engine", "candle"]);
     let message = text(&output.stderr);
@@ -642,7 +642,7 @@ fn the_wgsl_engine_trains_goes_on_and_evaluates() {
     let (gpu, cpu) = (evaluate(&wgsl, "gpu.json"), evaluate(&["--engine", "candle"], "cpu.json"));
     let accuracy = |report: &serde_json::Value, i: usize| report["results"][i]["accuracy"].as_f64().unwrap();
     assert_eq!(accuracy(&gpu, 0), accuracy(&cpu, 0));
-    // One image of ten may stand where a last bit decides.
+    // Rounding may decide one image of ten.
     assert!((accuracy(&gpu, 1) - accuracy(&cpu, 1)).abs() < 0.11, "{gpu} {cpu}");
 }
 
@@ -656,9 +656,9 @@ fn a_plan_shows_layers_memory_and_programs() {
     let layers = plan["layers"].as_array().unwrap();
     let layer = |name: &str| layers.iter().find(|layer| layer["name"] == name).unwrap();
     assert!(layers.iter().all(|layer| shown.contains(layer["operation"].as_str().unwrap())), "{shown}");
-    // 64 channels of 16 × 16 pixels from 3 × 3 of 32 channels each, a multiply-add counted as two.
+    // 64 channels of 16 × 16 pixels from 3 × 3 of 32 channels each; a multiply-add counts as two operations.
     let flops: u64 = 32 * 64 * 16 * 16 * 32 * 9 * 2;
-    // F(4,3) takes a quarter of the products, and transforms.
+    // F(4,3) needs a quarter of the products, plus the transforms.
     for (pass, range) in [("flops_forward", 0.25..0.4), ("flops_backward", 0.25..0.4), ("flops_weights", 1.0..1.1)] {
         let share = layer("conv2")[pass].as_f64().unwrap() / flops as f64;
         assert!(range.contains(&share), "{pass}: {share}, {}", layer("conv2"));
@@ -671,11 +671,11 @@ fn a_plan_shows_layers_memory_and_programs() {
     let programs: Vec<_> = plan["programs"].as_array().unwrap().iter().map(|program| &program["name"]).collect();
     assert_eq!(programs, ["attack step", "update"]);
     assert!(plan["programs"][1]["dispatches"].as_u64() > Some(layers.len() as u64));
-    // A plan needs no adapter.
+    // A plan does not need an adapter.
     let alone = command(d, &["plan", "--arch", "resnet-20"]).env("WGPU_BACKEND", "noop").output().unwrap();
     assert!(alone.status.success(), "{}", text(&alone.stderr));
 
-    // An epoch of 1000 images, cut as training cuts it.
+    // An epoch of 1000 images, split into batches as in training.
     let epoch = ["plan", "--arch", "small-cnn", "--batch", "60", "--images", "1000"];
     let shown = ok(d, &epoch);
     assert!(shown.contains("17 batches: 14 of 59, 3 of 58 images; the other size adds"), "{shown}");
@@ -703,7 +703,7 @@ fn a_foreign_state_dict_can_be_evaluated_with_a_config() {
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/digits-cnn.safetensors");
-    // The golden file holds PyTorch's state dict under a prefix, beside other arrays: as it is, it fits no network.
+    // The golden file holds PyTorch's state dict under a prefix, next to other arrays: as it is, it fits no network.
     let message = fails(d, &["eval", golden.to_str().unwrap(), "--preset", "digits-60s"], 1);
     assert!(message.contains("digits-cnn.safetensors"), "{message}");
     // The state dict of a network behind a normalisation layer, as the authors' code saves it.
@@ -791,7 +791,7 @@ fn a_profile_says_where_the_time_of_a_step_goes() {
     for name in ["runs", "dispatches", "seconds", "flops_per_second", "of_fma_peak", "of_copy_bandwidth"] {
         assert!(rows.iter().all(|row| number(&row[name]) >= 0.0), "{name}");
     }
-    // Three rows as asked for, the longest first, and how many more there are.
+    // Three rows as requested, the longest first, and the number of remaining rows.
     assert!(rows.len() > 3 && shown.contains(&format!("and {} rows more", rows.len() - 3)), "{shown}");
     for row in &rows[..3] {
         let kernel = row["kernel"].as_str().unwrap();
@@ -803,7 +803,7 @@ fn a_profile_says_where_the_time_of_a_step_goes() {
     assert_eq!(phases, BTreeSet::from(["backward", "forward", "other", "weights"]));
 }
 
-/// Sends what Ctrl-C sends.
+/// Sends the signal of Ctrl-C.
 #[cfg(unix)]
 fn interrupt(process: u32) {
     assert!(Command::new("sh").args(["-c", &format!("kill -INT {process}")]).status().unwrap().success());

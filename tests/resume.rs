@@ -1,6 +1,6 @@
-//! A run that was stopped and resumed ends with the same bytes as one that was not.
+//! A run that is stopped and resumed produces the same bytes as an uninterrupted one.
 
-#![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
+#![allow(clippy::unwrap_used, reason = "tests report failures by panicking")]
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,7 +58,7 @@ fn resume(path: &Path) -> Trainer {
     Trainer::resume(experiment, splits, directory).unwrap()
 }
 
-/// `metrics.csv` without the columns that hold times.
+/// `metrics.csv` without the columns that contain times.
 fn metrics_without_times(path: &Path) -> Vec<Vec<String>> {
     let mut reader = csv::Reader::from_path(path.join("metrics.csv")).unwrap();
     let kept: Vec<usize> = (0..reader.headers().unwrap().len())
@@ -91,7 +91,7 @@ fn a_run_stopped_anywhere_ends_as_if_it_had_not_been() {
     let dir = tempfile::tempdir().unwrap();
     let whole = dir.path().join("whole");
     assert_eq!(begin(&experiment(), &whole).run(&mut ()).unwrap(), Outcome::Finished);
-    // In the first epoch, at the end of one, and twice in a row.
+    // During the first epoch, at the end of one, and several times.
     for (i, stops) in [vec![1], vec![4], vec![6, 1, 3]].into_iter().enumerate() {
         let path = dir.path().join(format!("stopped-{i}"));
         let mut trainer = begin(&experiment(), &path);
@@ -105,7 +105,7 @@ fn a_run_stopped_anywhere_ends_as_if_it_had_not_been() {
     }
 }
 
-/// A run of a program that did not know how else to cut an epoch.
+/// A run of an older program version, which offered no choice of how to split an epoch into batches.
 #[test]
 fn a_run_without_a_rule_for_the_last_batch_keeps_its_batches() {
     let dir = tempfile::tempdir().unwrap();
@@ -122,7 +122,7 @@ fn a_run_without_a_rule_for_the_last_batch_keeps_its_batches() {
     assert_eq!(resumed.experiment(), &e);
 }
 
-/// What is left out of an epoch, and running statistics that are recomputed for every evaluation.
+/// Also with images dropped from an epoch, and with running statistics that are recomputed for every evaluation.
 #[test]
 fn dropped_images_and_recalibrated_statistics_survive_a_stop_too() {
     let dir = tempfile::tempdir().unwrap();
@@ -156,7 +156,7 @@ fn frozen_and_validation_statistics_survive_a_stop_too() {
     assert_eq!(begin(&e, &stopped).run(&mut observer).unwrap(), Outcome::Stopped);
     resume(&stopped).run(&mut ()).unwrap();
     assert_same(&whole, &stopped);
-    // Frozen after epoch 1: the radii of epochs 2 and 3 are the same.
+    // Frozen after epoch 1, so the radii of epochs 2 and 3 are the same.
     let (_, classes) = RunDir::open(&whole).unwrap().0.read_rows().unwrap();
     let radii = |epoch| classes.iter().filter(|row| row.epoch == epoch).map(|row| row.epsilon).collect::<Vec<_>>();
     assert_eq!(radii(2), radii(3));
@@ -172,7 +172,7 @@ fn a_killed_run_goes_on_from_its_last_checkpoint() {
     begin(&experiment(), &killed).run(&mut observer).unwrap();
     let checkpoint = killed.join("checkpoints/resume.safetensors");
     let kept = std::fs::read(&checkpoint).unwrap();
-    // Two more epochs are trained and written, then the process dies before its next checkpoint.
+    // Two more epochs are trained and written, then the process is killed before its next checkpoint.
     resume(&killed).run(&mut ()).unwrap();
     std::fs::write(&checkpoint, kept).unwrap();
     resume(&killed).run(&mut ()).unwrap();
@@ -203,9 +203,9 @@ fn a_damaged_or_foreign_directory_is_refused_with_its_name() {
 /// `experiment` with `--engine ENGINE --deterministic`.
 fn on(engine: EngineChoice, mut experiment: Experiment) -> Experiment {
     static WITHOUT_CACHE: Once = Once::new();
-    #[allow(unsafe_code, reason = "the pipelines of tests do not belong into the user's cache directory")]
-    // SAFETY: what reads the environment behind Rust's back here are GPU drivers, and no test of this file loads one
-    // before it has come through here.
+    #[allow(unsafe_code, reason = "tests must not write pipelines into the user's cache directory")]
+    // SAFETY: only GPU drivers read the environment without Rust's lock here, and every test of this file calls this
+    // function before it loads one.
     WITHOUT_CACHE.call_once(|| unsafe { std::env::set_var("FAIRTAT_CACHE", "") });
     let adapter = || std::env::var("FAIRTAT_TEST_ADAPTER").ok();
     let run = &mut experiment.run;
@@ -239,7 +239,7 @@ fn the_wgsl_engine_trains_to_the_same_bytes_stopped_or_not() {
     assert!(kernels(&whole).convolutions.iter().all(|row| !row.is_measured()), "kernels were measured");
     let mut observer = StopAfter { batches: Cell::new(6) };
     assert_eq!(begin(&e, &stopped).run(&mut observer).unwrap(), Outcome::Stopped);
-    // What cannot be read is chosen anew.
+    // If the file cannot be parsed, the kernels are chosen again.
     std::fs::write(stopped.join("kernels.json"), "{").unwrap();
     let mut trainer = resume(&stopped);
     assert_eq!(kernels(&stopped), kernels(&whole));
@@ -255,7 +255,8 @@ fn finish(mut trainer: Trainer, engine: &str) {
     assert!(evaluate::finish(&mut trainer, &mut ()).unwrap().is_some());
 }
 
-/// Every file of a run, but TensorBoard's, whose name is the time, and the kernels that only the WGSL engine chooses.
+/// Every file of a run, except TensorBoard's, whose names contain the time, and the kernel choices, which only the WGSL
+/// engine writes.
 fn files(run: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     let mut folders = vec![run.to_path_buf()];
@@ -287,8 +288,8 @@ fn distance(a: &State, b: &State) -> f64 {
     norm(&mut a.iter().zip(&b).map(|(a, b)| f64::from(a - b))) / norm(&mut b.iter().map(|b| f64::from(*b)))
 }
 
-/// Rows of `metrics.csv` without times: epoch, learning rate, loss, accuracies in training, and on the 40 images and the
-/// worst class's 4 of the validation split.
+/// Compares rows of `metrics.csv` without times: epoch, learning rate, loss, accuracies in training, and accuracies on
+/// the 40 images of the validation split and the 4 of the worst class.
 fn assert_near(row: &[String], other: &[String]) {
     assert_eq!(row[..2], other[..2]);
     let loss_and_an_image = [1e-4, 1.01 / 160.0, 1.01 / 160.0, 1.01 / 40.0, 0.251, 1.01 / 40.0, 0.251];
@@ -298,10 +299,10 @@ fn assert_near(row: &[String], other: &[String]) {
     }
 }
 
-/// The engines add in other orders, so their gradients differ in the last bits; where the gradient of a pixel is all but
-/// zero its sign may then differ, and with it a whole step of the attack. Runs of different engines therefore come near
-/// each other and are never equal. On the CPU and lavapipe the losses of these differ by 2e-8, their weights by 1e-7 and
-/// no accuracy does; the bounds leave room for a few such signs on other adapters.
+/// The engines add in different orders, so their gradients differ in the last bits. Where the gradient of a pixel is
+/// close to zero its sign may then differ, and with it a whole step of the attack. Runs of different engines are
+/// therefore close, but never equal. On the CPU and lavapipe the losses of these runs differ by 2e-8, their weights by
+/// 1e-7 and their accuracies not at all; the bounds leave room for a few different signs on other adapters.
 #[test]
 fn a_run_may_change_engines_in_the_middle() {
     let engines = [(EngineChoice::Candle, "candle-cpu"), (EngineChoice::Wgsl, "wgsl")];
@@ -347,7 +348,7 @@ fn a_run_may_change_engines_in_the_middle() {
                 let distance = distance(&checkpoint(&path, name), &checkpoint(whole, name));
                 assert!(distance < 1e-3, "{name}: {distance:.2e}");
             }
-            // Which epoch was best can hang on one image.
+            // A single image may decide which epoch is best.
             distance(&checkpoint(&path, "best"), &checkpoint(whole, "best"));
         }
     }

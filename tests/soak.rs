@@ -1,4 +1,5 @@
-//! The WGSL engine over many steps, in a process of its own: what grows with each step would show in its memory.
+//! The WGSL engine over many steps in a separate process, so that anything that grows with each step shows in its
+//! memory.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use fairtat::data::ImageShape;
@@ -7,7 +8,7 @@ use fairtat::engine::{Batch, BatchNormMode, Engine, LossSpec, Norm, Objective, S
 use fairtat::model::{Layer, Network, Op, State};
 use fairtat::rng::Purpose;
 
-/// 20,000 training steps of a tiny network: memory stays where it was after the first thousand.
+/// 20,000 training steps of a tiny network: memory must not grow after the first thousand.
 #[test]
 fn memory_stays_flat_over_twenty_thousand_steps() {
     let layer = |name: &str, op, input, shape| Layer { name: name.into(), op, inputs: vec![input], shape };
@@ -56,7 +57,7 @@ fn memory_stays_flat_over_twenty_thousand_steps() {
     assert!(pace.most_in_flight <= 3, "{pace:?}");
 }
 
-/// Memory of this process, where the system tells it; 0 elsewhere.
+/// Resident memory of this process if the system reports it; otherwise 0.
 fn resident_bytes() -> u64 {
     let Ok(text) = std::fs::read_to_string("/proc/self/statm") else { return 0 };
     4096 * text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0)

@@ -1,6 +1,7 @@
 //! The WGSL engine against the Candle engine, over whole networks.
 //!
-//! Runs on the adapter that `FAIRTAT_TEST_ADAPTER` names a part of, else on the best one there is; with none it fails.
+//! Runs on the adapter whose name contains `FAIRTAT_TEST_ADAPTER`, or on the best one if that is not set; fails if
+//! there is none.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use fairtat::data::ImageShape;
@@ -30,7 +31,8 @@ fn wgsl(network: &Network, state: &State) -> WgslEngine {
     WgslEngine::new(network.clone(), state, &options()).unwrap()
 }
 
-/// An engine with what every device has and, where the adapter has subgroups of eight lanes, one that uses them.
+/// An engine that uses only features of every device and, if the adapter has subgroups of eight lanes, one that uses
+/// them.
 fn tiers(network: &Network, state: &State) -> Vec<(&'static str, WgslEngine)> {
     let open = |subgroups| WgslEngine::new(network.clone(), state, &WgslOptions { subgroups, ..options() }).unwrap();
     let mut tiers = vec![("base tier", open(Subgroups::Never)), ("subgroups", open(Subgroups::Always))];
@@ -46,7 +48,7 @@ fn candle(network: &Network, state: &State) -> CandleEngine {
     CandleEngine::new(network.clone(), state, CandleDevice::Cpu).unwrap()
 }
 
-/// Every architecture, narrowed to what a software adapter can bear; sizes that leave remainders everywhere.
+/// Every architecture, narrow enough for a software adapter; sizes that are no multiples of tiles or workgroups.
 fn networks() -> Vec<(Network, usize)> {
     let build = |architecture: Architecture, channels: usize, side: usize, width: usize| {
         let (mean, std) = (vec![0.45; channels], vec![0.25; channels]);
@@ -62,7 +64,8 @@ fn networks() -> Vec<(Network, usize)> {
     ]
 }
 
-/// Parameters as after some training: batch norm is not at its start, so that every term of its gradients counts.
+/// Parameters as after some training: batch norm differs from its initial state, so that every term of its gradients
+/// matters.
 fn state(network: &Network) -> State {
     let mut state = State::initialise(network, 5);
     for (i, spec) in network.state_specs().iter().enumerate() {
@@ -107,7 +110,7 @@ fn uniform() -> TargetTable {
     TargetDistribution::uniform(CLASSES).table()
 }
 
-/// The confusion of each view is that of its predictions.
+/// Asserts that the confusion matrix of each view matches its predictions.
 fn counts_agree(stats: &BatchStats, labels: &[u32], views: usize) {
     assert_eq!(stats.confusion.len(), views);
     for ((view, counts), (of, predictions)) in stats.confusion.iter().zip(&stats.predictions) {
@@ -130,9 +133,9 @@ fn close(what: &str, a: &[f32], b: &[f32], tolerance: f64) {
     assert!(error <= tolerance, "{what}: relative error {error:.2e}, allowed {tolerance:.0e}");
 }
 
-/// As [`close`], for gradients. A ReLU whose input is within rounding of zero lets its gradient through on one engine and
-/// stops it on the other, and both are right: the gradient is then that of a state as near as rounding. `nudged` gives the
-/// expected one for the state changed by that much, another way for each number, and one of them has to agree.
+/// As [`close`], for gradients. If the input of a ReLU is zero up to rounding, one engine may propagate its gradient
+/// and the other not, and both are right: each gradient is exact for a state that differs by rounding. `nudged` returns
+/// the expected gradient for such a state, a different one for each number, and one of them must agree.
 fn gradient_close(what: &str, a: &[f32], b: &[f32], nudged: impl Fn(u32) -> Vec<f32>) {
     let error = relative(a, b);
     println!("{what}: {error:.2e}");
@@ -144,10 +147,11 @@ fn gradient_close(what: &str, a: &[f32], b: &[f32], nudged: impl Fn(u32) -> Vec<
 }
 
 const GRADIENT: f64 = 1e-4;
-/// States that are tried.
+/// Number of perturbed states that are tried.
 const NUDGES: u32 = 16;
 
-/// `state`, each value changed by about a millionth: what rounding does to the activations of a deep network.
+/// `state` with each value changed by about a millionth, which has the effect of rounding on the activations of a deep
+/// network.
 fn nudge(network: &Network, state: &State, sample: u32) -> State {
     let mut nudged = state.clone();
     for (i, spec) in network.state_specs().iter().enumerate() {
@@ -192,7 +196,7 @@ fn matches_candle(name: &str, network: &Network, state: &State, images: &Images,
             let (z, g) = gpu.input_gradient(&Input::Batch(&batch), &objective, mode).unwrap();
             let (z2, g2) = cpu.input_gradient(&Input::Batch(&batch), &objective, mode).unwrap();
             close(&format!("{what}: logits"), &z, &z2, 1e-4);
-            // Running statistics have moved since the start.
+            // The running statistics have changed since the start.
             let now = cpu.state().unwrap().model;
             gradient_close(&format!("{what}: input gradient"), &g, &g2, |sample| {
                 let mut nudged = candle(network, &nudge(network, &now, sample));
@@ -204,7 +208,7 @@ fn matches_candle(name: &str, network: &Network, state: &State, images: &Images,
             assert!(same as f64 >= 0.999 * all as f64, "{what}: {same} of {all} signs agree");
         }
     }
-    // Two views, every kind of term, weights for each image.
+    // Two views, every kind of term, and weights per image.
     let loss = LossSpec {
         terms: vec![
             LossTerm::mean(1.0, Term::CrossEntropy(View::Clean)),
@@ -226,8 +230,9 @@ fn matches_candle(name: &str, network: &Network, state: &State, images: &Images,
     };
     let (x, x2) = (search(&mut gpu, &spec).0, search(&mut cpu, &spec).0);
     close(&format!("{name}: adversarial images"), &x, &x2, 1e-3);
-    // The update begins with the same images on both: where a gradient's sign is within rounding, a search moves a
-    // pixel one way here and the other way there, and a weight gradient then shows that, not itself.
+    // The update starts from the same images on both engines. If a search moved them, a gradient whose sign is within
+    // rounding would move a pixel in different directions, and the weight gradients would show that difference rather
+    // than their own.
     let still = SearchSpec { step_size: vec![0.0; n], ..spec };
     let run = |engine: &mut dyn Engine| {
         let (adversarial, views) = search(engine, &still);
@@ -241,7 +246,7 @@ fn matches_candle(name: &str, network: &Network, state: &State, images: &Images,
     assert!((stats.loss - stats2.loss).abs() < 1e-3 * stats2.loss.abs(), "{name}: {} {}", stats.loss, stats2.loss);
     assert_eq!(stats.predictions, stats2.predictions, "{name}");
     assert_eq!(stats.confusion, stats2.confusion, "{name}");
-    // With no momentum before it and no decay, momentum is the gradient.
+    // With zero initial momentum and no weight decay, the momentum is the gradient.
     let flat = |state: &State| state.0.values().flat_map(|a| a.data.iter().copied()).collect::<Vec<f32>>();
     gradient_close(&format!("{name}: weight gradients"), &flat(&after.momentum), &flat(&after2.momentum), |sample| {
         flat(&run(&mut candle(network, &nudge(network, &now, sample))).2.momentum)
@@ -269,7 +274,7 @@ fn searches_match_candle_in_both_norms_and_modes() {
                     };
                     let ((clean, x), (clean2, x2)) = (run(&mut gpu), run(&mut cpu));
                     assert_eq!(clean, clean2, "{what}: prepared images");
-                    // A gradient near zero may have another sign; one step of one value is 2/255.
+                    // A gradient near zero may have a different sign; one step of one value is 2/255.
                     let strayed = x.iter().zip(&x2).filter(|(a, b)| (*a - *b).abs() > 1e-5).count();
                     assert!(strayed * 1000 <= x.len(), "{what}: {strayed} of {} values differ", x.len());
                 }
@@ -287,7 +292,7 @@ fn targets_drawn_by_the_engine_are_those_given_to_it() {
     let skewed = [TargetDistribution::softmax(&cfps, 10.0), TargetDistribution::proportional(&cfps)];
     let engines: [Box<dyn Engine>; 2] = [Box::new(wgsl(&network, &state)), Box::new(candle(&network, &state))];
     for mut engine in engines {
-        // The batch size changes, and comes back.
+        // The batch size changes and changes back.
         for (i, n) in [150, 33, 150].into_iter().enumerate() {
             let distribution = &skewed[i % 2];
             let pixels = &images.pixels[..n * network.input.len()];
@@ -338,8 +343,9 @@ fn confusion_is_counted_anew_in_each_step() {
 fn cutting_a_batch_into_ranges_changes_nothing() {
     let (network, n) = (networks().remove(3).0, 7);
     let (state, images) = (state(&network), images(&network, n));
-    // Room for the largest weights, and four times for the largest activation of an image: ranges of three and four.
-    // The same algorithms on both sides: transformed weights would not fit everywhere below that limit.
+    // The limit fits the largest weights, and four times the largest activation of an image, which results in ranges of
+    // three and four images. Both sides use the same algorithms: transformed weights would not always fit below that
+    // limit.
     let plain = WgslOptions { plain: true, ..options() };
     let cut = WgslOptions { binding_limit: Some(160_000), ..plain.clone() };
     let mut whole = WgslEngine::new(network.clone(), &state, &plain).unwrap();
@@ -358,7 +364,7 @@ fn cutting_a_batch_into_ranges_changes_nothing() {
             },
         ],
     };
-    // Away from images at which a ReLU stands at its edge: rounding alone turns it there.
+    // These images avoid ReLU inputs close to zero, whose sign rounding could change.
     let given = (0..n * network.input.len()).map(|i| (i % 19) as f32 / 190.0 - 0.05).collect();
     let towards = spec(Objective::Drawn(uniform()), n, 1, Norm::L2, BatchNormMode::Train);
     let away = spec(Objective::KlToClean, n, 2, Norm::L2, BatchNormMode::Eval);
@@ -409,10 +415,10 @@ fn a_network_too_large_for_a_binding_is_refused_with_the_numbers() {
     assert!(error.contains("binding"), "{error}");
 }
 
-/// 200 steps of FAIR-TAT's inner and outer step on the digits network, in windows of twenty. Rounding alone moves a free
-/// run by several percent in this time: a millionth of the weights did so within the Candle engine (a pixel goes the other
-/// way, a ReLU is dead). So the curve is cut: every ten steps the WGSL engines take over the state that the Candle engine
-/// had there. A drift that takes longer to build up is not seen here.
+/// 200 steps of FAIR-TAT's inner and outer step on the digits network, in windows of twenty. Rounding alone changes a
+/// free run by several percent in this time: within the Candle engine, changing the weights by a millionth did so (a
+/// pixel moves the other way, a ReLU dies). So the curve is cut: every ten steps the WGSL engines continue from the
+/// state of the Candle engine. This test cannot detect a drift that takes longer to build up.
 #[test]
 fn a_training_curve_stays_within_one_percent_of_candles() {
     const WINDOW: usize = 20;
@@ -487,7 +493,7 @@ fn numbers_that_are_not_finite_name_their_layer() {
     let loss = LossSpec::cross_entropy(View::Adversarial);
     let layer = "layer2.0.conv1";
     let mut engine = wgsl(&network, &state);
-    // Finite weights, infinite sums.
+    // Finite weights whose sums are infinite.
     let mut huge = state.clone();
     huge.0.get_mut(&format!("{layer}.weight")).unwrap().data.fill(3e38);
     let views = engine.perturb(&images.batch(), &spec).unwrap();
@@ -522,8 +528,8 @@ fn numbers_that_are_not_finite_name_their_layer() {
     assert!(error.to_string().contains("'conv1'"), "{error}");
 }
 
-/// Where the images are black and nothing normalises them the first convolution gives zero, however large its weights:
-/// the logits are finite, and the gradient, which goes through those weights, is not.
+/// For black images and no normalisation before it, the first convolution outputs zero however large its weights: the
+/// logits are finite, but the gradient, which is multiplied by those weights, is not.
 #[test]
 fn a_gradient_that_is_not_finite_is_an_error_and_no_direction() {
     let (shape, n) = (ImageShape::new(1, 8, 8), 3);
@@ -550,7 +556,7 @@ fn a_gradient_that_is_not_finite_is_an_error_and_no_direction() {
                 assert!(matches!(error, EngineError::NotFinite { .. }), "{what}");
                 assert!(error.to_string().contains("gradient"), "{what}");
             }
-            // Nothing but the gradient is at fault.
+            // Everything except the gradient is finite.
             let spec = spec(Objective::CrossEntropy, n, 0, norm, mode);
             engine.perturb(&batch, &SearchSpec { start: Start::Zero, ..spec }).unwrap();
         }
@@ -570,7 +576,7 @@ fn views_go_stale_and_bad_arguments_are_refused() {
     assert!(engine.perturb(&short, &spec).is_err());
     assert!(engine.logits(&Input::Images(&[0.0; 3], &[1]), BatchNormMode::Eval).is_err());
     assert!(engine.input_gradient(&Input::Batch(&images.batch()), &Objective::KlToClean, BatchNormMode::Eval).is_err());
-    // Batch sizes come and go, smaller and larger ones; the views stay what they are.
+    // Batch sizes grow and shrink; the views keep their values.
     let views = engine.perturb(&images.batch(), &spec).unwrap();
     for size in 1..=n - 1 {
         let part = Batch {

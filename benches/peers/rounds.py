@@ -1,13 +1,13 @@
-"""Measures fairtat beside its peers, in turns, and makes one table of ratios. `run.sh` finds the programs and calls this.
+"""Measures fairtat and its peers in turns, and makes one table of ratios. `run.sh` finds the programs and calls this.
 
     python3 rounds.py OUT [options]
 
-The programs are taken from the environment: FAIRTAT, BURN_STEP, CANDLE_STEP, PYTHON (one that has torch); a variable that
-is not set leaves its program out. Peers start once for each case and stay warm; then all programs are measured one after
-the other, over several rounds, each round starting with another one. A ratio is taken within a round, from two
-measurements that saw the machine in about the same state; the table has the median over rounds and the range.
+Environment variables name the programs: FAIRTAT, BURN_STEP, CANDLE_STEP, PYTHON (one that has torch); a program whose
+variable is not set is left out. Peers start once per case and stay warm; then all programs are measured one after the
+other in several rounds, each of which starts with a different program. Ratios are taken within a round, between
+measurements with the machine in about the same state; the table has the median over rounds and the range.
 
-Needs nothing but Python's standard library.
+Needs only Python's standard library.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# Threads that spin while they wait would slow down whatever is measured next.
+# Threads that spin while they wait would slow down the next measurement.
 PATIENT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
 SOFTWARE = ("llvmpipe", "lavapipe", "swiftshader", "basic render")
 
@@ -55,11 +55,11 @@ class Case:
 
 
 class Failed(Exception):
-    """A program that gave no numbers, with the reason."""
+    """A program returned no numbers; the message says why."""
 
 
 class Program:
-    """A command that measures the step and gives the JSON of `fairtat bench`."""
+    """A command that measures the step and writes the JSON of `fairtat bench`."""
 
     def __init__(self, name, command, options, on_gpu):
         self.name, self.command, self.options, self.on_gpu = name, command, options, on_gpu
@@ -88,7 +88,7 @@ class Program:
 
 
 class Once(Program):
-    """Starts anew for every measurement."""
+    """Starts a new process for every measurement."""
 
     def measure(self):
         answer = self.log.with_suffix(".json")
@@ -113,7 +113,7 @@ class Once(Program):
 
 
 class Serving(Program):
-    """Starts once for each case, is asked with an empty line and answers with a line of JSON."""
+    """Starts once per case; answers each empty line on standard input with a line of JSON."""
 
     process = None
 
@@ -165,7 +165,7 @@ class Serving(Program):
 
 
 def hardware_adapter(fairtat):
-    """Whether fairtat sees an adapter that is no software, and whether a discrete one."""
+    """Whether fairtat finds a hardware adapter, and whether it finds a discrete one."""
     try:
         text = subprocess.run([fairtat, "engines", "--json", "/dev/stdout"], capture_output=True, text=True).stdout
         kinds = [adapter["kind"] for adapter in json.loads(text[text.index("{") :])["wgsl"]]
@@ -175,7 +175,7 @@ def hardware_adapter(fairtat):
 
 
 def torch_devices(python):
-    """Whether this Python has torch, and whether that sees a CUDA device."""
+    """Whether this Python has torch, and whether torch finds a CUDA device."""
     code = "import torch; print(torch.cuda.is_available())"
     try:
         answer = subprocess.run([python, "-c", code], capture_output=True, text=True)
@@ -214,17 +214,17 @@ def find_programs(options):
             command = [python, str(HERE / "torch_step.py"), "--device", device, *sweep, *threads]
             programs.append(Serving(f"pytorch {device}", command, options, device == "cuda"))
     else:
-        notes.append("pytorch: no Python with torch; PYTHON may name one")
+        notes.append("pytorch: no Python with torch; set PYTHON to one")
     if options.only:
         known = {program.name for program in programs}
         for name in set(options.only) - known:
-            notes.append(f"{name}: asked for, but not here")
+            notes.append(f"{name}: requested, but not available")
         programs = [program for program in programs if program.name in options.only]
     return programs, notes, discrete or cuda
 
 
 def label(program, row):
-    """What a row of the table is called: a program in one of its variants."""
+    """The name of a row of the table: a program in one of its variants."""
     return f"{program.name} {row['variant']}" if "variant" in row else program.name
 
 
@@ -234,7 +234,7 @@ def runs_on_cpu(program, device, row):
 
 
 def measure_case(case, programs, options, save):
-    """All rounds of a case. `save` gets what is known after each round."""
+    """All rounds of a case. Calls `save` with the results so far after each round."""
     rows, failures, loads = {}, {}, []
     for program in programs:
         program.start(case)
@@ -282,7 +282,7 @@ def measure_case(case, programs, options, save):
 
 
 def spread(values):
-    """Median, least and greatest of what was measured."""
+    """Median, minimum and maximum of the measurements."""
     values = [value for value in values if value is not None]
     return {"median": statistics.median(values), "min": min(values), "max": max(values)} if values else None
 
@@ -298,7 +298,7 @@ def fastest(rows, wanted):
 
 
 def summary(case, rows, failures, loads, options):
-    """Rows with their ratios. PyTorch's is that of its fastest float32 row on the same kind of device."""
+    """Rows with their ratios. The reference is PyTorch's fastest float32 row on the same kind of device."""
     references = {}
     for on_cpu in (True, False):
         here = fastest(
@@ -340,7 +340,7 @@ def markdown(report):
     lines = [
         "# fairtat and its peers: one FAIR-TAT step",
         "",
-        f"{report['machine']}, {report['processors']} processors. Median over rounds (least–greatest).",
+        f"{report['machine']}, {report['processors']} processors. Median over rounds (minimum–maximum).",
         "A ratio above 1 means faster than the reference.",
     ]
     for case in report["cases"]:
@@ -382,14 +382,14 @@ def parse():
     p.add_argument("out", type=Path, metavar="OUT", help="directory for peers.md, peers.json and logs")
     p.add_argument("--case", type=Case.parse, action="append", metavar="ARCHITECTURE:WIDTH:BATCH", help="repeatable")
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--seconds", type=float, default=3.0, help="least time of one measurement")
-    p.add_argument("--least", type=int, default=1, help="least steps of a peer in one measurement (fairtat takes three)")
+    p.add_argument("--seconds", type=float, default=3.0, help="minimum time of one measurement")
+    p.add_argument("--least", type=int, default=1, help="minimum steps of a peer per measurement (fairtat: three)")
     p.add_argument("--steps", type=int, default=10, help="attack steps")
-    p.add_argument("--threads", type=int, help="CPU threads of every program; default its own choice")
+    p.add_argument("--threads", type=int, help="CPU threads of every program; default: its own choice")
     p.add_argument("--adapter", help="adapter of fairtat's WGSL engine")
     p.add_argument("--only", action="append", metavar="PROGRAM", help="repeatable; the table's names, such as 'pytorch cpu'")
-    p.add_argument("--no-sweep", action="store_true", help="PyTorch's default variant alone, in its better layout")
-    p.add_argument("--limit", type=float, default=1800.0, help="seconds after which a measurement is given up")
+    p.add_argument("--no-sweep", action="store_true", help="only PyTorch's default variant, in its better layout")
+    p.add_argument("--limit", type=float, default=1800.0, help="timeout of a measurement in seconds")
     options = p.parse_args()
     for name in ("rounds", "least", "steps"):
         if getattr(options, name) < 1:
@@ -405,7 +405,7 @@ def main():
         print(note, file=sys.stderr)
     if not programs:
         sys.exit("nothing to measure: build fairtat, or name programs in FAIRTAT, BURN_STEP, CANDLE_STEP and PYTHON")
-    # A network of published size on a CPU takes minutes a step: only programs that use the GPU are asked for it.
+    # A network of published size takes minutes per step on a CPU, so only programs that use the GPU measure it.
     small = [Case("small-cnn", None, 64), Case("preact-resnet-18", 32, 16)]
     cases = [(case, False) for case in options.case or small]
     if not options.case and discrete:
@@ -421,7 +421,7 @@ def main():
     done, on_cpu = [], {}
 
     def save(case):
-        """Writes what there is, so that a run which is cut short leaves its rounds."""
+        """Writes the results so far, so that an interrupted run keeps its finished rounds."""
         report["cases"] = [*done, case]
         (options.out / "peers.json").write_text(json.dumps(report, indent=1) + "\n")
         (options.out / "peers.md").write_text(markdown(report))

@@ -3,18 +3,18 @@
 #
 #   benches/peers/run.sh OUT [options]      OUT gets peers.md, peers.json and logs; --help lists the options
 #
-# Programs that the environment does not name are built where there is Rust: fairtat, burn/ and candle/ (burn takes
-# long: many hundred crates). With CUDA's compiler on the path candle/ is built for the GPU. Where there is no Rust,
-# FAIRTAT, BURN_STEP and CANDLE_STEP name programs built elsewhere; what is missing is left out and said so. PYTHON names
-# a Python with torch, otherwise python3 is tried.
+# Programs that the environment does not name are built if Rust is installed: fairtat, burn/ and candle/ (burn takes
+# long: many hundred crates). If CUDA's compiler is on the path, candle/ is built for the GPU. Without Rust, FAIRTAT,
+# BURN_STEP and CANDLE_STEP name programs built elsewhere; missing ones are left out, and the table says so. PYTHON
+# names a Python with torch; the default is python3.
 #
-#   NO_BUILD=1      takes what is built and builds nothing
+#   NO_BUILD=1      uses existing builds and builds nothing
 set -uo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 
-# build DIRECTORY PROGRAM [cargo's arguments]: its path on standard output, if it is there afterwards.
+# build DIRECTORY PROGRAM [cargo's arguments]: prints the program's path if it exists afterwards.
 build() {
     local directory=$1 program=$2 target
     shift 2

@@ -1,21 +1,22 @@
-"""How fast PyTorch takes the FAIR-TAT step: targeted PGD in train mode, one SGD update, the class statistics.
+"""Speed of PyTorch on the FAIR-TAT step: targeted PGD in train mode, one SGD update, the class statistics.
 
     python torch_step.py --threads 4 --json torch.json
     python torch_step.py --arch preact-resnet-18 --width 32 --batch 16 --threads 2
     python torch_step.py --device cuda --batch 128 --sweep --json torch.json
 
-It is given what helps it: the attack asks for the gradient of the image alone, cuDNN picks its kernels by trial, the
+PyTorch is configured for speed: the attack computes the gradient of the image alone, cuDNN benchmarks its kernels, the
 faster of the two memory layouts is found first (--layout best), SGD updates all parameters at once, nothing is read
-back to the host inside a step. Half precision (--amp) and --compile are off unless asked for: fairtat's numbers are
-float32 (--tf32 says whether a GPU may round products to TF32, PyTorch's default for convolutions).
+back to the host inside a step. Half precision (--amp) and --compile are off by default: fairtat's numbers are float32
+(--tf32 says whether a GPU may round products to TF32, PyTorch's default for convolutions).
 
---sweep makes a row of every combination that the device has: float32, on a GPU also TF32 and bfloat16, in both layouts,
-with and without torch.compile. What is named by a flag stays fixed. A row that fails is reported and the others go on.
+--sweep measures a row for every combination that the device supports: float32, on a GPU also TF32 and bfloat16, in both
+layouts, with and without torch.compile. Options given as flags stay fixed. A row that fails is reported and the others
+continue.
 
-On a CPU that other programs use too, set OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0: threads that spin while they wait for
-one that was interrupted have made the small networks up to thirty times slower.
+On a CPU that other programs use too, set OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0: threads that spin while they wait
+for a preempted one have made the small networks up to thirty times slower.
 
-Warm-up is not counted, its time is reported; every step ends with a synchronisation; the median step is reported.
+Warm-up is not counted, but its time is reported; every step ends with a synchronisation; the median step is reported.
 """
 
 import argparse
@@ -53,12 +54,12 @@ class Variant:
         return f"{self.precision} {self.layout}" + ("" if self.compile == "none" else f" compile={self.compile}")
 
     def prepare(self):
-        """PyTorch keeps these for the whole process, so they are set before each measurement."""
+        """These settings are global in PyTorch, so they are set before each measurement."""
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.precision != "f32"
 
 
 class Clock:
-    """Seconds between marks: events on a GPU, so that measuring does not make it wait inside a step."""
+    """Seconds between marks: events on a GPU, so that the measurement does not synchronise inside a step."""
 
     def __init__(self, device):
         self.cuda = device.type == "cuda"
@@ -80,7 +81,7 @@ class Clock:
 
 
 class Step:
-    """One architecture, batch and variant, ready to be stepped."""
+    """One architecture, batch and variant, ready to run steps."""
 
     def __init__(self, architecture, batch, variant, device, options):
         self.device, self.variant, self.attack_steps = device, variant, options.steps
@@ -114,7 +115,7 @@ class Step:
             return self.forward(image)
 
     def perturb(self):
-        # Both the ball and the box are the same bounds on the adversarial image for all steps.
+        # The ball and the box together give the same bounds on the adversarial image for all steps.
         low, high = (self.image - self.epsilon).clamp_(min=0), (self.image + self.epsilon).clamp_(max=1)
         start = torch.empty_like(self.image).uniform_(-1, 1).mul_(self.epsilon).add_(self.image)
         adversarial = start.clamp_(low, high)
@@ -153,7 +154,7 @@ class Step:
 
 
 def repeat(step, options):
-    """At least --least steps, and as many as fill --seconds."""
+    """At least --least steps, and as many as fit into --seconds."""
     spans, end = [], time.perf_counter() + options.seconds
     while len(spans) < options.least or time.perf_counter() < end:
         spans.append(step())
@@ -201,7 +202,7 @@ def cpu_has_bf16():
 
 
 def variants(options, device):
-    """Those to measure; without --sweep one, in both layouts where the better is wanted."""
+    """The variants to measure: without --sweep only one, but in both layouts for --layout best."""
     layouts = list(LAYOUTS) if options.layout in (None, "best") else [options.layout]
     if options.amp == "bf16":
         precisions = ["bf16"]
@@ -216,7 +217,7 @@ def variants(options, device):
 
 
 class Case:
-    """One architecture and batch in all variants; kept warm, so that it can be measured more than once."""
+    """One architecture and batch in all variants; kept warm for repeated measurements."""
 
     def __init__(self, architecture, batch, device, options):
         self.best_only = not options.sweep
@@ -255,11 +256,11 @@ def parse():
     p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     p.add_argument("--width", type=int, help="channels after the first convolution; default the published number")
     p.add_argument("--steps", type=int, default=10, help="attack steps")
-    p.add_argument("--seconds", type=float, default=5.0, help="least time spent on one measurement")
-    p.add_argument("--least", type=int, default=3, help="least number of steps measured")
-    p.add_argument("--warm-up", type=int, default=2, help="steps before it")
+    p.add_argument("--seconds", type=float, default=5.0, help="minimum time of one measurement")
+    p.add_argument("--least", type=int, default=3, help="minimum number of measured steps")
+    p.add_argument("--warm-up", type=int, default=2, help="steps before the measurement")
     p.add_argument("--threads", type=int, help="CPU threads; default PyTorch's")
-    p.add_argument("--sweep", action="store_true", help="a row of every variant that the device has")
+    p.add_argument("--sweep", action="store_true", help="a row for every variant that the device supports")
     p.add_argument("--layout", choices=["best", *LAYOUTS], help="default best")
     p.add_argument("--compile", choices=["none", "default", "reduce-overhead", "max-autotune"], help="default none")
     p.add_argument("--amp", choices=["none", "bf16"], help="default none")
@@ -274,7 +275,7 @@ def parse():
 
 
 def serve(report, device, options):
-    """The case is warmed up at the first line and stays so."""
+    """The first line warms up the case, which then stays warm."""
     if len(options.arch or []) != 1 or len(options.batch or []) != 1:
         sys.exit("--serve measures one network: expected one --arch and one --batch")
     case = None
@@ -292,7 +293,8 @@ def main():
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = True
-    # Every variant compiles the same `forward` for the attack and for the update; beyond the limit it would run eagerly.
+    # Every variant compiles the same `forward` for the attack and for the update; beyond the limit it would run
+    # eagerly.
     torch._dynamo.config.recompile_limit = 64
 
     report = {

@@ -30,7 +30,7 @@ pub(super) fn top(app: &mut App, ui: &mut Ui) {
             ui.add_space(8.0);
             ui.separator();
             ui.add_space(2.0);
-            // Menu bars draw their buttons without a ground; the controls are buttons like any other.
+            // Menu bars draw their buttons without a background; these controls should look like any other button.
             ui.reset_style();
             controls(app, ui, narrow);
         });
@@ -61,7 +61,7 @@ fn entries(app: &mut App, ui: &mut Ui, menu: Menu) {
     }
 }
 
-/// Play, pause, steps, stop: in sight whatever panel is in front.
+/// Play, pause, step, stop: visible whichever panel is in front.
 fn controls(app: &mut App, ui: &mut Ui, narrow: bool) {
     let play = match app.view.status {
         Status::Running => (Icon::Pause, "Pause"),
@@ -93,7 +93,7 @@ fn control(app: &mut App, ui: &mut Ui, command: Command, (icon, words): (Icon, &
     }
 }
 
-/// What happens now, how far it is, on which device.
+/// The current phase, its progress, and the device.
 pub(super) fn bottom(app: &mut App, ui: &mut Ui) {
     egui::Panel::bottom("status").show(ui, |ui| {
         ui.horizontal(|ui| {
@@ -112,7 +112,7 @@ pub(super) fn bottom(app: &mut App, ui: &mut Ui) {
             ui.painter().circle_filled(dot.center(), 4.5, color);
             ui.label(strong(text));
             if let Some((position, epochs)) = app.view.position().filter(|_| app.view.status != Status::Looking) {
-                // An epoch is not over before it is evaluated.
+                // An epoch is complete only after its evaluation.
                 let epoch = (app.view.epochs.len() as u32 + 1).min(epochs);
                 ui.label(format!("epoch {epoch}/{epochs}"));
                 let width = (ui.available_width() * 0.25).clamp(40.0, 220.0);

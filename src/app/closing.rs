@@ -1,4 +1,4 @@
-//! Closing the window: a run that is under way is asked about, saved, and waited for.
+//! Closing the window: asks about a run that is under way, saves it and waits for it.
 
 use super::widgets::strong;
 use super::window::App;
@@ -7,14 +7,14 @@ use crate::worker::{Phase, Request};
 /// See the [module](self).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Closing {
-    /// Nobody wants to.
+    /// No request to close.
     #[default]
     No,
-    /// The question is on the screen.
+    /// The question is shown.
     Asking,
     /// The run is being stopped; the window closes when that is done.
     Stopping,
-    /// The window may go.
+    /// The window may close.
     Yes,
 }
 
@@ -57,7 +57,7 @@ impl App {
         let response = egui::Modal::new(egui::Id::unique("closing")).show(context, |ui| {
             ui.set_max_width(420.0);
             ui.label(strong("A run is under way").size(17.0));
-            ui.label(format!("Saved, it can be resumed from where it stands: {place}"));
+            ui.label(format!("If you save it, it can be resumed from this point: {place}"));
             ui.add_space(8.0);
             ui.horizontal_wrapped(|ui| {
                 let chosen = [

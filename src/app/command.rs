@@ -7,9 +7,9 @@ use super::layout::PanelKind;
 /// See the [module](self).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Command {
-    /// Begin the run that the form describes.
+    /// Start the run that the form describes.
     Start,
-    /// Pause or go on; begins a run where there is none.
+    /// Pause or resume; starts a run if there is none.
     PlayPause,
     /// Train on one batch, then wait.
     OneBatch,
@@ -21,9 +21,9 @@ pub enum Command {
     StopAndSave,
     /// Stop and write nothing.
     StopWithoutSaving,
-    /// Choose a run directory and go on with it.
+    /// Choose a run directory and resume it.
     Resume,
-    /// Load a checkpoint to look at.
+    /// Load a checkpoint for inspection.
     OpenCheckpoint,
     /// Load an experiment file into the form.
     OpenExperiment,
@@ -33,7 +33,7 @@ pub enum Command {
     CopyAsCommand,
     /// Undo the last change of the form.
     Undo,
-    /// Do it again.
+    /// Redo the change that was undone last.
     Redo,
     /// Open an image in the inspector.
     OpenImage,
@@ -43,25 +43,25 @@ pub enum Command {
     AddToComparison,
     /// Bring a panel to the front.
     Show(PanelKind),
-    /// Arrange the panels as at the first start.
+    /// Restore the arrangement of the first start.
     ResetLayout,
-    /// Choose a command by typing.
+    /// Choose a command by typing its name.
     Palette,
     /// Show lessons and glossary.
     Help,
-    /// Fill the screen.
+    /// Full screen on or off.
     FullScreen,
     /// Larger text and controls.
     ZoomIn,
     /// Smaller text and controls.
     ZoomOut,
-    /// The size of the first start.
+    /// The default size.
     ZoomReset,
     /// Light colours.
     ThemeLight,
     /// Dark colours.
     ThemeDark,
-    /// The system's colours.
+    /// The system's light or dark theme.
     ThemeSystem,
     /// Close the window.
     Quit,
@@ -179,28 +179,28 @@ impl Command {
         }
     }
 
-    /// What it does, in a sentence.
+    /// What it does, in one sentence.
     pub const fn tooltip(self) -> &'static str {
         match self {
-            Self::Start => "Begin the run that the experiment panel describes, in a new directory below runs/.",
-            Self::PlayPause => "Pause after the current batch, or go on. Where there is no run, begin one.",
+            Self::Start => "Start the run that the experiment panel describes, in a new directory below runs/.",
+            Self::PlayPause => "Pause after the current batch, or resume. If there is no run, start one.",
             Self::OneBatch => "Attack and train on one batch, then wait.",
             Self::OneAttackStep => {
                 "Move the images of the current batch by one attack step, then wait. After the last step the network is \
                  updated."
             }
             Self::SlowMotion => "Show every attack step for a moment; again for full speed.",
-            Self::StopAndSave => "End the run with a checkpoint, so that it can be resumed where it stood.",
+            Self::StopAndSave => "End the run with a checkpoint, so that it can be resumed from there.",
             Self::StopWithoutSaving => "End the run and write nothing more; earlier checkpoints stay.",
-            Self::Resume => "Choose a run directory and go on from its last checkpoint.",
-            Self::OpenCheckpoint => "Load trained weights to inspect images with, without training.",
+            Self::Resume => "Choose a run directory and resume from its last checkpoint.",
+            Self::OpenCheckpoint => "Load trained weights for inspecting images, without training.",
             Self::OpenExperiment => "Read an experiment (TOML) into the experiment panel.",
             Self::SaveExperiment => "Write the experiment panel's values as TOML; `fairtat train --config` runs it.",
             Self::CopyAsCommand => "Copy the command line that runs this experiment again.",
-            Self::Undo => "Take back the last change of the experiment.",
-            Self::Redo => "Make the change that was taken back.",
+            Self::Undo => "Undo the last change of the experiment.",
+            Self::Redo => "Redo the change that was undone last.",
             Self::OpenImage => "Choose a PNG or JPEG and open it in the inspector.",
-            Self::PasteImage => "Open the image that is on the clipboard in the inspector.",
+            Self::PasteImage => "Open the image on the clipboard in the inspector.",
             Self::AddToComparison => "Choose a run directory to show beside others.",
             Self::Show(kind) => kind.tooltip(),
             Self::ResetLayout => "Arrange the panels as at the first start.",
@@ -209,15 +209,15 @@ impl Command {
             Self::FullScreen => "Fill the screen, or go back to a window.",
             Self::ZoomIn => "Larger text and controls.",
             Self::ZoomOut => "Smaller text and controls.",
-            Self::ZoomReset => "Text and controls in the size of the first start.",
-            Self::ThemeLight => "Dark text on a light ground.",
-            Self::ThemeDark => "Light text on a dark ground.",
-            Self::ThemeSystem => "Light or dark as the system is.",
-            Self::Quit => "Close the window. A run that is under way is asked about first.",
+            Self::ZoomReset => "Text and controls in their default size.",
+            Self::ThemeLight => "Dark text on a light background.",
+            Self::ThemeDark => "Light text on a dark background.",
+            Self::ThemeSystem => "Light or dark, following the system.",
+            Self::Quit => "Close the window. If a run is under way, you are asked whether to save it.",
         }
     }
 
-    /// The menu it stands in.
+    /// The menu that lists it.
     pub const fn menu(self) -> Menu {
         match self {
             Self::OpenExperiment
@@ -241,7 +241,7 @@ impl Command {
         }
     }
 
-    /// Its keys.
+    /// Its keyboard shortcut.
     pub const fn shortcut(self) -> Option<KeyboardShortcut> {
         let (modifiers, key) = match self {
             Self::PlayPause => (NONE, Key::Space),

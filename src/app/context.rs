@@ -1,4 +1,4 @@
-//! What a panel is shown, and what it may ask for.
+//! What a panel reads, and what it may request.
 
 use std::path::PathBuf;
 
@@ -11,39 +11,39 @@ use super::settings::Settings;
 use super::view::RunView;
 use crate::worker::{Request, Subject};
 
-/// Given to every panel in every frame. A panel changes nothing but its own state and the fields that are `&mut` here;
-/// everything else it asks for by [`Context::ask`], and it happens after the frame.
+/// Passed to every panel in every frame. A panel modifies only its own state and the fields that are `&mut` here; it
+/// requests everything else by [`Context::ask`], and the application carries that out after the frame.
 pub struct Context<'a> {
-    /// The run, or what is left of the last one.
+    /// The current run, or what remains of the last one.
     pub run: &'a RunView,
-    /// The experiment that is being put together.
+    /// The experiment being edited.
     pub form: &'a mut Form,
-    /// Choices that outlive the program.
+    /// Settings that persist across starts.
     pub settings: &'a mut Settings,
     /// Explanations of terms, for tooltips.
     pub glossary: &'a Glossary,
-    /// What was asked for in this frame.
+    /// Actions requested in this frame.
     pub actions: &'a mut Vec<Action>,
 }
 
 impl Context<'_> {
-    /// Asks for something to happen after this frame.
+    /// Requests an action, carried out after this frame.
     pub fn ask(&mut self, action: Action) {
         self.actions.push(action);
     }
 
-    /// Asks the worker for something.
+    /// Sends a request to the worker after this frame.
     pub fn request(&mut self, request: Request) {
         self.ask(Action::Worker(request));
     }
 }
 
-/// What a panel can ask for.
+/// What a panel can request.
 #[derive(Debug, Clone)]
 pub enum Action {
-    /// Hand this to the worker.
+    /// Send this request to the worker.
     Worker(Request),
-    /// Carry out a command, as from the menu.
+    /// Run a command, as from the menu.
     Command(Command),
     /// Bring a panel to the front.
     Show(PanelKind),
@@ -51,30 +51,30 @@ pub enum Action {
     Inspect(Subject),
     /// Show the images of a cell of the confusion matrix: true class, predicted class.
     ShowCell {
-        /// True class, or any.
+        /// True class; `None` for any.
         label: Option<u32>,
-        /// Predicted class, or any.
+        /// Predicted class; `None` for any.
         prediction: Option<u32>,
     },
-    /// Begin a lesson, by the name of its file.
+    /// Begin the lesson with this file name.
     Lesson(String),
-    /// Tell the user something in passing.
+    /// Show the user a transient message.
     Toast(Level, String),
     /// Copy text to the clipboard.
     CopyText(String),
     /// Save or copy a figure.
     Export(Export, Format),
-    /// Ask for a file and read it, for the purpose named.
+    /// Ask the user for a file and use it for this purpose.
     Open(OpenFor),
-    /// Read a file that was dropped onto the window or named elsewhere.
+    /// Use a file that was dropped onto the window or named elsewhere.
     Opened(OpenFor, PathBuf),
-    /// Take the image that is on the clipboard into the inspector.
+    /// Load the image on the clipboard into the inspector.
     PasteImage,
-    /// Leave the lesson that is open and put back what was there before it.
+    /// Leave the open lesson and restore what was there before it.
     LeaveLesson,
 }
 
-/// What a chosen file or directory is for.
+/// What a chosen file or directory is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenFor {
     /// Load an experiment (TOML) into the form.
@@ -85,7 +85,7 @@ pub enum OpenFor {
     Resume,
     /// Show an image in the inspector.
     Image,
-    /// Load a checkpoint or run directory to look at.
+    /// Load a checkpoint or run directory for inspection.
     Checkpoint,
     /// Add a run directory to the comparison.
     Compare,
@@ -93,7 +93,7 @@ pub enum OpenFor {
     DataPath,
 }
 
-/// A figure as it leaves the window: drawn anew as a document, not taken off the screen.
+/// A figure to export: redrawn as a document, not captured from the screen.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Export {
     /// File name without an extension.
@@ -104,16 +104,16 @@ pub struct Export {
     pub csv: String,
 }
 
-/// What an [`Export`] is turned into.
+/// Format and destination of an [`Export`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// The figure at two pixels a unit, to a file.
+    /// The figure at two pixels per unit, to a file.
     Png,
     /// The document, to a file.
     Svg,
     /// The numbers, to a file.
     Csv,
-    /// The figure at two pixels a unit, to the clipboard.
+    /// The figure at two pixels per unit, to the clipboard.
     CopyImage,
     /// The numbers, to the clipboard.
     CopyCsv,
@@ -121,6 +121,6 @@ pub enum Format {
 
 /// One part of the window.
 pub trait Panel {
-    /// Draws it. What it shows must not depend on how often this is called.
+    /// Draws the panel. Its content must not depend on how often this is called.
     fn ui(&mut self, ui: &mut egui::Ui, context: &mut Context<'_>);
 }

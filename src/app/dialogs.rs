@@ -1,4 +1,4 @@
-//! Choosing files. The system's dialogs run on threads of their own, so that no frame waits for one.
+//! Choosing files. The system's dialogs run on their own threads, so that no frame blocks on one.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::context::OpenFor;
 
-/// What was chosen.
+/// The answer to a dialog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Chosen<T> {
-    /// A file or directory, and what it is for.
+    /// A file or directory, and what it is used for.
     Path(T, PathBuf),
-    /// Nothing.
+    /// The user cancelled.
     Cancelled,
-    /// This system has no dialog to show; a path has to be typed.
+    /// The system has no dialog; the user has to type the path.
     Unavailable(T),
 }
 
@@ -24,7 +24,7 @@ pub enum Purpose {
     Open(OpenFor),
     /// Write these bytes.
     Save {
-        /// File name to begin with.
+        /// Suggested file name.
         name: String,
         /// The contents.
         bytes: std::sync::Arc<[u8]>,
@@ -32,12 +32,12 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// What the dialog says.
+    /// Title of the dialog.
     pub fn title(&self) -> &'static str {
         match self {
             Self::Open(OpenFor::Experiment) => "Open an experiment (TOML)",
             Self::Open(OpenFor::SaveExperiment) => "Save the experiment (TOML)",
-            Self::Open(OpenFor::Resume) => "Choose the run directory to go on with",
+            Self::Open(OpenFor::Resume) => "Choose the run directory to resume",
             Self::Open(OpenFor::Image) => "Open an image (PNG or JPEG)",
             Self::Open(OpenFor::Checkpoint) => "Open a checkpoint (safetensors)",
             Self::Open(OpenFor::Compare) => "Choose a run directory to compare",
@@ -49,10 +49,10 @@ impl Purpose {
 
 /// Asks the user for paths.
 pub trait Dialogs {
-    /// Begins to ask; the answer comes by [`Self::poll`]. Called on the main thread.
+    /// Opens a dialog; [`Self::poll`] returns the answer. Call this on the main thread.
     fn ask(&mut self, purpose: Purpose);
 
-    /// The next answer, if there is one.
+    /// The next answer; `None` if there is none yet.
     fn poll(&mut self) -> Option<Chosen<Purpose>>;
 }
 
@@ -63,11 +63,11 @@ pub(super) struct SystemDialogs {
     wake: egui::Context,
 }
 
-/// A dialog that is gone sooner than a hand can move was never shown.
+/// A dialog that closes faster than a user can react was never shown.
 const NEVER_SHOWN: Duration = Duration::from_millis(250);
 
 impl SystemDialogs {
-    /// Dialogs that wake `context` when they are answered.
+    /// Dialogs that repaint `context` when they are answered.
     pub(super) fn new(context: egui::Context) -> Self {
         let (sender, answers) = channel();
         Self { answers, sender, wake: context }
@@ -77,7 +77,7 @@ impl SystemDialogs {
 impl Dialogs for SystemDialogs {
     fn ask(&mut self, purpose: Purpose) {
         let dialog = rfd::AsyncFileDialog::new().set_title(purpose.title());
-        // Made on this thread, as some systems demand, and waited for on another.
+        // Created on this thread, as some systems require, and awaited on another.
         let asked: std::pin::Pin<Box<dyn Future<Output = Option<rfd::FileHandle>> + Send>> = match &purpose {
             Purpose::Open(OpenFor::Experiment) => Box::pin(dialog.add_filter("Experiment", &["toml"]).pick_file()),
             Purpose::Open(OpenFor::SaveExperiment) => {
@@ -99,7 +99,7 @@ impl Dialogs for SystemDialogs {
                 None if started.elapsed() < NEVER_SHOWN => Chosen::Unavailable(purpose),
                 None => Chosen::Cancelled,
             };
-            // The window may be gone by now; then nobody wants the answer.
+            // If the window is closed by now, nothing receives the answer.
             let _ = sender.send(answer);
             wake.request_repaint();
         });

@@ -1,4 +1,4 @@
-//! Figures on their way out of the window: rendered and written on threads of their own.
+//! Exporting figures: they are rendered and written on separate threads.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ pub(super) struct Exporter {
 }
 
 impl Exporter {
-    /// For a window with this context, whose clipboard it uses.
+    /// `context` is that of the window, whose clipboard is used.
     pub(super) fn new(context: egui::Context) -> Self {
         let (sender, results) = channel();
         Self { context, results, sender }
     }
 
-    /// What has been finished since the last call, in words.
+    /// Messages about the exports that finished since the last call.
     pub(super) fn done(&mut self) -> Vec<(Level, String)> {
         self.results.try_iter().collect()
     }
 
-    /// Copies a figure, or gives the file name and contents to save.
+    /// Copies a figure, or returns the file name and contents to save.
     pub(super) fn begin(&mut self, export: Export, format: Format) -> Option<(String, Arc<[u8]>)> {
         let Export { name, svg, csv } = export;
         match format {
@@ -39,7 +39,7 @@ impl Exporter {
                 let _ = self.sender.send((Level::Info, "The numbers are on the clipboard.".into()));
                 None
             }
-            // A large figure takes a tenth of a second; that is accepted for something that is asked for by hand.
+            // A large figure takes a tenth of a second, which is acceptable for an explicit user action.
             Format::Png | Format::CopyImage => match figures::png(&svg) {
                 Ok(bytes) if format == Format::Png => Some((format!("{name}.png"), bytes.into())),
                 Ok(bytes) => {
@@ -64,7 +64,7 @@ impl Exporter {
         }
     }
 
-    /// Writes a file, and says so when it is done.
+    /// Writes a file and reports when it is done.
     pub(super) fn write(&self, path: PathBuf, bytes: Arc<[u8]>) {
         let (sender, context) = (self.sender.clone(), self.context.clone());
         let write = move || {

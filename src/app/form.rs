@@ -1,7 +1,7 @@
-//! The experiment that is being put together, with its history.
+//! The experiment being edited, with its history.
 //!
-//! A step of the history is what a person calls one change: a whole drag, or all that was typed into a field until it was
-//! left. [`Form::set`] goes on with the step it is in as long as the field is the same; [`Form::settle`] ends it.
+//! A step of the history is what a user considers one change: a whole drag, or everything typed into a field before
+//! leaving it. [`Form::set`] extends the current step while the field stays the same; [`Form::settle`] ends it.
 
 mod command_line;
 mod offer;
@@ -17,37 +17,38 @@ use crate::config::fields::{self, Field, Values};
 use crate::config::{Applies, ConfigError, DEFAULT_PRESET, DataConfig, Experiment, PRESETS, applies};
 use crate::data::source_names;
 
-/// Steps that can be undone.
+/// Maximum number of steps that can be undone.
 const HISTORY: usize = 200;
 
 /// See the [module](self).
 #[derive(Debug, Clone)]
 pub struct Form {
-    /// The experiment as it stands. [`Self::set`] and the other methods change it and remember how it was.
+    /// The current experiment. Change it by [`Self::set`] and the other methods, which record the history.
     pub experiment: Experiment,
-    /// What it is compared with: a name of [`PRESETS`] or of a [`DataKind`], for the defaults of the data set.
+    /// What the experiment is compared with: a name of [`PRESETS`], or of a [`DataKind`] for the defaults of a data
+    /// set.
     pub preset: String,
-    /// The data that the settings were made for or kept for: see [`Form::offer`].
+    /// The data that the settings were made for or kept for, see [`Form::offer`].
     pub made_for: DataConfig,
-    past: Vec<State>,
-    future: Vec<State>,
-    /// The field that the newest step changes, while it may go on.
+    past: Vec<FormState>,
+    future: Vec<FormState>,
+    /// The field that the newest step changes; `None` if that step is finished.
     open: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct State {
+struct FormState {
     experiment: Experiment,
     preset: String,
     made_for: DataConfig,
 }
 
-/// Something that is wrong with a field.
+/// An error in a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
     /// The field.
     pub path: &'static str,
-    /// Expected and found.
+    /// What was expected and what was found.
     pub what: String,
 }
 
@@ -56,28 +57,28 @@ pub struct FieldError {
 pub struct Pending {
     /// The field.
     pub field: &'static Field,
-    /// When the run could take it over.
+    /// When the run could adopt it.
     pub applies: Applies,
 }
 
-/// A preset, or the defaults of a kind of data set, that has been read.
+/// A parsed preset, or the parsed defaults of a kind of data set.
 #[derive(Debug)]
 pub struct Preset {
     /// Its name.
     pub name: &'static str,
-    /// What it is for: the first line of its text.
+    /// What it is for: the first line of its file.
     pub purpose: &'static str,
     /// The experiment.
     pub experiment: Experiment,
     /// Its values.
     pub values: Values,
-    /// The kind whose defaults these are; none for a preset.
+    /// The kind whose defaults these are; `None` for a preset.
     pub kind: Option<DataKind>,
 }
 
 impl Preset {
-    /// Whether the field at `path` has another value in `values`. The defaults of a data set say nothing about where its images
-    /// lie and what they are brought to.
+    /// Whether the field at `path` has another value in `values`. The defaults of a data set define neither where its
+    /// images are nor the shape they are converted to.
     pub fn differs(&self, path: &str, values: &Values) -> bool {
         let compared = self.kind.is_none() || !offer::WHICH_IMAGES.contains(&path);
         compared && self.values.get(path) != values.get(path)
@@ -130,14 +131,15 @@ impl Default for Form {
 }
 
 impl Form {
-    /// As it was left at the last start. Without `made_for` its settings count as made for its data.
+    /// The form as it was at the end of the last run of the program. Without `made_for`, its settings count as made for
+    /// its data.
     pub fn restored(experiment: Experiment, preset: &str, made_for: Option<DataConfig>) -> Self {
         let preset = named(preset).map_or(DEFAULT_PRESET, |preset| preset.name);
         let made_for = made_for.unwrap_or_else(|| experiment.data.clone());
         Self { experiment, preset: preset.to_owned(), made_for, ..Self::default() }
     }
 
-    /// What the experiment is compared with; none where [`Self::preset`] names nothing that exists.
+    /// What the experiment is compared with; `None` if [`Self::preset`] names nothing that exists.
     pub fn base(&self) -> Option<&'static Preset> {
         named(&self.preset)
     }
@@ -150,7 +152,7 @@ impl Form {
     /// Changes a field.
     ///
     /// # Errors
-    /// When the field cannot hold the value, or does not exist; nothing changes then.
+    /// If the field does not exist or cannot hold the value; nothing changes then.
     pub fn set(&mut self, path: &str, value: Value) -> Result<(), String> {
         let mut changed = self.experiment.clone();
         fields::write(&mut changed, path, value)?;
@@ -164,43 +166,46 @@ impl Form {
         Ok(())
     }
 
-    /// Takes a directory with images as the data set: as the copy of the named set, or as one's own images where a set was
-    /// chosen that is built in. One step.
+    /// Uses a directory of images as the data set: as the copy of the named set, or as the user's own images if the
+    /// chosen set is built in. One step.
     ///
     /// # Errors
-    /// When the name of the directory is no Unicode.
+    /// If the name of the directory is not valid Unicode.
     pub fn set_data_path(&mut self, path: &std::path::Path) -> Result<(), String> {
         let Some(text) = path.to_str() else {
-            return Err(format!("data.path: the name of {} cannot be written to a file", path.display()));
+            return Err(format!(
+                "data.path: {} is not valid Unicode and cannot be saved in an experiment file",
+                path.display()
+            ));
         };
         let mut experiment = self.experiment.clone();
         experiment.data.path = Some(text.into());
         if matches!(experiment.data.dataset.as_str(), "digits" | "shapes") {
             experiment.data.dataset = "folder".into();
         }
-        self.replace(State { experiment, ..self.state() });
+        self.replace(FormState { experiment, ..self.state() });
         Ok(())
     }
 
-    /// Ends the step that the last [`Self::set`] began: what follows is undone by itself.
+    /// Ends the step that the last [`Self::set`] began: later changes are undone separately.
     pub fn settle(&mut self) {
-        // A drag that came back to where it began is no step.
+        // A drag that returns to where it began is not a step.
         if self.open.take().is_some() && self.past.last() == Some(&self.state()) {
             self.past.pop();
         }
     }
 
-    /// Gives a field the value of the preset.
+    /// Resets a field to the value of the preset.
     pub fn reset(&mut self, path: &str) {
         if let Some(base) = self.base() {
             self.settle();
-            // The preset's own value fits its field.
+            // The preset's own value is always valid for its field.
             let _ = self.set(path, base.values.get(path).clone());
             self.settle();
         }
     }
 
-    /// Replaces the experiment by a preset, or by the defaults of a kind of data set for the images that it has.
+    /// Replaces the experiment by a preset, or by the defaults of a kind of data set while keeping the images.
     ///
     /// # Errors
     /// [`ConfigError::UnknownPreset`].
@@ -214,31 +219,32 @@ impl Form {
             _ => Experiment::preset(name)?,
         };
         let made_for = experiment.data.clone();
-        self.replace(State { experiment, preset: name.to_owned(), made_for });
+        self.replace(FormState { experiment, preset: name.to_owned(), made_for });
         Ok(())
     }
 
-    /// Replaces the experiment, such as by that of a run, as one step; it is compared with the preset that it is closest to.
+    /// Replaces the experiment, for example by that of a run, as one step; it is then compared with the closest preset.
     pub fn load(&mut self, experiment: Experiment) {
         let values = Values::of(&experiment);
         let current = self.base().into_iter();
         let kind = DataKind::of(&experiment.data, None);
-        // The defaults of another kind of data set are nothing to compare with.
+        // The defaults of another kind of data set are no basis for a comparison.
         let fits = |base: &&Preset| base.kind.is_none_or(|of| kind.is_none_or(|kind| kind == of));
         let bases = current.chain(presets()).chain(data_sets()).filter(fits);
         let closest = bases.min_by_key(|preset| preset.differences(&values).count());
         let preset = closest.map_or_else(|| self.preset.clone(), |preset| preset.name.to_owned());
         let made_for = experiment.data.clone();
-        self.replace(State { experiment, preset, made_for });
+        self.replace(FormState { experiment, preset, made_for });
     }
 
-    /// Replaces the experiment by what a file says.
+    /// Replaces the experiment by the contents of a file.
     ///
     /// # Errors
-    /// [`ConfigError::Format`] with the line; `origin` names the file. [`ConfigError::Invalid`] for numbers that are none.
+    /// [`ConfigError::Format`] with the line; `origin` names the file. [`ConfigError::Invalid`] for numbers that are
+    /// not finite.
     pub fn load_toml(&mut self, text: &str, origin: &str) -> Result<(), ConfigError> {
         let experiment = Experiment::from_toml(text, origin)?;
-        // A form can hold what is out of range, but not what is no number.
+        // A form can hold values out of range, but no NaN or infinity.
         let again = serde_json::to_value(&experiment).and_then(serde_json::from_value::<Experiment>);
         if again.ok().as_ref() != Some(&experiment) {
             experiment.validate()?;
@@ -247,7 +253,7 @@ impl Form {
         Ok(())
     }
 
-    /// The experiment as a file, every field written out.
+    /// The experiment as a file with every field written out.
     pub fn to_toml(&self) -> String {
         self.experiment.to_toml()
     }
@@ -257,12 +263,12 @@ impl Form {
         !self.past.is_empty()
     }
 
-    /// Whether there is something to do again.
+    /// Whether there is something to redo.
     pub fn can_redo(&self) -> bool {
         !self.future.is_empty()
     }
 
-    /// Takes the last step back.
+    /// Undoes the last step.
     pub fn undo(&mut self) {
         self.settle();
         if let Some(state) = self.past.pop() {
@@ -271,7 +277,7 @@ impl Form {
         }
     }
 
-    /// Does the step that was taken back.
+    /// Redoes the step that was undone last.
     pub fn redo(&mut self) {
         self.settle();
         if let Some(state) = self.future.pop() {
@@ -280,11 +286,11 @@ impl Form {
         }
     }
 
-    /// What is wrong, each with its field; a run can begin when this is empty.
+    /// All errors, each with its field; a run can start if there are none.
     pub fn errors(&self) -> Vec<FieldError> {
         let mut errors = self.data_errors();
         let mut experiment = self.experiment.clone();
-        // `validate` names the first mistake; with that one mended it names the next.
+        // `validate` reports the first error; once that is corrected it reports the next.
         while let Err(error) = experiment.validate() {
             let (path, what) = match error {
                 ConfigError::Invalid { field, what } => (field, what),
@@ -302,7 +308,7 @@ impl Form {
         errors
     }
 
-    /// What is known about the data set without looking at the disk.
+    /// Errors of the data set that can be found without reading the disk.
     fn data_errors(&self) -> Vec<FieldError> {
         let data = &self.experiment.data;
         let name = data.dataset.as_str();
@@ -324,27 +330,27 @@ impl Form {
     pub fn pending(&self, live: &Experiment) -> Vec<Pending> {
         let differences = Values::of(&self.experiment);
         let differences = differences.differences(&Values::of(live)).collect::<Vec<_>>();
-        // What is not known to apply while a run goes on waits for the next one.
+        // A change that is not known to apply during a run waits for the next run.
         let when = |path| applies(path).unwrap_or(Applies::Restart);
         differences.into_iter().map(|field| Pending { field, applies: when(field.path) }).collect()
     }
 
-    /// The experiment of a run with every change of the form that the run can take over; none where there is no such change.
+    /// The experiment of a run with every change of the form that the run can adopt; `None` if there is no such change.
     pub fn change(&self, live: &Experiment) -> Option<Experiment> {
         let changed = live.with(&self.experiment, &[Applies::Now, Applies::NextEpoch]);
         (changed != *live).then_some(changed)
     }
 
-    fn state(&self) -> State {
+    fn state(&self) -> FormState {
         let (experiment, preset, made_for) = (self.experiment.clone(), self.preset.clone(), self.made_for.clone());
-        State { experiment, preset, made_for }
+        FormState { experiment, preset, made_for }
     }
 
-    fn restore(&mut self, state: State) {
-        State { experiment: self.experiment, preset: self.preset, made_for: self.made_for } = state;
+    fn restore(&mut self, state: FormState) {
+        FormState { experiment: self.experiment, preset: self.preset, made_for: self.made_for } = state;
     }
 
-    fn replace(&mut self, state: State) {
+    fn replace(&mut self, state: FormState) {
         self.settle();
         if state != self.state() {
             self.remember();

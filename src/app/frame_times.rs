@@ -1,11 +1,11 @@
-//! How long frames take.
+//! Durations of frames.
 
 use std::time::Duration;
 
-/// Frames that are kept: about three minutes at 60 a second.
+/// Number of frames kept: about three minutes at 60 frames per second.
 const FRAMES: usize = 10_000;
 
-/// Times that the newest frames took to put together.
+/// How long the newest frames took to build.
 #[derive(Debug, Clone, Default)]
 pub(super) struct FrameTimes {
     times: std::collections::VecDeque<Duration>,
@@ -25,7 +25,7 @@ impl FrameTimes {
         self.times.len()
     }
 
-    /// The time that a share of the frames, such as 0.99, did not exceed; none without a frame.
+    /// The quantile `share` of the frame times, such as 0.99; `None` if there are no frames.
     pub(super) fn quantile(&self, share: f64) -> Option<Duration> {
         let mut sorted: Vec<Duration> = self.times.iter().copied().collect();
         sorted.sort_unstable();

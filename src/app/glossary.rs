@@ -1,34 +1,34 @@
-//! What every term means: for the Learn panel and for tooltips.
+//! The meaning of every term, for the Learn panel and for tooltips.
 //!
-//! The entries stand in `assets/glossary.md`, which the program carries: a heading with the key, then one line a field. A
-//! formula is plain text in which `_k` is a subscript.
+//! The entries are in `assets/glossary.md`, which is embedded in the program: a heading with the key, then one field
+//! per line. A formula is plain text in which `_k` is a subscript.
 
 use std::collections::HashMap;
 
 /// One term.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Entry {
-    /// The name it is referred to by, such as `robust-accuracy`.
+    /// Its identifier, such as `robust-accuracy`.
     pub key: String,
-    /// Its name for people.
+    /// The name that is displayed.
     pub title: String,
-    /// What it is, in a sentence or three.
+    /// What it is, in one to three sentences.
     pub what: String,
     /// Its definition.
     pub formula: Option<String>,
-    /// What it is counted in.
+    /// Its unit.
     pub unit: Option<String>,
-    /// Which values are sensible or usual.
+    /// Sensible or usual values.
     pub range: Option<String>,
     /// Keys of related terms.
     pub see: Vec<String>,
-    /// Other keys that it is found under.
+    /// Alternative keys.
     pub also: Vec<String>,
     tooltip: String,
 }
 
 impl Entry {
-    /// What it is with formula, unit and range, for a tooltip.
+    /// Explanation, formula, unit and range, for a tooltip.
     pub fn tooltip(&self) -> &str {
         &self.tooltip
     }
@@ -51,7 +51,7 @@ impl Entry {
 #[derive(Debug, Clone)]
 pub struct Glossary {
     entries: Vec<Entry>,
-    /// From every key and other key to the entry.
+    /// Maps every key and alternative key to its entry.
     index: HashMap<String, usize>,
 }
 
@@ -62,7 +62,7 @@ impl Default for Glossary {
 }
 
 impl Glossary {
-    /// The glossary that the program carries. The text is parsed here, so do this once.
+    /// The embedded glossary. This parses the text, so call it once.
     pub fn load() -> Self {
         Self::new(parse(include_str!("../../assets/glossary.md")).0)
     }
@@ -78,8 +78,8 @@ impl Glossary {
         Self { entries, index }
     }
 
-    /// What a term means, short enough for a tooltip. A key may be written with spaces or underscores too, so that the
-    /// name of a field of the experiment finds its term.
+    /// The meaning of a term, short enough for a tooltip. A key may also be written with spaces or underscores, so that
+    /// the name of an experiment's field finds its term.
     pub fn tooltip(&self, key: &str) -> Option<&str> {
         self.get(key).map(Entry::tooltip)
     }
@@ -91,12 +91,12 @@ impl Glossary {
         self.entries.get(*found)
     }
 
-    /// All terms in the order of their titles.
+    /// All terms, ordered by title.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// Terms that have every word of `text` in their title, key or explanation; those with it in title or key come first.
+    /// Terms that have every word of `text` in their title, key or explanation; matches in title or key come first.
     pub fn find(&self, text: &str) -> Vec<&Entry> {
         let words: Vec<String> = text.split_whitespace().map(str::to_lowercase).collect();
         let rank = |entry: &Entry| {
@@ -113,7 +113,7 @@ impl Glossary {
     }
 }
 
-/// The entries of a glossary, and the lines that are not understood.
+/// The entries of a glossary, and the lines that could not be parsed.
 fn parse(text: &str) -> (Vec<Entry>, Vec<String>) {
     let (mut entries, mut strange) = (Vec::<Entry>::new(), Vec::new());
     for line in text.lines().map(str::trim).skip_while(|line| !line.starts_with("## ")) {
@@ -129,7 +129,7 @@ fn parse(text: &str) -> (Vec<Entry>, Vec<String>) {
     (entries.into_iter().map(Entry::finish).collect(), strange)
 }
 
-/// Sets a field by its name; whether there is such a field.
+/// Sets a field by its name; returns whether there is such a field.
 fn set(entry: &mut Entry, name: &str, value: &str) -> bool {
     let list = || value.split(',').map(|key| key.trim().to_owned()).collect();
     match name {
@@ -204,12 +204,12 @@ mod tests {
         Glossary::load().get(key).and_then(|entry| entry.formula.clone()).unwrap()
     }
 
-    /// The formulas as they are written against the functions that training uses.
+    /// The written formulas against the functions that training uses.
     #[test]
     fn formulas_are_those_of_the_code() {
         let mut confusion = Confusion::new(3);
         confusion.add_all(&[0, 0, 0, 1, 1, 2, 2], &[0, 1, 2, 1, 2, 2, 1]);
-        // Mistakes: 0→1, 0→2, 1→2, 2→1: none lands on 0; two are made on 0.
+        // Errors: 0→1, 0→2, 1→2, 2→1. None is predicted as 0; two are images of class 0.
         assert_eq!(formula("cfps"), "CFPS(j) = #{i : ŷ_i = j, y_i ≠ j} / #{i : ŷ_i ≠ y_i}");
         assert_eq!(confusion.cfps(), [0.0, 0.5, 0.5]);
         assert_eq!(formula("cfns"), "CFNS(j) = #{i : y_i = j, ŷ_i ≠ j} / #{i : ŷ_i ≠ y_i}");
@@ -236,7 +236,7 @@ mod tests {
         assert!(range.contains("4/255 to 12/255") && (lambda, base) == (0.5, 8.0 / 255.0), "{range}");
     }
 
-    /// Numbers that the glossary gives as this program's defaults.
+    /// The numbers that the glossary states as this program's defaults.
     #[test]
     fn defaults_are_those_of_the_experiment() {
         let (glossary, e) = (Glossary::load(), Experiment::default());

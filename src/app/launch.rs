@@ -4,51 +4,51 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::dialogs::SystemDialogs;
-use super::storage::Stored;
+use super::storage::StoredSettings;
 use super::tour::{Tour, TourOptions};
 use super::window::{App, Surroundings};
 
-/// Why there is no window.
+/// Why no window could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// Nothing to show a window on.
-    #[error("no display, so no window")]
+    /// There is no display.
+    #[error("the window cannot be opened: there is no display")]
     NoDisplay,
-    /// The system refused.
+    /// The system refused to open a window.
     #[error("the window could not be opened: {0}")]
     Refused(String),
 }
 
-/// What the window is opened with.
+/// How to open the window.
 #[derive(Debug, Clone, Default)]
 pub struct LaunchOptions {
-    /// Run or checkpoint or experiment to begin with.
+    /// Run, checkpoint or experiment to open.
     pub open: Option<PathBuf>,
-    /// Lesson to begin with.
+    /// Lesson to open.
     pub lesson: Option<String>,
-    /// Width and height in points, instead of the last ones.
+    /// Width and height in points, instead of the remembered size.
     pub size: Option<[f32; 2]>,
-    /// Show everything by itself, and close.
+    /// Run the tour, then close.
     pub tour: Option<TourOptions>,
 }
 
-/// Whether a window has something to be shown on.
+/// Whether there is a display.
 pub fn has_display() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     !cfg!(all(unix, not(target_os = "macos"))) || set("WAYLAND_DISPLAY") || set("WAYLAND_SOCKET") || set("DISPLAY")
 }
 
-/// Opens the window and stays until it is closed.
+/// Opens the window and blocks until it is closed.
 ///
 /// # Errors
-/// [`LaunchError`]; nothing has been shown then.
+/// [`LaunchError`]; no window has been shown then.
 pub fn run(options: LaunchOptions) -> Result<(), LaunchError> {
     if !has_display() {
         return Err(LaunchError::NoDisplay);
     }
     let began = Instant::now();
-    let state = Stored::place();
-    let last = state.as_deref().map(Stored::load).and_then(|stored| stored.size);
+    let state = StoredSettings::place();
+    let last = state.as_deref().map(StoredSettings::load).and_then(|stored| stored.size);
     let size = options.size.or(last).unwrap_or([1280.0, 820.0]);
     let native = eframe::NativeOptions {
         viewport: egui::ViewportBuilder::default()
@@ -78,7 +78,7 @@ pub fn run(options: LaunchOptions) -> Result<(), LaunchError> {
     .map_err(|error| LaunchError::Refused(error.to_string()))
 }
 
-/// Directory of new runs: `runs` here if that can be written, else in the user's own data.
+/// Directory of new runs: `runs` in the current directory if that is writable, otherwise in the user's data directory.
 fn runs() -> PathBuf {
     let here = PathBuf::from("runs");
     let probe = std::env::current_dir().and_then(|here| tempfile_in(&here));
@@ -88,7 +88,7 @@ fn runs() -> PathBuf {
     directories::ProjectDirs::from("", "", "fairtat").map_or(here, |dirs| dirs.data_dir().join("runs"))
 }
 
-/// Tries to write into a directory.
+/// Tests whether a directory is writable.
 fn tempfile_in(directory: &std::path::Path) -> std::io::Result<()> {
     let probe = directory.join(format!(".fairtat-{}", std::process::id()));
     std::fs::write(&probe, [])?;

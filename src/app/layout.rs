@@ -1,4 +1,4 @@
-//! Which panels there are, and how they are arranged.
+//! The panels and how they are arranged.
 
 use egui::{Key, KeyboardShortcut, Modifiers};
 use serde::{Deserialize, Serialize};
@@ -17,18 +17,18 @@ pub enum PanelKind {
     Examples,
     /// One image, its attack step by step, its decision map.
     Inspector,
-    /// Runs side by side.
+    /// Several runs compared.
     Compare,
     /// Failure signatures.
     Watch,
     /// Lessons and glossary.
     Learn,
-    /// What happened.
+    /// Log of events.
     Log,
 }
 
 impl PanelKind {
-    /// All, in the order of the menu.
+    /// All panels, in the order of the menu.
     pub const ALL: [Self; 9] = [
         Self::Experiment,
         Self::Training,
@@ -56,7 +56,7 @@ impl PanelKind {
         }
     }
 
-    /// What is in it.
+    /// What it shows.
     pub const fn tooltip(self) -> &'static str {
         match self {
             Self::Experiment => "Every setting of the run.",
@@ -65,7 +65,7 @@ impl PanelKind {
             Self::Examples => "Images of the current batch before and after the attack.",
             Self::Inspector => "One image: attack it step by step, and see the decisions around it.",
             Self::Compare => "Runs side by side on the same axes.",
-            Self::Watch => "Known ways in which such a training goes wrong, named when they appear.",
+            Self::Watch => "Known ways in which this kind of training goes wrong, named when they appear.",
             Self::Learn => "Short lessons, and what every term means.",
             Self::Log => "Everything that happened since the start.",
         }
@@ -88,29 +88,29 @@ impl PanelKind {
     }
 }
 
-/// How the panels are arranged: as the window's size suggests, until the user moves one.
+/// How the panels are arranged: chosen by the size of the window until the user moves a panel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Layout {
     /// The tree of tiles.
     tree: egui_tiles::Tree<PanelKind>,
-    /// The arrangement that it is, while nobody has changed it.
+    /// The automatic arrangement; `None` once the user has changed it.
     arrangement: Option<Arrangement>,
-    /// What is put back when a lesson is left.
+    /// The layout to restore when a lesson is left.
     #[serde(default)]
     before: Option<Box<Layout>>,
 }
 
-/// The arrangements that are made by themselves.
+/// The automatic arrangements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Arrangement {
-    /// One panel at a time: a projector at twofold zoom.
+    /// One panel at a time: a projector at double zoom.
     Single,
-    /// The experiment beside one more: a small laptop.
+    /// The experiment beside one other panel: a small laptop.
     Beside,
-    /// The experiment beside two, one above the other.
+    /// The experiment beside two panels, one above the other.
     Full,
-    /// The text of a lesson beside what it is about.
+    /// The text of a lesson beside the panels that it is about.
     Lesson,
 }
 
@@ -173,19 +173,19 @@ impl Default for Layout {
 }
 
 impl Layout {
-    /// Checks what was read from a file: every panel once.
+    /// Validates a layout that was read from a file: every panel must occur exactly once.
     pub fn is_whole(&self) -> bool {
         let shown = |kind: &PanelKind| self.tree.tiles.tiles().filter(|tile| is(tile, *kind)).count() == 1;
         let panes = self.tree.tiles.tiles().filter(|tile| matches!(tile, egui_tiles::Tile::Pane(_))).count();
         self.tree.root().is_some() && panes == PanelKind::ALL.len() && PanelKind::ALL.iter().all(shown)
     }
 
-    /// Arranges the panels anew, as the next size suggests.
+    /// Discards the arrangement; the next frame chooses one by the window's size.
     pub fn reset(&mut self) {
         *self = Self { before: self.before.take(), ..Self::default() };
     }
 
-    /// Arranges the panels for a lesson: its text beside them.
+    /// Arranges the panels for a lesson, with its text beside them.
     pub fn begin_lesson(&mut self) {
         if self.before.is_none() {
             let before = std::mem::take(self);
@@ -194,7 +194,7 @@ impl Layout {
         self.arrangement = Some(Arrangement::Full);
     }
 
-    /// Arranges the panels as before the lesson.
+    /// Restores the arrangement from before the lesson.
     pub fn end_lesson(&mut self) {
         if let Some(before) = self.before.take() {
             *self = *before;
@@ -218,13 +218,13 @@ impl Layout {
         }
     }
 
-    /// The panels that can be seen now.
+    /// The panels that are currently visible.
     pub fn visible(&self) -> Vec<PanelKind> {
         let panes = self.tree.active_tiles().into_iter().filter_map(|id| self.tree.tiles.get_pane(&id).copied());
         panes.collect()
     }
 
-    /// Draws all panels that can be seen; `draw` draws one.
+    /// Draws all visible panels; `draw` draws one of them.
     pub fn ui(&mut self, ui: &mut egui::Ui, hidden: &[PanelKind], draw: &mut dyn FnMut(PanelKind, &mut egui::Ui)) {
         let fitting = Arrangement::of(ui.available_size(), self.before.is_some());
         if self.arrangement.is_some_and(|now| now != fitting) {
@@ -268,7 +268,7 @@ impl egui_tiles::Behavior<PanelKind> for Behavior<'_> {
     }
 
     fn simplification_options(&self) -> egui_tiles::SimplificationOptions {
-        // A panel alone keeps its tab: it is what it can be moved by.
+        // A single panel keeps its tab, because the tab is the handle for moving it.
         egui_tiles::SimplificationOptions { all_panes_must_have_tabs: true, ..Default::default() }
     }
 

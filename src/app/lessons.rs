@@ -1,8 +1,9 @@
-//! Short lessons, each of which sets up the window for itself.
+//! Short lessons, each of which sets up the window.
 //!
-//! A lesson is a Markdown file in `assets/lessons/`. It begins with TOML between lines of `+++`: title, summary, minutes, the
-//! panels that it shows, the one in front, the preset it trains, and what it changes of that. Every heading begins a step;
-//! within a step `### Do`, `### Look for`, `### Think` and `### Answer` begin its parts. Links are [`Link`]s.
+//! A lesson is a Markdown file in `assets/lessons/`. It begins with TOML between lines of `+++`: title, summary,
+//! minutes, the panels to show, the one in front, the preset to train, and changes to that preset. Every heading begins
+//! a step; within a step, `### Do`, `### Look for`, `### Think` and `### Answer` begin its parts. [`Link`] lists the
+//! links.
 
 use std::sync::LazyLock;
 
@@ -15,7 +16,7 @@ use super::settings::Settings;
 use super::widgets::markdown::Markdown;
 use crate::config::{ConfigError, DataConfig, Experiment};
 
-/// Names and texts, in the order in which they are offered.
+/// Names and texts, in display order.
 const FILES: [(&str, &str); 6] = [
     ("01-adversarial-example", include_str!("../../assets/lessons/01-adversarial-example.md")),
     ("02-unequal-classes", include_str!("../../assets/lessons/02-unequal-classes.md")),
@@ -28,21 +29,21 @@ const FILES: [(&str, &str); 6] = [
 /// A lesson.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lesson {
-    /// Name of its file without the ending.
+    /// Name of its file without the extension.
     pub id: String,
     /// Title.
     pub title: String,
-    /// What it is about, in a sentence.
+    /// What it is about, in one sentence.
     pub summary: String,
-    /// How long it takes, training included.
+    /// Its duration including training.
     pub minutes: u32,
-    /// Panels that it shows; the Learn panel is always among them.
+    /// The panels that it shows; always includes the Learn panel.
     pub panels: Vec<PanelKind>,
-    /// The panel that stands in front at the beginning.
+    /// The panel in front at the beginning.
     pub focus: PanelKind,
-    /// The preset that it begins with.
+    /// The preset that it trains.
     pub preset: String,
-    /// What it changes of that: sections and fields of an experiment.
+    /// Changes to the preset: sections and fields of an experiment.
     pub setup: toml::Table,
     /// Its steps.
     pub steps: Vec<Step>,
@@ -78,7 +79,7 @@ struct FrontMatter {
     setup: toml::Table,
 }
 
-/// All lessons, in the order in which they are offered.
+/// All lessons, in display order.
 pub fn all() -> &'static [Lesson] {
     static ALL: LazyLock<Vec<Lesson>> =
         LazyLock::new(|| FILES.iter().filter_map(|(id, text)| Lesson::parse(id, text).ok()).collect());
@@ -94,7 +95,7 @@ impl Lesson {
     /// Parses a lesson.
     ///
     /// # Errors
-    /// What is missing or not understood.
+    /// Describes what is missing or could not be parsed.
     pub fn parse(id: &str, text: &str) -> Result<Self, String> {
         let rest = text.strip_prefix("+++\n").ok_or("a lesson begins with +++")?;
         let (front, body) = rest.split_once("\n+++\n").ok_or("the second +++ is missing")?;
@@ -119,7 +120,7 @@ impl Lesson {
     /// The experiment that it trains.
     ///
     /// # Errors
-    /// When the preset is not there or a change does not fit it.
+    /// If the preset does not exist or a change is invalid.
     pub fn experiment(&self) -> Result<Experiment, ConfigError> {
         changed(&Experiment::preset(&self.preset)?, &self.setup, &format!("lesson {}", self.id))
     }
@@ -129,8 +130,8 @@ impl Lesson {
         PanelKind::ALL.into_iter().filter(|kind| !self.panels.contains(kind)).collect()
     }
 
-    /// Sets up the window: the panels that are hidden, and the experiment in the form. Gives what to put back when the
-    /// lesson is left. [`Self::focus`] is the panel to bring to the front.
+    /// Sets up the window: the hidden panels, and the experiment in the form. Returns what to restore when the lesson
+    /// is left. [`Self::focus`] is the panel to bring to the front.
     ///
     /// # Errors
     /// As [`Self::experiment`]; nothing has changed then.
@@ -149,7 +150,7 @@ impl Lesson {
     }
 }
 
-/// What was there before a lesson.
+/// The state of the window before a lesson.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Before {
     hidden: Vec<PanelKind>,
@@ -159,7 +160,7 @@ pub struct Before {
 }
 
 impl Before {
-    /// Puts it back.
+    /// Restores that state.
     pub fn restore(self, settings: &mut Settings, form: &mut Form) {
         leave(settings);
         settings.hidden = self.hidden;
@@ -169,7 +170,7 @@ impl Before {
     }
 }
 
-/// Leaves a lesson that was begun before the last start, of which nothing else is known: every panel is shown again.
+/// Leaves a lesson that was begun before the last start. The state before it is unknown, so every panel is shown again.
 pub fn leave(settings: &mut Settings) {
     settings.lesson = None;
     settings.lesson_step = 0;
@@ -196,13 +197,13 @@ impl Step {
         Ok(step)
     }
 
-    /// All links in it.
+    /// The addresses of all its links.
     pub fn links(&self) -> impl Iterator<Item = &str> {
         [&self.text, &self.todo, &self.look, &self.question, &self.answer].into_iter().flat_map(|part| part.links())
     }
 }
 
-/// Where a link of a lesson leads.
+/// The target of a link in a lesson.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Link {
     /// `do:start`: carries out a command.
@@ -217,7 +218,7 @@ pub enum Link {
     Set {
         /// Section and field.
         field: String,
-        /// Its value as TOML; a bare word is a text.
+        /// Its value as TOML; a bare word is a string.
         value: String,
     },
     /// `lesson:03-targets`: begins another lesson.
@@ -243,7 +244,7 @@ impl Link {
     }
 }
 
-/// A command by the name that lessons use.
+/// The command with this name in lessons.
 fn command(name: &str) -> Option<Command> {
     Some(match name {
         "start" => Command::Start,
@@ -260,15 +261,15 @@ fn command(name: &str) -> Option<Command> {
     })
 }
 
-/// A panel by its name in files.
+/// The panel with this name in files.
 fn panel(name: &str) -> Option<PanelKind> {
     PanelKind::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name)).ok()
 }
 
-/// An experiment with one field changed, `section.field` to a value in TOML or to a bare word.
+/// An experiment with one field (`section.field`) changed to a TOML value or a bare word.
 ///
 /// # Errors
-/// When there is no such field or it cannot have the value.
+/// If there is no such field or the value is invalid for it.
 pub fn with_field(experiment: &Experiment, field: &str, value: &str) -> Result<Experiment, ConfigError> {
     let fail = |what: String| ConfigError::Format { origin: field.to_owned(), what };
     let (section, name) = field.split_once('.').ok_or_else(|| fail("expected section.field".into()))?;
@@ -305,7 +306,7 @@ mod tests {
             let lesson = Lesson::parse(id, text).unwrap_or_else(|error| panic!("{id}: {error}"));
             let experiment = lesson.experiment().unwrap();
             experiment.validate().unwrap();
-            // The preset's attack and augmentation are for its own images.
+            // The preset's attack and augmentation are tuned for its own images.
             let preset = Experiment::preset(&lesson.preset).unwrap();
             assert_eq!(experiment.data.dataset, preset.data.dataset, "{id}");
             assert!(lesson.panels.contains(&lesson.focus), "{id}");

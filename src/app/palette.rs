@@ -1,4 +1,4 @@
-//! The command palette: any command by a part of its name.
+//! The command palette: finds any command by part of its name.
 
 use egui::{Key, Modifiers, ScrollArea};
 
@@ -19,12 +19,12 @@ impl CommandPalette {
         *self = Self { open: !self.open, ..Self::default() };
     }
 
-    /// Whether it is open, and so wants the keys.
+    /// Whether it is open and takes the keyboard input.
     pub(super) fn is_open(&self) -> bool {
         self.open
     }
 
-    /// Draws it; gives the command that was chosen.
+    /// Draws the palette; returns the chosen command.
     pub(super) fn ui(
         &mut self,
         context: &egui::Context,
@@ -85,7 +85,7 @@ impl CommandPalette {
     }
 }
 
-/// Commands whose title has the letters of `query` in this order, the closest first.
+/// Commands whose title contains the letters of `query` in order, closest match first.
 fn find(query: &str) -> Vec<Command> {
     let query = query.trim().to_lowercase();
     let mut found: Vec<(usize, Command)> = Command::all()
@@ -95,7 +95,7 @@ fn find(query: &str) -> Vec<Command> {
     found.into_iter().map(|(_, command)| command).collect()
 }
 
-/// Letters skipped on the way through `title`; none where `query` is not in it.
+/// Number of letters skipped in `title`; `None` if it does not contain the letters of `query` in order.
 fn distance(title: &str, query: &str) -> Option<usize> {
     if let Some(at) = title.find(query) {
         return Some(at);

@@ -1,4 +1,4 @@
-//! A path that is typed, where the system has no dialog for it.
+//! A dialog for typing a path, where the system has no file dialog.
 
 use std::path::PathBuf;
 
@@ -22,12 +22,12 @@ impl TypedPath {
         self.asked = Some(purpose);
     }
 
-    /// Whether it is open, and so wants the keys.
+    /// Whether it is open and takes the keyboard input.
     pub(super) fn is_open(&self) -> bool {
         self.asked.is_some()
     }
 
-    /// Draws the question; gives the answer.
+    /// Draws the dialog; returns the answer.
     pub(super) fn ui(&mut self, context: &egui::Context) -> Option<(Purpose, PathBuf)> {
         let purpose = self.asked.clone()?;
         let (mut done, mut cancelled) = (false, false);

@@ -1,4 +1,4 @@
-//! Images from outside: brought to the shape of the network as a data folder's are.
+//! External images, converted to the shape of the network like the images of a data folder.
 
 use std::path::Path;
 
@@ -8,14 +8,14 @@ use crate::worker::Subject;
 /// Reads a PNG or JPEG file.
 ///
 /// # Errors
-/// As [`load_image`]; the message names the file and says what to do.
+/// As [`load_image`]; the message names the file and suggests what to do.
 pub fn subject_from_file(path: &Path, shape: ImageShape) -> Result<Subject, DataError> {
     let pixels = load_image(path, shape)?.into();
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     Ok(Subject { name, shape, pixels, label: None })
 }
 
-/// Takes an image of 4 bytes a pixel, as a clipboard gives it.
+/// Converts an image with 4 bytes per pixel, as read from the clipboard.
 ///
 /// # Errors
 /// As [`image_from_rgba`].
@@ -30,7 +30,7 @@ pub fn subject_from_rgba(
     Ok(Subject { name: name.to_owned(), shape, pixels, label: None })
 }
 
-/// Image `index` of a part of the data set, such as `test`; none where there is no such image.
+/// Image `index` of a part of the data set, such as `test`; `None` if there is no such image.
 pub fn subject_from_set(part: &str, set: &Dataset, index: usize) -> Option<Subject> {
     let label = *set.labels().get(index)?;
     let name = format!("{part} image {index}");
@@ -45,7 +45,7 @@ mod tests {
     fn a_file_is_cut_scaled_and_converted() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cat.png");
-        // Blue bars left and right of a square of red over green.
+        // Blue bars to the left and right of a square of red over green.
         let image = image::RgbImage::from_fn(48, 32, |x, y| match x {
             8..40 if y < 16 => image::Rgb([255, 0, 0]),
             8..40 => image::Rgb([0, 255, 0]),

@@ -1,4 +1,4 @@
-//! Run directories as the comparison reads them, in a thread of its own: a directory may lie on a slow disk.
+//! Run directories for the comparison, read on a separate thread because a directory may be on a slow disk.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,25 +9,25 @@ use crate::config::Experiment;
 use crate::evaluate::FinalReport;
 use crate::train::{ClassRow, MetricsRow, RunDir, ValidationSetting};
 
-/// More examples than this are not shown side by side.
+/// Maximum number of examples shown side by side.
 const EXAMPLES: usize = 24;
-/// An example image larger than this is not a run's.
+/// A larger example image was not written by a run.
 const LARGEST_SIDE: u32 = 1024;
 
-/// A run directory that has been read.
+/// The contents of a run directory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
     /// The directory.
     pub path: PathBuf,
-    /// Its last part.
+    /// Last component of the path.
     pub name: String,
-    /// What was trained.
+    /// The experiment that was trained.
     pub experiment: Experiment,
-    /// A row an epoch, later ones in place of earlier ones of the same epoch.
+    /// One row per epoch; if an epoch occurs several times, its last row.
     pub metrics: Vec<MetricsRow>,
-    /// A row an epoch and class.
+    /// One row per epoch and class.
     pub classes: Vec<ClassRow>,
-    /// The test set's report; none where the run is not done.
+    /// Report on the test set; `None` if the run is not finished.
     pub report: Option<FinalReport>,
     /// The images of `examples/`.
     pub examples: Vec<Example>,
@@ -38,32 +38,32 @@ pub struct Run {
 pub struct Example {
     /// Width and height.
     pub size: [usize; 2],
-    /// Before.
+    /// Before the attack.
     pub original: Vec<u8>,
-    /// After.
+    /// After the attack.
     pub adversarial: Vec<u8>,
 }
 
-/// Which of a run's numbers are compared.
+/// The numbers of a run that are compared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
-    /// Images and weights they belong to, such as `test set, last weights`.
+    /// The images and weights they were measured with, such as `test set, last weights`.
     pub part: String,
-    /// The attack of the robust ones.
+    /// The attack of the robust accuracies.
     pub attack: String,
-    /// Images measured on, where it is known.
+    /// Number of images; `None` if unknown.
     pub images: Option<usize>,
     /// Accuracy without an attack.
     pub clean: f64,
-    /// Its worst class.
+    /// Clean accuracy of the worst class.
     pub clean_worst: f64,
     /// Accuracy under the attack.
     pub robust: f64,
-    /// Its worst class.
+    /// Robust accuracy of the worst class.
     pub robust_worst: f64,
-    /// Best minus worst class under the attack.
+    /// Robust accuracy of the best class minus that of the worst.
     pub gap: f64,
-    /// Name, clean and robust accuracy of each class.
+    /// Name, clean accuracy and robust accuracy of each class.
     pub classes: Vec<(String, f64, f64)>,
 }
 
@@ -71,7 +71,7 @@ impl Run {
     /// Reads a directory.
     ///
     /// # Errors
-    /// What is missing or damaged, in a sentence.
+    /// A sentence that says what is missing or damaged.
     pub fn read(path: &Path) -> Result<Self, String> {
         let (directory, experiment) = RunDir::open(path).map_err(|error| error.to_string())?;
         let (metrics, mut classes) = directory.read_rows().map_err(|error| error.to_string())?;
@@ -79,7 +79,7 @@ impl Run {
         for row in metrics {
             by_epoch.insert(row.epoch, row);
         }
-        // A resumed run may have written an epoch twice: the later row counts.
+        // A resumed run may have written an epoch twice; the later row counts.
         let mut seen = std::collections::HashSet::new();
         classes.reverse();
         classes.retain(|row| seen.insert((row.epoch, row.class)));
@@ -95,7 +95,7 @@ impl Run {
         })
     }
 
-    /// Its numbers on the test set with these weights, else those of the last epoch on the validation split.
+    /// The numbers on the test set with these weights, otherwise those of the last epoch on the validation split.
     pub fn summary(&self, weights: &str) -> Option<Summary> {
         if let Some((report, row)) = self.report.as_ref().and_then(|report| Some((report, report.of(weights)?))) {
             let classes = report.class_names.iter().zip(&row.clean_classes).zip(&row.robust_classes);
@@ -128,13 +128,14 @@ impl Run {
         })
     }
 
-    /// What the validation accuracies of the last epoch were measured under.
+    /// The attack of the validation accuracies of the last epoch.
     pub fn validation_attack(&self) -> String {
         let last = self.metrics.last().map(|row| row.validation_attack(&self.experiment));
         last.unwrap_or_else(|| ValidationSetting::of(&self.experiment).to_string())
     }
 
-    /// Best minus worst class on the validation split after an epoch, under the evaluation attack.
+    /// Robust accuracy of the best minus the worst class after an epoch, on the validation split under the evaluation
+    /// attack.
     pub fn gap(&self, epoch: u32) -> Option<f64> {
         let robust = self.classes.iter().filter(|row| row.epoch == epoch).map(|row| row.val_robust_accuracy);
         let (low, high) =
@@ -156,7 +157,7 @@ fn read_report(path: &Path) -> Result<Option<FinalReport>, String> {
     serde_json::from_str(&text).map(Some).map_err(|error| fail(error.to_string()))
 }
 
-/// The pairs `NN-original.png`, `NN-adversarial.png`, as far as they go.
+/// The pairs `NN-original.png`, `NN-adversarial.png`, up to the first missing one.
 fn read_examples(directory: &Path) -> Result<Vec<Example>, String> {
     let mut examples = Vec::new();
     for i in 0..EXAMPLES {
@@ -168,7 +169,7 @@ fn read_examples(directory: &Path) -> Result<Vec<Example>, String> {
         let (other, adversarial) = read_png(&path("adversarial"))?;
         if size != other {
             return Err(format!(
-                "{}: expected {size:?} pixels as its original, found {other:?}",
+                "{}: expected {size:?} pixels like its original, found {other:?}",
                 path("adversarial").display()
             ));
         }
@@ -192,11 +193,11 @@ fn read_png(path: &Path) -> Result<([usize; 2], Vec<u8>), String> {
 pub struct Difference {
     /// Section and field.
     pub field: String,
-    /// Its value in each run; `–` where it is not set.
+    /// Its value in each run; `–` if it is not set.
     pub values: Vec<String>,
 }
 
-/// The fields in which experiments differ, in the order of the file.
+/// The fields in which the experiments differ, in the order of the file.
 pub fn differences(experiments: &[&Experiment]) -> Vec<Difference> {
     let tables: Vec<toml::Table> =
         experiments.iter().map(|experiment| toml::from_str(&experiment.to_toml()).unwrap_or_default()).collect();
@@ -222,18 +223,18 @@ pub fn differences(experiments: &[&Experiment]) -> Vec<Difference> {
     all.filter(|difference| difference.values.windows(2).any(|pair| pair[0] != pair[1])).collect()
 }
 
-/// What is known of a directory.
+/// State of a directory.
 #[derive(Debug, Clone)]
 pub enum Entry {
     /// It is being read.
     Reading,
     /// It has been read.
     Ready(Arc<Run>),
-    /// It cannot be read, and why.
+    /// It could not be read; the reason.
     Failed(String),
 }
 
-/// Everything that was read. Files are read in other threads; [`Self::poll`] takes in what they found.
+/// All runs read so far. Separate threads read the files; [`Self::poll`] collects their results.
 #[derive(Debug)]
 pub struct Library {
     entries: HashMap<PathBuf, Entry>,
@@ -257,7 +258,7 @@ impl Default for Library {
 }
 
 impl Library {
-    /// Takes in what was read since. Gives whether there was anything.
+    /// Collects new results. Returns whether there were any.
     pub fn poll(&mut self) -> bool {
         let mut any = false;
         while let Ok(found) = self.receiver.try_recv() {
@@ -276,7 +277,7 @@ impl Library {
         any
     }
 
-    /// What is known of a directory. One that nobody asked for before begins to be read; `wake` is called when it is done.
+    /// The state of a directory. The first call for a directory starts reading it; `wake` is called when that is done.
     pub fn get(&mut self, path: &Path, wake: impl FnOnce() + Send + 'static) -> Entry {
         if let Some(entry) = self.entries.get(path) {
             return entry.clone();
@@ -285,19 +286,19 @@ impl Library {
         let (sender, path) = (self.sender.clone(), path.to_owned());
         std::thread::spawn(move || {
             let result = Box::new(Run::read(&path));
-            // Nobody waits for it any more when the window is closed.
+            // If the window is closed by now, nothing receives the result.
             let _ = sender.send(Found::Run(path, result));
             wake();
         });
         Entry::Reading
     }
 
-    /// Forgets a directory, so that it is read anew when it is asked for.
+    /// Drops a directory, so that the next request reads it again.
     pub fn forget(&mut self, path: &Path) {
         self.entries.remove(path);
     }
 
-    /// The run directories below `directory`, the newest first; none while they are being looked for.
+    /// The run directories below `directory`, newest first; `None` while the search is running.
     pub fn below(&mut self, directory: &Path, wake: impl FnOnce() + Send + 'static) -> Option<&[PathBuf]> {
         if !self.scanning {
             self.scanning = true;
@@ -310,13 +311,13 @@ impl Library {
         self.found.as_deref()
     }
 
-    /// Looks for run directories anew when they are asked for.
+    /// Drops the lists of run directories, so that the next request searches again.
     pub fn rescan(&mut self) {
         self.scanning = false;
     }
 }
 
-/// Directories below `directory`, and below those, that hold a run; the newest first.
+/// Directories that hold a run, one or two levels below `directory`; newest first.
 fn run_directories(directory: &Path) -> Vec<PathBuf> {
     let below = |directory: &Path| -> Vec<PathBuf> {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
@@ -345,7 +346,7 @@ pub(in crate::app) mod testing {
     use crate::evaluate::WeightsReport;
     use crate::train::evaluation_attack;
 
-    /// Writes a run as training does: some epochs of the sample run, a report where there is a `robust`, two examples.
+    /// Writes a run as training does: some epochs of the sample run, a report if `robust` is given, and two examples.
     pub(in crate::app) fn write(path: &Path, method: MethodChoice, epochs: u32, robust: Option<f64>) -> Experiment {
         let mut experiment = Experiment::preset("cifar10-small").unwrap();
         experiment.fairness.method = method;
@@ -421,7 +422,7 @@ mod tests {
         let test = run.summary("last").unwrap();
         assert_eq!((test.part.as_str(), test.robust, test.images), ("test set, last weights", 0.5, Some(10_000)));
         assert!(test.attack.starts_with("PGD-20"));
-        // Weights that the report does not have: what is known instead is said.
+        // For weights that the report does not include, the summary falls back to the validation split.
         let validation = run.summary("fawa").unwrap();
         assert_eq!(validation.part, "validation split, epoch 6");
         assert!(validation.attack.starts_with("PGD-10"));

@@ -1,5 +1,5 @@
-//! A run that was never trained: fixed numbers for tests and pictures of panels. They follow the shape of a real one (clean
-//! and robust accuracy rise, cats and dogs lag behind), so that a panel can be judged by them.
+//! A synthetic run: fixed numbers for tests and for pictures of panels. They follow the shape of a real run (clean and
+//! robust accuracy rise, cats and dogs lag behind), so that a panel can be judged by them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::worker::{
 };
 
 const NAMES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
-/// How hard each class is, from 0.
+/// Difficulty of each class; 0 is easiest.
 const HARD: [f64; 10] = [0.3, 0.15, 0.62, 1.0, 0.7, 0.8, 0.4, 0.35, 0.25, 0.3];
 const EPOCHS: u32 = 30;
 
-/// A run of 30 epochs on ten classes that has done 18 of them and half of the next.
+/// A run of 30 epochs on ten classes that has finished 18 of them and half of the next.
 pub(in crate::app) fn run() -> RunView {
     let now = Instant::now();
     let mut view = RunView::default();
@@ -69,7 +69,7 @@ fn worst(values: &[f64]) -> f64 {
     values.iter().copied().fold(1.0, f64::min)
 }
 
-/// True × predicted counts for these class accuracies, with mistakes that land on classes that look alike.
+/// True × predicted counts for these class accuracies; errors fall on similar classes.
 fn confusion(accuracy: &[f64], images: f64) -> Confusion {
     let mut counts = Vec::new();
     for (truth, correct) in accuracy.iter().enumerate() {
@@ -109,7 +109,7 @@ fn distribution(epoch: u32) -> Vec<f64> {
     cfps.iter().map(|c| (2.0 * c).exp() / sum).collect()
 }
 
-/// What epoch `epoch` of the run measured.
+/// The measurements of epoch `epoch`.
 pub(in crate::app) fn epoch(epoch: u32) -> EpochRecord {
     let [clean, train, robust] = accuracies(epoch);
     let counted = confusion(&train, 4900.0);
@@ -151,7 +151,8 @@ pub(in crate::app) fn epoch(epoch: u32) -> EpochRecord {
     EpochRecord { metrics, classes, train: Some(counted), validation: Some(validation) }
 }
 
-/// The rows of a run whose validation attack became stronger before epoch `at`: robust accuracy falls there by three fifths.
+/// The rows of a run whose validation attack became stronger before epoch `at`, which lowers the robust accuracy by
+/// three fifths.
 pub(in crate::app) fn strengthen(epochs: &mut [EpochRecord], at: u32) {
     for epoch in epochs {
         let strong = epoch.metrics.epoch >= at;
@@ -190,7 +191,7 @@ fn batch(epoch: u32, done: u32) -> BatchPoint {
     }
 }
 
-/// `per_class` small colour images of each class: a shape and a hue that belong to it, on a graded ground.
+/// `per_class` small colour images of each class: a characteristic shape and hue on a background with a gradient.
 pub(in crate::app) fn images(per_class: usize) -> Dataset {
     let shape = ImageShape::new(3, 32, 32);
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
@@ -212,7 +213,7 @@ pub(in crate::app) fn images(per_class: usize) -> Dataset {
         }
     }
     let names = NAMES.map(str::to_owned).to_vec();
-    // Sizes, labels and names agree by construction.
+    // Sizes, labels and names match by construction.
     Dataset::new("cifar10", names, shape, pixels, labels).unwrap_or_else(|error| unreachable!("{error}"))
 }
 
@@ -256,7 +257,7 @@ pub(in crate::app) fn examples() -> Examples {
     }
 }
 
-/// As [`run`], with `classes` classes whose numbers are drawn from a formula: for panels with few or many classes.
+/// As [`run`], with numbers from a formula for `classes` classes: for panels with few or many classes.
 pub(in crate::app) fn run_with(classes: usize) -> RunView {
     let names: Vec<String> = (0..classes).map(|k| format!("{} {}", NAMES[k % 10], k / 10)).collect();
     let shape = ImageShape::new(1, 2, 2);

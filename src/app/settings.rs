@@ -1,4 +1,4 @@
-//! Choices that outlive the program.
+//! Settings that persist across starts.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,25 +8,25 @@ use super::layout::PanelKind;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Theme {
-    /// As the system is.
+    /// Follow the system.
     #[default]
     System,
-    /// Dark text on a light ground.
+    /// Dark text on a light background.
     Light,
-    /// Light text on a dark ground.
+    /// Light text on a dark background.
     Dark,
 }
 
-/// How the cells of a confusion matrix are written.
+/// Unit of the cells of a confusion matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CellUnit {
     /// Number of images.
     Counts,
-    /// Share of the true class.
+    /// Share of the images of the true class.
     #[default]
     Row,
-    /// Share of the prediction.
+    /// Share of the images with the predicted class.
     Column,
 }
 
@@ -34,12 +34,12 @@ pub enum CellUnit {
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CfpsScale {
-    /// Three times chance, `3 / K`: the same for all runs with as many classes.
+    /// Three times chance, `3 / K`: the same for all runs with the same number of classes.
     #[default]
     Chance,
-    /// A fixed share.
+    /// A fixed value.
     Fixed(f64),
-    /// The largest value that is shown.
+    /// The largest displayed value.
     Automatic,
 }
 
@@ -49,17 +49,17 @@ pub enum CfpsScale {
 pub struct Settings {
     /// Light or dark.
     pub theme: Theme,
-    /// Factor of all sizes.
+    /// Scale factor of the whole window.
     pub zoom: f32,
-    /// How confusion matrices are written.
+    /// Unit of the confusion matrices.
     pub cell_unit: CellUnit,
     /// Colour scale of the CFPS heatmap.
     pub cfps_scale: CfpsScale,
-    /// Whether the colours of confusion matrices keep their meaning from epoch to epoch.
+    /// Whether confusion matrices use the same colour scale for all epochs.
     pub confusion_scale_fixed: bool,
-    /// Factor that perturbations are drawn with.
+    /// Magnification of displayed perturbations.
     pub magnification: f32,
-    /// The lesson that is open, by the name of its file.
+    /// File name of the open lesson; `None` if no lesson is open.
     pub lesson: Option<String>,
     /// Panels that a lesson hides.
     pub hidden: Vec<PanelKind>,
@@ -67,9 +67,9 @@ pub struct Settings {
     pub compare: Vec<std::path::PathBuf>,
     /// The last run directory.
     pub last_run: Option<std::path::PathBuf>,
-    /// The step of the lesson that is open, from 0.
+    /// Step of the open lesson, from 0.
     pub lesson_step: usize,
-    /// Lessons that were gone through, by the names of their files.
+    /// File names of the completed lessons.
     pub lessons_done: Vec<String>,
 }
 

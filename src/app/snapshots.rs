@@ -1,5 +1,5 @@
-//! Pictures of every panel, compared with those in `tests/snapshots/`: both themes, a laptop and a large screen, at once and
-//! at twice the size. `UPDATE_SNAPSHOTS=1 cargo test --lib snapshots` makes them anew.
+//! Pictures of every panel, compared with those in `tests/snapshots/`: both themes, a laptop and a large screen, at
+//! normal and double scale. `UPDATE_SNAPSHOTS=1 cargo test --lib snapshots` regenerates them.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,12 @@ use super::testing::{Stage, harness};
 use super::{runs, sample, view::RunView};
 use crate::config::MethodChoice;
 
-/// Pixels that may differ where a panel is text and boxes: none but what a rounding in the rasteriser moves.
+/// Number of pixels that may differ in a panel of text and boxes: only what rounding in the rasteriser changes.
 const PLAIN: usize = 20;
-/// Where it has curves, whose edges are smoothed over many pixels.
+/// The same for a panel with curves, whose edges are antialiased over many pixels.
 const CURVES: usize = 200;
 
-/// One panel out of all.
+/// One panel, selected at run time.
 struct One {
     panels: Panels,
     kind: PanelKind,
@@ -30,7 +30,7 @@ impl Panel for One {
     }
 }
 
-/// Compares one panel in all its pictures.
+/// Compares all pictures of one panel.
 fn check(kind: PanelKind, run: impl Fn() -> RunView, tolerance: usize) {
     let mut results = SnapshotResults::new();
     for (width, height) in [(1024.0, 700.0), (1600.0, 1000.0)] {
@@ -49,7 +49,7 @@ fn check(kind: PanelKind, run: impl Fn() -> RunView, tolerance: usize) {
     }
 }
 
-/// Lets the panel come to rest, and gives it the answers that it asks for.
+/// Runs frames until the panel is idle, and answers its requests.
 fn prepare(harness: &mut Harness<'_, Stage<One>>, kind: PanelKind) {
     harness.run_steps(4);
     if kind == PanelKind::Compare {
@@ -68,7 +68,7 @@ fn prepare(harness: &mut Harness<'_, Stage<One>>, kind: PanelKind) {
         harness.run_steps(4);
     }
     if kind == PanelKind::Inspector {
-        // Changes are asked for a moment after the last one.
+        // Changes are requested after a short delay.
         std::thread::sleep(Duration::from_millis(200));
         harness.run_steps(12);
         let stage = harness.state_mut();

@@ -1,4 +1,4 @@
-//! What the window remembers from one start to the next: a small file, read with suspicion and written whole.
+//! What the window remembers between starts: a small file, validated when read and written atomically.
 
 use std::path::{Path, PathBuf};
 
@@ -10,17 +10,17 @@ use super::settings::Settings;
 use crate::config::DataConfig;
 use crate::files::{FileError, write_atomic};
 
-/// Grows when older files cannot be read any more.
+/// Increased when older files can no longer be read.
 const VERSION: u32 = 1;
 
 /// See the [module](self).
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Stored {
+pub(super) struct StoredSettings {
     version: u32,
-    /// Choices.
+    /// Persistent settings.
     pub(super) settings: Settings,
-    /// Arrangement of the panels.
+    /// Arrangement of the panels; `None` for the default.
     pub(super) layout: Option<Layout>,
     /// The form's preset.
     pub(super) preset: String,
@@ -32,14 +32,15 @@ pub(super) struct Stored {
     pub(super) size: Option<[f32; 2]>,
 }
 
-impl Stored {
-    /// With this content.
+impl StoredSettings {
+    /// The current version with this content.
     pub(super) fn new(settings: Settings, layout: Layout, form: &Form, size: Option<[f32; 2]>) -> Self {
         let (preset, experiment, made_for) = (form.preset.clone(), form.to_toml(), Some(form.made_for.clone()));
         Self { version: VERSION, settings, layout: Some(layout), preset, experiment, made_for, size }
     }
 
-    /// Where it is kept: `$FAIRTAT_STATE`, nowhere if that is empty, else the system's place for settings.
+    /// Path of the file: `$FAIRTAT_STATE`, or the system's configuration directory if that is not set. `None` if
+    /// `$FAIRTAT_STATE` is empty, which disables storage, or if there is no such directory.
     pub(super) fn place() -> Option<PathBuf> {
         match std::env::var_os("FAIRTAT_STATE") {
             Some(path) if path.is_empty() => None,
@@ -48,7 +49,7 @@ impl Stored {
         }
     }
 
-    /// Reads it; what cannot be used is as at the first start.
+    /// Reads the file. Contents that cannot be used are replaced by the defaults of a first start.
     pub(super) fn load(path: &Path) -> Self {
         let Ok(text) = std::fs::read_to_string(path) else { return Self::default() };
         let stored: Self = serde_json::from_str(&text).unwrap_or_default();
@@ -58,10 +59,10 @@ impl Stored {
         Self { layout: stored.layout.clone().filter(Layout::is_whole), ..stored }
     }
 
-    /// Writes it, whole or not at all.
+    /// Writes the file atomically.
     ///
     /// # Errors
-    /// What the file system says.
+    /// [`FileError`] if the file cannot be written.
     pub(super) fn save(&self, path: &Path) -> Result<(), FileError> {
         let text = serde_json::to_string(self).map_err(|e| FileError::writing(path)(e.into()))?;
         write_atomic(path, text.as_bytes())
@@ -77,18 +78,18 @@ mod tests {
     fn what_was_written_is_read_and_what_is_broken_is_a_first_start() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state/window.json");
-        assert!(Stored::load(&path).layout.is_none());
+        assert!(StoredSettings::load(&path).layout.is_none());
         let settings = Settings { zoom: 2.0, ..Settings::default() };
         let form = Form::restored(Experiment::default(), "digits-60s", None);
-        let stored = Stored::new(settings, Layout::default(), &form, Some([800.0, 600.0]));
+        let stored = StoredSettings::new(settings, Layout::default(), &form, Some([800.0, 600.0]));
         stored.save(&path).unwrap();
-        let read = Stored::load(&path);
+        let read = StoredSettings::load(&path);
         assert_eq!((read.settings.zoom, read.size), (2.0, Some([800.0, 600.0])));
         assert_eq!(Experiment::from_toml(&read.experiment, "stored").unwrap(), Experiment::default());
         assert_eq!((read.made_for, read.layout.is_some()), (Some(form.made_for), true));
         for text in ["", "{", r#"{"version": 99, "settings": {"zoom": 3}}"#, r#"{"version": 1, "layout": 7}"#] {
             std::fs::write(&path, text).unwrap();
-            let read = Stored::load(&path);
+            let read = StoredSettings::load(&path);
             assert_eq!(read.settings.zoom, 1.0, "{text}");
         }
     }

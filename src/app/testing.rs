@@ -1,4 +1,4 @@
-//! A panel in a window of its own, for tests.
+//! A single panel in a window, for tests.
 
 use egui_kittest::Harness;
 
@@ -8,7 +8,7 @@ use super::glossary::Glossary;
 use super::settings::Settings;
 use super::view::RunView;
 
-/// A panel and everything around it; the actions it asked for pile up in `actions`.
+/// A panel and everything it needs; its requested actions accumulate in `actions`.
 pub(in crate::app) struct Stage<P> {
     pub(in crate::app) panel: P,
     pub(in crate::app) run: RunView,
@@ -25,12 +25,12 @@ impl<P: Panel> Stage<P> {
         Self { panel, run, form, settings, glossary, actions: Vec::new(), ready: false }
     }
 
-    /// Draws the panel as the window does.
+    /// Draws the panel as the window would.
     pub(in crate::app) fn ui(&mut self, ui: &mut egui::Ui) {
         if !self.ready {
             super::theme::install(ui.ctx());
             self.ready = true;
-            // Fonts are there from the next frame on.
+            // Fonts are available from the next frame on.
             ui.ctx().request_repaint();
             return;
         }
@@ -40,7 +40,7 @@ impl<P: Panel> Stage<P> {
     }
 }
 
-/// A harness round a stage, `size` in points.
+/// A harness for a stage; `size` in points.
 pub(in crate::app) fn harness<'a, P: Panel + 'a>(
     stage: Stage<P>,
     size: [f32; 2],
@@ -55,7 +55,7 @@ pub(in crate::app) fn harness<'a, P: Panel + 'a>(
         .build_ui_state(|ui, stage: &mut Stage<P>| stage.ui(ui), stage)
 }
 
-/// Writes what the harness shows to `$SHOTS/NAME.png`, for looking at; nothing where `SHOTS` is not set.
+/// Writes what the harness shows to `$SHOTS/NAME.png` for viewing; does nothing if `SHOTS` is not set.
 pub(in crate::app) fn shoot<S>(harness: &mut Harness<'_, S>, name: &str) {
     if let Some(directory) = std::env::var_os("SHOTS") {
         let directory = std::path::PathBuf::from(directory);

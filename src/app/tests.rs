@@ -1,4 +1,4 @@
-//! The whole window, clicked through without a display.
+//! The whole window, operated without a display.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::testing::shoot;
 use super::view::Status;
 use super::window::{App, Surroundings};
 
-/// Answers every question with the next of these paths.
+/// Answers every dialog with the next of these paths.
 #[derive(Default)]
 struct Scripted {
     paths: Vec<PathBuf>,
@@ -80,7 +80,7 @@ impl WindowExt for Window<'_> {
     }
 }
 
-/// Training on digits takes seconds; a machine that is busy otherwise may take a while.
+/// Training on digits takes seconds; a busy machine may need longer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 trait WindowExt {
@@ -146,7 +146,7 @@ fn a_run_is_started_steered_stopped_resumed_and_looked_into() {
     window.wait("one batch", |app| app.view.now() != Some(&before) && app.view.status == Status::Paused);
     let after = window.app().view.now().cloned().unwrap();
     assert_eq!(after.done, before.done + 1);
-    // Every place of the drag was sent; the batch came after the last.
+    // Every position of the drag was sent; the batch came after the last one.
     let held = window.app().view.holds[3].epsilon.unwrap();
     assert!(held < before.epsilon[3], "{held} {before:?}");
     assert!((after.epsilon[3] - held).abs() < 1e-9, "{held} {after:?}");
@@ -185,7 +185,7 @@ fn a_run_is_started_steered_stopped_resumed_and_looked_into() {
     let times = &window.app().frame_times;
     let ms = |share| 1e3 * times.quantile(share).unwrap().as_secs_f64();
     println!("{} frames: p50 {:.1} ms, p99 {:.1} ms", times.len(), ms(0.5), ms(0.99));
-    // The frame is put together beside a run that takes both cores; no frame waits for it.
+    // The frame is computed while a run uses both cores; no frame may wait for the run.
     assert!(ms(0.5) < 100.0, "half of the frames took over {:.0} ms", ms(0.5));
 }
 
@@ -214,7 +214,7 @@ fn closing_asks_saves_and_leaves_a_run_that_can_be_resumed() {
     assert!(run.join("checkpoints/resume.safetensors").exists());
     window.state_mut().as_mut().unwrap().finish();
 
-    // What the form was is there again at the next start.
+    // The form is restored at the next start.
     let again = open(directory.path(), vec![], [1000.0, 700.0], 1.0, false);
     assert_eq!(again.app().form.experiment.data.limit, Some(500));
     assert_eq!(again.app().settings.last_run, Some(run));

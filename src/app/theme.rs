@@ -1,37 +1,38 @@
-//! Colours, fonts and spacing: one place for both themes.
+//! Colours, fonts and spacing of both themes.
 //!
-//! Class colours and scales are told apart with every common colour vision; a number always stands beside a colour.
+//! Class colours and colour scales are distinguishable with every common form of colour vision; a number always
+//! accompanies a colour.
 
 use std::sync::Arc;
 
 use egui::{Color32, FontData, FontDefinitions, FontFamily, FontId, TextStyle};
 
-/// Colours that mean something, for the theme that is shown.
+/// Semantic colours of the current theme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Palette {
     /// Accuracy on unperturbed images.
     pub clean: Color32,
     /// Accuracy under attack.
     pub robust: Color32,
-    /// The worst class, and what needs attention.
+    /// The worst class, and anything that needs attention.
     pub worst: Color32,
     /// The gap between best and worst class.
     pub gap: Color32,
     /// Loss and other neutral curves.
     pub neutral: Color32,
-    /// What can be done: buttons, links, selections.
+    /// Interactive elements: buttons, links, selections.
     pub accent: Color32,
-    /// Went well.
+    /// Success.
     pub good: Color32,
-    /// Worth a look.
+    /// Warning.
     pub warning: Color32,
-    /// Went wrong.
+    /// Error.
     pub error: Color32,
-    /// Text beside the point.
+    /// Secondary text.
     pub weak: Color32,
     /// Lines of grids and frames.
     pub line: Color32,
-    /// Ground of cards within a panel.
+    /// Background of cards within a panel.
     pub card: Color32,
 }
 
@@ -65,14 +66,14 @@ const LIGHT: Palette = Palette {
     card: Color32::from_rgb(0xff, 0xff, 0xff),
 };
 
-/// The colours of the theme that `ui` is drawn in.
+/// The colours of the theme of `ui`.
 pub fn palette(ui: &egui::Ui) -> &'static Palette {
     if ui.visuals().dark_mode { &DARK } else { &LIGHT }
 }
 
-/// A colour for a class. With more than ten classes colours repeat, so a name must stand beside it.
+/// A colour for a class. With more than ten classes colours repeat, so a name must accompany it.
 pub fn class_color(class: usize, dark: bool) -> Color32 {
-    // Ten hues of different lightness, after Okabe and Ito and Tol, moved away from either ground.
+    // Ten hues of different lightness, after Okabe and Ito and Tol, adjusted for contrast with both backgrounds.
     const DARK: [u32; 10] =
         [0x56b4e9, 0xe69f00, 0x2fbf95, 0xf0e442, 0xe2713f, 0xcc79a7, 0x9aa4f2, 0x9bd770, 0xd0a98f, 0xb9bec6];
     const LIGHT: [u32; 10] =
@@ -81,7 +82,7 @@ pub fn class_color(class: usize, dark: bool) -> Color32 {
     Color32::from_rgb(r, g, b)
 }
 
-/// Viridis, for `0..=1`: from little to much. Not a number gives grey.
+/// Viridis, for `0..=1`: from low to high. NaN gives grey.
 pub fn sequential(t: f64) -> Color32 {
     color(colorous::VIRIDIS, t)
 }
@@ -99,19 +100,19 @@ fn color(scale: colorous::Gradient, t: f64) -> Color32 {
     Color32::from_rgb(c.r, c.g, c.b)
 }
 
-/// Black or white, whichever can be read on `ground`.
+/// Black or white, whichever is readable on `ground`.
 pub fn text_on(ground: Color32) -> Color32 {
     let linear = |v: u8| (f32::from(v) / 255.0).powf(2.2);
     let luminance = 0.2126 * linear(ground.r()) + 0.7152 * linear(ground.g()) + 0.0722 * linear(ground.b());
     if luminance > 0.2 { Color32::from_rgb(0x12, 0x14, 0x18) } else { Color32::WHITE }
 }
 
-/// Text in a heavier weight.
+/// Text in a bolder weight.
 pub fn strong_family() -> FontFamily {
     FontFamily::Name("strong".into())
 }
 
-/// Sets up fonts, spacing and the visuals of both themes. Called once for a context.
+/// Sets up fonts, spacing and the visuals of both themes. Called once per context.
 pub fn install(context: &egui::Context) {
     let mut fonts = FontDefinitions::default();
     for (name, bytes) in [
@@ -121,7 +122,7 @@ pub fn install(context: &egui::Context) {
         fonts.font_data.insert(name.to_owned(), Arc::new(FontData::from_static(bytes)));
     }
     let fallback = fonts.families.get(&FontFamily::Proportional).cloned().unwrap_or_default();
-    // Hack has the mathematical signs of formulas that the others lack.
+    // Hack has the mathematical symbols of formulas that the other fonts lack.
     let last = ["Hack".to_owned()];
     let with = |first: &str| {
         [first.to_owned()].into_iter().chain(fallback.iter().cloned()).chain(last.iter().cloned()).collect::<Vec<_>>()

@@ -1,4 +1,4 @@
-//! Messages in passing, at the corner of the window. All of them stand in the log, too.
+//! Transient messages in the corner of the window. All of them are in the log, too.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use super::level::Level;
 use super::theme;
 use super::widgets::strong;
 
-/// Messages at one time; older ones make room.
+/// Maximum number of messages; new ones replace the oldest.
 const MOST: usize = 4;
 
 /// See the [module](self).
@@ -18,7 +18,7 @@ pub(super) struct Toasts {
 }
 
 impl Toasts {
-    /// Shows a message. The same text twice is one message.
+    /// Shows a message. A repeated text is shown once.
     pub(super) fn add(&mut self, now: Instant, level: Level, text: String) {
         self.shown.retain(|(_, _, other)| *other != text);
         if self.shown.len() == MOST {
@@ -27,7 +27,7 @@ impl Toasts {
         self.shown.push((now, level, text));
     }
 
-    /// Draws what is still to be seen, newest at the bottom. Errors stay until they are closed.
+    /// Draws the current messages, newest at the bottom. Errors stay until they are closed.
     pub(super) fn ui(&mut self, context: &egui::Context, now: Instant) {
         let life = |level| match level {
             Level::Info => Some(Duration::from_secs(5)),

@@ -1,6 +1,6 @@
-//! A tour through the panels during a run, by the program itself: pictures of each, and how quickly the window answers.
+//! An automatic tour through the panels during a run: pictures of each panel, and how quickly the window responds.
 //!
-//! The pictures of the README and the measurements of the window come from here, on whatever machine it is run.
+//! The pictures of the README and the measurements of the window are made with it, on any machine.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,40 +17,41 @@ use super::level::Level;
 use super::window::App;
 use crate::files::write_atomic;
 
-/// Time that a panel is shown before its picture is taken, and the window after it: answers arrive, files are written.
+/// How long a panel is shown before its picture is taken, and the window afterwards: answers must arrive, files must be
+/// written.
 const SETTLE: Duration = Duration::from_millis(2500);
-/// From one question whether the window is awake to the next.
+/// Interval between checks of whether the window responds.
 const PING: Duration = Duration::from_millis(1000);
 
-/// What a tour is made with.
+/// Options of a tour.
 #[derive(Debug, Clone)]
 pub struct TourOptions {
-    /// Where pictures and `window.json` go.
+    /// Output directory of the pictures and `window.json`.
     pub directory: PathBuf,
-    /// Epochs to wait for before the first picture.
+    /// Number of epochs to wait for before the first picture.
     pub epochs: usize,
 }
 
-/// How quickly the window answered: `window.json`.
+/// The response times of the window: `window.json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Answers {
     /// From the start of the program to the end of the first frame.
     first_frame_ms: f64,
-    /// Frames measured, all but the first few.
+    /// Number of frames measured: all but the first few.
     frames: usize,
-    /// Time to put a frame together, half of the frames.
+    /// Time to build a frame, median.
     frame_p50_ms: f64,
-    /// The same, 99 of 100 frames.
+    /// Time to build a frame, 99th percentile.
     frame_p99_ms: f64,
-    /// From an event to the end of the frame that answers it, half of the events.
+    /// From an event to the end of the frame that handles it, median.
     answer_p50_ms: f64,
-    /// The same, 99 of 100 events.
+    /// From an event to the end of the frame that handles it, 99th percentile.
     answer_p99_ms: f64,
-    /// The slowest answer.
+    /// The slowest response.
     answer_max_ms: f64,
-    /// Events measured.
+    /// Number of events measured.
     answers: usize,
-    /// Engine of the run meanwhile.
+    /// Engine of the run during the tour.
     engine: String,
     /// Size of the window in pixels.
     pixels: [u32; 2],
@@ -60,16 +61,16 @@ enum Stop {
     Start,
     Epochs,
     Panel(usize, Instant),
-    /// Its picture has been asked for.
+    /// The picture of this panel has been requested.
     Picture(usize),
     Leaving(Instant),
     Done,
 }
 
-/// Asks the window to wake, as an event of the system does, and keeps when.
+/// Requests a repaint, as a system event would, and records the time.
 struct Ping {
     since: Instant,
-    /// Nanoseconds after `since` at which an answer was asked for; 0 while none is.
+    /// Time of the pending request in nanoseconds after `since`; 0 if none is pending.
     asked: AtomicU64,
     over: AtomicBool,
 }
@@ -81,10 +82,10 @@ pub(super) struct Tour {
     began: Instant,
     first_frame: Option<Duration>,
     answers: FrameTimes,
-    /// Frames from now on that are slowed by a picture being taken.
+    /// Number of upcoming frames that reading back a picture slows down.
     reading_back: u32,
     ping: Arc<Ping>,
-    /// Whether the picture that was asked for last has been read back.
+    /// Whether the last requested picture has been read back.
     taken: Arc<AtomicBool>,
     failure: Arc<Mutex<Option<String>>>,
 }
@@ -112,7 +113,7 @@ impl Tour {
     pub(super) fn frame(&mut self, app: &mut App, context: &egui::Context) {
         self.first_frame.get_or_insert_with(|| self.began.elapsed());
         let asked = self.ping.asked.swap(0, Ordering::SeqCst);
-        // Reading a picture back is the tour's own doing, and no part of an answer.
+        // The tour itself causes the read-back of a picture; that must not count as response time.
         self.reading_back = self.reading_back.saturating_sub(1);
         if asked > 0 && self.reading_back == 0 {
             let now = self.ping.since.elapsed();
@@ -171,7 +172,7 @@ impl Tour {
         let (failure, taken) = (Arc::clone(&self.failure), Arc::clone(&self.taken));
         let callback = egui::ScreenshotCallback::new(move |image: Arc<egui::ColorImage>| {
             taken.store(true, Ordering::SeqCst);
-            // Packing a PNG takes longer than a frame.
+            // Encoding a PNG takes longer than a frame.
             std::thread::spawn(move || {
                 if let Err(error) = save(&image, &path) {
                     *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);

@@ -1,4 +1,4 @@
-//! What the window knows of a run: the updates of the worker, put together.
+//! The window's view of a run: accumulates the worker's updates.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -13,31 +13,31 @@ use crate::worker::{
     RunInfo, Update,
 };
 
-/// Batches that the loss curve shows one by one; epochs are kept all.
+/// Number of batches kept for the loss curve; all epochs are kept.
 const BATCHES: usize = 20_000;
-/// Lines of the log that are kept.
+/// Number of log lines kept.
 const LOG: usize = 2_000;
 
-/// How far a run has come.
+/// State of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Status {
-    /// There is none yet.
+    /// There is no run yet.
     #[default]
     Empty,
     /// Data and engine are being opened.
     Opening,
-    /// It trains or evaluates.
+    /// Training or evaluating.
     Running,
-    /// It waits for the user.
+    /// Paused by the user.
     Paused,
-    /// A checkpoint is open for looking at; nothing trains.
+    /// A checkpoint is open for inspection; nothing trains.
     Looking,
-    /// It is over: finished, stopped or failed.
+    /// Finished, stopped or failed.
     Over,
 }
 
 impl Status {
-    /// Whether a run is under way, waiting or not.
+    /// Whether a run is under way, paused or not.
     pub fn is_live(self) -> bool {
         matches!(self, Self::Opening | Self::Running | Self::Paused)
     }
@@ -46,9 +46,9 @@ impl Status {
 /// A line of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
-    /// Since the program began.
+    /// Time since the program started.
     pub at: Duration,
-    /// How serious.
+    /// Severity.
     pub level: super::level::Level,
     /// What happened.
     pub text: String,
@@ -57,23 +57,23 @@ pub struct LogLine {
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub struct RunView {
-    /// How far it is.
+    /// State of the run.
     pub status: Status,
-    /// What the worker does now.
+    /// What the worker is doing now.
     pub phase: Phase,
-    /// What is known since it was opened.
+    /// What has been known since the run was opened.
     pub info: Option<Box<RunInfo>>,
     /// The experiment in force; differs from `info` after a live change.
     pub experiment: Option<Box<Experiment>>,
-    /// Epochs that are done, oldest first.
+    /// Finished epochs, oldest first.
     pub epochs: Vec<EpochRecord>,
     /// Batches since the run was opened, oldest first.
     pub batches: VecDeque<BatchPoint>,
-    /// Epochs done when each checkpoint was written.
+    /// Number of finished epochs at the time of each checkpoint.
     pub checkpoints: Vec<f64>,
     /// The best checkpoints of earlier comparisons, oldest first.
     pub kept: Vec<KeptBest>,
-    /// Images done and in all of the evaluation that is under way.
+    /// Images evaluated and total, for the evaluation under way.
     pub evaluating: Option<(usize, usize)>,
     /// Images of the current batch.
     pub examples: Option<Arc<Examples>>,
@@ -81,23 +81,23 @@ pub struct RunView {
     pub inspection: Option<Arc<Inspection>>,
     /// The newest decision map.
     pub map: Option<Arc<DecisionMap>>,
-    /// Radii given by hand, one entry a class; empty while there is no run.
+    /// Radii set by hand, one entry per class; empty if there is no run.
     pub holds: Vec<Hold>,
-    /// The test set's report, when all epochs are done.
+    /// The report on the test set, once all epochs are finished.
     pub report: Option<Box<FinalReport>>,
-    /// Why the last run ended, if something failed.
+    /// The failure that ended the last run.
     pub failure: Option<Failure>,
-    /// Why the last inspection or decision map could not be made.
+    /// The failure of the last inspection or decision map.
     pub job_failure: Option<Failure>,
     /// What happened, oldest first.
     pub log: VecDeque<LogLine>,
-    /// Images a second, over the last seconds.
+    /// Images per second over the last seconds.
     pub rate: Rate,
     began: Option<Instant>,
 }
 
 impl RunView {
-    /// Takes an update in; `now` is when it was fetched.
+    /// Applies an update; `now` is the time at which it was received.
     pub fn apply(&mut self, update: Update, now: Instant) {
         use super::level::Level::{Error, Info, Warning};
         match update {
@@ -196,7 +196,7 @@ impl RunView {
         self.batches.back()
     }
 
-    /// Names of the classes; empty while there is no run.
+    /// Names of the classes; empty if there is no run.
     pub fn class_names(&self) -> &[String] {
         self.info.as_ref().map_or(&[], |info| info.class_names())
     }
@@ -206,7 +206,7 @@ impl RunView {
         self.info.as_ref()?.directory.as_ref()
     }
 
-    /// Epochs done, with the fraction of the one under way, and in all.
+    /// Finished epochs including the fraction of the current one, and the total number of epochs.
     pub fn position(&self) -> Option<(f64, u32)> {
         let epochs = self.experiment.as_ref()?.optimizer.epochs;
         let done = self.epochs.last().map_or(0.0, |last| f64::from(last.metrics.epoch + 1));
@@ -214,11 +214,12 @@ impl RunView {
         Some((done.max(now), epochs))
     }
 
-    /// Seconds until all epochs are done, by the pace of the last ones; none where nothing is known of it.
+    /// Seconds until all epochs are finished, estimated from the latest ones; `None` if there is no basis for an
+    /// estimate.
     pub fn eta_secs(&self) -> Option<f64> {
         let (position, epochs) = self.position()?;
         let left = f64::from(epochs) - position;
-        // A whole epoch counts its evaluation too.
+        // The time of a whole epoch includes its evaluation.
         let recent = &self.epochs[self.epochs.len().saturating_sub(3)..];
         let per_epoch = match (recent.len(), self.now()) {
             (0, Some(now)) if now.done > 0 => now.seconds[0] * f64::from(now.batches) / f64::from(now.done),
@@ -234,7 +235,7 @@ fn sentence(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// Images a second over a short past.
+/// Images per second over a short window of time.
 #[derive(Debug, Clone, Default)]
 pub struct Rate {
     recent: VecDeque<(Instant, usize)>,
@@ -254,7 +255,7 @@ impl Rate {
         self.recent.clear();
     }
 
-    /// Images a second; none before two batches.
+    /// Images per second; `None` before the second batch.
     pub fn per_second(&self) -> Option<f64> {
         let (first, last) = (self.recent.front()?.0, self.recent.back()?.0);
         let images: usize = self.recent.iter().skip(1).map(|(_, images)| images).sum();

@@ -1,4 +1,4 @@
-//! The application: panels, worker, and what happens between them.
+//! The application: panels, worker, and the communication between them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,26 +23,26 @@ use super::palette::CommandPalette;
 use super::panels::{self, Panels};
 use super::paths::TypedPath;
 use super::settings::{Settings, Theme};
-use super::storage::Stored;
+use super::storage::StoredSettings;
 use super::theme;
 use super::toasts::Toasts;
 use super::view::{RunView, Status};
 use crate::evaluate::signatures;
 use crate::worker::{ExamplesWish, INSPECTING, MAPPING, Request, Update, Worker};
 
-/// Waiting time of slow motion, for each attack step.
+/// Delay of slow motion per attack step.
 const SLOW: Duration = Duration::from_millis(400);
 
-/// Least time between frames that nothing but news of the run asks for.
-const NEWS: Duration = Duration::from_millis(40);
-/// The same where a software adapter draws the window: a frame takes it about a tenth of a second of all cores.
-const NEWS_IN_SOFTWARE: Duration = Duration::from_millis(600);
+/// Minimum interval between frames that only updates of the run request.
+const UPDATE_INTERVAL: Duration = Duration::from_millis(40);
+/// The same if a software adapter draws the window: a frame takes it about a tenth of a second on all cores.
+const SOFTWARE_UPDATE_INTERVAL: Duration = Duration::from_millis(600);
 
-/// Where the window keeps things, and how it asks for files.
+/// Storage locations and file dialogs of the window.
 pub struct Surroundings {
     /// Directory of new runs.
     pub runs: PathBuf,
-    /// File that settings and layout are kept in, if they are.
+    /// File for settings and layout; `None` disables it.
     pub state: Option<PathBuf>,
     /// File dialogs.
     pub dialogs: Box<dyn Dialogs>,
@@ -64,40 +64,40 @@ pub struct App {
     typed: TypedPath,
     exporter: Exporter,
     actions: Vec<Action>,
-    /// Panels seen in the last frame.
+    /// Panels drawn in the last frame.
     seen: Vec<PanelKind>,
     surroundings: Surroundings,
     worker: Option<Worker>,
-    news_every: Arc<AtomicU64>,
+    update_interval: Arc<AtomicU64>,
     before_lesson: Option<Before>,
-    /// Failure signatures of this run that have been announced.
-    told: Vec<signatures::Kind>,
+    /// Failure signatures of this run that the user has been told about.
+    announced: Vec<signatures::Kind>,
     window_size: Option<[f32; 2]>,
     stored: Option<(Instant, String)>,
 }
 
 impl App {
-    /// An application in `context`, as it was left the last time.
+    /// An application in `context` with the stored state.
     pub fn new(context: &egui::Context, surroundings: Surroundings) -> Self {
         theme::install(context);
         context.options_mut(|options| options.zoom_with_keyboard = false);
-        let stored = surroundings.state.as_deref().map(Stored::load).unwrap_or_default();
+        let stored = surroundings.state.as_deref().map(StoredSettings::load).unwrap_or_default();
         let mut form = Form::default();
         if let Ok(experiment) = crate::config::Experiment::from_toml(&stored.experiment, "the last window")
             && !stored.experiment.is_empty()
         {
             form = Form::restored(experiment, &stored.preset, stored.made_for);
         }
-        let news_every = Arc::new(AtomicU64::new(NEWS.as_millis() as u64));
+        let update_interval = Arc::new(AtomicU64::new(UPDATE_INTERVAL.as_millis() as u64));
         let wake = {
-            let (context, every) = (context.clone(), Arc::clone(&news_every));
-            // Soon, but not for each of a thousand batches a second.
+            let (context, every) = (context.clone(), Arc::clone(&update_interval));
+            // Soon, but not once for each of a thousand batches per second.
             move || context.request_repaint_after(Duration::from_millis(every.load(Ordering::Relaxed)))
         };
         let (worker, failure) = match Worker::spawn(wake) {
             Ok(worker) => (Some(worker), None),
             Err(error) => {
-                (None, Some(format!("The system gives no thread for training: {error}. Close other programs.")))
+                (None, Some(format!("The thread for training could not be started: {error}. Close other programs.")))
             }
         };
         let mut app = Self {
@@ -118,9 +118,9 @@ impl App {
             seen: Vec::new(),
             surroundings,
             worker,
-            news_every,
+            update_interval,
             before_lesson: None,
-            told: Vec::new(),
+            announced: Vec::new(),
             window_size: stored.size,
             stored: None,
         };
@@ -133,13 +133,13 @@ impl App {
         app
     }
 
-    /// The window is drawn by the CPU, which the training wants, too: frames for news alone become rare. What the user does
-    /// is still answered at once.
+    /// The window is drawn by the CPU, which training needs too: frames for updates alone become rare. User input is
+    /// still handled at once.
     pub(super) fn spare_the_cpu(&self) {
-        self.news_every.store(NEWS_IN_SOFTWARE.as_millis() as u64, Ordering::Relaxed);
+        self.update_interval.store(SOFTWARE_UPDATE_INTERVAL.as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// Begins with a file, directory or lesson.
+    /// Opens a file, directory or lesson at the start.
     pub(super) fn start_with(&mut self, options: super::launch::LaunchOptions) {
         if let Some(path) = options.open {
             self.open_any(&path);
@@ -175,13 +175,13 @@ impl App {
         self.frame_times.add(began.elapsed());
     }
 
-    /// Takes in what has happened elsewhere since the last frame.
+    /// Handles everything that arrived since the last frame.
     fn receive(&mut self, context: &egui::Context) {
         let now = Instant::now();
         for update in self.worker.as_ref().map(Worker::updates).unwrap_or_default() {
             match &update {
                 Update::Warning(text) => self.toasts.add(now, Level::Warning, text.clone()),
-                // The inspector shows its own failures.
+                // The inspector displays its own failures.
                 Update::Failed(failure) if [INSPECTING, MAPPING].contains(&failure.doing.as_str()) => {}
                 Update::Failed(failure) => self.toasts.add(now, Level::Error, format!("{failure}")),
                 Update::Opened(info) => {
@@ -195,8 +195,8 @@ impl App {
             let (opened, epoch) = (matches!(update, Update::Opened(_)), matches!(update, Update::Epoch(_)));
             self.view.apply(update, now);
             if opened {
-                // What a resumed run had before is no news.
-                self.told = panels::watch::present(&self.view).iter().map(|signature| signature.kind).collect();
+                // Do not announce signatures that a resumed run had before.
+                self.announced = panels::watch::present(&self.view).iter().map(|signature| signature.kind).collect();
             }
             if epoch {
                 self.announce();
@@ -222,14 +222,14 @@ impl App {
         }
     }
 
-    /// Files that were dropped onto the window.
+    /// Opens the files that were dropped onto the window.
     fn dropped(&mut self, context: &egui::Context) {
         for file in context.input(|input| input.raw.dropped_files.clone()) {
             self.open_any(file.path());
         }
     }
 
-    /// Opens a file or directory by what it is.
+    /// Opens a file or directory according to its type.
     pub(super) fn open_any(&mut self, path: &Path) {
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
         let purpose = match extension.as_str() {
@@ -252,7 +252,7 @@ impl App {
         if self.palette.is_open() || self.closing.is_asking() || self.typed.is_open() {
             return;
         }
-        // A key by itself belongs to whatever has the focus, and every key to a field of text.
+        // A key without modifiers belongs to the focused widget, and every key to a text field.
         let (focused, typing) =
             (context.memory(|memory| memory.focused().is_some()), context.egui_wants_keyboard_input());
         for command in Command::all() {
@@ -283,16 +283,19 @@ impl App {
         *seen = now;
     }
 
-    /// Whether a command makes sense now, or why not.
+    /// Whether a command can run now.
+    ///
+    /// # Errors
+    /// The reason why it cannot.
     pub fn enabled(&self, command: Command) -> Result<(), &'static str> {
         let live = self.view.status.is_live();
         match command {
             Command::Start if live => Err("A run is under way; stop it first."),
             Command::Start | Command::CopyAsCommand | Command::SaveExperiment if !self.form.errors().is_empty() => {
-                Err("The experiment has a value that cannot be; see the panel Experiment.")
+                Err("The experiment has an invalid value; see the panel Experiment.")
             }
             Command::PlayPause if !live && !self.form.errors().is_empty() => {
-                Err("The experiment has a value that cannot be; see the panel Experiment.")
+                Err("The experiment has an invalid value; see the panel Experiment.")
             }
             Command::Start | Command::PlayPause
                 if !live && self.panels.experiment.lacks_images(&self.form.experiment) =>
@@ -304,13 +307,13 @@ impl App {
             }
             Command::StopAndSave | Command::StopWithoutSaving if !live => Err("No run is under way."),
             Command::Resume | Command::OpenCheckpoint if live => Err("A run is under way; stop it first."),
-            Command::Undo if !self.form.can_undo() => Err("There is nothing to take back."),
-            Command::Redo if !self.form.can_redo() => Err("Nothing was taken back."),
+            Command::Undo if !self.form.can_undo() => Err("There is nothing to undo."),
+            Command::Redo if !self.form.can_redo() => Err("There is nothing to redo."),
             _ => Ok(()),
         }
     }
 
-    /// Carries out a command.
+    /// Runs a command.
     pub fn run(&mut self, command: Command, context: &egui::Context) {
         if let Err(why) = self.enabled(command) {
             return self.toasts.add(Instant::now(), Level::Warning, why.into());
@@ -324,12 +327,12 @@ impl App {
             },
             Command::OneBatch if self.view.status.is_live() => self.send(Request::OneBatch),
             Command::OneAttackStep if self.view.status.is_live() => {
-                // A step is taken to be looked at.
+                // The user takes a single step in order to look at it.
                 if !self.settings.hidden.contains(&PanelKind::Examples) {
                     self.layout.show(PanelKind::Examples);
                 }
                 if !self.seen.contains(&PanelKind::Examples) {
-                    // The panel asks for more when it is drawn, which is after this step.
+                    // The panel requests images when it is drawn, which is after this step.
                     self.send(Request::Examples(Some(ExamplesWish { count: 16, every: Duration::from_millis(500) })));
                 }
                 self.send(Request::OneAttackStep);
@@ -393,7 +396,7 @@ impl App {
         });
     }
 
-    /// Begins the form's experiment in a new directory.
+    /// Starts the form's experiment in a new directory.
     fn begin(&mut self, paused: bool) {
         let directory = crate::worker::session::free_directory(&self.surroundings.runs, &self.form.run_name());
         let experiment = Box::new(self.form.experiment.clone());
@@ -410,7 +413,7 @@ impl App {
         self.surroundings.dialogs.ask(Purpose::Open(purpose));
     }
 
-    /// Hands a request to the worker.
+    /// Sends a request to the worker.
     pub(super) fn send(&mut self, request: Request) {
         let sent = self.worker.as_ref().map(|worker| worker.send(request));
         if let Some(Err(busy)) = sent {
@@ -418,14 +421,14 @@ impl App {
         }
     }
 
-    /// Tells the user something, in passing and in the log.
+    /// Shows the user a transient message and adds it to the log.
     pub(super) fn tell(&mut self, level: Level, text: String) {
         let now = Instant::now();
         self.toasts.add(now, level, text.clone());
         self.view.say(now, level, text);
     }
 
-    /// Something to do after this frame.
+    /// Queues an action for after this frame.
     pub(super) fn queue(&mut self, action: Action) {
         self.actions.push(action);
     }
@@ -461,7 +464,7 @@ impl App {
         }
     }
 
-    /// Uses a path that was chosen.
+    /// Uses a chosen path.
     fn chosen(&mut self, purpose: Purpose, path: PathBuf) {
         let shown = path.display().to_string();
         match purpose {
@@ -508,7 +511,7 @@ impl App {
 
     fn open_image(&mut self, path: &Path) {
         let Some(shape) = self.view.info.as_ref().map(|info| info.shape()) else {
-            let text = "An image is looked at through a network: start a run or open a checkpoint first.";
+            let text = "Inspecting an image needs a network: start a run or open a checkpoint first.";
             return self.tell(Level::Warning, text.into());
         };
         match super::pictures::subject_from_file(path, shape) {
@@ -519,7 +522,7 @@ impl App {
 
     fn open_pixels(&mut self, name: &str, image: &egui::ColorImage) {
         let Some(shape) = self.view.info.as_ref().map(|info| info.shape()) else {
-            let text = "An image is looked at through a network: start a run or open a checkpoint first.";
+            let text = "Inspecting an image needs a network: start a run or open a checkpoint first.";
             return self.tell(Level::Warning, text.into());
         };
         let bytes: Vec<u8> = image.pixels.iter().flat_map(|pixel| pixel.to_srgba_unmultiplied()).collect();
@@ -529,14 +532,14 @@ impl App {
         }
     }
 
-    /// Sets the window up for a lesson.
+    /// Sets up the window for a lesson.
     fn begin_lesson(&mut self, id: &str) {
         let Some(lesson) = lessons::find(id) else {
             return self.tell(Level::Error, format!("There is no lesson '{id}'."));
         };
         match lesson.begin(&mut self.settings, &mut self.form) {
             Ok(before) => {
-                // From one lesson to the next: what was there before the first is put back in the end.
+                // When one lesson follows another, the state from before the first is restored in the end.
                 self.before_lesson.get_or_insert(before);
                 self.layout.begin_lesson();
                 self.layout.hide(&self.settings.hidden);
@@ -557,18 +560,18 @@ impl App {
         self.layout.show(PanelKind::Learn);
     }
 
-    /// Says so when a failure signature appears.
+    /// Tells the user when a failure signature appears.
     fn announce(&mut self) {
         for signature in panels::watch::present(&self.view) {
-            if !self.told.contains(&signature.kind) {
-                self.told.push(signature.kind);
+            if !self.announced.contains(&signature.kind) {
+                self.announced.push(signature.kind);
                 let text = format!("{}. See the panel Failure watch.", signature.kind.title());
                 self.tell(Level::Warning, text);
             }
         }
     }
 
-    /// Writes what is worth keeping, at most every few seconds and only when it has changed.
+    /// Saves the state, at most every few seconds and only if it has changed.
     fn remember(&mut self, context: &egui::Context) {
         if let Some(rect) = context.input(|input| input.viewport().inner_rect) {
             let size = rect.size() * self.settings.zoom;
@@ -580,10 +583,10 @@ impl App {
         }
     }
 
-    /// Writes settings and layout, if they have changed.
+    /// Writes settings and layout if they have changed.
     pub(super) fn store(&mut self) {
         let Some(path) = self.surroundings.state.clone() else { return };
-        let stored = Stored::new(self.settings.clone(), self.layout.clone(), &self.form, self.window_size);
+        let stored = StoredSettings::new(self.settings.clone(), self.layout.clone(), &self.form, self.window_size);
         let text = format!("{stored:?}");
         if self.stored.as_ref().is_some_and(|(_, old)| *old == text) {
             self.stored = Some((Instant::now(), text));
@@ -594,11 +597,11 @@ impl App {
         if let Err(error) = stored.save(&path)
             && first_failure
         {
-            self.tell(Level::Warning, format!("{error}; settings will be forgotten."));
+            self.tell(Level::Warning, format!("{error}; the settings are not saved."));
         }
     }
 
-    /// Lets go of the worker: a run that is under way is saved, and waited for.
+    /// Shuts down the worker: saves a run that is under way and waits for it.
     pub(super) fn finish(&mut self) {
         self.store();
         self.worker = None;

@@ -1,6 +1,6 @@
-//! Downloads from a server in this process that misbehaves in every way a test asks for.
+//! Downloads from an in-process server whose faults each test defines.
 
-// A test's helpers say by a panic that something does not hold; clippy.toml exempts only the test functions themselves.
+// Helpers panic to report a failure; clippy.toml exempts only the test functions themselves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod server;
@@ -20,7 +20,7 @@ use server::{Request, Server, answer, broken, length_of, partial, whole};
 
 // ---------------------------------------------------------------- fixtures
 
-/// Bytes that do not compress and do not repeat.
+/// Incompressible bytes without repetition.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let next = || {
@@ -77,7 +77,7 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// A server, a set of the one file `x.gz` with `body`, and a root.
+/// A server, a data set that consists of the file `x.gz` with the contents `body`, and a root directory.
 struct Case {
     server: Server,
     publisher: Publisher,
@@ -95,7 +95,7 @@ impl Case {
         Self { server, publisher, root: tempfile::tempdir().unwrap(), body }
     }
 
-    /// The set without an exact length, as where a publisher rounds it.
+    /// The same set without an exact length, as if the publisher only stated a rounded one.
     fn without_length(mut self) -> Self {
         self.publisher.files[0].bytes = None;
         self
@@ -109,7 +109,7 @@ impl Case {
         run(&self.publisher, self.root.path())
     }
 
-    /// Asserts that the file is here, whole, and that nothing but its record is beside it.
+    /// Asserts that the file is complete, and that only its record is next to it.
     #[track_caller]
     fn assert_whole(&self) {
         assert_eq!(std::fs::read(self.path("x.gz")).unwrap(), self.body);
@@ -118,7 +118,8 @@ impl Case {
         assert_eq!(status(&self.publisher, self.root.path()).unwrap(), verified);
     }
 
-    /// Asserts that the download fails, tells all of `parts`, and leaves no file under its final name.
+    /// Asserts that the download fails with a message that contains all `parts`, and leaves no file under its final
+    /// name.
     #[track_caller]
     fn assert_refused(&self, parts: &[&str]) -> DataError {
         let error = self.run().unwrap_err();
@@ -179,7 +180,7 @@ fn a_broken_connection_is_resumed_where_it_broke() {
 
 #[test]
 fn progress_resets_the_count_of_failures() {
-    // Nine breaks with three attempts: every one of them gains ground.
+    // Nine interruptions with three attempts: each transfer makes progress.
     let case = Case::new(100_000, |number, request, stream, body| {
         let from = request.from().unwrap_or(0);
         if number == 0 {
@@ -240,7 +241,7 @@ fn a_wrong_content_range_is_never_used() {
 
 #[test]
 fn a_file_that_changed_meanwhile_is_fetched_from_its_start() {
-    // One server obeys If-Range and sends all of the new file, the other goes on with the new file's bytes.
+    // One server honours If-Range and sends the whole new file; the other continues with the bytes of the new file.
     for obeys in [true, false] {
         let case = Case::new(200_000, move |number, request, stream, body| match (number, request.from()) {
             (0, _) => {
@@ -259,7 +260,7 @@ fn a_file_that_changed_meanwhile_is_fetched_from_its_start() {
 
 #[test]
 fn pieces_that_do_not_fit_are_replaced_by_one_whole_answer() {
-    // No ETag, so nobody can notice the change before the checksum does.
+    // Without an ETag, only the checksum can reveal the change.
     let case = Case::new(200_000, |number, request, stream, body| match (number, request.from()) {
         (0, _) => answer(stream, "200 OK", &[length_of(body)], &[1; 50_000]),
         (_, Some(from)) => {
@@ -375,7 +376,7 @@ fn announced_lengths_must_fit() {
         let case = Case::new(5_000, move |_, _, stream, body| send(stream, body));
         case.assert_refused(&["it announces", "expected 5000 bytes", "length in the test"]);
     }
-    // Shorter than the published file, but only the checksum can know.
+    // Shorter than the published file, which only the checksum can reveal.
     let case = Case::new(5_000, |_, _, stream, body| whole(stream, &body[..4_000])).without_length();
     assert!(matches!(case.assert_refused(&["MD5"]), DataError::Checksum { .. }));
 }
@@ -384,7 +385,7 @@ fn announced_lengths_must_fit() {
 fn a_body_without_end_is_cut_off() {
     let case = Case::new(50_000, |_, _, stream, _| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
-        // Ends when the client hangs up.
+        // Ends when the client closes the connection.
         while stream.write_all(&[3; 65_536]).is_ok() {}
     });
     case.assert_refused(&["more than 50000 bytes"]);
@@ -405,7 +406,7 @@ fn a_body_without_length_may_end_with_the_connection() {
 fn a_silent_server_is_given_up() {
     let case = Case::new(1_000, |_, _, stream, body| {
         broken(stream, body, 10);
-        // Keeps the connection open and says nothing until the client hangs up.
+        // Keeps the connection open without sending anything until the client closes it.
         let _ = std::io::copy(stream, &mut std::io::sink());
     });
     let patience = FetchOptions { stall_timeout: Duration::from_millis(60), attempts: 2, ..options() };
@@ -584,7 +585,7 @@ fn a_damaged_unpacked_file_is_found_and_unpacked_anew() {
 fn a_killed_unpacking_leaves_nothing_that_counts() {
     let case = archive_case();
     case.run().unwrap();
-    // As if the process had died: half a directory under the temporary name, none under the final one.
+    // As if the process had been killed: an incomplete directory under the temporary name, none under the final one.
     std::fs::rename(case.path("in"), case.path(".unpacking")).unwrap();
     std::fs::remove_file(case.path(".unpacking/a.bin")).unwrap();
     assert!(matches!(status(&case.publisher, case.root.path()).unwrap(), Status::Unverified { .. }));

@@ -1,4 +1,4 @@
-//! An HTTP server on 127.0.0.1 whose every answer a test writes itself.
+//! An HTTP server on 127.0.0.1 whose responses each test writes itself.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -33,7 +33,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// `handle` gets the number of the request, the request and the connection, which is closed afterwards.
+    /// `handle` receives the index of the request, the request and the connection, which is closed afterwards.
     pub(crate) fn start(handle: impl FnMut(usize, &Request, &mut TcpStream) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -81,7 +81,7 @@ impl Drop for Server {
     }
 }
 
-/// Writes an answer; the client may hang up early, which is no failure of the server.
+/// Writes a response; it is not an error of the server if the client closes the connection early.
 pub(crate) fn answer(stream: &mut TcpStream, status: &str, headers: &[String], body: &[u8]) {
     let mut head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n");
     for header in headers {
@@ -100,7 +100,7 @@ pub(crate) fn whole(stream: &mut TcpStream, body: &[u8]) {
     answer(stream, "200 OK", &[length_of(body), "ETag: \"v1\"".into()], body);
 }
 
-/// Announces all of `body`, sends `keep` bytes of it.
+/// Announces the length of all of `body` but sends only `keep` bytes.
 pub(crate) fn broken(stream: &mut TcpStream, body: &[u8], keep: usize) {
     answer(stream, "200 OK", &[length_of(body), "ETag: \"v1\"".into()], &body[..keep]);
 }

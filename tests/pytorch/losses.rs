@@ -1,14 +1,14 @@
-//! Losses and their gradients with respect to logits. No engine takes part.
+//! Losses and their gradients with respect to logits, without an engine.
 
 use fairtat::engine::{LossSpec, LossTerm, Objective, Reduction, Term, View, loss};
 
 use crate::golden::{Errors, Golden, wide};
 
 const CLASSES: usize = 10;
-/// They reach 2e-6.
+/// The errors reach 2e-6.
 const LIMIT: f64 = 1e-5;
 
-/// A value and gradients for each row.
+/// The loss and the gradients of each row.
 type Rows = (Vec<f32>, Vec<Vec<f32>>);
 
 /// Runs `row` on each row of logits `p` and `q` with its label.
@@ -23,7 +23,8 @@ fn rows(golden: &Golden, row: impl Fn(&[f32], &[f32], u32, &mut [f32], &mut [f32
     (values, vec![grad_p, grad_q])
 }
 
-/// Compares with the file, the four extreme rows apart from the others, which would vanish beside them.
+/// Compares with the file. The four extreme rows are compared separately, because the errors of the others would be
+/// negligible beside them.
 fn compare(golden: &Golden, name: &str, (values, gradients): &Rows) {
     let mut errors = Errors::new("losses", LIMIT);
     let count = values.len();
@@ -65,7 +66,7 @@ fn objectives_are_the_losses_that_an_attack_maximises() {
     errors.close("kl to clean, gradient", &gradient, golden.floats("kl.grad_q"));
 }
 
-/// `(1 - b) CE(p) + b KL(p ‖ q)` with `b = 6/7`, as an outer loss of two terms whose weights add the images up.
+/// `(1 - b) CE(p) + b KL(p ‖ q)` with `b = 6/7`, as an outer loss of two terms with `Reduction::Sum`.
 #[test]
 fn the_trades_loss_is_pytorchs() {
     let golden = Golden::load("losses");

@@ -1,4 +1,4 @@
-//! Steps of SGD, and the average of what they give.
+//! Steps of SGD, and the average of the resulting parameters.
 
 use fairtat::engine::{LossSpec, SgdStep, View};
 use fairtat::train::Average;

@@ -19,7 +19,7 @@ fn each(cases: &[&'static str], check: impl Fn(&Case, Tested, &mut Errors)) {
     }
 }
 
-/// A search of no steps: the clean images become views.
+/// A search without steps: the views are the clean images.
 pub(crate) fn no_search(n: usize) -> SearchSpec {
     SearchSpec {
         objective: Objective::CrossEntropy,
@@ -33,7 +33,7 @@ pub(crate) fn no_search(n: usize) -> SearchSpec {
     }
 }
 
-/// The running statistics among the arrays of a state.
+/// The running statistics in a state.
 pub(crate) fn running(state: State) -> State {
     State(state.0.into_iter().filter(|(name, _)| name.contains(".running_")).collect())
 }
@@ -78,7 +78,7 @@ fn running_statistics_move_in_train_mode_alone() {
     });
 }
 
-/// PyTorch's running statistics after one pass, `0.9 · before + 0.1 · batch`, hold those of the batch.
+/// PyTorch's running statistics after one pass, `0.9 · before + 0.1 · batch`, determine those of the batch.
 #[test]
 fn statistics_of_a_batch_are_pytorchs_and_leave_no_trace() {
     each(&CASES, |case, tested, errors| {
@@ -113,8 +113,9 @@ fn statistics_of_a_batch_are_pytorchs_and_leave_no_trace() {
     });
 }
 
-/// The first step of SGD without weight decay leaves the gradient itself behind as momentum. With a learning rate of
-/// 2³⁰ the step is so much longer than the parameter that its difference is the gradient too, but for one rounding.
+/// After the first step of SGD without weight decay, the momentum is the gradient itself. With a learning rate of 2³⁰
+/// the step is so much longer than the parameter that the change of the parameter is the gradient too, up to one
+/// rounding.
 #[test]
 fn parameter_gradients_are_pytorchs() {
     each(&CASES[..4], |case, tested, errors| {

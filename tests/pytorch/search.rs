@@ -1,4 +1,4 @@
-//! Ten steps of targeted PGD from given noise.
+//! Ten steps of targeted PGD from a given start.
 
 use fairtat::engine::{BatchNormMode, Input, Norm, Objective, SearchSpec, Start, View};
 
@@ -7,7 +7,7 @@ use crate::golden::{Case, Errors};
 use crate::passes::{MODES, running};
 
 const CASES: [&str; 2] = ["small-cnn", "preact-resnet-18"];
-/// The attacked images are the first of the case.
+/// The first images of the case are attacked.
 const IMAGES: usize = 4;
 
 fn spec(case: &Case, steps: u32, batch_norm: BatchNormMode) -> SearchSpec {
@@ -67,7 +67,7 @@ fn gradients_along_the_search_are_pytorchs() {
                     let images: Vec<f32> = clean.iter().zip(delta).map(|(c, d)| c + d).collect();
                     let input = Input::Images(&images, &case.labels[..IMAGES]);
                     let (_, gradient) = case.open(tested).input_gradient(&input, &objective, batch_norm).unwrap();
-                    // The search ascends minus the loss that PyTorch descends.
+                    // The search maximises the negative of the loss that PyTorch minimises.
                     let expected: Vec<f32> =
                         case.golden.floats(&format!("pgd.{mode}.grad.{step}")).iter().map(|g| -g).collect();
                     errors.close(&format!("targeted gradient {mode}"), &gradient, &expected);

@@ -30,7 +30,7 @@ fn learning_rates_are_pytorchs() {
     assert_eq!(tables.len(), 4);
     for (name, table) in tables {
         let count = table.rates.len() as u32;
-        // The rates of one-cycle belong to steps: here to those of epochs of ten.
+        // One-cycle has a learning rate per step: here for epochs of ten steps.
         let (schedule, batches) = match name.as_str() {
             "one_cycle" => (Schedule::OneCycle, 10),
             "cosine" => (Schedule::Cosine, 1),
@@ -61,7 +61,7 @@ struct StateDict {
     state: BTreeMap<String, Vec<usize>>,
 }
 
-/// The order is not compared: states are maps, and PyTorch lists a block's shortcut last, wherever it runs.
+/// The order is not compared: states are maps, and PyTorch lists a block's shortcut last regardless of when it runs.
 #[test]
 fn state_dicts_have_pytorchs_names_and_shapes() {
     let tables: BTreeMap<String, StateDict> = read("architectures.json");

@@ -10,8 +10,8 @@ use crate::config::fields::{self, Field, Kind, Values, item};
 use crate::config::{Experiment, PRESETS};
 
 impl Form {
-    /// The shortest `fairtat train …` that runs exactly this experiment, for a POSIX shell. Where a flag cannot say it, the
-    /// experiment is written to a file first.
+    /// The shortest `fairtat train …` that runs exactly this experiment, for a POSIX shell. If no flag can express it,
+    /// the command line writes the experiment to a file first.
     pub fn command_line(&self) -> String {
         let preset = PRESETS.iter().find(|(name, _)| *name == self.preset).map(|(name, _)| *name);
         let (by_preset, by_data) = (preset.map(|name| self.flags(Some(name))), self.flags(None));
@@ -37,12 +37,15 @@ impl Form {
         }
     }
 
-    /// The arguments after `fairtat train` that put this experiment over a preset, or over the defaults of its data set; or
-    /// the field that no flag can set.
+    /// The arguments after `fairtat train` that turn a preset, or the defaults of the data set, into this experiment.
+    ///
+    /// # Errors
+    /// The field that no flag can set.
     fn flags(&self, preset: Option<&'static str>) -> Result<Vec<String>, &'static str> {
         let data = &self.experiment.data;
         let own = preset.and_then(|name| Experiment::preset(name).ok()).filter(|own| own.data.dataset == data.dataset);
-        // A folder's images may be others where the command runs, and so may what the flags are put over.
+        // A folder may hold other images where the command runs, and then the defaults that the flags modify differ
+        // too.
         let kinds = match DataKind::of(data, None) {
             _ if own.is_some() => vec![None],
             None if matches!(data.dataset.as_str(), "folder" | "npy") => DataKind::UNNAMED.map(Some).to_vec(),
@@ -53,7 +56,7 @@ impl Form {
         let values = Values::of(&self.experiment);
         let mut words = preset.map_or(Vec::new(), |name| vec!["--preset".to_owned(), name.to_owned()]);
         let differs = |field: &&Field| starts.iter().any(|start| start.get(field.path) != values.get(field.path));
-        // Without a preset, the data set is what the flags are put over.
+        // Without a preset, the data set selects the defaults that the flags modify.
         let named = |field: &&Field| preset.is_none() && field.path == "data.dataset";
         let mut differences: Vec<&Field> =
             fields::all().iter().filter(|field| named(field) || differs(field)).collect();
@@ -63,13 +66,13 @@ impl Form {
             let value = match values.get(field.path) {
                 Value::Null => return Err(field.path),
                 Value::String(text) => text.clone(),
-                // As in Rust, not as in JSON: every digit that matters and no more.
+                // Formatted as in Rust, not as in JSON: the shortest text that keeps every significant digit.
                 Value::Array(items) => items.iter().map(item).collect::<Vec<_>>().join(","),
                 other => other.to_string(),
             };
             match (field.kind, value.as_str()) {
                 (Kind::Choices | Kind::Integers | Kind::Reals, "") => words.push(flag),
-                // Else the value would be taken for a flag.
+                // Otherwise the value would be parsed as a flag.
                 (_, value) if value.starts_with('-') => words.push(format!("{flag}={value}")),
                 _ => words.extend([flag, value]),
             }
@@ -78,8 +81,8 @@ impl Form {
     }
 }
 
-/// On the command line a share alone takes the preset's number of validation images away, see `ExperimentArgs::put_over`:
-/// so it must be named to do that, and the number must be named where it stays.
+/// On the command line a share by itself removes the preset's number of validation images, see
+/// `ExperimentArgs::put_over`: the share must be given to remove the number, and the number must be given to keep it.
 fn complete_validation(differences: &mut Vec<&'static Field>, experiment: &Experiment) {
     use crate::config::fields::field;
     let place = |path| differences.iter().position(|field| field.path == path);
@@ -96,14 +99,14 @@ fn complete_validation(differences: &mut Vec<&'static Field>, experiment: &Exper
     }
 }
 
-/// A word as a POSIX shell reads it.
+/// A word quoted for a POSIX shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+,=:@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
     }
     let mut text = String::new();
-    // Writing to a string has no way to fail.
+    // Writing to a string cannot fail.
     let _ = write!(text, "'{}'", word.replace('\'', "'\\''"));
     text
 }
@@ -117,7 +120,7 @@ mod tests {
     use super::*;
     use crate::app::form::presets;
 
-    /// The words that a shell makes of a line.
+    /// The words into which a shell splits a line.
     fn words(line: &str) -> Vec<String> {
         let output = std::process::Command::new("sh").args(["-c", &format!("printf '%s\\0' {line}")]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
@@ -180,7 +183,7 @@ mod tests {
         let line = form.command_line();
         assert!(line.contains("--epsilon 24/255") && line.contains("--flip false"), "{line}");
         assert_eq!(trained(&line), form.experiment, "{line}");
-        // Whatever the folder holds where the command runs.
+        // Whatever the folder contains where the command runs.
         let mut form = Form::default();
         form.set_data_path(std::path::Path::new("none")).unwrap();
         form.load_preset("small-grey").unwrap();
@@ -190,7 +193,7 @@ mod tests {
         assert_eq!(trained(&line), form.experiment, "{line}");
     }
 
-    /// A value that is valid for the field by itself, chosen by two numbers.
+    /// A value that is valid for the field by itself, selected by two numbers.
     fn value(field: &fields::Field, pick: usize, share: f64) -> Value {
         let (least, most) = field.range;
         let name = |k: usize| json!(field.choices[k % field.choices.len()].name);
@@ -225,7 +228,7 @@ mod tests {
                 let field = &fields::all()[index];
                 let before = form.experiment.clone();
                 form.set(field.path, value(field, pick, share)).unwrap();
-                // The command line refuses what contradicts itself, as it should.
+                // The command line must refuse contradictory settings.
                 if form.experiment.validate().is_err() {
                     form.experiment = before;
                 }

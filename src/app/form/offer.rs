@@ -1,23 +1,23 @@
-//! What the form offers when its data set changes: the settings that the new images usually take.
+//! What the form offers when its data set changes: the usual settings for the new images.
 //!
-//! A radius for 8×8 digits is none for photographs. Who changes the data set sees which settings would change and takes them,
-//! some of them, or none. Until then, and when they are kept, nothing else changes.
+//! A radius for 8×8 digits does not suit photographs. A user who changes the data set sees which settings would change
+//! and accepts all, some or none of them. Until then, and if the settings are kept, nothing else changes.
 
-use super::{Form, State};
+use super::{Form, FormState};
 use crate::config::defaults::{DataKind, Images, run_name};
 use crate::config::fields::{self, Values};
 use crate::config::{Change, DataConfig, Derived, Experiment, Origin, PRESETS, deviations};
 use crate::data::ImageShape;
 
-/// The fields that say which images there are.
+/// The fields that determine the images.
 pub(super) const WHICH_IMAGES: [&str; 4] = ["data.dataset", "data.path", "data.image_size", "data.channels"];
 
-/// Settings that images usually take, where the form has others.
+/// The usual settings for the images, where the form has other values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Offer {
     /// The data set.
     pub dataset: String,
-    /// Its images.
+    /// The kind of its images.
     pub kind: DataKind,
     /// The data set that the settings were made for.
     pub made_for: String,
@@ -30,26 +30,27 @@ pub struct Offer {
 pub struct Offered {
     /// Field and values.
     pub change: Change,
-    /// Whether the value in the form is the user's own: not the one of the preset.
+    /// Whether the user set the value in the form, rather than the preset.
     pub own: bool,
 }
 
-/// Copies from `from` which images there are.
+/// Copies the fields that determine the images from `from`.
 pub(super) fn keep_images(data: &mut DataConfig, from: &DataConfig) {
     data.dataset.clone_from(&from.dataset);
     data.path.clone_from(&from.path);
     (data.image_size, data.channels) = (from.image_size, from.channels);
 }
 
-/// The kind of images that `data` names. `on_disk` is what lies where `current` says.
+/// The kind of images that `data` names. `on_disk` is the shape of the images at the path of `current`.
 fn kind(data: &DataConfig, current: &DataConfig, on_disk: Option<ImageShape>) -> Option<DataKind> {
     let same = data.dataset == current.dataset && data.path == current.path;
     DataKind::of(data, on_disk.filter(|_| same))
 }
 
 impl Form {
-    /// What the data set offers, if its images are of another kind than those the settings were made for. `on_disk` is the
-    /// shape of a folder's or npy file's first image; as long as it is not known, such a set offers nothing.
+    /// What the data set offers if its images are of another kind than those the settings were made for; otherwise
+    /// `None`. `on_disk` is the shape of the first image of a folder or npy file; such a set offers nothing while this
+    /// is unknown.
     pub fn offer(&self, on_disk: Option<ImageShape>) -> Option<Offer> {
         let data = &self.experiment.data;
         let now = kind(data, data, on_disk)?;
@@ -63,25 +64,25 @@ impl Form {
         (!settings.is_empty()).then_some(Offer { dataset, kind: now, made_for, settings })
     }
 
-    /// Takes the offered settings for which `wanted` says yes, as one step. From then on the form is compared with the defaults
-    /// of the data set.
+    /// Applies the offered settings for which `wanted` returns true, as one step. From then on the form is compared
+    /// with the defaults of the data set.
     pub fn take(&mut self, offer: &Offer, wanted: impl Fn(&str) -> bool) {
         let mut experiment = self.experiment.clone();
         for Offered { change, .. } in offer.settings.iter().filter(|offered| wanted(offered.change.field.path)) {
-            // A default fits its field.
+            // A default is always valid for its field.
             let _ = fields::write(&mut experiment, change.field.path, change.new.clone());
         }
         let made_for = experiment.data.clone();
-        self.replace(State { experiment, preset: offer.kind.name().to_owned(), made_for });
+        self.replace(FormState { experiment, preset: offer.kind.name().to_owned(), made_for });
     }
 
-    /// Keeps the settings for the data set, as one step.
+    /// Keeps the current settings for the data set, as one step.
     pub fn keep(&mut self) {
-        self.replace(State { made_for: self.experiment.data.clone(), ..self.state() });
+        self.replace(FormState { made_for: self.experiment.data.clone(), ..self.state() });
     }
 
-    /// What a run of the form has from its data set, or does not have although it usually should; none where a preset speaks of
-    /// the same kind of images.
+    /// Which settings of a run of this form come from its data set, and which do not although they usually would;
+    /// `None` if a preset for the same kind of images is in use.
     pub fn derived(&self, on_disk: Option<ImageShape>) -> Option<Derived> {
         let data = &self.experiment.data;
         let now = kind(data, data, on_disk)?;
@@ -105,12 +106,12 @@ impl Form {
         }
     }
 
-    /// The kind of the form's images, whose defaults can be loaded by its name.
+    /// The kind of the form's images, whose name loads its defaults.
     pub fn kind(&self, on_disk: Option<ImageShape>) -> Option<DataKind> {
         kind(&self.experiment.data, &self.experiment.data, on_disk)
     }
 
-    /// A name for the directory of a run.
+    /// A name for the run directory.
     pub fn run_name(&self) -> String {
         let preset = PRESETS.iter().find(|(name, _)| *name == self.preset).map(|(name, _)| *name);
         run_name(preset, &self.experiment.data.dataset)
@@ -138,7 +139,7 @@ mod tests {
         assert_eq!((offer.dataset.as_str(), offer.made_for.as_str()), ("cifar10", "digits"));
         let expected = ["data.flip", "attack.epsilon", "attack.step_size", "model.arch", "optimizer.lr"];
         assert!(expected.iter().all(|path| paths(&offer).contains(path)), "{:?}", paths(&offer));
-        // Nothing changes before it is taken, and what the user typed is told apart.
+        // Nothing changes until it is accepted, and values typed by the user are marked.
         assert_eq!(form.experiment.attack.epsilon, Epsilon::levels(24.0));
         let own: Vec<_> = offer.settings.iter().filter(|offered| offered.own).collect();
         assert_eq!(own.len(), 1);

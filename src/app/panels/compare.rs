@@ -1,4 +1,4 @@
-//! Runs side by side: numbers, curves, classes, settings, images.
+//! Several runs compared: numbers, curves, classes, settings, images.
 
 mod classes;
 mod curves;
@@ -15,9 +15,9 @@ use crate::app::runs::{Entry, Library, Run};
 use crate::app::theme;
 use crate::app::widgets::{card, empty, strong, weak};
 
-/// Where runs are looked for, as `fairtat train` puts them.
+/// Where to look for runs; the default output directory of `fairtat train`.
 const RUNS: &str = "runs";
-/// Width from which results and curves stand beside each other.
+/// Minimum width for results and curves side by side.
 const TWO_COLUMNS: f32 = 1100.0;
 
 /// See the [module](self).
@@ -31,7 +31,7 @@ pub struct Compare {
     tables: table::Tables,
 }
 
-/// Which weights of a finished run.
+/// A set of weights of a finished run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Weights {
     /// Of the last epoch.
@@ -66,7 +66,7 @@ impl Weights {
     }
 }
 
-/// A run as it is drawn: its place decides its colour and its kind of line.
+/// A run as displayed: its index determines its colour and line style.
 pub(super) struct Shown {
     run: Arc<Run>,
     index: usize,
@@ -123,7 +123,7 @@ impl Panel for Compare {
 }
 
 impl Compare {
-    /// What runs can be added by.
+    /// The controls that add runs.
     fn tools(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
         ui.horizontal_wrapped(|ui| {
             if ui.button("Add a run…").on_hover_text("Choose a run directory.").clicked() {
@@ -157,7 +157,10 @@ impl Compare {
                 }
             }
             if !context.settings.compare.is_empty()
-                && ui.button("Read again").on_hover_text("Read every directory anew, for runs that go on.").clicked()
+                && ui
+                    .button("Read again")
+                    .on_hover_text("Read every directory again, to update runs that are under way.")
+                    .clicked()
             {
                 context.settings.compare.iter().for_each(|path| self.library.forget(path));
             }
@@ -165,7 +168,7 @@ impl Compare {
         });
     }
 
-    /// The runs with their colours; a directory that cannot be read says why.
+    /// The runs with their colours; for a directory that cannot be read, the reason.
     fn list(&mut self, ui: &mut Ui, context: &mut Context<'_>, entries: &[(PathBuf, Entry)]) {
         let palette = theme::palette(ui);
         let mut removed = None;
@@ -211,7 +214,8 @@ fn wide_card(ui: &mut Ui, title: &str, contents: impl FnOnce(&mut Ui)) {
     });
 }
 
-/// An attack without its seed, which is that of the run: under different seeds numbers still compare.
+/// The description of an attack without its seed, which differs between runs: numbers under different seeds are still
+/// comparable.
 fn unseeded(attack: &str) -> String {
     attack.split(", ").filter(|part| !part.starts_with("seed ")).collect::<Vec<_>>().join(", ")
 }
@@ -237,7 +241,7 @@ fn described(run: &Run) -> String {
     format!("{method} on {data}, {arch}, {epochs}, seed {}", experiment.run.seed)
 }
 
-/// A piece of a run's line.
+/// A sample of a run's line.
 fn swatch(ui: &mut Ui, index: usize) {
     let (rect, _) = ui.allocate_exact_size(egui::vec2(30.0, 16.0), egui::Sense::hover());
     let color = theme::class_color(index, ui.visuals().dark_mode);
@@ -269,7 +273,7 @@ mod tests {
     use crate::app::widgets::markdown::unbroken;
     use crate::config::MethodChoice;
 
-    /// A harness round two runs that were written as training does, and a directory that holds none.
+    /// A harness with two runs, written as by training, and a directory without a run.
     fn two_runs(size: [f32; 2], scale: f32, dark: bool) -> (tempfile::TempDir, Harness<'static, Stage<Compare>>) {
         let place = tempfile::tempdir().unwrap();
         let paths = ["fair-tat-0", "pgd-at-0", "broken"].map(|name| place.path().join(name));
@@ -283,7 +287,7 @@ mod tests {
         (place, harness)
     }
 
-    /// Until nothing is being read.
+    /// Waits until no directory is being read.
     fn wait(harness: &mut Harness<'static, Stage<Compare>>) {
         let begun = Instant::now();
         harness.run_steps(10);
@@ -303,7 +307,7 @@ mod tests {
         assert!(harness.query_all_by_label("36.0 %").count() >= 1);
         assert!(harness.query_all_by_label_contains("PGD-20, L∞").count() >= 1);
         assert!(harness.query_by_label("fairness.method").is_some(), "the settings that differ are listed");
-        assert!(harness.query_by_label_contains("do not compare").is_none());
+        assert!(harness.query_by_label_contains("are not comparable").is_none());
         harness.get_by_label("Remove broken").click();
         harness.run();
         assert_eq!(harness.state().settings.compare.len(), 2);
@@ -313,12 +317,12 @@ mod tests {
     #[test]
     fn numbers_under_different_attacks_are_warned_of() {
         let (place, mut harness) = two_runs([1400.0, 1600.0], 1.0, true);
-        // Without a report the last validation row stands in, under another attack and on other images.
+        // Without a report, the last validation row is shown, which has another attack and other images.
         std::fs::remove_file(place.path().join("pgd-at-0/evaluation.json")).unwrap();
         harness.get_by_label("Read again").click();
         harness.run_steps(10);
         wait(&mut harness);
-        assert!(harness.query_all_by_label_contains("do not compare").count() >= 2);
+        assert!(harness.query_all_by_label_contains("are not comparable").count() >= 2);
         assert!(harness.query_by_label("validation split, epoch 9").is_some());
     }
 
@@ -331,7 +335,7 @@ mod tests {
         harness.run();
         assert!(matches!(&harness.state().actions[..], [Action::Open(OpenFor::Compare)]));
         harness.get_by_label("Add this run").click();
-        // It is read in the background, and how long that takes is not what is asked here.
+        // The file is read in the background; this test does not depend on how long that takes.
         harness.run_steps(4);
         assert_eq!(harness.state().settings.compare, [PathBuf::from("runs/cifar10-small")]);
     }
@@ -348,7 +352,7 @@ mod tests {
         harness.get_by_label("Read again").click();
         harness.run_steps(10);
         wait(&mut harness);
-        // Numbers and their units do not break at the end of a line.
+        // No line break between a number and its unit.
         let note = unbroken("fair-tat-0: vertical line after epoch 7, validation: ε 2/255 → 16/255.");
         assert!(harness.query_by_label_contains(&note).is_some());
         let attack = unbroken("fair-tat-0: under PGD-10, L∞, ε 16/255, step 2/255");

@@ -1,4 +1,4 @@
-//! The gallery: images of the current batch before and after the attack, and what the network made of them.
+//! The gallery: images of the current batch before and after the attack, with the network's predictions.
 
 mod card;
 mod filter;
@@ -22,16 +22,16 @@ use crate::worker::{self, ExamplesWish, Request};
 pub use filter::Outcome;
 use filter::{Filter, Row};
 
-/// Least time from one set of images to the next: often enough to feel live, seldom enough to cost training little.
+/// Minimum interval between sets of images: often enough to feel live, rarely enough to cost training little.
 const EVERY: Duration = Duration::from_millis(500);
-/// Below this height the controls scroll away with the images.
+/// Below this height the controls scroll together with the images.
 const ROOMY: f32 = 420.0;
 
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Examples {
     shown: Option<Arc<worker::Examples>>,
-    /// Counts the sets that were shown, as a key of their textures.
+    /// Counts the displayed sets; part of the keys of their textures.
     generation: u64,
     textures: Textures,
     frozen: bool,
@@ -39,7 +39,7 @@ pub struct Examples {
     /// Side of an image in points.
     side: f32,
     asked: Option<ExamplesWish>,
-    /// The images of the run that was asked; another run has to be asked anew.
+    /// The images of the run that received the last request; another run needs a new request.
     asked_of: Option<Arc<Dataset>>,
 }
 
@@ -60,7 +60,7 @@ impl Default for Examples {
 
 impl Panel for Examples {
     fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
-        self.wish(ui, context);
+        self.request_images(ui, context);
         self.take(context);
         let Some(set) = self.shown.clone() else {
             return empty(
@@ -82,20 +82,20 @@ impl Panel for Examples {
 }
 
 impl Examples {
-    /// Shows the images of a cell of the confusion matrix: of this true class, taken for this class.
+    /// Shows the images of a cell of the confusion matrix: their true class and their predicted class.
     pub fn show_cell(&mut self, label: Option<u32>, prediction: Option<u32>) {
         self.filter = Filter { label, prediction, ..Filter::default() };
     }
 
-    /// Called when the panel is not drawn any more: the run need not send images.
+    /// Called when the panel is no longer drawn: the run can stop sending images.
     pub fn hidden(&mut self, context: &mut Context<'_>) {
         if self.asked.take().is_some() {
             context.request(Request::Examples(None));
         }
     }
 
-    /// Asks for as many images as fit, when that has changed.
-    fn wish(&mut self, ui: &Ui, context: &mut Context<'_>) {
+    /// Requests as many images as fit, if that number has changed.
+    fn request_images(&mut self, ui: &Ui, context: &mut Context<'_>) {
         let now = context.run.info.as_ref().map(|info| &info.train);
         let same = match (now, &self.asked_of) {
             (Some(now), Some(asked)) => Arc::ptr_eq(now, asked),
@@ -104,7 +104,7 @@ impl Examples {
         let wish = (!self.frozen && now.is_some()).then(|| {
             let size = ui.available_size().max(vec2(1.0, 1.0));
             let fitting = self.columns(size.x) * (size.y / card::size(self.side).y).ceil() as usize;
-            // In steps, so that dragging a border does not ask again and again.
+            // In powers of two, so that dragging a border does not send a request for every change.
             ExamplesWish { count: fitting.next_power_of_two().clamp(16, 64), every: EVERY }
         });
         if wish != self.asked || !same {
@@ -116,7 +116,7 @@ impl Examples {
         }
     }
 
-    /// Takes over the newest images, unless those that are shown are to stay.
+    /// Displays the newest images, unless the display is frozen.
     fn take(&mut self, context: &Context<'_>) {
         let Some(newest) = &context.run.examples else { return };
         let new = self.shown.as_ref().is_none_or(|shown| !Arc::ptr_eq(shown, newest));
@@ -160,7 +160,7 @@ impl Examples {
                     .prefix("×"),
             )
             .labelled_by(label.id)
-            .on_hover_text("Factor that the change is drawn with; ×1 is the change itself.");
+            .on_hover_text("Factor by which the displayed change is magnified; ×1 is the change itself.");
             let label = ui.label("Size");
             ui.add(egui::Slider::new(&mut self.side, 40.0..=160.0).show_value(false))
                 .labelled_by(label.id)
@@ -169,7 +169,7 @@ impl Examples {
         ui.separator();
     }
 
-    /// The number that comes nearest to the size that was chosen; the cards then fill the width.
+    /// The number of columns that comes closest to the chosen image size; the cards then fill the width.
     fn columns(&self, width: f32) -> usize {
         let card = card::size(self.side).x + card::GAP;
         (((width + card::GAP) / card).round() as usize).max(1)
@@ -195,7 +195,7 @@ impl Examples {
         for (i, row) in rows.iter().enumerate() {
             let corner = vec2((i % columns) as f32 * pitch.x, (i / columns) as f32 * pitch.y);
             let rect = Rect::from_min_size(area.min + corner, card);
-            // One line more than is seen, so that the keyboard reaches it.
+            // One extra row, so that keyboard navigation can reach it.
             if !ui.is_rect_visible(rect.expand(pitch.y)) {
                 continue;
             }
@@ -222,7 +222,7 @@ impl Examples {
     }
 }
 
-/// The training attack in a line; the radius differs between classes and stands at each image.
+/// The training attack in one line; the radius differs between classes and is shown at each image.
 fn training_attack(experiment: &Experiment, targeted: bool) -> String {
     let attack = &experiment.attack;
     let norm = match attack.norm {

@@ -1,7 +1,7 @@
 //! Every setting of the experiment, and the run's controls.
 //!
-//! What matters most is always in sight; the rest stands in sections below. A line marks what differs from the preset and,
-//! while a run is live, when a change takes effect.
+//! The most important settings are always visible; the others follow in sections. A line marks settings that differ
+//! from the preset and, while a run is live, shows when a change takes effect.
 
 mod control;
 mod icon;
@@ -26,7 +26,7 @@ use crate::config::fields::{self, Field, Values};
 use crate::config::without_effect;
 use crate::data::ImageShape;
 
-/// The fields that are always in sight.
+/// The fields that are always visible.
 const BASICS: [(&str, &[&str]); 4] = [
     ("Data, model, method", &["data.dataset", "data.path", "model.arch", "fairness.method"]),
     ("Engine", &["run.engine", "run.adapter"]),
@@ -45,7 +45,7 @@ const BASICS: [(&str, &[&str]); 4] = [
     ("Training", &["optimizer.epochs", "optimizer.batch_size", "optimizer.lr", "run.seed"]),
 ];
 
-/// Width from which sections stand beside the basics.
+/// Minimum width for sections beside the basic fields.
 const TWO_COLUMNS: f32 = 700.0;
 
 /// See the [module](self).
@@ -57,17 +57,17 @@ pub struct Experiment {
 }
 
 impl Experiment {
-    /// Whether the images of an experiment are known not to be on this machine.
+    /// Whether the images of an experiment are known to be missing on this machine.
     pub fn lacks_images(&self, experiment: &crate::config::Experiment) -> bool {
         self.machine.images(experiment).is_some_and(|images| images.missing)
     }
 
-    /// Shape of the first image of an experiment's folder or npy files, once it is known.
+    /// Shape of the first image of an experiment's folder or npy files; `None` while unknown.
     pub fn on_disk(&self, experiment: &crate::config::Experiment) -> Option<ImageShape> {
         self.machine.images(experiment).and_then(|images| images.shape)
     }
 
-    /// A panel for a machine that is described, not looked at.
+    /// A panel with a fixed description of the machine instead of the real one.
     #[cfg(test)]
     pub(in crate::app) fn on(machine: Machine) -> Self {
         Self { machine, ..Self::default() }
@@ -103,7 +103,7 @@ impl Panel for Experiment {
             }
         }
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
-            // Lines keep off the scroll bar.
+            // Keep the lines clear of the scroll bar.
             ui.set_width(ui.available_width() - 4.0);
             offer::show(ui, context, &mut self.choice, on_disk);
             if ui.available_width() >= TWO_COLUMNS {
@@ -130,7 +130,7 @@ impl Panel for Experiment {
     }
 }
 
-/// The preset, what it is for, and what can be done with the whole form.
+/// The preset, its purpose, and the actions on the whole form.
 fn head(ui: &mut Ui, context: &mut Context<'_>, wrong: Option<&str>, on_disk: Option<ImageShape>) {
     let values = Values::of(&context.form.experiment);
     let changed = context.form.base().map_or(0, |base| base.differences(&values).count());
@@ -186,7 +186,7 @@ fn head(ui: &mut Ui, context: &mut Context<'_>, wrong: Option<&str>, on_disk: Op
         for (icon, command, enabled) in [(Icon::Undo, Command::Undo, undo), (Icon::Redo, Command::Redo, redo)] {
             let button = icon::button(ui, icon, enabled, vec2(28.0, 24.0)).accessible_name(command.title());
             let button = button.on_hover_ui(|ui| pending::explain(ui, command));
-            if button.on_disabled_hover_text("There is nothing to take back or do again.").clicked() {
+            if button.on_disabled_hover_text("There is nothing to undo or redo.").clicked() {
                 context.ask(Action::Command(command));
             }
         }
@@ -196,13 +196,13 @@ fn head(ui: &mut Ui, context: &mut Context<'_>, wrong: Option<&str>, on_disk: Op
             ("Open…", Command::OpenExperiment),
             ("Save…", Command::SaveExperiment),
         ] {
-            // Neither a command nor a file that no run could begin with is handed out.
+            // Do not copy a command or save a file with which no run could start.
             let blocked = wrong.filter(|_| command != Command::OpenExperiment);
             let button = egui::Button::new(egui::RichText::new(text).size(13.0));
             let button = ui.add_enabled(blocked.is_none(), button).on_hover_ui(|ui| pending::explain(ui, command));
             let button = button.on_disabled_hover_ui(|ui| {
                 pending::explain(ui, command);
-                ui.label(weak(ui, format!("Mend this first: {}.", blocked.unwrap_or_default())));
+                ui.label(weak(ui, format!("Correct this first: {}.", blocked.unwrap_or_default())));
             });
             if button.clicked() {
                 context.ask(Action::Command(command));
@@ -224,7 +224,7 @@ fn search_box(ui: &mut Ui, search: &mut String) {
     ui.add_space(2.0);
 }
 
-/// Whether a field stands among the basics: a folder only where a data set has one.
+/// Whether a field is among the basic ones; the folder only for data sets that have one.
 fn is_basic(sheet: &Sheet<'_>, field: &Field) -> bool {
     let named = BASICS.iter().any(|(_, paths)| paths.contains(&field.path));
     let folder = !matches!(sheet.experiment.data.dataset.as_str(), "digits" | "shapes");
@@ -246,7 +246,7 @@ fn title_line(ui: &mut Ui, title: &str) {
     ui.label(strong(title).size(13.0).color(theme::palette(ui).weak));
 }
 
-/// The sections, or what a search finds.
+/// The sections, or the matches of a search.
 fn rest(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, search: &str, wide: bool) {
     let mut sections: Vec<&str> = Vec::new();
     for field in fields::all() {
@@ -273,7 +273,7 @@ fn rest(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, search: &str,
             fields::all().iter().filter(|field| field.section == section && !is_basic(sheet, field)).collect();
         let changed = of_section.iter().filter(|field| sheet.differs(field)).count();
         let wrong = of_section.iter().any(|field| sheet.errors.iter().any(|error| error.path == field.path));
-        // The section of a method that is not chosen. A search still finds its settings.
+        // The section of a method that is not selected. A search still finds its settings.
         let idle = of_section.iter().all(|field| without_effect(&sheet.experiment, field.path).is_some());
         if idle && changed == 0 && !wrong {
             continue;

@@ -1,4 +1,4 @@
-//! One image under the microscope: its attack step by step, and the decisions around it.
+//! A single image in detail: its attack step by step, and the decision regions around it.
 
 mod ask;
 mod attack;
@@ -31,13 +31,13 @@ use map::MapForm;
 use source::Source;
 use steps::Steps;
 
-/// Least seconds from one recomputation to the next while a run is followed.
+/// Minimum interval in seconds between recomputations while following a run.
 const FOLLOW_SECS: f64 = 2.0;
-/// From this width on, controls stand beside the results; from the next, the map beside the attack.
+/// Minimum width for controls beside the results; the next constant: for the map beside the attack.
 const TWO_COLUMNS: f32 = 700.0;
 const THREE_COLUMNS: f32 = 1200.0;
 const CONTROLS: f32 = 290.0;
-/// Below this height a panel of one column shows one part at a time.
+/// Below this height a single-column panel shows one part at a time.
 const TALL: f32 = 480.0;
 
 /// See the [module](self).
@@ -53,13 +53,13 @@ pub struct Inspector {
     mapping: Asking<MapJob>,
     inspection: Option<Arc<Inspection>>,
     shown_map: Option<Arc<DecisionMap>>,
-    /// What a small panel shows.
+    /// The part that a small panel shows.
     tab: Tab,
-    /// Images of the run that was open in the last frame: another run is another network.
+    /// Images of the run that was open in the last frame; another run means another network.
     model: Option<Arc<Dataset>>,
 }
 
-/// A part of a panel that is too small for all of them.
+/// The parts of a panel that is too small to show all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Tab {
     Settings,
@@ -68,7 +68,7 @@ enum Tab {
     Map,
 }
 
-/// Counts the networks that were asked: another number is another question.
+/// Counts the networks that were queried: a new revision requires a new request.
 #[derive(Debug, Default)]
 struct Follow {
     on: bool,
@@ -79,7 +79,7 @@ struct Follow {
 
 impl Panel for Inspector {
     fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
-        self.meet_model(context);
+        self.adopt_model(context);
         self.follow_run(ui, context);
         self.take_answers(context);
         self.ask(ui, context);
@@ -156,8 +156,9 @@ impl Inspector {
         self.subject = Some(subject);
     }
 
-    /// Another run or checkpoint has been opened: asks it, with an image of its own where the shapes differ.
-    fn meet_model(&mut self, context: &Context<'_>) {
+    /// Handles a newly opened run or checkpoint: queries its network, with an image of its data set if the shapes
+    /// differ.
+    fn adopt_model(&mut self, context: &Context<'_>) {
         let Some(info) = &context.run.info else {
             self.model = None;
             return;
@@ -180,7 +181,7 @@ impl Inspector {
         if first {
             self.attack = AttackForm::of_run(context.run.experiment.as_ref().unwrap_or(&info.experiment));
         }
-        self.map.suit(classes, self.subject.as_ref().and_then(|subject| subject.label), first);
+        self.map.choose_axes(classes, self.subject.as_ref().and_then(|subject| subject.label), first);
     }
 
     fn follow_run(&mut self, ui: &Ui, context: &Context<'_>) {
@@ -202,7 +203,7 @@ impl Inspector {
         {
             self.steps.renew();
             self.inspection = Some(Arc::clone(newest));
-            self.search_on(context);
+            self.continue_search(context);
         }
         if let Some(newest) = &context.run.map
             && self.shown_map.as_ref().is_none_or(|shown| !Arc::ptr_eq(shown, newest))
@@ -213,8 +214,8 @@ impl Inspector {
         }
     }
 
-    /// Goes on to the next image while a misclassified one is looked for.
-    fn search_on(&mut self, context: &mut Context<'_>) {
+    /// Continues a search for a misclassified image with the next one.
+    fn continue_search(&mut self, context: &mut Context<'_>) {
         let (Some(left), Some(shown), Some(info)) = (self.source.seeking, &self.inspection, &context.run.info) else {
             return;
         };
@@ -243,7 +244,7 @@ impl Inspector {
         let seeking = self.source.seeking.is_some();
         let settings = self.attack.attack();
         let radius = settings.epsilon;
-        // Without a step an inspection is the network's answer to the image itself.
+        // Without attack steps, the inspection only evaluates the image itself.
         let settings = if seeking { InspectionAttack { steps: 0, random_start: false, ..settings } } else { settings };
         let mut job = InspectionJob { id: self.follow.revision, subject: subject.clone(), attack: settings };
         let mut wanted = None;
@@ -315,7 +316,7 @@ impl Inspector {
     }
 }
 
-/// The title of a part, and whether its answer is still to come or has failed.
+/// The title of a part, with the state of its answer: pending or failed.
 fn note(ui: &mut Ui, title: &str, waiting: bool, failed: Option<&Failure>) {
     ui.horizontal(|ui| {
         ui.label(crate::app::widgets::strong(title));
@@ -331,7 +332,7 @@ fn note(ui: &mut Ui, title: &str, waiting: bool, failed: Option<&Failure>) {
     }
 }
 
-/// A choice among the classes, or none of them. `without` is left out.
+/// A selection of a class, or of none. `without` is left out.
 fn choose_class(
     ui: &mut Ui,
     name: &str,

@@ -1,4 +1,4 @@
-//! Short lessons, and what every term means.
+//! Short lessons, and the meaning of every term.
 
 mod lesson;
 mod terms;
@@ -13,7 +13,7 @@ use crate::app::widgets::markdown::{measure, reading_size};
 use crate::app::widgets::{strong, weak};
 use crate::worker::Subject;
 
-/// Least width of a card in the list of lessons, as a multiple of the size of its text.
+/// Minimum width of a card in the list of lessons, as a multiple of the font size.
 const CARD: f32 = 26.0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,7 +58,7 @@ impl Panel for Learn {
 }
 
 impl Learn {
-    /// Does what a link says.
+    /// Carries out a link.
     fn follow(&mut self, address: &str, context: &mut Context<'_>) {
         let tell = |text: String| Action::Toast(Level::Warning, text);
         let action = match Link::parse(address) {
@@ -81,7 +81,7 @@ impl Learn {
                 }
                 Err(error) => tell(error.to_string()),
             },
-            None => tell(format!("“{address}” leads nowhere.")),
+            None => tell(format!("The link “{address}” has no target.")),
         };
         context.ask(action);
     }
@@ -107,7 +107,7 @@ fn list(ui: &mut Ui, context: &mut Context<'_>) {
         let width = (ui.available_width() - gap * (columns - 1) as f32) / columns as f32;
         let lessons: Vec<(usize, &Lesson)> = lessons::all().iter().enumerate().collect();
         for row in lessons.chunks(columns) {
-            // All cards of a row are as high as the one with the longest summary.
+            // All cards of a row have the height of the one with the longest summary.
             let lines = row.iter().map(|(_, lesson)| summary(ui, lesson, size, width).rows.len()).max().unwrap_or(1);
             ui.horizontal_top(|ui| {
                 for (number, lesson) in row {
@@ -118,12 +118,12 @@ fn list(ui: &mut Ui, context: &mut Context<'_>) {
     });
 }
 
-/// Space round the contents of a card.
+/// Margin within a card.
 const MARGIN: f32 = 14.0;
-/// Height of a line of its summary, as a multiple of the size of the text.
+/// Line height of its summary, as a multiple of the font size.
 const LINE: f32 = 1.4;
 
-/// The summary of a lesson as a card of that width has it.
+/// The layout of a lesson's summary in a card of this width.
 fn summary(ui: &Ui, lesson: &Lesson, size: f32, width: f32) -> std::sync::Arc<egui::Galley> {
     let font = egui::FontId::proportional(0.95 * size);
     let mut format = egui::TextFormat::simple(font, ui.visuals().text_color());
@@ -133,7 +133,7 @@ fn summary(ui: &Ui, lesson: &Lesson, size: f32, width: f32) -> std::sync::Arc<eg
     ui.fonts_mut(|fonts| fonts.layout_job(job))
 }
 
-/// One lesson of the list, of a width and with room for so many lines of summary.
+/// One lesson of the list, with this width and height in lines of summary.
 fn card(
     ui: &mut Ui,
     (number, lesson): (usize, &Lesson),
@@ -173,9 +173,9 @@ fn card(
     });
 }
 
-/// Draws a column of text in the middle of the panel, no wider than can be read well.
+/// Draws a column of text in the middle of the panel, at most as wide as is readable.
 fn column<R>(ui: &mut Ui, size: f32, contents: impl FnOnce(&mut Ui) -> R) -> R {
-    // What scrolls leaves room for its bar on the right.
+    // Scrolled content leaves room for the scroll bar on the right.
     let width = measure(size).min(ui.available_width());
     let side = ((ui.available_width() - width) / 2.0).max(0.0);
     ui.horizontal_top(|ui| {

@@ -1,4 +1,4 @@
-//! What happened since the program began.
+//! Events since the program started.
 
 use egui::{Align, Layout};
 
@@ -56,7 +56,7 @@ impl Panel for Log {
     }
 }
 
-/// `minutes:seconds` since the program began.
+/// `minutes:seconds` since the program started.
 fn clock(at: std::time::Duration) -> String {
     let seconds = at.as_secs();
     format!("{:>3}:{:02}", seconds / 60, seconds % 60)

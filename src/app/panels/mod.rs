@@ -1,4 +1,4 @@
-//! One file a panel.
+//! The panels, one file each.
 
 pub mod compare;
 pub mod examples;
@@ -43,7 +43,7 @@ impl Panels {
         }
     }
 
-    /// A panel that was seen in the last frame is not seen any more.
+    /// Called for a panel that was visible in the last frame and no longer is.
     pub fn hidden(&mut self, kind: PanelKind, context: &mut Context<'_>) {
         if kind == PanelKind::Examples {
             self.examples.hidden(context);

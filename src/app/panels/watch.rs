@@ -1,4 +1,4 @@
-//! Failure watch: known ways in which such a training goes wrong, named when they appear.
+//! Failure watch: known failure modes of this kind of training, named when they appear.
 
 use egui::{Align, Color32, Layout, RichText, Sense, Stroke, Ui};
 
@@ -13,10 +13,10 @@ use crate::evaluate::signatures::{self, Kind, Point, Reading, Setup, Severity, S
 use crate::train::ValidationSetting;
 use crate::worker::EpochRecord;
 
-/// What the readings follow from, so that they are computed once an epoch.
+/// What the readings depend on: the cache key, so that they are computed once per epoch.
 type Key = (usize, Option<u32>, bool, Setup);
 
-/// What the message of [`crate::engine::EngineError::NotFinite`] has in it: a failure is known to the window by its words.
+/// Part of the message of [`crate::engine::EngineError::NotFinite`]: the window only receives failures as text.
 const NOT_FINITE: &str = "training diverged";
 
 /// See the [module](self).
@@ -25,7 +25,7 @@ pub struct Watch {
     readings: Option<(Key, Vec<Reading>)>,
 }
 
-/// What of a run decides about its signatures, beside its epochs.
+/// What determines a run's signatures besides its epochs.
 pub fn setup(experiment: &Experiment, validation_images: usize) -> Setup {
     let (attack, evaluation) = (&experiment.attack, &experiment.evaluation);
     let targeted = experiment.is_targeted();
@@ -41,13 +41,13 @@ pub fn setup(experiment: &Experiment, validation_images: usize) -> Setup {
     }
 }
 
-/// The signatures that are present in a run now: a toast is due for each that was not there before.
+/// The signatures that are present in a run now; the user is told about each new one.
 pub fn present(run: &RunView) -> Vec<Signature> {
     read(run, &setup_of(run)).iter().filter_map(Reading::signature).collect()
 }
 
-/// What is known of every signature. A loss that is no number ends a run before its epoch has a row, so that it is known
-/// from the failure alone.
+/// The reading of every signature. A NaN loss ends a run before its epoch has a row, so it is detected from the failure
+/// alone.
 fn read(run: &RunView, setup: &Setup) -> Vec<Reading> {
     let mut readings = signatures::readings(&points(&run.epochs), setup);
     if let Some(failure) = run.failure.as_ref().filter(|failure| failure.what.contains(NOT_FINITE))
@@ -120,7 +120,7 @@ impl Watch {
     }
 }
 
-/// What is present comes first, what cannot appear last.
+/// Present signatures come first, those that cannot appear last.
 fn rank(state: SignatureState) -> u8 {
     match state {
         SignatureState::Present { .. } => 0,
@@ -153,7 +153,7 @@ fn describe(state: SignatureState) -> String {
     }
 }
 
-/// The panel in which the signature can be seen.
+/// The panel that shows the signature.
 const fn place(kind: Kind) -> PanelKind {
     match kind {
         Kind::DeadClass | Kind::TargetCollapse => PanelKind::Fairness,
@@ -242,7 +242,7 @@ fn head(ui: &mut Ui, reading: &Reading, context: &Context<'_>, size: f32, color:
     });
 }
 
-/// The curves that decide, small; the second is dashed.
+/// Small plots of the curves that decide; the second one is dashed.
 fn sparkline(ui: &mut Ui, reading: &Reading, size: egui::Vec2) {
     let palette = theme::palette(ui);
     let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
@@ -322,7 +322,7 @@ mod tests {
     use crate::app::sample;
     use crate::app::testing::{Stage, harness};
 
-    /// The sample run, with targets that collapse and a class that is lost in its last six epochs.
+    /// The sample run with collapsing targets and a class that is lost, in its last six epochs.
     fn failing() -> RunView {
         let mut run = sample::run();
         for epoch in run.epochs.iter_mut().skip(12) {

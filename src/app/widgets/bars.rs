@@ -9,7 +9,7 @@ use egui::{
 
 use crate::app::theme;
 
-/// Text in at most `width` points, with an ellipsis where it is longer.
+/// Text in at most `width` points, truncated with an ellipsis if it is longer.
 pub fn elided(ui: &Ui, text: &str, font: FontId, width: f32, color: Color32) -> Arc<Galley> {
     let text = egui::RichText::new(text).font(font.clone()).color(color);
     WidgetText::from(text).into_galley(ui, Some(TextWrapMode::Truncate), width.max(8.0), font)
@@ -17,17 +17,17 @@ pub fn elided(ui: &Ui, text: &str, font: FontId, width: f32, color: Color32) -> 
 
 /// A part of a [`stacked`] bar.
 pub struct Part<'a> {
-    /// What it is.
+    /// Its name.
     pub name: &'a str,
-    /// How much.
+    /// Its value.
     pub value: f64,
     /// Its colour.
     pub color: Color32,
-    /// It in words.
+    /// Tooltip and accessible text.
     pub describe: String,
 }
 
-/// Parts of a whole side by side; each says in words what it is when pointed at.
+/// Parts of a whole side by side, each with a tooltip.
 pub fn stacked(ui: &mut Ui, parts: &[Part<'_>]) {
     let total: f64 = parts.iter().map(|part| part.value.max(0.0)).sum();
     let (rect, _) = ui.allocate_exact_size(vec2(ui.available_width(), 24.0), Sense::hover());
@@ -59,38 +59,38 @@ pub fn stacked(ui: &mut Ui, parts: &[Part<'_>]) {
 pub struct BarRow<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Colour of the name, where it stands out.
+    /// Colour of the name if it is highlighted.
     pub emphasis: Option<Color32>,
     /// Values and their colours, one below the other.
     pub bars: Vec<(f64, Color32)>,
-    /// Numbers at the right.
+    /// Numbers to the right of the bars.
     pub numbers: Vec<(String, Color32)>,
-    /// It in words.
+    /// Tooltip and accessible text.
     pub describe: String,
 }
 
-/// What belongs to all rows of a chart of [`bars`].
+/// Data shared by all rows of a chart of [`bars`].
 pub struct Bars<'a> {
-    /// Distinguishes this chart from others.
+    /// Id of this chart, unique in the window.
     pub id: &'a str,
-    /// Names of all classes, of which the widest sets the room.
+    /// Names of all classes; the widest one determines the width of the column.
     pub names: &'a [String],
-    /// Value at the right end.
+    /// Value at the right end of the axis.
     pub maximum: f64,
-    /// A value as text.
+    /// Formats a value.
     pub write: &'a dyn Fn(f64) -> String,
-    /// Lines across all rows: value, colour and what it is.
+    /// Lines across all rows: value, colour and description.
     pub marks: &'a [(f64, Color32, String)],
-    /// Width of a number at the right.
+    /// Width of a number to the right of the bars.
     pub number: f32,
-    /// Numbers in each row.
+    /// Number of numbers per row.
     pub numbers: usize,
 }
 
-/// More rows than this scroll in a frame of their own.
+/// A chart with more rows than this scrolls.
 const ROWS: usize = 20;
 
-/// Room for the widest of the names, at most a third of the width.
+/// Width of the widest name, at most a third of the available width.
 pub fn name_room(ui: &Ui, names: &[String], font: &FontId) -> f32 {
     let widest = names
         .iter()
@@ -99,7 +99,7 @@ pub fn name_room(ui: &Ui, names: &[String], font: &FontId) -> f32 {
     widest.min(0.33 * ui.available_width()) + 8.0
 }
 
-/// Shows `count` rows of `height`, in a scrolling frame where there are many.
+/// Shows `count` rows of `height`, in a scroll area if there are many.
 pub fn rows(ui: &mut Ui, id: &str, height: f32, count: usize, mut row: impl FnMut(&mut Ui, usize)) {
     ui.scope(|ui| {
         ui.spacing_mut().item_spacing.y = 0.0;
@@ -171,17 +171,17 @@ pub fn bars<'a>(ui: &mut Ui, what: &Bars<'_>, count: usize, row: impl Fn(usize) 
     });
 }
 
-/// A line and what it stands for.
+/// A sample of a line with its meaning.
 pub fn mark_key(ui: &mut Ui, color: Color32, name: &str) {
     key(ui, vec2(2.0, 13.0), color, name);
 }
 
-/// A filled square and what it stands for.
+/// A filled square with its meaning.
 pub fn color_key(ui: &mut Ui, color: Color32, name: &str) {
     key(ui, vec2(10.0, 10.0), color, name);
 }
 
-/// In one piece, so that a line breaks between keys only.
+/// Kept together, so that lines break only between entries of a legend.
 fn key(ui: &mut Ui, swatch: Vec2, color: Color32, name: &str) {
     let ink = ui.visuals().text_color();
     let galley =

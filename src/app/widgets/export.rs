@@ -1,11 +1,11 @@
-//! From what a panel shows to a figure that leaves the window.
+//! Creates exports from what a panel shows.
 
 use crate::app::context::Export;
 use crate::app::view::RunView;
 use crate::evaluate::figure_context;
 use crate::evaluate::figures::{Context, Figure, FigureError};
 
-/// A figure of this run with its numbers; none where there is nothing to draw.
+/// A figure of this run with its numbers; `None` if there is nothing to draw.
 pub fn drawn(
     run: &RunView,
     draw: impl FnOnce(&Context) -> Result<Figure, FigureError>,
@@ -14,7 +14,7 @@ pub fn drawn(
     let experiment = run.experiment.as_ref()?;
     let mut context = figure_context(experiment, run.class_names());
     if let Some(last) = run.epochs.last() {
-        // Right after a change the experiment's own attack is not the one that the numbers were measured under.
+        // Right after a change, the numbers were not measured under the experiment's current attack.
         context.attack = last.metrics.validation_attack(experiment);
     }
     let figure = draw(&context).ok()?;

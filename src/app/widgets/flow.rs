@@ -1,25 +1,25 @@
-//! Cards that stand side by side where there is room and below each other where not.
+//! Cards that are side by side if there is room and otherwise below each other.
 
 use egui::{Align, Layout, Ui};
 
 use super::{card, strong};
 
-/// From this width on there are two columns, in points.
+/// Minimum width for two columns, in points.
 const WIDE: f32 = 900.0;
 
-/// Where the parts of a panel stand.
+/// The position of a part of a panel.
 pub struct Flow<'a, P> {
-    /// Over the whole width, above everything else.
+    /// Full width, above everything else.
     pub top: &'a [P],
     /// The left column.
     pub left: &'a [P],
     /// The right column.
     pub right: &'a [P],
-    /// What the columns hold, in the order of a single one.
+    /// All parts, in the order of a single column.
     pub narrow: &'a [P],
 }
 
-/// Shows parts of a panel in two columns or, where it is narrow, in one; the whole scrolls.
+/// Shows the parts of a panel in two columns or, if it is narrow, in one; the whole scrolls.
 pub fn flow<P: Copy>(ui: &mut Ui, parts: &Flow<'_, P>, mut show: impl FnMut(&mut Ui, P)) {
     egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
         parts.top.iter().for_each(|part| show(ui, *part));
@@ -36,7 +36,7 @@ pub fn flow<P: Copy>(ui: &mut Ui, parts: &Flow<'_, P>, mut show: impl FnMut(&mut
     });
 }
 
-/// A card over the whole width, with controls at the right of its title, which explains itself when pointed at.
+/// A full-width card with controls to the right of its title, which has a tooltip.
 pub fn section(
     ui: &mut Ui,
     title: &str,

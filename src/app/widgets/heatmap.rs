@@ -1,4 +1,4 @@
-//! Matrices as colour, with numbers where they fit, and the bar that explains the colours.
+//! Matrices as colours with numbers where they fit, and the colour bar.
 
 use egui::epaint::TextShape;
 use egui::{
@@ -9,44 +9,44 @@ use egui::{
 use super::elided;
 use crate::app::theme;
 
-/// What a [`matrix`] shows. Rows and columns are numbered from 0.
+/// The content of a [`matrix`]. Rows and columns are numbered from 0.
 pub struct Matrix<'a> {
     /// Accessible name.
     pub name: &'a str,
-    /// Names at the left.
+    /// Row names, on the left.
     pub rows: &'a [String],
-    /// Names below.
+    /// Column names, at the bottom.
     pub columns: &'a [String],
-    /// What the columns are, below their names.
+    /// Title of the columns, below their names.
     pub axis: &'a str,
     /// Colour of a cell.
     pub color: &'a dyn Fn(usize, usize) -> Color32,
-    /// Number in a cell; with a decimal where the last argument says that the cell is wide.
+    /// Text of a cell, with a decimal if the last argument says that the cell is wide.
     pub text: &'a dyn Fn(usize, usize, bool) -> String,
-    /// A cell in words.
+    /// Description of a cell.
     pub describe: &'a dyn Fn(usize, usize) -> String,
-    /// A column with a frame round it.
+    /// A column that is framed.
     pub marked: Option<usize>,
     /// Changes whenever a colour does.
     pub key: u64,
-    /// Least and largest width and height of a cell, in points.
+    /// Minimum and maximum width and height of a cell, in points.
     pub cell: (Vec2, Vec2),
-    /// Height from which on the matrix scrolls.
+    /// The matrix scrolls if it is higher than this.
     pub height: f32,
 }
 
-/// What a matrix keeps from frame to frame.
+/// State of a matrix between frames.
 #[derive(Default)]
 pub struct MatrixState {
     texture: Option<(u64, TextureHandle)>,
     cursor: (usize, usize),
 }
 
-/// Room for a number in a cell.
+/// Minimum size of a cell with a number.
 const TEXT: Vec2 = vec2(24.0, 16.0);
-/// Room for frames round cells at the edge.
+/// Margin for the frames of cells at the edge.
 const EDGE: f32 = 4.0;
-/// Width of a cell with room for a decimal.
+/// Minimum width of a cell with a decimal.
 const DECIMAL: f32 = 33.0;
 
 /// Draws a matrix and returns the cell that was chosen in this frame by pointer or keyboard.
@@ -65,7 +65,7 @@ pub fn matrix(ui: &mut Ui, state: &mut MatrixState, what: &Matrix<'_>) -> Option
     let scroll = ui.spacing().scroll.allocated_width();
     let width = (ui.available_width() - gutter - scroll - EDGE) / columns as f32;
     let cell = vec2(width, (0.62 * width).max(least.y)).max(least).min(most);
-    // Names below stand upright where they fit, also when only some of them are shown, and slanted where not.
+    // Column names are upright if they fit, even if only some of them are shown, and slanted otherwise.
     let slanted = widest + 6.0 > cell.x && what.columns.iter().any(|name| name.parse::<u32>().is_err());
     let below = if slanted { widest.min(110.0) * 0.72 + 12.0 } else { 16.0 } + 16.0;
     let grid = vec2(cell.x * columns as f32, cell.y * rows as f32);
@@ -78,12 +78,12 @@ pub fn matrix(ui: &mut Ui, state: &mut MatrixState, what: &Matrix<'_>) -> Option
         .auto_shrink([false, true])
         .show_viewport(ui, |ui, view| {
             let (whole, _) = ui.allocate_exact_size(size, Sense::hover());
-            // Cells begin at whole pixels, so that all of a row look alike.
+            // Cells start at whole pixels, so that all cells of a row look alike.
             let scale = ui.pixels_per_point();
             let corner = whole.min + vec2(gutter, EDGE);
             let area =
                 Rect::from_min_size(pos2((corner.x * scale).round() / scale, (corner.y * scale).round() / scale), grid);
-            // What the names at the left and below leave of the part that is scrolled to.
+            // The visible area without the row and column names.
             let sight = Rect::from_min_max(
                 whole.min + view.min.to_vec2().max(Vec2::ZERO) + vec2(gutter, 0.0),
                 (whole.min + view.max.to_vec2()).min(whole.max) - vec2(0.0, below),
@@ -202,7 +202,7 @@ fn paint_cells(ui: &Ui, state: &mut MatrixState, what: &Matrix<'_>, layout: &Lay
     }
 }
 
-/// Names stay in sight while the matrix scrolls under them.
+/// Names stay visible while the matrix scrolls.
 fn paint_names(
     ui: &mut Ui,
     what: &Matrix<'_>,
@@ -215,7 +215,7 @@ fn paint_names(
     let clip = ui.clip_rect();
     let line = ui.fonts_mut(|fonts| fonts.row_height(font));
     let (left, bottom) = (layout.sight.left() - gutter, layout.sight.bottom());
-    // The edge of a focus frame may stand out of the matrix.
+    // The focus frame may extend beyond the matrix.
     let side = Rect::from_min_max(pos2(left, whole.top()), pos2(left + gutter - 4.0, whole.bottom()));
     let foot = Rect::from_min_max(pos2(whole.left(), bottom + 4.0), whole.max);
     let painter = ui.painter().clone();
@@ -272,7 +272,7 @@ fn paint_names(
     }
 }
 
-/// The next of 1, 2, 5, 10, ….
+/// The smallest of 1, 2, 5, 10, … that is at least `least`.
 fn nice_step(least: usize) -> usize {
     let mut power = 1;
     loop {
@@ -285,7 +285,7 @@ fn nice_step(least: usize) -> usize {
     }
 }
 
-/// The scale of a matrix: colours from `range.0` to `range.1` with numbers below, and one value marked.
+/// The colour bar of a matrix: colours from `range.0` to `range.1` with numbers below, and one value marked.
 pub fn color_bar(
     ui: &mut Ui,
     color: &dyn Fn(f64) -> Color32,

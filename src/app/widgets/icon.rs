@@ -1,8 +1,8 @@
-//! Signs for the run's controls, drawn so that they look the same on every system.
+//! Icons of the run's controls, drawn so that they look the same on every system.
 
 use egui::{Color32, Painter, Rect, Response, Sense, Shape, Stroke, Ui, Vec2, pos2, vec2};
 
-/// A sign.
+/// An icon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Icon {
     /// A triangle.
@@ -13,7 +13,7 @@ pub enum Icon {
     Step,
     /// A dot that moves in a ring: one attack step within its ball.
     AttackStep,
-    /// A slope of dots that come closer: slow motion.
+    /// Dots that get closer together on a slope: slow motion.
     Slow,
     /// A square: stop and save.
     Stop,
@@ -70,16 +70,16 @@ impl Icon {
     }
 }
 
-/// How an [`icon_button`] looks.
+/// The appearance of an [`icon_button`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Look {
-    /// A ground of its own, for what is done most.
+    /// A fill colour for the primary action; `None` for the default.
     pub fill: Option<Color32>,
-    /// Whether what it stands for is on.
+    /// Whether it is switched on.
     pub selected: bool,
 }
 
-/// A button with a sign, and words where there is room for them. `words` is its accessible name in any case.
+/// A button with an icon, and with text if there is room. `words` is its accessible name in any case.
 pub fn icon_button(ui: &mut Ui, icon: Icon, words: &str, with_words: bool, look: Look) -> Response {
     const SIGN: f32 = 13.0;
     let padding = ui.spacing().button_padding;

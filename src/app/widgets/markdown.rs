@@ -1,6 +1,6 @@
-//! A small renderer of Markdown for texts that the program carries: headings, paragraphs, emphasis, code, lists, quotes and
-//! links. A link does nothing by itself; the one that was clicked is given back. A paragraph that is nothing but links
-//! becomes a row of buttons. Blocks of code are formulas; in them and in running text `_k` is a subscript.
+//! A small Markdown renderer for embedded texts: headings, paragraphs, emphasis, code, lists, quotes and links. A link
+//! does nothing by itself; the renderer returns the one that was clicked. A paragraph of nothing but links becomes a
+//! row of buttons. Code blocks are formulas; in them and in running text `_k` is a subscript.
 
 use egui::text::{LayoutJob, TextFormat};
 use egui::{Align, Color32, FontFamily, FontId, Ui};
@@ -8,12 +8,12 @@ use pulldown_cmark::{Event, HeadingLevel, Parser, Tag, TagEnd};
 
 use crate::app::theme;
 
-/// Width of a line as a multiple of the size of the text: about 70 characters.
+/// Line width as a multiple of the font size: about 70 characters.
 const MEASURE: f32 = 35.0;
-/// Distance of lines as a multiple of the size of the text.
+/// Line spacing as a multiple of the font size.
 const LEADING: f32 = 1.5;
 
-/// A text that has been parsed.
+/// A parsed text.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Markdown {
     blocks: Vec<Block>,
@@ -28,7 +28,7 @@ enum Block {
     Quote(Vec<Block>),
 }
 
-/// A run of text that looks the same throughout.
+/// A run of text with uniform formatting.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Span {
     text: String,
@@ -39,18 +39,18 @@ struct Span {
 }
 
 impl Markdown {
-    /// Parses a text. Anything is Markdown; what is not known here (images, tables, HTML) is left out.
+    /// Parses a text. Every text is valid Markdown; unsupported elements (images, tables, HTML) are left out.
     pub fn parse(text: &str) -> Self {
         let mut events = Parser::new(text);
         Self { blocks: blocks(&mut events, None) }
     }
 
-    /// Whether there is nothing in it.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.blocks.is_empty()
     }
 
-    /// Where its links lead, in order.
+    /// The addresses of its links, in order.
     pub fn links(&self) -> Vec<&str> {
         fn of<'a>(blocks: &'a [Block], links: &mut Vec<&'a str>) {
             for block in blocks {
@@ -69,19 +69,19 @@ impl Markdown {
         links
     }
 
-    /// Draws it in text of `size` points, as wide as there is room: [`measure`] says what can be read well. Gives the link
-    /// that was clicked; `tooltip` may explain one.
+    /// Draws it in text of `size` points over the available width; [`measure`] gives a readable one. Returns the link
+    /// that was clicked; `tooltip` may explain a link.
     pub fn ui<'t>(&self, ui: &mut Ui, size: f32, tooltip: &dyn Fn(&str) -> Option<&'t str>) -> Option<&str> {
         ui.vertical(|ui| show(ui, &self.blocks, size, tooltip)).inner
     }
 }
 
-/// The width of a text of `size` points that can be read well.
+/// The readable width of a text of `size` points.
 pub fn measure(size: f32) -> f32 {
     MEASURE * size
 }
 
-/// Size of running text in a panel of that width: what is read by many people at once is read from afar.
+/// Font size of running text in a panel of this width: text for many readers at once is read from a distance.
 pub fn reading_size(width: f32) -> f32 {
     match width {
         width if width < 480.0 => 15.0,
@@ -91,7 +91,7 @@ pub fn reading_size(width: f32) -> f32 {
     }
 }
 
-/// Reads blocks until the end of the one that they are in.
+/// Reads blocks up to the end of the enclosing one.
 fn blocks<'a>(events: &mut Parser<'a>, end: Option<TagEnd>) -> Vec<Block> {
     let (mut found, mut loose) = (Vec::new(), Vec::new());
     while let Some(event) = events.next() {
@@ -108,7 +108,7 @@ fn blocks<'a>(events: &mut Parser<'a>, end: Option<TagEnd>) -> Vec<Block> {
             }
             Event::Start(Tag::List(first)) => Block::List(first, items(events, TagEnd::List(first.is_some()))),
             Event::Start(Tag::BlockQuote(kind)) => Block::Quote(blocks(events, Some(TagEnd::BlockQuote(kind)))),
-            // Items of a tight list have their text without a paragraph round it.
+            // Items of a tight list contain their text without a paragraph.
             Event::Text(text) => {
                 push(&mut loose, Span { text: unbroken(&text), ..Span::default() });
                 continue;
@@ -186,7 +186,7 @@ pub fn unbroken(text: &str) -> String {
     text.replace("ε ", "ε\u{a0}").replace(" %", "\u{a0}%").replace("± ", "±\u{a0}").replace(" ±", "\u{a0}±")
 }
 
-/// Adds a span, or lengthens the last one where it looks the same.
+/// Adds a span, or extends the last one if the formatting is the same.
 fn push(spans: &mut Vec<Span>, span: Span) {
     match spans.last_mut() {
         Some(last)
@@ -327,7 +327,7 @@ fn append(job: &mut LayoutJob, span: &Span, size: f32, color: Color32, ground: C
     }
 }
 
-/// Text with its subscripts set lower and smaller.
+/// Text with its subscripts lowered and smaller.
 fn append_text(job: &mut LayoutJob, text: &str, size: f32, like: &TextFormat) {
     for (piece, lowered) in subscripts(text) {
         let mut format = like.clone();
@@ -351,7 +351,7 @@ pub fn formula(text: &str, size: f32, color: Color32) -> LayoutJob {
     job
 }
 
-/// The pieces of a text, and whether each is a subscript: one letter, digit or sign after an underscore that ends the word.
+/// Splits a text; the flag marks subscripts: a single letter, digit or `∞` after an underscore, at the end of a word.
 fn subscripts(text: &str) -> Vec<(&str, bool)> {
     let (mut pieces, mut begin) = (Vec::new(), 0);
     let letters: Vec<(usize, char)> = text.char_indices().collect();
@@ -410,15 +410,15 @@ mod tests {
 
     #[test]
     fn links_give_back_where_they_lead() {
-        struct State {
+        struct HarnessState {
             markdown: Markdown,
             clicked: Vec<String>,
             ready: bool,
         }
         let markdown = Markdown::parse("Read [of epsilon](term:epsilon) here.\n\n[Start](do:start) [Show](show:log)\n");
-        let state = State { markdown, clicked: Vec::new(), ready: false };
+        let state = HarnessState { markdown, clicked: Vec::new(), ready: false };
         let mut harness = Harness::builder().with_size([400.0, 200.0]).build_ui_state(
-            |ui, state: &mut State| {
+            |ui, state: &mut HarnessState| {
                 if !state.ready {
                     theme::install(ui.ctx());
                     state.ready = true;

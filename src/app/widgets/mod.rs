@@ -1,4 +1,4 @@
-//! What several panels draw with.
+//! Widgets shared by several panels.
 
 mod bars;
 mod export;

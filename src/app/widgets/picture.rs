@@ -1,4 +1,4 @@
-//! Small images, drawn large: every pixel a square, kept on the GPU for as long as they are shown.
+//! Small images, enlarged without interpolation and kept on the GPU while they are shown.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,10 +8,10 @@ use egui::{Color32, ColorImage, Rect, Response, Sense, TextureHandle, TextureOpt
 use crate::app::theme;
 use crate::data::ImageShape;
 
-/// Textures that are kept although they were not drawn in the last frame.
+/// Number of textures that are kept although the last frame did not draw them.
 const SPARE: usize = 256;
 
-/// Textures by the key of their content: one is uploaded once, not in every frame.
+/// Textures by content key: each is uploaded once, not in every frame.
 #[derive(Default)]
 pub struct Textures {
     known: HashMap<u64, (u64, TextureHandle)>,
@@ -24,7 +24,7 @@ impl std::fmt::Debug for Textures {
 }
 
 impl Textures {
-    /// The texture of `key`, made where it is not known. The same key must mean the same pixels.
+    /// The texture of `key`, created if necessary. The same key must always mean the same pixels.
     pub fn get(
         &mut self,
         context: &egui::Context,
@@ -43,15 +43,15 @@ impl Textures {
         &entry.1
     }
 
-    /// Forgets all of them.
+    /// Drops all textures.
     pub fn clear(&mut self) {
         self.known.clear();
     }
 }
 
-/// A `C × H × W` image in `[0, 1]` as it is.
+/// A `C × H × W` image in `[0, 1]`, unchanged.
 pub fn plain(values: &[f32], shape: ImageShape) -> ColorImage {
-    // A cast saturates and turns what is not a number into 0.
+    // The cast saturates and maps NaN to 0.
     let byte = |v: f32| (v * 255.0).round() as u8;
     paint(values, shape, |v| Color32::from_gray(byte(v)), |[r, g, b]| Color32::from_rgb(byte(r), byte(g), byte(b)))
 }
@@ -82,7 +82,7 @@ fn paint(
     ColorImage::new(size, (0..plane).map(pixel).collect())
 }
 
-/// Draws a texture with its longer side `side` points long, under a name for screen readers.
+/// Draws a texture with its longer side `side` points long, with a name for screen readers.
 pub fn show(ui: &mut Ui, texture: &TextureHandle, side: f32, name: &str) -> Response {
     let (rect, response) = ui.allocate_exact_size(fitted(texture, side), Sense::hover());
     let frame = theme::palette(ui).line;
@@ -97,7 +97,7 @@ fn fitted(texture: &TextureHandle, side: f32) -> Vec2 {
     size * side / size.max_elem().max(1.0)
 }
 
-/// Tells the values under the pointer, before and after an attack and their difference, in levels of 255.
+/// Shows the values under the pointer: before and after an attack and their difference, in levels of 255.
 pub fn explain_pixel(response: &Response, shape: ImageShape, before: &[f32], after: &[f32]) {
     let Some((column, row)) = response.hover_pos().and_then(|at| pixel_at(response.rect, shape, at)) else { return };
     response.clone().on_hover_ui_at_pointer(|ui| {

@@ -1,6 +1,6 @@
 //! Durations, changes and tables as text.
 
-/// `h:mm:ss`, `–` where it is not a number.
+/// `h:mm:ss`; `–` for NaN.
 pub fn duration(secs: f64) -> String {
     if !secs.is_finite() {
         return "–".into();
@@ -19,7 +19,7 @@ pub fn points(difference: f64) -> String {
     format!("{}{:.1} points", if tenths == 0.0 { "±" } else { sign }, tenths.abs())
 }
 
-/// A fraction as percent with no more decimals than it has, and two at most.
+/// A fraction as a percentage with as many decimals as needed, at most two.
 pub fn short_percent(fraction: f64) -> String {
     let value = (10_000.0 * fraction).round() / 100.0;
     format!("{} %", if value == 0.0 { 0.0 } else { value }).replace('-', "−")
@@ -41,7 +41,7 @@ pub fn grouped(number: u64) -> String {
 /// Comma-separated values with a header line.
 pub fn table<R: AsRef<[String]>>(header: &[&str], rows: impl IntoIterator<Item = R>) -> String {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    // Writing into memory has no way to fail but by rows of unequal length, which the callers' types rule out.
+    // Writing to memory fails only for rows of unequal length, which the callers' types rule out.
     let _ = writer.write_record(header);
     for row in rows {
         let _ = writer.write_record(row.as_ref());

@@ -1,11 +1,11 @@
-//! Numbers, headings and small frames, so that they look the same everywhere.
+//! Numbers, headings and cards with a uniform appearance.
 
 use egui::{RichText, Ui};
 
 use crate::app::context::{Action, Context, Export, Format};
 use crate::app::theme;
 
-/// A fraction as percent with one decimal, `–` where it is not a number.
+/// A fraction as a percentage with one decimal; `–` for NaN.
 pub fn percent(fraction: f64) -> String {
     if fraction.is_finite() { format!("{:.1} %", 100.0 * fraction) } else { "–".into() }
 }
@@ -16,12 +16,12 @@ pub fn epsilon(value: f64) -> String {
     format!("{levels}/255 ({value:.4})")
 }
 
-/// Text in a heavier weight.
+/// Text in a bolder weight.
 pub fn strong(text: impl Into<String>) -> RichText {
     RichText::new(text).family(theme::strong_family())
 }
 
-/// Text beside the point.
+/// Secondary text.
 pub fn weak(ui: &Ui, text: impl Into<String>) -> RichText {
     RichText::new(text).color(theme::palette(ui).weak)
 }
@@ -43,7 +43,7 @@ pub fn card<R>(ui: &mut Ui, title: &str, contents: impl FnOnce(&mut Ui) -> R) ->
         .inner
 }
 
-/// What a panel shows while it has nothing to show: what will be here, and how to get there.
+/// Shown by a panel without content: what will be here, and how to get it.
 pub fn empty(ui: &mut Ui, what: &str, how: &str) {
     ui.vertical_centered(|ui| {
         ui.add_space((ui.available_height() * 0.3).min(120.0));
@@ -52,7 +52,7 @@ pub fn empty(ui: &mut Ui, what: &str, how: &str) {
     });
 }
 
-/// A label that explains itself by the glossary when pointed at.
+/// A label with a glossary tooltip.
 pub fn term(ui: &mut Ui, context: &Context<'_>, text: &str, key: &str) -> egui::Response {
     let response = ui.label(text);
     match context.glossary.tooltip(key) {
@@ -61,7 +61,7 @@ pub fn term(ui: &mut Ui, context: &Context<'_>, text: &str, key: &str) -> egui::
     }
 }
 
-/// The button with the ways a figure can leave the window. `export` is called only when one is chosen.
+/// The menu of export formats for a figure. `export` is called only when one is chosen.
 pub fn export_menu(ui: &mut Ui, context: &mut Context<'_>, name: &str, export: impl FnOnce() -> Option<Export>) {
     let mut chosen = None;
     let button = egui::Button::new("Export").small();

@@ -28,7 +28,7 @@ pub use compared::{ComparedRun, compared_curves};
 pub use curves::{accuracy_curves, epsilon_curves};
 pub use grid::{Example, adversarial_examples};
 pub use heatmap::{CellUnit, cfps_heatmap, confusion_difference, confusion_matrix};
-pub use plane::{Plane, decision_map};
+pub use plane::{PlaneFigure, decision_map};
 pub use raster::RenderError;
 pub use training::{learning_rate, loss_curve, time_by_epoch};
 

@@ -5,16 +5,16 @@ use super::svg::{AXIS, Canvas, INK, MUTED, Stroke, Style};
 use super::text::{self, Weight};
 use super::{Context, Figure, FigureError};
 
-/// The data of a decision map.
+/// The content of a decision map.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plane<'a> {
-    /// The image at the centre, in words.
+pub struct PlaneFigure<'a> {
+    /// Description of the image in the middle.
     pub image: &'a str,
-    /// The directions of the axes, in words: to the right, up.
+    /// Descriptions of the axes: to the right, up.
     pub axes: [&'a str; 2],
-    /// Points along a side.
+    /// Number of points along a side.
     pub resolution: usize,
-    /// Half of a side, in `[0, 1]` pixel units.
+    /// Half of the side length, in `[0, 1]` pixel units.
     pub extent: f64,
     /// Predicted class of each point, row by row from the top.
     pub predictions: &'a [u32],
@@ -28,14 +28,14 @@ pub struct Plane<'a> {
 
 /// Longest side of the map in the figure.
 const SIDE: f64 = 384.0;
-/// Shades per class, from uncertain to certain; few, so that neighbouring points merge into one shape.
+/// Number of shades of a class, from unsure to certain: few enough for neighbouring points to merge into one shape.
 const SHADES: usize = 12;
 
 /// The map with the ball, its axes in levels of 255, and the classes that occur with their share.
 ///
 /// # Errors
-/// [`FigureError::Length`] if there are not `resolution²` points, [`FigureError::Empty`] if there are none.
-pub fn decision_map(plane: &Plane<'_>, context: &Context) -> Result<Figure, FigureError> {
+/// [`FigureError::Length`] if the number of points is not `resolution²`, [`FigureError::Empty`] if there are none.
+pub fn decision_map(plane: &PlaneFigure<'_>, context: &Context) -> Result<Figure, FigureError> {
     const NAME: &str = "decision-map";
     let n = plane.resolution;
     if n == 0 {
@@ -63,7 +63,7 @@ pub fn decision_map(plane: &Plane<'_>, context: &Context) -> Result<Figure, Figu
     let top = header(&mut canvas, "Decision map", context, &[middle, ball]) + 12.0;
     let side = SIDE / n as f64;
     let shade = |i: usize| {
-        // From the probability of guessing to 1.
+        // From the probability of guessing to certainty.
         let floor = 1.0 / classes as f64;
         let sure = ((f64::from(plane.confidence[i]) - floor) / (1.0 - floor)).clamp(0.0, 1.0);
         (plane.predictions[i], (sure * (SHADES - 1) as f64).round() as usize)
@@ -141,7 +141,7 @@ fn visible(corners: &[[f64; 2]], extent: f64) -> Vec<[f64; 2]> {
     kept
 }
 
-/// A class colour between a third (uncertain) and full strength on white.
+/// A class colour blended with white, from a third of its strength (unsure) to full strength.
 fn color(class: u32, shade: usize) -> String {
     let code = CLASS_COLORS[class as usize % CLASS_COLORS.len()];
     let strength = 0.3 + 0.7 * shade as f64 / (SHADES - 1) as f64;
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn equal_neighbours_become_one_shape() {
-        let plane = Plane {
+        let plane = PlaneFigure {
             image: "test image 3",
             axes: ["towards one", "at random"],
             resolution: 3,
@@ -188,9 +188,9 @@ mod tests {
         }
         assert_eq!(figure.svg.matches("<polyline").count(), 2);
         assert!(figure.png().unwrap().starts_with(b"\x89PNG"));
-        let short = Plane { predictions: &[0; 8], ..plane.clone() };
+        let short = PlaneFigure { predictions: &[0; 8], ..plane.clone() };
         assert!(matches!(decision_map(&short, &context()), Err(FigureError::Length { expected: 9, found: 8, .. })));
-        let none = Plane { resolution: 0, ..plane };
+        let none = PlaneFigure { resolution: 0, ..plane };
         assert!(matches!(decision_map(&none, &context()), Err(FigureError::Empty { .. })));
     }
 

@@ -14,7 +14,7 @@ use super::{CLASSES, patches};
 use crate::engines::{ENGINES, Tested};
 use crate::passes::no_search;
 
-/// `state` with logits `factor` times as large: the same predictions, with larger margins.
+/// `state` with logits multiplied by `factor`: the same predictions with larger margins.
 fn certain(state: &State, factor: f32) -> State {
     let mut state = state.clone();
     for name in ["linear.weight", "linear.bias"] {
@@ -37,7 +37,7 @@ fn learned(tested: Tested, set: &Dataset) -> Box<dyn Engine> {
     engine
 }
 
-/// Share of images still predicted right after ten steps. Every image has a gradient in each of them.
+/// Share of images that are still classified correctly after ten steps. Every image has a gradient in each step.
 fn robust(engine: &mut dyn Engine, set: &Dataset, objective: &Objective, norm: Norm, epsilon: f32) -> f64 {
     let n = set.len();
     let ids: Vec<u32> = (0..n as u32).collect();
@@ -72,7 +72,7 @@ fn true_gradients_that_vanish(engine: &mut dyn Engine, set: &Dataset) -> usize {
 const FACTORS: [f32; 4] = [1.0, 50.0, 1e3, 1e6];
 const BALLS: [(Norm, f32); 2] = [(Norm::Linf, 12.0 / 255.0), (Norm::L2, 0.25)];
 
-/// Robust accuracy of one network with logits as they are and times [`FACTORS`], under each objective and in each ball.
+/// Robust accuracy of a network with its own logits and with logits times [`FACTORS`], for each objective and ball.
 fn accuracies(tested: Tested, classes: usize) -> Vec<(String, Vec<f64>)> {
     let with_classes = |set: Dataset| {
         let labels = set.labels().iter().map(|label| label % classes as u32).collect();
@@ -90,7 +90,7 @@ fn accuracies(tested: Tested, classes: usize) -> Vec<(String, Vec<f64>)> {
     for factor in FACTORS {
         engine.load_model(&certain(&state, factor)).unwrap();
         if factor == 1e6 {
-            // A search that followed these would move next to nothing.
+            // A search along these gradients would hardly move.
             assert!(true_gradients_that_vanish(engine.as_mut(), &set) > 180);
         }
         let searches = BALLS.iter().flat_map(|ball| objectives.iter().map(move |what| (what, *ball)));
@@ -114,7 +114,7 @@ fn apart(accuracies: &[f64]) -> f64 {
     high - low
 }
 
-/// Between two classes a gradient has the same direction whatever the size of the logits.
+/// With two classes, the direction of the gradient does not depend on the scale of the logits.
 #[test]
 fn the_size_of_the_logits_changes_nothing_between_two_classes() {
     for tested in ENGINES {
@@ -124,9 +124,9 @@ fn the_size_of_the_logits_changes_nothing_between_two_classes() {
     }
 }
 
-/// Among several classes the gradient turns into that of the two likeliest ones as the logits grow: another direction, and
-/// here no weaker one. Where gradients vanish instead, accuracy climbs to that without an attack. DLR does not depend on the
-/// size.
+/// With several classes, the gradient approaches that of the two most likely ones as the logits grow: a different
+/// direction, but here not a weaker one. If gradients vanished, accuracy would rise to that without an attack. DLR does
+/// not depend on the scale.
 #[test]
 fn the_size_of_the_logits_hides_nothing_from_an_attack() {
     for tested in ENGINES {
@@ -139,7 +139,7 @@ fn the_size_of_the_logits_hides_nothing_from_an_attack() {
     }
 }
 
-/// A network whose first ReLU lets nothing of a dark image through.
+/// A network whose first ReLU outputs zero for dark images.
 fn blind_to_dark() -> (Network, State) {
     let shape = ImageShape::new(1, 8, 8);
     let network = Architecture::DigitsCnn.build(shape, CLASSES, Some((&[0.0], &[1.0])), Some(4));
@@ -195,13 +195,13 @@ fn images_without_a_gradient_are_counted_and_no_others() {
                 for steps in [1, 3] {
                     assert_eq!(counted(steps, objective.clone()), expected, "{name} {norm:?} {objective:?}");
                 }
-                // What an earlier search left is forgotten.
+                // Results of an earlier search must not persist.
                 assert_eq!(counted(0, objective), [false; N], "{name}");
             }
-            // At the clean image the divergence from it has no slope.
+            // At the clean image, the gradient of the divergence from it is zero.
             assert_eq!(counted(1, Objective::KlToClean), [true; N], "{name} {norm:?}");
         }
-        // Logits that depend on nothing: two draws for every image, none of which moves it.
+        // Constant logits: two random draws for every image, neither of which moves it.
         let mut constant = state.clone();
         constant.0.get_mut("linear.weight").unwrap().data.fill(0.0);
         engine.load_model(&constant).unwrap();
@@ -211,7 +211,7 @@ fn images_without_a_gradient_are_counted_and_no_others() {
         assert!(found.predictions.iter().all(|class| *class == found.predictions[0]));
         let clean = Attack::clean().predictions(engine.as_mut(), &batch).unwrap();
         assert_eq!(clean.without_gradient, [false; N]);
-        // Each image once, whatever the batches.
+        // Each image is counted once, independent of the batches.
         let names = (0..CLASSES).map(|k| k.to_string()).collect();
         let set = Dataset::new("dark", names, network.input, pixels.clone(), labels.clone()).unwrap();
         engine.load_model(&state).unwrap();

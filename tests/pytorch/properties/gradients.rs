@@ -1,4 +1,4 @@
-//! Gradients against differences of the losses they belong to.
+//! Gradients against finite differences of their losses.
 
 use fairtat::engine::{Engine, Input, LossSpec, LossTerm, Objective, Reduction, SgdStep, Term, View, Weights, loss};
 use fairtat::model::State;
@@ -8,8 +8,8 @@ use super::{CLASSES, Subject, settled};
 use crate::engines::ENGINES;
 use crate::passes::{MODES, no_search};
 
-/// A direction of length one, drawn with the stream `sample`; half of it along `gradient`, so that the derivative in it
-/// is no small difference of large parts.
+/// A direction of length one, drawn with the stream `sample`; half of it is along `gradient`, so that the directional
+/// derivative is not a small difference of large terms.
 fn direction(gradient: &[f32], sample: u32) -> Vec<f32> {
     let unit = |values: Vec<f32>| {
         let length = values.iter().map(|v| v * v).sum::<f32>().sqrt();
@@ -24,10 +24,10 @@ fn along(values: &[f32], direction: &[f32], step: f32) -> Vec<f32> {
     values.iter().zip(direction).map(|(v, d)| v + step * d).collect()
 }
 
-/// Demands that the slope of `value` at zero is `<gradient, direction>`, to 1 %.
+/// Asserts that the slope of `value` at zero is `<gradient, direction>`, to within 1 %.
 ///
-/// A long step passes the kinks of ReLU, pooling and DLR, a short one is lost in rounding. Where the right length lies
-/// depends on where the next kink is, so one of several must agree; a wrong gradient agrees with none.
+/// A long step crosses kinks of ReLU, pooling and DLR; a short one is lost in rounding. The right length depends on
+/// where the next kink is, so it suffices that one of several agrees; a wrong gradient agrees with none.
 #[track_caller]
 fn check(what: &str, gradient: &[f32], direction: &[f32], mut value: impl FnMut(f32) -> f64) {
     let expected: f64 = gradient.iter().zip(direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
@@ -60,7 +60,7 @@ fn input_gradients_are_the_slopes_of_objectives() {
                         &gradient,
                         &direction,
                         |step| {
-                            // In train mode the running statistics move, which nothing here depends on.
+                            // In train mode the running statistics change, but nothing here depends on them.
                             let moved = along(&images, &direction, step);
                             let logits = engine.logits(&Input::Images(&moved, labels), batch_norm).unwrap();
                             let (values, _) = loss::objective(&objective, &logits, labels, CLASSES, None).unwrap();
@@ -73,7 +73,7 @@ fn input_gradients_are_the_slopes_of_objectives() {
     }
 }
 
-/// A step of length zero tells the loss and leaves the gradient behind as momentum.
+/// A step with learning rate zero returns the loss and stores the gradient as momentum.
 fn loss_and_gradient(engine: &mut dyn Engine, subject: &Subject, loss: &LossSpec) -> (f64, State) {
     let mut spec = no_search(subject.labels.len());
     // A second view that differs from the clean one.

@@ -1,4 +1,4 @@
-//! Calls that cannot be right end in an error that says why, and never in a panic.
+//! Invalid calls must return an error that explains the problem, and never panic.
 
 use fairtat::data::ImageShape;
 use fairtat::engine::{
@@ -16,7 +16,7 @@ use crate::passes::no_search;
 const N: usize = 4;
 const STEP: SgdStep = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0 };
 
-/// Demands an [`EngineError::Invalid`] that contains `part`.
+/// Asserts an [`EngineError::Invalid`] that contains `part`.
 #[track_caller]
 fn invalid<T>(result: Result<T, EngineError>, part: &str) {
     match result {
@@ -26,7 +26,8 @@ fn invalid<T>(result: Result<T, EngineError>, part: &str) {
     }
 }
 
-/// Demands an [`EngineError::NotFinite`]. Every engine looks at the logits; Candle names what was met first.
+/// Asserts an [`EngineError::NotFinite`]. Every engine checks the logits; Candle names the first value that is not
+/// finite.
 #[track_caller]
 fn not_finite<T>(tested: Tested, first: &str, result: Result<T, EngineError>) {
     match result {
@@ -38,7 +39,7 @@ fn not_finite<T>(tested: Tested, first: &str, result: Result<T, EngineError>) {
     }
 }
 
-/// Runs a check on a fresh engine of every kind. The engine must still work afterwards.
+/// Runs a check on a fresh instance of every engine, which must still work afterwards.
 fn each(check: impl Fn(&mut dyn Engine, &Subject)) {
     let subject = Subject::new(1, N, 2);
     for tested in ENGINES {
@@ -192,7 +193,7 @@ fn networks_that_overflow_are_noticed() {
     for tested in ENGINES {
         let subject = settled(tested, 1, 2);
         let n = subject.labels.len();
-        // What overflows: the first activations, later ones, or only the logits.
+        // The first values to overflow: the first activations, later ones, or only the logits.
         for huge in ["conv1", "conv3", "linear"] {
             let mut state = subject.state.clone();
             state.0.get_mut(&format!("{huge}.weight")).unwrap().data.fill(3e38);

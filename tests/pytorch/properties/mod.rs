@@ -1,4 +1,4 @@
-//! What holds for any network, image and attack, tried on small networks with images of 8×8 pixels.
+//! Properties of any network, image and attack, tested on small networks with images of 8×8 pixels.
 
 mod certain;
 mod gradients;
@@ -22,7 +22,7 @@ fn config() -> Config {
     Config { failure_persistence: None, ..Config::with_cases(24) }
 }
 
-/// A network with drawn parameters, and drawn images for it.
+/// A network with random parameters, and random images for it.
 #[derive(Debug)]
 struct Subject {
     network: Network,
@@ -34,7 +34,7 @@ struct Subject {
 }
 
 impl Subject {
-    /// Chosen by `kind`: with and without pooling, strides and shortcuts, in grey and colour.
+    /// `kind` selects an architecture: with and without pooling, strides and shortcuts, in grey and colour.
     fn new(kind: usize, n: usize, seed: u64) -> Self {
         let architectures = [
             (Architecture::DigitsCnn, 1, 4),
@@ -47,7 +47,7 @@ impl Subject {
         let normalisation = (vec![0.45; channels], vec![0.25; channels]);
         let network = architecture.build(shape, CLASSES, Some((&normalisation.0, &normalisation.1)), Some(width));
         let stream = |sample| Stream::new(seed, Purpose::Test, 1, sample);
-        // A factor of 1.5 reaches black and white.
+        // The factor of 1.5 makes some pixels entirely black or white.
         let pixel = |i: u32| (127.5 + 127.5 * 1.5 * stream(0).symmetric(i)) as u8;
         Self {
             state: State::initialise(&network, seed),
@@ -85,7 +85,8 @@ impl Subject {
     }
 }
 
-/// A subject whose running statistics are near those of its images, so that every layer passes something on in eval mode.
+/// A subject whose running statistics are close to those of its images, so that no layer outputs only zeros in eval
+/// mode.
 fn settled(tested: Tested, kind: usize, seed: u64) -> Subject {
     let subject = Subject::new(kind, 6, seed);
     let mut engine = subject.open(tested);
@@ -95,7 +96,7 @@ fn settled(tested: Tested, kind: usize, seed: u64) -> Subject {
     Subject { state: engine.state().unwrap().model, ..subject }
 }
 
-/// Images of classes that differ in the place of a bright patch, in noise.
+/// Noise images with a bright patch whose position depends on the class.
 fn patches(n: usize, seed: u64) -> Dataset {
     let shape = ImageShape::new(1, 8, 8);
     let stream = Stream::new(seed, Purpose::Test, 2, 0);
@@ -110,7 +111,7 @@ fn patches(n: usize, seed: u64) -> Dataset {
     Dataset::new("patches", names, shape, (0..(n * 64) as u32).map(pixel).collect(), labels).unwrap()
 }
 
-/// A small network after some epochs on [`patches`], so that its running statistics and decisions mean something.
+/// A small network after some epochs on [`patches`], so that its running statistics and decisions are meaningful.
 fn trained(tested: Tested) -> (Box<dyn Engine>, Dataset) {
     let set = patches(60, 5);
     let network = Architecture::DigitsCnn.build(set.shape(), CLASSES, Some((&[0.45], &[0.2])), Some(4));

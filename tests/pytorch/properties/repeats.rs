@@ -1,4 +1,4 @@
-//! When results are the same, bit for bit.
+//! When results are bitwise identical.
 
 use fairtat::attack::{Attack, measure};
 use fairtat::engine::{
@@ -68,7 +68,7 @@ fn a_measured_accuracy_does_not_depend_on_the_batch_size() {
     }
 }
 
-/// Three training steps on searched images; the state after it and what each step told.
+/// Three training steps on searched images; returns the state afterwards and the results of each step.
 fn train(tested: Tested, subject: &Subject) -> (EngineState, Vec<BatchStats>, Vec<f32>) {
     let mut engine = subject.open(tested);
     let mut stats = Vec::new();

@@ -1,4 +1,4 @@
-//! What a search may do to an image, and what it must reach.
+//! Constraints on the result of a search, and what it must achieve.
 
 use fairtat::attack::{Attack, measure};
 use fairtat::engine::{Batch, BatchNormMode, Engine, Input, Norm, Objective, SearchSpec, Start, View, Views, loss};
@@ -28,7 +28,7 @@ fn spec() -> impl Strategy<Value = SearchSpec> {
                 purpose,
                 epoch: 4
             }),
-            // Cut to the size of the images by the test, which knows the network.
+            // The test truncates this to the size of the images, because it knows the network.
             prop::collection::vec(-2.0f32..2.0, n * 3 * 64).prop_map(Start::Given),
         ];
         let norm = prop::sample::select(vec![Norm::Linf, Norm::L2]);
@@ -38,7 +38,7 @@ fn spec() -> impl Strategy<Value = SearchSpec> {
             |(objective, norm, epsilon, step_size, steps, start, batch_norm)| SearchSpec {
                 objective,
                 norm,
-                // The maps of some networks are one pixel: one image alone is refused in train mode.
+                // Some networks have feature maps of one pixel, for which train mode refuses a single image.
                 batch_norm: if epsilon.len() == 1 { BatchNormMode::Eval } else { batch_norm },
                 epsilon,
                 step_size,
@@ -50,7 +50,7 @@ fn spec() -> impl Strategy<Value = SearchSpec> {
     })
 }
 
-/// `spec` for images of `values` values in all.
+/// `spec` for images with `values` values in total.
 fn fitted(mut spec: SearchSpec, values: usize) -> SearchSpec {
     if let Start::Given(start) = &mut spec.start {
         start.truncate(values);
@@ -83,7 +83,7 @@ proptest! {
                 }
                 let epsilon = f64::from(*epsilon);
                 let moved = clean.iter().zip(adversarial).map(|(c, a)| f64::from(*a) - f64::from(*c));
-                // An image is rounded to half of 2⁻²⁴ for each value: 4e-7 in the length of 192 of them.
+                // Each value of an image is rounded by up to half of 2⁻²⁴: 4e-7 in the length of 192 of them.
                 match spec.norm {
                     Norm::Linf => prop_assert!(moved.map(f64::abs).fold(0.0, f64::max) <= epsilon + 1e-7),
                     Norm::L2 => prop_assert!(length(moved) <= epsilon * (1.0 + 1e-6) + 1e-6),
@@ -128,7 +128,7 @@ proptest! {
     }
 }
 
-/// Value of an objective for each image of `view`.
+/// The value of an objective for each image of `view`.
 fn values(engine: &mut dyn Engine, views: &Views, view: View, objective: &Objective, labels: &[u32]) -> Vec<f32> {
     let clean = engine.logits(&Input::View(views, View::Clean), BatchNormMode::Eval).unwrap();
     let logits = engine.logits(&Input::View(views, view), BatchNormMode::Eval).unwrap();

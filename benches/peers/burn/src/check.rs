@@ -1,4 +1,4 @@
-//! `--check`: burn's logits and image gradient against a small network in f64, then what training must do.
+//! `--check`: compares burn's logits and image gradient with a small network in f64, then tests that training works.
 
 use anyhow::{Result, ensure};
 use burn::optim::GradientsParams;
@@ -100,7 +100,7 @@ fn loss(logits: &[f64], classes: &[usize]) -> f64 {
     each.sum::<f64>() / classes.len() as f64
 }
 
-/// The plain network in f64, batch norm in train mode. Values lie as batch × channel × row × column.
+/// The plain network in f64 with batch norm in train mode. Values are in the order batch, channel, row, column.
 struct Reference {
     layers: Vec<Layer>,
     head: Vec<f64>,
@@ -158,7 +158,7 @@ impl Reference {
     }
 }
 
-/// 3×3, stride 1, one pixel of zeros around.
+/// 3×3 convolution with stride 1 and zero padding of one pixel.
 fn convolve(x: &[f64], weights: &[f64], inputs: usize, outputs: usize, side: usize) -> Vec<f64> {
     let mut y = Vec::new();
     for image in x.chunks(inputs * side * side) {
@@ -193,7 +193,7 @@ fn normalise(x: &mut [f64], layer: &Layer, channels: usize, pixels: usize) {
     }
 }
 
-/// Maximum of each 2×2.
+/// 2×2 max pooling.
 fn pool(x: &[f64], side: usize) -> Vec<f64> {
     let half = side / 2;
     let planes = x.chunks(side * side);

@@ -1,13 +1,13 @@
-//! How fast burn takes the FAIR-TAT step on its wgpu backend: targeted PGD in train mode, one SGD update, the class
-//! statistics. The flags and the JSON are those of `torch_step.py`.
+//! Speed of burn's wgpu backend on the FAIR-TAT step: targeted PGD in train mode, one SGD update, the class statistics.
+//! The flags and the JSON are those of `torch_step.py`.
 //!
-//! burn is given what helps it: fusion and autotuning are on, the attack runs on a network whose parameters want no
-//! gradient (burn then computes the gradient of the images alone), nothing waits for the device inside a step. Shaders are
-//! WGSL; the Cargo feature `vulkan` lets burn write SPIR-V itself where the adapter allows it. `CUBECL_WGPU_DEFAULT_DEVICE`
-//! (`Cpu`, `DiscreteGpu(1)`) chooses another adapter than the fastest.
+//! burn is configured for speed: fusion and autotuning are on, the attack runs on a network whose parameters do not
+//! require gradients (burn then computes the gradient of the images alone), and nothing waits for the device inside a
+//! step. Shaders are WGSL; the Cargo feature `vulkan` makes burn write SPIR-V itself if the adapter supports it.
+//! `CUBECL_WGPU_DEFAULT_DEVICE` (`Cpu`, `DiscreteGpu(1)`) chooses another adapter than the fastest.
 //!
-//! Autotuning is not counted: two short steps and one whole step come first, and their time is reported as warm-up.
-//! Images per second come from steps that wait for the device only at their end; the phases from one more step that
+//! Autotuning is not counted: two short steps and one whole step run first, and their time is reported as warm-up.
+//! Images per second are measured on steps that wait for the device only at their end; the phases on one more step that
 //! waits between them.
 
 mod check;
@@ -26,7 +26,7 @@ use serde::Serialize;
 use networks::Architecture;
 use step::{CLASSES, Step};
 
-/// How fast burn takes the FAIR-TAT step on its wgpu backend.
+/// Measures the speed of burn's wgpu backend on the FAIR-TAT step.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
@@ -42,10 +42,10 @@ struct Options {
     /// Steps of the attack
     #[arg(long, default_value_t = 10)]
     steps: u32,
-    /// Least time spent on one measurement
+    /// Minimum time of one measurement
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Least number of steps measured
+    /// Minimum number of measured steps
     #[arg(long, default_value_t = 3)]
     least: usize,
     /// Write the results to this file
@@ -89,7 +89,7 @@ struct Measurement {
     warm_up_seconds: f64,
 }
 
-/// A step that is warm.
+/// A step after its warm-up.
 struct Warm {
     architecture: Architecture,
     batch: usize,

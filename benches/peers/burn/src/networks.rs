@@ -1,7 +1,7 @@
 //! fairtat's architectures as burn modules: the same layers and widths as `tests/golden/networks.py`.
 //!
-//! None for images of one channel: on a gradient of such images, which lies channels last, burn 0.22.1 fuses wrong kernels
-//! (the image minus the sign of the gradient repeats after four pixels).
+//! No architecture has images of one channel: for a gradient of such images, which is in channels-last layout, burn
+//! 0.22.1 fuses wrong kernels (the image minus the sign of the gradient repeats after four pixels).
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -12,7 +12,7 @@ use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor};
 use clap::ValueEnum;
 
-/// Mean and standard deviation that the first layer normalises every channel with.
+/// Mean and standard deviation with which the first layer normalises every channel.
 pub const NORMALISATION: (f64, f64) = (0.5, 0.25);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -77,7 +77,7 @@ impl Network {
     }
 }
 
-/// Three convolutions, each with batch norm, ReLU and maybe a 2×2 maximum.
+/// Three convolutions, each with batch norm, ReLU and optionally 2×2 max pooling.
 #[derive(Module, Debug)]
 pub struct PlainCnn {
     pub convolutions: Vec<Conv2d>,
@@ -109,7 +109,7 @@ impl PlainCnn {
     }
 }
 
-/// ResNet's block: normalisation after each convolution, ReLU after the join.
+/// ResNet's block: normalisation after each convolution, ReLU after the addition.
 #[derive(Module, Debug)]
 pub struct BasicBlock {
     convolutions: [Conv2d; 2],

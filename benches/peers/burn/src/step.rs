@@ -15,21 +15,21 @@ pub const STEP_SIZE: f64 = 2.0 / 255.0;
 
 /// A network, its optimiser and a batch of random images.
 pub struct Step {
-    /// Where tensors without gradients live; the model's tensors are on the same device with autodiff.
+    /// Device of tensors without gradients; the model's tensors are on the same device with autodiff.
     device: Device,
     network: Option<Network>,
     optimiser: ModuleOptimizer,
     learning_rate: f64,
     image: Tensor<4>,
     epsilon: Vec<f32>,
-    /// Half the width of each pixel's ball.
+    /// Radius of each pixel's ball.
     radius: Tensor<4>,
-    /// The smallest and the largest value that each pixel may take.
+    /// Minimum and maximum value of each pixel.
     bounds: [Tensor<4>; 2],
     label: Tensor<1, Int>,
     labels: Vec<i32>,
     target: Tensor<1, Int>,
-    /// Row: label; column: prediction.
+    /// Rows: labels; columns: predictions.
     pub confusion: Vec<u64>,
 }
 
@@ -58,7 +58,8 @@ impl Step {
         let bounds = [tensor(bound(-1.0)), tensor(bound(1.0))];
         let image = tensor(pixels);
         let network = architecture.build(width, CLASSES, device);
-        // Parameters come into being at their first use. A copy made before that shares what it is told about gradients.
+        // Parameters are created on first use. A copy made before that would share its gradient setting with the
+        // original.
         let _ = network.forward(image.clone().autodiff());
         Self {
             network: Some(network),
@@ -77,24 +78,24 @@ impl Step {
     }
 
     pub fn network(&self) -> Result<&Network> {
-        self.network.as_ref().context("an earlier update failed and took the network with it")
+        self.network.as_ref().context("an earlier update failed and consumed the network")
     }
 
-    /// Waits for everything that was asked of the device.
+    /// Waits until the device has finished all work.
     pub fn synchronise(&self) -> Result<()> {
         self.device.sync().context("the device failed")
     }
 
-    /// Gradient of the mean loss with respect to the images. The network's parameters want no gradient, so burn computes
-    /// none of theirs.
+    /// Gradient of the mean loss with respect to the images. The network's parameters do not require gradients, so burn
+    /// computes none for them.
     pub fn image_gradient(&self, frozen: &Network, image: Tensor<4>, class: &Tensor<1, Int>) -> Result<Tensor<4>> {
         let image = image.autodiff().require_grad();
         let loss = cross_entropy(frozen.forward(image.clone()), class);
         let mut gradients = loss.backward();
-        image.grad_remove(&mut gradients).context("burn gave no gradient of the images")
+        image.grad_remove(&mut gradients).context("burn returned no gradient of the images")
     }
 
-    /// The network without gradients of its parameters, batch norm still in train mode.
+    /// The network without parameter gradients, with batch norm still in train mode.
     pub fn frozen(&self) -> Result<Network> {
         Ok(self.network()?.clone().no_grad())
     }
@@ -114,9 +115,9 @@ impl Step {
         Ok(adversarial)
     }
 
-    /// One SGD update on the adversarial images; gives the logits and the loss.
+    /// One SGD update on the adversarial images; returns the logits and the loss.
     pub fn update(&mut self, adversarial: Tensor<4>) -> Result<(Tensor<2>, Tensor<1>)> {
-        let network = self.network.take().context("an earlier update failed and took the network with it")?;
+        let network = self.network.take().context("an earlier update failed and consumed the network")?;
         let logits = network.forward(adversarial.autodiff());
         let loss = cross_entropy(logits.clone(), &self.label);
         let gradients = GradientsParams::from_grads(loss.backward(), &network);
@@ -124,7 +125,7 @@ impl Step {
         Ok((logits.without_autodiff(), loss.without_autodiff()))
     }
 
-    /// Reads the predictions back and counts them by class.
+    /// Reads the predictions back and adds them to the confusion matrix.
     pub fn count(&mut self, logits: Tensor<2>) -> Result<()> {
         let predictions = logits.argmax(1).try_into_vec_as::<i32>().context("cannot read the predictions")?;
         for (&label, prediction) in self.labels.iter().zip(predictions) {
@@ -137,7 +138,7 @@ impl Step {
         self.image.clone()
     }
 
-    /// One radius for each image.
+    /// The radius of each image.
     pub fn epsilon(&self) -> &[f32] {
         &self.epsilon
     }

@@ -1,4 +1,4 @@
-//! `--check`: the image gradient against finite differences, then what attack and training must do.
+//! `--check`: compares the image gradient with finite differences, then tests that attack and training work.
 
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
@@ -8,10 +8,10 @@ use crate::networks::Architecture;
 use crate::step::Step;
 
 pub fn check(device: &Device, name: &str) -> Result<()> {
-    // No maximum in ResNet-20, whose gradient Candle scales.
+    // ResNet-20 has no max pooling, whose gradient Candle scales.
     let mut step = Step::new(Architecture::ResNet20, 4, 8, 0.1, device)?;
     let (_, gradient) = step.image_gradient(&step.image, &step.target)?;
-    // In f32 a single pixel's difference drowns in rounding; along the gradient itself it does not.
+    // In f32 the difference for a single pixel is lost in rounding; the difference along the gradient is not.
     let length = scalar(&gradient.sqr()?.sum_all()?)?.sqrt();
     let change = 1e-2 / length;
     let [up, down] = [change, -change].map(|change| -> Result<f64> {

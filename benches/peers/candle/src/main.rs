@@ -1,12 +1,13 @@
-//! How fast plain Candle takes the FAIR-TAT step: candle-nn's layers and `Tensor::backward`, not fairtat's engine on
-//! Candle. Targeted PGD in train mode, one SGD update, the class statistics; flags and JSON are those of `torch_step.py`.
+//! Speed of plain Candle on the FAIR-TAT step: candle-nn's layers and `Tensor::backward`, not fairtat's engine on
+//! Candle. Targeted PGD in train mode, one SGD update, the class statistics; flags and JSON are those of
+//! `torch_step.py`.
 //!
-//! Candle's backward pass has no way of leaving out the gradients of weights: where a convolution or a product is on the
-//! path from the images to the loss, both of its gradients are computed, also if one of them belongs to a tensor that
-//! nobody wants a gradient of. So every step of the attack pays for weight gradients that it throws away.
+//! Candle's backward pass cannot skip the gradients of weights: for every convolution or matrix product on the path
+//! from the images to the loss it computes both gradients, even if one belongs to a tensor that does not require a
+//! gradient. So every step of the attack pays for weight gradients that it discards.
 //!
-//! Warm-up is two short steps and one whole step; it is not counted. Images per second come from steps that wait for the
-//! device only at their end; the phases from one more step that waits between them.
+//! Warm-up is two short steps and one whole step; it is not counted. Images per second are measured on steps that wait
+//! for the device only at their end; the phases on one more step that waits between them.
 
 mod check;
 mod networks;
@@ -24,7 +25,7 @@ use serde::Serialize;
 use networks::Architecture;
 use step::{CLASSES, Step};
 
-/// How fast plain Candle takes the FAIR-TAT step.
+/// Measures the speed of plain Candle on the FAIR-TAT step.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
@@ -40,10 +41,10 @@ struct Options {
     /// Steps of the attack
     #[arg(long, default_value_t = 10)]
     steps: u32,
-    /// Least time spent on one measurement
+    /// Minimum time of one measurement
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Least number of steps measured
+    /// Minimum number of measured steps
     #[arg(long, default_value_t = 3)]
     least: usize,
     /// Write the results to this file
@@ -87,7 +88,7 @@ struct Measurement {
     warm_up_seconds: f64,
 }
 
-/// A step that is warm.
+/// A step after its warm-up.
 struct Warm {
     architecture: Architecture,
     batch: usize,

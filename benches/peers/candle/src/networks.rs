@@ -6,7 +6,7 @@ use candle_nn::{
 };
 use clap::ValueEnum;
 
-/// Mean and standard deviation that the first layer normalises every channel with.
+/// Mean and standard deviation with which the first layer normalises every channel.
 const NORMALISATION: (f64, f64) = (0.5, 0.25);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -76,7 +76,7 @@ impl Network {
     }
 }
 
-/// Three convolutions, each with batch norm, ReLU and maybe a 2×2 maximum.
+/// Three convolutions, each with batch norm, ReLU and optionally 2×2 max pooling.
 pub struct PlainCnn {
     layers: Vec<(Conv2d, BatchNorm, bool)>,
     linear: Linear,
@@ -108,7 +108,7 @@ impl PlainCnn {
     }
 }
 
-/// ResNet's block: normalisation after each convolution, ReLU after the join.
+/// ResNet's block: normalisation after each convolution, ReLU after the addition.
 struct BasicBlock {
     convolutions: [Conv2d; 2],
     norms: [BatchNorm; 2],

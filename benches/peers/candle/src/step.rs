@@ -16,7 +16,7 @@ const WEIGHT_DECAY: f64 = 5e-4;
 pub struct Step {
     device: Device,
     pub network: Network,
-    /// Every parameter with its velocity.
+    /// Every parameter with its momentum buffer.
     parameters: Vec<(Var, Option<Tensor>)>,
     learning_rate: f64,
     pub image: Tensor,
@@ -24,7 +24,7 @@ pub struct Step {
     pub label: Tensor,
     labels: Vec<u32>,
     pub target: Tensor,
-    /// Row: label; column: prediction.
+    /// Rows: labels; columns: predictions.
     pub confusion: Vec<u64>,
 }
 
@@ -41,7 +41,7 @@ impl Step {
         let running = |name: &String| name.ends_with("running_mean") || name.ends_with("running_var");
         let parameters: Vec<_> = match variables.data().lock() {
             Ok(named) => named.iter().filter(|(name, _)| !running(name)).map(|(_, var)| (var.clone(), None)).collect(),
-            Err(_) => anyhow::bail!("building the network failed half-way"),
+            Err(_) => anyhow::bail!("building the network failed halfway"),
         };
         let mut random = Random(1);
         let [channels, rows, columns] = architecture.image();
@@ -66,7 +66,7 @@ impl Step {
         })
     }
 
-    /// Waits for everything that was asked of the device.
+    /// Waits until the device has finished all work.
     pub fn synchronise(&self) -> Result<()> {
         Ok(self.device.synchronize()?)
     }
@@ -75,7 +75,7 @@ impl Step {
     pub fn image_gradient(&self, image: &Tensor, class: &Tensor) -> Result<(Tensor, Tensor)> {
         let image = Var::from_tensor(image)?;
         let loss = cross_entropy(&self.network.forward(&image)?, class)?;
-        let gradient = loss.backward()?.remove(&image).context("Candle gave no gradient of the images")?;
+        let gradient = loss.backward()?.remove(&image).context("Candle returned no gradient of the images")?;
         Ok((loss, gradient))
     }
 
@@ -94,13 +94,13 @@ impl Step {
         Ok(adversarial)
     }
 
-    /// One SGD update on the adversarial images; gives the logits and the loss.
+    /// One SGD update on the adversarial images; returns the logits and the loss.
     pub fn update(&mut self, adversarial: &Tensor) -> Result<(Tensor, Tensor)> {
         let logits = self.network.forward(adversarial)?;
         let loss = cross_entropy(&logits, &self.label)?;
         let gradients = loss.backward()?;
         for (parameter, velocity) in &mut self.parameters {
-            let gradient = gradients.get(parameter).context("Candle gave no gradient of a parameter")?;
+            let gradient = gradients.get(parameter).context("Candle returned no gradient of a parameter")?;
             let gradient = (gradient + (parameter.as_detached_tensor() * WEIGHT_DECAY)?)?;
             let moved = match velocity.take() {
                 Some(velocity) => ((velocity * MOMENTUM)? + gradient)?,
@@ -112,7 +112,7 @@ impl Step {
         Ok((logits.detach(), loss.detach()))
     }
 
-    /// Reads the predictions back and counts them by class.
+    /// Reads the predictions back and adds them to the confusion matrix.
     pub fn count(&mut self, logits: &Tensor) -> Result<()> {
         let predictions = logits.argmax(1)?.to_vec1::<u32>()?;
         for (&label, prediction) in self.labels.iter().zip(predictions) {

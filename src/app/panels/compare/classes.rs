@@ -1,4 +1,4 @@
-//! The robust accuracy of each class, a bar for each run.
+//! The robust accuracy of each class, with one bar per run.
 
 use egui::{Align2, FontId, Sense, Ui};
 

@@ -12,7 +12,7 @@ use crate::app::widgets::{export_menu, weak};
 use crate::evaluate::figures::{ComparedRun, compared_curves};
 use crate::train::{MetricsRow, ValidationChange, changes_between, uninterrupted};
 
-/// What is drawn.
+/// The quantity that is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Quantity {
     #[default]
@@ -50,7 +50,7 @@ impl Quantity {
             Self::TrainRobust => "Accuracy under the training attack, training images",
             Self::Loss => "Training loss",
             Self::LearningRate => "Learning rate",
-            Self::Seconds => "Seconds an epoch",
+            Self::Seconds => "Seconds per epoch",
         }
     }
 
@@ -73,7 +73,8 @@ impl Quantity {
         value.is_finite().then_some(value)
     }
 
-    /// Where the validation attack of a run changed, if the values before and after do not compare for it.
+    /// Where the validation attack of a run changed, if that makes earlier and later values of this quantity
+    /// incomparable.
     fn changes(self, run: &Run) -> Vec<ValidationChange> {
         let mut changes = changes_between(&run.metrics);
         changes.retain(|change| match self {
@@ -84,7 +85,7 @@ impl Quantity {
         changes
     }
 
-    /// What a robust number must name; one line where all runs have the same attack.
+    /// The attack of robust numbers, in one line if all runs have the same one, and where a run changed it.
     fn notes(self, shown: &[Shown]) -> Vec<String> {
         let mut notes = self.attacks(shown);
         for shown in shown {
@@ -100,7 +101,7 @@ impl Quantity {
         if !matches!(self, Self::Robust | Self::RobustWorst | Self::Gap) {
             return match self {
                 Self::TrainRobust => {
-                    vec!["Each run under its own training attack: such numbers do not compare.".into()]
+                    vec!["Each run under its own training attack: such numbers are not comparable.".into()]
                 }
                 _ => Vec::new(),
             };
@@ -181,7 +182,7 @@ fn compared(shown: &[Shown], quantity: Quantity) -> Vec<ComparedRun> {
     shown.iter().map(run).collect()
 }
 
-/// The curves as a document; none where there is nothing to draw.
+/// The curves as a document; `None` if there is nothing to draw.
 pub(super) fn figure(shown: &[Shown], quantity: Quantity) -> Option<String> {
     let runs = compared(shown, quantity);
     compared_curves(quantity.name(), &runs, quantity.is_share(), &quantity.notes(shown)).ok().map(|figure| figure.svg)

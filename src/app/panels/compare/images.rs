@@ -1,4 +1,4 @@
-//! The images of `examples/` of each run: the original, and what the attack on each run's network made of it.
+//! The images of `examples/` of each run: the original, and its adversarial version against each run's network.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::app::widgets::{strong, weak};
 /// Side of an image on the screen.
 const SIDE: f32 = 64.0;
 
-/// Room for the name of a run.
+/// Width for the name of a run.
 const NAME: f32 = 104.0;
 
-/// Textures of the runs that are shown.
+/// Textures of the displayed runs.
 #[derive(Default)]
 pub(super) struct Images {
     of: Vec<(Arc<Run>, Vec<[TextureHandle; 2]>)>,
@@ -37,7 +37,7 @@ impl Images {
         let size = egui::vec2(SIDE, SIDE);
         egui::ScrollArea::horizontal().id_salt("images").auto_shrink([false, true]).show(ui, |ui| {
             egui::Grid::new("examples").spacing([6.0, 6.0]).show(ui, |ui| {
-                // Runs on other images have originals of their own.
+                // Runs on other images show their own originals.
                 let own = |i: usize| i > 0 && !same_originals(&shown[0].run, &shown[i].run);
                 for (i, shown) in shown.iter().enumerate() {
                     if shown.run.examples.is_empty() {
@@ -74,7 +74,7 @@ impl Images {
         );
     }
 
-    /// Makes the textures of runs that are new.
+    /// Creates the textures of new runs.
     fn load(&mut self, ui: &Ui, shown: &[Shown]) {
         let known =
             self.of.len() == shown.len() && self.of.iter().zip(shown).all(|(of, shown)| Arc::ptr_eq(&of.0, &shown.run));
@@ -99,7 +99,7 @@ fn same_originals(a: &Run, b: &Run) -> bool {
     a.examples.len() == b.examples.len() && a.examples.iter().zip(&b.examples).all(|(a, b)| a.original == b.original)
 }
 
-/// How far the files of an example lie apart, in levels of 255.
+/// The distance between the two files of an example, in levels of 255.
 fn changed(example: &Example) -> String {
     let differences = example.original.iter().zip(&example.adversarial).map(|(a, b)| a.abs_diff(*b));
     format!("largest change {}/255 of a value, after rounding to bytes", differences.max().unwrap_or(0))

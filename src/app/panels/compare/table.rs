@@ -1,4 +1,4 @@
-//! The numbers of each run in a column of its own, and the settings in which the runs differ.
+//! The numbers of each run in its own column, and the settings in which the runs differ.
 
 use egui::{RichText, Ui};
 
@@ -10,14 +10,14 @@ use crate::app::widgets::markdown::unbroken;
 use crate::app::widgets::{export_menu, percent, strong, weak};
 use crate::config::Experiment;
 
-/// What is computed once for the runs that are shown.
+/// Cached results for the displayed runs.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     differences: Vec<Difference>,
     of: Vec<Experiment>,
 }
 
-/// A number of the table: its name, term, value, and whether more is better.
+/// A row of the table: its name, glossary term, value, and whether higher is better.
 type Row = (&'static str, &'static str, fn(&Summary) -> f64, bool);
 
 const ROWS: [Row; 5] = [
@@ -90,7 +90,7 @@ impl Tables {
     }
 }
 
-/// A row of accuracies, the best of them set off.
+/// A row of accuracies with the best one highlighted.
 fn numbers(ui: &mut Ui, context: &Context<'_>, summaries: &[Option<Summary>], (name, term, value, more): Row) {
     let label = ui.label(name);
     if let Some(tooltip) = context.glossary.tooltip(term) {
@@ -129,7 +129,7 @@ fn attack(summary: Option<&Summary>) -> String {
         .fold(text, |text, (from, to)| text.replacen(from, to, 1))
 }
 
-/// Why numbers of these runs do not compare.
+/// Reasons why the numbers of these runs are not comparable.
 fn warnings(shown: &[Shown], summaries: &[Option<Summary>]) -> Vec<String> {
     let differ = |values: Vec<String>| values.windows(2).any(|pair| pair[0] != pair[1]);
     let runs = |value: &dyn Fn(&Run) -> String| differ(shown.iter().map(|shown| value(&shown.run)).collect());
@@ -138,13 +138,13 @@ fn warnings(shown: &[Shown], summaries: &[Option<Summary>]) -> Vec<String> {
         let data = &run.experiment.data;
         format!("{} {:?} {:?} {:?} {}", data.dataset, data.path, data.image_size, data.test_limit, data.shapes_seed)
     };
-    // The seed of the attack may differ: it is that of the run.
+    // The seed of the attack may differ: it is the run's own.
     let attack = |summary: &Summary| unseeded(&summary.attack);
     let part = |summary: &Summary| summary.part.split(',').next().unwrap_or_default().to_owned();
     [
-        (runs(&data), "The runs have different data: their numbers do not compare."),
-        (of(&attack), "The robust numbers are under different attacks: they do not compare."),
-        (of(&part), "Some numbers are from the test set and some from the validation split: they do not compare."),
+        (runs(&data), "The runs have different data: their numbers are not comparable."),
+        (of(&attack), "The robust numbers are under different attacks: they are not comparable."),
+        (of(&part), "Some numbers are from the test set and some from the validation split: they are not comparable."),
     ]
     .into_iter()
     .filter(|(differs, _)| *differs)
@@ -152,7 +152,7 @@ fn warnings(shown: &[Shown], summaries: &[Option<Summary>]) -> Vec<String> {
     .collect()
 }
 
-/// The table, a row for each run, with the robust accuracy as bars of a figure.
+/// The table with one row per run, and a figure with the robust accuracies as bars.
 fn export(shown: &[Shown], weights: Weights) -> Export {
     let mut csv = String::from(
         "run,method,data,architecture,seed,epochs,measured_on,attack,clean,clean_worst,robust,robust_worst,robust_gap\n",

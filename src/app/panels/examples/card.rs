@@ -11,7 +11,7 @@ use crate::worker;
 
 /// Space between cards.
 pub(super) const GAP: f32 = 10.0;
-/// Width of a card that is not image.
+/// Width of a card without its images.
 pub(super) const FRAME: f32 = 2.0 * PADDING + 2.0 * BETWEEN;
 const PADDING: f32 = 8.0;
 const BETWEEN: f32 = 4.0;
@@ -37,7 +37,7 @@ impl Card<'_> {
         self.names.get(class as usize).cloned().unwrap_or_else(|| format!("class {class}"))
     }
 
-    /// For screen readers and the pointer: everything that the card shows.
+    /// Everything that the card shows, for screen readers and the tooltip.
     fn description(&self) -> String {
         let Row { label, target, prediction, confidence, outcome, .. } = *self.row;
         let target = target.map_or_else(String::new, |target| format!(", target {}", self.name(target)));
@@ -74,7 +74,7 @@ impl Card<'_> {
         let before = &self.set.clean[pixels(&self.set.clean)];
         let after = &self.set.adversarial[pixels(&self.set.adversarial)];
         for (place, what) in ["original", "perturbation", "adversarial"].into_iter().enumerate() {
-            // The magnification belongs to the key of one of the three alone.
+            // Only the perturbation depends on the magnification.
             let factor = if place == 1 { self.magnification } else { 1.0 };
             let key = (self.generation, index, place, factor.to_bits());
             let texture = textures.get(ui.ctx(), key, || match place {

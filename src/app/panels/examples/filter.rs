@@ -1,4 +1,4 @@
-//! What became of each image, and which ones to show.
+//! The outcome of the attack on each image, and a filter for the gallery.
 
 use egui::{Color32, Painter, Rect, Stroke, Ui, vec2};
 
@@ -6,22 +6,22 @@ use crate::app::theme::{self, Palette};
 use crate::engine::loss::argmax;
 use crate::worker;
 
-/// How an attack ended.
+/// The outcome of an attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The network says the class that the attack aimed at.
+    /// The prediction is the target class.
     Reached,
-    /// It says another wrong class.
+    /// The prediction is another wrong class.
     Error,
-    /// It still says the true class.
+    /// The prediction is still the true class.
     Resisted,
 }
 
 impl Outcome {
-    /// All of them.
+    /// All outcomes.
     pub const ALL: [Self; 3] = [Self::Reached, Self::Error, Self::Resisted];
 
-    /// What a prediction under attack amounts to.
+    /// The outcome for a prediction under attack.
     pub fn of(label: u32, target: Option<u32>, prediction: u32) -> Self {
         match prediction {
             _ if prediction == label => Self::Resisted,
@@ -30,7 +30,7 @@ impl Outcome {
         }
     }
 
-    /// In words; without targets, any error is what the attack wants.
+    /// Its description; without targets, any error counts as success of the attack.
     pub const fn text(self, targeted: bool) -> &'static str {
         match self {
             Self::Reached => "reached the target",
@@ -49,7 +49,7 @@ impl Outcome {
         }
     }
 
-    /// Draws its sign, so that it can be told without colours: a target, a cross, a check mark.
+    /// Draws its symbol, which makes outcomes distinguishable without colours: a target, a cross, a check mark.
     pub fn sign(self, painter: &Painter, rect: Rect, color: Color32) {
         let (c, r, stroke) = (rect.center(), rect.width() / 2.0, Stroke::new(1.6, color));
         match self {
@@ -69,10 +69,10 @@ impl Outcome {
     }
 }
 
-/// An image of the gallery in numbers.
+/// The labels and predictions of an image of the gallery.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row {
-    /// Its place in the set.
+    /// Its index in the set.
     pub(super) index: usize,
     pub(super) label: u32,
     pub(super) target: Option<u32>,
@@ -84,7 +84,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// The images of a set; those whose numbers are not all there are left out.
+    /// The images of a set, without those whose data is incomplete.
     pub(super) fn all(set: &worker::Examples) -> Vec<Self> {
         let classes = set.probabilities.len() / set.labels.len().max(1);
         let row = |(index, label): (usize, &u32)| {
@@ -116,7 +116,7 @@ fn chunk(values: &[f32], index: usize, length: usize) -> Option<&[f32]> {
     values.get(index * length..(index + 1) * length).filter(|values| !values.is_empty())
 }
 
-/// Which images to show; none stands for any.
+/// Which images to show; `None` matches any.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Filter {
     pub(super) label: Option<u32>,
@@ -136,7 +136,7 @@ impl Filter {
             && self.prediction.is_none_or(|prediction| prediction == row.prediction)
     }
 
-    /// The controls, with how many images each outcome has.
+    /// The controls, with the number of images of each outcome.
     pub(super) fn ui(&mut self, ui: &mut Ui, names: &[String], rows: &[Row], targeted: bool) {
         ui.horizontal_wrapped(|ui| {
             class_choice(ui, "Class", &mut self.label, names);
@@ -150,7 +150,7 @@ impl Filter {
                 let count = of_classes.iter().filter(|row| row.outcome == outcome).count();
                 let text = format!("{} {count}", outcome.text(targeted));
                 let chosen = self.outcome == Some(outcome);
-                // Blanks make room for the sign.
+                // Spaces leave room for the symbol.
                 let response = ui.add(egui::Button::selectable(chosen, format!("     {text}")));
                 let color = outcome.color(theme::palette(ui));
                 let middle = response.rect.left_center() + vec2(14.0, 0.0);

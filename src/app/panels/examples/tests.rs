@@ -34,7 +34,7 @@ fn with_context(stage: &mut Stage<Examples>, call: impl FnOnce(&mut Examples, &m
 fn outcomes_are_told_apart_counted_and_filtered() {
     let mut window = window([1000.0, 900.0], true);
     assert_eq!(cards(&window), 16);
-    // Of the sample's images every third resists, every third reaches its target.
+    // In the sample, every third image resists and every third reaches its target.
     window.get_by_label("reached the target 5").click();
     window.run();
     assert_eq!(cards(&window), 5);
@@ -88,7 +88,7 @@ fn images_are_asked_for_once_and_no_longer_when_nobody_looks() {
     assert_eq!(requests(&window)[1..], [None]);
     window.run();
     assert_eq!(requests(&window).len(), 3, "asked again when shown again");
-    // Another run has to be told too.
+    // A new run needs a request, too.
     window.state_mut().run = sample::run();
     window.run();
     assert_eq!(requests(&window).len(), 4);

@@ -1,4 +1,4 @@
-//! The control of a field, by its kind. Some fields have one of their own.
+//! The control of a field, selected by its kind. Some fields have a control of their own.
 
 use egui::{ComboBox, DragValue, Id, Response, RichText, Ui, vec2};
 use serde_json::{Value, json};
@@ -14,10 +14,10 @@ use crate::data::source_names;
 use crate::engine::wgsl::AdapterSummary;
 use crate::units::Epsilon;
 
-/// Largest whole number that every kind of control can hold exactly.
+/// Largest integer up to which every control is exact.
 const WHOLE: f64 = 9_007_199_254_740_991.0;
 
-/// Draws the control; `label` names it. Gives its response, for a tooltip.
+/// Draws the control, labelled by `label`. Returns its response, for a tooltip.
 pub(super) fn show(
     ui: &mut Ui,
     context: &mut Context<'_>,
@@ -53,17 +53,17 @@ pub(super) fn show(
     }
 }
 
-/// What is known about the value of a field.
+/// Information on the value of a field.
 pub(super) struct Note {
-    /// In a few words.
+    /// A short text.
     pub(super) text: String,
-    /// Whether it stands in the way of a run.
+    /// Whether a run cannot start because of it.
     pub(super) serious: bool,
-    /// A command that mends it.
+    /// A command that fixes the problem.
     pub(super) command: Option<String>,
 }
 
-/// The note below a field's line, if there is one.
+/// The note below the line of a field, if any.
 pub(super) fn note(sheet: &Sheet<'_>, field: &Field) -> Option<Note> {
     let known = |text: String| Some(Note { text, serious: false, command: None });
     match field.path {
@@ -83,22 +83,22 @@ pub(super) fn note(sheet: &Sheet<'_>, field: &Field) -> Option<Note> {
     }
 }
 
-/// A change that is a step by itself.
+/// Changes a field as a separate step of the history.
 fn once(context: &mut Context<'_>, field: &Field, value: Value) {
     context.form.settle();
     change(context, field, value);
     context.form.settle();
 }
 
-/// A change that may go on.
+/// Changes a field; consecutive changes form one step of the history.
 fn change(context: &mut Context<'_>, field: &Field, value: Value) {
     if let Err(error) = context.form.set(field.path, value) {
-        // The controls offer what fits; what does not is said, not lost.
+        // The controls only offer valid values; if one is invalid after all, report it.
         context.ask(Action::Toast(Level::Warning, error));
     }
 }
 
-/// A box to choose one of several values, each with the text that stands for it.
+/// A selection of one of several values, each with its displayed text.
 fn pick(
     ui: &mut Ui,
     context: &mut Context<'_>,
@@ -131,7 +131,7 @@ fn pick(
     response.response.labelled_by(label)
 }
 
-/// The GPU: what there is on this machine, by name.
+/// Selection of the GPU: the adapters of this machine, by name.
 fn adapter(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, field: &Field, label: Id) -> Response {
     let value = sheet.value(field);
     let Some(gpus) = sheet.machine.gpus() else {
@@ -150,7 +150,7 @@ fn adapter(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, field: &Fi
     pick(ui, context, field, label, value, &choices)
 }
 
-/// Any number of several values.
+/// Selection of any number of values.
 fn several(ui: &mut Ui, context: &mut Context<'_>, field: &Field, label: Id, value: &Value) -> Response {
     let width = ui.available_width();
     let mut names: Vec<String> =
@@ -170,14 +170,14 @@ fn several(ui: &mut Ui, context: &mut Context<'_>, field: &Field, label: Id, val
         }
     });
     if changed {
-        // In the order of the declaration, so that the same choice is the same value.
+        // In declaration order, so that equal selections are equal values.
         let ordered = field.choices.iter().map(|choice| &choice.name).filter(|name| names.contains(name));
         once(context, field, ordered.map(|name| json!(name)).collect());
     }
     response.response.labelled_by(label)
 }
 
-/// A name or a place.
+/// A name or a path.
 fn text(ui: &mut Ui, context: &mut Context<'_>, field: &Field, label: Id, value: &Value) -> Response {
     let path = field.kind == Kind::Path;
     let mut text = value.as_str().unwrap_or_default().to_owned();
@@ -200,7 +200,7 @@ fn text(ui: &mut Ui, context: &mut Context<'_>, field: &Field, label: Id, value:
     response
 }
 
-/// Numbers, separated by commas. What is typed is taken over when the box is left: half a list is none.
+/// Numbers, separated by commas. The text is parsed when the box loses focus, because a half-typed list may be invalid.
 fn list(ui: &mut Ui, context: &mut Context<'_>, field: &Field, label: Id, value: &Value) -> Response {
     let id = ui.make_persistent_id((field.path, "typed"));
     let items = value.as_array().into_iter().flatten().map(item).collect::<Vec<_>>();
@@ -220,7 +220,7 @@ fn list(ui: &mut Ui, context: &mut Context<'_>, field: &Field, label: Id, value:
     response
 }
 
-/// The numbers of a text, separated by commas or spaces.
+/// Parses numbers separated by commas or spaces.
 fn typed_list(text: &str, kind: Kind) -> Result<Value, String> {
     let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
     let number = |word: &str| {
@@ -235,7 +235,7 @@ fn typed_list(text: &str, kind: Kind) -> Result<Value, String> {
     words.map(number).collect::<Result<Vec<_>, _>>().map(Value::Array)
 }
 
-/// A number, or the box that sets one.
+/// A number, or a check box that sets one.
 fn number(
     ui: &mut Ui,
     context: &mut Context<'_>,
@@ -276,15 +276,15 @@ fn number(
     Some(response)
 }
 
-/// A box with a number in it that can be dragged and typed into, with a line that shows where in its range it is.
+/// A box with a number that can be dragged or typed, and a line that shows its position in the range.
 fn drag(ui: &mut Ui, field: &Field, number: &mut f64) -> Response {
     let (least, most) = field.range;
     let id = ui.next_auto_id();
     let typing = ui.memory(|memory| memory.has_focus(id));
-    // What was typed is taken in the frame in which the box is left.
+    // Typed text is applied in the frame in which the box loses focus.
     let left = !typing && ui.data(|data| data.get_temp::<bool>(id)).unwrap_or_default();
     ui.data_mut(|data| data.insert_temp(id, typing));
-    // Dragging ends where it stops making sense; typing does not.
+    // Dragging is limited to the sensible range; typing is not.
     let range = if typing || left { 0.0..=WHOLE } else { least..=most };
     let span = (most - least) / 250.0;
     let speed = match field.kind {
@@ -315,7 +315,7 @@ fn drag(ui: &mut Ui, field: &Field, number: &mut f64) -> Response {
         }
     }
     match field.unit {
-        // Where it does not fit, the tooltip names it.
+        // If the unit does not fit, the tooltip names it.
         "images" | "pixels" | "steps" | "epochs" | "channels" if ui.available_width() >= 108.0 => {
             let unit = if shown == 1.0 { field.unit.trim_end_matches('s') } else { field.unit };
             drag = drag.suffix(format!(" {unit}"));
@@ -341,7 +341,7 @@ fn drag(ui: &mut Ui, field: &Field, number: &mut f64) -> Response {
     response
 }
 
-/// The value of a number that a control holds.
+/// The field's value for the number of a control.
 fn to_value(field: &Field, number: f64) -> Value {
     match field.kind {
         Kind::Integer => json!(number.round().clamp(0.0, WHOLE) as u64),
@@ -350,14 +350,14 @@ fn to_value(field: &Field, number: f64) -> Value {
     }
 }
 
-/// The value that a field has when it is set after it was not.
+/// The value of an unset field when it is switched on.
 fn suggestion(sheet: &Sheet<'_>, field: &Field) -> Value {
     let preset = sheet.base.map(|base| base.values.get(field.path)).filter(|value| !value.is_null());
     let first = preset.cloned().or_else(|| field.first(&sheet.experiment));
     first.unwrap_or_else(|| to_value(field, field.range.0))
 }
 
-/// `k` of `k/255`, as exactly as it was written.
+/// The `k` of `k/255`, rounded to the value that was written if that is the same radius.
 fn levels(value: &Value) -> f64 {
     let epsilon = serde_json::from_value::<Epsilon>(value.clone()).unwrap_or(Epsilon::ZERO);
     let levels = epsilon.exact() * 255.0;
@@ -374,7 +374,7 @@ fn typed_levels(text: &str) -> Option<f64> {
     }
 }
 
-/// Every digit that matters, up to the sixth significant one.
+/// All significant digits up to the sixth.
 fn plain(number: f64) -> String {
     let short = format!("{number:.6}");
     let short = short.trim_end_matches('0').trim_end_matches('.');

@@ -1,21 +1,21 @@
-//! Arrows that the font does not have.
+//! Arrows that the fonts lack.
 
 use std::f32::consts::TAU;
 
 use egui::{Button, Pos2, Response, Shape, Ui, Vec2, vec2};
 
-/// What an arrow stands for.
+/// The meaning of an arrow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Icon {
-    /// Round, against the clock: one value back.
+    /// Counterclockwise circle: reset one value.
     Reset,
-    /// Over to the left.
+    /// To the left.
     Undo,
-    /// Over to the right.
+    /// To the right.
     Redo,
 }
 
-/// A button with an arrow on it. It needs an accessible name.
+/// A button with an arrow. The caller must give it an accessible name.
 pub(super) fn button(ui: &mut Ui, icon: Icon, enabled: bool, size: Vec2) -> Response {
     let framed = icon != Icon::Reset;
     let button = Button::new("").min_size(size).frame(framed);
@@ -26,7 +26,7 @@ pub(super) fn button(ui: &mut Ui, icon: Icon, enabled: bool, size: Vec2) -> Resp
     let response = response.inner;
     let color = if enabled { ui.style().interact(&response).fg_stroke.color } else { ui.visuals().weak_text_color() };
     let center = response.rect.center();
-    // Angles run with the clock, from the right, in turns.
+    // Angles are clockwise from the right, in turns.
     let (radius, from, to, center) = match icon {
         Icon::Reset => (5.0, 0.05, -0.72, center),
         Icon::Undo => (5.5, 0.06, -0.5, center + vec2(0.5, 2.0)),

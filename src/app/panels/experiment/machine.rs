@@ -1,5 +1,5 @@
-//! What the form must know of this machine: its GPUs, and which data sets lie on its disk. Finding out takes a while, so
-//! that another thread does it.
+//! What the form must know about this machine: its GPUs, and which data sets are on its disk. A separate thread finds
+//! this out, because it takes a while.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -11,7 +11,7 @@ use crate::engine::candle::CandleDevice;
 use crate::engine::wgsl::{AdapterSummary, adapters, default_adapter};
 use crate::engines::{ChosenEngine, choose_engine};
 
-/// The newest answer to a question that is answered elsewhere.
+/// The newest answer to a question that another thread answers.
 #[derive(Debug)]
 struct Latest<Q, A> {
     known: Option<(Q, A)>,
@@ -25,7 +25,7 @@ impl<Q, A> Default for Latest<Q, A> {
 }
 
 impl<Q: PartialEq + Send + 'static, A: Send + 'static> Latest<Q, A> {
-    /// Takes an answer in, and asks where `question` is a new one.
+    /// Receives a pending answer, and starts a thread if `question` is new.
     fn look(&mut self, context: &egui::Context, question: Q, answer: impl FnOnce(&Q) -> A + Send + 'static) {
         if let Some(pending) = &self.pending {
             match pending.try_recv() {
@@ -39,7 +39,7 @@ impl<Q: PartialEq + Send + 'static, A: Send + 'static> Latest<Q, A> {
             let context = context.clone();
             let ask = move || {
                 let answer = answer(&question);
-                // Nobody waits for it any more when the window is closed.
+                // If the window is closed by now, nothing receives the answer.
                 let _ = sender.send((question, answer));
                 context.request_repaint();
             };
@@ -48,32 +48,33 @@ impl<Q: PartialEq + Send + 'static, A: Send + 'static> Latest<Q, A> {
     }
 }
 
-/// The GPUs, and what the engine options come down to.
+/// The GPUs, and the engine that the options select.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::app) struct Gpus {
-    /// Every adapter, also those that cannot run the engine.
+    /// Every adapter, including those that cannot run the engine.
     pub(in crate::app) adapters: Vec<AdapterSummary>,
-    /// Engine and device in words.
+    /// Description of the engine and device.
     pub(in crate::app) engine: String,
 }
 
-/// What is known of the images.
+/// Information on the images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::app) struct Images {
-    /// Whether they are here.
+    /// Whether they are on this machine, in words.
     pub(in crate::app) text: String,
-    /// A command that brings them.
+    /// A command that fetches them.
     pub(in crate::app) command: Option<String>,
-    /// Whether a run could not begin.
+    /// Whether a run could not start without them.
     pub(in crate::app) missing: bool,
-    /// Shape of the first image of a folder or of npy files, as it lies on disk.
+    /// Shape of the first image of a folder or of npy files on disk; `None` if unknown.
     pub(in crate::app) shape: Option<ImageShape>,
 }
 
-/// Which images: name, place, and a count that rises every few seconds, for they may have been fetched meanwhile.
+/// Identifies the images: name, path, and a counter that advances every few seconds, because they may have been fetched
+/// in the meantime.
 type Place = (String, Option<PathBuf>, u64);
 
-/// Seconds after which the disk is looked at again.
+/// Interval in seconds between checks of the disk.
 const REFRESH_SECS: f64 = 5.0;
 
 /// See the [module](self).
@@ -81,18 +82,18 @@ const REFRESH_SECS: f64 = 5.0;
 pub(in crate::app) struct Machine {
     gpus: Latest<EngineOptions, Gpus>,
     images: Latest<Place, Images>,
-    /// Answers that were given beforehand.
+    /// Fixed answers for tests.
     fixed: Option<(Gpus, Images)>,
 }
 
 impl Machine {
-    /// A machine that is described, not looked at.
+    /// A fixed description instead of the real machine.
     #[cfg(test)]
     pub(in crate::app) fn fixed(gpus: Gpus, images: Images) -> Self {
         Self { fixed: Some((gpus, images)), ..Self::default() }
     }
 
-    /// Finds out what an experiment needs to know. Returns at once.
+    /// Starts to find out what an experiment needs to know. Does not block.
     pub(super) fn look(&mut self, ui: &egui::Ui, experiment: &Experiment) {
         if self.fixed.is_some() {
             return;
@@ -103,12 +104,12 @@ impl Machine {
         self.images.look(ui.ctx(), place, |(name, path, _)| images(name, path.as_ref()));
     }
 
-    /// The GPUs; none while they are looked for.
+    /// The GPUs; `None` while the search is running.
     pub(super) fn gpus(&self) -> Option<&Gpus> {
         self.fixed.as_ref().map(|(gpus, _)| gpus).or_else(|| self.gpus.known.as_ref().map(|(_, gpus)| gpus))
     }
 
-    /// What is known of an experiment's images; none while the disk is looked at.
+    /// Information on an experiment's images; `None` while the disk is being read.
     pub(super) fn images(&self, experiment: &Experiment) -> Option<&Images> {
         let same = |(name, path, _): &Place| *name == experiment.data.dataset && *path == experiment.data.path;
         let known = self.images.known.as_ref().filter(|(place, _)| same(place)).map(|(_, images)| images);

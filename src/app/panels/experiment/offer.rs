@@ -1,4 +1,5 @@
-//! What the data set offers: which settings would change, from what to what, and the way to take them or to keep one's own.
+//! What the data set offers: the settings that would change with their old and new values, and controls to accept them
+//! or to keep the current ones.
 
 use std::collections::BTreeSet;
 
@@ -11,16 +12,17 @@ use crate::app::widgets::{strong, weak};
 use crate::config::defaults::DataKind;
 use crate::data::ImageShape;
 
-/// Which of the offered settings are not ticked.
+/// The offered settings that are not ticked.
 #[derive(Debug, Default)]
 pub(super) struct Choice {
-    /// The data set and kind that the ticks are for.
+    /// The data set and kind that the ticks belong to.
     of: Option<(String, DataKind)>,
     unticked: BTreeSet<&'static str>,
 }
 
 impl Choice {
-    /// Begins anew where another data set offers something: everything is ticked but what the user set himself. Whether it does.
+    /// Resets the ticks when another data set makes an offer: every setting is ticked except those the user set.
+    /// Returns whether it did.
     fn follow(&mut self, offer: &Offer) -> bool {
         let of = Some((offer.dataset.clone(), offer.kind));
         let new = self.of != of;
@@ -34,10 +36,10 @@ impl Choice {
 
 /// Width of the column of labels.
 const LABEL: f32 = 100.0;
-/// Width from which settings stand in two columns.
+/// Minimum width for settings in two columns.
 const TWO_COLUMNS: f32 = 640.0;
 
-/// Draws the offer, if there is one.
+/// Draws the offer, if any.
 pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, choice: &mut Choice, on_disk: Option<ImageShape>) {
     let Some(offer) = context.form.offer(on_disk) else {
         choice.of = None;
@@ -79,13 +81,13 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, choice: &mut Choice, 
         });
     });
     if new {
-        // Who scrolled down to the data set would not see that there is something to decide.
+        // A user who has scrolled down to the data set would not notice the offer.
         card.response.scroll_to_me(Some(egui::Align::TOP));
     }
     ui.add_space(4.0);
 }
 
-/// One setting: whether to take it, its value, and the one that is offered.
+/// One setting: a check box to accept it, its current value and the offered value.
 fn setting(ui: &mut Ui, choice: &mut Choice, offered: &Offered) {
     let Offered { change, own } = offered;
     let mut ticked = !choice.unticked.contains(change.field.path);

@@ -1,4 +1,4 @@
-//! What stands between the form and the run.
+//! The differences between the form and the run.
 
 use egui::{Button, RichText, Ui};
 
@@ -9,7 +9,7 @@ use crate::app::widgets::weak;
 use crate::config::{Applies, Experiment};
 use crate::worker::Request;
 
-/// What a command does, and its keys.
+/// The effect of a command, and its shortcut.
 pub(super) fn explain(ui: &mut Ui, command: Command) {
     ui.set_max_width(300.0);
     ui.label(command.tooltip());
@@ -19,7 +19,7 @@ pub(super) fn explain(ui: &mut Ui, command: Command) {
     }
 }
 
-/// The fields in which the form differs from the run, and the way to hand them over.
+/// The fields in which the form differs from the run, and controls to apply them.
 pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, live: &Experiment, wrong: Option<&str>) {
     let pending = context.form.pending(live);
     if pending.is_empty() {
@@ -38,19 +38,19 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, live: &Experiment, wr
         ui.horizontal_wrapped(|ui| {
             ui.spacing_mut().item_spacing.x = 6.0;
             ui.label(RichText::new(format!("Not in the run: {parts}")).size(13.0)).on_hover_ui(|ui| {
-                ui.label("Settings in which this panel differs from the run, and when the run can take them over:");
+                ui.label("Settings in which this panel differs from the run, and when the run can adopt them:");
                 for pending in &pending {
                     ui.label(format!("{}: {}", pending.field.label, tag(pending.applies).1));
                 }
             });
             let blocked = match (&change, wrong) {
                 (None, _) => Some("All of this needs a new run: stop this one and start again.".to_owned()),
-                (_, Some(wrong)) => Some(format!("Mend this first: {wrong}.")),
+                (_, Some(wrong)) => Some(format!("Correct this first: {wrong}.")),
                 _ => None,
             };
             let apply = ui.add_enabled(blocked.is_none(), Button::new(RichText::new("Apply to the run").size(13.0)));
             let apply = apply
-                .on_hover_text("Hand over what the run can take; each setting takes effect as its tag says.")
+                .on_hover_text("Apply the settings that the run can adopt; the tag of each says when it takes effect.")
                 .on_disabled_hover_text(blocked.unwrap_or_default());
             if let (true, Some(change)) = (apply.clicked(), change) {
                 context.request(Request::Change(Box::new(change)));
@@ -63,7 +63,7 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, live: &Experiment, wr
     });
 }
 
-/// A word for when a change takes effect, and a sentence.
+/// A word and a sentence that say when a change takes effect.
 pub(super) const fn tag(applies: Applies) -> (&'static str, &'static str) {
     match applies {
         Applies::Now => ("now", "takes effect from the next batch or evaluation"),

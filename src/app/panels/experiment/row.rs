@@ -14,19 +14,19 @@ use crate::app::widgets::{strong, weak};
 use crate::config::fields::{Field, Kind, Values};
 use crate::config::{Applies, Experiment, applies, without_effect};
 
-/// What all lines are drawn from, made once a frame.
+/// The data that all lines are drawn from, built once per frame.
 pub(super) struct Sheet<'a> {
     /// The experiment of the form.
     pub(super) experiment: Experiment,
     /// Its values.
     pub(super) values: Values,
-    /// What they are compared with.
+    /// The preset they are compared with.
     pub(super) base: Option<&'static Preset>,
-    /// What is wrong.
+    /// All errors.
     pub(super) errors: Vec<FieldError>,
-    /// Whether a run is live, so that lines say when they take effect.
+    /// Whether a run is live, so that lines show when changes take effect.
     pub(super) live: bool,
-    /// What is known of this machine.
+    /// What is known about this machine.
     pub(super) machine: &'a Machine,
 }
 
@@ -42,7 +42,7 @@ impl Sheet<'_> {
     }
 }
 
-/// Where the columns of a line begin and end, from the left of the line.
+/// Horizontal extent of the columns of a line, from its left end.
 struct Columns {
     label: f32,
     control: (f32, f32),
@@ -70,7 +70,7 @@ impl Columns {
 /// Height of a line.
 const HEIGHT: f32 = 24.0;
 
-/// Draws the line of a field, and what is wrong with it below.
+/// Draws the line of a field, with its errors below.
 pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, field: &'static Field) {
     let palette = theme::palette(ui);
     let width = ui.available_width();
@@ -80,7 +80,7 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, fi
         Rect::from_min_max(pos2(rect.left() + left, rect.top()), pos2(rect.left() + right, rect.bottom()))
     };
     let (differs, error) = (sheet.differs(field), sheet.errors.iter().find(|error| error.path == field.path));
-    // A field that is wrong can be mended, whether it has an effect or not.
+    // A field with an error stays editable even if it has no effect.
     let idle = without_effect(&sheet.experiment, field.path).filter(|_| error.is_none());
     if differs {
         let center = pos2(rect.left() + 4.0, rect.center().y);
@@ -128,7 +128,7 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, fi
     below(ui, context, sheet, field);
 }
 
-/// What is wrong with a field, and what is known about its value.
+/// Draws the error of a field and the information on its value.
 fn below(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, field: &Field) {
     let palette = theme::palette(ui);
     let error = sheet.errors.iter().find(|error| error.path == field.path);
@@ -136,7 +136,7 @@ fn below(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, field: &Fiel
     let note = control::note(sheet, field);
     let note = note.map(|note| (note.text, if note.serious { palette.warning } else { palette.weak }, note.command));
     for (text, color, command) in error.into_iter().chain(note) {
-        // Close to its line, apart from the next.
+        // Closer to its own line than to the next one.
         ui.add_space(-4.0);
         ui.horizontal(|ui| {
             ui.spacing_mut().interact_size.y = 16.0;

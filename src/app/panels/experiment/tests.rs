@@ -32,7 +32,7 @@ fn window<'a>(run: RunView, size: [f32; 2]) -> Window<'a> {
     harness
 }
 
-/// High enough for the basics.
+/// High enough to show all basic fields.
 const TALL: [f32; 2] = [360.0, 1000.0];
 
 fn click(window: &mut Window<'_>, label: &str) {
@@ -51,7 +51,7 @@ fn a_change_is_marked_until_it_is_taken_back() {
     click(&mut window, "Targeted");
     assert!(!window.state().form.experiment.fairness.targeted);
     assert!(window.query_by_label("Reset Targeted").is_some() && window.query_by_label("Reset 1 change").is_some());
-    // Without targets there is nothing to choose them by.
+    // Without targets, the settings that choose them have no effect.
     assert!(is_disabled(&window, "Temperature") && !is_disabled(&window, "λ of accuracy"));
     click(&mut window, "Undo");
     assert!(matches!(window.state().actions[..], [Action::Command(Command::Undo)]));
@@ -94,7 +94,7 @@ fn numbers_can_be_typed_beyond_what_makes_sense() {
     let experiment = &window.state().form.experiment;
     assert_eq!(experiment.attack.epsilon, Epsilon::levels(64.0));
     assert_eq!(experiment.optimizer.epochs, 500);
-    // What is not even a size ends at nothing, which is an error that is shown.
+    // A negative number becomes 0, which is reported as an error.
     assert_eq!(experiment.optimizer.lr, 0.0);
     assert!(window.query_by_label_contains("Expected a number above 0").is_some());
     window.state_mut().form.undo();
@@ -129,7 +129,7 @@ fn another_data_set_shows_what_would_change_and_nothing_changes_before_it_is_tak
     assert_eq!(window.state().form.experiment.attack.epsilon, Epsilon::levels(24.0));
     shoot(&mut window, "offer");
     let settings = window.state().form.offer(None).unwrap().settings.len();
-    // The learning rate was typed: it is not ticked. Nor is the epsilon any more.
+    // The user typed the learning rate, so it is not ticked; epsilon has just been unticked.
     window.get_all_by_label("Epsilon").next().unwrap().click();
     window.run();
     click(&mut window, &format!("Take {} settings", settings - 2));
@@ -148,7 +148,7 @@ fn another_data_set_shows_what_would_change_and_nothing_changes_before_it_is_tak
     click(&mut window, "Keep mine");
     assert_eq!(window.state().form.experiment, before);
     assert!(window.query_by_label_contains("usually takes other settings").is_none());
-    // The defaults stay at hand.
+    // The defaults remain available.
     click(&mut window, "Preset");
     click(&mut window, "defaults of mnist");
     assert_eq!(window.state().form.experiment.attack.epsilon, Epsilon::new(0.3).unwrap());
@@ -163,7 +163,7 @@ fn the_offer_keeps_within_the_panel() {
         window.run();
         let (take, keep) = (window.get_by_label_contains("Take ").rect(), window.get_by_label("Keep mine").rect());
         assert!(take.right() < keep.left() && keep.right() < size[0], "{take:?} {keep:?}");
-        // The widest value ends before the margins of card and panel.
+        // The widest value must not reach the margins of card and panel.
         let widest = window.get_by_label("19.125/255 (0.075)").rect();
         assert!(widest.right() < size[0] - 28.0, "{widest:?}");
         shoot(&mut window, &format!("offer-{}", size[0]));
@@ -181,7 +181,7 @@ fn an_error_is_shown_and_no_run_can_begin() {
         assert!(is_disabled(&window, label), "{label}");
     }
     assert!(window.query_by_label("Expected at least 1, found 0.").is_some());
-    // A click on the summary brings the setting into sight.
+    // A click on the summary scrolls to the setting.
     click(&mut window, "Epochs: expected at least 1, found 0");
     assert_eq!(window.state().panel.search, "Epochs");
     assert!(window.query_by_label("Architecture").is_none());
@@ -285,7 +285,7 @@ fn the_section_of_another_method_is_left_out_until_something_in_it_differs() {
     window.state_mut().form.set("frl.beta", json!(2)).unwrap();
     window.run();
     assert!(shown(&window, "FRL   1 changed"));
-    // A search finds the rest.
+    // A search finds the others.
     window.state_mut().panel.search = "margins' multipliers".into();
     window.run();
     assert!(is_disabled(&window, "Margin step α₂"));
@@ -317,7 +317,7 @@ fn every_line_keeps_to_its_columns() {
         stage.form.set("fairness.epsilon_max", json!("12.5/255")).unwrap();
         stage.form.set("data.limit", json!(10_000)).unwrap();
         let mut window = harness(stage, [360.0, 2800.0], 1.0, false);
-        // Everything has an e.
+        // Every field matches "e".
         window.state_mut().panel.search = "e".into();
         window.run();
         for field in crate::config::fields::all() {
@@ -344,7 +344,7 @@ fn it_looks_well() {
                 }
                 let mut window = harness(stage, size, 2.0, dark);
                 window.run();
-                // What is done with the whole form stays within the panel.
+                // The actions on the whole form stay within the panel.
                 for label in ["Undo", "Redo", "Copy as command", "Save…"] {
                     let rect = window.get_by_label(label).rect();
                     assert!(rect.right() <= size[0], "{label} {rect:?}");

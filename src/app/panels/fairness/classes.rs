@@ -1,4 +1,4 @@
-//! Clean and robust accuracy of each class, with the worst class and the gap beside the means.
+//! Clean and robust accuracy of each class, with the means, the worst class and the gap.
 
 use egui::Ui;
 

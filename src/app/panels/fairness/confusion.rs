@@ -1,4 +1,4 @@
-//! Which class is mistaken for which, under attack.
+//! How often each class is mistaken for each other class under attack.
 
 use egui::{Color32, Ui, vec2};
 
@@ -15,7 +15,7 @@ use crate::evaluate::figures;
 use crate::fairness::Confusion;
 use crate::worker::EpochRecord;
 
-/// Whose predictions are counted.
+/// The predictions that are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 enum Source {
     /// Training images under the training attack.
@@ -39,18 +39,18 @@ impl Source {
 pub(super) struct Pairs {
     matrix: MatrixState,
     source: Source,
-    /// The epoch that others are compared with.
+    /// The epoch that others are compared with; `None` if there is none.
     pinned: Option<u32>,
     cells: Option<(u64, Cells)>,
 }
 
-/// The values of the cells, row by row, and the largest that decides the colours.
+/// The values of the cells in row-major order, and the largest one for the colour scale.
 struct Cells {
     values: Vec<f64>,
     largest: f64,
 }
 
-/// Every cell in a unit: images, or a share of the row or column, not a number where that is empty.
+/// Every cell in a unit: the number of images, or the share of its row or column; NaN if that is empty.
 fn in_unit(confusion: &Confusion, unit: CellUnit) -> Vec<f64> {
     let classes = confusion.classes();
     let column = |p: usize| (0..classes).map(|t| confusion.at(t, p)).sum::<u64>();
@@ -78,7 +78,7 @@ impl Cells {
         if let Some(before) = before {
             values.iter_mut().zip(in_unit(before, unit)).for_each(|(now, before)| *now -= before);
         }
-        // The diagonal would hide the mistakes; in a difference it is as much of interest as they are.
+        // The diagonal would dwarf the errors; in a difference it matters as much as they do.
         let counted = |i: usize| before.is_some() || i / classes != i % classes;
         let all = values.iter().enumerate().filter(|(i, v)| counted(*i) && v.is_finite());
         let largest = all.map(|(_, v)| v.abs()).fold(0.0, f64::max);
@@ -86,7 +86,7 @@ impl Cells {
     }
 }
 
-/// What the colours reach to while the scale is fixed: half of a class, or a fifth for a difference.
+/// Upper end of the fixed colour scale: half of a class, or a fifth for a difference.
 fn fixed_top(confusion: &Confusion, unit: CellUnit, difference: bool) -> f64 {
     let share = if difference { 0.2 } else { 0.5 };
     let classes = confusion.classes();
@@ -99,7 +99,7 @@ impl Pairs {
     pub(super) fn show(&mut self, ui: &mut Ui, context: &mut Context<'_>, shown: Option<&EpochRecord>) {
         let run = context.run;
         let (mut unit, mut fixed) = (context.settings.cell_unit, context.settings.confusion_scale_fixed);
-        // A new run may not have come to the pinned epoch, and then there is nothing to compare with.
+        // A new run may not have reached the pinned epoch; then there is nothing to compare with.
         let pinned = self.pinned.and_then(|pinned| run.epochs.iter().find(|epoch| epoch.metrics.epoch == pinned));
         self.pinned = pinned.map(|epoch| epoch.metrics.epoch);
         let (source, chosen_unit) = (self.source, unit);
@@ -146,7 +146,7 @@ impl Pairs {
                 (None, None) => {}
             }
             ui.checkbox(fixed, "Fixed scale").on_hover_text(
-                "Colours reach to half of a class, or a fifth for differences, in every epoch. Otherwise to the largest value shown.",
+                "The colour scale ends at half of a class, or a fifth for differences, in every epoch; otherwise at the largest value shown.",
             );
         });
     }
@@ -239,7 +239,7 @@ impl Pairs {
     }
 }
 
-/// A number as short as a cell needs it.
+/// A number, short enough for a cell.
 fn in_cell(value: f64, unit: CellUnit, difference: bool) -> String {
     let scaled = if unit == CellUnit::Counts { value } else { 100.0 * value };
     match (value.is_finite(), difference) {

@@ -1,4 +1,4 @@
-//! The radius of each class: bars that follow the run, and can be held by hand.
+//! The radius of each class: bars that follow the run and can be held by hand.
 
 use egui::{
     Button, Color32, CursorIcon, DragValue, Pos2, Rect, Sense, Shape, Stroke, TextStyle, Ui, WidgetInfo,
@@ -13,9 +13,9 @@ use crate::app::widgets::{self, drawn, elided, export_menu, mark_key, name_room,
 use crate::evaluate::figures;
 use crate::worker::{Hold, Request};
 
-/// Least time between two requests while a bar is dragged; the last value is always sent.
+/// Minimum interval between two requests while a bar is dragged; the last value is always sent.
 const EVERY_SECS: f64 = 0.25;
-/// A hold that the worker has not echoed after so many batches is not shown any longer.
+/// A hold that the worker has not confirmed after this many batches is no longer shown.
 const PATIENCE: u32 = 3;
 
 /// See the [module](self).
@@ -26,30 +26,31 @@ pub(super) struct Epsilon {
     asked: Option<Asked>,
 }
 
-/// A change that is being made.
+/// A drag in progress.
 #[derive(Debug)]
 struct Drag {
     class: usize,
-    /// Radii and holds when it began.
+    /// Radii and holds at its start.
     from: (Vec<f64>, Vec<Hold>),
     value: f64,
-    /// The axis stands still meanwhile.
+    /// The axis does not change during the drag.
     maximum: f64,
     sent_at: f64,
 }
 
-/// What the worker was asked for, until it answers.
+/// A request that the worker has not confirmed yet.
 #[derive(Debug)]
 struct Asked {
     holds: Vec<Hold>,
-    /// The answer that there was before.
+    /// The holds before the request.
     before: Vec<Hold>,
-    /// Batches that came without a new one.
+    /// Batches received since without a confirmation.
     batches: u32,
     seen: f64,
 }
 
-/// Holds after the radius of `class` was set to `value`. With `linked`, classes that are not locked go by the same factor.
+/// The holds after setting the radius of `class` to `value`. With `linked`, classes that are not locked change by the
+/// same factor.
 pub(super) fn moved(from: (&[f64], &[Hold]), class: usize, value: f64, linked: bool) -> Vec<Hold> {
     let (radii, holds) = from;
     let factor = value / radii[class];
@@ -143,7 +144,7 @@ impl Epsilon {
         }
     }
 
-    /// Forgets what was asked for when the worker has answered, or will not.
+    /// Drops the request once the worker has confirmed it, or will not do so any more.
     fn listen(&mut self, run: &RunView) {
         let Some(asked) = &mut self.asked else { return };
         let position = run.now().map_or(0.0, |now| now.position());
@@ -167,7 +168,7 @@ impl Epsilon {
         }
     }
 
-    /// Holds as they are, or as they will be.
+    /// The current holds, including an unconfirmed request.
     fn holds(&self, run: &RunView) -> Vec<Hold> {
         let classes = run.class_names().len();
         let holds = match (&self.drag, &self.asked) {
@@ -180,12 +181,12 @@ impl Epsilon {
         if holds.len() == classes { holds } else { vec![Hold::default(); classes] }
     }
 
-    /// The radius of each class: held, or in force.
+    /// The radius of each class: the held one, otherwise the one in force.
     fn radii(&self, run: &RunView, holds: &[Hold], rule: &[f64], base: f64) -> Vec<f64> {
         let force = run.now().map(|now| &now.epsilon[..]).filter(|epsilon| epsilon.len() == holds.len());
         let of = |k: usize| match (holds[k].epsilon, force) {
             (Some(held), _) => held,
-            // Given back a moment ago: the batch that is under way still has the radius that was held.
+            // Just released: the batch under way still uses the radius that was held.
             (None, _) if self.asked.is_some() => rule[k],
             (None, Some(force)) => force[k],
             (None, None) => last(run, k).unwrap_or(base),
@@ -194,12 +195,12 @@ impl Epsilon {
     }
 }
 
-/// The radius of a class in the last epoch that is done.
+/// The radius of a class in the last finished epoch.
 fn last(run: &RunView, class: usize) -> Option<f64> {
     row(run.epochs.last()?, class).map(|row| row.epsilon).filter(|epsilon| epsilon.is_finite())
 }
 
-/// What the method's rule says.
+/// The radii by the method's rule.
 fn rule(run: &RunView, base: f64) -> Vec<f64> {
     let classes = run.class_names().len();
     match run.now().filter(|now| now.rule.len() == classes) {
@@ -208,19 +209,19 @@ fn rule(run: &RunView, base: f64) -> Vec<f64> {
     }
 }
 
-/// Why radii cannot be changed.
+/// The reason why radii cannot be changed; `None` if they can.
 fn unavailable(run: &RunView) -> Option<&'static str> {
     match run.status {
         Status::Running | Status::Paused => None,
         Status::Opening => Some("The run is being opened; radii can be changed when it trains."),
         Status::Looking => {
-            Some("A checkpoint is open for looking at: nothing trains, so there is no radius to change.")
+            Some("A checkpoint is open for inspection: nothing trains, so there is no radius to change.")
         }
         Status::Empty | Status::Over => Some("No run is training. Start or resume one to change radii."),
     }
 }
 
-/// What the rows have in common.
+/// Data shared by all rows.
 struct Chart<'a> {
     names: &'a [String],
     radii: &'a [f64],
@@ -232,7 +233,7 @@ struct Chart<'a> {
     live: bool,
 }
 
-/// What happened in a row.
+/// The user's actions in a row.
 #[derive(Default)]
 struct Found {
     value: Option<f64>,
@@ -240,7 +241,7 @@ struct Found {
     holds: Option<Vec<Hold>>,
 }
 
-/// Widths of what stands right of a bar: value, decimal, lock, back to the rule.
+/// Widths of the elements to the right of a bar: value, decimal, lock, reset to the rule.
 const ASIDE: [f32; 4] = [76.0, 46.0, 30.0, 44.0];
 
 impl Chart<'_> {
@@ -330,7 +331,7 @@ impl Chart<'_> {
         painter.line_segment([pos2(rule, rect.top() + 4.0), pos2(rule, rect.bottom() - 4.0)], Stroke::new(2.0, ink));
     }
 
-    /// The end of a bar, which can be dragged.
+    /// The draggable end of a bar.
     fn handle(&self, ui: &mut Ui, class: usize, (from, to): (f32, f32), rect: Rect, found: &mut Found) {
         let (name, value) = (&self.names[class], self.radii[class]);
         let x = from + (to - from) * (value / self.maximum).clamp(0.0, 1.0) as f32;
@@ -343,7 +344,7 @@ impl Chart<'_> {
         found.dragging |= handle.dragged();
         if let Some(pos) = handle.interact_pointer_pos().filter(|_| handle.dragged()) {
             let share = f64::from((pos.x - from) / (to - from)).clamp(0.0, 1.0);
-            // Hundredths of a grey level are finer than a pixel of the bar.
+            // Hundredths of a level are finer than a pixel of the bar.
             found.value = Some((share * self.maximum * 25_500.0).round() / 25_500.0);
         }
         if self.live {
@@ -371,7 +372,7 @@ impl Chart<'_> {
     }
 }
 
-/// A padlock, closed or open: the embedded fonts have none.
+/// An open or closed padlock; the embedded fonts lack this symbol.
 fn padlock(ui: &Ui, center: Pos2, closed: bool, color: Color32) {
     let body = Rect::from_center_size(center + vec2(0.0, 3.0), vec2(10.0, 7.5));
     let hinge = if closed { 0.0 } else { 5.0 };

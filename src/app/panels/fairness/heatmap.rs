@@ -20,12 +20,12 @@ use crate::worker::EpochRecord;
 pub(super) struct Heatmap {
     matrix: MatrixState,
     table: bool,
-    /// CFPS by class and epoch, and the largest, under the version they belong to.
+    /// The version of the data, CFPS by class and epoch, and the largest value.
     cells: Option<(u64, Vec<f64>, f64)>,
 }
 
 impl Heatmap {
-    /// Shows the card; returns the epoch of a cell that was chosen.
+    /// Shows the card; returns the epoch of the cell that was chosen.
     pub(super) fn show(&mut self, ui: &mut Ui, context: &mut Context<'_>, shown: Option<&EpochRecord>) -> Option<u32> {
         let run = context.run;
         let names = run.class_names();
@@ -158,7 +158,7 @@ fn numbers(ui: &mut Ui, run: &RunView, names: &[String], cells: &[f64]) {
             })
             .body(|body| {
                 body.rows(height, epochs, |mut line| {
-                    // The newest first, where the eye begins.
+                    // Newest first.
                     let epoch = epochs - 1 - line.index();
                     line.col(|ui| {
                         ui.label((run.epochs[epoch].metrics.epoch + 1).to_string());
@@ -175,7 +175,7 @@ fn numbers(ui: &mut Ui, run: &RunView, names: &[String], cells: &[f64]) {
     });
 }
 
-/// The rows of `classes.csv` up to an epoch.
+/// The rows of `classes.csv` up to and including an epoch.
 pub(super) fn class_rows(run: &RunView, until: Option<u32>) -> Vec<ClassRow> {
     let wanted = run.epochs.iter().filter(|epoch| until.is_none_or(|until| epoch.metrics.epoch <= until));
     wanted.flat_map(|epoch| epoch.classes.iter().cloned()).collect()

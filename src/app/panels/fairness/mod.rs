@@ -1,4 +1,4 @@
-//! The panel `Fairness`: which classes suffer, and what the method does about it.
+//! The panel `Fairness`: which classes are disadvantaged, and how the method responds.
 
 mod classes;
 mod confusion;
@@ -22,7 +22,7 @@ use crate::worker::EpochRecord;
 /// See the [module](self).
 #[derive(Default)]
 pub struct Fairness {
-    /// The epoch that is shown; none follows the newest.
+    /// The displayed epoch; `None` follows the newest.
     epoch: Option<u32>,
     heatmap: heatmap::Heatmap,
     confusion: confusion::Pairs,
@@ -80,7 +80,7 @@ impl Panel for Fairness {
 }
 
 impl Fairness {
-    /// One slider for everything that belongs to an epoch.
+    /// One slider for all cards that show an epoch.
     fn epoch_slider(&mut self, ui: &mut Ui, run: &RunView) {
         let (Some(first), Some(last)) = (run.epochs.first(), run.epochs.last()) else { return };
         card(ui, "", |ui| {
@@ -106,19 +106,19 @@ impl Fairness {
     }
 }
 
-/// The record of an epoch, or the last one before it; the newest where none is chosen.
+/// The record of an epoch, or the last one before it; the newest if `epoch` is `None`.
 fn shown(run: &RunView, epoch: Option<u32>) -> Option<&EpochRecord> {
     let Some(epoch) = epoch else { return run.epochs.last() };
     run.epochs.iter().rev().find(|record| record.metrics.epoch <= epoch).or(run.epochs.first())
 }
 
-/// The row of a class, which stands at its own index but in files that were edited.
+/// The row of a class. It is at the index of the class except in files that were edited.
 fn row(epoch: &EpochRecord, class: usize) -> Option<&ClassRow> {
     let is = |row: &&ClassRow| row.class as usize == class;
     epoch.classes.get(class).filter(is).or_else(|| epoch.classes.iter().find(is))
 }
 
-/// Differs between runs and whenever an epoch is added: what is computed from epochs is kept under it.
+/// Differs between runs and changes whenever an epoch is added: the cache key of everything computed from epochs.
 fn version(run: &RunView, more: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     run.info.as_ref().map(|info| std::sync::Arc::as_ptr(&info.train) as usize).hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! What a method adapts for each class beside radii and targets, such as FRL's weights: a card for each of the method's
+//! What a method adapts per class besides radii and targets, such as FRL's weights: one card for each of the method's
 //! series ([`MethodInfo::series`](crate::config::MethodInfo)).
 
 use egui::Ui;
@@ -9,7 +9,7 @@ use crate::app::theme;
 use crate::app::widgets::{BarRow, Bars, bars, section, weak};
 use crate::worker::EpochRecord;
 
-/// Shows the cards; none for a method without series.
+/// Shows the cards; a method without series has none.
 pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, shown: Option<&EpochRecord>) {
     let run = context.run;
     let Some(experiment) = run.experiment.as_deref() else { return };

@@ -1,4 +1,4 @@
-//! How often each class is a target, and how many targets that comes to.
+//! How often each class is the target, and the effective number of targets.
 
 use egui::Ui;
 
@@ -22,7 +22,7 @@ pub(super) fn effective(probabilities: &[f64]) -> f64 {
     entropy.exp()
 }
 
-/// Shows the card. Of the epoch under way where the newest is followed, else of the epoch that is shown.
+/// Shows the card: for the epoch under way if the newest is followed, otherwise for the displayed epoch.
 pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, shown: Option<&EpochRecord>, newest: bool) {
     let run = context.run;
     let names = run.class_names();
@@ -51,7 +51,7 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, shown: Option<&EpochR
         ui.horizontal_wrapped(|ui| {
             ui.label("Effective number of targets");
             ui.label(strong(format!("{:.2} of {classes}", effective(&probabilities)))).on_hover_text(number.unwrap_or(
-                "exp of the entropy of the distribution: so many classes drawn alike would be as hard to foresee",
+                "exp of the entropy of the distribution: this many equally likely classes would be as hard to predict",
             ));
         });
         let uniform = 1.0 / classes as f64;
@@ -98,7 +98,7 @@ fn distribution(run: &RunView, shown: Option<&EpochRecord>, newest: bool) -> Opt
     probabilities.map(|probabilities| (shown.metrics.epoch, probabilities))
 }
 
-/// Why there is nothing to show.
+/// The reason why there is nothing to show.
 fn reason(run: &RunView) -> String {
     let Some(experiment) = run.experiment.as_deref() else {
         return "Known from the first batch on.".into();
@@ -117,7 +117,7 @@ fn reason(run: &RunView) -> String {
     }
 }
 
-/// A row of the epoch under way, of which nothing but the target is known.
+/// A row of the epoch under way, for which only the target probability is known.
 fn unmeasured(epoch: u32, class: usize, name: &str, probability: f64) -> ClassRow {
     ClassRow {
         epoch,

@@ -13,14 +13,14 @@ use crate::worker::{Hold, Phase, Request, Update};
 
 type Shown<'a> = Harness<'a, Stage<Fairness>>;
 
-/// High enough for everything to be in sight.
+/// High enough to show everything.
 fn tall<'a>(run: RunView) -> Shown<'a> {
     let mut harness = harness(Stage::new(Fairness::default(), run), [1200.0, 1500.0], 1.0, true);
     harness.run();
     harness
 }
 
-/// The holds that were asked for last.
+/// The holds of the last request.
 fn asked(harness: &Shown<'_>) -> Vec<Hold> {
     let last = harness.state().actions.iter().rev().find_map(|action| match action {
         Action::Worker(Request::Epsilon(holds)) => Some(holds.clone()),
@@ -29,7 +29,7 @@ fn asked(harness: &Shown<'_>) -> Vec<Hold> {
     last.unwrap_or_else(|| panic!("no radius was asked for: {:?}", harness.state().actions))
 }
 
-/// Moves the end of a bar by so many points.
+/// Drags the end of a bar by a number of points.
 fn drag_bar(harness: &mut Shown<'_>, class: &str, by: f32) {
     let from = harness.get_by_label_contains(&format!("Bar of {class}:")).rect().center();
     harness.hover_at(from);
@@ -63,7 +63,7 @@ fn a_bar_that_is_dragged_asks_for_a_hold_of_its_class_alone() {
     let before = sample::run().now().unwrap().epsilon[3];
     assert!(holds[3].epsilon.unwrap() > before * 1.05, "{holds:?}");
     assert!(holds.iter().enumerate().all(|(k, hold)| k == 3 || *hold == Hold::default()), "{holds:?}");
-    // What was asked for is shown until the worker answers.
+    // The requested value is shown until the worker answers.
     let shown = format!("{:.4}", holds[3].epsilon.unwrap());
     assert!(
         harness
@@ -300,7 +300,7 @@ fn a_table_holds_the_same_numbers() {
     shoot(&mut harness, "fairness-table");
 }
 
-/// Pictures for looking at, with `SHOTS` set; everywhere else, that every size draws.
+/// Writes pictures for viewing if `SHOTS` is set; otherwise only checks that every size can be drawn.
 #[test]
 fn it_draws_at_every_size() {
     for (name, size, scale, dark) in [
@@ -360,7 +360,7 @@ fn the_workers_echo_replaces_what_was_asked_for() {
     harness.state_mut().run.apply(Update::Held(echo), std::time::Instant::now());
     harness.run();
     assert!(harness.query_by_label_contains("Bar of dog: 5/255 (0.0196), held by hand").is_some());
-    // A request that the worker never answers is not shown for ever.
+    // A request that the worker never answers disappears after a while.
     type_epsilon(&mut harness, "dog", "7");
     assert!(harness.query_by_label_contains("Bar of dog: 7/255").is_some());
     let last = harness.state().run.now().unwrap().clone();

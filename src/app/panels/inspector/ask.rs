@@ -1,15 +1,15 @@
-//! Asking the worker again when something has changed, but not for every notch of a slider.
+//! Repeats a request to the worker when its inputs change, but not for every movement of a slider.
 
 use egui::Ui;
 
 use crate::worker::Failure;
 
-/// Seconds from a change to the question: a drag asks a few times on its way.
+/// Seconds from a change to the request: a drag sends several requests.
 const DEBOUNCE: f64 = 0.15;
-/// After this many seconds an unchanged failure is taken to be a new one.
+/// After this many seconds, an unchanged failure counts as a new one.
 const PATIENCE: f64 = 1.0;
 
-/// What was asked for last, and which answer is still expected. `J` is everything that the answer depends on.
+/// The last request, and whether its answer is pending. `J` contains everything that the answer depends on.
 #[derive(Debug)]
 pub(super) struct Asking<J> {
     last: Option<J>,
@@ -27,15 +27,15 @@ impl<J> Default for Asking<J> {
 }
 
 impl<J: Clone + PartialEq> Asking<J> {
-    /// Whether to ask now: what is wanted has differed from what was asked for long enough. Gives the question's id.
-    /// `at_once` is for what no slider changes.
+    /// Whether to send a request now: `wanted` has differed from the last request for long enough. Returns the id of
+    /// the request. Set `at_once` for changes that do not come from a slider.
     pub(super) fn due(&mut self, ui: &Ui, wanted: &J, failure: Option<&Failure>, at_once: bool) -> Option<u64> {
         if self.last.as_ref() == Some(wanted) {
             self.changed_at = None;
             return None;
         }
         let now = ui.input(|input| input.time);
-        // The first question of all need not wait for the end of a drag.
+        // The first request does not have to wait for the end of a drag.
         let left = match &self.last {
             _ if at_once => 0.0,
             None => 0.0,
@@ -52,19 +52,19 @@ impl<J: Clone + PartialEq> Asking<J> {
         Some(self.id)
     }
 
-    /// Whether the answer with this id is the newest that can be; it is not waited for any longer.
+    /// Whether the answer with this id belongs to the last request, which is then no longer pending.
     pub(super) fn accepts(&mut self, id: u64) -> bool {
         let newest = id == self.id;
         self.waiting &= !newest;
         newest
     }
 
-    /// Whether an answer, or a question, is still to come.
+    /// Whether an answer is pending or a request is about to be sent.
     pub(super) fn is_waiting(&self) -> bool {
         self.waiting || self.changed_at.is_some()
     }
 
-    /// The failure that stands in the place of the answer, by what it names as its doing.
+    /// The failure that came instead of the pending answer; `doing` identifies the failures of this kind of request.
     pub(super) fn failed<'f>(&self, ui: &Ui, failure: Option<&'f Failure>, doing: &str) -> Option<&'f Failure> {
         let failure = failure.filter(|failure| self.waiting && failure.doing == doing)?;
         let late = ui.input(|input| input.time) - self.asked_at > PATIENCE;

@@ -15,7 +15,7 @@ pub(super) enum Kind {
     Pgd,
 }
 
-/// The settings, in levels of 255 where they are distances.
+/// The settings; distances are in levels of 255.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct AttackForm {
     pub(super) kind: Kind,
@@ -44,7 +44,7 @@ impl Default for AttackForm {
 }
 
 impl AttackForm {
-    /// The training attack of a run, untargeted.
+    /// The training attack of a run without a target.
     pub(super) fn of_run(experiment: &Experiment) -> Self {
         let attack = &experiment.attack;
         Self {
@@ -71,7 +71,7 @@ impl AttackForm {
         }
     }
 
-    /// Keeps the target away from the class of the image.
+    /// Ensures that the target is not the class of the image.
     pub(super) fn avoid(&mut self, label: Option<u32>, classes: usize) {
         if let Some(target) = self.target
             && (self.target == label || target as usize >= classes)
@@ -85,7 +85,7 @@ impl AttackForm {
             ui.selectable_value(&mut self.kind, Kind::Fgsm, "FGSM")
                 .on_hover_text("Fast gradient sign method: one step of size epsilon from the image itself.");
             ui.selectable_value(&mut self.kind, Kind::Pgd, "PGD")
-                .on_hover_text("Projected gradient descent: several small steps, led back into the ball after each.");
+                .on_hover_text("Projected gradient descent: several small steps, each projected back into the ball.");
             ui.separator();
             let norm = self.norm;
             ui.selectable_value(&mut self.norm, Norm::Linf, "L∞")
@@ -93,7 +93,7 @@ impl AttackForm {
             ui.selectable_value(&mut self.norm, Norm::L2, "L2")
                 .on_hover_text("The Euclidean length of the whole change is at most epsilon.");
             if norm != self.norm {
-                // The same number means a far smaller change in L2; these are the customary radii.
+                // The same radius is a much smaller change in L2; these are the usual radii.
                 (self.epsilon, self.step_size) = if self.norm == Norm::L2 { (127.5, 31.875) } else { (8.0, 2.0) };
             }
         });
@@ -143,7 +143,7 @@ pub(super) fn distance(ui: &mut Ui, name: &str, value: &mut f64, most: f64, tool
     ui.end_row();
 }
 
-/// `8/255`, or `8`, or `0.031`: whole levels unless it is less than one.
+/// Parses `8/255`, `8` or `0.031`: a number is in levels unless it is less than one.
 fn read_levels(text: &str) -> Option<f64> {
     if text.contains('/') {
         return text.parse::<Epsilon>().ok().map(levels);
@@ -152,7 +152,7 @@ fn read_levels(text: &str) -> Option<f64> {
     Some(if value > 0.0 && value < 0.25 { 255.0 * value } else { value })
 }
 
-/// The attack in one line: all that a number under it has to name.
+/// The attack in one line, with everything needed to interpret a number measured under it.
 pub(super) fn describe(attack: &InspectionAttack, names: &[String]) -> String {
     let norm = match attack.norm {
         Norm::Linf => "L∞",

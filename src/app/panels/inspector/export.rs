@@ -1,4 +1,4 @@
-//! Figures and numbers that leave the panel.
+//! Export of figures and numbers.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use super::{attack, map as plane};
 use crate::app::context::Export;
 use crate::config::Experiment;
 use crate::engine::loss::argmax;
-use crate::evaluate::figures::{Context, Example, Plane, adversarial_examples, decision_map};
+use crate::evaluate::figures::{Context, Example, PlaneFigure, adversarial_examples, decision_map};
 use crate::worker::{DecisionMap, Inspection};
 
 fn figure_context(experiment: Option<&Experiment>, names: &[String], attack: String, radius: f64) -> Context {
@@ -63,7 +63,7 @@ pub(super) fn triple(
 pub(super) fn map(shown: &DecisionMap, experiment: Option<&Experiment>, names: &[String]) -> Option<Export> {
     let job = &shown.job;
     let [right, up] = job.axes.map(|axis| plane::describe(axis, names));
-    let figure = Plane {
+    let figure = PlaneFigure {
         image: &job.subject.name,
         axes: [&right, &up],
         resolution: job.resolution,

@@ -1,4 +1,4 @@
-//! The decision map: the plane through the image, coloured by what the network says there.
+//! The decision map: a plane through the image, coloured by the predicted class.
 
 use std::sync::Arc;
 
@@ -19,11 +19,11 @@ use crate::worker::{DecisionMap, Direction, MapJob, Subject};
 /// Longest side of the map in points.
 const LARGEST: f32 = 460.0;
 
-/// The settings of the map; the radius of the ball is that of the attack.
+/// The settings of the map; the attack defines the radius of the ball.
 #[derive(Debug)]
 pub(super) struct MapForm {
     pub(super) axes: [Direction; 2],
-    /// Half of the side in levels of 255.
+    /// Half of the side length, in levels of 255.
     pub(super) extent: f64,
     pub(super) resolution: usize,
     textures: Textures,
@@ -37,13 +37,13 @@ impl Default for MapForm {
 }
 
 impl MapForm {
-    /// Forgets the pictures of the last answer.
+    /// Drops the textures of the last answer.
     pub(super) fn renew(&mut self) {
         self.textures.clear();
     }
 
-    /// Leads the axes to classes that are there, first to two others than the image's own.
-    pub(super) fn suit(&mut self, classes: usize, label: Option<u32>, anew: bool) {
+    /// Points the axes to existing classes; if `anew`, to two classes other than that of the image.
+    pub(super) fn choose_axes(&mut self, classes: usize, label: Option<u32>, anew: bool) {
         let count = classes.max(1) as u32;
         if anew && classes > 2 {
             let label = label.unwrap_or(0);
@@ -95,7 +95,7 @@ impl MapForm {
         let dark = ui.visuals().dark_mode;
         let wide = ui.available_width() > 440.0;
         let legend = if wide { 150.0 } else { 0.0 };
-        // All of it is to be seen at once, also in a low panel.
+        // The whole map must be visible, also in a low panel.
         let room = (ui.available_width() - legend - 34.0).min(ui.clip_rect().height() - 90.0);
         let side = room.clamp(120.0, LARGEST);
         ui.horizontal_top(|ui| {
@@ -151,7 +151,7 @@ fn axis(ui: &mut Ui, name: &str, direction: &mut Direction, names: &[String]) {
     }
 }
 
-/// Where an axis leads, in words.
+/// Description of the direction of an axis.
 pub(super) fn describe(direction: Direction, names: &[String]) -> String {
     match direction {
         Direction::Class(class) => {
@@ -162,7 +162,7 @@ pub(super) fn describe(direction: Direction, names: &[String]) -> String {
     }
 }
 
-/// The class colour, paler towards the ground the less certain the network is.
+/// The class colours, blended with the background the less certain the network is.
 fn colours(map: &DecisionMap, classes: usize, dark: bool) -> ColorImage {
     let ground = if dark { Color32::from_rgb(0x22, 0x26, 0x2d) } else { Color32::WHITE };
     let floor = 1.0 / classes as f32;
@@ -184,7 +184,7 @@ fn draw(ui: &mut Ui, map: &DecisionMap, texture: egui::TextureId, side: f32, nam
     painter.image(texture, rect, Rect::from_min_max(pos2(0.0, 0.0), pos2(1.0, 1.0)), Color32::WHITE);
     painter.rect_stroke(rect, 0, (1.0, palette.line), egui::StrokeKind::Outside);
     let extent = map.job.extent.exact();
-    // Points lie in the middle of their squares: the outermost half a square inside.
+    // Points are at the centres of their squares, so the outermost ones are half a square inside.
     let inset = 1.0 - 1.0 / map.job.resolution as f64;
     let place = |a: f64, b: f64| {
         let across = |v: f64| (v / extent * inset) as f32 * side / 2.0;
@@ -237,7 +237,7 @@ fn at_point(map: &DecisionMap, rect: Rect, at: Pos2, names: &[String]) -> Option
     Some(format!("{name}, {}\n{right:+.1}/255 right, {up:+.1}/255 up", percent(f64::from(*confidence))))
 }
 
-/// The classes that occur, the commonest first, with their share of the plane.
+/// The classes that occur with their share of the plane, most frequent first.
 fn shares(ui: &mut Ui, map: &DecisionMap, names: &[String]) {
     let mut counts = std::collections::BTreeMap::new();
     for class in &map.predictions {

@@ -1,4 +1,4 @@
-//! Where the image comes from: the data set, a file, the clipboard.
+//! The source of the image: the data set, a file, or the clipboard.
 
 use egui::{ComboBox, DragValue, Ui, vec2};
 
@@ -36,18 +36,18 @@ impl Part {
     }
 }
 
-/// An image of the data set, and how to get to the next.
+/// The selected image of the data set, and how to get to the next.
 #[derive(Debug, Default)]
 pub(super) struct Source {
     pub(super) part: Part,
     pub(super) index: usize,
     pub(super) class: Option<u32>,
-    /// Images that a search for a misclassified one has still to look at.
+    /// Number of images that the search for a misclassified one has left; `None` if there is no search.
     pub(super) seeking: Option<usize>,
 }
 
 impl Source {
-    /// The image that is chosen; the first, where a set has fewer.
+    /// The selected image; the first one if the set has fewer images.
     pub(super) fn subject(&mut self, info: &RunInfo) -> Option<Subject> {
         let set = self.part.set(info);
         if self.index >= set.len() {
@@ -56,7 +56,7 @@ impl Source {
         subject_from_set(self.part.name(), set, self.index)
     }
 
-    /// Goes to the next or last image of the class that is chosen, round and round.
+    /// Moves to the next or previous image of the selected class, with wrap-around.
     pub(super) fn step(&mut self, info: &RunInfo, forward: bool) {
         let set = self.part.set(info);
         let n = set.len();
@@ -69,7 +69,7 @@ impl Source {
         }
     }
 
-    /// Draws the controls. True when another image was chosen.
+    /// Draws the controls. Returns whether another image was chosen.
     pub(super) fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>, subject: Option<&mut Subject>) -> bool {
         let mut changed = false;
         let mut search = None;
@@ -114,9 +114,7 @@ impl Source {
                     changed |= ui.button("Stop").clicked();
                 } else if ui
                     .button("Next misclassified")
-                    .on_hover_text(
-                        "Look for the next image that the network takes for another class without any attack.",
-                    )
+                    .on_hover_text("Find the next image that the network misclassifies without any attack.")
                     .clicked()
                 {
                     let labels = self.part.set(info).labels();
@@ -128,14 +126,14 @@ impl Source {
             });
         }
         if changed {
-            // Any other choice ends a search.
+            // Any other choice ends the search.
             self.seeking = search;
         }
         ui.horizontal_wrapped(|ui| {
             if ui.button("Open…").on_hover_text("Open a PNG or JPEG file.").clicked() {
                 context.actions.push(Action::Open(OpenFor::Image));
             }
-            if ui.button("Paste").on_hover_text("Take the image that is on the clipboard.").clicked() {
+            if ui.button("Paste").on_hover_text("Use the image on the clipboard.").clicked() {
                 context.actions.push(Action::PasteImage);
             }
             ui.label(weak(ui, "or drop an image onto the window"));
@@ -153,7 +151,7 @@ impl Source {
                         ui.label(&subject.name);
                         choose_class(ui, "True class", &mut subject.label, names, "true class unknown", None)
                             .on_hover_text(
-                                "Where the true class is unknown, the attack leads away from what the network says.",
+                                "If the true class is unknown, the attack leads away from the predicted class.",
                             );
                     }
                 }
@@ -167,7 +165,7 @@ impl Source {
     }
 }
 
-/// What a small button does.
+/// The function of a small button.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sign {
     First,
@@ -178,7 +176,7 @@ pub(super) enum Sign {
     Last,
 }
 
-/// A small button with a sign on it and a name for screen readers. Signs are drawn: fonts lack some of them.
+/// A small button with a symbol, and a name for screen readers. Symbols are drawn because fonts lack some of them.
 pub(super) fn named(ui: &mut Ui, sign: Sign, name: &str) -> egui::Response {
     let response = ui.add(egui::Button::new("").min_size(vec2(28.0, 24.0)));
     response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, name));

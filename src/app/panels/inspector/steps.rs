@@ -1,4 +1,4 @@
-//! The attack step by step: pictures, what the network says, and how the loss goes.
+//! The attack step by step: pictures, predictions and the course of the loss.
 
 use std::sync::Arc;
 
@@ -15,19 +15,19 @@ use crate::app::widgets::{epsilon, export_menu, percent, strong, weak};
 use crate::engine::loss::argmax;
 use crate::worker::{Inspection, InspectionStep};
 
-/// Seconds that a step is shown for while playing.
+/// Seconds per step during playback.
 const STEP_SECS: f64 = 0.4;
-/// Seconds of original and of adversarial image in turn: two changes back and forth a second.
+/// Seconds for which original and adversarial image are shown alternately: two cycles per second.
 const FLICKER_SECS: f64 = 0.25;
 /// Longest side of a picture in points.
 const LARGEST: f32 = 300.0;
-/// Classes that are listed before and after.
+/// Number of classes that are listed before and after.
 const TOP: usize = 5;
 
-/// What is shown of an inspection.
+/// Display state of an inspection.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
-    /// The step that is shown: 0 is the start; none is the last.
+    /// The displayed step: 0 is the start, `None` the last step.
     pub(super) step: Option<usize>,
     playing_since: Option<(f64, usize)>,
     pub(super) flicker: bool,
@@ -35,7 +35,7 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    /// Forgets the pictures of the last answer.
+    /// Drops the textures of the last answer.
     pub(super) fn renew(&mut self) {
         self.textures.clear();
     }
@@ -75,7 +75,7 @@ impl Steps {
         });
     }
 
-    /// The step to show now; plays on where it is playing.
+    /// The step to show now; advances during playback.
     fn now(&mut self, ui: &Ui, last: usize) -> usize {
         if let Some((since, from)) = self.playing_since {
             let now = ui.input(|input| input.time);
@@ -142,9 +142,9 @@ impl Steps {
         ui.horizontal_wrapped(|ui| {
             let response = ui.button("Hold: original");
             held = response.is_pointer_button_down_on();
-            response.on_hover_text("While held, the original stands in the place of the adversarial image.");
+            response.on_hover_text("While held, shows the original in place of the adversarial image.");
             ui.toggle_value(&mut self.flicker, "A/B flicker")
-                .on_hover_text("Original and adversarial image in the same place in turn, twice a second.");
+                .on_hover_text("Original and adversarial image alternate in the same place, twice a second.");
             ui.spacing_mut().slider_width = 70.0;
             let label = ui.label("Perturbation");
             ui.add(
@@ -154,7 +154,7 @@ impl Steps {
                     .prefix("×"),
             )
             .labelled_by(label.id)
-            .on_hover_text("Factor that the change is drawn with.");
+            .on_hover_text("Factor by which the displayed change is magnified.");
         });
         if self.flicker {
             let time = ui.input(|input| input.time);
@@ -215,7 +215,7 @@ fn attack_line(shown: &Inspection, names: &[String]) -> String {
     format!("{}; {from}; {}", shown.job.subject.name, describe(&shown.job.attack, names))
 }
 
-/// How the attack ended and when it first got there, in words.
+/// The outcome of the attack and the step at which it was first reached.
 pub(super) fn verdict(shown: &Inspection, names: &[String]) -> egui::RichText {
     let Some((clean, last)) = shown.steps.first().zip(shown.steps.last()) else { return strong("") };
     let label = shown.label;
@@ -253,7 +253,7 @@ pub(super) fn verdict(shown: &Inspection, names: &[String]) -> egui::RichText {
     strong(text).size(16.0)
 }
 
-/// Cross-entropy after each step; gives the step that was clicked.
+/// Cross-entropy after each step; returns the step that was clicked.
 fn loss_curve(ui: &mut Ui, shown: &Inspection, step: usize) -> Option<usize> {
     let losses: Vec<f64> = shown.steps.iter().skip(1).map(|step| step.loss).collect();
     let (&first, &end) = losses.first().zip(losses.last())?;
@@ -285,7 +285,7 @@ fn loss_curve(ui: &mut Ui, shown: &Inspection, step: usize) -> Option<usize> {
     Some((part * count as f32).round() as usize)
 }
 
-/// The likeliest classes of the image itself and of the step, side by side.
+/// The most likely classes of the image itself and of the step, side by side.
 fn bars(ui: &mut Ui, before: &[f32], after: &[f32], shown: &Inspection, step: usize, names: &[String]) {
     let gap = 16.0;
     let width = (ui.available_width() - gap) / 2.0;

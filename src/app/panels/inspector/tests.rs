@@ -16,7 +16,7 @@ use crate::worker::{self, Direction, RunInfo, Update};
 
 type Window<'a> = Harness<'a, Stage<Inspector>>;
 
-/// A small network that has seen a few batches of `set`.
+/// A small network after a few batches of `set`.
 fn network(set: &Dataset, batches: usize) -> CandleEngine {
     let network = Architecture::SmallCnn.build(set.shape(), set.classes(), None, Some(4));
     let state = State::initialise(&network, 1);
@@ -77,7 +77,7 @@ fn maps(window: &Window<'_>) -> Vec<MapJob> {
     window.state().actions.iter().filter_map(job).collect()
 }
 
-/// What a worker would do with the newest questions.
+/// Answers the newest requests as a worker would.
 fn answer(window: &mut Window<'_>, engine: &mut CandleEngine) {
     if let Some(job) = jobs(window).last() {
         let found = worker::inspect(engine, job, Some(18.5)).unwrap();
@@ -168,7 +168,7 @@ fn scrubbing_shows_the_numbers_of_that_step() {
     window.run_steps(2);
     assert!(window.query_by_label("L∞ 2/255 (0.0078)").is_some());
     assert!(window.query_by_label(&format!("loss {:.3}", shown.steps[2].loss)).is_some());
-    // Played on, it ends at the last step and asks for no more frames.
+    // If playback continues, it ends at the last step and requests no more frames.
     window.get_by_label("Play the attack").click();
     window.run_steps(24);
     assert!(window.query_by_label("After step 10").is_some());
@@ -213,7 +213,7 @@ fn the_next_misclassified_image_is_looked_for_one_by_one() {
     answer(&mut window, &mut engine);
     let shown = window.state().panel.inspection.clone().unwrap();
     assert_ne!(argmax(&shown.steps[0].probabilities), shown.label);
-    // Everything before it was right.
+    // All earlier images were classified correctly.
     assert_eq!(window.state().panel.source.index, rounds, "began at image 0");
 }
 

@@ -1,4 +1,4 @@
-//! The lesson that is open: one step at a time.
+//! The open lesson, one step at a time.
 
 use std::collections::HashSet;
 
@@ -12,17 +12,17 @@ use crate::app::theme;
 use crate::app::widgets::markdown::{Markdown, reading_size};
 use crate::app::widgets::{strong, weak};
 
-/// What of lessons is remembered while the program runs.
+/// What is remembered about lessons while the program runs.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    /// Answers that were unfolded: lesson and step.
+    /// Revealed answers: lesson and step.
     answers: HashSet<(String, usize)>,
-    /// Lesson and step that were drawn last, so that another begins at its top.
+    /// The lesson and step drawn last; when they change, the text starts at its top.
     drawn: Option<(String, usize)>,
 }
 
 impl Reader {
-    /// Draws the lesson. Gives the address of a link that was followed.
+    /// Draws the lesson. Returns the address of the link that was followed.
     pub(super) fn ui(&mut self, ui: &mut Ui, lesson: &Lesson, context: &mut Context<'_>) -> Option<String> {
         let last = lesson.steps.len().saturating_sub(1);
         context.settings.lesson_step = context.settings.lesson_step.min(last);
@@ -112,7 +112,7 @@ impl Reader {
     }
 }
 
-/// What a link says when it is pointed at.
+/// The tooltip of a link.
 fn explain<'g>(glossary: &'g Glossary, address: &str) -> Option<&'g str> {
     match Link::parse(address)? {
         Link::Term(key) => glossary.tooltip(&key),
@@ -130,7 +130,7 @@ fn header(ui: &mut Ui, lesson: &Lesson, size: f32, context: &mut Context<'_>) {
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
                 if ui
                     .button("Leave lesson")
-                    .on_hover_text("Show every panel again and give the experiment back.")
+                    .on_hover_text("Show every panel again and restore the experiment.")
                     .clicked()
                 {
                     context.ask(Action::LeaveLesson);

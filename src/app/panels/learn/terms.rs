@@ -8,18 +8,18 @@ use crate::app::theme;
 use crate::app::widgets::markdown::{formula, reading_size, unbroken};
 use crate::app::widgets::weak;
 
-/// What is shown of the glossary.
+/// Display state of the glossary.
 #[derive(Debug, Default)]
 pub(super) struct Terms {
     search: String,
-    /// A term to bring into view.
+    /// A term to scroll to.
     wanted: Option<String>,
-    /// The term that was brought into view, which is marked.
+    /// The term that was scrolled to, which is highlighted.
     marked: Option<String>,
 }
 
 impl Terms {
-    /// Brings a term into view.
+    /// Scrolls to a term.
     pub(super) fn select(&mut self, key: &str) {
         self.search.clear();
         self.wanted = Some(key.to_owned());
@@ -65,7 +65,7 @@ impl Terms {
     }
 }
 
-/// Draws an entry. Gives the term that was asked for in it.
+/// Draws an entry. Returns the related term that was clicked in it.
 fn show(ui: &mut Ui, entry: &Entry, glossary: &Glossary, size: f32, marked: bool) -> (egui::Response, Option<String>) {
     let palette = theme::palette(ui);
     let mut link = None;

@@ -18,7 +18,7 @@ use crate::evaluate::figures;
 use crate::train::{MetricsRow, ValidationChange, changes_between, methods, uninterrupted};
 use crate::worker::EpochRecord;
 
-/// Points of the loss within epochs that are drawn.
+/// Approximate number of points drawn for the loss within epochs.
 const POINTS: usize = 1000;
 
 /// See the [module](self).
@@ -28,7 +28,7 @@ pub(super) struct Curves {
     within: Within,
 }
 
-/// Loss within the epochs, thinned, for the batches that there were when it was made.
+/// Loss within the epochs, thinned out; cached for the batches that it was computed from.
 #[derive(Debug, Default)]
 struct Within {
     key: (usize, u64, u64),
@@ -44,8 +44,8 @@ struct Series {
     value: fn(&EpochRecord) -> f64,
 }
 
-/// Where the validation attack changed. A line of the plot ends there if its values do not compare across the change: those
-/// under the attack, and clean ones too where the network itself is evaluated otherwise.
+/// Where the validation attack changed. A line of the plot is interrupted there if its values are not comparable across
+/// the change: those under the attack, and clean ones too if the evaluation of the network itself changed.
 #[derive(Debug)]
 struct Changes(Vec<ValidationChange>);
 
@@ -59,10 +59,11 @@ impl Changes {
         self.0.iter().filter(|change| !train && (!clean || change.concerns_clean())).cloned().collect()
     }
 
-    /// Thin lines with a label at the top of the plot, one below the other. [`Self::note`] says what changed at each.
+    /// Draws thin lines with a label at the top of the plot, one below the other. [`Self::note`] says what changed at
+    /// each.
     fn draw(&self, plot: &mut PlotUi<'_>, palette: &Palette, last: f64) {
         for (i, change) in self.0.iter().enumerate() {
-            // An epoch stands where it ended: the change lies between two of them.
+            // An epoch is drawn at its end, so the change lies between two epochs.
             let x = f64::from(change.epoch) + 0.5;
             let label = change.label();
             plot.vline(VLine::new(label, x).color(palette.weak).width(1.0).allow_hover(false));
@@ -79,21 +80,24 @@ impl Changes {
         }
     }
 
-    /// Where to look for what the lines mean; empty without any.
+    /// Says after which epochs the validation attack changed; empty if it never did.
     fn note(&self) -> String {
         let each: Vec<String> =
             self.0.iter().map(|change| format!("after epoch {} ({})", change.epoch, change.label())).collect();
         match each.is_empty() {
             true => String::new(),
-            false => format!(" The validation attack changed {}: before and after do not compare.", each.join(", ")),
+            false => format!(
+                " The validation attack changed {}: values before and after are not comparable.",
+                each.join(", ")
+            ),
         }
     }
 }
 
-/// With more changes than this, only lines are drawn.
+/// With more changes than this, the lines have no labels.
 const LABELLED_CHANGES: usize = 4;
 
-/// `targeted` is whether the training attack is.
+/// `targeted` says whether the training attack is targeted.
 fn series(palette: &Palette, targeted: bool) -> [Series; 6] {
     let line = |name, color, width, style, value| Series { name, color, width, style, value };
     let dashed = LineStyle::dashed_dense();
@@ -114,12 +118,12 @@ pub(super) fn metrics(run: &RunView) -> Vec<MetricsRow> {
     run.epochs.iter().map(|epoch| epoch.metrics.clone()).collect()
 }
 
-/// An epoch stands where it ended, as checkpoints do: the first one at 1.
+/// An epoch is drawn at its end, as checkpoints are: the first one at 1.
 fn position(epoch: &EpochRecord) -> f64 {
     f64::from(epoch.metrics.epoch) + 1.0
 }
 
-/// A plot over epochs; all of them show the same section.
+/// A plot over epochs; all of them show the same range.
 fn over_epochs<'a>(ui: &Ui, run: &RunView, name: &str, height: f32) -> Plot<'a> {
     let color = theme::palette(ui).line.gamma_multiply(0.7);
     let group = Id::unique("epochs");
@@ -143,13 +147,13 @@ fn over_epochs<'a>(ui: &Ui, run: &RunView, name: &str, height: f32) -> Plot<'a> 
         .set_margin_fraction(egui::vec2(0.01, 0.06))
 }
 
-/// The least of 1, 2, 5, 10, … that is at least `wanted`, which is above 0.
+/// The smallest of 1, 2, 5, 10, … that is at least `wanted`, which must be positive.
 fn round_step(wanted: f64) -> f64 {
     let power = 10f64.powf(wanted.max(1e-12).log10().floor());
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|f| f * power).find(|step| *step >= wanted * 0.96).unwrap_or(10.0 * power)
 }
 
-/// A mark with as many decimals as tell it from its neighbours.
+/// A grid label with as many decimals as distinguish it from its neighbours.
 fn decimal(mark: GridMark) -> String {
     let digits = (-mark.step_size.max(1e-9).log10().floor()).max(0.0) as usize;
     format!("{:.digits$}", mark.value)
@@ -226,7 +230,7 @@ impl Curves {
         });
     }
 
-    /// A key of the legend, which shows and hides its line.
+    /// An entry of the legend, which shows or hides its line.
     fn toggle(&mut self, ui: &mut Ui, line: &Series) {
         let shown = !self.hidden.contains(line.name);
         let color = if shown { line.color } else { theme::palette(ui).line };
@@ -330,7 +334,8 @@ impl Curves {
 }
 
 impl Within {
-    /// The last point of each of about [`POINTS`] equal sections, so that a point stays where it is when more come.
+    /// Keeps the last point of each of about [`POINTS`] equal sections, so that existing points do not move when new
+    /// ones arrive.
     fn update(&mut self, run: &RunView) {
         let (Some(first), Some(last)) = (run.batches.front(), run.batches.back()) else {
             self.points.clear();
@@ -342,7 +347,7 @@ impl Within {
         }
         self.key = key;
         let from = first.position();
-        // Sections double rather than grow, or every point would move with every batch.
+        // The section length doubles rather than growing continuously, or every point would move with every batch.
         let wanted = (last.position() - from) / POINTS as f64;
         let smallest = 1.0 / f64::from(last.batches.max(1));
         let mut section = smallest;
@@ -364,7 +369,7 @@ impl Within {
     }
 }
 
-/// Position and exponent of the learning rate: in steps where the schedule moves between epochs only.
+/// Position and exponent of the learning rate, as a step function if the schedule changes it only between epochs.
 fn rates(run: &RunView) -> Vec<[f64; 2]> {
     let smooth = run.experiment.as_ref().is_some_and(|e| e.optimizer.schedule == Schedule::OneCycle);
     let live = run.now().map(|now| (now.position(), now.lr));
@@ -380,7 +385,7 @@ fn rates(run: &RunView) -> Vec<[f64; 2]> {
     points
 }
 
-/// What the accuracy curves show, by epoch.
+/// The values of the accuracy curves, by epoch.
 fn accuracy_csv(run: &RunView) -> String {
     let header = [
         "epoch",
@@ -403,7 +408,7 @@ fn accuracy_csv(run: &RunView) -> String {
     table(&header, rows)
 }
 
-/// Loss at positions within epochs, then of whole epochs.
+/// Loss at positions within epochs, then for whole epochs.
 fn loss_csv(run: &RunView, within: &[(f64, f64)]) -> String {
     let row = |kind: &str, x: f64, loss: f64| vec![kind.to_owned(), x.to_string(), loss.to_string()];
     let within = within.iter().map(|(x, loss)| row("epoch so far", *x, *loss));

@@ -1,4 +1,4 @@
-//! The panel `Training`: where the run stands, what it has reached, and where its time goes.
+//! The panel `Training`: the progress of the run, its results, and where its time goes.
 
 mod curves;
 mod numbers;
@@ -38,7 +38,7 @@ impl Panel for Training {
             right: &[Part::Loss, Part::Time],
             narrow: &[Part::Accuracy, Part::Time, Part::Loss, Part::Rate],
         };
-        // Tall plots where there is room for them, but never one that fills a small window.
+        // Plots are tall if there is room, but a single one never fills a small window.
         let height = (0.38 * ui.available_height()).clamp(180.0, 460.0);
         flow(ui, &parts, |ui, part| match part {
             Part::Status => status::show(ui, context),

@@ -1,4 +1,4 @@
-//! What the last epoch reached, large enough for the last row of a classroom.
+//! Results of the last epoch, large enough to be read from the back of a classroom.
 
 use egui::{Align2, Color32, FontId, Sense, TextStyle, Ui, WidgetInfo, accesskit::Role, vec2};
 
@@ -9,7 +9,7 @@ use crate::app::widgets::{card, percent, points, strong, weak};
 use crate::train::{ClassRow, ValidationSetting, changes_between};
 use crate::worker::EpochRecord;
 
-/// The attack that robust numbers of the last epoch stand under, which is not the experiment's own right after a change.
+/// The attack of the robust numbers of the last epoch. Right after a change it differs from the experiment's.
 pub(super) fn attack(run: &RunView) -> String {
     let experiment = run.experiment.as_deref();
     let of = |experiment| match run.epochs.last() {
@@ -19,14 +19,14 @@ pub(super) fn attack(run: &RunView) -> String {
     experiment.map_or_else(String::new, of)
 }
 
-/// The worst and the best class of an epoch under the evaluation attack; none where nothing was measured.
+/// The worst and the best class of an epoch under the evaluation attack; `None` if nothing was measured.
 pub(super) fn extremes(epoch: &EpochRecord) -> Option<(&ClassRow, &ClassRow)> {
     let measured = || epoch.classes.iter().filter(|row| row.val_robust_accuracy.is_finite());
     let by = |a: &&ClassRow, b: &&ClassRow| a.val_robust_accuracy.total_cmp(&b.val_robust_accuracy);
     Some((measured().min_by(by)?, measured().max_by(by)?))
 }
 
-/// Best minus worst class of an epoch under the evaluation attack.
+/// Robust accuracy of the best minus the worst class of an epoch under the evaluation attack.
 pub(super) fn gap(epoch: &EpochRecord) -> Option<f64> {
     extremes(epoch).map(|(worst, best)| best.val_robust_accuracy - worst.val_robust_accuracy)
 }
@@ -45,7 +45,7 @@ pub(super) fn show(ui: &mut Ui, context: &Context<'_>) {
         let before = run.epochs.len().checked_sub(2).map(|i| &run.epochs[i]);
         let changed = before.and_then(|before| changes_between([&before.metrics, &last.metrics]).pop());
         let difference = |of: &dyn Fn(&EpochRecord) -> f64| before.map(|before| of(last) - of(before));
-        // Under another attack than the epoch before, a difference would be the attack's.
+        // If the attack differs from that of the epoch before, the difference would be due to the attack.
         let change = |of: &dyn Fn(&EpochRecord) -> f64| difference(of).filter(|_| changed.is_none());
         let clean_change = difference(&|e| e.metrics.val_clean_accuracy)
             .filter(|_| changed.as_ref().is_none_or(|changed| !changed.concerns_clean()));
@@ -102,7 +102,7 @@ fn number(ui: &mut Ui, width: f32, name: &str, value: f64, (change, up_is_good):
     ui.painter().galley(rect.min + vec2(0.0, top), galley, color);
     let text = change.filter(|change| change.is_finite()).map(points);
     if let (Some(text), Some(change)) = (&text, change) {
-        // Smaller than what is shown counts as no change.
+        // Changes below the displayed precision count as none.
         let tone = match (change.abs() < 5e-4, (change > 0.0) == up_is_good) {
             (true, _) => palette.weak,
             (false, true) => palette.good,

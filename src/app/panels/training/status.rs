@@ -1,4 +1,4 @@
-//! Phase, position, speed and remaining time, with the checkpoints on the progress bar.
+//! Phase, progress, speed and remaining time, with the checkpoints on the progress bar.
 
 use egui::{Align2, Color32, Rect, Sense, Shape, Stroke, TextStyle, Ui, WidgetInfo, accesskit::Role, pos2, vec2};
 
@@ -27,7 +27,7 @@ pub(super) fn show(ui: &mut Ui, context: &Context<'_>) {
     });
 }
 
-/// Name, value and glossary key of what is known.
+/// Name, value and glossary key of the known facts.
 fn facts(run: &RunView) -> Vec<(String, String, &'static str)> {
     let mut facts = Vec::new();
     let mut add = |name: &str, value: String, key| facts.push((name.to_owned(), value, key));
@@ -58,12 +58,12 @@ fn facts(run: &RunView) -> Vec<(String, String, &'static str)> {
     facts
 }
 
-/// A rate with as many digits as tell something.
+/// A learning rate with its significant digits.
 pub(super) fn rate_text(lr: f64) -> String {
     if lr > 0.0 && lr < 1e-4 { format!("{lr:.2e}") } else { format!("{}", (lr * 1e6).round() / 1e6) }
 }
 
-/// Seconds that all epochs took, and the one under way so far; pauses do not count.
+/// Seconds spent on all epochs including the one under way, without pauses.
 fn elapsed_secs(run: &RunView) -> Option<f64> {
     let done: f64 = run.epochs.iter().map(|epoch| epoch.metrics.seconds).sum();
     let next = run.epochs.last().map_or(0, |last| last.metrics.epoch + 1);
@@ -83,7 +83,7 @@ fn phase(ui: &mut Ui, run: &RunView, palette: &Palette) {
         (phase @ (Phase::LoadingData | Phase::OpeningEngine | Phase::Saving), _) => (palette.accent, phase.describe()),
         (phase @ Phase::Idle, _) => (palette.weak, phase.describe()),
     };
-    // Attack and update take turns many times a second: the place stays as wide as the longer of both.
+    // Attack and update alternate many times per second: a fixed width for the longer text avoids flicker.
     fact_with(ui, "Phase", &text, None, Some(color), 62.0);
 }
 
@@ -91,7 +91,7 @@ fn fact(ui: &mut Ui, name: &str, value: &str, tooltip: Option<&str>) {
     fact_with(ui, name, value, tooltip, None, 0.0);
 }
 
-/// A value under its name, in one piece so that a line breaks between facts only.
+/// A value under its name, kept together so that lines break only between facts.
 fn fact_with(ui: &mut Ui, name: &str, value: &str, tooltip: Option<&str>, dot: Option<Color32>, least: f32) {
     let palette = theme::palette(ui);
     let ink = ui.visuals().text_color();
@@ -118,7 +118,7 @@ fn fact_with(ui: &mut Ui, name: &str, value: &str, tooltip: Option<&str>, dot: O
     }
 }
 
-/// All epochs as a bar with a pin for every checkpoint; below it the evaluation that is under way.
+/// All epochs as a bar with a pin for every checkpoint; below it the evaluation under way.
 fn progress(ui: &mut Ui, run: &RunView, palette: &Palette) {
     let Some((position, epochs)) = run.position() else { return };
     let whole = f64::from(epochs.max(1));

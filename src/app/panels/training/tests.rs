@@ -22,7 +22,7 @@ fn the_strip_says_where_the_run_is() {
     for text in ["Phase: attack", "Epoch: 19 of 30", "Batch: 45 of 90", "Images/s: 914", "Learning rate: 0.01"] {
         assert!(harness.query_by_label(text).is_some(), "{text}");
     }
-    // 18 epochs of 14 s and half of the next's 12.6 s; 11.5 epochs are left.
+    // 18 epochs of 14 s and half of the next one's 12.6 s; 11.5 epochs are left.
     assert!(harness.query_by_label("Trained for: 0:04:18").is_some());
     assert!(harness.query_by_label("Left, about: 0:02:41").is_some());
     assert!(harness.query_by_label("Checkpoint after epoch 3").is_some());
@@ -99,7 +99,7 @@ fn a_change_of_the_validation_attack_is_named_and_no_difference_is_taken_across_
     harness.run();
     let note = "changed after epoch 9 (validation: ε 2/255 → 16/255)";
     assert!(harness.query_by_label_contains(note).is_some());
-    // The numbers name what they were measured under, not what the experiment would measure with now.
+    // The numbers name the attack they were measured under, not the experiment's current one.
     assert!(
         harness
             .query_by_label_contains("After epoch 18, validation split. Robust: under PGD-10, L∞, ε 16/255")
@@ -126,7 +126,7 @@ fn a_change_of_the_validation_attack_is_named_and_no_difference_is_taken_across_
     assert_eq!(differences, [true, false, false, false]);
 }
 
-/// Pictures for looking at, with `SHOTS` set; everywhere else, that every size draws.
+/// Writes pictures for viewing if `SHOTS` is set; otherwise only checks that every size can be drawn.
 #[test]
 fn it_draws_at_every_size() {
     for (name, size, scale, dark) in [

@@ -1,4 +1,4 @@
-//! Where the time of an epoch goes, so that the cost of the statistics is a number.
+//! How the time of an epoch is spent, which shows the cost of the statistics.
 
 use egui::{Color32, Ui};
 
@@ -11,7 +11,7 @@ use crate::evaluate::figures;
 
 /// Names of the parts; colours are chosen in [`parts`].
 const NAMES: [&str; 4] = ["attack", "update", "statistics", "other"];
-/// What is meant by them.
+/// Their meanings.
 const MEANING: [&str; 4] = [
     "searching for adversarial images",
     "computing gradients and changing the weights",
@@ -19,7 +19,7 @@ const MEANING: [&str; 4] = [
     "evaluation, loading images, averaging and checkpoints",
 ];
 
-/// Seconds of attack, update, statistics and the rest out of all, attack, update, statistics.
+/// Splits seconds of everything, attack, update and statistics into attack, update, statistics and the rest.
 pub(super) fn split(seconds: [f64; 4]) -> [f64; 4] {
     let [all, attack, update, statistics] = seconds;
     [attack, update, statistics, (all - attack - update - statistics).max(0.0)]
