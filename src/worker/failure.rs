@@ -31,19 +31,8 @@ impl<'a> Root<'a> {
             SessionError::Config(_) => Self::Config,
             SessionError::Data { source, .. } => Self::of_data(source),
             SessionError::Directory(error) => Self::of_run_dir(error),
-            SessionError::Begin(error) | SessionError::Resume { source: error, .. } | SessionError::Train(error) => {
-                match error {
-                    TrainError::Config(_) => Self::Config,
-                    TrainError::Data(error) => Self::of_data(error),
-                    TrainError::Engine(error) => Self::of_engine(error),
-                    TrainError::Model(error) => Self::of_model(error),
-                    TrainError::RunDir(error) => Self::of_run_dir(error),
-                    TrainError::TensorBoard(error) => Self::Io(error),
-                    TrainError::Initial(error) => Self::of_stored(error),
-                    // The error itself says what to do.
-                    TrainError::EngineGone { .. } => Self::Other,
-                }
-            }
+            SessionError::Begin(error) | SessionError::Train(error) => Self::of_train(error),
+            SessionError::Resume { source, .. } => Self::of_train(source),
             SessionError::Report(error) => match error {
                 ReportError::Engine(error) => Self::of_engine(error),
                 ReportError::Model(error) => Self::of_model(error),
@@ -51,6 +40,20 @@ impl<'a> Root<'a> {
                 ReportError::Figure(_) | ReportError::Image(_) => Self::Other,
             },
             SessionError::Path(error) => Self::Io(error),
+        }
+    }
+
+    fn of_train(error: &'a TrainError) -> Self {
+        match error {
+            TrainError::Config(_) => Self::Config,
+            TrainError::Data(error) => Self::of_data(error),
+            TrainError::Engine(error) => Self::of_engine(error),
+            TrainError::Model(error) => Self::of_model(error),
+            TrainError::RunDir(error) => Self::of_run_dir(error),
+            TrainError::TensorBoard(error) => Self::Io(error),
+            TrainError::Initial(error) => Self::of_stored(error),
+            // The error itself says what to do.
+            TrainError::EngineGone { .. } => Self::Other,
         }
     }
 

@@ -99,8 +99,8 @@ pub enum SessionError {
     Resume {
         /// Its directory.
         path: PathBuf,
-        /// Why.
-        source: TrainError,
+        /// Why. Boxed, because the variant would be larger than all others.
+        source: Box<TrainError>,
     },
     /// Training failed.
     #[error(transparent)]
@@ -168,7 +168,7 @@ fn open(start: RunStart, host: &mut dyn Host) -> Result<Trainer, SessionError> {
                     true => Trainer::resume_on_any_engine(experiment, splits, directory),
                     false => Trainer::resume(experiment, splits, directory),
                 };
-                resumed.map_err(|source| SessionError::Resume { path, source })
+                resumed.map_err(|error| SessionError::Resume { path, source: Box::new(error) })
             } else {
                 Ok(Trainer::begin(experiment, splits, directory)?)
             }
