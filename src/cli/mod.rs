@@ -1,6 +1,7 @@
-//! The command line. Exit status: 0 for success, 1 for a failure (one sentence on standard error: what, where, what to
-//! do), 2 for wrong usage. Progress goes to standard error; output for other programs goes to files and standard
-//! output.
+//! The command line.
+//!
+//! Exit status: 0 for success, 1 for a failure (one sentence on standard error: what, where, what to do), 2 for wrong
+//! usage. Progress goes to standard error; output for other programs goes to files and standard output.
 
 mod bench;
 mod data;
@@ -30,9 +31,10 @@ use crate::data::{check_name, known_classes};
 use crate::train::check_classes;
 use crate::worker::sentence;
 
-/// Train image classifiers that are robust and fair across classes (FAIR-TAT), and watch the training Without a
-/// command, the window opens. Without a display, or in a build without the window, the default preset is trained: real
-/// handwritten digits, in under a minute on two CPU cores.
+/// Train image classifiers that are robust and fair across classes (FAIR-TAT), and watch the training
+///
+/// Without a command, the window opens. Without a display, or in a build without the window, the default preset is
+/// trained: real handwritten digits, in under a minute on two CPU cores.
 #[derive(Debug, Parser)]
 #[command(name = "fairtat", version, max_term_width = 120)]
 struct Cli {
