@@ -53,7 +53,7 @@ pub enum TrainError {
     RunDir(#[from] RunDirError),
     /// The initial weights cannot be used.
     #[error("the weights to start from (--init): {0}")]
-    Initial(#[from] StoredError),
+    Initial(#[source] Box<StoredError>),
     /// TensorBoard's file cannot be written.
     #[error("TensorBoard events: {0}")]
     TensorBoard(std::io::Error),
@@ -70,6 +70,12 @@ pub enum TrainError {
         /// Why it cannot be opened.
         source: Box<EngineError>,
     },
+}
+
+impl From<StoredError> for TrainError {
+    fn from(error: StoredError) -> Self {
+        Self::Initial(Box::new(error))
+    }
 }
 
 /// How a run ended.
