@@ -206,7 +206,7 @@ fn invalid_changes_are_rejected_and_the_run_continues() {
     assert!(driver.failure().what.contains("attack.epsilon: expected at most 8.00"));
     for holds in [vec![Hold::default(); 9], vec![Hold { epsilon: Some(-0.1), locked: false }; 10]] {
         driver.send(Request::Epsilon(holds));
-        assert!(driver.failure().what.contains("by hand"));
+        assert!(driver.failure().what.contains("radius"));
     }
     assert_eq!(std::fs::read(path.join("config.toml")).unwrap(), config);
     assert!(!path.join("config.begin.toml").exists() && !path.join("log.jsonl").exists());
