@@ -52,6 +52,16 @@ fn check(kind: PanelKind, run: impl Fn() -> RunView, tolerance: usize) {
 /// Runs frames until the panel is idle, and answers its requests.
 fn prepare(harness: &mut Harness<'_, Stage<One>>, kind: PanelKind) {
     harness.run_steps(4);
+    if kind == PanelKind::Experiment {
+        // Another thread looks at the disk and for adapters.
+        let began = Instant::now();
+        while harness.query_all_by_label_contains("looking").count() > 0 {
+            assert!(began.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(10));
+            harness.run_steps(2);
+        }
+        harness.run_steps(4);
+    }
     if kind == PanelKind::Compare {
         let directory = tempfile::tempdir().unwrap();
         let paths = ["fair-tat-0", "pgd-at-0"].map(|name| directory.path().join(name));

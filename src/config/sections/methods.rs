@@ -119,7 +119,7 @@ section! {
     /// FRL (Xu et al., ICML 2021): multipliers of each class grow while its errors exceed the average by more than tau.
     /// Defaults: the authors' code.
     pub struct FrlConfig in frl "FRL" {
-        /// What FRL adapts
+        /// What FRL adapts: the weights of the classes, or their weights and radii
         #[arg(id = "frl-variant", value_enum)]
         variant: FrlVariant = FrlVariant::ReweightRemargin, row("FRL variant", NextEpoch).only(FRL);
         /// Weight of the boundary error

@@ -409,7 +409,7 @@ mod tests {
         let mut all = laptop();
         let error = |all: &[AdapterSummary], wanted| pick(all, wanted).unwrap_err().to_string();
         for (wanted, expected) in [
-            ("4080", "'4080' names more than one adapter"),
+            ("4080", "'4080' matches several adapters"),
             ("arc", "no adapter is called 'arc'; available: [0] llvmpipe (vulkan, software); [1] GeForce"),
             ("9", "no adapter is called '9'"),
             ("", "no adapter is called ''"),

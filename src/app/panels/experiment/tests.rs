@@ -286,7 +286,7 @@ fn the_section_of_another_method_is_left_out_until_something_in_it_differs() {
     window.run();
     assert!(shown(&window, "FRL   1 changed"));
     // A search finds the others.
-    window.state_mut().panel.search = "margins' multipliers".into();
+    window.state_mut().panel.search = "margin multipliers".into();
     window.run();
     assert!(is_disabled(&window, "Margin step α₂"));
 }
