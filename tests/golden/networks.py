@@ -120,6 +120,17 @@ class PreActResNet18(Network):
         return F.relu(self.bn(x))
 
 
+class PreActResNet18NoFinalBn(PreActResNet18):
+    """The network of FRL: no batch norm and no ReLU before the pooling."""
+
+    def __init__(self, channels, classes, width):
+        super().__init__(channels, classes, width)
+        del self.bn
+
+    def features(self, x):
+        return self.layer4(self.layer3(self.layer2(self.layer1(self.conv1(x)))))
+
+
 class WideBlock(nn.Module):
     """The same arithmetic as `PreActBlock`; names and the order of the state dict are the wide ResNet's."""
 
@@ -174,6 +185,7 @@ ARCHITECTURES = {
     "small-cnn": (32, lambda c, k, w: PlainCnn(c, k, w, pools=(1, 2))),
     "resnet-20": (16, ResNet20),
     "preact-resnet-18": (64, PreActResNet18),
+    "preact-resnet-18-no-final-bn": (64, PreActResNet18NoFinalBn),
     "wide-resnet-28-10": (16, lambda c, k, w: WideResNet(c, k, w, depth=28)),
     "wide-resnet-34-10": (16, lambda c, k, w: WideResNet(c, k, w, depth=34)),
 }
