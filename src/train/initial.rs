@@ -77,7 +77,7 @@ impl InitialWeights {
 mod tests {
     use super::*;
     use crate::config::{EngineChoice, MethodChoice};
-    use crate::train::{ClassRow, Event, Observer, Outcome, RunDir, Splits, Trainer};
+    use crate::train::{ClassRow, Event, Live, Observer, Outcome, RunDir, Splits, Trainer};
 
     fn small() -> Experiment {
         let mut e = Experiment::preset("digits-60s").unwrap();
@@ -169,6 +169,50 @@ mod tests {
                 |rows: &[ClassRow]| rows.iter().map(|row| (row.epsilon, row.series.clone())).collect::<Vec<_>>();
             assert_eq!(series(resumed.rows().1), series(&expected.1), "after {batches} batches");
         }
+    }
+
+    /// Chooses FRL before the first batch, as somebody who looks at a run that was opened paused.
+    struct Choose(Option<Box<Experiment>>, StopAfter);
+
+    impl Observer for Choose {
+        fn event(&mut self, event: &Event<'_>) {
+            self.1.event(event);
+        }
+
+        fn stop(&self) -> bool {
+            self.1.stop()
+        }
+
+        fn between(&mut self, live: &mut Live<'_>) {
+            if let Some(wanted) = self.0.take() {
+                live.change(&wanted).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn frl_that_is_chosen_before_the_first_batch_knows_the_validation_split() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut at = small();
+        (at.fairness.method, at.optimizer.epochs, at.optimizer.batch_size) = (MethodChoice::At, 2, 20);
+        (at.frl.alpha_1, at.frl.alpha_2) = (0.5, 1.0);
+        let mut frl = at.clone();
+        frl.fairness.method = MethodChoice::Frl;
+        let choose = |batches| Choose(Some(Box::new(frl.clone())), StopAfter(batches));
+        let mut whole = begin(&at, &dir.path().join("whole")).unwrap();
+        whole.run(&mut choose(u32::MAX)).unwrap();
+        let expected = whole.engine().state().unwrap();
+        let weights = |row: &ClassRow| row.series.iter().map(|(_, weight)| *weight).collect::<Vec<_>>();
+        let first: Vec<_> = whole.rows().1.iter().filter(|row| row.epoch == 0).map(weights).collect();
+        assert!(first.iter().any(|weights| weights != &first[0]), "epoch 0 is not reweighted: {first:?}");
+
+        let mut stopped = begin(&at, &dir.path().join("stopped")).unwrap();
+        assert_eq!(stopped.run(&mut choose(2)).unwrap(), Outcome::Stopped);
+        let run = stopped.directory().clone();
+        drop(stopped);
+        let mut resumed = Trainer::resume(frl.clone(), Splits::load(&frl).unwrap(), run).unwrap();
+        resumed.run(&mut ()).unwrap();
+        assert!(resumed.engine().state().unwrap() == expected);
     }
 
     #[test]

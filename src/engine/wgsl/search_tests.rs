@@ -229,3 +229,43 @@ fn a_step_on_kept_iterates_is_that_of_candle() {
         }
     }
 }
+
+/// A network that gives every image the same logits has no gradient. Noise and an unprojected start still have to end in
+/// ball and box, as with Candle.
+#[test]
+fn images_without_a_gradient_are_projected_all_the_same() {
+    let images = Images::new();
+    let mut state = State::initialise(&network(), 3);
+    state.0.get_mut("linear.weight").unwrap().data.fill(0.0);
+    let mut candle = CandleEngine::new(network(), &state, CandleDevice::Cpu).unwrap();
+    let mut wgsl = open(Checks::Off);
+    wgsl.load_model(&state).unwrap();
+    for norm in [Norm::Linf, Norm::L2] {
+        for noise in [0.0, 0.2] {
+            let start = Start::Normal { deviation: 0.5, purpose: Purpose::AttackStart, epoch: 1 };
+            let spec = spec(Objective::CrossEntropy, BatchNormMode::Eval, norm, Stop::Never);
+            let spec = SearchSpec { start, noise, ..spec };
+            let run = |engine: &mut dyn Engine| search(engine, &images.batch(), &spec, &[1, 3], |_| false);
+            let (expected, _, without, _) = run(&mut candle);
+            let (found, _, same_without, _) = run(&mut wgsl);
+            assert_eq!((&without, &same_without), (&vec![true; IMAGES], &vec![true; IMAGES]));
+            for (view, (expected, found)) in VIEWS.iter().zip(expected.iter().zip(&found)) {
+                let error = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(error < 1e-5, "{norm:?}, noise {noise}, {view:?}: {error:e}");
+            }
+            let delta = |i: usize| found[1][i] - found[0][i];
+            assert!(found[1].iter().all(|v| (0.0..=1.0).contains(v)), "{norm:?}, noise {noise}");
+            let image = network().input.len();
+            for first in (0..IMAGES * image).step_by(image) {
+                let inside = match norm {
+                    Norm::Linf => (first..first + image).all(|i| delta(i).abs() <= spec.epsilon[0] + 1e-6),
+                    Norm::L2 => {
+                        (first..first + image).map(|i| delta(i) * delta(i)).sum::<f32>().sqrt()
+                            <= spec.epsilon[0] + 1e-4
+                    }
+                };
+                assert!(inside, "{norm:?}, noise {noise}");
+            }
+        }
+    }
+}
