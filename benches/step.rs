@@ -42,7 +42,7 @@ fn step(criterion: &mut Criterion) {
         };
         let loss = LossSpec::cross_entropy(View::Adversarial);
         // A step size of zero, so that every sample of the measurement does the same work on the same weights.
-        let sgd = SgdStep { lr: 0.0, momentum: 0.9, weight_decay: 5e-4 };
+        let sgd = SgdStep { lr: 0.0, momentum: 0.9, weight_decay: 5e-4, nesterov: false };
 
         let mut group = criterion.benchmark_group(architecture.name());
         group.throughput(Throughput::Elements(IMAGES as u64)).sample_size(10);

@@ -1,4 +1,5 @@
-// Stochastic gradient descent with PyTorch's momentum: g ← g + decay · p, m ← momentum · m + g, p ← p - lr · m.
+// Stochastic gradient descent with PyTorch's momentum: g ← g + decay · p, m ← momentum · m + g, p ← p - lr · m, or with
+// Nesterov momentum p ← p - lr · (g + momentum · m).
 #import "shared/grid.wgsl"
 #import "shared/call.wgsl"
 
@@ -21,8 +22,9 @@ fn main(
     let i = linear_group(group, groups) * 256u + lane;
     if i < params.quads {
         let p = parameter[i];
-        let direction = call.momentum * momentum[i] + (gradient[i] + call.weight_decay * p);
-        momentum[i] = direction;
-        parameter[i] = p - call.lr * direction;
+        let g = gradient[i] + call.weight_decay * p;
+        let m = call.momentum * momentum[i] + g;
+        momentum[i] = m;
+        parameter[i] = p - call.lr * select(m, g + call.momentum * m, call.nesterov == 1u);
     }
 }

@@ -29,7 +29,7 @@ fn memory_stays_flat_over_twenty_thousand_steps() {
         WgslOptions { adapter: std::env::var("FAIRTAT_TEST_ADAPTER").ok(), pipelines: None, ..Default::default() };
     let mut engine = WgslEngine::new(network, &state, &options).unwrap();
     let (pixels, labels, ids) = ([90u8; 32], [0, 1], [0, 1]);
-    let sgd = SgdStep { lr: 1e-4, momentum: 0.9, weight_decay: 0.0 };
+    let sgd = SgdStep { lr: 1e-4, momentum: 0.9, weight_decay: 0.0, nesterov: false };
     let spec = SearchSpec {
         objective: Objective::CrossEntropy,
         norm: Norm::Linf,

@@ -209,19 +209,17 @@ fn matches_candle(name: &str, network: &Network, state: &State, images: &Images,
         }
     }
     // Two views, every kind of term, and weights per image.
-    let loss = LossSpec {
-        terms: vec![
-            LossTerm::mean(1.0, Term::CrossEntropy(View::Clean)),
-            LossTerm {
-                term: Term::Kl { from: View::Clean, to: View::Adversarial },
-                factor: 1.0,
-                weights: Weights::PerImage((0..n).map(|i| i as f32 / n as f32).collect()),
-                reduction: Reduction::Sum,
-            },
-            LossTerm::mean(0.3, Term::KlToUniform(View::Adversarial)),
-        ],
-    };
-    let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0 };
+    let loss = LossSpec::of(vec![
+        LossTerm::mean(1.0, Term::CrossEntropy(View::Clean)),
+        LossTerm {
+            term: Term::Kl { from: View::Clean, to: View::Adversarial },
+            factor: 1.0,
+            weights: Weights::PerImage((0..n).map(|i| i as f32 / n as f32).collect()),
+            reduction: Reduction::Sum,
+        },
+        LossTerm::mean(0.3, Term::KlToUniform(View::Adversarial)),
+    ]);
+    let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0, nesterov: false };
     let spec = spec(Objective::Drawn(uniform()), n, 2, Norm::Linf, BatchNormMode::Train);
     let search = |engine: &mut dyn Engine, spec: &SearchSpec| {
         let views = engine.perturb(&batch, spec).unwrap();
@@ -320,16 +318,15 @@ fn confusion_is_counted_anew_in_each_step() {
     let (network, _) = networks().remove(0);
     let state = state(&network);
     let engines: [Box<dyn Engine>; 2] = [Box::new(wgsl(&network, &state)), Box::new(candle(&network, &state))];
-    let both = LossSpec {
-        terms: [View::Adversarial, View::Clean].map(|view| LossTerm::mean(0.5, Term::CrossEntropy(view))).into(),
-    };
+    let both =
+        LossSpec::of([View::Adversarial, View::Clean].map(|view| LossTerm::mean(0.5, Term::CrossEntropy(view))).into());
     let one = LossSpec::cross_entropy(View::Adversarial);
     for mut engine in engines {
         for (n, loss) in [(70, &one), (70, &both), (9, &both), (70, &one)] {
             let images = images(&network, n);
             let search = spec(Objective::CrossEntropy, n, 1, Norm::Linf, BatchNormMode::Train);
             let views = engine.perturb(&images.batch(), &search).unwrap();
-            let sgd = SgdStep { lr: 0.5, momentum: 0.0, weight_decay: 0.0 };
+            let sgd = SgdStep { lr: 0.5, momentum: 0.0, weight_decay: 0.0, nesterov: false };
             let stats = engine.train_step(&views, loss, &sgd).unwrap();
             counts_agree(&stats, &images.labels, loss.views().len());
             let counts = stats.confusion(View::Adversarial).unwrap();
@@ -352,18 +349,16 @@ fn cutting_a_batch_into_ranges_changes_nothing() {
     let mut cut = WgslEngine::new(network.clone(), &state, &cut).unwrap();
     assert_eq!(whole.ranges(n).unwrap(), [7]);
     assert_eq!(cut.ranges(n).unwrap(), [3, 4]);
-    let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4 };
-    let both_views = LossSpec {
-        terms: vec![
-            LossTerm::mean(1.0, Term::CrossEntropy(View::Clean)),
-            LossTerm {
-                term: Term::Kl { from: View::Clean, to: View::Adversarial },
-                factor: 1.0,
-                weights: Weights::PerImage((0..n).map(|i| (1 + i) as f32 / n as f32).collect()),
-                reduction: Reduction::Sum,
-            },
-        ],
-    };
+    let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4, nesterov: false };
+    let both_views = LossSpec::of(vec![
+        LossTerm::mean(1.0, Term::CrossEntropy(View::Clean)),
+        LossTerm {
+            term: Term::Kl { from: View::Clean, to: View::Adversarial },
+            factor: 1.0,
+            weights: Weights::PerImage((0..n).map(|i| (1 + i) as f32 / n as f32).collect()),
+            reduction: Reduction::Sum,
+        },
+    ]);
     // These images avoid ReLU inputs close to zero, whose sign rounding could change.
     let given = (0..n * network.input.len()).map(|i| (i % 19) as f32 / 190.0 - 0.05).collect();
     let towards = spec(Objective::Drawn(uniform()), n, 1, Norm::L2, BatchNormMode::Train);
@@ -439,7 +434,7 @@ fn a_training_curve_stays_within_one_percent_of_candles() {
         spec.epsilon.fill(16.0 / 255.0);
         spec.step_size.fill(6.0 / 255.0);
         let views = engine.perturb(&batch, &spec).unwrap();
-        let sgd = SgdStep { lr: 0.02, momentum: 0.9, weight_decay: 5e-4 };
+        let sgd = SgdStep { lr: 0.02, momentum: 0.9, weight_decay: 5e-4, nesterov: false };
         engine.train_step(&views, &LossSpec::cross_entropy(View::Adversarial), &sgd).unwrap().loss
     };
     let mut expected = Vec::new();
@@ -474,7 +469,7 @@ fn the_same_calls_give_the_same_bytes() {
         let spec = spec(Objective::Targeted(images.targets()), n, 3, Norm::Linf, BatchNormMode::Train);
         for _ in 0..3 {
             let views = engine.perturb(&images.batch(), &spec).unwrap();
-            let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4 };
+            let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4, nesterov: false };
             engine.train_step(&views, &LossSpec::cross_entropy(View::Adversarial), &sgd).unwrap();
         }
         let after = engine.state().unwrap();
@@ -498,7 +493,7 @@ fn numbers_that_are_not_finite_name_their_layer() {
     huge.0.get_mut(&format!("{layer}.weight")).unwrap().data.fill(3e38);
     let views = engine.perturb(&images.batch(), &spec).unwrap();
     engine.load_model(&huge).unwrap();
-    let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0 };
+    let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0, nesterov: false };
     let before = engine.state().unwrap();
     for result in [
         engine.train_step(&views, &loss, &sgd).map(|_| ()),

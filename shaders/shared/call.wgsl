@@ -33,5 +33,5 @@ struct Call {
     stop: u32,
     project_start: u32,
     noise: f32,
-    unused: u32,
+    nesterov: u32,
 }

@@ -1,7 +1,7 @@
 // Gradient of an attack's objective, which is maximised, with respect to one logit, for p = softmax(z):
 //
 //   cross-entropy of the label y      p - e_y
-//   towards the class t               e_t - p
+//   towards the class t               e_t - p; if t = y, as away from the label
 //   KL(p(clean) ‖ p)                  p - p(clean)
 //   DLR (Croce and Hein 2020, eq. 6)  that of -(z_y - max_{i≠y} z_i) / (z_(1) - z_(3) + 1e-12)
 //   margin                            e_i - e_y for the likeliest class i other than y
@@ -46,6 +46,8 @@ struct Aim {
     other: u32,
     straight: f32,
     through: f32,
+    // Whether the search is towards the pivot.
+    is_targeted: bool,
     // Whether all logits that were read are finite.
     is_finite: bool,
     // The predicted class of z.
@@ -171,7 +173,7 @@ fn relative_gradient(aim: Aim, j: u32, at: u32, clean_at: u32) -> f32 {
         return difference(log_p, log_q, ((z - w) - aim.pivot_moved) - aim.all_moved);
     }
     let p = exponential(logits0[at] - aim.top.x);
-    return select(p, -p, call.objective == OBJECTIVE_TARGETED);
+    return select(p, -p, aim.is_targeted);
 }
 
 // The shared values for the row of logits0 at `start` and that of logits1 at `clean_start`. Every lane must call it.
@@ -189,7 +191,9 @@ fn aim_at(start: u32, clean_start: u32, label: u32, goal: u32, lane: u32) -> Aim
         is_finite = is_finite && clean.is_finite;
         aim = kl_aim(start, clean_start, row, clean, lane);
     } else {
-        aim = cross_entropy_aim(start, row, select(label, goal, call.objective == OBJECTIVE_TARGETED), lane);
+        let is_targeted = call.objective == OBJECTIVE_TARGETED && goal != label;
+        aim = cross_entropy_aim(start, row, select(label, goal, is_targeted), lane);
+        aim.is_targeted = is_targeted;
     }
     // If the pivot of KL is not close to certain, its own formula is more accurate than the sum of many others.
     let has_own = call.objective == OBJECTIVE_KL_TO_CLEAN && row.shift.y > 0.7;

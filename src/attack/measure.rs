@@ -1,10 +1,10 @@
 //! Accuracy on a data set under an attack: mean, worst class, every class.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{Attack, Predictions};
 use crate::data::Dataset;
-use crate::engine::{Batch, Engine, EngineError, loss};
+use crate::engine::{Batch, Engine, EngineError};
 use crate::fairness::Confusion;
 
 /// The result of [`measure`], with its attack.
@@ -16,46 +16,6 @@ pub struct Measured {
     pub confusion: Confusion,
     /// Images whose gradient was exactly zero in at least one step ([`Predictions::without_gradient`]).
     pub without_gradient: u64,
-    /// Means over the images of each class.
-    pub means: ClassMeans,
-}
-
-/// Means over the images of each class under an attack; zeros for a class without images.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ClassMeans {
-    /// Cross-entropy of the true class.
-    pub loss: Vec<f64>,
-    /// Probability of each class, `K × K` with a row for each true class.
-    pub probabilities: Vec<f64>,
-}
-
-impl ClassMeans {
-    /// Empty sums.
-    pub fn new(classes: usize) -> Self {
-        Self { loss: vec![0.0; classes], probabilities: vec![0.0; classes * classes] }
-    }
-
-    /// Adds images with these logits, `B × K`.
-    fn add(&mut self, labels: &[u32], logits: &[f32]) {
-        let classes = self.loss.len();
-        for (label, z) in labels.iter().zip(logits.chunks(classes)) {
-            let label = *label as usize;
-            let log_p = loss::log_softmax(z);
-            self.loss[label] -= f64::from(log_p[label]);
-            let row = &mut self.probabilities[label * classes..][..classes];
-            row.iter_mut().zip(&log_p).for_each(|(sum, log_p)| *sum += f64::from(log_p.exp()));
-        }
-    }
-
-    /// Turns sums into means.
-    fn divide(&mut self, confusion: &Confusion) {
-        let classes = self.loss.len();
-        for (k, (loss, row)) in self.loss.iter_mut().zip(self.probabilities.chunks_mut(classes)).enumerate() {
-            let images = confusion.of_class(k).max(1) as f64;
-            *loss /= images;
-            row.iter_mut().for_each(|sum| *sum /= images);
-        }
-    }
 }
 
 /// Attacks every image of `set`. `progress` gets the number of images done, and stops the work by returning `false`. It
@@ -74,7 +34,6 @@ pub fn measure(
 ) -> Result<Option<Measured>, EngineError> {
     let mut confusion = Confusion::new(set.classes());
     let mut images_without_gradient = 0;
-    let mut means = ClassMeans::new(set.classes());
     let image = set.shape().len();
     for first in (0..set.len()).step_by(batch_size.max(1)) {
         if !progress(engine, first) {
@@ -85,14 +44,12 @@ pub fn measure(
         let labels = &set.labels()[first..last];
         let pixels = &set.images()[first * image..last * image];
         let batch = Batch { pixels, labels, ids: &ids, augment: None, seed: attack.seed, epoch: 0 };
-        let Predictions { predictions, logits, without_gradient } = attack.predictions(engine, &batch)?;
+        let Predictions { predictions, without_gradient, .. } = attack.predictions(engine, &batch)?;
         confusion.add_all(labels, &predictions);
-        means.add(labels, &logits);
         images_without_gradient += without_gradient.iter().filter(|without| **without).count() as u64;
     }
     progress(engine, set.len());
-    means.divide(&confusion);
-    Ok(Some(Measured { attack: attack.clone(), confusion, without_gradient: images_without_gradient, means }))
+    Ok(Some(Measured { attack: attack.clone(), confusion, without_gradient: images_without_gradient }))
 }
 
 /// A [`Measured`] as text and numbers, for machine-readable files.
@@ -237,13 +194,8 @@ mod tests {
     fn a_report_has_an_interval_for_every_number() {
         let mut confusion = Confusion::new(2);
         confusion.add_all(&[0, 0, 0, 0, 1], &[0, 0, 1, 1, 1]);
-        let report = Measured {
-            attack: Attack::clean(),
-            means: ClassMeans::new(confusion.classes()),
-            confusion: confusion.clone(),
-            without_gradient: 0,
-        }
-        .report(&["a".into(), "b".into()]);
+        let report = Measured { attack: Attack::clean(), confusion: confusion.clone(), without_gradient: 0 }
+            .report(&["a".into(), "b".into()]);
         assert_eq!((report.interval, report.worst_class_interval), (confusion.interval(), confusion.worst_interval()));
         assert_eq!(report.classes[0].interval, report.worst_class_interval);
         assert_eq!((report.worst_class.as_str(), report.worst_class_ties), ("a", vec!["b".to_owned()]));
@@ -255,35 +207,12 @@ mod tests {
         confusion.add_all(&[0; 300], &[0; 300]);
         let attack = Attack::fgsm(crate::units::Epsilon::levels(8.0), crate::engine::Norm::Linf);
         let warning = |without_gradient| {
-            let means = ClassMeans::new(confusion.classes());
-            Measured { attack: attack.clone(), confusion: confusion.clone(), without_gradient, means }.warning()
+            Measured { attack: attack.clone(), confusion: confusion.clone(), without_gradient }.warning()
         };
         assert_eq!((warning(0), warning(3)), (None, None));
         let told = warning(4).unwrap();
         assert!(told.starts_with("FGSM, L∞, ε 8/255") && told.contains("4 of 300 images had no gradient"), "{told}");
-        let nothing = Measured {
-            attack: attack.clone(),
-            confusion: Confusion::new(2),
-            without_gradient: 0,
-            means: ClassMeans::new(2),
-        };
+        let nothing = Measured { attack: attack.clone(), confusion: Confusion::new(2), without_gradient: 0 };
         assert_eq!(nothing.warning(), None);
-    }
-
-    #[test]
-    fn class_means_are_means_over_the_images_of_a_class() {
-        let mut confusion = Confusion::new(3);
-        let labels = [0, 0, 2];
-        confusion.add_all(&labels, &[0, 1, 2]);
-        let logits = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, f32::ln(2.0)];
-        let mut means = ClassMeans::new(3);
-        means.add(&labels, &logits);
-        means.divide(&confusion);
-        let close = |found: &[f64], expected: &[f64]| {
-            assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?} {expected:?}");
-        };
-        close(&means.loss, &[3f64.ln(), 0.0, 2f64.ln()]);
-        let third = 1.0 / 3.0;
-        close(&means.probabilities, &[third, third, third, 0.0, 0.0, 0.0, 0.25, 0.25, 0.5]);
     }
 }

@@ -5,9 +5,7 @@ mod measure;
 mod step_size;
 
 pub use limits::{check_distance, largest_distance};
-pub use measure::{
-    ClassAccuracy, ClassMeans, Measured, Report, describe_without_gradient, describe_worst_class, measure,
-};
+pub use measure::{ClassAccuracy, Measured, Report, describe_without_gradient, describe_worst_class, measure};
 pub use step_size::{RunSteps, default_step_size, evaluation_step_size};
 
 use serde::{Deserialize, Serialize};

@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{Usage, print, write_json};
-use crate::config::EngineOptions;
+use crate::config::{EngineOptions, MethodChoice};
 use crate::engine::wgsl::{Checks, DeviceFigures, Subgroups};
 use crate::evaluate::bench::{BenchOptions, BenchReport, image_shape, measure_step};
 use crate::model::Architecture;
@@ -23,6 +23,9 @@ pub(super) struct BenchArgs {
     /// Images in a batch; may be given several times
     #[arg(long, default_values_t = [64])]
     batch: Vec<usize>,
+    /// Training method, with its default settings; may be given several times
+    #[arg(long, value_enum, value_name = "NAME", default_values_t = [MethodChoice::FairTat])]
+    method: Vec<MethodChoice>,
     /// Channels of the first stage instead of the published number
     #[arg(long, value_name = "CHANNELS")]
     width: Option<usize>,
@@ -85,6 +88,7 @@ pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
             Some(Switch::Off) => Subgroups::Never,
         },
         width: arguments.width,
+        method: MethodChoice::FairTat,
         attack_steps: arguments.steps,
         at_least,
         epoch: arguments.epoch,
@@ -108,11 +112,15 @@ pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
     print(&table::heading())?;
     for &architecture in architectures {
         for &batch in &arguments.batch {
-            let what = format!("{architecture}, {batch} images of {}", image_shape(architecture));
-            let (row, device) = with_note(&what, || measure_step(architecture, batch, &options))?;
-            print(&table::row(&row))?;
-            report.device = device;
-            report.results.push(row);
+            for &method in &arguments.method {
+                options.method = method;
+                let title = method.title();
+                let what = format!("{title}, {architecture}, {batch} images of {}", image_shape(architecture));
+                let (row, device) = with_note(&what, || measure_step(architecture, batch, &options))?;
+                print(&table::row(&row))?;
+                report.device = device;
+                report.results.push(row);
+            }
         }
     }
     for row in &report.results {

@@ -296,7 +296,7 @@ fn table(report: &EvalReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attack::{ClassMeans, Measured};
+    use crate::attack::Measured;
     use crate::fairness::Confusion;
 
     #[test]
@@ -304,8 +304,7 @@ mod tests {
         let result = |attack: Attack, without_gradient| {
             let mut confusion = Confusion::new(2);
             confusion.add_all(&[0, 0, 1, 1], &[0, 1, 1, 1]);
-            let means = ClassMeans::new(2);
-            Measured { attack, confusion, without_gradient, means }.report(&["cat".into(), "dog".into()])
+            Measured { attack, confusion, without_gradient }.report(&["cat".into(), "dog".into()])
         };
         let pgd = Attack::pgd(Epsilon::levels(8.0), Epsilon::levels(0.1), 10, Norm::Linf, 0);
         let warning = pgd.warning().unwrap();

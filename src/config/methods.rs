@@ -3,7 +3,7 @@
 //! A new value of [`MethodChoice`] does not compile before it has a row here and an entry in
 //! [`crate::train::methods::build`].
 
-use super::{BaseMethod, Experiment, MethodChoice, TradesSearch};
+use super::{BaseMethod, Experiment, LossForm, MethodChoice, TradesSearch};
 use crate::engine::BatchNormMode;
 
 /// How a method's training attack searches.
@@ -34,10 +34,48 @@ pub struct MethodInfo {
     pub class_radii: fn(&Experiment) -> bool,
     /// Whether it chooses the step size of its search, instead of the attack's.
     pub own_step_size: fn(&Experiment) -> bool,
+    /// Whether its searches stop images early, as Friendly adversarial training.
+    pub stops_early: fn(&Experiment) -> bool,
     /// Class-wise values that it adapts other than radii and targets, with their titles: columns of `classes.csv` and
     /// TensorBoard tags.
-    pub series: &'static [(&'static str, &'static str)],
+    pub series: &'static [SeriesInfo],
 }
+
+/// The meaning of a class series.
+#[derive(Debug, Clone, Copy)]
+pub enum SeriesKind {
+    /// A weight of the loss or of a term of it; equal weights are the neutral value.
+    Weight,
+    /// A weight in `[0, 1]` with mean `1 / K` from multipliers whose sum stays within a limit.
+    LimitedWeight(fn(&Experiment) -> f64),
+    /// Steps after a mistake that the searches took, of at most a budget.
+    Budget(fn(&Experiment, u32) -> u32),
+    /// Another number.
+    Number,
+}
+
+/// A class-wise value that a method adapts.
+#[derive(Debug, Clone, Copy)]
+pub struct SeriesInfo {
+    /// Its column in `classes.csv`, and its TensorBoard tag.
+    pub name: &'static str,
+    /// Its title.
+    pub title: &'static str,
+    /// What it is.
+    pub kind: SeriesKind,
+    /// Whether the method adapts it with the settings of an experiment.
+    pub there: fn(&Experiment) -> bool,
+}
+
+/// How much of their budget the searches of methods that are built on Friendly adversarial training used.
+const BUDGET_USED: SeriesInfo = SeriesInfo {
+    name: "budget_used",
+    title: "Steps after the first mistake",
+    kind: SeriesKind::Budget(|e, epoch| e.fat.tau_at(epoch)),
+    there: Experiment::stops_early,
+};
+const WEIGHT: SeriesInfo =
+    SeriesInfo { name: "weight", title: "Weight of the loss", kind: SeriesKind::Weight, there: always };
 
 const fn no_base(_: &Experiment) -> Option<BaseMethod> {
     None
@@ -53,7 +91,7 @@ const fn always(_: &Experiment) -> bool {
 
 fn search_on(base: BaseMethod) -> SearchKind {
     match base {
-        BaseMethod::At => SearchKind::Attack,
+        BaseMethod::At | BaseMethod::Fat => SearchKind::Attack,
         BaseMethod::Trades => SearchKind::Trades,
     }
 }
@@ -65,7 +103,7 @@ const FAIR_TAT: MethodInfo = MethodInfo {
     search: |e| search_on(e.fairness.base),
     targeted: |e| {
         let f = &e.fairness;
-        f.targeted && (f.base == BaseMethod::At || f.trades_search == TradesSearch::Targeted)
+        f.targeted && (f.base != BaseMethod::Trades || f.trades_search == TradesSearch::Targeted)
     },
     divergence: |e| {
         let f = &e.fairness;
@@ -73,7 +111,8 @@ const FAIR_TAT: MethodInfo = MethodInfo {
     },
     class_radii: |e| !e.fairness.epsilon_rules.is_empty(),
     own_step_size: never,
-    series: &[],
+    stops_early: |e| e.fairness.base == BaseMethod::Fat,
+    series: &[BUDGET_USED],
 };
 
 const AT: MethodInfo = MethodInfo {
@@ -85,6 +124,7 @@ const AT: MethodInfo = MethodInfo {
     divergence: never,
     class_radii: never,
     own_step_size: never,
+    stops_early: never,
     series: &[],
 };
 
@@ -105,7 +145,16 @@ const CFA: MethodInfo = MethodInfo {
     divergence: |e| e.cfa.base == BaseMethod::Trades,
     class_radii: |e| e.cfa.ccm,
     own_step_size: never,
-    series: &[("beta", "KL weight of each class")],
+    stops_early: |e| e.cfa.base == BaseMethod::Fat,
+    series: &[
+        SeriesInfo {
+            name: "beta",
+            title: "KL weight of each class",
+            kind: SeriesKind::Number,
+            there: |e| e.cfa.base == BaseMethod::Trades,
+        },
+        BUDGET_USED,
+    ],
 };
 
 const FRL: MethodInfo = MethodInfo {
@@ -118,7 +167,92 @@ const FRL: MethodInfo = MethodInfo {
     class_radii: |e| e.frl.variant == super::FrlVariant::ReweightRemargin,
     // A quarter of the largest radius in the batch.
     own_step_size: |e| e.frl.variant == super::FrlVariant::ReweightRemargin,
-    series: &[("clean_weight", "Weight of the clean loss"), ("boundary_weight", "Weight of the boundary loss")],
+    stops_early: never,
+    series: &[
+        SeriesInfo {
+            name: "clean_weight",
+            title: "Weight of the clean loss",
+            kind: SeriesKind::LimitedWeight(|e| e.frl.limit),
+            there: always,
+        },
+        SeriesInfo {
+            name: "boundary_weight",
+            title: "Weight of the boundary loss",
+            kind: SeriesKind::LimitedWeight(|e| e.frl.limit),
+            there: always,
+        },
+    ],
+};
+
+fn search_of(form: LossForm) -> SearchKind {
+    search_on(form.base())
+}
+
+const FAT: MethodInfo = MethodInfo {
+    title: "FAT",
+    citation: "Friendly adversarial training; Zhang et al., ICML 2020, arXiv 2002.11242",
+    base: |e| Some(if e.fat.kl { BaseMethod::Trades } else { BaseMethod::At }),
+    search: |e| if e.fat.kl { SearchKind::Trades } else { SearchKind::Attack },
+    divergence: |e| e.fat.kl,
+    stops_early: always,
+    series: &[BUDGET_USED],
+    ..AT
+};
+
+const BAT: MethodInfo = MethodInfo {
+    title: "BAT",
+    citation: "Balance adversarial training; Sun et al., AAAI 2023, arXiv 2209.07534",
+    search: |_| SearchKind::Trades,
+    divergence: always,
+    ..AT
+};
+
+const WAT: MethodInfo = MethodInfo {
+    title: "WAT",
+    citation: "Li and Liu, AAAI 2023, arXiv 2302.04025",
+    search: |_| SearchKind::Trades,
+    divergence: always,
+    series: &[WEIGHT],
+    ..AT
+};
+
+const DAFA: MethodInfo = MethodInfo {
+    title: "DAFA",
+    citation: "Lee et al., ICLR 2024, arXiv 2401.12532",
+    base: |e| Some(e.dafa.base.base()),
+    // Also on AT.
+    search: |_| SearchKind::Trades,
+    divergence: |e| e.dafa.base == LossForm::Trades,
+    class_radii: always,
+    series: &[WEIGHT],
+    ..AT
+};
+
+const FAAL: MethodInfo = MethodInfo {
+    title: "FAAL",
+    citation: "Zhang et al., CVPR 2024, arXiv 2402.17729",
+    base: |e| Some(e.faal.base.base()),
+    search: |e| search_of(e.faal.base),
+    divergence: |e| e.faal.base == LossForm::Trades,
+    series: &[WEIGHT],
+    ..AT
+};
+
+const TRIX: MethodInfo = MethodInfo {
+    title: "TRIX (reconstruction)",
+    citation: "Medi, Jung, Keuper, 2025, arXiv 2507.07768; reconstructed from the abstract",
+    targeted: always,
+    class_radii: always,
+    series: &[
+        WEIGHT,
+        SeriesInfo {
+            name: "targeted",
+            title: "Attack: 1 targeted, 0 untargeted",
+            kind: SeriesKind::Number,
+            there: always,
+        },
+    ],
+    ..AT
 };
 
 impl MethodChoice {
@@ -130,6 +264,12 @@ impl MethodChoice {
             Self::Trades => &TRADES,
             Self::Cfa => &CFA,
             Self::Frl => &FRL,
+            Self::Fat => &FAT,
+            Self::Bat => &BAT,
+            Self::Wat => &WAT,
+            Self::Dafa => &DAFA,
+            Self::Faal => &FAAL,
+            Self::Trix => &TRIX,
         }
     }
 
@@ -155,6 +295,16 @@ impl Experiment {
         (self.method().search)(self) == SearchKind::Trades
     }
 
+    /// The class-wise values that this experiment's method adapts other than radii and targets.
+    pub fn series(&self) -> impl Iterator<Item = &'static SeriesInfo> {
+        self.method().series.iter().filter(|series| (series.there)(self))
+    }
+
+    /// Whether the training attack stops images early.
+    pub fn stops_early(&self) -> bool {
+        (self.method().stops_early)(self)
+    }
+
     /// Batch norm during the training attack.
     pub fn attack_batch_norm(&self) -> BatchNormMode {
         if self.searches_as_trades() { BatchNormMode::Eval } else { self.attack.attack_bn }
@@ -170,30 +320,35 @@ mod tests {
     /// What the table says of a method is what the method does.
     #[test]
     fn the_table_agrees_with_the_methods() {
-        use crate::engine::Batch;
-        use crate::train::methods::{Radii, build};
+        use crate::engine::{Batch, Start, Stop};
+        use crate::train::methods::{Memory, Radii, build};
         let batch = Batch { pixels: &[], labels: &[2, 0], ids: &[0, 1], augment: None, seed: 0, epoch: 3 };
         for method in MethodChoice::value_variants() {
-            for base in [BaseMethod::At, BaseMethod::Trades] {
+            for base in [BaseMethod::At, BaseMethod::Fat, BaseMethod::Trades] {
                 for (targeted, search) in
                     [(true, TradesSearch::Targeted), (true, TradesSearch::Kl), (false, TradesSearch::Kl)]
                 {
                     let mut e = Experiment::default();
                     (e.fairness.method, e.fairness.base, e.cfa.base) = (*method, base, base);
                     (e.fairness.targeted, e.fairness.trades_search) = (targeted, search);
+                    let form = if base == BaseMethod::Trades { LossForm::Trades } else { LossForm::At };
+                    (e.fat.kl, e.dafa.base, e.faal.base) = (base == BaseMethod::Trades, form, form);
                     let built = build(&e, 3);
                     let spec = built.search(&batch, &Radii(vec![0.1; 3]));
                     assert_eq!(spec.objective.is_targeted(), e.is_targeted(), "{method:?} {base:?} {search:?}");
                     let divergence = spec.objective == crate::engine::Objective::KlToClean;
                     assert_eq!(divergence, (e.method().divergence)(&e), "{method:?} {base:?} {search:?}");
-                    assert_eq!(!spec.project_start, e.searches_as_trades(), "{method:?} {base:?}");
+                    let normal = matches!(spec.start, Start::Normal { .. });
+                    assert_eq!(normal, e.searches_as_trades(), "{method:?} {base:?}");
+                    if e.stops_early() {
+                        assert_ne!(spec.stop, Stop::Never, "{method:?} {base:?}");
+                    }
                     assert_eq!(spec.batch_norm, e.attack_batch_norm(), "{method:?} {base:?}");
                     let own = spec.step_size != vec![e.attack.step_size.value(); 2];
                     assert_eq!(own, (e.method().own_step_size)(&e), "{method:?}");
-                    // CFA on AT adapts no beta.
-                    let shown: Vec<&str> = built.shown().iter().map(|series| series.name).collect();
-                    let known: Vec<&str> = e.method().series.iter().map(|(name, _)| *name).collect();
-                    assert!(shown.is_empty() || shown == known, "{method:?}: {shown:?} {known:?}");
+                    let shown: Vec<&str> = built.shown(&Memory::default()).iter().map(|series| series.name).collect();
+                    let known: Vec<&str> = e.series().map(|series| series.name).collect();
+                    assert_eq!(shown, known, "{method:?} {base:?}");
                 }
             }
         }
@@ -215,6 +370,6 @@ mod tests {
     fn what_a_method_can_be_is_what_the_form_offers() {
         let field = fields::field("fairness.method").unwrap();
         let offered: Vec<&str> = field.choices.iter().map(|choice| choice.name.as_str()).collect();
-        assert_eq!(offered, ["fair-tat", "at", "trades", "cfa", "frl"]);
+        assert_eq!(offered, ["fair-tat", "at", "trades", "cfa", "frl", "fat", "bat", "wat", "dafa", "faal", "trix"]);
     }
 }

@@ -11,6 +11,7 @@ mod derived;
 mod distances;
 pub mod fields;
 mod methods;
+mod presets;
 mod relevance;
 mod row;
 mod schedule;
@@ -20,13 +21,15 @@ mod validate;
 
 pub use applies::{Applies, Difference, applies};
 pub use derived::{Change, Derived, Origin, deviations};
-pub use methods::{MethodInfo, SearchKind};
+pub use methods::{MethodInfo, SearchKind, SeriesInfo, SeriesKind};
+pub use presets::{DEFAULT_PRESET, PRESETS};
 pub use relevance::without_effect;
 pub use schedule::Schedule;
 pub use sections::{
-    AttackConfig, AveragingConfig, BaseMethod, CfaConfig, DataConfig, DeviceChoice, EngineChoice, EngineOptions,
-    EvaluationConfig, FairnessConfig, FrlConfig, FrlVariant, LastBatch, MethodChoice, ModelConfig, OptimizerConfig,
-    RunConfig, StatisticsSource, TradesConfig, TradesSearch,
+    AttackConfig, AveragingConfig, BaseMethod, BatConfig, CfaConfig, DafaConfig, DataConfig, DeviceChoice,
+    EngineChoice, EngineOptions, EvaluationConfig, FaalConfig, FairnessConfig, FatConfig, FatStop, FrlConfig,
+    FrlVariant, LastBatch, LossForm, MethodChoice, ModelConfig, OptimizerConfig, RunConfig, StatisticsSource,
+    TradesConfig, TradesSearch, TrixConfig, WatConfig,
 };
 
 use std::path::Path;
@@ -98,6 +101,24 @@ pub struct Experiment {
     /// FRL.
     #[command(flatten)]
     pub frl: FrlConfig,
+    /// Friendly adversarial training.
+    #[command(flatten)]
+    pub fat: FatConfig,
+    /// BAT.
+    #[command(flatten)]
+    pub bat: BatConfig,
+    /// WAT.
+    #[command(flatten)]
+    pub wat: WatConfig,
+    /// DAFA.
+    #[command(flatten)]
+    pub dafa: DafaConfig,
+    /// FAAL.
+    #[command(flatten)]
+    pub faal: FaalConfig,
+    /// TRIX.
+    #[command(flatten)]
+    pub trix: TrixConfig,
     /// Optimiser.
     #[command(flatten)]
     pub optimizer: OptimizerConfig,
@@ -112,30 +133,7 @@ pub struct Experiment {
     pub run: RunConfig,
 }
 
-/// The built-in presets: name and text. The first line of the text describes the preset.
-pub const PRESETS: [(&str, &str); 4] = [
-    ("digits-60s", include_str!("../../assets/presets/digits-60s.toml")),
-    ("shapes-unfair", include_str!("../../assets/presets/shapes-unfair.toml")),
-    ("cifar10-small", include_str!("../../assets/presets/cifar10-small.toml")),
-    ("cifar10-paper", include_str!("../../assets/presets/cifar10-paper.toml")),
-];
-
-/// The preset that runs by default.
-pub const DEFAULT_PRESET: &str = "digits-60s";
-
 impl Experiment {
-    /// One of [`PRESETS`].
-    ///
-    /// # Errors
-    /// [`ConfigError::UnknownPreset`] lists all presets.
-    pub fn preset(name: &str) -> Result<Self, ConfigError> {
-        let Some((_, text)) = PRESETS.iter().find(|(known, _)| *known == name) else {
-            let known = PRESETS.map(|(name, _)| name).join(", ");
-            return Err(ConfigError::UnknownPreset { name: name.into(), known });
-        };
-        Self::from_toml(text, &format!("preset {name}"))
-    }
-
     /// Reads a TOML file. Missing fields have their defaults.
     ///
     /// # Errors

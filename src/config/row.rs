@@ -89,6 +89,7 @@ plain!(crate::engine::BatchNormMode: Choice, crate::engine::Norm: Choice, crate:
 plain!(crate::fairness::Combine: Choice, crate::fairness::TargetMode: Choice, crate::model::Architecture: Choice);
 plain!(super::DeviceChoice: Choice, super::EngineChoice: Choice, super::LastBatch: Choice, super::MethodChoice: Choice);
 plain!(super::BaseMethod: Choice, super::FrlVariant: Choice, super::TradesSearch: Choice);
+plain!(super::FatStop: Choice, super::LossForm: Choice);
 plain!(super::Schedule: Choice, super::StatisticsSource: Choice, Vec<crate::fairness::EpsilonRule>: Choices);
 
 impl FieldType for Epsilon {

@@ -16,6 +16,7 @@ impl Experiment {
         self.check_distances(None)?;
         self.check_bounds_of_epsilon()?;
         self.check_milestones()?;
+        self.check_budgets()?;
         self.run.engine_options().validate()
     }
 
@@ -56,6 +57,21 @@ impl Experiment {
         if found != 1 && found != expected {
             let what = format!("expected one factor, or one for each of the {expected} milestones, found {found}");
             return Err(ConfigError::Invalid { field: "optimizer.decay", what });
+        }
+        Ok(())
+    }
+
+    /// There is one more budget than epochs at which it changes, and the epochs rise.
+    fn check_budgets(&self) -> Result<(), ConfigError> {
+        let (tau, epochs) = (&self.fat.tau, &self.fat.tau_epochs);
+        if tau.len() != epochs.len() + 1 {
+            let what =
+                format!("expected one value more than fat.tau_epochs has, {}, found {}", epochs.len() + 1, tau.len());
+            return Err(ConfigError::Invalid { field: "fat.tau", what });
+        }
+        if let Some([before, after]) = epochs.array_windows().find(|[before, after]| before >= after) {
+            let what = format!("expected epochs in rising order, found {after} after {before}");
+            return Err(ConfigError::Invalid { field: "fat.tau_epochs", what });
         }
         Ok(())
     }

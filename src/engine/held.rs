@@ -56,6 +56,8 @@ pub(super) struct Held {
     pub(super) targets: Option<Vec<u32>>,
     /// Whether each image's gradient was exactly zero in some step.
     pub(super) without_gradient: Vec<bool>,
+    /// Remaining budget of each image ([`ImageProgress::budget`]).
+    pub(super) budgets: Vec<u32>,
     /// Steps taken.
     pub(super) taken: u32,
 }
@@ -80,6 +82,7 @@ impl Held {
             epoch: batch.epoch,
             targets: None,
             without_gradient: vec![false; batch.len()],
+            budgets: vec![ImageProgress::start(spec.stop).budget; batch.len()],
             taken: 0,
         }
     }

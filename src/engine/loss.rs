@@ -4,8 +4,10 @@
 //! are also the reference for engines that compute the same on a GPU. `z` are logits, `p = softmax(z)`, `y` is a class.
 
 mod search;
+mod worst_case;
 
 pub use search::{GradientScale, objective, objective_gradient};
+pub use worst_case::{with_worst_case, worst_case};
 
 use super::{EngineError, LossSpec, Term, View};
 
@@ -245,17 +247,15 @@ mod tests {
     #[test]
     fn outer_loss_adds_weighted_terms() {
         let (za, zb) = (random(6, 1), random(6, 2));
-        let loss = LossSpec {
-            terms: vec![
-                LossTerm::mean(0.25, Term::CrossEntropy(View::Clean)),
-                LossTerm {
-                    term: Term::Kl { from: View::Clean, to: View::Adversarial },
-                    factor: 1.0,
-                    weights: Weights::PerImage(vec![2.0, 0.0]),
-                    reduction: Reduction::Sum,
-                },
-            ],
-        };
+        let loss = LossSpec::of(vec![
+            LossTerm::mean(0.25, Term::CrossEntropy(View::Clean)),
+            LossTerm {
+                term: Term::Kl { from: View::Clean, to: View::Adversarial },
+                factor: 1.0,
+                weights: Weights::PerImage(vec![2.0, 0.0]),
+                reduction: Reduction::Sum,
+            },
+        ]);
         let views = loss.views();
         assert_eq!(views, [View::Clean, View::Adversarial]);
         let (value, gradients) = outer(&loss, &views, &[za.clone(), zb.clone()], &[1, 2], 3);

@@ -81,17 +81,55 @@ impl LossTerm {
     }
 }
 
+/// Factors for the classes, chosen for each batch: those that make the loss largest in a ball around equal factors
+/// (FAAL, Zhang et al. 2024). [`super::loss::worst_case`] computes them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WorstCase {
+    /// The view whose margins decide.
+    pub view: View,
+    /// Radius of the ball: the largest `KL(uniform ‖ q)` of the class distribution `q`.
+    pub radius: f64,
+}
+
 /// The outer loss: a sum of terms. Forward passes run in the order in which the terms name the views.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct LossSpec {
     /// The terms.
     pub terms: Vec<LossTerm>,
+    /// If set, the weight of each image in every term is multiplied by a factor for its class, which the engine computes
+    /// between the forward passes and the loss. The factors count as constants in the gradient.
+    pub worst_case: Option<WorstCase>,
+    /// Whether [`BatchStats::logits`](super::BatchStats::logits) is filled.
+    pub keep_logits: bool,
 }
 
 impl LossSpec {
+    /// The sum of these terms.
+    pub fn of(terms: Vec<LossTerm>) -> Self {
+        Self { terms, ..Self::default() }
+    }
+
     /// Mean cross-entropy on one view.
     pub fn cross_entropy(view: View) -> Self {
-        Self { terms: vec![LossTerm::mean(1.0, Term::CrossEntropy(view))] }
+        Self::of(vec![LossTerm::mean(1.0, Term::CrossEntropy(view))])
+    }
+
+    /// The same loss with [`Self::worst_case`] resolved to the given factor for each class.
+    pub(super) fn with_class_factors(&self, factors: &[f64], labels: &[u32]) -> Self {
+        let times = |weight: f32, class: usize| (f64::from(weight) * factors[class]) as f32;
+        let scaled = |term: &LossTerm| {
+            let weights = match &term.weights {
+                Weights::Equal => Weights::PerClass(factors.iter().map(|factor| *factor as f32).collect()),
+                Weights::PerClass(weights) => {
+                    Weights::PerClass(weights.iter().enumerate().map(|(k, weight)| times(*weight, k)).collect())
+                }
+                Weights::PerImage(weights) => Weights::PerImage(
+                    weights.iter().zip(labels).map(|(weight, label)| times(*weight, *label as usize)).collect(),
+                ),
+            };
+            LossTerm { weights, ..term.clone() }
+        };
+        Self { terms: self.terms.iter().map(scaled).collect(), worst_case: None, ..self.clone() }
     }
 
     /// The views that the terms name, each once, in order of appearance.
@@ -123,6 +161,17 @@ impl LossSpec {
         let views = self.views().len();
         if views > MAX_VIEWS {
             return fail(format!("a loss names {views} views, expected at most {MAX_VIEWS}"));
+        }
+        if let Some(WorstCase { view, radius }) = self.worst_case {
+            if !(radius.is_finite() && radius >= 0.0) {
+                return fail(format!("the radius of the class factors is {radius}, expected a number of at least 0"));
+            }
+            if !self.views().contains(&view) {
+                return fail(format!("the class factors need the view {view:?}, which no term of the loss names"));
+            }
+            if self.terms.iter().any(|term| term.reduction == Reduction::WeightedMean) {
+                return fail("a weighted mean would divide by the class factors".into());
+            }
         }
         for term in &self.terms {
             let (of, expected, weights) = match &term.weights {

@@ -24,7 +24,7 @@ pub mod wgsl;
 
 pub use batch::{Augment, Batch, Padding};
 pub use held::SetAside;
-pub use loss_spec::{LossSpec, LossTerm, MAX_VIEWS, Reduction, Term, Weights};
+pub use loss_spec::{LossSpec, LossTerm, MAX_VIEWS, Reduction, Term, Weights, WorstCase};
 pub use search_spec::{Norm, Objective, SearchSpec, Snapshots, Start, Stop};
 pub use targets::TargetTable;
 pub use types::{BatchNormMode, BatchStats, EngineState, Input, SgdStep, View, Views};

@@ -14,7 +14,8 @@ use crate::rng::Purpose;
 pub enum Objective {
     /// Cross-entropy of the true label: away from it (untargeted).
     CrossEntropy,
-    /// Minus the cross-entropy of a target class for each image: towards it (targeted).
+    /// Minus the cross-entropy of a target class for each image: towards it (targeted). An image whose target is its own
+    /// class is moved away from that, as by [`Self::CrossEntropy`], so that a batch can mix both.
     Targeted(Vec<u32>),
     /// As [`Self::Targeted`], with a class that the engine draws for each image from the stream
     /// `(seed, Target, epoch, id)` of its batch.

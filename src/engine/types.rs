@@ -58,7 +58,8 @@ pub enum Input<'a> {
 }
 
 /// One step of stochastic gradient descent with PyTorch's momentum: `g ← g + decay · p`, `m ← momentum · m + g`,
-/// `p ← p - lr · m`, for all parameters, batch norm's included.
+/// `p ← p - lr · m`, or with Nesterov momentum `p ← p - lr · (g + momentum · m)`, for all parameters, batch norm's
+/// included.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SgdStep {
     /// Learning rate.
@@ -67,10 +68,12 @@ pub struct SgdStep {
     pub momentum: f64,
     /// Weight decay (added to the gradient).
     pub weight_decay: f64,
+    /// Whether the momentum is Nesterov's.
+    pub nesterov: bool,
 }
 
 /// Statistics of a training step, measured before its update.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct BatchStats {
     /// The loss.
     pub loss: f64,
@@ -79,12 +82,24 @@ pub struct BatchStats {
     pub predictions: Vec<(View, Vec<u32>)>,
     /// How often each true class (row) was predicted as each class (column), `K × K`, for the same views.
     pub confusion: Vec<(View, Vec<u32>)>,
+    /// Logits, `B × K`, for the same views; empty unless [`LossSpec::keep_logits`](super::LossSpec) asks for them.
+    pub logits: Vec<(View, Vec<f32>)>,
+    /// The factor of each class that [`LossSpec::worst_case`](super::LossSpec) led to, with mean 1; empty without it.
+    pub class_factors: Vec<f64>,
+    /// For each image, the number of steps that the search could still have taken from misclassified iterates
+    /// ([`Stop`](super::Stop)); zeros without a budget.
+    pub budgets: Vec<u32>,
 }
 
 impl BatchStats {
     /// Predictions on one view; `None` if the loss does not name it.
     pub fn predictions(&self, view: View) -> Option<&[u32]> {
         self.predictions.iter().find(|(v, _)| *v == view).map(|(_, p)| p.as_slice())
+    }
+
+    /// Logits on one view; `None` if they were not kept.
+    pub fn logits(&self, view: View) -> Option<&[f32]> {
+        self.logits.iter().find(|(v, _)| *v == view).map(|(_, z)| z.as_slice())
     }
 
     /// Confusion counts on one view; `None` if the loss does not name it.

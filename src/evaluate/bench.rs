@@ -1,7 +1,8 @@
-//! Benchmark of an engine: images per second of one FAIR-TAT step, and the time of each phase.
+//! Benchmark of an engine: images per second of one training step of a method, and the time of each phase.
 //!
-//! One step is a targeted PGD attack with batch norm in train mode, one SGD update and the class statistics, on random
-//! images. `benches/peers/torch_step.py` measures the same work in PyTorch and prints the same JSON.
+//! One step is the search of the method, one SGD update and the class statistics, on random images; for FAIR-TAT a
+//! targeted PGD attack with batch norm in train mode. `benches/peers/torch_step.py` measures the same work for FAIR-TAT
+//! in PyTorch and prints the same JSON.
 //!
 //! For the WGSL engine a profile times every dispatch of a step and compares it with the peak arithmetic and copy rates
 //! of the device, measured in the same call ([`DeviceFigures`]).
@@ -10,16 +11,15 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::config::EngineOptions;
+use crate::config::{EngineOptions, Experiment, MethodChoice};
 use crate::data::ImageShape;
 use crate::engine::wgsl::{Checks, DeviceFigures, PaceStats, Profile, Subgroups, WgslEngine, WgslOptions};
-use crate::engine::{
-    Batch, BatchNormMode, Engine, EngineError, LossSpec, Norm, Objective, SearchSpec, SgdStep, Start, TargetTable, View,
-};
+use crate::engine::{Batch, Engine, EngineError, SearchSpec, SgdStep, View};
 use crate::engines::{ChosenEngine, choose_engine, open_engine, wgsl_options};
-use crate::fairness::{ClassStats, TargetDistribution};
+use crate::fairness::ClassStats;
 use crate::model::{Architecture, Network, State};
 use crate::rng::{Purpose, Stream};
+use crate::train::methods::{self, Method, Radii};
 
 /// Classes of the random labels.
 const CLASSES: usize = 10;
@@ -73,6 +73,8 @@ pub struct Measurement {
     pub architecture: &'static str,
     /// Channels of its first stage.
     pub width: usize,
+    /// Training method.
+    pub method: &'static str,
     /// Engine, as the command line names it.
     pub engine: String,
     /// Whether shaders check their indices at run time. `None` for engines without shaders.
@@ -116,7 +118,7 @@ pub struct BenchReport {
     pub threads: usize,
     /// Peak rates of the device. `None` without a profile.
     pub figures: Option<DeviceFigures>,
-    /// A row for each architecture and batch size.
+    /// A row for each architecture, batch size and method.
     pub results: Vec<Measurement>,
 }
 
@@ -133,6 +135,8 @@ pub struct BenchOptions {
     pub subgroups: Subgroups,
     /// Channels of the first stage. `None` for the published number.
     pub width: Option<usize>,
+    /// Training method, with its default settings.
+    pub method: MethodChoice,
     /// Steps of the attack.
     pub attack_steps: u32,
     /// Minimum time of a measurement, which takes at least three steps.
@@ -176,7 +180,7 @@ pub fn measure_step(
     let state = State::initialise(&network, 0);
     let wgsl = options.wgsl();
     let mut opened = Opened::new(options, wgsl.as_ref(), network.clone(), &state)?;
-    let work = Work::new(shape, batch_size, options.attack_steps);
+    let work = Work::new(shape, batch_size, options);
 
     let mut statistics = ClassStats::new(CLASSES);
     work.step(&mut opened, 0, &mut statistics)?;
@@ -204,7 +208,7 @@ pub fn measure_step(
     let profile = match (&wgsl, &options.figures) {
         (Some(wgsl), Some(figures)) => {
             let mut engine = WgslEngine::for_profile(network, &state, wgsl)?;
-            let (spec, loss) = (work.spec(0), LossSpec::cross_entropy(View::Adversarial));
+            let (spec, loss) = (work.spec(0), work.method.loss(&work.batch(0)));
             Some(engine.profile(&work.batch(0), &spec, &loss, &SGD, figures, options.at_least)?)
         }
         _ => None,
@@ -212,6 +216,7 @@ pub fn measure_step(
     let measurement = Measurement {
         architecture: architecture.name(),
         width: options.width.unwrap_or(architecture.default_width()),
+        method: options.method.title(),
         engine: name,
         checks: wgsl.as_ref().map(|wgsl| wgsl.checks == Checks::On),
         immediates: wgsl.as_ref().map(|wgsl| wgsl.immediates),
@@ -286,26 +291,26 @@ impl Opened {
     }
 }
 
-const SGD: SgdStep = SgdStep { lr: 0.01, momentum: 0.9, weight_decay: 5e-4 };
+const SGD: SgdStep = SgdStep { lr: 0.01, momentum: 0.9, weight_decay: 5e-4, nesterov: false };
 
 /// The work of a step.
 struct Work {
     pixels: Vec<u8>,
     labels: Vec<u32>,
     ids: Vec<u32>,
-    targets: TargetTable,
-    attack_steps: u32,
+    method: Box<dyn Method>,
 }
 
 impl Work {
-    fn new(shape: ImageShape, batch_size: usize, attack_steps: u32) -> Self {
+    fn new(shape: ImageShape, batch_size: usize, options: &BenchOptions) -> Self {
+        let mut experiment = Experiment::default();
+        (experiment.fairness.method, experiment.attack.steps) = (options.method, options.attack_steps);
         let mut random = Stream::new(0, Purpose::Test, 0, 0).sequence();
         Self {
             pixels: (0..batch_size * shape.len()).map(|_| random.word() as u8).collect(),
             labels: (0..batch_size).map(|_| random.below(CLASSES as u32)).collect(),
             ids: (0..batch_size as u32).collect(),
-            targets: TargetDistribution::uniform(CLASSES).table(),
-            attack_steps,
+            method: methods::build(&experiment, CLASSES),
         }
     }
 
@@ -314,16 +319,7 @@ impl Work {
     }
 
     fn spec(&self, epoch: u32) -> SearchSpec {
-        SearchSpec {
-            objective: Objective::Drawn(self.targets.clone()),
-            norm: Norm::Linf,
-            epsilon: vec![8.0 / 255.0; self.labels.len()],
-            step_size: vec![2.0 / 255.0; self.labels.len()],
-            steps: self.attack_steps,
-            start: Start::Uniform { purpose: Purpose::AttackStart, epoch },
-            batch_norm: BatchNormMode::Train,
-            ..SearchSpec::default()
-        }
+        self.method.search(&self.batch(epoch), &Radii(self.method.class_epsilon().to_vec()))
     }
 
     fn step(&self, opened: &mut Opened, epoch: u32, statistics: &mut ClassStats) -> Result<Phases, EngineError> {
@@ -331,7 +327,7 @@ impl Work {
         let clock = Instant::now();
         let views = engine.perturb(&self.batch(epoch), &self.spec(epoch))?;
         let attacked = clock.elapsed();
-        let result = engine.train_step(&views, &LossSpec::cross_entropy(View::Adversarial), &SGD)?;
+        let result = engine.train_step(&views, &self.method.loss(&self.batch(epoch)), &SGD)?;
         opened.wait()?;
         let (engine, updated) = (opened.engine(), clock.elapsed());
         if let Some(counts) = result.confusion(View::Adversarial) {

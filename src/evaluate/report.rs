@@ -376,7 +376,7 @@ pub fn examples(
     let labels: Vec<u32> = ids.iter().map(|id| set.labels()[*id as usize]).collect();
     let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: experiment.run.seed, epoch };
     let mut method: Box<dyn Method> = methods::build(experiment, set.classes());
-    method.plan(epoch, &Evidence { statistics, validation: None });
+    method.plan(epoch, &Evidence { statistics, ..Evidence::default() });
     let spec = method.search(&batch, &Radii(method.class_epsilon().to_vec()));
     let spec = if spec.objective.is_targeted() {
         SearchSpec { batch_norm: BatchNormMode::Eval, ..spec }

@@ -48,6 +48,12 @@ pub struct Progress {
     /// The state of the method from the epoch before.
     #[serde(default, skip_serializing_if = "Memory::is_empty")]
     pub memory: Memory,
+    /// What the method summed up over the batches of this epoch so far.
+    #[serde(default, skip_serializing_if = "Memory::is_empty")]
+    pub sums: Memory,
+    /// What it summed up over the epoch before.
+    #[serde(default, skip_serializing_if = "Memory::is_empty")]
+    pub last_sums: Memory,
     /// The experiment that this epoch began with, if a change of the run waits for the next epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub this_epoch: Option<Box<Experiment>>,
@@ -69,6 +75,8 @@ impl Progress {
             holds: Vec::new(),
             validation: None,
             memory: Memory::default(),
+            sums: Memory::default(),
+            last_sums: Memory::default(),
             this_epoch: None,
         }
     }
@@ -83,7 +91,19 @@ impl Progress {
         }
         let (statistics, best, best_under) = (self.statistics.take(), self.best, self.best_under.take());
         let (validation, memory) = (self.validation.take(), std::mem::take(&mut self.memory));
-        *self = Self { images, epoch, statistics, best, best_under, holds, validation, memory, ..Self::start(classes) };
+        let last_sums = std::mem::take(&mut self.sums);
+        *self = Self {
+            images,
+            epoch,
+            statistics,
+            best,
+            best_under,
+            holds,
+            validation,
+            memory,
+            last_sums,
+            ..Self::start(classes)
+        };
     }
 }
 

@@ -285,7 +285,7 @@ impl RunDir {
         let mut reader = csv::Reader::from_path(&path).map_err(fail)?;
         let columns = reader.headers().map_err(fail)?.clone();
         let known = MethodChoice::value_variants().iter().flat_map(|method| method.about().series);
-        let known: Vec<&str> = known.map(|(name, _)| *name).collect();
+        let known: Vec<&str> = known.map(|series| series.name).collect();
         for (row, record) in rows.iter_mut().zip(reader.records()) {
             let record = record.map_err(fail)?;
             for (column, value) in columns.iter().zip(&record).filter(|(column, _)| known.contains(column)) {

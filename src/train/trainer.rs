@@ -7,6 +7,7 @@ mod epoch_tests;
 mod live;
 mod saving;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::live::Written;
@@ -18,7 +19,7 @@ use super::checkpoint::{Checkpoint, Progress};
 use super::evaluation::evaluation_attack;
 use super::events::{Event, Observer};
 use super::initial::InitialWeights;
-use super::methods::{self, Evidence, Method, Needs, ValidationCounts};
+use super::methods::{self, ClassCosts, Evidence, Method, Needs, Radii, ValidationCounts};
 use super::recalibrate::RunningAverage;
 use super::run_dir::{RunDir, RunDirError};
 use super::setup::{self, Splits};
@@ -28,7 +29,7 @@ use super::{ClassRow, EngineRecord, MetricsRow, StoredError};
 use crate::attack::{Attack, Measured, measure};
 use crate::config::{Applies, ConfigError, Experiment};
 use crate::data::{DataError, Dataset};
-use crate::engine::{Batch, Engine, EngineError, Input};
+use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Start, View};
 use crate::engines::open_engine;
 use crate::model::{ModelError, State};
 use crate::rng::{Purpose, Stream};
@@ -119,15 +120,16 @@ pub struct Trainer {
 struct Validation {
     clean: Measured,
     robust: Measured,
+    costs: Option<ClassCosts>,
 }
 
 impl Validation {
     /// The counts for a method with these needs. `None` if it does not need them.
     fn counts(&self, needs: Needs) -> Option<ValidationCounts> {
-        needs.validation.then(|| ValidationCounts {
+        (needs.validation || needs.costs).then(|| ValidationCounts {
             clean: self.clean.confusion.clone(),
             robust: self.robust.confusion.clone(),
-            means: needs.class_means.then(|| [self.clean.means.clone(), self.robust.means.clone()]),
+            costs: self.costs.clone(),
         })
     }
 }
@@ -455,8 +457,10 @@ impl Trainer {
     /// nothing is counted: the plan is that of its beginning. `false` if the observer asks to stop.
     fn gather_evidence(&mut self, observer: &mut dyn Observer) -> Result<bool, TrainError> {
         let needs = self.method.needs();
-        let known = self.progress.validation.as_ref().is_some_and(|v| v.means.is_some() || !needs.class_means);
-        if needs.validation && !known && self.progress.batch == 0 {
+        let known = self.progress.validation.as_ref();
+        // Losses adapt nothing before the first epoch is done.
+        let costs = needs.costs && self.progress.epoch > 0 && known.is_none_or(|counts| counts.costs.is_none());
+        if (needs.validation && known.is_none() || costs) && self.progress.batch == 0 {
             let trained = self.engine.state()?.model;
             let Some(validation) = self.evaluate(&trained, observer)?.1 else { return Ok(false) };
             self.progress.validation = validation.counts(needs);
@@ -484,9 +488,10 @@ impl Trainer {
     /// Plans the current epoch. Repeated calls give the same plan, because it depends only on the results of the last
     /// epoch.
     fn plan(&mut self) {
-        let Progress { epoch, statistics, validation, memory, .. } = &self.progress;
+        let Progress { epoch, statistics, validation, memory, last_sums, .. } = &self.progress;
         self.method.restore(memory);
-        self.method.plan(*epoch, &Evidence { statistics: statistics.as_ref(), validation: validation.as_ref() });
+        let (statistics, validation) = (statistics.as_ref(), validation.as_ref());
+        self.method.plan(*epoch, &Evidence { statistics, validation, sums: Some(last_sums) });
     }
 
     /// `weights` for evaluation: with running statistics recomputed over the first batches of this epoch, unperturbed,
@@ -533,7 +538,44 @@ impl Trainer {
         let attack = self.evaluation_attack(self.experiment.evaluation.eval_steps);
         let Some(clean) = self.measure_validation(&Attack::clean(), observer)? else { return Ok(None) };
         let Some(robust) = self.measure_validation(&attack, observer)? else { return Ok(None) };
-        Ok(Some(Validation { clean, robust }))
+        let costs = if self.method.needs().costs {
+            let Some(costs) = self.measure_costs(observer)? else { return Ok(None) };
+            Some(costs)
+        } else {
+            None
+        };
+        Ok(Some(Validation { clean, robust, costs }))
+    }
+
+    /// Losses of each class on the validation split under the training search, with batch norm in eval mode. `None` if
+    /// the observer asks to stop.
+    fn measure_costs(&mut self, observer: &mut dyn Observer) -> Result<Option<ClassCosts>, TrainError> {
+        let set = Arc::clone(&self.splits.validation);
+        let radii = Radii(self.radii());
+        let mut costs = ClassCosts::new(set.classes());
+        let (seed, epoch, position) = (self.experiment.run.seed, self.progress.epoch, self.position());
+        let ids: Vec<u32> = (0..set.len() as u32).collect();
+        for (done, ids) in ids.chunks(self.experiment.evaluation.eval_batch_size.max(1)).enumerate() {
+            let done = done * self.experiment.evaluation.eval_batch_size;
+            observer.event(&Event::Evaluating { attack: "the training search", done, total: set.len() });
+            let clock = Instant::now();
+            observer.wait(Some((self.engine.as_mut(), position)));
+            self.watched += clock.elapsed();
+            if observer.stop() || observer.discard() {
+                return Ok(None);
+            }
+            let (pixels, labels) = batch::gather(&set, ids);
+            let batch = Batch { pixels: &pixels, labels: &labels, ids, augment: None, seed, epoch };
+            let mut spec = self.method.search(&batch, &radii);
+            spec.batch_norm = BatchNormMode::Eval;
+            if let Start::Uniform { purpose, .. } | Start::Normal { purpose, .. } = &mut spec.start {
+                *purpose = Purpose::EvaluationStart;
+            }
+            let views = self.engine.perturb(&batch, &spec)?;
+            let mut logits = |view| self.engine.logits(&Input::View(&views, view), BatchNormMode::Eval);
+            costs.add(&labels, &logits(View::Clean)?, &logits(View::Adversarial)?);
+        }
+        Ok(Some(costs))
     }
 
     fn measure_validation(

@@ -25,9 +25,10 @@ pub(super) fn figures(figures: &DeviceFigures) -> String {
 /// The line above those of [`row`].
 pub(super) fn heading() -> String {
     format!(
-        "{:<19} {:>5} {:<12} {:>5} {:>10} {:>12} {:>12} {:>12} {:>12} {:>11} {:>10} {:>7}\n",
+        "{:<19} {:>5} {:<21} {:<12} {:>5} {:>10} {:>12} {:>12} {:>12} {:>12} {:>11} {:>10} {:>7}\n",
         "architecture",
         "width",
+        "method",
         "engine",
         "batch",
         "images/s",
@@ -48,9 +49,10 @@ pub(super) fn row(row: &Measurement) -> String {
         (memory, format!("{:.0}", device.dispatches), format!("{:.1}", device.submissions))
     });
     let mut text = format!(
-        "{:<19} {:>5} {:<12} {:>5} {:>10.1} {:>12} {:>12} {:>12} {:>12} {:>11} {:>10} {:>7}",
+        "{:<19} {:>5} {:<21} {:<12} {:>5} {:>10.1} {:>12} {:>12} {:>12} {:>12} {:>11} {:>10} {:>7}",
         row.architecture,
         row.width,
+        row.method,
         row.engine,
         row.batch,
         row.images_per_second,

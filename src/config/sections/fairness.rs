@@ -25,6 +25,18 @@ pub enum MethodChoice {
     Cfa,
     /// Fair robust learning (Xu et al.): fine-tunes a robust network and reweights classes
     Frl,
+    /// Friendly adversarial training (Zhang et al.): searches that stop soon after the first mistake
+    Fat,
+    /// Balance adversarial training (Sun et al.): balances source and target classes of mistakes
+    Bat,
+    /// Worst-class adversarial training (Li and Liu): class weights from cumulative validation losses
+    Wat,
+    /// Distance-aware fair adversarial training (Lee et al.): shifts robustness between similar classes
+    Dafa,
+    /// Fairness-aware adversarial learning (Zhang et al.): fine-tunes with the worst class weights of each batch
+    Faal,
+    /// Mixed adversarial training (Medi et al.), a reconstruction: targeted for strong classes, untargeted for weak ones
+    Trix,
 }
 
 /// Which images CFPS and the class-wise epsilon are measured on.
@@ -38,8 +50,8 @@ pub enum StatisticsSource {
 }
 
 const FAIR_TAT: Methods = Methods::only(&["fair-tat"], "The method is not FAIR-TAT.");
-/// Both adapt to counts of the training pass.
-const BY_COUNTS: Methods = Methods::only(&["fair-tat", "cfa"], "The method does not use these counts.");
+/// They adapt to counts of the training pass.
+const BY_COUNTS: Methods = Methods::only(&["fair-tat", "cfa", "trix"], "The method does not use these counts.");
 
 const NOT_TARGETED: &str = "The attack is not targeted.";
 
@@ -72,7 +84,7 @@ section! {
         #[arg(value_enum)]
         trades_search: TradesSearch = TradesSearch::Targeted,
             row("TRADES search", NextEpoch).only(FAIR_TAT)
-                .idle("FAIR-TAT is not built on TRADES.", |e| e.fairness.base == BaseMethod::At)
+                .idle("FAIR-TAT is not built on TRADES.", |e| e.fairness.base != BaseMethod::Trades)
                 .idle(NOT_TARGETED, not_targeted);
         /// Attack towards a target class instead of away from the true one
         #[arg(value_name = "BOOL", action = ArgAction::Set)]

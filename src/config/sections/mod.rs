@@ -15,7 +15,10 @@ pub use averaging::AveragingConfig;
 pub use data::DataConfig;
 pub use evaluation::EvaluationConfig;
 pub use fairness::{FairnessConfig, MethodChoice, StatisticsSource};
-pub use methods::{BaseMethod, CfaConfig, FrlConfig, FrlVariant, TradesConfig, TradesSearch};
+pub use methods::{
+    BaseMethod, BatConfig, CfaConfig, DafaConfig, FaalConfig, FatConfig, FatStop, FrlConfig, FrlVariant, LossForm,
+    TradesConfig, TradesSearch, TrixConfig, WatConfig,
+};
 pub use model::ModelConfig;
 pub use optimizer::{LastBatch, OptimizerConfig};
 pub use run::{DeviceChoice, EngineChoice, EngineOptions, RunConfig};
@@ -23,7 +26,7 @@ pub use run::{DeviceChoice, EngineChoice, EngineOptions, RunConfig};
 use super::row::{Entry, Section};
 
 /// The sections in the order of [`Experiment`](super::Experiment), the help and the form.
-pub(super) const SECTIONS: [Section; 11] = [
+pub(super) const SECTIONS: [Section; 17] = [
     DataConfig::SECTION,
     ModelConfig::SECTION,
     AttackConfig::SECTION,
@@ -31,6 +34,12 @@ pub(super) const SECTIONS: [Section; 11] = [
     TradesConfig::SECTION,
     CfaConfig::SECTION,
     FrlConfig::SECTION,
+    FatConfig::SECTION,
+    BatConfig::SECTION,
+    WatConfig::SECTION,
+    DafaConfig::SECTION,
+    FaalConfig::SECTION,
+    TrixConfig::SECTION,
     OptimizerConfig::SECTION,
     AveragingConfig::SECTION,
     EvaluationConfig::SECTION,

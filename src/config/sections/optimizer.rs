@@ -1,5 +1,6 @@
 //! The optimiser.
 
+use clap::ArgAction;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Applies::{Now, Restart};
@@ -61,6 +62,9 @@ section! {
         momentum: f64 = 0.9,
             row("Momentum", Now).range(0.0, 0.99).unit("share")
                 .valid("at least 0 and below 1", |value| (0.0..1.0).contains(&value));
+        /// Nesterov momentum
+        #[arg(value_name = "BOOL", action = ArgAction::Set)]
+        nesterov: bool = false, row("Nesterov", Now).idle("There is no momentum.", |e| e.optimizer.momentum == 0.0);
         /// Weight decay of SGD, for all parameters
         #[arg(value_name = "RATE")]
         weight_decay: f64 = 5e-4,

@@ -191,9 +191,10 @@ impl CandleEngine {
         for (i, gradient) in gradients.iter().enumerate() {
             let (Some(gradient), Some(momentum)) = (gradient, &self.momentum[i]) else { continue };
             let decayed = (gradient + (&self.arrays[i] * sgd.weight_decay)?)?;
-            let direction = ((momentum * sgd.momentum)? + decayed)?;
+            let moved = ((momentum * sgd.momentum)? + &decayed)?;
+            let direction = if sgd.nesterov { (decayed + (&moved * sgd.momentum)?)? } else { moved.clone() };
             self.arrays[i] = (&self.arrays[i] - (&direction * sgd.lr)?)?;
-            self.momentum[i] = Some(direction);
+            self.momentum[i] = Some(moved);
         }
         Ok(())
     }
@@ -284,7 +285,7 @@ impl Engine for CandleEngine {
         loss.check(views.len(), self.network.classes)?;
         check_batch_norm(&self.network, views.len(), BatchNormMode::Train)?;
         let held = self.held(views)?;
-        let (labels, names) = (held.labels.clone(), loss.views());
+        let (labels, names, budgets) = (held.labels.clone(), loss.views(), held.budgets.clone());
         names.iter().try_for_each(|view| held.check_view(*view))?;
         let (mut tapes, mut logits) = (Vec::new(), Vec::new());
         for &view in &names {
@@ -294,7 +295,8 @@ impl Engine for CandleEngine {
             tapes.push(tape);
         }
         let classes = self.network.classes;
-        let (value, logit_gradients) = loss::outer(loss, &names, &logits, &labels, classes);
+        let (loss, class_factors) = loss::with_worst_case(loss, &names, &logits, &labels, classes);
+        let (value, logit_gradients) = loss::outer(&loss, &names, &logits, &labels, classes);
         let mut total: Option<Gradients> = None;
         for (tape, gradient) in tapes.into_iter().zip(logit_gradients) {
             let gradient = Tensor::from_vec(gradient, (labels.len(), classes), &self.device)?;
@@ -308,10 +310,11 @@ impl Engine for CandleEngine {
             self.step(&total, sgd)?;
         }
         let predict = |z: &Vec<f32>| z.chunks(classes).map(loss::argmax).collect();
-        let predictions: Vec<(View, Vec<u32>)> = names.into_iter().zip(logits.iter().map(predict)).collect();
+        let predictions: Vec<(View, Vec<u32>)> = names.iter().copied().zip(logits.iter().map(predict)).collect();
         let count = |(view, found): &(View, Vec<u32>)| (*view, loss::confusion(&labels, found, classes));
         let confusion = predictions.iter().map(count).collect();
-        Ok(BatchStats { loss: value, predictions, confusion })
+        let logits = if loss.keep_logits { names.into_iter().zip(logits).collect() } else { Vec::new() };
+        Ok(BatchStats { loss: value, predictions, confusion, logits, class_factors, budgets })
     }
 
     fn logits(&mut self, input: &Input<'_>, mode: BatchNormMode) -> Result<Vec<f32>, EngineError> {

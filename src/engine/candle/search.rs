@@ -133,6 +133,7 @@ impl CandleEngine {
             search.adversarial = (&search.clean + &moved)?;
             search.delta = moved;
         }
+        search.held.budgets = search.progress.iter().map(|image| image.budget).collect();
         Ok(())
     }
 

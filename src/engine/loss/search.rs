@@ -46,6 +46,7 @@ pub fn objective(
     let gradient = objective_gradient(objective, GradientScale::True, logits, labels, classes, clean)?;
     let value = |(i, z): (usize, &[f32])| match objective {
         Objective::CrossEntropy | Objective::Drawn(_) | Objective::LeastLikely => -log_softmax(z)[labels[i] as usize],
+        Objective::Targeted(targets) if targets[i] == labels[i] => -log_softmax(z)[labels[i] as usize],
         Objective::Targeted(targets) => log_softmax(z)[targets[i] as usize],
         Objective::Dlr => dlr(z, labels[i], 0.0, &mut vec![0.0; classes]),
         Objective::Margin => margin(z, labels[i], 0.0, &mut vec![0.0; classes]),
@@ -71,6 +72,7 @@ pub fn objective_gradient(
         let z = wide(row);
         let found = match objective {
             Objective::CrossEntropy => Scaled::cross_entropy(&z, labels[i]),
+            Objective::Targeted(targets) if targets[i] == labels[i] => Scaled::cross_entropy(&z, labels[i]),
             Objective::Targeted(targets) => Scaled::cross_entropy(&z, targets[i]).negated(),
             Objective::Drawn(_) | Objective::LeastLikely => {
                 return Err(EngineError::Invalid(
@@ -246,6 +248,7 @@ mod tests {
         };
         let mut gradient: Vec<f64> = match what {
             Objective::CrossEntropy => minus(&p, label),
+            Objective::Targeted(targets) if targets[0] as usize == label => minus(&p, label),
             Objective::Targeted(targets) => minus(&p, targets[0] as usize).iter().map(|g| -g).collect(),
             Objective::KlToClean => p.iter().zip(&q).map(|(p, q)| p - q).collect(),
             _ => {

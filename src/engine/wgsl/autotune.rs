@@ -480,7 +480,7 @@ fn pass_key(pass: Pass) -> (Key, DispatchKind) {
 /// may share memory: all are kept like the image gradient.
 fn noise_everywhere(program: &mut Program) {
     program.outputs.clear();
-    program.pause = None;
+    program.pauses = None;
     let whole = |(i, spec): (usize, &BufferSpec)| Slice { buffer: BufferId(i), offset: 0, size: spec.size };
     program.image_gradient = program.buffers.iter().enumerate().map(whole).collect();
 }

@@ -318,8 +318,10 @@ impl WgslEngine {
         Ok(self.pacer.run(&self.gpu, &recorded.commands[range])?)
     }
 
-    fn pause_of(&self, images: usize, key: &Key) -> usize {
+    /// The numbers of commands before each of the two pauses of a training step: after the forward passes, and after the
+    /// loss.
+    fn pauses_of(&self, images: usize, key: &Key) -> [usize; 2] {
         let set = self.sets.iter().find(|set| set.images == images);
-        set.and_then(|set| set.programs.get(key)).map_or(0, |recorded| recorded.pause)
+        set.and_then(|set| set.programs.get(key)).map_or([0; 2], |recorded| recorded.pauses)
     }
 }

@@ -97,10 +97,10 @@ fn spec(steps: u32) -> SearchSpec {
 fn both_views() -> LossSpec {
     let term = |term, weight| LossTerm::mean(weight, term);
     let kl = Term::Kl { from: View::Clean, to: View::Adversarial };
-    LossSpec { terms: vec![term(Term::CrossEntropy(View::Clean), 1.0), term(kl, 2.0)] }
+    LossSpec::of(vec![term(Term::CrossEntropy(View::Clean), 1.0), term(kl, 2.0)])
 }
 
-const SGD: SgdStep = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4 };
+const SGD: SgdStep = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4, nesterov: false };
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()

@@ -65,8 +65,8 @@ pub(super) fn everything(mut engine: WgslEngine) -> Vec<(String, Vec<f32>)> {
     let views = engine.perturb(&batch, &spec).unwrap();
     let term = |term, weight| LossTerm::mean(weight, term);
     let kl = Term::Kl { from: View::Clean, to: View::Adversarial };
-    let loss = LossSpec { terms: vec![term(Term::CrossEntropy(View::Clean), 1.0), term(kl, 2.0)] };
-    let sgd = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 5e-4 };
+    let loss = LossSpec::of(vec![term(Term::CrossEntropy(View::Clean), 1.0), term(kl, 2.0)]);
+    let sgd = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 5e-4, nesterov: false };
     engine.train_step(&views, &loss, &sgd).unwrap();
     let state = engine.state().unwrap();
     let flat = |state: &State, running: bool| -> Vec<f32> {

@@ -150,8 +150,11 @@ pub(super) struct ProgramStep {
 pub(super) struct Program {
     pub(super) buffers: Vec<BufferSpec>,
     pub(super) steps: Vec<ProgramStep>,
-    /// Number of steps after which the host reads results before the rest runs. `None` if it does not.
-    pub(super) pause: Option<usize>,
+    /// Training step: numbers of steps after the forward passes and after the loss, where the host may read results
+    /// before the rest runs.
+    pub(super) pauses: Option<[usize; 2]>,
+    /// Training step: the logits of each view, which the host may read after the forward passes.
+    pub(super) logits: Vec<Vec<Slice>>,
     /// The gradient with respect to the images, which the host reads after the last step.
     pub(super) image_gradient: Vec<Slice>,
     /// Outputs of layers: layer, number of steps after which the output is complete, slices. Used to find the layer

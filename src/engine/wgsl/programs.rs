@@ -338,6 +338,8 @@ impl Builder<'_> {
             let x = self.images(Fixed::of_view(*view));
             tapes.push(self.lower.forward(x, of_view(&logits, v), BatchNormMode::Train, true));
         }
+        let forwarded = self.lower.program.steps.len();
+        self.lower.program.logits = (0..views.len()).map(|v| of_view(&logits, v)).collect();
         let whole = |views: &[Slice]| Slice {
             offset: 0,
             size: views.iter().map(|s| s.offset + s.size).max().unwrap_or(0),
@@ -360,7 +362,7 @@ impl Builder<'_> {
         let counts = self.lower.whole(Fixed::Counts, table_bytes(classes, counted_tables(views.len())));
         let dispatch = loss::confusion(self.batch, 0, classes, views.len(), info, results, counts);
         self.lower.program.push(None, DispatchKind::Other, dispatch);
-        self.lower.program.pause = Some(self.lower.program.steps.len());
+        self.lower.program.pauses = Some([forwarded, self.lower.program.steps.len()]);
         for (v, tape) in tapes.iter().enumerate() {
             self.lower.backward(tape, of_view(&found, v), Want::Parameters { accumulate: v > 0 });
         }

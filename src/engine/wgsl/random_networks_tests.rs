@@ -88,11 +88,11 @@ fn still(images: usize, batch_norm: BatchNormMode) -> SearchSpec {
 fn both_views() -> LossSpec {
     let term = |term, weight| LossTerm::mean(weight, term);
     let kl = Term::Kl { from: View::Clean, to: View::Adversarial };
-    LossSpec { terms: vec![term(Term::CrossEntropy(View::Clean), 1.0), term(kl, 2.0)] }
+    LossSpec::of(vec![term(Term::CrossEntropy(View::Clean), 1.0), term(kl, 2.0)])
 }
 
 /// Without earlier momentum and without weight decay, the momentum equals the gradient.
-const SGD: SgdStep = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 0.0 };
+const SGD: SgdStep = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 0.0, nesterov: false };
 
 /// The results of an engine: named arrays, and the magnitude that differences are relative to.
 #[derive(Default)]

@@ -58,8 +58,11 @@ impl SlotPool {
 #[derive(Debug)]
 pub(super) struct Recorded {
     pub(super) commands: Vec<Command>,
-    /// Number of commands before the host reads results; all of them if it does not.
-    pub(super) pause: usize,
+    /// Numbers of commands before each of the two points where the host may read results; all commands if the program
+    /// has no such points.
+    pub(super) pauses: [usize; 2],
+    /// Training step: the logits of each view, valid at the first pause.
+    pub(super) logits: Vec<Vec<Slice>>,
     /// Outputs of layers: layer, number of commands up to and including it, slices.
     pub(super) outputs: Vec<(usize, usize, Vec<Slice>)>,
     pub(super) image_gradient: Vec<Slice>,
@@ -124,7 +127,8 @@ impl Recorded {
 
         let commands = commands(gpu, program.steps.iter().map(|step| &step.dispatch), &buffers)?;
         Ok(Self {
-            pause: program.pause.unwrap_or(commands.len()),
+            pauses: program.pauses.unwrap_or([commands.len(); 2]),
+            logits: program.logits,
             commands,
             outputs: program.outputs,
             image_gradient: program.image_gradient,

@@ -196,9 +196,9 @@ fn a_step_on_kept_iterates_is_that_of_candle() {
     ];
     let mut four = three.clone();
     four.push(LossTerm::mean(0.5, Term::Margin(View::Adversarial)));
-    let sgd = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 5e-4 };
+    let sgd = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 5e-4, nesterov: false };
     for terms in [three, four] {
-        let loss = LossSpec { terms };
+        let loss = LossSpec::of(terms);
         // Whole, and in ranges of few images.
         for binding_limit in [None, Some(20_000)] {
             let mut candle = CandleEngine::new(network(), &state, CandleDevice::Cpu).unwrap();

@@ -11,16 +11,15 @@
 //! Both begin after a warm-up. The third part, the fairness-aware weight average (FAWA, eq. 8), is
 //! [`AveragingConfig::fawa`](crate::config::AveragingConfig), which is available to every method.
 
-use super::trades::{class_loss, search};
-use super::{ClassSeries, Evidence, Method, Radii, attack};
-use crate::config::{AttackConfig, BaseMethod, CfaConfig, Experiment, TradesConfig};
-use crate::engine::{Batch, LossSpec, Objective, SearchSpec, View};
+use super::base::Base;
+use super::{ClassSeries, Evidence, Memory, Method, Radii};
+use crate::config::{BaseMethod, CfaConfig, Experiment};
+use crate::engine::{Batch, BatchStats, LossSpec, SearchSpec};
 
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Cfa {
-    attack: AttackConfig,
-    trades: TradesConfig,
+    base: Base,
     settings: CfaConfig,
     epsilon: Vec<f64>,
     beta: Vec<f64>,
@@ -29,17 +28,13 @@ pub struct Cfa {
 impl Cfa {
     /// For `classes` classes.
     pub fn new(experiment: &Experiment, classes: usize) -> Self {
+        let base = Base::new(experiment, experiment.cfa.base);
         Self {
-            epsilon: vec![experiment.attack.epsilon.exact(); classes],
+            epsilon: base.equal_radii(classes),
             beta: vec![experiment.trades.beta; classes],
-            attack: experiment.attack.clone(),
-            trades: experiment.trades.clone(),
+            base,
             settings: experiment.cfa.clone(),
         }
-    }
-
-    fn on_trades(&self) -> bool {
-        self.settings.base == BaseMethod::Trades
     }
 }
 
@@ -53,8 +48,8 @@ impl Method for Cfa {
             Some(accuracy) if on => accuracy.iter().map(|t| (lambda + t) * base).collect(),
             _ => vec![base; classes],
         };
-        let epsilon = scaled(settings.ccm, settings.lambda_1(), self.attack.epsilon.exact());
-        let beta = scaled(settings.ccr, settings.lambda_2, self.trades.beta);
+        let epsilon = scaled(settings.ccm, settings.lambda_1(), self.base.attack.epsilon.exact());
+        let beta = scaled(settings.ccr, settings.lambda_2, self.base.trades.beta);
         (self.epsilon, self.beta) = (epsilon, beta);
     }
 
@@ -63,19 +58,22 @@ impl Method for Cfa {
     }
 
     fn search(&self, batch: &Batch<'_>, radii: &Radii) -> SearchSpec {
-        if self.on_trades() {
-            search(&self.attack, &self.trades, Objective::KlToClean, batch, radii)
-        } else {
-            attack(&self.attack, Objective::CrossEntropy, batch, radii)
-        }
+        self.base.search(self.base.untargeted(), batch, radii)
     }
 
     fn loss(&self, _batch: &Batch<'_>) -> LossSpec {
-        if self.on_trades() { class_loss(&self.beta) } else { LossSpec::cross_entropy(View::Adversarial) }
+        self.base.loss(&self.beta)
     }
 
-    fn shown(&self) -> Vec<ClassSeries> {
-        if self.on_trades() { vec![ClassSeries { name: "beta", values: self.beta.clone() }] } else { Vec::new() }
+    fn observe(&self, batch: &Batch<'_>, stats: &BatchStats, sums: &mut Memory) {
+        self.base.observe(batch, stats, self.epsilon.len(), sums);
+    }
+
+    fn shown(&self, sums: &Memory) -> Vec<ClassSeries> {
+        if self.base.method == BaseMethod::Trades {
+            return vec![ClassSeries { name: "beta", values: self.beta.clone() }];
+        }
+        self.base.shown(self.epsilon.len(), sums)
     }
 }
 
@@ -97,7 +95,7 @@ mod tests {
 
     fn planned(experiment: &Experiment, epoch: u32, statistics: Option<&ClassStats>, classes: usize) -> Cfa {
         let mut method = Cfa::new(experiment, classes);
-        method.plan(epoch, &Evidence { statistics, validation: None });
+        method.plan(epoch, &Evidence { statistics, ..Evidence::default() });
         method
     }
 
@@ -110,11 +108,11 @@ mod tests {
         assert_eq!((before.class_epsilon(), before.beta.as_slice()), (&[epsilon; 3][..], &[6.0; 3][..]));
         let after = planned(&experiment, 10, Some(&counted), 3);
         assert_eq!(after.class_epsilon(), [1.5 * epsilon, epsilon, 0.5 * epsilon]);
-        assert!(after.shown().is_empty());
+        assert!(after.shown(&Memory::default()).is_empty());
         experiment.cfa.base = BaseMethod::Trades;
         let after = planned(&experiment, 10, Some(&counted), 3);
         assert_eq!(after.class_epsilon(), [1.3, 0.8, 0.3].map(|scale| scale * epsilon));
-        assert_eq!(after.shown(), [ClassSeries { name: "beta", values: vec![9.0, 6.0, 3.0] }]);
+        assert_eq!(after.shown(&Memory::default()), [ClassSeries { name: "beta", values: vec![9.0, 6.0, 3.0] }]);
         (experiment.cfa.ccm, experiment.cfa.ccr) = (false, false);
         let off = planned(&experiment, 10, Some(&counted), 3);
         assert_eq!((off.class_epsilon(), off.beta.as_slice()), (&[epsilon; 3][..], &[6.0; 3][..]));

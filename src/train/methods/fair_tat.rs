@@ -15,19 +15,19 @@
 //! On TRADES ([`FairnessConfig::base`]) the search starts from small normal noise in eval mode and the loss is
 //! `mean (1 - b) CE(f(x_i), y_i) + b KL(p(x_i) ‖ p(x_i + d_i))` with `b = β / (1 + β)`. The authors never published this
 //! search in its targeted form; this one is a reconstruction. With [`TradesSearch::Kl`] the search is that of TRADES, as
-//! in their earlier code, and the method only adapts the radii.
+//! in their earlier code, and the method only adapts the radii. On Friendly adversarial training the targeted search
+//! stops early ([`super::fat`]).
 
-use super::trades::{class_loss, search};
-use super::{Evidence, Method, Radii, attack};
-use crate::config::{AttackConfig, BaseMethod, Experiment, FairnessConfig, TradesConfig, TradesSearch};
-use crate::engine::{Batch, LossSpec, Objective, SearchSpec, TargetTable, View};
+use super::base::Base;
+use super::{ClassSeries, Evidence, Memory, Method, Radii};
+use crate::config::{BaseMethod, Experiment, FairnessConfig, TradesSearch};
+use crate::engine::{Batch, BatchStats, LossSpec, Objective, SearchSpec, TargetTable};
 use crate::fairness::{Margins, TargetDistribution, TargetMode};
 
 /// See the [module](self).
 #[derive(Debug)]
 pub struct FairTat {
-    attack: AttackConfig,
-    trades: TradesConfig,
+    base: Base,
     fairness: FairnessConfig,
     margins: Margins,
     epsilon: Vec<f64>,
@@ -41,12 +41,12 @@ impl FairTat {
     /// For `classes` classes.
     pub fn new(experiment: &Experiment, classes: usize) -> Self {
         let distribution = TargetDistribution::uniform(classes);
+        let base = Base::new(experiment, experiment.fairness.base);
         Self {
-            attack: experiment.attack.clone(),
-            trades: experiment.trades.clone(),
             fairness: experiment.fairness.clone(),
             margins: experiment.margins(),
-            epsilon: vec![experiment.attack.epsilon.exact(); classes],
+            epsilon: base.equal_radii(classes),
+            base,
             table: distribution.table(),
             distribution,
             adapted: false,
@@ -60,24 +60,15 @@ impl FairTat {
         if target == label { (target + 1) % classes } else { target }
     }
 
-    fn on_trades(&self) -> bool {
-        self.fairness.base == BaseMethod::Trades
-    }
-
     /// Whether the search is targeted.
     fn is_targeted(&self) -> bool {
-        self.fairness.targeted && !(self.on_trades() && self.fairness.trades_search == TradesSearch::Kl)
+        self.fairness.targeted
+            && !(self.base.method == BaseMethod::Trades && self.fairness.trades_search == TradesSearch::Kl)
     }
 
     fn objective(&self, labels: &[u32]) -> Objective {
         match self.fairness.target_mode {
-            _ if !self.is_targeted() => {
-                if self.on_trades() {
-                    Objective::KlToClean
-                } else {
-                    Objective::CrossEntropy
-                }
-            }
+            _ if !self.is_targeted() => self.base.untargeted(),
             TargetMode::Fixed if self.adapted => {
                 Objective::Targeted(labels.iter().map(|label| self.fixed(*label)).collect())
             }
@@ -115,20 +106,19 @@ impl Method for FairTat {
     }
 
     fn search(&self, batch: &Batch<'_>, radii: &Radii) -> SearchSpec {
-        let objective = self.objective(batch.labels);
-        if self.on_trades() {
-            search(&self.attack, &self.trades, objective, batch, radii)
-        } else {
-            attack(&self.attack, objective, batch, radii)
-        }
+        self.base.search(self.objective(batch.labels), batch, radii)
     }
 
     fn loss(&self, _batch: &Batch<'_>) -> LossSpec {
-        if self.on_trades() {
-            class_loss(&vec![self.trades.beta; self.epsilon.len()])
-        } else {
-            LossSpec::cross_entropy(View::Adversarial)
-        }
+        self.base.loss(&vec![self.base.trades.beta; self.epsilon.len()])
+    }
+
+    fn observe(&self, batch: &Batch<'_>, stats: &BatchStats, sums: &mut Memory) {
+        self.base.observe(batch, stats, self.epsilon.len(), sums);
+    }
+
+    fn shown(&self, sums: &Memory) -> Vec<ClassSeries> {
+        self.base.shown(self.epsilon.len(), sums)
     }
 }
 
@@ -150,10 +140,10 @@ mod tests {
         let mut method = FairTat::new(&experiment, 3);
         let base = experiment.attack.epsilon.exact();
         for epoch in 0..2 {
-            method.plan(epoch, &Evidence { statistics: Some(&statistics()), validation: None });
+            method.plan(epoch, &Evidence { statistics: Some(&statistics()), ..Evidence::default() });
             assert_eq!(method.class_epsilon(), [base; 3]);
         }
-        method.plan(2, &Evidence { statistics: Some(&statistics()), validation: None });
+        method.plan(2, &Evidence { statistics: Some(&statistics()), ..Evidence::default() });
         assert_eq!(method.class_epsilon(), [1.5 * base, base, 0.5 * base]);
         let cfps = statistics().robust.cfps();
         assert_eq!(method.target_distribution(), Some(&TargetDistribution::softmax(&cfps, 2.0)));
@@ -167,7 +157,7 @@ mod tests {
             let mut experiment = Experiment::default();
             change(&mut experiment.fairness);
             let mut method = FairTat::new(&experiment, 3);
-            method.plan(1, &Evidence { statistics: adapted.then(statistics).as_ref(), validation: None });
+            method.plan(1, &Evidence { statistics: adapted.then(statistics).as_ref(), ..Evidence::default() });
             method.objective(&[2, 0])
         };
         let mode = |mode| move |fairness: &mut FairnessConfig| fairness.target_mode = mode;
@@ -198,7 +188,7 @@ mod tests {
         let mut experiment = Experiment::default();
         experiment.fairness.epsilon_rules = vec![EpsilonRule::GRob];
         let mut method = FairTat::new(&experiment, 3);
-        method.plan(1, &Evidence { statistics: Some(&statistics()), validation: None });
+        method.plan(1, &Evidence { statistics: Some(&statistics()), ..Evidence::default() });
         let batch = Batch { pixels: &[], labels: &[2, 0], ids: &[0, 1], augment: None, seed: 0, epoch: 1 };
         let spec = method.search(&batch, &Radii(method.class_epsilon().to_vec()));
         let base = experiment.attack.epsilon.exact();

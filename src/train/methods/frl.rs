@@ -134,12 +134,10 @@ impl Method for Frl {
             weights: Weights::PerClass(Self::weights(&self.multipliers[kind]).into_iter().map(|w| w as f32).collect()),
             reduction: Reduction::WeightedMean,
         };
-        LossSpec {
-            terms: vec![
-                term(Term::CrossEntropy(View::Clean), 1.0, 0),
-                term(CLEAN_TO_ADVERSARIAL, self.settings.beta, 1),
-            ],
-        }
+        LossSpec::of(vec![
+            term(Term::CrossEntropy(View::Clean), 1.0, 0),
+            term(CLEAN_TO_ADVERSARIAL, self.settings.beta, 1),
+        ])
     }
 
     fn memory(&self) -> Memory {
@@ -156,7 +154,7 @@ impl Method for Frl {
         }
     }
 
-    fn shown(&self) -> Vec<ClassSeries> {
+    fn shown(&self, _sums: &Memory) -> Vec<ClassSeries> {
         vec![
             ClassSeries { name: "clean_weight", values: Self::weights(&self.multipliers[0]) },
             ClassSeries { name: "boundary_weight", values: Self::weights(&self.multipliers[1]) },
@@ -179,11 +177,11 @@ mod tests {
                 robust.add(class, predicted(*of_robust));
             }
         }
-        ValidationCounts { clean, robust, means: None }
+        ValidationCounts { clean, robust, costs: None }
     }
 
     fn plan(method: &mut Frl, epoch: u32, counts: &ValidationCounts) {
-        method.plan(epoch, &Evidence { statistics: None, validation: Some(counts) });
+        method.plan(epoch, &Evidence { validation: Some(counts), ..Evidence::default() });
     }
 
     #[test]
@@ -199,7 +197,7 @@ mod tests {
         assert!((margin[0] - 0.2 * (0.2 - 0.35 - 0.07)).abs() < 1e-12);
         let base = method.attack.epsilon.exact();
         assert!((method.class_epsilon()[0] - 0.98 * base).abs() < 1e-12, "clamped: {:?}", method.class_epsilon());
-        let weights = &method.shown()[0].values;
+        let weights = &method.shown(&Memory::default())[0].values;
         assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-12 && weights[3] > weights[0]);
     }
 

@@ -4,24 +4,36 @@
 //! how both follow from the statistics ([`Method::plan`]). It never calls the engine.
 
 pub mod adversarial;
+mod base;
+pub mod bat;
 pub mod cfa;
+pub mod dafa;
+pub mod faal;
 pub mod fair_tat;
+pub mod fat;
 pub mod frl;
 pub mod trades;
+pub mod trix;
+pub mod wat;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 pub use adversarial::AdversarialTraining;
+pub use bat::Bat;
 pub use cfa::Cfa;
+pub use dafa::Dafa;
+pub use faal::Faal;
 pub use fair_tat::FairTat;
+pub use fat::Fat;
 pub use frl::Frl;
 pub use trades::Trades;
+pub use trix::Trix;
+pub use wat::Wat;
 
-use crate::attack::ClassMeans;
 use crate::config::{AttackConfig, Experiment, MethodChoice};
-use crate::engine::{Batch, LossSpec, Objective, SearchSpec, Start};
+use crate::engine::{Batch, BatchStats, LossSpec, Objective, SearchSpec, Start, loss};
 use crate::fairness::{ClassStats, Confusion, TargetDistribution};
 use crate::rng::Purpose;
 
@@ -30,8 +42,8 @@ use crate::rng::Purpose;
 pub struct Needs {
     /// [`Evidence::validation`]: counts on the validation split, also before epoch 0.
     pub validation: bool,
-    /// Also mean losses and probabilities of each class ([`ValidationCounts::means`]).
-    pub class_means: bool,
+    /// Losses of each class under the training search after every epoch ([`ValidationCounts::costs`]).
+    pub costs: bool,
     /// A trained network to start from: the method fine-tunes.
     pub trained_network: bool,
 }
@@ -43,9 +55,43 @@ pub struct ValidationCounts {
     pub clean: Confusion,
     /// Under the evaluation attack.
     pub robust: Confusion,
-    /// Mean losses and probabilities of each class, clean and under the attack, if the method asks for them.
+    /// Losses of each class, if the method asks for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub means: Option<[ClassMeans; 2]>,
+    pub costs: Option<ClassCosts>,
+}
+
+/// Losses on the validation split under the search of training, with batch norm in eval mode: sums over the images of
+/// each class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassCosts {
+    /// Number of images.
+    pub images: Vec<u64>,
+    /// Cross-entropy of the true class on unperturbed images.
+    pub cross_entropy: Vec<f64>,
+    /// `KL(p(x) ‖ p(x + d))`.
+    pub divergence: Vec<f64>,
+}
+
+impl ClassCosts {
+    /// Empty sums.
+    pub fn new(classes: usize) -> Self {
+        Self { images: vec![0; classes], cross_entropy: vec![0.0; classes], divergence: vec![0.0; classes] }
+    }
+
+    /// Adds a batch with these logits, `B × K`.
+    ///
+    /// # Panics
+    /// Panics if a label is out of range or logits are missing.
+    pub fn add(&mut self, labels: &[u32], clean: &[f32], adversarial: &[f32]) {
+        let classes = self.images.len();
+        for (i, label) in labels.iter().enumerate() {
+            let [clean, adversarial] = [clean, adversarial].map(|logits| &logits[i * classes..][..classes]);
+            let class = *label as usize;
+            self.images[class] += 1;
+            self.cross_entropy[class] -= f64::from(loss::log_softmax(clean)[class]);
+            self.divergence[class] += f64::from(loss::kl(clean, adversarial, 0.0, None, None));
+        }
+    }
 }
 
 /// The statistics from which an epoch is planned.
@@ -56,10 +102,12 @@ pub struct Evidence<'a> {
     pub statistics: Option<&'a ClassStats>,
     /// Counts on the validation split after the last epoch, if the method needs them.
     pub validation: Option<&'a ValidationCounts>,
+    /// What [`Method::observe`] summed up in the last epoch.
+    pub sums: Option<&'a Memory>,
 }
 
-/// The state that a method carries from one epoch to the next, in addition to [`Evidence`]: values by name. Part of the
-/// checkpoint, so that a resumed run ends with the same bytes.
+/// Values of a method by name: the state that it carries from one epoch to the next, in addition to [`Evidence`], or its
+/// sums over the batches of an epoch. Part of the checkpoint, so that a resumed run ends with the same bytes.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Memory(pub BTreeMap<String, Vec<f64>>);
@@ -76,6 +124,13 @@ impl Memory {
             .get(name)
             .map(Vec::as_slice)
             .filter(|values| values.len() == count && values.iter().all(|v| v.is_finite()))
+    }
+
+    /// The `count` numbers under `name`, to be changed; zeros if there are none.
+    pub fn values(&mut self, name: &str, count: usize) -> &mut [f64] {
+        let values = self.0.entry(name.to_owned()).or_default();
+        values.resize(count, 0.0);
+        values
     }
 }
 
@@ -124,6 +179,10 @@ pub trait Method: Send {
     /// The outer loss for a batch.
     fn loss(&self, batch: &Batch<'_>) -> LossSpec;
 
+    /// Adds what the method measures on a finished training batch to the sums of this epoch. They end up in
+    /// [`Evidence::sums`] of the next one.
+    fn observe(&self, _batch: &Batch<'_>, _stats: &BatchStats, _sums: &mut Memory) {}
+
     /// The state to carry over to the next epoch.
     fn memory(&self) -> Memory {
         Memory::default()
@@ -132,8 +191,8 @@ pub trait Method: Send {
     /// Restores the state that an earlier [`Self::memory`] returned. Values that are missing or do not fit begin anew.
     fn restore(&mut self, _memory: &Memory) {}
 
-    /// Class-wise values of this epoch other than radii and targets.
-    fn shown(&self) -> Vec<ClassSeries> {
+    /// Class-wise values of this epoch other than radii and targets, given its sums.
+    fn shown(&self, _sums: &Memory) -> Vec<ClassSeries> {
         Vec::new()
     }
 }
@@ -146,6 +205,12 @@ pub fn build(experiment: &Experiment, classes: usize) -> Box<dyn Method> {
         MethodChoice::Trades => Box::new(Trades::new(experiment, classes)),
         MethodChoice::Cfa => Box::new(Cfa::new(experiment, classes)),
         MethodChoice::Frl => Box::new(Frl::new(experiment, classes)),
+        MethodChoice::Fat => Box::new(Fat::new(experiment, classes)),
+        MethodChoice::Bat => Box::new(Bat::new(experiment, classes)),
+        MethodChoice::Wat => Box::new(Wat::new(experiment, classes)),
+        MethodChoice::Dafa => Box::new(Dafa::new(experiment, classes)),
+        MethodChoice::Faal => Box::new(Faal::new(experiment, classes)),
+        MethodChoice::Trix => Box::new(Trix::new(experiment, classes)),
     }
 }
 

@@ -46,17 +46,19 @@ impl Method for Trades {
     }
 
     fn loss(&self, _batch: &Batch<'_>) -> LossSpec {
-        let beta = self.settings.beta;
-        if self.settings.scaled {
-            return class_loss(&vec![beta; self.epsilon.len()]);
-        }
-        LossSpec {
-            terms: vec![
-                LossTerm::mean(1.0, Term::CrossEntropy(View::Clean)),
-                LossTerm::mean(beta as f32, CLEAN_TO_ADVERSARIAL),
-            ],
-        }
+        trades_loss(&self.settings, self.epsilon.len())
     }
+}
+
+/// The loss of TRADES.
+pub(super) fn trades_loss(settings: &TradesConfig, classes: usize) -> LossSpec {
+    if settings.scaled {
+        return class_loss(&vec![settings.beta; classes]);
+    }
+    LossSpec::of(vec![
+        LossTerm::mean(1.0, Term::CrossEntropy(View::Clean)),
+        LossTerm::mean(settings.beta as f32, CLEAN_TO_ADVERSARIAL),
+    ])
 }
 
 /// The search of TRADES, with `objective`.
@@ -85,12 +87,10 @@ pub(super) fn class_loss(beta: &[f64]) -> LossSpec {
         weights: Weights::PerClass(beta.iter().map(|beta| weight(*beta) as f32).collect()),
         reduction: Reduction::Mean,
     };
-    LossSpec {
-        terms: vec![
-            term(Term::CrossEntropy(View::Clean), |beta| 1.0 / (1.0 + beta)),
-            term(CLEAN_TO_ADVERSARIAL, |beta| beta / (1.0 + beta)),
-        ],
-    }
+    LossSpec::of(vec![
+        term(Term::CrossEntropy(View::Clean), |beta| 1.0 / (1.0 + beta)),
+        term(CLEAN_TO_ADVERSARIAL, |beta| beta / (1.0 + beta)),
+    ])
 }
 
 #[cfg(test)]

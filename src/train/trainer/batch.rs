@@ -45,18 +45,22 @@ impl Trainer {
             engine.logits(&Input::View(&views, View::Clean), BatchNormMode::Train)?;
         }
         let before_update = clock.elapsed();
-        let sgd = SgdStep { lr, momentum: o.momentum, weight_decay: o.weight_decay };
+        let sgd = SgdStep { lr, momentum: o.momentum, weight_decay: o.weight_decay, nesterov: o.nesterov };
         let result = engine.train_step(&views, &self.method.loss(&batch), &sgd)?;
         let updated = clock.elapsed();
         if !result.loss.is_finite() {
             return Err(EngineError::NotFinite { what: "loss".into(), batch: labels.len() }.into());
         }
+        self.method.observe(&batch, &result, &mut self.progress.sums);
         let counted = &mut self.progress.counted;
         if let Some(counts) = result.confusion(View::Adversarial) {
             counted.robust.add_counts(counts);
         }
         if let (Some(targets), Some(predictions)) = (engine.targets(&views)?, result.predictions(View::Adversarial)) {
-            counted.add_targets(&labels, targets, predictions);
+            // An image whose target is its own class has none: the counts would not be shares of one attack.
+            if targets.iter().zip(&labels).all(|(target, label)| target != label) {
+                counted.add_targets(&labels, targets, predictions);
+            }
         }
         if clean_passes > 0 {
             let logits = engine.logits(&Input::View(&views, View::Clean), BatchNormMode::Train)?;

@@ -110,7 +110,8 @@ impl Trainer {
         };
         let (train_robust, train_clean) = (counted.robust.class_accuracy(), counted.clean.class_accuracy());
         let (val_clean, val_robust) = (clean.class_accuracy(), robust.class_accuracy());
-        let (distribution, radii, shown) = (self.method.target_distribution(), self.radii(), self.method.shown());
+        let (distribution, radii, shown) =
+            (self.method.target_distribution(), self.radii(), self.method.shown(&self.progress.sums));
         for (k, name) in self.splits.train.class_names().iter().enumerate() {
             self.classes.push(ClassRow {
                 epoch,

@@ -29,7 +29,7 @@ fn trained() -> (CandleEngine, Dataset) {
             ..SearchSpec::default()
         };
         let views = engine.perturb(&batch, &none).unwrap();
-        let sgd = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 0.0 };
+        let sgd = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 0.0, nesterov: false };
         engine.train_step(&views, &LossSpec::cross_entropy(View::Clean), &sgd).unwrap();
     }
     (engine, set)

@@ -38,7 +38,7 @@ fn network(set: &Dataset, batches: usize) -> CandleEngine {
             ..SearchSpec::default()
         };
         let views = engine.perturb(&batch, &none).unwrap();
-        let sgd = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 0.0 };
+        let sgd = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 0.0, nesterov: false };
         engine.train_step(&views, &LossSpec::cross_entropy(View::Clean), &sgd).unwrap();
     }
     engine

@@ -9,7 +9,7 @@ use super::not_finite::{GRADIENT, LOGITS};
 use super::transfer::unpack;
 use crate::engine::checks::{check_batch_norm, check_images, check_running};
 use crate::engine::held::{self, Held, SetAside};
-use crate::engine::loss::GradientScale;
+use crate::engine::loss::{GradientScale, with_worst_case};
 use crate::engine::search_spec::least_likely;
 use crate::engine::wgsl::kernels::call::{Call, ImageInfo};
 use crate::engine::wgsl::kernels::{attack, loss};
@@ -86,6 +86,24 @@ impl WgslEngine {
         if logits.iter().all(|v| v.is_finite()) { Ok(logits) } else { Err(self.not_finite(images, mode)) }
     }
 
+    /// Logits of each view after the forward passes of a training step, checked to be finite.
+    fn read_logits_of_views(&mut self, images: usize, key: &Key, views: &[View]) -> Result<Vec<Vec<f32>>, EngineError> {
+        self.pacer.finish(&self.gpu)?;
+        let shape = self.network.shape_of(self.network.layers.len());
+        let mut all = Vec::new();
+        for (v, view) in views.iter().enumerate() {
+            let Some(recorded) = self.sets.last().and_then(|set| set.programs.get(key)) else { return Ok(all) };
+            let ranges: Vec<_> = recorded.logits[v].iter().map(|slice| recorded.range(*slice)).collect();
+            let logits = unpack(&self.gpu.read(&ranges)?, shape);
+            if !logits.iter().all(|v| v.is_finite()) {
+                self.copy_images(images, Fixed::of_view(*view), Fixed::Input)?;
+                return Err(self.not_finite(images, BatchNormMode::Train));
+            }
+            all.push(logits);
+        }
+        Ok(all)
+    }
+
     /// Copies the current iterate of images that were never misclassified into the snapshots, before a view is used.
     fn show(&mut self, view: View) -> Result<(), EngineError> {
         let Some(held) = &self.held else { return Ok(()) };
@@ -155,12 +173,13 @@ impl WgslEngine {
         let info = self.buffer(images, Fixed::SearchInfo, bytes)?;
         let read = self.gpu.read(&[(&flags[0], 0, 4), (&flags[1], 0, flags_bytes), (&info, 0, bytes)])?;
         let raised = |bytes: &[u8]| bytes.iter().any(|byte| *byte != 0);
+        let info: Vec<ImageInfo> = bytemuck::pod_collect_to_vec(&read[2]);
         if held.spec.objective.is_targeted() {
-            let info: Vec<ImageInfo> = bytemuck::pod_collect_to_vec(&read[2]);
             held.targets = Some(info.iter().map(|image| image.target).collect());
         }
         let (bad_gradient, zero) = read[1].split_at(16);
         held.without_gradient = zero.chunks(4).map(raised).collect();
+        held.budgets = info.iter().map(|image| image.budget).collect();
         Ok([raised(&read[0]), raised(bad_gradient)])
     }
 
@@ -332,9 +351,10 @@ impl Engine for WgslEngine {
         names.iter().try_for_each(|view| held.check_view(*view))?;
         names.iter().try_for_each(|view| self.show(*view))?;
         let held = self.held(views)?;
-        let info = ImageInfo::for_labels(&held.labels);
+        let (labels, budgets) = (held.labels.clone(), held.budgets.clone());
+        let info = ImageInfo::for_labels(&labels);
         let n = info.len();
-        let terms = loss::encode_terms(loss, &names, &held.labels);
+        let terms = loss::encode_terms(loss, &names, &labels);
         let key = Key::Train { views: names.clone(), terms: terms.len() };
         self.write_info(Fixed::Info, &info)?;
         self.write_call(n, Fixed::Call, &Call::zeroed().with_sgd(sgd))?;
@@ -343,8 +363,19 @@ impl Engine for WgslEngine {
         let table = self.network.classes * self.network.classes;
         let counts_bytes = programs::table_bytes(self.network.classes, programs::counted_tables(names.len()));
         self.write(n, Fixed::Counts, counts_bytes, &vec![0u32; names.len() * table])?;
-        let pause = self.pause_of(n, &key);
-        self.replay_part(n, &key, 0, pause)?;
+        let [forwarded, pause] = self.pauses_of(n, &key);
+        self.replay_part(n, &key, 0, forwarded)?;
+        let (mut logits, mut class_factors) = (Vec::new(), Vec::new());
+        if loss.worst_case.is_some() || loss.keep_logits {
+            logits = self.read_logits_of_views(n, &key, &names)?;
+            let (resolved, factors) = with_worst_case(loss, &names, &logits, &labels, self.network.classes);
+            if loss.worst_case.is_some() {
+                let terms = loss::encode_terms(&resolved, &names, &labels);
+                self.write(n, Fixed::Terms(terms.len()), 4 * terms.len() as u64, &terms)?;
+            }
+            class_factors = factors;
+        }
+        self.replay_part(n, &key, forwarded, pause)?;
         self.pacer.finish(&self.gpu)?;
         let words_of_image = loss::result_words(names.len());
         let results_bytes = 4 * (words_of_image * n) as u64;
@@ -366,7 +397,8 @@ impl Engine for WgslEngine {
         let value = words.chunks(words_of_image).map(|word| f64::from(f32::from_bits(word[0]))).sum();
         self.replay_part(n, &key, pause, usize::MAX)?;
         self.pacer.flush(&self.gpu)?;
-        Ok(BatchStats { loss: value, predictions, confusion })
+        let logits = if loss.keep_logits { names.into_iter().zip(logits).collect() } else { Vec::new() };
+        Ok(BatchStats { loss: value, predictions, confusion, logits, class_factors, budgets })
     }
 
     fn logits(&mut self, input: &Input<'_>, mode: BatchNormMode) -> Result<Vec<f32>, EngineError> {

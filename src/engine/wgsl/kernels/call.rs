@@ -32,7 +32,7 @@ pub(in crate::engine::wgsl) struct Call {
     pub(in crate::engine::wgsl) deviation: f32,
     /// 0: L∞, 1: L2.
     pub(in crate::engine::wgsl) norm: u32,
-    /// 0: cross-entropy, 1: towards a target, 2: KL to the clean prediction, 3: DLR, 4: margin.
+    /// 0: cross-entropy, 1: towards a target, or away from the label if that is the target, 2: KL to the clean prediction, 3: DLR, 4: margin.
     pub(in crate::engine::wgsl) objective: u32,
     /// Learning rate of the SGD step.
     pub(in crate::engine::wgsl) lr: f32,
@@ -48,8 +48,8 @@ pub(in crate::engine::wgsl) struct Call {
     pub(in crate::engine::wgsl) project_start: u32,
     /// Standard deviation of the noise of a step.
     pub(in crate::engine::wgsl) noise: f32,
-    /// Pads the struct to a multiple of 16 bytes.
-    pub(in crate::engine::wgsl) unused: u32,
+    /// Whether the momentum of the SGD step is Nesterov's.
+    pub(in crate::engine::wgsl) nesterov: u32,
     }
 }
 
@@ -130,7 +130,13 @@ impl Call {
 
     /// The same with an SGD step.
     pub(in crate::engine::wgsl) fn with_sgd(self, sgd: &SgdStep) -> Self {
-        Self { lr: sgd.lr as f32, momentum: sgd.momentum as f32, weight_decay: sgd.weight_decay as f32, ..self }
+        Self {
+            lr: sgd.lr as f32,
+            momentum: sgd.momentum as f32,
+            weight_decay: sgd.weight_decay as f32,
+            nesterov: u32::from(sgd.nesterov),
+            ..self
+        }
     }
 }
 

@@ -49,8 +49,10 @@ mod tests {
     /// Measured: below 3e-8, the rounding of one multiplication and addition.
     #[test]
     fn sgd_follows_the_formula_over_steps() {
-        let step = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4 };
-        for mut h in Harness::both() {
+        for (mut h, nesterov) in
+            Harness::both().into_iter().zip([false, true]).chain(Harness::both().into_iter().zip([true, false]))
+        {
+            let step = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4, nesterov };
             let call = h.input(&[Call::zeroed().with_sgd(&step)]);
             for quads in [1, 256, 257, 1000] {
                 let n = 4 * quads;
@@ -63,7 +65,9 @@ mod tests {
                     for i in 0..n {
                         let decayed = f64::from(gradient[i]) + step.weight_decay * f64::from(parameter[i]);
                         momentum[i] = (step.momentum * f64::from(momentum[i]) + decayed) as f32;
-                        parameter[i] = (f64::from(parameter[i]) - step.lr * f64::from(momentum[i])) as f32;
+                        let direction = f64::from(momentum[i]);
+                        let direction = if nesterov { decayed + step.momentum * direction } else { direction };
+                        parameter[i] = (f64::from(parameter[i]) - step.lr * direction) as f32;
                     }
                 }
                 h.expect("momentum", m, &momentum, 1e-7);
@@ -75,7 +79,7 @@ mod tests {
     #[test]
     fn zero_stays_zero_and_not_a_number_is_seen() {
         for mut h in Harness::both() {
-            let step = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4 };
+            let step = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4, nesterov: false };
             let call = h.input(&[Call::zeroed().with_sgd(&step)]);
             let (p, m) = (h.input(&[0.0f32; 4]), h.input(&[0.0f32; 4]));
             let g = h.input(&[0.0, f32::NAN, f32::INFINITY, 0.0]);

@@ -89,7 +89,7 @@ fn a_profile_has_every_dispatch_of_a_step() {
         ..SearchSpec::default()
     };
     let loss = LossSpec::cross_entropy(View::Adversarial);
-    let sgd = SgdStep { lr: 0.01, momentum: 0.9, weight_decay: 0.0 };
+    let sgd = SgdStep { lr: 0.01, momentum: 0.9, weight_decay: 0.0, nesterov: false };
     let figures = DeviceFigures {
         clock: Clock::Submissions,
         fma_flops_per_second: 2e9,

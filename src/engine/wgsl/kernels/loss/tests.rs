@@ -80,7 +80,9 @@ pub(super) fn scaled_gradients(
 }
 
 pub(super) fn objectives(labels: &[u32], classes: usize) -> Vec<Objective> {
-    let targets = labels.iter().map(|label| (label + 1) % classes as u32).collect();
+    // Every third image has its own class as a target: it moves away from that.
+    let target = |(i, label): (usize, &u32)| (label + u32::from(i % 3 != 2)) % classes as u32;
+    let targets = labels.iter().enumerate().map(target).collect();
     let mut all = vec![Objective::CrossEntropy, Objective::Targeted(targets), Objective::KlToClean];
     if classes > 2 {
         all.push(Objective::Dlr);
@@ -275,7 +277,7 @@ fn one_view(n: usize) -> LossSpec {
     let view = View::Adversarial;
     let terms =
         [Term::CrossEntropy(view), Term::KlToUniform(view), Term::Kl { from: view, to: view }, Term::Margin(view)];
-    LossSpec { terms: terms.into_iter().zip(0..).map(|(what, sample)| term(what, n, sample)).collect() }
+    LossSpec::of(terms.into_iter().zip(0..).map(|(what, sample)| term(what, n, sample)).collect())
 }
 
 /// Every term that two views allow.
@@ -288,7 +290,7 @@ fn two_views(n: usize) -> LossSpec {
         Term::KlToUniform(adversarial),
         Term::CrossEntropy(adversarial),
     ];
-    LossSpec { terms: terms.into_iter().zip(0..).map(|(what, sample)| term(what, n, sample)).collect() }
+    LossSpec::of(terms.into_iter().zip(0..).map(|(what, sample)| term(what, n, sample)).collect())
 }
 
 /// Every view, with the terms of Balance Adversarial Training and others.
@@ -301,18 +303,16 @@ fn four_views(n: usize) -> LossSpec {
         Term::Margin(View::FirstAdversarial),
         Term::CrossEntropy(View::Adversarial),
     ];
-    LossSpec { terms: terms.into_iter().zip(0..).map(|(what, sample)| term(what, n, sample)).collect() }
+    LossSpec::of(terms.into_iter().zip(0..).map(|(what, sample)| term(what, n, sample)).collect())
 }
 
 fn with(what: Term, factor: f32, n: usize) -> LossSpec {
-    LossSpec {
-        terms: vec![LossTerm {
-            term: what,
-            factor: 1.0,
-            weights: Weights::PerImage(vec![factor; n]),
-            reduction: Reduction::Sum,
-        }],
-    }
+    LossSpec::of(vec![LossTerm {
+        term: what,
+        factor: 1.0,
+        weights: Weights::PerImage(vec![factor; n]),
+        reduction: Reduction::Sum,
+    }])
 }
 
 /// The formulas in `f64`: value of a term for one image, and its gradient for each view.
@@ -362,7 +362,7 @@ fn exact(term: Term, views: &[View], rows: &[&[f32]], label: u32) -> (f64, Vec<V
 /// These losses, and single terms.
 fn losses(n: usize) -> Vec<LossSpec> {
     let mut all = vec![one_view(n), two_views(n), four_views(n)];
-    all.extend(one_view(n).terms.into_iter().map(|term| LossSpec { terms: vec![term] }));
+    all.extend(one_view(n).terms.into_iter().map(|term| LossSpec::of(vec![term])));
     let (clean, adversarial) = (View::Clean, View::Adversarial);
     all.extend([(clean, adversarial), (adversarial, clean)].map(|(from, to)| with(Term::Kl { from, to }, 1.0, n)));
     all
