@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use fairtat::config::{EngineChoice, Experiment, LastBatch, StatisticsSource};
+use clap::ValueEnum;
+use fairtat::config::{BaseMethod, EngineChoice, Experiment, LastBatch, LossForm, MethodChoice, StatisticsSource};
 use fairtat::evaluate;
 use fairtat::fairness::TargetMode;
 use fairtat::model::State;
@@ -103,6 +104,63 @@ fn a_run_stopped_anywhere_ends_as_if_it_had_not_been() {
         assert_eq!(trainer.run(&mut ()).unwrap(), Outcome::Finished);
         assert_same(&whole, &path);
     }
+}
+
+/// Every method, with the settings that let it adapt within four epochs.
+fn methods(robust: &Path) -> Vec<(String, Experiment)> {
+    let mut all = Vec::new();
+    for method in MethodChoice::value_variants() {
+        for base in [BaseMethod::At, BaseMethod::Fat, BaseMethod::Trades] {
+            let mut e = experiment();
+            (e.fairness.method, e.fairness.base, e.cfa.base) = (*method, base, base);
+            let form = if base == BaseMethod::Trades { LossForm::Trades } else { LossForm::At };
+            (e.fat.kl, e.dafa.base, e.faal.base) = (base == BaseMethod::Trades, form, form);
+            (e.fat.tau, e.fat.tau_epochs, e.fat.noise) = (vec![0, 1], vec![2], 0.001);
+            (e.cfa.warmup_epochs, e.dafa.warmup_epochs, e.wat.eta) = (1, 2, 1.0);
+            (e.frl.alpha_1, e.frl.alpha_2) = (0.5, 1.0);
+            if matches!(method, MethodChoice::Frl | MethodChoice::Faal) {
+                e.model.init = Some(robust.into());
+            }
+            // Methods without a base are the same for all of them.
+            if !all.iter().any(|(_, known): &(String, Experiment)| known.fairness.method == *method)
+                || e.base().is_some_and(|own| own == base)
+            {
+                all.push((format!("{method:?} on {base:?}"), e));
+            }
+        }
+    }
+    all
+}
+
+/// Stopped within an epoch, at its end, and several times, between the steps in which each method adapts.
+#[test]
+fn every_method_that_is_stopped_ends_as_if_it_had_not_been() {
+    let dir = tempfile::tempdir().unwrap();
+    let robust = dir.path().join("robust");
+    begin(&experiment(), &robust).run(&mut ()).unwrap();
+    let mut adapted = 0;
+    for (name, e) in methods(&robust) {
+        let whole = dir.path().join(&name);
+        let mut trainer = begin(&e, &whole);
+        trainer.run(&mut ()).unwrap();
+        let series: Vec<f64> =
+            trainer.rows().1.iter().flat_map(|row| row.series.iter().map(|(_, value)| *value)).collect();
+        adapted += usize::from(series.iter().any(|value| *value != series[0]));
+        for stops in [vec![3], vec![8], vec![9, 1, 3]] {
+            let path = dir.path().join(format!("{name}, stopped after {stops:?}"));
+            let mut trainer = begin(&e, &path);
+            for batches in stops {
+                let mut observer = StopAfter { batches: Cell::new(batches) };
+                assert_eq!(trainer.run(&mut observer).unwrap(), Outcome::Stopped);
+                trainer = resume(&path);
+            }
+            trainer.run(&mut ()).unwrap();
+            println!("{}", path.display());
+            assert_same(&whole, &path);
+        }
+    }
+    // FAIR-TAT and CFA on FAT, CFA on TRADES, FRL, two forms each of FAT, DAFA and FAAL, WAT and TRIX.
+    assert_eq!(adapted, 12, "methods with series that vary");
 }
 
 /// A run of an older program version, which offered no choice of how to split an epoch into batches.

@@ -1,23 +1,46 @@
 //! `fairtat study`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Value;
 
-use super::overrides::{EngineOverride, ExperimentArgs, Source};
+use super::overrides::{Asked, EngineOverride, ExperimentArgs, Source};
 use super::train::{resume_run, run_new};
 use super::{Usage, print, write_json};
-use crate::config::{Difference, Experiment, MethodChoice};
+use crate::config::{Derived, Difference, Experiment, MethodChoice};
 use crate::evaluate::FinalReport;
+use crate::evaluate::method_study::{MethodRun, MethodStudy, recipe};
 use crate::evaluate::study::Study;
-use crate::train::RunDir;
+use crate::train::{MetricsRow, RunDir};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StudyCommand {
     /// Train several methods with several seeds, and tabulate mean and standard deviation
     Seeds(SeedsArgs),
+    /// Train all methods with several seeds, and tabulate their differences from PGD-AT with intervals, and their time
+    ///
+    /// Without --preset, --config and --dataset, on the drawn shapes. All methods train for the same number of epochs;
+    /// warm-ups are the published share of them. FRL and FAAL fine-tune the PGD-AT run of the same seed.
+    Methods(MethodsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MethodsArgs {
+    #[command(flatten)]
+    source: Source,
+    /// Methods to compare with PGD-AT [default: all]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    methods: Vec<MethodChoice>,
+    /// Seeds of the runs
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 1, 2])]
+    seeds: Vec<u64>,
+    /// Directory for the runs and the table; complete runs in it are reused, stopped ones continue
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    fields: ExperimentArgs,
 }
 
 #[derive(Debug, Args)]
@@ -58,69 +81,142 @@ fn same(asked: &Experiment, found: &Experiment) -> Result<()> {
 }
 
 pub(super) fn study(command: &StudyCommand) -> Result<()> {
-    let StudyCommand::Seeds(arguments) = command;
+    match command {
+        StudyCommand::Seeds(arguments) => seeds(arguments),
+        StudyCommand::Methods(arguments) => methods(arguments),
+    }
+}
+
+/// What the runs of a study share. Fails if a flag sets what the study varies.
+fn asked(fields: &ExperimentArgs, source: &Source) -> Result<Asked> {
     let varied = [("run.seed", "seed"), ("fairness.method", "method")];
-    if let Some((_, flag)) = varied.into_iter().find(|(path, _)| arguments.fields.names(path)) {
+    if let Some((_, flag)) = varied.into_iter().find(|(path, _)| fields.names(path)) {
         bail!(Usage(format!("--{flag} is varied by the study; use --{flag}s")));
     }
-    let asked = arguments.fields.asked(&arguments.source)?;
+    let mut asked = fields.asked(source)?;
     asked.tell()?;
-    let base = &asked.experiment;
-    if base.evaluation.test_steps == 0 {
+    if asked.experiment.evaluation.test_steps == 0 {
         bail!(Usage("--test-steps: a study compares runs on the test set; expected at least 1 step, found 0".into()));
     }
-    let (mut methods, mut seeds) = (arguments.methods.clone(), arguments.seeds.clone());
-    let mut seen = Vec::new();
-    methods.retain(|method| {
-        !seen.contains(method) && {
-            seen.push(*method);
-            true
+    for path in [&mut asked.experiment.data.path, &mut asked.experiment.model.init].into_iter().flatten() {
+        // As in the config.toml of a run.
+        *path = std::path::absolute(&path)?;
+    }
+    Ok(asked)
+}
+
+/// Each value once, in the order of first appearance.
+fn distinct<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
+    let mut found = Vec::new();
+    values.iter().for_each(|value| {
+        if !found.contains(value) {
+            found.push(*value);
         }
     });
-    let mut seen = Vec::new();
-    seeds.retain(|seed| {
-        !seen.contains(seed) && {
-            seen.push(*seed);
-            true
-        }
-    });
+    found
+}
+
+/// The directory of a run in a study.
+fn run_directory(out: &Path, experiment: &Experiment) -> PathBuf {
+    let method = experiment.fairness.method.to_possible_value();
+    let name = method.map_or_else(String::new, |value| value.get_name().to_owned());
+    out.join(format!("{name}-seed-{}", experiment.run.seed))
+}
+
+/// The report of a run in `directory`: of a complete one, or after beginning or continuing it. Fails if it is stopped.
+fn report(directory: &Path, experiment: Experiment, derived: Option<&Derived>) -> Result<FinalReport> {
+    let done = directory.join("evaluation.json");
+    if directory.join("config.toml").exists() {
+        same(&experiment, &RunDir::open(directory)?.1)
+            .with_context(|| format!("{} holds a run of another experiment", directory.display()))?;
+    }
+    let report = if done.exists() {
+        let text = std::fs::read_to_string(&done).with_context(|| done.display().to_string())?;
+        Some(serde_json::from_str::<Box<FinalReport>>(&text).with_context(|| done.display().to_string())?)
+    } else if directory.join("config.toml").exists() {
+        resume_run(directory, &EngineOverride::default())?
+    } else {
+        run_new(experiment, derived, directory)?
+    };
+    report.map(|report| *report).context("stopped; run the same command again to continue")
+}
+
+/// Writes `study.md` and `study.json`, and prints the table.
+fn write(out: &Path, text: &str, study: &impl serde::Serialize) -> Result<()> {
+    crate::files::write_atomic(&out.join("study.md"), text.as_bytes())?;
+    write_json(&out.join("study.json"), study)?;
+    print(text)
+}
+
+fn seeds(arguments: &SeedsArgs) -> Result<()> {
+    let asked = asked(&arguments.fields, &arguments.source)?;
     let mut reports = Vec::new();
-    for &method in &methods {
-        for &seed in &seeds {
-            let mut experiment = base.clone();
-            if let Some(path) = &mut experiment.data.path {
-                // As in the config.toml of a run.
-                *path = std::path::absolute(&path)?;
-            }
-            experiment.fairness.method = method;
-            experiment.run.seed = seed;
-            let name = method.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
-            let directory = arguments.out.join(format!("{name}-seed-{seed}"));
-            let done = directory.join("evaluation.json");
-            if directory.join("config.toml").exists() {
-                same(&experiment, &RunDir::open(&directory)?.1)
-                    .with_context(|| format!("{} holds a run of another experiment", directory.display()))?;
-            }
-            let report = if done.exists() {
-                let text = std::fs::read_to_string(&done).with_context(|| done.display().to_string())?;
-                Some(serde_json::from_str::<Box<FinalReport>>(&text).with_context(|| done.display().to_string())?)
-            } else if directory.join("config.toml").exists() {
-                resume_run(&directory, &EngineOverride::default())?
-            } else {
-                run_new(experiment, asked.derived.as_ref(), &directory)?
-            };
-            match report {
-                Some(report) => reports.push(*report),
-                None => bail!("stopped; run the same command again to continue"),
-            }
+    for method in distinct(&arguments.methods) {
+        for seed in distinct(&arguments.seeds) {
+            let mut experiment = asked.experiment.clone();
+            (experiment.fairness.method, experiment.run.seed) = (method, seed);
+            let directory = run_directory(&arguments.out, &experiment);
+            reports.push(report(&directory, experiment, asked.derived.as_ref())?);
         }
     }
     let study = Study::new(&reports);
-    let text = study.to_markdown();
-    let table = arguments.out.join("study.md");
-    crate::files::write_atomic(&table, text.as_bytes())?;
-    write_json(&arguments.out.join("study.json"), &study)?;
-    print(&text)
+    write(&arguments.out, &study.to_markdown(), &study)
+}
+
+/// The preset of `study methods` if no other source of settings is named.
+const METHODS_PRESET: &str = "shapes-unfair";
+
+fn methods(arguments: &MethodsArgs) -> Result<()> {
+    let mut source = arguments.source.clone();
+    if source.preset.is_none() && source.config.is_none() && !arguments.fields.names("data.dataset") {
+        source.preset = Some(METHODS_PRESET.into());
+    }
+    let asked = asked(&arguments.fields, &source)?;
+    let wanted = if arguments.methods.is_empty() { MethodChoice::value_variants() } else { &arguments.methods };
+    // The baseline comes first: others begin with its weights.
+    let wanted = distinct(&[&[MethodChoice::At], wanted].concat());
+    let out = std::path::absolute(&arguments.out)?;
+    let (mut runs, mut settings) = (Vec::new(), Vec::new());
+    // Seed by seed, so that an interrupted study has complete rows.
+    for seed in distinct(&arguments.seeds) {
+        let mut baseline = None;
+        for &method in &wanted {
+            let mut experiment = recipe(&asked.experiment, method, |path| arguments.fields.names(path));
+            experiment.run.seed = seed;
+            if crate::train::methods::build(&experiment, 2).needs().trained_network && experiment.model.init.is_none() {
+                experiment.model.init.clone_from(&baseline);
+            }
+            let directory = run_directory(&out, &experiment);
+            if let Some(told) = changed(&asked.experiment, &experiment).filter(|told| !settings.contains(told)) {
+                settings.push(told);
+            }
+            let report = report(&directory, experiment, asked.derived.as_ref())?;
+            let rows = RunDir::open(&directory)?.0.read_rows()?.0;
+            let trained = |row: &MetricsRow| row.seconds_attack + row.seconds_update + row.seconds_statistics;
+            if method == MethodChoice::At {
+                baseline = Some(directory.join("checkpoints").join("last.safetensors"));
+            }
+            runs.push(MethodRun { method, report, epoch_seconds: rows.iter().map(trained).collect() });
+        }
+    }
+    let study = MethodStudy::new(&runs, MethodChoice::At, settings);
+    write(&arguments.out, &study.to_markdown(), &study)
+}
+
+/// The settings of a method in which it differs from the others, in words.
+fn changed(base: &Experiment, experiment: &Experiment) -> Option<String> {
+    let differences = base.differences(experiment).into_iter();
+    let shared = ["fairness.method", "run.seed", "model.init"];
+    let flags: Vec<String> = differences
+        .filter(|difference| !shared.contains(&difference.path.as_str()))
+        .filter_map(|difference| {
+            let field = crate::config::fields::field(&difference.path)?;
+            Some(format!("--{} {}", field.flag, field.written(&difference.new)))
+        })
+        .collect();
+    let from = experiment.model.init.as_ref().filter(|_| base.model.init.is_none()).map(|_| "from PGD-AT");
+    let told: Vec<String> = from.map(str::to_owned).into_iter().chain(flags).collect();
+    (!told.is_empty()).then(|| format!("{} {}", experiment.method().title, told.join(" ")))
 }
 
 #[cfg(test)]

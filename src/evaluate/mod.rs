@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod figures;
+pub mod method_study;
 mod report;
 pub mod signatures;
 pub mod study;

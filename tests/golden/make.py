@@ -10,11 +10,14 @@ import safetensors.numpy
 import torch
 from torch.nn import functional as F
 
-import methods
+import method_edges
+import method_runs
 import philox
+import worst_case
 from fair_tat import sgd, state, targeted_pgd, train
-from methods import kl
+from methods import METHODS
 from networks import ARCHITECTURES, build, parameter_count
+from search import kl
 
 HERE = Path(__file__).parent
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
@@ -232,6 +235,18 @@ METHOD_RUNS = {
     "frl-reweight": (310, 0.01, 4),
     "frl-remargin": (308, 0.01, 4),
     "fair-tat-trades": (300, 0.05, 4),
+    "fat-spent": (308, 0.05, 4),
+    "fat-original": (304, 0.05, 4),
+    "fat-kl": (308, 0.02, 4),
+    "cfa-fat": (308, 0.05, 4),
+    "fair-tat-fat": (306, 0.05, 4),
+    "bat": (307, 0.02, 4),
+    "wat": (307, 0.01, 4),
+    "dafa-at": (306, 0.05, 4),
+    "dafa-trades": (307, 0.02, 4),
+    "faal-at": (322, 0.05, 4),
+    "faal-trades": (308, 0.02, 4),
+    "trix": (308, 0.05, 4),
 }
 
 
@@ -248,7 +263,7 @@ def trained_network(network, images, labels, epochs):
 
 
 def make_method_run(name, seed, lr, trained, count=32, classes=4, shape=(1, 8, 8), width=4, epochs=2, batch=16):
-    """Two epochs of a method from `methods.py`."""
+    """Two epochs of a method."""
     rng = np.random.default_rng(seed)
     everything, all_labels = class_images(rng, count + 24, classes, shape, contrast=1.6)
     images, labels = everything[:count], all_labels[:count]
@@ -258,15 +273,16 @@ def make_method_run(name, seed, lr, trained, count=32, classes=4, shape=(1, 8, 8
     validation = None
     settings = {"images": images, "labels": labels, "mean": mean, "std": std}
     settings |= {"seed": seed, "batch": batch, "lr": lr, "width": width}
-    if methods.METHODS[name](classes).validates:
+    method = METHODS[name](classes)
+    if method.validates or method.needs_costs:
         # Six, five, four and three images of the classes: the mean over images is not that over classes.
         kept = count + np.array([i for i in range(24) if i // classes < 6 - i % classes])
         validation = everything[kept], all_labels[kept]
         settings |= {"validation_images": validation[0], "validation_labels": validation[1]}
 
     def run(network):
-        return methods.run(
-            network, methods.METHODS[name](classes), images, labels, validation, seed, epochs, batch, lr
+        return method_runs.run(
+            network, METHODS[name](classes), images, labels, validation, seed, epochs, batch, lr
         )
 
     found = reproduced(network, run, f"{name}, seed {seed}")
@@ -277,8 +293,12 @@ def make_method_run(name, seed, lr, trained, count=32, classes=4, shape=(1, 8, 8
 
 
 def make_method_losses(seed=7):
-    cases = methods.edges(np.random.default_rng(seed))
+    cases = method_edges.edges(np.random.default_rng(seed), np.random.default_rng(seed + 1))
     save("method-losses", {f"{name}.{key}": value for name, case in cases.items() for key, value in case.items()})
+
+
+def make_worst_case(seed=11):
+    write_json("worst-case", {f"{i}": case for i, case in enumerate(worst_case.cases(np.random.default_rng(seed)))})
 
 
 def dlr(z, y):
@@ -400,7 +420,7 @@ def main():
     makers = {name: lambda name=name, seed=100 + i: make_case(name, seed) for i, name in enumerate(CASES)}
     makers |= {"fair_tat_epoch": make_run, "losses": make_losses}
     makers |= {n: lambda n=n, settings=settings: make_method_run(n, *settings) for n, settings in METHOD_RUNS.items()}
-    makers |= {"method-losses": make_method_losses}
+    makers |= {"method-losses": make_method_losses, "worst-case": make_worst_case}
     makers |= {"schedules": make_schedules, "architectures": make_architectures}
     for name in only or makers:
         makers[name]()

@@ -73,13 +73,15 @@ fn the_trades_loss_is_pytorchs() {
     let labels = golden.integers::<u32>("labels");
     let logits = [golden.floats("p").to_vec(), golden.floats("q").to_vec()];
     let (n, share) = (labels.len(), 6.0 / 7.0);
-    let spec = |reduction| LossSpec {
-        terms: [
-            (1.0 - share, Term::CrossEntropy(View::Clean)),
-            (share, Term::Kl { from: View::Clean, to: View::Adversarial }),
-        ]
-        .map(|(factor, term)| LossTerm { reduction, ..LossTerm::mean(factor, term) })
-        .into(),
+    let spec = |reduction| {
+        LossSpec::of(
+            [
+                (1.0 - share, Term::CrossEntropy(View::Clean)),
+                (share, Term::Kl { from: View::Clean, to: View::Adversarial }),
+            ]
+            .map(|(factor, term)| LossTerm { reduction, ..LossTerm::mean(factor, term) })
+            .into(),
+        )
     };
     let run = |spec: &LossSpec, rows: std::ops::Range<usize>| {
         let part = |view: &Vec<f32>| view[rows.start * CLASSES..rows.end * CLASSES].to_vec();

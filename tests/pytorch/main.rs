@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends at the first surprise")]
 
+mod edges;
 mod engines;
 mod golden;
 mod losses;
@@ -13,5 +14,6 @@ mod passes;
 mod properties;
 mod run;
 mod search;
+mod small_batches;
 mod tables;
 mod training;

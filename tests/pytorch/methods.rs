@@ -1,10 +1,9 @@
-//! TRADES, CFA, FRL and FAIR-TAT on TRADES: runs from the seed to the final weights, and losses and rules where a class
-//! is absent, perfect or lost.
+//! The training methods: runs from the seed to the final weights.
 
-use fairtat::config::{BaseMethod, Experiment, FrlVariant, MethodChoice};
-use fairtat::engine::{Batch, loss};
-use fairtat::fairness::{ClassStats, Confusion};
-use fairtat::train::methods::{self, ClassSeries, Evidence, ValidationCounts};
+use fairtat::config::{BaseMethod, Experiment, FatStop, FrlVariant, LossForm, MethodChoice};
+use fairtat::engine::BatchNormMode;
+use fairtat::fairness::Confusion;
+use fairtat::train::methods::{self, ClassSeries, Evidence, Memory};
 use fairtat::units::Epsilon;
 
 use crate::engines::ENGINES;
@@ -14,7 +13,7 @@ use crate::training::{CLASSES, EPOCHS, Run, experiment};
 /// A golden file, and what makes its method.
 type Case = (&'static str, fn(&mut Experiment));
 
-const RUNS: [Case; 7] = [
+pub(crate) const RUNS: [Case; 19] = [
     ("trades", |e| e.fairness.method = MethodChoice::Trades),
     ("trades-scaled", |e| (e.fairness.method, e.trades.scaled) = (MethodChoice::Trades, true)),
     ("cfa-at", |e| cfa(e, BaseMethod::At)),
@@ -22,23 +21,65 @@ const RUNS: [Case; 7] = [
     ("frl-reweight", |e| frl(e, FrlVariant::Reweight)),
     ("frl-remargin", |e| frl(e, FrlVariant::ReweightRemargin)),
     ("fair-tat-trades", |e| e.fairness.base = BaseMethod::Trades),
+    ("fat-spent", |e| fat(e, FatStop::Spent)),
+    ("fat-original", |e| {
+        fat(e, FatStop::WhileMisclassified);
+        (e.fat.tau, e.fat.tau_epochs, e.fat.noise) = (vec![0, 1], vec![1], 0.001);
+        e.attack.attack_bn = BatchNormMode::Eval;
+    }),
+    ("fat-kl", |e| {
+        fat(e, FatStop::WhileMisclassified);
+        e.fat.kl = true;
+    }),
+    ("cfa-fat", |e| {
+        fat(e, FatStop::Spent);
+        cfa(e, BaseMethod::Fat);
+    }),
+    ("fair-tat-fat", |e| {
+        fat(e, FatStop::Spent);
+        (e.fairness.method, e.fairness.base) = (MethodChoice::FairTat, BaseMethod::Fat);
+    }),
+    ("bat", |e| e.fairness.method = MethodChoice::Bat),
+    // Ten times the authors' step, so that two epochs show what it does.
+    ("wat", |e| (e.fairness.method, e.wat.eta) = (MethodChoice::Wat, 1.0)),
+    ("dafa-at", |e| dafa(e, LossForm::At)),
+    ("dafa-trades", |e| dafa(e, LossForm::Trades)),
+    ("faal-at", |e| faal(e, LossForm::At)),
+    ("faal-trades", |e| faal(e, LossForm::Trades)),
+    ("trix", |e| e.fairness.method = MethodChoice::Trix),
 ];
 
-fn cfa(experiment: &mut Experiment, base: BaseMethod) {
+/// With a budget of 1, which searches use up.
+pub(crate) fn fat(experiment: &mut Experiment, stop: FatStop) {
+    experiment.fairness.method = MethodChoice::Fat;
+    (experiment.fat.stop, experiment.fat.tau) = (stop, vec![1]);
+}
+
+pub(crate) fn dafa(experiment: &mut Experiment, base: LossForm) {
+    experiment.fairness.method = MethodChoice::Dafa;
+    (experiment.dafa.base, experiment.dafa.warmup_epochs) = (base, 1);
+}
+
+pub(crate) fn faal(experiment: &mut Experiment, base: LossForm) {
+    experiment.fairness.method = MethodChoice::Faal;
+    experiment.faal.base = base;
+}
+
+pub(crate) fn cfa(experiment: &mut Experiment, base: BaseMethod) {
     experiment.fairness.method = MethodChoice::Cfa;
     (experiment.cfa.base, experiment.cfa.warmup_epochs) = (base, 0);
 }
 
 /// The steps are larger than the authors', so that two epochs show what they do.
-fn frl(experiment: &mut Experiment, variant: FrlVariant) {
+pub(crate) fn frl(experiment: &mut Experiment, variant: FrlVariant) {
     experiment.fairness.method = MethodChoice::Frl;
     experiment.frl.variant = variant;
     (experiment.frl.alpha_1, experiment.frl.alpha_2) = (0.5, 0.5);
     (experiment.evaluation.eval_steps, experiment.evaluation.eval_step_size) = (5, Some(Epsilon::levels(4.0)));
 }
 
-/// Names of the values that methods adapt for each class.
-const SERIES: [&str; 3] = ["beta", "clean_weight", "boundary_weight"];
+/// Names of the values that methods choose or measure for each class.
+pub(crate) const SERIES: [&str; 6] = ["beta", "clean_weight", "boundary_weight", "weight", "targeted", "budget_used"];
 
 #[test]
 fn runs_of_methods_are_pytorchs_from_seed_to_final_weights() {
@@ -82,7 +123,7 @@ fn compare_classes(golden: &Golden, run: &Run, epoch: u32, errors: &mut Errors) 
     let clean: Vec<f64> = run.rows(epoch).filter_map(|row| row.train_clean_accuracy).collect();
     compare_if_there(golden, &key("clean_accuracy"), "clean accuracy", &clean, errors);
     // Validated after an epoch is before the next one.
-    if golden.has("validation_images") {
+    if golden.has("epoch.0.validation.clean") {
         let counts = |what: &str| {
             let counts = golden.integers(&format!("epoch.{}.validation.{what}", epoch + 1));
             Confusion::from_counts(counts).unwrap().class_accuracy()
@@ -94,14 +135,14 @@ fn compare_classes(golden: &Golden, run: &Run, epoch: u32, errors: &mut Errors) 
 }
 
 /// Demands that there is something found exactly where there is something expected, and that it is that.
-fn compare_if_there(golden: &Golden, key: &str, what: &str, found: &[f64], errors: &mut Errors) {
+pub(crate) fn compare_if_there(golden: &Golden, key: &str, what: &str, found: &[f64], errors: &mut Errors) {
     assert_eq!(golden.has(key), !found.is_empty(), "{key}");
     if golden.has(key) {
         errors.close_f64(what, found, &wide(golden.floats(key)));
     }
 }
 
-fn values<'a>(shown: &'a [ClassSeries], name: &str) -> &'a [f64] {
+pub(crate) fn values<'a>(shown: &'a [ClassSeries], name: &str) -> &'a [f64] {
     shown.iter().find(|series| series.name == name).map_or(&[], |series| &series.values)
 }
 
@@ -111,75 +152,20 @@ fn compare_next_plan(golden: &Golden, run: &Run, experiment: &Experiment, errors
     let mut method = methods::build(experiment, CLASSES);
     method.restore(&progress.memory);
     let (statistics, validation) = (progress.statistics.as_ref(), progress.validation.as_ref());
-    method.plan(EPOCHS, &Evidence { statistics, validation });
     let key = |what: &str| format!("epoch.{EPOCHS}.{what}");
+    let costs = validation.and_then(|validation| validation.costs.as_ref());
+    assert_eq!(golden.has(&key("costs.images")), costs.is_some());
+    if let Some(costs) = costs {
+        assert_eq!(costs.images, golden.integers::<u64>(&key("costs.images")));
+        errors.close_f64("costs", &costs.cross_entropy, &wide(golden.floats(&key("costs.cross_entropy"))));
+        errors.close_f64("costs", &costs.divergence, &wide(golden.floats(&key("costs.divergence"))));
+    }
+    method.plan(EPOCHS, &Evidence { statistics, validation, sums: Some(&progress.last_sums) });
     errors.close_f64("epsilon", method.class_epsilon(), &wide(golden.floats(&key("epsilon"))));
     for name in SERIES {
-        compare_if_there(golden, &key(name), name, values(&method.shown(), name), errors);
+        // Nothing is measured yet.
+        compare_if_there(golden, &key(name), name, values(&method.shown(&Memory::default()), name), errors);
     }
     let pi = method.target_distribution().map_or(&[][..], |distribution| distribution.probabilities());
     compare_if_there(golden, &key("pi"), "pi", pi, errors);
-}
-
-/// Cases of `method-losses`: two classes, a class without images, no mistakes, a class at 0 % under attack, one at 0 %
-/// without, and more classes than images in a batch.
-const EDGES: [&str; 6] = ["two", "absent", "perfect", "zero", "lost", "hundred"];
-/// They reach 6e-7.
-const LIMIT: f64 = 1e-5;
-
-/// Mistakes fall on the class after the true one.
-fn counted(images: &[u32], right: &[u32]) -> Confusion {
-    let classes = images.len() as u32;
-    let mut confusion = Confusion::new(images.len());
-    for (class, (images, right)) in (0..).zip(images.iter().zip(right)) {
-        for image in 0..*images {
-            confusion.add(class, if image < *right { class } else { (class + 1) % classes });
-        }
-    }
-    confusion
-}
-
-#[test]
-fn rules_and_losses_are_pytorchs_at_their_edges() {
-    let golden = Golden::load("method-losses");
-    for case in EDGES {
-        let key = |what: &str| format!("{case}.{what}");
-        let images: Vec<u32> = golden.integers(&key("images"));
-        let labels: Vec<u32> = golden.integers(&key("labels"));
-        let batch = Batch { pixels: &[], labels: &labels, ids: &[], augment: None, seed: 0, epoch: 1 };
-        for (name, change) in [
-            ("cfa", (|e| cfa(e, BaseMethod::Trades)) as fn(&mut Experiment)),
-            ("frl", |e| frl(e, FrlVariant::ReweightRemargin)),
-        ] {
-            let mut errors = Errors::new(format!("{name}, {case}"), LIMIT);
-            let mut experiment = Experiment::default();
-            change(&mut experiment);
-            let mut method = methods::build(&experiment, images.len());
-            for epoch in 0..2 {
-                let [clean, robust] = ["clean", "robust"]
-                    .map(|what| counted(&images, &golden.integers::<u32>(&format!("{case}.right.{epoch}.{what}"))));
-                let mut statistics = ClassStats::new(images.len());
-                statistics.robust = robust.clone();
-                let validation = ValidationCounts { clean, robust, means: None };
-                method.plan(epoch, &Evidence { statistics: Some(&statistics), validation: Some(&validation) });
-                let key = |what: &str| format!("{case}.{name}.{epoch}.{what}");
-                errors.close_f64("epsilon", method.class_epsilon(), &wide(golden.floats(&key("epsilon"))));
-                for series in SERIES {
-                    compare_if_there(&golden, &key(series), series, values(&method.shown(), series), &mut errors);
-                }
-            }
-            let spec = method.loss(&batch);
-            spec.check(labels.len(), images.len()).unwrap();
-            let logits = ["p", "q"].map(|view| golden.floats(&key(view)).to_vec());
-            let (value, gradients) = loss::outer(&spec, &spec.views(), &logits, &labels, images.len());
-            errors.close_f64("loss", &[value], &wide(golden.floats(&key(&format!("{name}.loss")))));
-            for (view, gradient) in ["p", "q"].iter().zip(&gradients) {
-                errors.close(
-                    &format!("gradient of {view}"),
-                    gradient,
-                    golden.floats(&key(&format!("{name}.grad_{view}"))),
-                );
-            }
-        }
-    }
 }

@@ -15,7 +15,7 @@ fn three_steps_of_sgd_and_their_average_are_pytorchs() {
             let mut errors = Errors::of(tested, name);
             let mut engine = case.open(tested);
             let views = engine.perturb(&case.batch(8), &no_search(8)).unwrap();
-            let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4 };
+            let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4, nesterov: false };
             let (mut average, mut losses) = (Average::default(), Vec::new());
             for step in 1..=3 {
                 let stats = engine.train_step(&views, &LossSpec::cross_entropy(View::Clean), &sgd).unwrap();

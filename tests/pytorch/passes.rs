@@ -122,7 +122,7 @@ fn parameter_gradients_are_pytorchs() {
         let mut engine = case.open(tested);
         let views = engine.perturb(&case.batch(8), &no_search(8)).unwrap();
         let lr = 2f64.powi(30);
-        let step = SgdStep { lr, momentum: 0.0, weight_decay: 0.0 };
+        let step = SgdStep { lr, momentum: 0.0, weight_decay: 0.0, nesterov: false };
         engine.train_step(&views, &LossSpec::cross_entropy(View::Clean), &step).unwrap();
         let after = engine.state().unwrap();
         let expected = case.golden.state("param_grad");

@@ -20,7 +20,7 @@ fn a_fair_tat_run_is_pytorchs_from_seed_to_final_weights() {
 
         let statistics = run.trainer.progress().statistics.clone().unwrap();
         let mut method = FairTat::new(&experiment, CLASSES);
-        method.plan(EPOCHS, &Evidence { statistics: Some(&statistics), validation: None });
+        method.plan(EPOCHS, &Evidence { statistics: Some(&statistics), ..Evidence::default() });
         let next = method.target_distribution().unwrap().probabilities();
         errors.close_f64("pi", next, &wide(golden.floats("epoch.2.pi")));
         errors.close_f64("epsilon", method.class_epsilon(), &wide(golden.floats("epoch.2.epsilon")));

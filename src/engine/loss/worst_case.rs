@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 
-use super::log_softmax;
 use crate::engine::{LossSpec, View};
 
 /// Bisection steps. Each halves an interval of the logarithm of the multiplier, at first about 90 wide.
@@ -47,11 +46,14 @@ pub fn worst_case(c: &[f64], radius: f64) -> Vec<f64> {
 fn coefficients(logits: &[f32], labels: &[u32], classes: usize) -> (Vec<usize>, Vec<f64>) {
     let mut sums = vec![0.0; classes];
     for (z, label) in logits.chunks(classes).zip(labels) {
-        let log_p = log_softmax(z);
-        let p = |j: usize| f64::from(log_p[j].exp());
         let own = *label as usize;
-        let other = (0..classes).filter(|j| *j != own).map(p).fold(f64::NEG_INFINITY, f64::max);
-        sums[own] += other - p(own);
+        let top = z.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        // In `f64`: if all classes are classified well, coefficients differ in their last digits only, and the weights
+        // depend on these differences alone.
+        let shares: Vec<f64> = z.iter().map(|z| (f64::from(*z) - f64::from(top)).exp()).collect();
+        let all: f64 = shares.iter().sum();
+        let other = (0..classes).filter(|j| *j != own).map(|j| shares[j]).fold(0.0, f64::max);
+        sums[own] += (other - shares[own]) / all;
     }
     let present: Vec<usize> = (0..classes).filter(|k| labels.contains(&(*k as u32))).collect();
     let coefficients = present.iter().map(|k| sums[*k]).collect();

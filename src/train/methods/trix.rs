@@ -12,7 +12,8 @@
 //! loss = mean w_y CE(f(x + d), y)
 //! ```
 //!
-//! In the warm-up every class is weak and has the base radius and weight 1, which is PGD-AT.
+//! A class without images has `r = 0`. In the warm-up every class is weak and has the base radius and weight 1, which is
+//! PGD-AT.
 
 use super::{ClassSeries, Evidence, Memory, Method, Radii, attack};
 use crate::config::{AttackConfig, Experiment, TrixConfig};
@@ -60,7 +61,8 @@ impl Method for Trix {
         if let Some(statistics) = seen.statistics.filter(|_| epoch >= self.settings.warmup_epochs) {
             let robust = statistics.robust.class_accuracy();
             let mean = robust.iter().sum::<f64>() / classes as f64;
-            self.strong = robust.iter().map(|r| *r >= mean).collect();
+            // Classes of equal accuracy are all strong, also where their mean is rounded up.
+            self.strong = robust.iter().map(|r| *r >= mean - 1e-12).collect();
             self.epsilon = robust.iter().map(|r| (self.settings.lambda + r) * base).collect();
             if self.settings.weighted && mean < 1.0 {
                 self.weights = robust.iter().map(|r| (1.0 - r) / (1.0 - mean)).collect();
@@ -130,6 +132,8 @@ mod tests {
     fn perfect_and_absent_classes_two_and_a_hundred() {
         assert_eq!(planned(2, &[4, 4], 1).weights, [1.0; 2]);
         assert_eq!(planned(2, &[4], 1).weights, [0.0, 2.0]);
+        // The mean of ten times 0.25 in floating point; of three times 0.75 and the like as well.
+        assert!((2..50).all(|classes| planned(classes, &vec![3; classes], 1).strong.iter().all(|strong| *strong)));
         let many = planned(100, &[2; 100], 1);
         assert!(many.strong.iter().all(|strong| *strong) && many.weights.iter().all(|w| (w - 1.0).abs() < 1e-12));
     }

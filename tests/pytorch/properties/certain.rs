@@ -30,7 +30,7 @@ fn learned(tested: Tested, set: &Dataset) -> Box<dyn Engine> {
     let ids: Vec<u32> = (0..set.len() as u32).collect();
     let batch = Batch { pixels: set.images(), labels: set.labels(), ids: &ids, augment: None, seed: 0, epoch: 0 };
     let views = engine.perturb(&batch, &no_search(set.len())).unwrap();
-    let sgd = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 0.0 };
+    let sgd = SgdStep { lr: 0.05, momentum: 0.9, weight_decay: 0.0, nesterov: false };
     for _ in 0..20 {
         engine.train_step(&views, &LossSpec::cross_entropy(View::Clean), &sgd).unwrap();
     }

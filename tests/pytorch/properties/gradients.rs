@@ -80,7 +80,9 @@ fn loss_and_gradient(engine: &mut dyn Engine, subject: &Subject, loss: &LossSpec
     spec.epsilon.fill(0.1);
     spec.start = fairtat::engine::Start::Uniform { purpose: Purpose::Test, epoch: 0 };
     let views = engine.perturb(&subject.batch(), &spec).unwrap();
-    let stats = engine.train_step(&views, loss, &SgdStep { lr: 0.0, momentum: 0.0, weight_decay: 0.0 }).unwrap();
+    let stats = engine
+        .train_step(&views, loss, &SgdStep { lr: 0.0, momentum: 0.0, weight_decay: 0.0, nesterov: false })
+        .unwrap();
     (stats.loss, engine.state().unwrap().momentum)
 }
 
@@ -91,16 +93,14 @@ fn training_steps_go_along_the_slope_of_the_loss() {
     let each = Weights::PerImage(vec![0.3, 0.0, 0.1, 0.2, 0.3, 0.1]);
     let losses = [
         LossSpec::cross_entropy(adversarial),
-        LossSpec { terms: vec![mean(Term::CrossEntropy(clean)), mean(Term::Kl { from: clean, to: adversarial })] },
-        LossSpec {
-            terms: vec![LossTerm {
-                term: Term::CrossEntropy(adversarial),
-                factor: 1.0,
-                weights: each,
-                reduction: Reduction::Sum,
-            }],
-        },
-        LossSpec { terms: vec![mean(Term::CrossEntropy(adversarial)), mean(Term::KlToUniform(adversarial))] },
+        LossSpec::of(vec![mean(Term::CrossEntropy(clean)), mean(Term::Kl { from: clean, to: adversarial })]),
+        LossSpec::of(vec![LossTerm {
+            term: Term::CrossEntropy(adversarial),
+            factor: 1.0,
+            weights: each,
+            reduction: Reduction::Sum,
+        }]),
+        LossSpec::of(vec![mean(Term::CrossEntropy(adversarial)), mean(Term::KlToUniform(adversarial))]),
     ];
     for tested in ENGINES {
         for kind in 0..4 {

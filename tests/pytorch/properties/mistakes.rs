@@ -14,7 +14,7 @@ use crate::engines::{ENGINES, Tested};
 use crate::passes::no_search;
 
 const N: usize = 4;
-const STEP: SgdStep = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0 };
+const STEP: SgdStep = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.0, nesterov: false };
 
 /// Asserts an [`EngineError::Invalid`] that contains `part`.
 #[track_caller]
@@ -150,10 +150,10 @@ fn views_are_refused_once_a_later_search_has_replaced_them() {
 fn losses_that_do_not_fit_the_batch_are_refused() {
     each(|engine, subject| {
         let views = engine.perturb(&subject.batch(), &no_search(N)).unwrap();
-        invalid(engine.train_step(&views, &LossSpec { terms: Vec::new() }, &STEP), "at least one term");
+        invalid(engine.train_step(&views, &LossSpec::of(Vec::new()), &STEP), "at least one term");
         let mut step = |weights| {
             let term = LossTerm { weights, ..LossTerm::mean(1.0, Term::CrossEntropy(View::Clean)) };
-            engine.train_step(&views, &LossSpec { terms: vec![term] }, &STEP)
+            engine.train_step(&views, &LossSpec::of(vec![term]), &STEP)
         };
         invalid(step(Weights::PerImage(vec![1.0; N + 1])), "weights for 5 images, expected 4");
         invalid(step(Weights::PerClass(vec![1.0; 2])), "weights for 2 classes, expected");

@@ -75,7 +75,7 @@ fn train(tested: Tested, subject: &Subject) -> (EngineState, Vec<BatchStats>, Ve
     for _ in 0..3 {
         let batch = subject.batch();
         let views = engine.perturb(&batch, &search(batch.len(), BatchNormMode::Train)).unwrap();
-        let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4 };
+        let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4, nesterov: false };
         stats.push(engine.train_step(&views, &LossSpec::cross_entropy(View::Adversarial), &sgd).unwrap());
     }
     let logits = engine.logits(&Input::Batch(&subject.batch()), BatchNormMode::Eval).unwrap();
@@ -99,7 +99,7 @@ fn a_state_that_is_loaded_goes_on_as_the_one_that_was_read() {
         let (state, ..) = train(tested, &subject);
         let go_on = |mut engine: Box<dyn Engine>| {
             let views = engine.perturb(&subject.batch(), &search(8, BatchNormMode::Train)).unwrap();
-            let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4 };
+            let sgd = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 5e-4, nesterov: false };
             engine.train_step(&views, &LossSpec::cross_entropy(View::Adversarial), &sgd).unwrap();
             engine.state().unwrap()
         };
