@@ -17,13 +17,14 @@ use super::widgets::markdown::Markdown;
 use crate::config::{ConfigError, DataConfig, Experiment};
 
 /// Names and texts, in display order.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("01-adversarial-example", include_str!("../../assets/lessons/01-adversarial-example.md")),
     ("02-unequal-classes", include_str!("../../assets/lessons/02-unequal-classes.md")),
     ("03-targets", include_str!("../../assets/lessons/03-targets.md")),
     ("04-class-epsilon", include_str!("../../assets/lessons/04-class-epsilon.md")),
     ("05-honest-numbers", include_str!("../../assets/lessons/05-honest-numbers.md")),
     ("06-does-it-help", include_str!("../../assets/lessons/06-does-it-help.md")),
+    ("07-eight-ways-to-be-fair", include_str!("../../assets/lessons/07-eight-ways-to-be-fair.md")),
 ];
 
 /// A lesson.
@@ -310,7 +311,7 @@ mod tests {
             let preset = Experiment::preset(&lesson.preset).unwrap();
             assert_eq!(experiment.data.dataset, preset.data.dataset, "{id}");
             assert!(lesson.panels.contains(&lesson.focus), "{id}");
-            assert!((3..=6).contains(&lesson.steps.len()), "{id} has {} steps", lesson.steps.len());
+            assert!((3..=9).contains(&lesson.steps.len()), "{id} has {} steps", lesson.steps.len());
             assert!(lesson.summary.ends_with(['.', '?']) && lesson.minutes > 0);
             for step in &lesson.steps {
                 let place = format!("{id}, {}", step.title);

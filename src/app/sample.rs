@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::view::RunView;
-use crate::config::Experiment;
+use crate::config::{Experiment, MethodChoice};
 use crate::data::{Dataset, ImageShape};
 use crate::fairness::Confusion;
 use crate::train::{ClassRow, MetricsRow};
@@ -311,6 +311,22 @@ pub(in crate::app) fn run_with(classes: usize) -> RunView {
         Update::Batch(BatchPoint { epsilon: last.clone().into(), rule: last.into(), targets, ..batch(18, 45) }),
         now,
     );
+    view
+}
+
+/// As [`run`], or as [`run_with`] for other numbers of classes, of a method with these values of its class series: by
+/// column, epoch and class.
+pub(in crate::app) fn run_of(method: MethodChoice, classes: usize, value: impl Fn(&str, u32, usize) -> f64) -> RunView {
+    let mut view = if classes == NAMES.len() { run() } else { run_with(classes) };
+    let Some(experiment) = view.experiment.as_mut() else { return view };
+    experiment.fairness.method = method;
+    let names: Vec<&str> = experiment.series().map(|series| series.name).collect();
+    for record in &mut view.epochs {
+        for row in &mut record.classes {
+            let of = |name: &&str| ((*name).to_owned(), value(name, row.epoch, row.class as usize));
+            row.series = names.iter().map(of).collect();
+        }
+    }
     view
 }
 

@@ -3,7 +3,7 @@
 //! A new value of [`MethodChoice`] does not compile before it has a row here and an entry in
 //! [`crate::train::methods::build`].
 
-use super::{BaseMethod, Experiment, LossForm, MethodChoice, TradesSearch};
+use super::{BaseMethod, DafaConfig, Experiment, LossForm, MethodChoice, TradesSearch};
 use crate::engine::BatchNormMode;
 
 /// How a method's training attack searches.
@@ -45,7 +45,10 @@ pub struct MethodInfo {
 #[derive(Debug, Clone, Copy)]
 pub enum SeriesKind {
     /// A weight of the loss or of a term of it; equal weights are the neutral value.
-    Weight,
+    Weight {
+        /// The lower bound to which the method clamps it, if any.
+        clamp: Option<f64>,
+    },
     /// A weight in `[0, 1]` with mean `1 / K` from multipliers whose sum stays within a limit.
     LimitedWeight(fn(&Experiment) -> f64),
     /// Steps after a mistake that the searches took, of at most a budget.
@@ -75,7 +78,7 @@ const BUDGET_USED: SeriesInfo = SeriesInfo {
     there: Experiment::stops_early,
 };
 const WEIGHT: SeriesInfo =
-    SeriesInfo { name: "weight", title: "Weight of the loss", kind: SeriesKind::Weight, there: always };
+    SeriesInfo { name: "weight", title: "Weight of the loss", kind: SeriesKind::Weight { clamp: None }, there: always };
 
 const fn no_base(_: &Experiment) -> Option<BaseMethod> {
     None
@@ -224,7 +227,7 @@ const DAFA: MethodInfo = MethodInfo {
     search: |_| SearchKind::Trades,
     divergence: |e| e.dafa.base == LossForm::Trades,
     class_radii: always,
-    series: &[WEIGHT],
+    series: &[SeriesInfo { kind: SeriesKind::Weight { clamp: Some(DafaConfig::MINIMUM) }, ..WEIGHT }],
     ..AT
 };
 

@@ -9,7 +9,7 @@ use crate::app::view::RunView;
 use crate::app::widgets::markdown::{measure, reading_size, unbroken};
 use crate::app::widgets::{empty, strong, weak};
 use crate::config::Experiment;
-use crate::evaluate::signatures::{self, Kind, Point, Reading, Setup, Severity, Signature, SignatureState};
+use crate::evaluate::signatures::{self, Adapted, Kind, Point, Reading, Setup, Severity, Signature, SignatureState};
 use crate::train::ValidationSetting;
 use crate::worker::EpochRecord;
 
@@ -38,6 +38,7 @@ pub fn setup(experiment: &Experiment, validation_images: usize) -> Setup {
         attack: ValidationSetting::of(experiment).to_string(),
         harder_validation: evaluation.eval_epsilon.is_some_and(|radius| radius > attack.epsilon),
         validation_images,
+        adapted: Adapted::of(experiment),
     }
 }
 
@@ -156,7 +157,12 @@ fn describe(state: SignatureState) -> String {
 /// The panel that shows the signature.
 const fn place(kind: Kind) -> PanelKind {
     match kind {
-        Kind::DeadClass | Kind::TargetCollapse => PanelKind::Fairness,
+        Kind::DeadClass
+        | Kind::TargetCollapse
+        | Kind::WeightsConcentrated
+        | Kind::WeightAtMinimum
+        | Kind::MultipliersAtLimit
+        | Kind::BudgetUnused => PanelKind::Fairness,
         _ => PanelKind::Training,
     }
 }
@@ -349,6 +355,32 @@ mod tests {
         harness.get_by_label("Show me: Targets collapse onto few classes").click();
         harness.run();
         assert!(matches!(&harness.state().actions[..], [Action::Show(PanelKind::Fairness)]));
+    }
+
+    #[test]
+    fn class_series_are_watched_with_their_numbers() {
+        use crate::config::MethodChoice;
+        // Ten weights with mean 1, nearly all of it on two classes in the last epochs.
+        let weight = |_: &str, epoch: u32, class: usize| match (epoch, class) {
+            (0..10, _) => 2.0,
+            (_, 3 | 5) => 4.8,
+            _ => 0.05,
+        };
+        let run = sample::run_of(MethodChoice::Wat, 10, weight);
+        let mut harness = harness(Stage::new(Watch::default(), run), [800.0, 1500.0], 1.0, false);
+        harness.run();
+        assert!(harness.query_by_label("One failure signature is present.").is_some());
+        assert!(harness.query_by_label("present since epoch 11").is_some());
+        assert!(harness.query_by_label_contains("Effective number of weights 2.5 of 10").is_some());
+        crate::app::testing::shoot(&mut harness, "watch-weights");
+        harness.get_by_label("Show me: Weights concentrate on few classes").click();
+        harness.run();
+        assert!(matches!(&harness.state().actions[..], [Action::Show(PanelKind::Fairness)]));
+        // A method without series cannot show it.
+        harness.state_mut().run = sample::run();
+        harness.run();
+        assert!(harness.query_by_label("No failure signature is present.").is_some());
+        assert!(harness.query_all_by_label("not in this run").count() >= 4);
     }
 
     #[test]

@@ -329,6 +329,11 @@ impl CfaConfig {
     }
 }
 
+impl DafaConfig {
+    /// The smallest weight of a class.
+    pub const MINIMUM: f64 = 0.01;
+}
+
 impl LossForm {
     /// The method with this search and loss.
     pub const fn base(self) -> BaseMethod {

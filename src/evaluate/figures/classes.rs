@@ -39,6 +39,12 @@ impl<'a> ClassTable<'a> {
         self.rows[epoch * self.classes + class].map(value).filter(is_fraction)
     }
 
+    /// A value of the class series in this column. `None` if it is missing.
+    pub(super) fn series(&self, epoch: usize, class: usize, column: &str) -> Option<f64> {
+        let series = &self.rows[epoch * self.classes + class]?.series;
+        series.iter().find(|(name, _)| name == column).map(|(_, value)| *value).filter(|value| value.is_finite())
+    }
+
     /// The values of all classes in one epoch.
     pub(super) fn column(&self, epoch: usize, value: impl Fn(&ClassRow) -> f64) -> Vec<Option<f64>> {
         (0..self.classes).map(|class| self.value(epoch, class, &value)).collect()

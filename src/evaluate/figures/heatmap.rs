@@ -13,9 +13,9 @@ use crate::train::ClassRow;
 const MOST_RECTANGLES: usize = 5000;
 
 /// Space to the right of a matrix.
-const ASIDE: f64 = 26.0;
+pub(super) const ASIDE: f64 = 26.0;
 /// Width of a colour bar with its labels.
-const BAR_ROOM: f64 = 112.0;
+pub(super) const BAR_ROOM: f64 = 112.0;
 
 /// CFPS of each class in each epoch: the share of all mistakes that landed on the class.
 ///
@@ -357,7 +357,7 @@ fn error_color(part: f64) -> Color {
     if part <= 0.0 { Color { r: 255, g: 255, b: 255 } } else { colorous::ORANGES.eval_continuous(0.06 + 0.84 * part) }
 }
 
-fn hex(color: Color) -> String {
+pub(super) fn hex(color: Color) -> String {
     format!("#{color:x}")
 }
 
@@ -365,30 +365,30 @@ fn share(fraction: f64) -> String {
     format!("{}%", trimmed(100.0 * fraction, 1))
 }
 
-struct Cell {
+pub(super) struct Cell {
     /// `None` for a missing value.
-    color: Option<Color>,
-    text: String,
-    quiet: bool,
+    pub(super) color: Option<Color>,
+    pub(super) text: String,
+    pub(super) quiet: bool,
 }
 
 /// Minimum width and height of a cell with a number.
 const MINIMUM_TEXT: (f64, f64) = (19.0, 13.0);
 
-struct Matrix {
-    left: f64,
-    top: f64,
-    cell: (f64, f64),
-    rows: usize,
-    columns: usize,
+pub(super) struct Matrix {
+    pub(super) left: f64,
+    pub(super) top: f64,
+    pub(super) cell: (f64, f64),
+    pub(super) rows: usize,
+    pub(super) columns: usize,
 }
 
 impl Matrix {
-    fn has_text(&self) -> bool {
+    pub(super) fn has_text(&self) -> bool {
         self.cell.0 >= MINIMUM_TEXT.0 && self.cell.1 >= MINIMUM_TEXT.1
     }
 
-    fn draw(
+    pub(super) fn draw(
         &self,
         canvas: &mut Canvas,
         figure: &'static str,
@@ -447,17 +447,17 @@ fn is_dark(color: Color) -> bool {
     0.299 * f64::from(color.r) + 0.587 * f64::from(color.g) + 0.114 * f64::from(color.b) < 110.0
 }
 
-struct ColorBar<'a> {
-    id: &'a str,
-    x: f64,
-    top: f64,
-    height: f64,
-    maximum: f64,
-    title: &'a str,
+pub(super) struct ColorBar<'a> {
+    pub(super) id: &'a str,
+    pub(super) x: f64,
+    pub(super) top: f64,
+    pub(super) height: f64,
+    pub(super) maximum: f64,
+    pub(super) title: &'a str,
 }
 
 impl ColorBar<'_> {
-    fn draw(&self, canvas: &mut Canvas, colors: &[String], marks: &[(f64, String)], chance: Option<f64>) {
+    pub(super) fn draw(&self, canvas: &mut Canvas, colors: &[String], marks: &[(f64, String)], chance: Option<f64>) {
         let width = 12.0;
         canvas.text(self.x, self.top - 13.0, Style::new(SMALL).fill(INK), self.title);
         canvas.gradient(self.id, self.x, self.top, width, self.height, colors);

@@ -14,6 +14,7 @@ mod grid;
 mod heatmap;
 mod plane;
 mod raster;
+mod series;
 mod svg;
 mod text;
 mod training;
@@ -30,6 +31,7 @@ pub use grid::{Example, adversarial_examples};
 pub use heatmap::{CellUnit, cfps_heatmap, confusion_difference, confusion_matrix};
 pub use plane::{PlaneFigure, decision_map};
 pub use raster::RenderError;
+pub use series::{SeriesScale, class_series};
 pub use training::{learning_rate, loss_curve, time_by_epoch};
 
 /// Device pixels of a PNG per unit of its SVG.

@@ -9,12 +9,16 @@
 //! during the run, every kind that uses them restarts with the first epoch of the new attack, as if the run had begun
 //! there.
 
+mod adapted;
+mod kind;
 mod score;
 
 #[cfg(test)]
 mod tests;
 
 use crate::train::{ClassRow, MetricsRow};
+
+pub use adapted::{Adapted, Meaning};
 
 /// Epochs that a curve is averaged over before it is compared. The worst class moves by five to ten points from one
 /// epoch to the next in published runs (CFA, section 3.3), so fewer than three epochs are not meaningful.
@@ -50,6 +54,8 @@ pub const LOST: f64 = 0.05;
 /// Mean robust accuracy as a multiple of guessing, `1 / K`, from which a class at zero counts. Below it, the run has
 /// not begun to learn.
 pub const LEARNING: f64 = 1.5;
+/// Share of the budget below which a class uses practically none of it: with a budget of 3 steps, 0.06 steps per image.
+pub const UNUSED: f64 = 0.02;
 
 /// A failure mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,6 +70,14 @@ pub enum Kind {
     LevellingDown,
     /// Targets are drawn from a few classes only.
     TargetCollapse,
+    /// Few classes have most of the weight in the loss.
+    WeightsConcentrated,
+    /// The weight of a class is at its lower bound.
+    WeightAtMinimum,
+    /// The multipliers of the class weights sum to their limit.
+    MultipliersAtLimit,
+    /// Searches that may stop early never do.
+    BudgetUnused,
     /// Robust accuracy rises in training and falls in validation.
     RobustOverfitting,
     /// Robust to the targeted training attack, but much less to others.
@@ -163,7 +177,7 @@ impl Reading {
 }
 
 /// The properties of a run, other than its rows, that signatures depend on.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Setup {
     /// Whether the training attack is targeted.
     pub targeted: bool,
@@ -176,6 +190,8 @@ pub struct Setup {
     pub harder_validation: bool,
     /// Images of the validation split; 0 if unknown.
     pub validation_images: usize,
+    /// The class series of the method that signatures depend on.
+    pub adapted: Vec<Adapted>,
 }
 
 /// The values of one epoch that signatures are computed from.
@@ -194,6 +210,8 @@ pub struct Point {
     /// Name and robust accuracy of each class on the validation split.
     robust_classes: Vec<(String, f64)>,
     classes: usize,
+    /// Column and values, by class, of the method's class series; a series that a class lacks is left out.
+    series: Vec<(String, Vec<f64>)>,
     /// The setting of the validation; empty if the row does not record it.
     attack: String,
 }
@@ -214,9 +232,21 @@ impl Point {
             targets: targets.and_then(|targets| effective_number(&targets)),
             robust_classes: classes.iter().map(|class| (class.name.clone(), class.val_robust_accuracy)).collect(),
             classes: classes.len(),
+            series: series(classes),
             attack: row.val_attack.clone(),
         }
     }
+}
+
+/// The class series that all rows of an epoch have.
+fn series(classes: &[ClassRow]) -> Vec<(String, Vec<f64>)> {
+    let columns = classes.first().map(|class| class.series.iter().map(|(name, _)| name)).into_iter().flatten();
+    let value = |class: &ClassRow, column: &str| class.series.iter().find(|(name, _)| name == column).map(|(_, v)| *v);
+    let values = |column: &String| {
+        let values: Option<Vec<f64>> = classes.iter().map(|class| value(class, column)).collect();
+        Some((column.clone(), values?))
+    };
+    columns.filter_map(values).collect()
 }
 
 /// The points of whole tables, as read from `metrics.csv` and `classes.csv`.
@@ -234,7 +264,8 @@ pub fn effective_number(distribution: &[f64]) -> Option<f64> {
     (sound && !distribution.is_empty()).then(|| entropy.exp())
 }
 
-/// The effective number of targets below which sampling has collapsed: a third of the classes, but at least two.
+/// The effective number of targets below which sampling has collapsed, and that of weights below which they are
+/// concentrated: a third of the classes, but at least two.
 pub fn fewest_targets(classes: usize) -> f64 {
     (classes as f64 / 3.0).max(2.0)
 }
@@ -252,146 +283,4 @@ pub fn readings(points: &[Point], setup: &Setup) -> Vec<Reading> {
 /// The signatures that are present after the last of `points`.
 pub fn present(points: &[Point], setup: &Setup) -> Vec<Signature> {
     readings(points, setup).iter().filter_map(Reading::signature).collect()
-}
-
-impl Kind {
-    /// All kinds, the most serious first.
-    pub const ALL: [Self; 7] = [
-        Self::Diverged,
-        Self::DeadClass,
-        Self::TargetCollapse,
-        Self::CleanFalls,
-        Self::LevellingDown,
-        Self::RobustOverfitting,
-        Self::TargetedOverfitting,
-    ];
-
-    /// A short heading.
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::Diverged => "Training diverged",
-            Self::DeadClass => "A class has no robust accuracy",
-            Self::CleanFalls => "Clean accuracy falls for nothing",
-            Self::LevellingDown => "Fairness by levelling down",
-            Self::TargetCollapse => "Targets collapse onto few classes",
-            Self::RobustOverfitting => "Robust overfitting",
-            Self::TargetedOverfitting => "Overfit to the targeted attack",
-        }
-    }
-
-    /// How serious it is.
-    pub const fn severity(self) -> Severity {
-        match self {
-            Self::Diverged => Severity::Error,
-            Self::LevellingDown | Self::TargetedOverfitting => Severity::Notice,
-            Self::DeadClass | Self::CleanFalls | Self::TargetCollapse | Self::RobustOverfitting => Severity::Warning,
-        }
-    }
-
-    /// The related term of the glossary.
-    pub const fn term(self) -> &'static str {
-        match self {
-            Self::Diverged => "cross-entropy",
-            Self::DeadClass | Self::LevellingDown => "worst-class",
-            Self::CleanFalls => "clean-accuracy",
-            Self::TargetCollapse => "effective-targets",
-            Self::RobustOverfitting => "robust-overfitting",
-            Self::TargetedOverfitting => "targeted-attack",
-        }
-    }
-
-    /// The condition under which it is reported, with its thresholds.
-    pub fn rule(self) -> String {
-        let points = |share: f64| format!("{:.0}", 100.0 * share);
-        match self {
-            Self::Diverged => format!("The loss is not a number, or above {DIVERGED} × ln K after the first epochs."),
-            Self::DeadClass => {
-                format!("The same class has 0 % in {WINDOW} epochs in a row, while the mean is well above guessing.")
-            }
-            Self::CleanFalls => format!(
-                "Clean accuracy is {} points below its best, and robust accuracy has gained less than {}.",
-                points(CLEAN_FALL),
-                points(ROBUST_GAIN)
-            ),
-            Self::LevellingDown => format!(
-                "The worst class gains {} points while the mean loses {}.",
-                points(WORST_GAIN),
-                points(MEAN_DROP)
-            ),
-            Self::TargetCollapse => "The effective number of targets is below K/3, or below 2.".into(),
-            Self::RobustOverfitting => format!(
-                "Validation robust accuracy is {} points below its best, and training robust accuracy has gained {} \
-                 since.",
-                points(ROBUST_FALL),
-                points(TRAIN_GAIN)
-            ),
-            Self::TargetedOverfitting => format!(
-                "Training accuracy under the targeted attack is {} points above validation accuracy under the untargeted \
-                 one, beyond the difference that clean accuracy also shows.",
-                points(TARGETED_EXCESS)
-            ),
-        }
-    }
-
-    /// What it means.
-    pub const fn explanation(self) -> &'static str {
-        match self {
-            Self::Diverged => {
-                "The loss is not a number, or worse than guessing: the weights have diverged, and all later values are \
-                 meaningless."
-            }
-            Self::DeadClass => {
-                "The attack succeeds on every validation image of this class; the mean comes from the other classes. If radii \
-                 follow robust accuracy, the class is also attacked less strongly in training, so it may not recover."
-            }
-            Self::CleanFalls => {
-                "Robust training trades some clean accuracy for robustness. Here clean accuracy falls without a gain in \
-                 robustness: the attack may be too strong for the network, or the learning rate too high."
-            }
-            Self::LevellingDown => {
-                "The gap closes because good classes get worse, more than because the worst gets better. The gap alone looks \
-                 fair, so it is always shown with the mean."
-            }
-            Self::TargetCollapse => {
-                "Nearly all images are attacked towards the same few classes. The other decision boundaries are hardly \
-                 trained any more. CFPS is then measured under those few targets only, which can reinforce the collapse."
-            }
-            Self::RobustOverfitting => {
-                "The network memorises the adversarial examples of its training images. Its robustness on new images falls, \
-                 often soon after a drop of the learning rate."
-            }
-            Self::TargetedOverfitting => {
-                "Training uses an attack towards one drawn target. An untargeted attack moves towards any class, and succeeds \
-                 much more often here. Part of such a difference is ordinary overfitting, because one value is from training \
-                 images and the other from validation images; the part that clean accuracy shows is already subtracted."
-            }
-        }
-    }
-
-    /// What can be done.
-    pub const fn advice(self) -> &'static str {
-        match self {
-            Self::Diverged => "Stop the run. Lower the learning rate or epsilon, and start a new run.",
-            Self::DeadClass => {
-                "Check the confusion matrix for the classes that it is mistaken for. Train longer, use a wider network or a \
-                 larger λ, or set its radius by hand."
-            }
-            Self::CleanFalls => {
-                "Compare with the run's best checkpoint. If the fall continues, lower the learning rate or epsilon."
-            }
-            Self::LevellingDown => {
-                "Read worst class and mean together, and decide whether you want this trade-off. A larger λ or a bound on \
-                 epsilon makes the classes differ less."
-            }
-            Self::TargetCollapse => "Lower the temperature, or choose uniform targets; the default temperature is 2.",
-            Self::RobustOverfitting => {
-                "Use the best checkpoint instead of the last, or the average (EMA). For the next run: fewer epochs or more \
-                 augmentation."
-            }
-            Self::TargetedOverfitting => {
-                "Judge the run by the untargeted evaluation, never by training accuracy. To distinguish this from ordinary \
-                 overfitting, train once untargeted or with uniform targets, and compare."
-            }
-        }
-    }
 }

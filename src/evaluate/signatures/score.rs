@@ -1,5 +1,6 @@
 //! The score of each signature, and its state over the epochs.
 
+use super::adapted;
 use super::{
     CLEAN_FALL, DIVERGED, HOLD, Kind, LEARNING, LOST, MEAN_DROP, NOISE, Point, RELEASE, ROBUST_FALL, ROBUST_GAIN,
     Reading, Series, Setup, SignatureState, TARGETED_EXCESS, TRAIN_GAIN, WINDOW, WORST_GAIN, fewest_targets,
@@ -7,11 +8,11 @@ use super::{
 use crate::train::validation_changes;
 
 /// The score of a signature after one epoch.
-struct Score {
+pub(super) struct Score {
     /// 1 if the thresholds are just met.
-    value: f64,
+    pub(super) value: f64,
     /// The measured values, in a sentence.
-    numbers: String,
+    pub(super) numbers: String,
 }
 
 /// See [`super::readings`].
@@ -69,7 +70,12 @@ fn changes(points: &[Point]) -> Vec<usize> {
 /// Whether the score uses accuracies on the validation split, which are not comparable with those under another attack.
 const fn looks_at_validation(kind: Kind) -> bool {
     match kind {
-        Kind::Diverged | Kind::TargetCollapse => false,
+        Kind::Diverged
+        | Kind::TargetCollapse
+        | Kind::WeightsConcentrated
+        | Kind::WeightAtMinimum
+        | Kind::MultipliersAtLimit
+        | Kind::BudgetUnused => false,
         Kind::DeadClass
         | Kind::CleanFalls
         | Kind::LevellingDown
@@ -86,6 +92,9 @@ fn applies(kind: Kind, points: &[Point], setup: &Setup) -> bool {
         Kind::TargetCollapse => {
             setup.targeted && points.last().is_none_or(|point| point.targets.is_some() && point.classes > 2)
         }
+        Kind::WeightsConcentrated | Kind::WeightAtMinimum | Kind::MultipliersAtLimit | Kind::BudgetUnused => {
+            adapted::applies(kind, points, setup)
+        }
         _ => true,
     }
 }
@@ -93,7 +102,12 @@ fn applies(kind: Kind, points: &[Point], setup: &Setup) -> bool {
 /// Epochs that are needed before a signature can be detected.
 const fn first(kind: Kind) -> usize {
     match kind {
-        Kind::Diverged | Kind::TargetCollapse => 1,
+        Kind::Diverged
+        | Kind::TargetCollapse
+        | Kind::WeightsConcentrated
+        | Kind::WeightAtMinimum
+        | Kind::MultipliersAtLimit
+        | Kind::BudgetUnused => 1,
         Kind::DeadClass | Kind::TargetedOverfitting => WINDOW,
         // The best window must lie before the last one.
         Kind::CleanFalls | Kind::LevellingDown | Kind::RobustOverfitting => 2 * WINDOW,
@@ -116,6 +130,9 @@ fn score(kind: Kind, points: &[Point], setup: &Setup) -> Option<Score> {
         Kind::Diverged => diverged(points, last),
         Kind::DeadClass => dead_class(points, last, setup),
         Kind::TargetCollapse => collapse(last),
+        Kind::WeightsConcentrated | Kind::WeightAtMinimum | Kind::MultipliersAtLimit | Kind::BudgetUnused => {
+            adapted::score(kind, last, setup)
+        }
         Kind::CleanFalls => clean_falls(points, setup),
         Kind::LevellingDown => levelling_down(points, setup),
         Kind::RobustOverfitting => robust_overfitting(points, setup),
@@ -278,7 +295,7 @@ fn noise(accuracy: f64, images: usize) -> f64 {
     if images == 0 { 0.0 } else { NOISE * (accuracy * (1.0 - accuracy)).max(0.0).sqrt() / (images as f64).sqrt() }
 }
 
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
@@ -321,6 +338,9 @@ fn series(kind: Kind, points: &[Point], setup: &Setup) -> (Vec<Series>, Option<f
         Kind::TargetCollapse => {
             let targets = of("effective number of targets".into(), &|point| point.targets);
             (vec![targets], (classes > 2).then(|| fewest_targets(classes)))
+        }
+        Kind::WeightsConcentrated | Kind::WeightAtMinimum | Kind::MultipliersAtLimit | Kind::BudgetUnused => {
+            adapted::curves(kind, points, setup)
         }
         Kind::CleanFalls => (vec![clean(), robust()], None),
         Kind::LevellingDown => (vec![robust(), worst()], None),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::{Experiment, SeriesKind};
 
 /// A healthy run of ten classes: all accuracies rise, then stay constant.
 fn healthy(epochs: u32) -> Vec<Point> {
@@ -18,6 +19,7 @@ fn healthy(epochs: u32) -> Vec<Point> {
             targets: Some(9.9),
             robust_classes: vec![("cat".into(), 0.3), ("dog".into(), 0.4)],
             classes: 10,
+            series: Vec::new(),
             attack: String::new(),
         }
     };
@@ -31,6 +33,7 @@ fn setup() -> Setup {
         attack: "PGD-10, ε 8/255".into(),
         harder_validation: false,
         validation_images: 1000,
+        adapted: Vec::new(),
     }
 }
 
@@ -288,7 +291,7 @@ fn points_come_from_the_rows_of_their_epoch() {
         train_clean_accuracy: None,
         val_clean_accuracy: 0.8,
         val_robust_accuracy: f64::from(k) * 0.4,
-        series: Vec::new(),
+        series: if epoch == 0 { vec![("weight".into(), f64::from(k))] } else { Vec::new() },
     };
     let row = |epoch| MetricsRow {
         epoch,
@@ -310,8 +313,190 @@ fn points_come_from_the_rows_of_their_epoch() {
     let classes = [class(0, 0, Some(0.5)), class(0, 1, Some(0.5)), class(1, 0, None), class(1, 1, None)];
     let points = points(&[row(0), row(1)], &classes);
     assert_eq!((points[0].targets.map(f64::round), points[1].targets), (Some(2.0), None));
+    assert_eq!(points[0].series, [("weight".to_owned(), vec![0.0, 1.0])]);
+    assert_eq!(points[1].series, []);
     assert_eq!(
         (points[0].robust_classes.clone(), points[0].classes),
         (vec![("c0".to_owned(), 0.0), ("c1".to_owned(), 0.4)], 2)
     );
+}
+
+/// A setup whose method has one class series, and a healthy run of `epochs` epochs with the values of `series` in it.
+fn adapting(meaning: Meaning, classes: usize, epochs: u32, series: impl Fn(u32) -> Vec<f64>) -> (Setup, Vec<Point>) {
+    let adapted = vec![Adapted { name: "weight", title: "Weight of the loss", meaning }];
+    let mut points = healthy(epochs);
+    for point in &mut points {
+        point.classes = classes;
+        point.robust_classes = (0..classes).map(|k| (format!("c{k}"), 0.3)).collect();
+        point.series = vec![("other".into(), vec![0.0; classes]), ("weight".into(), series(point.epoch))];
+    }
+    (Setup { adapted, ..setup() }, points)
+}
+
+/// The reading of a kind after `epochs` epochs.
+fn after(kind: Kind, (setup, points): &(Setup, Vec<Point>), epochs: usize) -> Reading {
+    readings(&points[..epochs], setup).into_iter().find(|reading| reading.kind == kind).unwrap()
+}
+
+/// Asserts that a kind is present since an epoch at the end of a run, with these words in its numbers.
+fn present_since(kind: Kind, run: &(Setup, Vec<Point>), since: u32, words: &[&str]) {
+    let reading = after(kind, run, run.1.len());
+    assert_eq!(reading.state, SignatureState::Present { since }, "{}", reading.numbers);
+    for word in words {
+        assert!(reading.numbers.contains(word), "{word} in {}", reading.numbers);
+    }
+}
+
+const WEIGHT: Meaning = Meaning::Weight { least: None };
+
+/// `exceptions` among weights that are 1 otherwise.
+fn weights(classes: usize, others: f64, exceptions: &[(usize, f64)]) -> Vec<f64> {
+    let mut weights = vec![others; classes];
+    exceptions.iter().for_each(|(k, weight)| weights[*k] = *weight);
+    weights
+}
+
+#[test]
+fn weights_that_concentrate_on_few_classes() {
+    // As WAT: all 2 at first, then nearly everything on two of ten classes: exp(H) is a little above 2.
+    let few = weights(10, 0.05, &[(3, 4.9), (5, 4.7)]);
+    let run = adapting(WEIGHT, 10, 12, |epoch| if epoch < 5 { vec![2.0; 10] } else { few.clone() });
+    present_since(Kind::WeightsConcentrated, &run, 5, &["2.5 of 10", "below 3.3", "c3 4.90"]);
+    let reading = after(Kind::WeightsConcentrated, &run, 12);
+    assert_eq!((reading.series[0].values[0].map(f64::round), reading.limit), (Some(10.0), Some(10.0 / 3.0)));
+    let suspected = SignatureState::Watching { needs: 1, suspected: true };
+    assert_eq!(after(Kind::WeightsConcentrated, &run, 6).state, suspected);
+    assert_eq!(after(Kind::WeightsConcentrated, &run, 5).state, SignatureState::Quiet);
+    // It disappears when the weights spread again; nothing else is found in the run.
+    let spread = adapting(WEIGHT, 10, 12, |epoch| if epoch < 9 { few.clone() } else { weights(10, 0.9, &[(3, 1.9)]) });
+    present_since(Kind::WeightsConcentrated, &(spread.0.clone(), spread.1[..9].to_vec()), 0, &[]);
+    assert_eq!(after(Kind::WeightsConcentrated, &spread, 12).state, SignatureState::Quiet);
+    assert_eq!(present(&spread.1, &spread.0), []);
+    // A third of a hundred classes; two classes cannot concentrate.
+    let many = weights(100, 0.0, &(0..20).map(|k| (5 * k, 5.0)).collect::<Vec<_>>());
+    present_since(Kind::WeightsConcentrated, &adapting(WEIGHT, 100, 4, |_| many.clone()), 0, &["20.0 of 100"]);
+    let two = adapting(WEIGHT, 2, 4, |_| vec![1.99, 0.01]);
+    assert_eq!(after(Kind::WeightsConcentrated, &two, 4).state, SignatureState::NotApplicable);
+}
+
+#[test]
+fn a_weight_at_its_lower_bound() {
+    let clamped = Meaning::Weight { least: Some(0.01) };
+    let of = |smallest| weights(10, 1.1, &[(1, smallest), (9, 0.4)]);
+    let run = adapting(clamped.clone(), 10, 10, |epoch| if epoch < 4 { vec![1.0; 10] } else { of(0.01) });
+    present_since(Kind::WeightAtMinimum, &run, 4, &["Weight 0.01", "c1."]);
+    assert_eq!(after(Kind::WeightAtMinimum, &run, 4).state, SignatureState::Quiet);
+    let above = adapting(clamped.clone(), 10, 10, |epoch| of(if epoch < 6 { 0.01 } else { 0.02 }));
+    assert_eq!(after(Kind::WeightAtMinimum, &above, 6).state, SignatureState::Present { since: 0 });
+    assert_eq!(after(Kind::WeightAtMinimum, &above, 10).state, SignatureState::Quiet);
+    assert!(after(Kind::WeightAtMinimum, &above, 10).numbers.contains("c1 0.02; the lower bound is 0.01"));
+    // Without a bound, a weight of 0 is nothing unusual: a class without mistakes.
+    let unbounded = adapting(WEIGHT, 10, 10, |_| of(0.0));
+    assert_eq!(after(Kind::WeightAtMinimum, &unbounded, 10).state, SignatureState::NotApplicable);
+    let many = weights(100, 1.0, &(0..8).map(|k| (k, 0.01)).collect::<Vec<_>>());
+    let many = adapting(clamped.clone(), 100, 3, |_| many.clone());
+    present_since(Kind::WeightAtMinimum, &many, 0, &["c0, c1, c2, c3, c4 and 3 others"]);
+    present_since(Kind::WeightAtMinimum, &adapting(clamped, 2, 3, |_| vec![1.99, 0.01]), 0, &["c1"]);
+}
+
+/// `1/K + l - mean l` for these multipliers.
+fn limited(multipliers: &[f64]) -> Vec<f64> {
+    let classes = multipliers.len() as f64;
+    let mean = multipliers.iter().sum::<f64>() / classes;
+    multipliers.iter().map(|l| 1.0 / classes + l - mean).collect()
+}
+
+#[test]
+fn multipliers_that_reach_the_limit_of_their_sum() {
+    let kind = Kind::MultipliersAtLimit;
+    for classes in [2, 10, 100] {
+        let of = |sum: f64| limited(&weights(classes, 0.0, &[(0, 0.4 * sum), (1, 0.6 * sum)]));
+        // Two classes with a multiplier each do not show their sum.
+        let of = |sum: f64| if classes == 2 { limited(&[0.0, sum]) } else { of(sum) };
+        let sum = |epoch: u32| [0.0, 0.2, 0.4, 0.499, 0.5, 0.5, 0.5, 0.36, 0.34, 0.1][epoch as usize];
+        let run = adapting(Meaning::LimitedWeight { limit: 0.5 }, classes, 10, |epoch| of(sum(epoch)));
+        let state = |epochs| after(kind, &run, epochs).state;
+        assert_eq!((state(1), state(4)), (SignatureState::Quiet, SignatureState::Quiet), "{classes}");
+        assert_eq!(state(5), SignatureState::Watching { needs: 1, suspected: true });
+        // It stays while the sum is near the limit, and disappears below 0.7 of it.
+        assert_eq!((state(6), state(8)), (SignatureState::Present { since: 4 }, SignatureState::Present { since: 4 }));
+        assert_eq!((state(9), state(10)), (SignatureState::Quiet, SignatureState::Quiet));
+        let reading = after(kind, &run, 6);
+        assert!(reading.numbers.contains("0.50 of at most 0.50 (weight of the loss)"), "{}", reading.numbers);
+        assert_eq!((reading.series.len(), reading.limit), (1, Some(0.5 / classes as f64)));
+    }
+    let whole = adapting(Meaning::LimitedWeight { limit: 1.0 }, 3, 3, |_| limited(&[0.0, 0.0, 1.0]));
+    present_since(kind, &whole, 0, &["1.00 of at most 1.00", "c2 1.000, against 0.333"]);
+}
+
+#[test]
+fn a_budget_that_no_class_uses() {
+    let kind = Kind::BudgetUnused;
+    for classes in [2, 10, 100] {
+        let budget = Meaning::Budget { steps: vec![0, 0, 3] };
+        // From the third epoch on every image resists; in the last three one class uses a tenth of its budget.
+        let used = |epoch: u32| match epoch {
+            0 | 1 => vec![0.0; classes],
+            2..=6 => weights(classes, 0.0, &[(1, 0.05)]),
+            _ => weights(classes, 0.0, &[(1, 0.3)]),
+        };
+        let run = adapting(budget, classes, 10, used);
+        let state = |epochs| after(kind, &run, epochs).state;
+        assert_eq!(
+            (state(2), state(3)),
+            (SignatureState::Quiet, SignatureState::Watching { needs: 1, suspected: true })
+        );
+        assert!(after(kind, &run, 2).numbers.contains("budget of epoch 2 is 0"));
+        assert_eq!((state(7), state(8)), (SignatureState::Present { since: 2 }, SignatureState::Quiet));
+        let numbers = after(kind, &run, 7).numbers;
+        assert!(numbers.contains("c1: 0.050 of 3 steps, 1.7 %"), "{numbers}");
+        // The whole budget of every class is normal.
+        let spent = adapting(Meaning::Budget { steps: vec![3] }, classes, 10, |_| vec![3.0; classes]);
+        assert_eq!(after(kind, &spent, 10).state, SignatureState::Quiet);
+    }
+}
+
+#[test]
+fn class_series_follow_the_settings_of_the_method() {
+    use crate::config::{BaseMethod, MethodChoice};
+    use clap::ValueEnum;
+    let kinds = [Kind::WeightsConcentrated, Kind::WeightAtMinimum, Kind::MultipliersAtLimit, Kind::BudgetUnused];
+    let mut e = Experiment::default();
+    // FAIR-TAT has none of them, unless it is built on Friendly adversarial training.
+    assert_eq!(Adapted::of(&e), []);
+    for kind in kinds {
+        let reading = readings(&healthy(9), &setup()).into_iter().find(|reading| reading.kind == kind).unwrap();
+        assert_eq!((reading.state, reading.series.len()), (SignatureState::NotApplicable, 0), "{kind:?}");
+    }
+    e.fairness.base = BaseMethod::Fat;
+    (e.fat.tau, e.fat.tau_epochs, e.optimizer.epochs) = (vec![1, 3], vec![2], 4);
+    assert_eq!(Adapted::of(&e)[0].meaning, Meaning::Budget { steps: vec![1, 1, 3, 3] });
+    e.frl.limit = 0.25;
+    for method in MethodChoice::value_variants() {
+        e.fairness.method = *method;
+        let found = Adapted::of(&e);
+        let expected = e.series().filter(|series| !matches!(series.kind, SeriesKind::Number)).count();
+        assert_eq!(found.len(), expected, "{method:?}");
+        for series in found {
+            match series.meaning {
+                Meaning::LimitedWeight { limit } => assert_eq!(limit, 0.25),
+                Meaning::Weight { least } => assert_eq!(least.is_some(), *method == MethodChoice::Dafa, "{method:?}"),
+                Meaning::Budget { .. } => {}
+            }
+        }
+    }
+}
+
+/// A run that has just switched to a method has rows without its series.
+#[test]
+fn rows_without_the_series_are_not_judged() {
+    let (setup, mut points) = adapting(WEIGHT, 10, 6, |_| weights(10, 0.0, &[(3, 10.0)]));
+    points.iter_mut().for_each(|point| point.series.clear());
+    let run = (setup, points);
+    let waiting = SignatureState::Watching { needs: 1, suspected: false };
+    assert_eq!(after(Kind::WeightsConcentrated, &run, 6).state, waiting);
+    assert_eq!(after(Kind::WeightsConcentrated, &run, 0).state, waiting);
+    let (setup, mut points) = run;
+    points[5].series = vec![("weight".into(), vec![f64::NAN; 10])];
+    assert_eq!(after(Kind::WeightsConcentrated, &(setup, points), 6).state, waiting);
 }

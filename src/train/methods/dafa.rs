@@ -26,7 +26,7 @@ use crate::config::{AttackConfig, DafaConfig, Experiment, LossForm, TradesConfig
 use crate::engine::{Batch, BatchStats, LossSpec, LossTerm, Objective, SearchSpec, Term, View, Weights, loss};
 
 /// The smallest weight of a class.
-pub const MINIMUM: f64 = 0.01;
+pub const MINIMUM: f64 = DafaConfig::MINIMUM;
 /// Name of the weights in [`Memory`].
 const WEIGHTS: &str = "weights";
 /// Names of the sums over the epoch that measures: images of each class, and their probabilities, `K × K`.

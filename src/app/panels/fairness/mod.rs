@@ -5,6 +5,8 @@ mod confusion;
 mod epsilon;
 mod heatmap;
 mod series;
+#[cfg(test)]
+mod series_tests;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,7 @@ pub struct Fairness {
     confusion: confusion::Pairs,
     epsilon: epsilon::Epsilon,
     classes: classes::Classes,
+    series: series::Series,
 }
 
 impl std::fmt::Debug for Fairness {
@@ -55,9 +58,9 @@ impl Panel for Fairness {
         }
         let parts = Flow {
             top: &[Part::Epoch],
-            left: &[Part::Heatmap, Part::Confusion],
-            right: &[Part::Epsilon, Part::Classes, Part::Targets, Part::Series],
-            narrow: &[Part::Heatmap, Part::Epsilon, Part::Confusion, Part::Classes, Part::Targets, Part::Series],
+            left: &[Part::Heatmap, Part::Confusion, Part::Series],
+            right: &[Part::Epsilon, Part::Classes, Part::Targets],
+            narrow: &[Part::Heatmap, Part::Epsilon, Part::Series, Part::Confusion, Part::Classes, Part::Targets],
         };
         let run = context.run;
         flow(ui, &parts, |ui, part| {
@@ -72,7 +75,11 @@ impl Panel for Fairness {
                 Part::Confusion => self.confusion.show(ui, context, shown),
                 Part::Epsilon => self.epsilon.show(ui, context),
                 Part::Targets => targets::show(ui, context, shown, self.epoch.is_none()),
-                Part::Series => series::show(ui, context, shown),
+                Part::Series => {
+                    if let Some(epoch) = self.series.show(ui, context, shown) {
+                        self.epoch = Some(epoch);
+                    }
+                }
                 Part::Classes => self.classes.show(ui, context, shown),
             }
         });

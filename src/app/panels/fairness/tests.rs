@@ -11,10 +11,10 @@ use crate::app::testing::{Stage, harness, shoot};
 use crate::config::MethodChoice;
 use crate::worker::{Hold, Phase, Request, Update};
 
-type Shown<'a> = Harness<'a, Stage<Fairness>>;
+pub(super) type Shown<'a> = Harness<'a, Stage<Fairness>>;
 
 /// High enough to show everything.
-fn tall<'a>(run: RunView) -> Shown<'a> {
+pub(super) fn tall<'a>(run: RunView) -> Shown<'a> {
     let mut harness = harness(Stage::new(Fairness::default(), run), [1200.0, 1500.0], 1.0, true);
     harness.run();
     harness
@@ -267,27 +267,6 @@ fn what_is_missing_is_said() {
     run.epochs[17].validation = None;
     let harness = tall(run);
     assert!(harness.query_by_label_contains("The confusion file of epoch 18 is not there").is_some());
-}
-
-#[test]
-fn what_a_method_adapts_beside_radii_is_shown_for_the_epoch() {
-    let frl = || {
-        let mut run = sample::run();
-        run.experiment.as_mut().unwrap().fairness.method = MethodChoice::Frl;
-        run
-    };
-    let harness = tall(frl());
-    for text in ["Weight of the clean loss", "Weight of the boundary loss"] {
-        assert!(harness.query_by_label(text).is_some(), "{text}");
-    }
-    assert!(harness.query_all_by_label_contains("Known from the end of the first epoch").count() >= 2);
-    let mut run = frl();
-    for row in &mut run.epochs[17].classes {
-        row.series = vec![("clean_weight".into(), 0.1 + 0.01 * f64::from(row.class)), ("boundary_weight".into(), 0.2)];
-    }
-    let mut harness = tall(run);
-    assert!(harness.query_by_label("cat: Weight of the clean loss 0.130").is_some());
-    shoot(&mut harness, "fairness-series");
 }
 
 #[test]
