@@ -10,6 +10,7 @@ mod eval;
 mod interrupt;
 mod overrides;
 mod plan;
+mod post;
 mod progress;
 mod study;
 mod train;
@@ -60,6 +61,9 @@ enum Command {
     Resume(train::ResumeArgs),
     /// Measure accuracy under an attack: mean, worst class, every class
     Eval(eval::EvalArgs),
+    /// Change a trained network without training
+    #[command(subcommand)]
+    Post(post::PostCommand),
     /// Studies over several runs
     #[command(subcommand)]
     Study(study::StudyCommand),
@@ -165,6 +169,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Train(arguments)) => train::train(arguments),
         Some(Command::Resume(arguments)) => train::resume(&arguments),
         Some(Command::Eval(arguments)) => eval::eval(&arguments),
+        Some(Command::Post(command)) => post::post(&command),
         Some(Command::Study(command)) => study::study(&command),
         Some(Command::Data(command)) => data::data(&command),
         Some(Command::Engines(arguments)) => engines::engines(&arguments),

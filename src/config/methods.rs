@@ -34,6 +34,8 @@ pub struct MethodInfo {
     pub class_radii: fn(&Experiment) -> bool,
     /// Whether it chooses the step size of its search, instead of the attack's.
     pub own_step_size: fn(&Experiment) -> bool,
+    /// Epochs before it adapts, and the flag that sets them; `None` if it has no warm-up.
+    pub warmup: fn(&Experiment) -> Option<(u32, &'static str)>,
     /// Whether its searches stop images early, as Friendly adversarial training.
     pub stops_early: fn(&Experiment) -> bool,
     /// Class-wise values that it adapts other than radii and targets, with their titles: columns of `classes.csv` and
@@ -114,6 +116,7 @@ const FAIR_TAT: MethodInfo = MethodInfo {
     },
     class_radii: |e| !e.fairness.epsilon_rules.is_empty(),
     own_step_size: never,
+    warmup: |e| Some((e.fairness.warmup_epochs, "--warmup-epochs")),
     stops_early: |e| e.fairness.base == BaseMethod::Fat,
     series: &[BUDGET_USED],
 };
@@ -127,6 +130,7 @@ const AT: MethodInfo = MethodInfo {
     divergence: never,
     class_radii: never,
     own_step_size: never,
+    warmup: |_| None,
     stops_early: never,
     series: &[],
 };
@@ -148,6 +152,7 @@ const CFA: MethodInfo = MethodInfo {
     divergence: |e| e.cfa.base == BaseMethod::Trades,
     class_radii: |e| e.cfa.ccm,
     own_step_size: never,
+    warmup: |e| Some((e.cfa.warmup_epochs, "--cfa-warmup-epochs")),
     stops_early: |e| e.cfa.base == BaseMethod::Fat,
     series: &[
         SeriesInfo {
@@ -170,6 +175,7 @@ const FRL: MethodInfo = MethodInfo {
     class_radii: |e| e.frl.variant == super::FrlVariant::ReweightRemargin,
     // A quarter of the largest radius in the batch.
     own_step_size: |e| e.frl.variant == super::FrlVariant::ReweightRemargin,
+    warmup: |_| None,
     stops_early: never,
     series: &[
         SeriesInfo {
@@ -227,6 +233,7 @@ const DAFA: MethodInfo = MethodInfo {
     search: |_| SearchKind::Trades,
     divergence: |e| e.dafa.base == LossForm::Trades,
     class_radii: always,
+    warmup: |e| Some((e.dafa.warmup_epochs, "--dafa-warmup-epochs")),
     series: &[SeriesInfo { kind: SeriesKind::Weight { clamp: Some(DafaConfig::MINIMUM) }, ..WEIGHT }],
     ..AT
 };
@@ -246,6 +253,7 @@ const TRIX: MethodInfo = MethodInfo {
     citation: "Medi, Jung, Keuper, 2025, arXiv 2507.07768; reconstructed from the abstract",
     targeted: always,
     class_radii: always,
+    warmup: |e| Some((e.trix.warmup_epochs, "--trix-warmup-epochs")),
     series: &[
         WEIGHT,
         SeriesInfo {

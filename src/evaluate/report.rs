@@ -351,7 +351,8 @@ fn describe_training_attack(experiment: &Experiment) -> String {
     let (steps, epsilon) = (attack.steps, attack.epsilon);
     let own = (method.own_step_size)(experiment);
     let step = if own { "a quarter of the largest radius".into() } else { attack.step_size.to_string() };
-    format!("PGD-{steps}, {kind}, {norm}, ε {epsilon}{scaled}, step {step}, {start}, {mode}")
+    let stopped = if experiment.stops_early() { ", stopped early" } else { "" };
+    format!("PGD-{steps}{stopped}, {kind}, {norm}, ε {epsilon}{scaled}, step {step}, {start}, {mode}")
 }
 
 /// Adversarial examples of images of `set`, in turn from each class. If the method is targeted, they have the targets
@@ -400,7 +401,8 @@ pub fn examples(
         height: shape.height,
         width: shape.width,
         label: labels[i] as usize,
-        target: targets.as_ref().map(|t| t[i] as usize),
+        // An image whose target is its own class is attacked without one.
+        target: targets.as_ref().map(|t| t[i]).filter(|target| *target != labels[i]).map(|target| target as usize),
         prediction: predictions[i] as usize,
         clean_prediction: Some(clean_predictions[i] as usize),
         epsilon: f64::from(spec.epsilon[i]),

@@ -1,9 +1,12 @@
 //! Networks as data, their parameters, initialisation and files.
 
 mod architectures;
+mod copy;
+mod head;
 mod network;
 mod state;
 
 pub use architectures::Architecture;
+pub use head::{HeadNorms, normalize_head};
 pub use network::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Initialisation, Layer, Network, Op, StateSpec, Value};
 pub use state::{Array, ModelError, State};

@@ -10,10 +10,20 @@ pub fn run_warnings(experiment: &Experiment) -> Vec<String> {
     let training = training_attack(experiment).training_warning().filter(|_| !own_step);
     let mut all: Vec<String> = training.into_iter().collect();
     all.extend(evaluation_warnings(experiment));
+    all.extend(long_warmup(experiment));
     let averaging = &experiment.averaging;
     let averages = [averaging.ema, averaging.fawa];
     all.extend(late_averaging(averaging.average_from, averages, experiment.optimizer.epochs, When::Beginning));
     all
+}
+
+/// The warning that the run is over before its method adapts anything.
+fn long_warmup(experiment: &Experiment) -> Option<String> {
+    let (title, epochs) = (experiment.method().title, experiment.optimizer.epochs);
+    let (warmup, flag) = (experiment.method().warmup)(experiment).filter(|(warmup, _)| *warmup >= epochs)?;
+    Some(format!(
+        "{title} adapts nothing in this run: its warm-up has {warmup} epochs ({flag}), and the run has {epochs}"
+    ))
 }
 
 /// Why a run that ended after `epochs` epochs lacks averages that its experiment asks for. `has` says which of EMA and
@@ -85,6 +95,20 @@ mod tests {
         for (name, _) in PRESETS {
             assert_eq!(run_warnings(&Experiment::preset(name).unwrap()), [""; 0], "{name}");
         }
+    }
+
+    #[test]
+    fn a_warm_up_that_outlasts_the_run_is_a_warning() {
+        let mut e = Experiment::preset("shapes-unfair").unwrap();
+        e.fairness.method = crate::config::MethodChoice::Dafa;
+        let expected =
+            "DAFA adapts nothing in this run: its warm-up has 70 epochs (--dafa-warmup-epochs), and the run has 10";
+        assert_eq!(run_warnings(&e), [expected]);
+        e.dafa.warmup_epochs = 9;
+        assert_eq!(run_warnings(&e), [""; 0]);
+        e.fairness.method = crate::config::MethodChoice::Wat;
+        e.dafa.warmup_epochs = 70;
+        assert_eq!(run_warnings(&e), [""; 0]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod engines;
 mod evaluation;
 mod interrupts;
+mod post;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -96,7 +96,9 @@ impl Row {
                 return None;
             }
             let prediction = argmax(probabilities);
+            // An image whose target is its own class is attacked without one.
             let target = set.targets.as_ref().and_then(|targets| targets.get(index)).copied();
+            let target = target.filter(|target| target != label);
             Some(Self {
                 index,
                 label: *label,
