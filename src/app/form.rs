@@ -74,6 +74,21 @@ pub struct Preset {
     pub values: Values,
     /// The kind whose defaults these are; `None` for a preset.
     pub kind: Option<DataKind>,
+    /// Its group in the menu, one of [`PRESET_GROUPS`]; `None` if it stands alone.
+    pub group: Option<&'static str>,
+}
+
+/// Groups of presets that are alike but for their method.
+pub const PRESET_GROUPS: [&str; 2] = ["One method on digits", "As each paper trains, on CIFAR-10"];
+
+fn group_of(preset: &str) -> Option<&'static str> {
+    let [small, paper] = PRESET_GROUPS;
+    match preset {
+        DEFAULT_PRESET => None,
+        _ if preset.starts_with("digits-") => Some(small),
+        _ if preset.starts_with("cifar10-paper") => Some(paper),
+        _ => None,
+    }
 }
 
 impl Preset {
@@ -97,7 +112,14 @@ pub fn presets() -> &'static [Preset] {
         let read = |(name, text): &(&'static str, &'static str)| {
             let experiment = Experiment::preset(name).ok()?;
             let purpose = text.lines().next().unwrap_or_default().trim_start_matches('#').trim();
-            Some(Preset { name, purpose, values: Values::of(&experiment), experiment, kind: None })
+            Some(Preset {
+                name,
+                purpose,
+                values: Values::of(&experiment),
+                experiment,
+                kind: None,
+                group: group_of(name),
+            })
         };
         PRESETS.iter().filter_map(read).collect()
     })
@@ -110,7 +132,7 @@ pub fn data_sets() -> &'static [Preset] {
         let read = |kind: DataKind| {
             let experiment = kind.defaults().ok()?;
             let (name, purpose) = (kind.name(), kind.title());
-            Some(Preset { name, purpose, values: Values::of(&experiment), experiment, kind: Some(kind) })
+            Some(Preset { name, purpose, values: Values::of(&experiment), experiment, kind: Some(kind), group: None })
         };
         DataKind::ALL.into_iter().filter_map(read).collect()
     })

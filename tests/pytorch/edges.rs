@@ -17,7 +17,10 @@ use crate::methods::{SERIES, cfa, compare_if_there, dafa, faal, frl, values};
 const CASES: [&str; 7] = ["two", "absent", "perfect", "zero", "lost", "hundred", "equal"];
 /// Views of a loss by their keys.
 const VIEWS: [(&str, View); 3] = [("p", View::Clean), ("q", View::Adversarial), ("r", View::LastClean)];
-const METHODS: [(&str, fn(&mut Experiment)); 10] = [
+/// A method by its key.
+type Named = (&'static str, fn(&mut Experiment));
+
+const METHODS: [Named; 10] = [
     ("cfa", |e| cfa(e, BaseMethod::Trades)),
     ("frl", |e| frl(e, FrlVariant::ReweightRemargin)),
     ("fat", |e| (e.fairness.method, e.fat.tau) = (MethodChoice::Fat, vec![2])),

@@ -19,7 +19,7 @@ use self::machine::Machine;
 use self::row::Sheet;
 use crate::app::command::Command;
 use crate::app::context::{Action, Context, Panel};
-use crate::app::form::presets;
+use crate::app::form::{PRESET_GROUPS, presets};
 use crate::app::theme;
 use crate::app::widgets::{strong, weak};
 use crate::config::fields::{self, Field, Values};
@@ -147,7 +147,7 @@ fn head(ui: &mut Ui, context: &mut Context<'_>, wrong: Option<&str>, on_disk: Op
         let combo = egui::ComboBox::from_id_salt("preset").width(width).height(340.0).truncate().selected_text(shown);
         let response = combo.show_ui(ui, |ui| {
             ui.set_max_width(300.0);
-            for preset in presets() {
+            for preset in presets().iter().filter(|preset| preset.group.is_none()) {
                 let current = preset.name == context.form.preset;
                 if ui.selectable_label(current, preset.name).on_hover_text(preset.purpose).clicked() {
                     chosen = Some(preset.name);
@@ -161,6 +161,16 @@ fn head(ui: &mut Ui, context: &mut Context<'_>, wrong: Option<&str>, on_disk: Op
                     chosen = Some(kind.name());
                 }
                 ui.label(weak(ui, kind.title()).small());
+            }
+            for group in PRESET_GROUPS {
+                ui.separator();
+                ui.label(weak(ui, group));
+                for preset in presets().iter().filter(|preset| preset.group == Some(group)) {
+                    let current = preset.name == context.form.preset;
+                    if ui.selectable_label(current, preset.name).on_hover_text(preset.purpose).clicked() {
+                        chosen = Some(preset.name);
+                    }
+                }
             }
         });
         response.response.labelled_by(label.id);
