@@ -127,7 +127,14 @@ fn run_directory(out: &Path, experiment: &Experiment) -> PathBuf {
 fn report(directory: &Path, experiment: Experiment, derived: Option<&Derived>) -> Result<FinalReport> {
     let done = directory.join("evaluation.json");
     if directory.join("config.toml").exists() {
-        same(&experiment, &RunDir::open(directory)?.1)
+        let mut found = RunDir::open(directory)?.1;
+        // A study that has been moved: the weights that its own runs begin with have moved with it.
+        if let (Some(asked), Some(init)) = (&experiment.model.init, &mut found.model.init)
+            && within_study(asked) == within_study(init)
+        {
+            init.clone_from(asked);
+        }
+        same(&experiment, &found)
             .with_context(|| format!("{} holds a run of another experiment", directory.display()))?;
     }
     let report = if done.exists() {
@@ -139,6 +146,11 @@ fn report(directory: &Path, experiment: Experiment, derived: Option<&Derived>) -
         run_new(experiment, derived, directory)?
     };
     report.map(|report| *report).context("stopped; run the same command again to continue")
+}
+
+/// The last three parts of the path of a checkpoint: its run, `checkpoints` and its name.
+fn within_study(path: &Path) -> Vec<std::path::Component<'_>> {
+    path.components().rev().take(3).collect()
 }
 
 /// Writes `study.md` and `study.json`, and prints the table.
@@ -175,6 +187,9 @@ fn methods(arguments: &MethodsArgs) -> Result<()> {
     let wanted = if arguments.methods.is_empty() { MethodChoice::value_variants() } else { &arguments.methods };
     // The baseline comes first: others begin with its weights.
     let wanted = distinct(&[&[MethodChoice::At], wanted].concat());
+    for method in &wanted {
+        recipe(&asked.experiment, *method, |path| arguments.fields.names(path)).validate()?;
+    }
     let out = std::path::absolute(&arguments.out)?;
     let (mut runs, mut settings) = (Vec::new(), Vec::new());
     // Seed by seed, so that an interrupted study has complete rows.

@@ -28,6 +28,8 @@ pub struct MethodInfo {
     pub search: fn(&Experiment) -> SearchKind,
     /// Whether the search is targeted.
     pub targeted: fn(&Experiment) -> bool,
+    /// Whether only some classes have targets; the others are attacked without.
+    pub mixed: bool,
     /// Whether the search maximises the KL divergence from the clean prediction.
     pub divergence: fn(&Experiment) -> bool,
     /// Whether each class has a radius of its own.
@@ -110,6 +112,7 @@ const FAIR_TAT: MethodInfo = MethodInfo {
         let f = &e.fairness;
         f.targeted && (f.base != BaseMethod::Trades || f.trades_search == TradesSearch::Targeted)
     },
+    mixed: false,
     divergence: |e| {
         let f = &e.fairness;
         f.base == BaseMethod::Trades && (!f.targeted || f.trades_search == TradesSearch::Kl)
@@ -127,6 +130,7 @@ const AT: MethodInfo = MethodInfo {
     base: no_base,
     search: |_| SearchKind::Attack,
     targeted: never,
+    mixed: false,
     divergence: never,
     class_radii: never,
     own_step_size: never,
@@ -149,6 +153,7 @@ const CFA: MethodInfo = MethodInfo {
     base: |e| Some(e.cfa.base),
     search: |e| search_on(e.cfa.base),
     targeted: never,
+    mixed: false,
     divergence: |e| e.cfa.base == BaseMethod::Trades,
     class_radii: |e| e.cfa.ccm,
     own_step_size: never,
@@ -171,6 +176,7 @@ const FRL: MethodInfo = MethodInfo {
     base: no_base,
     search: |_| SearchKind::Trades,
     targeted: never,
+    mixed: false,
     divergence: always,
     class_radii: |e| e.frl.variant == super::FrlVariant::ReweightRemargin,
     // A quarter of the largest radius in the batch.
@@ -213,6 +219,8 @@ const BAT: MethodInfo = MethodInfo {
     citation: "Balance adversarial training; Sun et al., AAAI 2023, arXiv 2209.07534",
     search: |_| SearchKind::Trades,
     divergence: always,
+    // With a budget of its own.
+    stops_early: always,
     ..AT
 };
 
@@ -252,6 +260,7 @@ const TRIX: MethodInfo = MethodInfo {
     title: "TRIX (reconstruction)",
     citation: "Medi, Jung, Keuper, 2025, arXiv 2507.07768; reconstructed from the abstract",
     targeted: always,
+    mixed: true,
     class_radii: always,
     warmup: |e| Some((e.trix.warmup_epochs, "--trix-warmup-epochs")),
     series: &[
@@ -351,9 +360,7 @@ mod tests {
                     assert_eq!(divergence, (e.method().divergence)(&e), "{method:?} {base:?} {search:?}");
                     let normal = matches!(spec.start, Start::Normal { .. });
                     assert_eq!(normal, e.searches_as_trades(), "{method:?} {base:?}");
-                    if e.stops_early() {
-                        assert_ne!(spec.stop, Stop::Never, "{method:?} {base:?}");
-                    }
+                    assert_eq!(spec.stop != Stop::Never, e.stops_early(), "{method:?} {base:?}");
                     assert_eq!(spec.batch_norm, e.attack_batch_norm(), "{method:?} {base:?}");
                     let own = spec.step_size != vec![e.attack.step_size.value(); 2];
                     assert_eq!(own, (e.method().own_step_size)(&e), "{method:?}");

@@ -335,7 +335,9 @@ fn describe_training_attack(experiment: &Experiment) -> String {
         BatchNormMode::Train => "batch norm in train mode",
         BatchNormMode::Eval => "batch norm in eval mode",
     };
-    let kind = if experiment.is_targeted() {
+    let kind = if method.mixed {
+        "targeted for strong classes and untargeted for weak ones"
+    } else if experiment.is_targeted() {
         "targeted"
     } else if (method.divergence)(experiment) {
         "on the divergence from the clean prediction"

@@ -257,6 +257,11 @@ impl Trainer {
             let what = format!("its counts on the validation split are not for the {classes} classes of the data set");
             return Err(ModelError::Format { path, what }.into());
         }
+        let costs = progress.validation.iter().filter_map(|validation| validation.costs.as_ref());
+        if costs.into_iter().any(|costs| !costs.is_for(classes)) {
+            let what = format!("its losses on the validation split are not for the {classes} classes of the data set");
+            return Err(ModelError::Format { path, what }.into());
+        }
         if !progress.holds.is_empty() && progress.holds.len() != classes {
             let what = format!("its radii are not for the {classes} classes of the data set");
             return Err(ModelError::Format { path, what }.into());
@@ -574,6 +579,10 @@ impl Trainer {
             let views = self.engine.perturb(&batch, &spec)?;
             let mut logits = |view| self.engine.logits(&Input::View(&views, view), BatchNormMode::Eval);
             costs.add(&labels, &logits(View::Clean)?, &logits(View::Adversarial)?);
+        }
+        if !costs.is_for(set.classes()) {
+            let (what, batch) = ("losses on the validation split".into(), set.len());
+            return Err(EngineError::NotFinite { what, batch }.into());
         }
         Ok(Some(costs))
     }

@@ -28,8 +28,15 @@ pub struct Watch {
 /// What determines a run's signatures besides its epochs.
 pub fn setup(experiment: &Experiment, validation_images: usize) -> Setup {
     let (attack, evaluation) = (&experiment.attack, &experiment.evaluation);
-    let targeted = experiment.is_targeted();
-    let kind = if targeted { "targeted" } else { "untargeted" };
+    let mixed = experiment.method().mixed;
+    let targeted = experiment.is_targeted() && !mixed;
+    let kind = if mixed {
+        "partly targeted"
+    } else if targeted {
+        "targeted"
+    } else {
+        "untargeted"
+    };
     let scaled = (experiment.method().class_radii)(experiment);
     let scaled = if scaled { " by class" } else { "" };
     Setup {

@@ -1,7 +1,7 @@
 //! DAFA: distance-aware fair adversarial training (Lee et al., ICLR 2024, arXiv 2401.12532).
 //!
-//! Shifts robustness from easy classes to the hard classes that resemble them. In the last epoch `W` of the warm-up, the
-//! similarity of classes is measured once: `S_ij` is the mean probability of class `j` on the adversarial images of
+//! Shifts robustness from easy classes to the hard classes that resemble them. In the last epoch `W` of the warm-up (or, if
+//! the method comes into force later, in its first epoch), the similarity of classes is measured once: `S_ij` is the mean probability of class `j` on the adversarial images of
 //! class `i`, in train mode and before the update. From then on
 //!
 //! ```text
@@ -27,8 +27,8 @@ use crate::engine::{Batch, BatchStats, LossSpec, LossTerm, Objective, SearchSpec
 
 /// The smallest weight of a class.
 pub const MINIMUM: f64 = DafaConfig::MINIMUM;
-/// Name of the weights in [`Memory`].
-const WEIGHTS: &str = "weights";
+/// Name of the similarities in [`Memory`], `K × K`.
+const SIMILARITY: &str = "similarity";
 /// Names of the sums over the epoch that measures: images of each class, and their probabilities, `K × K`.
 const IMAGES: &str = "images";
 const PROBABILITIES: &str = "probabilities";
@@ -41,6 +41,8 @@ pub struct Dafa {
     settings: DafaConfig,
     epsilon: Vec<f64>,
     weights: Vec<f64>,
+    /// Similarities of classes, `K × K`, once they are measured.
+    similarity: Option<Vec<f64>>,
     /// Whether this epoch measures the similarity of classes.
     measures: bool,
 }
@@ -62,32 +64,34 @@ impl Dafa {
             trades: experiment.trades.clone(),
             settings: experiment.dafa.clone(),
             weights: vec![1.0; classes],
+            similarity: None,
             measures: false,
         }
     }
 
-    /// The weights from the sums of an epoch; `None` if they are not complete. A class without images resembles none.
+    /// The similarities from the sums of an epoch; `None` if they are not complete. A class without images resembles none.
     fn measured(&self, sums: &Memory) -> Option<Vec<f64>> {
         let classes = self.epsilon.len();
         let (images, sums) = (sums.numbers(IMAGES, classes)?, sums.numbers(PROBABILITIES, classes * classes)?);
         let mean = |(i, sum): (usize, &f64)| sum / images[i / classes].max(1.0);
-        let similarity: Vec<f64> = sums.iter().enumerate().map(mean).collect();
-        let found = weights(&similarity, classes, self.settings.lambda);
-        Some(found.into_iter().map(|weight| weight.max(MINIMUM)).collect())
+        Some(sums.iter().enumerate().map(mean).collect())
     }
 }
 
 impl Method for Dafa {
     fn plan(&mut self, epoch: u32, seen: &Evidence<'_>) {
-        let warmup = self.settings.warmup_epochs;
-        self.measures = epoch + 1 == warmup;
-        if epoch < warmup {
-            self.weights.fill(1.0);
-        } else if epoch == warmup
-            && let Some(weights) = seen.sums.and_then(|sums| self.measured(sums))
-        {
-            self.weights = weights;
+        let (warmup, classes) = (self.settings.warmup_epochs, self.epsilon.len());
+        if self.similarity.is_none() && epoch >= warmup {
+            self.similarity = seen.sums.and_then(|sums| self.measured(sums));
         }
+        self.measures = self.similarity.is_none() && epoch + 1 >= warmup;
+        self.weights = match &self.similarity {
+            Some(similarity) if epoch >= warmup => {
+                let found = weights(similarity, classes, self.settings.lambda);
+                found.into_iter().map(|weight| weight.max(MINIMUM)).collect()
+            }
+            _ => vec![1.0; classes],
+        };
         let base = self.attack.epsilon.exact();
         self.epsilon = self.weights.iter().map(|weight| weight * base).collect();
     }
@@ -132,14 +136,12 @@ impl Method for Dafa {
     }
 
     fn memory(&self) -> Memory {
-        Memory(BTreeMap::from([(WEIGHTS.to_owned(), self.weights.clone())]))
+        let named = self.similarity.iter().map(|similarity| (SIMILARITY.to_owned(), similarity.clone()));
+        Memory(named.collect::<BTreeMap<_, _>>())
     }
 
     fn restore(&mut self, memory: &Memory) {
-        match memory.numbers(WEIGHTS, self.weights.len()) {
-            Some(weights) => self.weights.copy_from_slice(weights),
-            None => self.weights.fill(1.0),
-        }
+        self.similarity = memory.numbers(SIMILARITY, self.epsilon.len().pow(2)).map(<[f64]>::to_vec);
     }
 
     fn shown(&self, _sums: &Memory) -> Vec<ClassSeries> {
@@ -214,6 +216,27 @@ mod tests {
         resumed.restore(&method.memory());
         resumed.plan(5, &Evidence::default());
         assert_eq!((&resumed.weights, resumed.class_epsilon()), (&method.weights, method.class_epsilon()));
+    }
+
+    /// A run that changes to DAFA, or shortens its warm-up, measures in the next epoch and adapts in the one after it.
+    #[test]
+    fn a_warm_up_that_is_over_already_is_made_up_for() {
+        let mut experiment = Experiment::default();
+        experiment.dafa.warmup_epochs = 2;
+        let mut method = Dafa::new(&experiment, 2);
+        method.plan(7, &Evidence { sums: Some(&Memory::default()), ..Evidence::default() });
+        assert!(method.measures && method.weights == [1.0; 2]);
+        let mut sums = Memory::default();
+        sums.values(IMAGES, 2).copy_from_slice(&[1.0, 1.0]);
+        sums.values(PROBABILITIES, 4).copy_from_slice(&[0.75, 0.25, 0.5, 0.5]);
+        method.plan(8, &Evidence { sums: Some(&sums), ..Evidence::default() });
+        assert!(!method.measures && method.weights == [0.625, 1.375], "{:?}", method.weights);
+        // Another λ takes effect with the similarities that are known.
+        experiment.dafa.lambda = 2.0;
+        let mut changed = Dafa::new(&experiment, 2);
+        changed.restore(&method.memory());
+        changed.plan(9, &Evidence::default());
+        assert_eq!(changed.weights, [0.25, 1.75]);
     }
 
     #[test]

@@ -78,6 +78,12 @@ impl ClassCosts {
         Self { images: vec![0; classes], cross_entropy: vec![0.0; classes], divergence: vec![0.0; classes] }
     }
 
+    /// Whether there are finite sums for `classes` classes; values read from a file may be damaged.
+    pub fn is_for(&self, classes: usize) -> bool {
+        let whole = |sums: &[f64]| sums.len() == classes && sums.iter().all(|sum| sum.is_finite());
+        self.images.len() == classes && whole(&self.cross_entropy) && whole(&self.divergence)
+    }
+
     /// Adds a batch with these logits, `B × K`.
     ///
     /// # Panics

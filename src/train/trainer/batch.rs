@@ -57,8 +57,8 @@ impl Trainer {
             counted.robust.add_counts(counts);
         }
         if let (Some(targets), Some(predictions)) = (engine.targets(&views)?, result.predictions(View::Adversarial)) {
-            // An image whose target is its own class has none: the counts would not be shares of one attack.
-            if targets.iter().zip(&labels).all(|(target, label)| target != label) {
+            // Where only some classes have targets, these counts would not be shares of one attack.
+            if !self.experiment.method().mixed {
                 counted.add_targets(&labels, targets, predictions);
             }
         }
