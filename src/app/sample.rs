@@ -146,6 +146,7 @@ pub(in crate::app) fn epoch(epoch: u32) -> EpochRecord {
         seconds_statistics: 0.6,
         val_attack: String::new(),
         val_without_gradient: None,
+        method: String::new(),
     };
     let validation = confusion(&robust, 100.0);
     EpochRecord { metrics, classes, train: Some(counted), validation: Some(validation) }

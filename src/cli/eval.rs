@@ -1,21 +1,20 @@
 //! `fairtat eval`.
 
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::overrides::Source;
+use super::stored::StoredArgs;
 use super::{Usage, counted_as, interrupt, print, progress, write_json};
 use crate::attack::{
     Attack, AttackKind, Report, check_distance, describe_without_gradient, describe_worst_class, evaluation_step_size,
     measure, norm_name,
 };
-use crate::config::{EngineOptions, Experiment};
+use crate::config::Experiment;
 use crate::data::{Dataset, ImageShape};
 use crate::engine::Norm;
-use crate::train::{RunDir, Splits, StoredError, StoredNetwork, run_steps};
+use crate::train::{RunDir, Splits, run_steps};
 use crate::units::Epsilon;
 
 /// Default number of PGD steps.
@@ -31,8 +30,6 @@ enum Part {
 
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {
-    /// A .safetensors file, or a run directory (its best checkpoint)
-    checkpoint: PathBuf,
     /// Attack; several are separated by commas
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [AttackKind::Clean, AttackKind::Pgd])]
     attack: Vec<AttackKind>,
@@ -61,20 +58,8 @@ pub(super) struct EvalArgs {
     /// Which images
     #[arg(long, value_enum, default_value_t = Part::Test)]
     part: Part,
-    /// Directory of the data set, if it differs from that in training
-    #[arg(long, value_name = "DIR")]
-    path: Option<PathBuf>,
-    /// Images in a batch; results do not depend on it
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    batch_size: Option<u32>,
     #[command(flatten)]
-    engine: EngineOptions,
-    /// Also write the results as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// For a checkpoint of another program: its experiment
-    #[command(flatten)]
-    source: Source,
+    stored: StoredArgs,
 }
 
 #[derive(Debug, serde::Serialize)]
@@ -92,7 +77,7 @@ struct EvalReport {
 }
 
 pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
-    arguments.engine.validate()?;
+    arguments.stored.engine.validate()?;
     let has_pgd = arguments.attack.contains(&AttackKind::Pgd);
     let of_pgd = [
         ("--steps", arguments.steps.is_some()),
@@ -110,26 +95,15 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
         )
         .into());
     }
-    let named = match arguments.source.config.is_some() || arguments.source.preset.is_some() {
-        true => Some(super::overrides::ExperimentArgs::default().experiment(&arguments.source)?),
-        false => None,
-    };
-    let mut stored = StoredNetwork::load(&arguments.checkpoint, named).map_err(|error| match error {
-        StoredError::Foreign { .. } => Usage(format!("{error}; name its experiment with --config or --preset")).into(),
-        StoredError::Config(error) => error.into(),
-        other => anyhow::Error::from(other),
-    })?;
-    if arguments.checkpoint.is_dir()
-        && let Ok((run, _)) = RunDir::open(&arguments.checkpoint)
+    let mut stored = arguments.stored.load()?;
+    if arguments.stored.checkpoint.is_dir()
+        && let Ok((run, _)) = RunDir::open(&arguments.stored.checkpoint)
     {
         for kept in run.kept_bests() {
             eprintln!("The run was validated under another attack earlier. Not evaluated here: {kept}.");
         }
     }
     let experiment = &mut stored.experiment;
-    if let Some(path) = &arguments.path {
-        experiment.data.path = Some(path.clone());
-    }
     if let Some(limit) = arguments.limit {
         match arguments.part {
             Part::Test => experiment.data.test_limit = Some(limit),
@@ -139,7 +113,7 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
     experiment.validate()?;
     let splits = Splits::load(experiment).with_context(|| format!("data set '{}'", experiment.data.dataset))?;
     check_ball(arguments, experiment, splits.test.shape())?;
-    let mut engine = stored.open(&splits, &arguments.engine)?;
+    let mut engine = stored.open(&splits, &arguments.stored.engine)?;
     let set = match arguments.part {
         Part::Test => splits.test,
         Part::Validation => splits.validation,
@@ -154,7 +128,7 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
 
     let experiment = &stored.experiment;
     let stop = interrupt::flag();
-    let batch_size = arguments.batch_size.map_or(experiment.evaluation.eval_batch_size, |n| n as usize);
+    let batch_size = arguments.stored.batch_size(experiment);
     let attacks: Vec<Attack> = arguments.attack.iter().map(|kind| attack(*kind, arguments, experiment)).collect();
     let mut beside = warnings(&attacks, arguments, experiment);
     for warning in beside.iter().flatten() {
@@ -189,7 +163,7 @@ pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
         beside,
     };
     print(&table(&report))?;
-    match &arguments.json {
+    match &arguments.stored.json {
         Some(path) => write_json(path, &report),
         None => Ok(()),
     }

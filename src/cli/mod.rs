@@ -12,6 +12,7 @@ mod overrides;
 mod plan;
 mod post;
 mod progress;
+mod stored;
 mod study;
 mod train;
 #[cfg(feature = "window")]

@@ -7,17 +7,17 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
-use super::overrides::{ExperimentArgs, Source};
+use super::stored::StoredArgs;
 use super::{Usage, counted_as, interrupt, print, progress, write_json};
 use crate::attack::{
     Attack, Report, check_distance, describe_without_gradient, describe_worst_class, evaluation_step_size, measure,
 };
-use crate::config::{EngineOptions, Experiment};
+use crate::config::Experiment;
 use crate::data::{Dataset, ImageShape};
 use crate::engine::Engine;
 use crate::files;
 use crate::model::{HeadNorms, State, normalize_head};
-use crate::train::{Splits, StoredError, StoredNetwork, run_steps};
+use crate::train::{Splits, StoredNetwork, run_steps};
 use crate::units::Epsilon;
 
 /// The value of `post` in the metadata of a checkpoint.
@@ -44,8 +44,6 @@ pub(super) enum PostCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct NormalizeHeadArgs {
-    /// A .safetensors file, or a run directory (its best checkpoint)
-    checkpoint: PathBuf,
     /// New checkpoint [default: NAME-normalized-head.safetensors beside the old one]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -74,20 +72,8 @@ pub(super) struct NormalizeHeadArgs {
     /// Evaluate only this many test images: the first ones of each class
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Directory of the data set, if it differs from that in training
-    #[arg(long, value_name = "DIR")]
-    path: Option<PathBuf>,
-    /// Images in a batch; results do not depend on it
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    batch_size: Option<u32>,
     #[command(flatten)]
-    engine: EngineOptions,
-    /// Also write the results as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// For a checkpoint of another program: its experiment
-    #[command(flatten)]
-    source: Source,
+    stored: StoredArgs,
 }
 
 pub(super) fn post(command: &PostCommand) -> Result<()> {
@@ -163,7 +149,7 @@ impl Contents {
 }
 
 fn normalize(arguments: &NormalizeHeadArgs) -> Result<()> {
-    arguments.engine.validate()?;
+    arguments.stored.engine.validate()?;
     let stored = load(arguments)?;
     let old = &stored.file;
     let new = target(arguments, old)?;
@@ -184,7 +170,7 @@ fn normalize(arguments: &NormalizeHeadArgs) -> Result<()> {
         let dataset = || format!("data set '{}'", stored.experiment.data.dataset);
         let splits = Splits::load(&stored.experiment).with_context(dataset)?;
         let attack = attack(arguments, &stored.experiment, splits.test.shape())?;
-        let engine = stored.open(&splits, &arguments.engine)?;
+        let engine = stored.open(&splits, &arguments.stored.engine)?;
         let norms = normalize_head(&mut state, engine.network()).with_context(fitting)?;
         let names = splits.test.class_names().to_vec();
         test = Some(Test { engine, set: splits.test, attack });
@@ -204,7 +190,7 @@ fn normalize(arguments: &NormalizeHeadArgs) -> Result<()> {
     metadata.insert("post".into(), done);
     contents.renamed(&state, &norms.layer).save_into_copy(old, &new, &metadata)?;
     describe(old, &new, &report)?;
-    if let Some(path) = &arguments.json {
+    if let Some(path) = &arguments.stored.json {
         write_json(path, &report)?;
     }
     print(&text(&report))
@@ -212,17 +198,8 @@ fn normalize(arguments: &NormalizeHeadArgs) -> Result<()> {
 
 /// The checkpoint and its experiment, with the data that the arguments name.
 fn load(arguments: &NormalizeHeadArgs) -> Result<StoredNetwork> {
-    let named = match arguments.source.config.is_some() || arguments.source.preset.is_some() {
-        true => Some(ExperimentArgs::default().experiment(&arguments.source)?),
-        false => None,
-    };
-    let mut stored = StoredNetwork::load(&arguments.checkpoint, named).map_err(|error| match error {
-        StoredError::Foreign { .. } => Usage(format!("{error}; name its experiment with --config or --preset")).into(),
-        StoredError::Config(error) => error.into(),
-        other => anyhow::Error::from(other),
-    })?;
+    let mut stored = arguments.stored.load()?;
     let data = &mut stored.experiment.data;
-    data.path = arguments.path.clone().or(data.path.take());
     data.test_limit = arguments.limit.or(data.test_limit);
     stored.experiment.validate()?;
     Ok(stored)
@@ -244,11 +221,10 @@ fn target(arguments: &NormalizeHeadArgs, old: &Path) -> Result<PathBuf> {
     };
     let real = |path: &Path| path.canonicalize().ok();
     let mut files = vec![(old.to_path_buf(), new.clone())];
-    if beside(old).exists() {
-        files.push((beside(old), beside(&new)));
-    }
+    // Also if the old checkpoint has none: a description of other weights must not stay beside the new ones.
+    files.push((beside(old), beside(&new)));
     for (old, new) in files.iter().filter(|(_, new)| new.exists()) {
-        if real(new) == real(old) {
+        if old.exists() && real(new) == real(old) {
             bail!(Usage(format!("--out: {} would be overwritten; name another file", old.display())));
         }
         if !arguments.force {
@@ -292,7 +268,7 @@ impl Test {
         for warning in &warnings {
             eprintln!("warning: {warning}");
         }
-        let batch_size = arguments.batch_size.map_or(experiment.evaluation.eval_batch_size, |n| n as usize);
+        let batch_size = arguments.stored.batch_size(experiment);
         let stop = interrupt::flag();
         let attacks = [Attack::clean(), self.attack];
         let mut both = |engine: &mut dyn Engine, when: &str| -> Result<[Report; 2]> {
@@ -344,12 +320,22 @@ fn report(
 /// weights, and with what was done.
 fn describe(old: &Path, new: &Path, report: &PostReport) -> Result<()> {
     let path = beside(old);
-    if !path.exists() {
-        return Ok(());
-    }
-    let bytes = files::read(&path)?;
-    let Ok(serde_json::Value::Object(mut description)) = serde_json::from_slice(&bytes) else {
-        eprintln!("warning: {} is not a JSON object, so the new checkpoint gets no description", path.display());
+    let read = |path: &Path| -> Result<Option<serde_json::Map<String, serde_json::Value>>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let found = serde_json::from_slice(&files::read(path)?).ok();
+        if found.is_none() {
+            eprintln!("warning: {} is not a JSON object, so the new checkpoint gets no description", path.display());
+        }
+        Ok(found)
+    };
+    let Some(mut description) = read(&path)? else {
+        // The description of a checkpoint that was replaced.
+        let stale = beside(new);
+        if stale.exists() {
+            std::fs::remove_file(&stale).with_context(|| stale.display().to_string())?;
+        }
         return Ok(());
     };
     for measured in ["validation", "score"] {

@@ -267,6 +267,7 @@ mod tests {
             seconds_statistics: 0.125,
             val_attack: String::new(),
             val_without_gradient: None,
+            method: String::new(),
         };
         for targeted in [false, true] {
             let name = methods::train_robust(targeted);

@@ -28,11 +28,18 @@ pub(super) enum StudyCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct MethodsArgs {
-    #[command(flatten)]
-    source: Source,
     /// Methods to compare with PGD-AT [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]
     methods: Vec<MethodChoice>,
+    #[command(flatten)]
+    runs: RunsArgs,
+}
+
+/// The runs of a study.
+#[derive(Debug, Args)]
+struct RunsArgs {
+    #[command(flatten)]
+    source: Source,
     /// Seeds of the runs
     #[arg(long, value_delimiter = ',', default_values_t = [0, 1, 2])]
     seeds: Vec<u64>,
@@ -45,19 +52,11 @@ pub(super) struct MethodsArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct SeedsArgs {
-    #[command(flatten)]
-    source: Source,
     /// Methods to compare
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [MethodChoice::At, MethodChoice::FairTat])]
     methods: Vec<MethodChoice>,
-    /// Seeds of the runs
-    #[arg(long, value_delimiter = ',', default_values_t = [0, 1, 2])]
-    seeds: Vec<u64>,
-    /// Directory for the runs and the table; complete runs in it are reused, stopped ones continue
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
     #[command(flatten)]
-    fields: ExperimentArgs,
+    runs: RunsArgs,
 }
 
 /// Fails with the fields in which two experiments differ.
@@ -118,9 +117,7 @@ fn distinct<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
 
 /// The directory of a run in a study.
 fn run_directory(out: &Path, experiment: &Experiment) -> PathBuf {
-    let method = experiment.fairness.method.to_possible_value();
-    let name = method.map_or_else(String::new, |value| value.get_name().to_owned());
-    out.join(format!("{name}-seed-{}", experiment.run.seed))
+    out.join(format!("{}-seed-{}", experiment.fairness.method.name(), experiment.run.seed))
 }
 
 /// The report of a run in `directory`: of a complete one, or after beginning or continuing it. Fails if it is stopped.
@@ -161,42 +158,42 @@ fn write(out: &Path, text: &str, study: &impl serde::Serialize) -> Result<()> {
 }
 
 fn seeds(arguments: &SeedsArgs) -> Result<()> {
-    let asked = asked(&arguments.fields, &arguments.source)?;
+    let asked = asked(&arguments.runs.fields, &arguments.runs.source)?;
     let mut reports = Vec::new();
     for method in distinct(&arguments.methods) {
-        for seed in distinct(&arguments.seeds) {
+        for seed in distinct(&arguments.runs.seeds) {
             let mut experiment = asked.experiment.clone();
             (experiment.fairness.method, experiment.run.seed) = (method, seed);
-            let directory = run_directory(&arguments.out, &experiment);
+            let directory = run_directory(&arguments.runs.out, &experiment);
             reports.push(report(&directory, experiment, asked.derived.as_ref())?);
         }
     }
     let study = Study::new(&reports);
-    write(&arguments.out, &study.to_markdown(), &study)
+    write(&arguments.runs.out, &study.to_markdown(), &study)
 }
 
 /// The preset of `study methods` if no other source of settings is named.
 const METHODS_PRESET: &str = "shapes-unfair";
 
 fn methods(arguments: &MethodsArgs) -> Result<()> {
-    let mut source = arguments.source.clone();
-    if source.preset.is_none() && source.config.is_none() && !arguments.fields.names("data.dataset") {
+    let mut source = arguments.runs.source.clone();
+    if source.preset.is_none() && source.config.is_none() && !arguments.runs.fields.names("data.dataset") {
         source.preset = Some(METHODS_PRESET.into());
     }
-    let asked = asked(&arguments.fields, &source)?;
+    let asked = asked(&arguments.runs.fields, &source)?;
     let wanted = if arguments.methods.is_empty() { MethodChoice::value_variants() } else { &arguments.methods };
     // The baseline comes first: others begin with its weights.
     let wanted = distinct(&[&[MethodChoice::At], wanted].concat());
     for method in &wanted {
-        recipe(&asked.experiment, *method, |path| arguments.fields.names(path)).validate()?;
+        recipe(&asked.experiment, *method, |path| arguments.runs.fields.names(path)).validate()?;
     }
-    let out = std::path::absolute(&arguments.out)?;
+    let out = std::path::absolute(&arguments.runs.out)?;
     let (mut runs, mut settings) = (Vec::new(), Vec::new());
     // Seed by seed, so that an interrupted study has complete rows.
-    for seed in distinct(&arguments.seeds) {
+    for seed in distinct(&arguments.runs.seeds) {
         let mut baseline = None;
         for &method in &wanted {
-            let mut experiment = recipe(&asked.experiment, method, |path| arguments.fields.names(path));
+            let mut experiment = recipe(&asked.experiment, method, |path| arguments.runs.fields.names(path));
             experiment.run.seed = seed;
             if crate::train::methods::build(&experiment, 2).needs().trained_network && experiment.model.init.is_none() {
                 experiment.model.init.clone_from(&baseline);
@@ -215,7 +212,7 @@ fn methods(arguments: &MethodsArgs) -> Result<()> {
         }
     }
     let study = MethodStudy::new(&runs, MethodChoice::At, settings);
-    write(&arguments.out, &study.to_markdown(), &study)
+    write(&arguments.runs.out, &study.to_markdown(), &study)
 }
 
 /// The settings of a method in which it differs from the others, in words.

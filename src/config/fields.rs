@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(written("attack.epsilon", json!("8/255")), "8/255");
         assert_eq!(written("attack.epsilon", json!("76.5/255")), "76.5/255 (0.3)");
         assert_eq!(written("data.flip", json!(true)), "yes");
-        assert_eq!(written("data.validation_per_class", Value::Null), "by the share");
+        assert_eq!(written("data.validation_per_class", Value::Null), "from the share");
         assert_eq!(written("fairness.epsilon_rules", json!([])), "none");
     }
 

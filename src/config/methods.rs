@@ -3,6 +3,8 @@
 //! A new value of [`MethodChoice`] does not compile before it has a row here and an entry in
 //! [`crate::train::methods::build`].
 
+use clap::ValueEnum;
+
 use super::{BaseMethod, DafaConfig, Experiment, LossForm, MethodChoice, TradesSearch};
 use crate::engine::BatchNormMode;
 
@@ -293,6 +295,11 @@ impl MethodChoice {
         }
     }
 
+    /// Its name in TOML files and on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
     /// The name that papers use.
     pub const fn title(self) -> &'static str {
         self.about().title
@@ -335,7 +342,6 @@ impl Experiment {
 mod tests {
     use super::*;
     use crate::config::fields;
-    use clap::ValueEnum;
 
     /// What the table says of a method is what the method does.
     #[test]

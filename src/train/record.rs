@@ -44,6 +44,9 @@ pub struct MetricsRow {
     /// Images of the validation split for which that attack found no gradient; empty if they were not counted.
     #[serde(default)]
     pub val_without_gradient: Option<u64>,
+    /// The method that trained this epoch, as the command line names it; empty if an earlier version wrote the row.
+    #[serde(default)]
+    pub method: String,
 }
 
 impl MetricsRow {

@@ -353,6 +353,7 @@ mod tests {
             seconds_statistics: 0.1,
             val_attack: String::new(),
             val_without_gradient: None,
+            method: String::new(),
         };
         let class = |epoch, name: &str| ClassRow {
             epoch,

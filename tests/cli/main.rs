@@ -89,7 +89,7 @@ fn training_real_digits_beats_chance_and_leaves_every_promised_file() {
     let (header, rows) = columns(&run.join("metrics.csv"));
     let promised = "epoch,lr,train_loss,train_clean_accuracy,train_robust_accuracy,val_clean_accuracy,val_clean_worst,\
                     val_robust_accuracy,val_robust_worst,seconds,seconds_attack,seconds_update,seconds_statistics,val_attack,\
-                    val_without_gradient";
+                    val_without_gradient,method";
     assert_eq!(header.join(","), promised);
     assert!(
         rows.iter().all(|row| &row[13]

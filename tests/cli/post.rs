@@ -168,7 +168,12 @@ fn a_foreign_state_dict_keeps_its_names_and_what_only_its_program_reads() {
     let shown = ok(d, &[&call[..], &options].concat());
     assert!(shown.contains("(test, 50 images)") && shown.contains("PGD-2, L∞, ε 24/255"), "{shown}");
     let (old, new) = (d.join("foreign.safetensors"), d.join("sub/new.safetensors"));
-    // A checkpoint without a description gets none.
+    // A checkpoint without a description gets none, and one of other weights does not stay beside the new ones.
+    assert_eq!(names(&d.join("sub")).len(), 1);
+    std::fs::remove_file(d.join("sub/new.safetensors")).unwrap();
+    std::fs::write(d.join("sub/new.json"), r#"{"epoch": 7}"#).unwrap();
+    assert!(fails(d, &[&call[..], &options].concat(), 1).contains("new.json exists already"));
+    ok(d, &[&call[..], &options, &["--force"]].concat());
     assert_eq!(names(&d.join("sub")).len(), 1);
     let (found, metadata) = header(&new);
     assert_eq!(metadata, serde_json::json!({ "post": "normalize-head" }));

@@ -20,7 +20,7 @@ section! {
         /// Directory of the data set. By default, a named set is read from the directory of `fairtat data fetch`
         #[arg(value_name = "DIR")]
         path: Option<PathBuf> = None,
-            row("Folder", Restart).unset("the usual place")
+            row("Folder", Restart).unset("default location")
                 .idle("This data set is built in and has no folder.", |e| {
                     matches!(e.data.dataset.as_str(), "digits" | "shapes")
                 });
@@ -58,7 +58,7 @@ section! {
         /// Number of validation images per class, for small sets; replaces the share
         #[arg(value_name = "N")]
         validation_per_class: Option<usize> = None,
-            row("Val. per class", Restart).range(1.0, 1000.0).unit("images").log().unset("by the share")
+            row("Val. per class", Restart).range(1.0, 1000.0).unit("images").log().unset("from the share")
                 .first(|_| json!(20)).valid("at least 1", at_least_one);
         /// Choose the validation images at random (from the seed) instead of the first ones of each class
         #[arg(value_name = "BOOL", action = ArgAction::Set)]

@@ -40,6 +40,7 @@ fn metrics(epochs: u32) -> Vec<MetricsRow> {
         seconds_statistics: 0.1,
         val_attack: String::new(),
         val_without_gradient: None,
+        method: String::new(),
     };
     (0..epochs).map(row).collect()
 }

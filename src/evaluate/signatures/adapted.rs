@@ -14,6 +14,8 @@ const NAMED: usize = 5;
 /// A class series of a run's method.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapted {
+    /// The method. Epochs of another one, before the run was changed, are left out: their values have another meaning.
+    pub method: String,
     /// Its column in `classes.csv`.
     pub name: &'static str,
     /// Its title.
@@ -58,7 +60,10 @@ impl Adapted {
         };
         let series = experiment.series();
         series
-            .filter_map(|series| Some(Self { name: series.name, title: series.title, meaning: meaning(series.kind)? }))
+            .filter_map(|series| {
+                let (method, meaning) = (experiment.fairness.method.name(), meaning(series.kind)?);
+                Some(Self { method, name: series.name, title: series.title, meaning })
+            })
             .collect()
     }
 
@@ -75,6 +80,9 @@ impl Adapted {
 
     /// The values of an epoch, by class. `None` if it has none, or not of all classes.
     fn values<'a>(&self, point: &'a Point) -> Option<&'a [f64]> {
+        if !point.method.is_empty() && point.method != self.method {
+            return None;
+        }
         let column = point.series.iter().find(|(name, _)| name == self.name);
         column
             .map(|(_, values)| &values[..])

@@ -214,6 +214,8 @@ pub struct Point {
     series: Vec<(String, Vec<f64>)>,
     /// The setting of the validation; empty if the row does not record it.
     attack: String,
+    /// The method that trained the epoch; empty likewise.
+    method: String,
 }
 
 impl Point {
@@ -234,6 +236,7 @@ impl Point {
             classes: classes.len(),
             series: series(classes),
             attack: row.val_attack.clone(),
+            method: row.method.clone(),
         }
     }
 }

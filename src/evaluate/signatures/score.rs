@@ -146,7 +146,7 @@ fn diverged(points: &[Point], last: &Point) -> Option<Score> {
         let numbers = format!("The loss of epoch {} is not a number.", last.epoch + 1);
         return Some(Score { value: f64::INFINITY, numbers });
     }
-    let numbers = format!("Loss {:.3}; guessing has {guessing:.3}.", last.loss);
+    let numbers = format!("Loss {:.3}; guessing gives {guessing:.3}.", last.loss);
     // A network may begin worse than guessing, but must not stay so.
     let value = if points.len() < WINDOW { 0.0 } else { last.loss / (DIVERGED * guessing) };
     // 0.84 · ln K would reach score 0.7, but is a slow start, not divergence.

@@ -21,6 +21,7 @@ fn healthy(epochs: u32) -> Vec<Point> {
             classes: 10,
             series: Vec::new(),
             attack: String::new(),
+            method: String::new(),
         }
     };
     (0..epochs).map(at).collect()
@@ -309,6 +310,7 @@ fn points_come_from_the_rows_of_their_epoch() {
         seconds_statistics: 0.1,
         val_attack: String::new(),
         val_without_gradient: None,
+        method: String::new(),
     };
     let classes = [class(0, 0, Some(0.5)), class(0, 1, Some(0.5)), class(1, 0, None), class(1, 1, None)];
     let points = points(&[row(0), row(1)], &classes);
@@ -323,7 +325,7 @@ fn points_come_from_the_rows_of_their_epoch() {
 
 /// A setup whose method has one class series, and a healthy run of `epochs` epochs with the values of `series` in it.
 fn adapting(meaning: Meaning, classes: usize, epochs: u32, series: impl Fn(u32) -> Vec<f64>) -> (Setup, Vec<Point>) {
-    let adapted = vec![Adapted { name: "weight", title: "Weight of the loss", meaning }];
+    let adapted = vec![Adapted { method: "wat".into(), name: "weight", title: "Weight of the loss", meaning }];
     let mut points = healthy(epochs);
     for point in &mut points {
         point.classes = classes;
@@ -377,6 +379,17 @@ fn weights_that_concentrate_on_few_classes() {
     present_since(Kind::WeightsConcentrated, &adapting(WEIGHT, 100, 4, |_| many.clone()), 0, &["20.0 of 100"]);
     let two = adapting(WEIGHT, 2, 4, |_| vec![1.99, 0.01]);
     assert_eq!(after(Kind::WeightsConcentrated, &two, 4).state, SignatureState::NotApplicable);
+}
+
+/// The same column belongs to several methods.
+#[test]
+fn epochs_of_another_method_are_not_judged() {
+    let mut run = adapting(WEIGHT, 10, 8, |_| weights(10, 0.05, &[(3, 9.0)]));
+    present_since(Kind::WeightsConcentrated, &run, 0, &[]);
+    run.1.iter_mut().for_each(|point| point.method = if point.epoch < 5 { "dafa" } else { "wat" }.into());
+    present_since(Kind::WeightsConcentrated, &run, 5, &[]);
+    run.1.iter_mut().for_each(|point| point.method = "dafa".into());
+    assert_eq!(after(Kind::WeightsConcentrated, &run, 8).state, SignatureState::Quiet);
 }
 
 #[test]

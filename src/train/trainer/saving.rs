@@ -103,6 +103,7 @@ impl Trainer {
             seconds_statistics,
             val_attack: ValidationSetting::of(&self.experiment).to_string(),
             val_without_gradient: Some(validation.robust.without_gradient),
+            method: self.experiment.fairness.method.name(),
         });
         let cfps = match self.experiment.fairness.statistics_source {
             StatisticsSource::Training => counted.robust.cfps(),

@@ -75,7 +75,7 @@ pub(super) fn note(sheet: &Sheet<'_>, field: &Field) -> Option<Note> {
             None => known("looking at the disk…".into()),
         },
         "run.engine" if sheet.experiment.run.engine != EngineChoice::Candle => known(match sheet.machine.gpus() {
-            Some(gpus) if sheet.experiment.run.engine == EngineChoice::Auto => format!("comes down to {}", gpus.engine),
+            Some(gpus) if sheet.experiment.run.engine == EngineChoice::Auto => format!("selects {}", gpus.engine),
             Some(gpus) => gpus.engine.clone(),
             None => "looking for GPUs…".into(),
         }),

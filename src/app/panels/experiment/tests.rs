@@ -265,7 +265,7 @@ fn what_this_machine_has_is_found_out_while_the_form_can_be_used() {
     for _ in 0..1000 {
         window.step();
         let found = window.query_by_label_contains("1,797 handwritten digits").is_some()
-            && window.query_by_label_contains("comes down to").is_some();
+            && window.query_by_label_contains("selects ").is_some();
         if found {
             return;
         }

@@ -1,0 +1,57 @@
+//! A stored network and its data, as `fairtat eval` and `fairtat post` name them.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::Usage;
+use super::overrides::{ExperimentArgs, Source};
+use crate::config::{EngineOptions, Experiment};
+use crate::train::{StoredError, StoredNetwork};
+
+#[derive(Debug, Args)]
+pub(super) struct StoredArgs {
+    /// A .safetensors file, or a run directory (its best checkpoint)
+    pub(super) checkpoint: PathBuf,
+    /// Directory of the data set, if it differs from that in training
+    #[arg(long, value_name = "DIR")]
+    path: Option<PathBuf>,
+    /// Images in a batch; results do not depend on it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    batch_size: Option<u32>,
+    #[command(flatten)]
+    pub(super) engine: EngineOptions,
+    /// Also write the results as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+    /// For a checkpoint of another program: its experiment
+    #[command(flatten)]
+    source: Source,
+}
+
+impl StoredArgs {
+    /// The network with its experiment, whose data are those that the arguments name.
+    pub(super) fn load(&self) -> Result<StoredNetwork> {
+        let named = match self.source.config.is_some() || self.source.preset.is_some() {
+            true => Some(ExperimentArgs::default().experiment(&self.source)?),
+            false => None,
+        };
+        let mut stored = StoredNetwork::load(&self.checkpoint, named).map_err(|error| match error {
+            StoredError::Foreign { .. } => {
+                Usage(format!("{error}; name its experiment with --config or --preset")).into()
+            }
+            StoredError::Config(error) => error.into(),
+            other => anyhow::Error::from(other),
+        })?;
+        if let Some(path) = &self.path {
+            stored.experiment.data.path = Some(path.clone());
+        }
+        Ok(stored)
+    }
+
+    /// Images in a batch of an evaluation.
+    pub(super) fn batch_size(&self, experiment: &Experiment) -> usize {
+        self.batch_size.map_or(experiment.evaluation.eval_batch_size, |n| n as usize)
+    }
+}
