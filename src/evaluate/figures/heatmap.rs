@@ -15,7 +15,55 @@ const MOST_RECTANGLES: usize = 5000;
 /// Space to the right of a matrix.
 pub(super) const ASIDE: f64 = 26.0;
 /// Width of a colour bar with its labels.
-pub(super) const BAR_ROOM: f64 = 112.0;
+const BAR_ROOM: f64 = 112.0;
+
+/// Where the parts of a heatmap of classes by epochs are.
+pub(super) struct EpochGrid {
+    name_room: f64,
+    left: f64,
+    /// Width and height of a cell.
+    pub(super) cell: (f64, f64),
+    epochs: usize,
+    classes: usize,
+}
+
+impl EpochGrid {
+    pub(super) fn new(epochs: usize, classes: usize, names: &[String]) -> Self {
+        let name_room = gutter(names, SMALL, 160.0);
+        let left = MARGIN + name_room + 8.0;
+        let width = ((760.0 - left - ASIDE - BAR_ROOM - MARGIN) / epochs as f64).min(44.0);
+        Self { name_room, left, cell: (width, (440.0 / classes as f64).clamp(6.5, 24.0)), epochs, classes }
+    }
+
+    /// The right end of the cells.
+    pub(super) fn right(&self) -> f64 {
+        self.left + self.cell.0 * self.epochs as f64
+    }
+
+    /// A canvas for cells and colour bar.
+    pub(super) fn canvas(&self) -> Canvas {
+        Canvas::new((self.right() + ASIDE + BAR_ROOM + MARGIN).max(440.0))
+    }
+
+    pub(super) const fn matrix(&self, top: f64) -> Matrix {
+        Matrix { left: self.left, top, cell: self.cell, rows: self.classes, columns: self.epochs }
+    }
+
+    /// Draws the names of classes and the numbers of epochs. Returns the lower end of the cells.
+    pub(super) fn labels(&self, canvas: &mut Canvas, names: &[String], epochs: &[u32], top: f64) -> f64 {
+        let (width, height) = self.cell;
+        row_labels(canvas, names, self.left - 8.0, top, height, self.name_room);
+        let bottom = top + height * self.classes as f64;
+        for (index, epoch) in epochs.iter().enumerate().step_by(thinning(width, 26.0)) {
+            let x = self.left + (index as f64 + 0.5) * width;
+            canvas.line((x, bottom), (x, bottom + 4.0), Stroke::new(AXIS, 1.0));
+            canvas.text(x, bottom + 16.0, Style::new(SMALL).fill(MUTED).middle(), &(epoch + 1).to_string());
+        }
+        let middle = self.left + (self.right() - self.left) / 2.0;
+        canvas.text(middle, bottom + 33.0, Style::new(LABEL).middle(), "Epoch");
+        bottom
+    }
+}
 
 /// CFPS of each class in each epoch: the share of all mistakes that landed on the class.
 ///
@@ -31,18 +79,14 @@ pub fn cfps_heatmap(rows: &[ClassRow], context: &Context) -> Result<Figure, Figu
     let chance = 1.0 / classes as f64;
     let top_of_scale = (3.0 * chance).min(1.0);
 
-    let name_room = gutter(names, SMALL, 160.0);
-    let left = MARGIN + name_room + 8.0;
-    let cell_width = ((760.0 - left - ASIDE - BAR_ROOM - MARGIN) / epochs as f64).min(44.0);
-    let cell_height = (440.0 / classes as f64).clamp(6.5, 24.0);
-    let size = (cell_width * epochs as f64, cell_height * classes as f64);
-    let mut canvas = Canvas::new((left + size.0 + ASIDE + BAR_ROOM + MARGIN).max(440.0));
+    let grid = EpochGrid::new(epochs, classes, names);
+    let mut canvas = grid.canvas();
     let notes =
         [format!("Share of all mistakes that landed on the class; {}", named(&context.statistics, "training images"))];
     let top = header(&mut canvas, "CFPS: which classes attract the mistakes", context, &notes) + 12.0;
 
-    let decimals = usize::from(cell_width >= 33.0);
-    let matrix = Matrix { left, top, cell: (cell_width, cell_height), rows: classes, columns: epochs };
+    let decimals = usize::from(grid.cell.0 >= 33.0);
+    let matrix = grid.matrix(top);
     matrix.draw(&mut canvas, NAME, |class, epoch| match table.value(epoch, class, |row| row.cfps) {
         Some(value) => Cell {
             color: Some(colorous::VIRIDIS.eval_continuous((value / top_of_scale).clamp(0.0, 1.0))),
@@ -51,21 +95,13 @@ pub fn cfps_heatmap(rows: &[ClassRow], context: &Context) -> Result<Figure, Figu
         },
         None => Cell { color: None, text: "–".to_owned(), quiet: true },
     })?;
-    row_labels(&mut canvas, names, left - 8.0, top, cell_height, name_room);
-    let step = thinning(cell_width, 26.0);
-    let bottom = top + size.1;
-    for (index, epoch) in table.epochs.iter().enumerate().step_by(step) {
-        let x = left + (index as f64 + 0.5) * cell_width;
-        canvas.line((x, bottom), (x, bottom + 4.0), Stroke::new(AXIS, 1.0));
-        canvas.text(x, bottom + 16.0, Style::new(SMALL).fill(MUTED).middle(), &(epoch + 1).to_string());
-    }
-    canvas.text(left + size.0 / 2.0, bottom + 33.0, Style::new(LABEL).middle(), "Epoch");
+    let bottom = grid.labels(&mut canvas, names, &table.epochs, top);
 
     let bar = ColorBar {
         id: "cfps-scale",
-        x: left + size.0 + ASIDE,
+        x: grid.right() + ASIDE,
         top: top + 22.0,
-        height: (size.1 - 22.0).clamp(60.0, 170.0),
+        height: (bottom - top - 22.0).clamp(60.0, 170.0),
         maximum: top_of_scale,
         title: if matrix.has_text() { "CFPS (%)" } else { "CFPS" },
     };

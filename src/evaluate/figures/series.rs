@@ -2,10 +2,9 @@
 
 use colorous::Color;
 
-use super::axes::{LABEL, MARGIN, SMALL, gutter, header, row_labels, thinning, trimmed};
+use super::axes::{MARGIN, header, trimmed};
 use super::classes::ClassTable;
-use super::heatmap::{ASIDE, BAR_ROOM, Cell, ColorBar, Matrix, hex};
-use super::svg::{AXIS, Canvas, MUTED, Stroke, Style};
+use super::heatmap::{ASIDE, Cell, ColorBar, EpochGrid, hex};
 use super::{Context, Figure, FigureError};
 use crate::config::SeriesInfo;
 use crate::train::ClassRow;
@@ -72,12 +71,8 @@ pub fn class_series(
     let largest = all().map(f64::abs).fold(0.0, f64::max);
 
     let names = &context.labels();
-    let name_room = gutter(names, SMALL, 160.0);
-    let left = MARGIN + name_room + 8.0;
-    let cell_width = ((760.0 - left - ASIDE - BAR_ROOM - MARGIN) / epochs as f64).min(44.0);
-    let cell_height = (440.0 / classes as f64).clamp(6.5, 24.0);
-    let size = (cell_width * epochs as f64, cell_height * classes as f64);
-    let mut canvas = Canvas::new((left + size.0 + ASIDE + BAR_ROOM + MARGIN).max(440.0));
+    let grid = EpochGrid::new(epochs, classes, names);
+    let mut canvas = grid.canvas();
     let notes = match scale {
         SeriesScale::Relative { .. } => vec!["Colour: weight relative to the mean weight of the epoch".to_owned()],
         SeriesScale::Absolute { .. } => Vec::new(),
@@ -87,11 +82,11 @@ pub fn class_series(
     let whole = matches!(scale, SeriesScale::Absolute { .. }) && all().all(|value| value.fract() == 0.0);
     let decimals = match largest {
         _ if whole => 0,
-        ..1.0 => 2 + usize::from(cell_width >= 33.0),
-        1.0..10.0 => 1 + usize::from(cell_width >= 26.0),
-        _ => usize::from(cell_width >= 26.0),
+        ..1.0 => 2 + usize::from(grid.cell.0 >= 33.0),
+        1.0..10.0 => 1 + usize::from(grid.cell.0 >= 26.0),
+        _ => usize::from(grid.cell.0 >= 26.0),
     };
-    let matrix = Matrix { left, top, cell: (cell_width, cell_height), rows: classes, columns: epochs };
+    let matrix = grid.matrix(top);
     matrix.draw(&mut canvas, NAME, |class, epoch| match value(class, epoch) {
         Some(value) => Cell {
             color: Some(scale.color(scale.place(value, means[epoch]))),
@@ -100,14 +95,7 @@ pub fn class_series(
         },
         None => Cell { color: None, text: "–".to_owned(), quiet: true },
     })?;
-    row_labels(&mut canvas, names, left - 8.0, top, cell_height, name_room);
-    let bottom = top + size.1;
-    for (index, epoch) in table.epochs.iter().enumerate().step_by(thinning(cell_width, 26.0)) {
-        let x = left + (index as f64 + 0.5) * cell_width;
-        canvas.line((x, bottom), (x, bottom + 4.0), Stroke::new(AXIS, 1.0));
-        canvas.text(x, bottom + 16.0, Style::new(SMALL).fill(MUTED).middle(), &(epoch + 1).to_string());
-    }
-    canvas.text(left + size.0 / 2.0, bottom + 33.0, Style::new(LABEL).middle(), "Epoch");
+    let bottom = grid.labels(&mut canvas, names, &table.epochs, top);
 
     // The bar begins at 0.
     let (maximum, title, marks) = match scale {
@@ -123,9 +111,9 @@ pub fn class_series(
     };
     let bar = ColorBar {
         id: "series-scale",
-        x: left + size.0 + ASIDE,
+        x: grid.right() + ASIDE,
         top: top + 22.0,
-        height: (size.1 - 22.0).clamp(60.0, 170.0),
+        height: (bottom - top - 22.0).clamp(60.0, 170.0),
         maximum,
         title,
     };
