@@ -388,8 +388,10 @@ fn epochs_of_another_method_are_not_judged() {
     present_since(Kind::WeightsConcentrated, &run, 0, &[]);
     run.1.iter_mut().for_each(|point| point.method = if point.epoch < 5 { "dafa" } else { "wat" }.into());
     present_since(Kind::WeightsConcentrated, &run, 5, &[]);
+    // No epoch of the run's own method yet.
     run.1.iter_mut().for_each(|point| point.method = "dafa".into());
-    assert_eq!(after(Kind::WeightsConcentrated, &run, 8).state, SignatureState::Quiet);
+    let waiting = SignatureState::Watching { needs: 1, suspected: false };
+    assert_eq!(after(Kind::WeightsConcentrated, &run, 8).state, waiting);
 }
 
 #[test]
