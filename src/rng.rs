@@ -40,6 +40,8 @@ pub enum Purpose {
     Direction = 10,
     /// Noise that each step of a training attack adds; the index continues over the steps.
     AttackNoise = 11,
+    /// Everything random in an evaluation attack that runs on the host; `epoch` numbers attack, target and restart.
+    Evaluation = 12,
 }
 
 /// The high 32 bits of `a × b`, from 16-bit halves as in WGSL.

@@ -191,7 +191,15 @@ fn matches_candle(name: &str, network: &Network, state: &State, images: &Images,
     let mut cpu = candle(network, state);
     let batch = images.batch();
     for mode in MODES {
-        for objective in [Objective::CrossEntropy, Objective::Targeted(images.targets()), Objective::Dlr] {
+        let targets = images.targets();
+        let objectives = [
+            Objective::CrossEntropy,
+            Objective::Targeted(targets.clone()),
+            Objective::Dlr,
+            Objective::DlrTowards(targets.clone()),
+            Objective::MarginTo(targets),
+        ];
+        for objective in objectives {
             let what = format!("{name}, {mode:?}, {objective:?}");
             let (z, g) = gpu.input_gradient(&Input::Batch(&batch), &objective, mode).unwrap();
             let (z2, g2) = cpu.input_gradient(&Input::Batch(&batch), &objective, mode).unwrap();

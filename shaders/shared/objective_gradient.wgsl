@@ -5,6 +5,8 @@
 //   KL(p(clean) ‖ p)                  p - p(clean)
 //   DLR (Croce and Hein 2020, eq. 6)  that of -(z_y - max_{i≠y} z_i) / (z_(1) - z_(3) + 1e-12)
 //   margin                            e_i - e_y for the likeliest class i other than y
+//   DLR towards the class t           that of -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2 + 1e-12)
+//   margin of the class t             e_t - e_y
 //
 // A search needs only the direction, and the gradients of a confident network underflow. They are therefore computed
 // relative to their largest term, and the positive factor to the true gradient is kept separately: it is omitted if the
@@ -40,9 +42,10 @@ struct Aim {
     pivot_moved: f32,
     all_moved: f32,
     ahead: f32,
-    // DLR: classes of the largest, second and third logit, the class of the largest logit other than the label, and the
-    // parts of the gradient through the numerator (`straight`) and through the denominator.
-    ranked: vec3<u32>,
+    // DLR: classes of the largest, second, third and fourth logit (the fourth is the third if DLR has no target), the
+    // class of the largest logit other than the label, or the target, and the parts of the gradient through the numerator
+    // (`straight`) and through the denominator.
+    ranked: vec4<u32>,
     other: u32,
     straight: f32,
     through: f32,
@@ -121,6 +124,7 @@ fn dlr_aim(start: u32, label: u32, lane: u32) -> Aim {
     aim.ranked.x = largest_beside(start, classes, classes, lane);
     aim.ranked.y = largest_beside(start, aim.ranked.x, classes, lane);
     aim.ranked.z = largest_beside(start, aim.ranked.x, aim.ranked.y, lane);
+    aim.ranked.w = aim.ranked.z;
     aim.other = select(aim.ranked.x, aim.ranked.y, aim.ranked.x == label);
     let numerator = logits0[start + label] - logits0[start + aim.other];
     let denominator = logits0[start + aim.ranked.x] - logits0[start + aim.ranked.z] + 1e-12;
@@ -140,6 +144,39 @@ fn dlr_aim(start: u32, label: u32, lane: u32) -> Aim {
     return aim;
 }
 
+fn dlr_towards_aim(start: u32, label: u32, goal: u32, lane: u32) -> Aim {
+    let classes = params.classes;
+    var aim: Aim;
+    aim.pivot = label;
+    aim.other = goal;
+    aim.ranked.x = largest_beside(start, classes, classes, lane);
+    aim.ranked.y = largest_beside(start, aim.ranked.x, classes, lane);
+    aim.ranked.z = largest_beside(start, aim.ranked.x, aim.ranked.y, lane);
+    aim.ranked.w = largest_beside_three(start, aim.ranked.xyz, lane);
+    let numerator = logits0[start + label] - logits0[start + goal];
+    let below = 0.5 * logits0[start + aim.ranked.z] + 0.5 * logits0[start + aim.ranked.w];
+    let denominator = logits0[start + aim.ranked.x] - below + 1e-12;
+    let size = abs(numerator);
+    aim.straight = 1.0;
+    aim.through = numerator / denominator;
+    aim.factor = 1.0 / denominator;
+    if size > denominator {
+        aim.straight = denominator / size;
+        aim.through = sign(numerator);
+        aim.factor = size / denominator / denominator;
+    }
+    return aim;
+}
+
+fn margin_to_aim(label: u32, goal: u32) -> Aim {
+    var aim: Aim;
+    aim.pivot = label;
+    aim.other = goal;
+    aim.straight = 1.0;
+    aim.factor = 1.0;
+    return aim;
+}
+
 fn margin_aim(start: u32, label: u32, lane: u32) -> Aim {
     var aim: Aim;
     aim.pivot = label;
@@ -151,7 +188,7 @@ fn margin_aim(start: u32, label: u32, lane: u32) -> Aim {
 
 // Whether the objective is a function of single logits, not of a softmax.
 fn is_of_logits() -> bool {
-    return call.objective == OBJECTIVE_DLR || call.objective == OBJECTIVE_MARGIN;
+    return call.objective >= OBJECTIVE_DLR;
 }
 
 // The gradient without the factor for class j, whose logits are logits0[at] and logits1[clean_at]. For the pivot it is
@@ -162,7 +199,8 @@ fn relative_gradient(aim: Aim, j: u32, at: u32, clean_at: u32) -> f32 {
         g -= select(0.0, aim.straight, j == aim.pivot);
         g += select(0.0, aim.straight, j == aim.other);
         g += select(0.0, aim.through, j == aim.ranked.x);
-        g -= select(0.0, aim.through, j == aim.ranked.z);
+        g -= select(0.0, 0.5 * aim.through, j == aim.ranked.z);
+        g -= select(0.0, 0.5 * aim.through, j == aim.ranked.w);
         return g;
     }
     if call.objective == OBJECTIVE_KL_TO_CLEAN {
@@ -186,6 +224,10 @@ fn aim_at(start: u32, clean_start: u32, label: u32, goal: u32, lane: u32) -> Aim
         aim = dlr_aim(start, label, lane);
     } else if call.objective == OBJECTIVE_MARGIN {
         aim = margin_aim(start, label, lane);
+    } else if call.objective == OBJECTIVE_DLR_TOWARDS {
+        aim = dlr_towards_aim(start, label, goal, lane);
+    } else if call.objective == OBJECTIVE_MARGIN_TO {
+        aim = margin_to_aim(label, goal);
     } else if call.objective == OBJECTIVE_KL_TO_CLEAN {
         let clean = softmax1(clean_start, classes, lane);
         is_finite = is_finite && clean.is_finite;

@@ -171,7 +171,7 @@ impl Attack {
 
     fn flaw(&self) -> Option<Flaw> {
         let (epsilon, step) = (self.epsilon.exact(), self.step_size.exact());
-        if self.kind != AttackKind::Pgd || epsilon == 0.0 {
+        if !matches!(self.kind, AttackKind::Pgd | AttackKind::PgdTargeted) || epsilon == 0.0 {
             return None;
         }
         if f64::from(self.steps) * step < self.reach().0 * epsilon * (1.0 - TOLERANCE) {

@@ -1,6 +1,6 @@
 //! A stored network and its data, as `fairtat eval` and `fairtat post` name them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
@@ -33,11 +33,16 @@ pub(super) struct StoredArgs {
 impl StoredArgs {
     /// The network with its experiment, whose data are those that the arguments name.
     pub(super) fn load(&self) -> Result<StoredNetwork> {
+        self.load_from(&self.checkpoint)
+    }
+
+    /// As [`Self::load`], from another checkpoint.
+    pub(super) fn load_from(&self, checkpoint: &Path) -> Result<StoredNetwork> {
         let named = match self.source.config.is_some() || self.source.preset.is_some() {
             true => Some(ExperimentArgs::default().experiment(&self.source)?),
             false => None,
         };
-        let mut stored = StoredNetwork::load(&self.checkpoint, named).map_err(|error| match error {
+        let mut stored = StoredNetwork::load(checkpoint, named).map_err(|error| match error {
             StoredError::Foreign { .. } => {
                 Usage(format!("{error}; name its experiment with --config or --preset")).into()
             }

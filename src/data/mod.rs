@@ -25,6 +25,7 @@ pub use digits::digits;
 pub use folder::{FolderOptions, MAX_PIXELS, MAX_SIDE, image_from_rgba, load_folder, load_image};
 pub use idx::{IdxSet, load_idx};
 pub use layout::{Detected, Layout, check_parts, detect};
+pub(crate) use npy::write_npy;
 pub use npy::{read_npy_u64, write_npy_u64};
 pub use npy_sets::{Corruptions, SEVERITIES, corruption_class_names, load_npy, load_pair};
 pub use shapes::{ShapesOptions, shapes};

@@ -241,24 +241,34 @@ pub fn read_npy_u64(path: &Path) -> Result<(Vec<usize>, Vec<u64>), DataError> {
 /// # Errors
 /// Returns [`DataError::Inconsistent`] if the number of `values` does not match `shape`.
 pub fn write_npy_u64(shape: &[usize], values: &[u64]) -> Result<Vec<u8>, DataError> {
-    if shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size)) != Some(values.len()) {
-        let what = format!("an array of shape {shape:?} cannot be made of {} values", values.len());
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    write_npy("<u8", 8, shape, &bytes)
+}
+
+/// The bytes of a `.npy` file (version 1) of values of numpy's type `descr`, such as `<f4`, each of `size` bytes in
+/// little-endian order.
+///
+/// # Errors
+/// Returns [`DataError::Inconsistent`] if the number of bytes does not match `shape`.
+pub(crate) fn write_npy(descr: &str, size: usize, shape: &[usize], values: &[u8]) -> Result<Vec<u8>, DataError> {
+    if shape.iter().try_fold(size, |n, size| n.checked_mul(*size)) != Some(values.len()) {
+        let what = format!("an array of shape {shape:?} cannot be made of {} values", values.len() / size.max(1));
         return Err(DataError::Inconsistent { name: "npy".into(), what });
     }
     let sizes = shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     // A Python tuple of one element needs its comma.
     let sizes = if shape.len() == 1 { sizes + "," } else { sizes };
-    let mut header = format!("{{'descr': '<u8', 'fortran_order': False, 'shape': ({sizes}), }}");
+    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({sizes}), }}");
     // The values start at a multiple of 64 bytes; the header is padded with spaces and ends with a line feed.
     let end = (MAGIC.len() + 4 + header.len() + 1).next_multiple_of(64);
     header.extend(std::iter::repeat_n(' ', end - MAGIC.len() - 4 - header.len() - 1));
     header.push('\n');
-    let mut bytes = Vec::with_capacity(end + values.len() * 8);
+    let mut bytes = Vec::with_capacity(end + values.len());
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&[1, 0]);
     bytes.extend_from_slice(&(header.len() as u16).to_le_bytes());
     bytes.extend_from_slice(header.as_bytes());
-    bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+    bytes.extend_from_slice(values);
     Ok(bytes)
 }
 

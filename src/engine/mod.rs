@@ -24,6 +24,7 @@ pub mod wgsl;
 
 pub use batch::{Augment, Batch, Padding};
 pub use held::SetAside;
+pub use loss::GradientScale;
 pub use loss_spec::{LossSpec, LossTerm, MAX_VIEWS, Reduction, Term, Weights, WorstCase};
 pub use search_spec::{Norm, Objective, SearchSpec, Snapshots, Start, Stop};
 pub use targets::TargetTable;
@@ -148,7 +149,29 @@ pub trait Engine: Send {
         input: &Input<'_>,
         objective: &Objective,
         mode: BatchNormMode,
+    ) -> Result<(Vec<f32>, Vec<f32>), EngineError> {
+        self.scaled_input_gradient(input, objective, GradientScale::True, mode)
+    }
+
+    /// As [`Self::input_gradient`], in the given scale. Attacks that need only a direction ask for
+    /// [`GradientScale::PerImage`], which does not underflow; in train mode it makes sense only without batch norm
+    /// ([`GradientScale::of_search`]).
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    fn scaled_input_gradient(
+        &mut self,
+        input: &Input<'_>,
+        objective: &Objective,
+        scale: GradientScale,
+        mode: BatchNormMode,
     ) -> Result<(Vec<f32>, Vec<f32>), EngineError>;
+
+    /// Whether each number of images in a batch costs this engine preparation and memory, so that a caller should use
+    /// few of them.
+    fn prefers_few_sizes(&self) -> bool {
+        false
+    }
 
     /// The target class of each image in the search that made these views, given or drawn; `None` if the objective has
     /// no targets.

@@ -30,6 +30,11 @@ pub enum Objective {
     Dlr,
     /// The margin `max_{i≠y} z_i - z_y` (Carlini and Wagner 2017, with negative sign).
     Margin,
+    /// Targeted difference-of-logits ratio `-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2 + 1e-12)` for a class `t` of each
+    /// image (Croce and Hein 2020). Needs four classes. Only for gradients outside a search.
+    DlrTowards(Vec<u32>),
+    /// The margin `z_t - z_y` of a class `t` of each image. Only for gradients outside a search.
+    MarginTo(Vec<u32>),
 }
 
 impl Objective {
@@ -40,10 +45,15 @@ impl Objective {
     pub fn check(&self, n: usize, classes: usize) -> Result<(), EngineError> {
         let fail = |what: String| Err(EngineError::Invalid(what));
         match self {
-            Self::Targeted(targets) if targets.len() != n => {
+            Self::Targeted(targets) | Self::DlrTowards(targets) | Self::MarginTo(targets) if targets.len() != n => {
                 fail(format!("targets are given for {} images, expected {n}", targets.len()))
             }
-            Self::Targeted(targets) => check_labels(targets, classes),
+            Self::DlrTowards(_) if classes < 4 => {
+                fail(format!("targeted DLR compares four logits, the network has {classes}"))
+            }
+            Self::Targeted(targets) | Self::DlrTowards(targets) | Self::MarginTo(targets) => {
+                check_labels(targets, classes)
+            }
             Self::Drawn(table) if table.classes() != classes => {
                 fail(format!("targets are drawn from {} classes, the network has {classes}", table.classes()))
             }
@@ -61,12 +71,25 @@ impl Objective {
             Self::Drawn(_) | Self::LeastLikely => {
                 "only a search can choose its targets; a gradient outside a search needs given targets"
             }
-            Self::CrossEntropy | Self::Targeted(_) | Self::Dlr | Self::Margin => return Ok(()),
+            Self::CrossEntropy
+            | Self::Targeted(_)
+            | Self::Dlr
+            | Self::Margin
+            | Self::DlrTowards(_)
+            | Self::MarginTo(_) => return Ok(()),
         };
         Err(EngineError::Invalid(what.into()))
     }
 
-    /// Whether the objective has target classes.
+    /// The target of each image that the caller has given.
+    pub(super) fn given_targets(&self) -> Option<&[u32]> {
+        match self {
+            Self::Targeted(targets) | Self::DlrTowards(targets) | Self::MarginTo(targets) => Some(targets),
+            _ => None,
+        }
+    }
+
+    /// Whether a search with this objective has target classes.
     pub const fn is_targeted(&self) -> bool {
         matches!(self, Self::Targeted(_) | Self::Drawn(_) | Self::LeastLikely)
     }
@@ -245,6 +268,9 @@ impl SearchSpec {
                 return fail(format!("the deviation of the start is {deviation}, expected a number"));
             }
             Start::Zero | Start::Uniform { .. } | Start::Normal { .. } | Start::Given(_) => {}
+        }
+        if matches!(self.objective, Objective::DlrTowards(_) | Objective::MarginTo(_)) {
+            return fail("the margin and DLR of a given class are for gradients outside a search".into());
         }
         if !(self.noise.is_finite() && self.noise >= 0.0) {
             return fail(format!("the noise of a step is {}, expected a number of at least 0", self.noise));

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod figures;
 pub mod method_study;
 mod report;
+pub mod robustness;
 pub mod signatures;
 pub mod study;
 

@@ -98,6 +98,11 @@ pub struct StoredNetwork {
 }
 
 impl StoredNetwork {
+    /// Title of the method that trained the weights; `None` if the file does not record it.
+    pub fn method(&self) -> Option<&'static str> {
+        self.metadata.contains_key("experiment").then(|| self.experiment.fairness.method.title())
+    }
+
     /// The weights alone.
     pub(super) fn into_state(self) -> State {
         self.state

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use fairtat::config::{Experiment, Schedule};
 use fairtat::data::{Dataset, read_npy_u64};
 use fairtat::engine::{
-    Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, Input, LossSpec, Objective, SearchSpec,
-    SetAside, SgdStep, Start, View, Views,
+    Batch, BatchNormMode, BatchStats, Engine, EngineError, EngineState, GradientScale, Input, LossSpec, Objective,
+    SearchSpec, SetAside, SgdStep, Start, View, Views,
 };
 use fairtat::model::{Architecture, Network, State};
 use fairtat::rng::Purpose;
@@ -84,13 +84,14 @@ impl Engine for Recorder {
         self.engine.logits(input, mode)
     }
 
-    fn input_gradient(
+    fn scaled_input_gradient(
         &mut self,
         input: &Input<'_>,
         objective: &Objective,
+        scale: GradientScale,
         mode: BatchNormMode,
     ) -> Result<(Vec<f32>, Vec<f32>), EngineError> {
-        self.engine.input_gradient(input, objective, mode)
+        self.engine.scaled_input_gradient(input, objective, scale, mode)
     }
 
     fn begin(&mut self, batch: &Batch<'_>, spec: &SearchSpec) -> Result<Views, EngineError> {

@@ -324,17 +324,18 @@ impl Engine for CandleEngine {
         self.read_logits(&tape)
     }
 
-    fn input_gradient(
+    fn scaled_input_gradient(
         &mut self,
         input: &Input<'_>,
         objective: &Objective,
+        scale: GradientScale,
         mode: BatchNormMode,
     ) -> Result<(Vec<f32>, Vec<f32>), EngineError> {
         objective.check_without_search()?;
         let (x, labels) = self.resolve(input)?;
         objective.check(labels.len(), self.network.classes)?;
         check_batch_norm(&self.network, labels.len(), mode)?;
-        let (logits, gradient) = self.gradient_at(&x, &labels, objective, GradientScale::True, mode, None)?;
+        let (logits, gradient) = self.gradient_at(&x, &labels, objective, scale, mode, None)?;
         Ok((logits, gradient.flatten_all()?.to_vec1()?))
     }
 

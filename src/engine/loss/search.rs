@@ -50,6 +50,8 @@ pub fn objective(
         Objective::Targeted(targets) => log_softmax(z)[targets[i] as usize],
         Objective::Dlr => dlr(z, labels[i], 0.0, &mut vec![0.0; classes]),
         Objective::Margin => margin(z, labels[i], 0.0, &mut vec![0.0; classes]),
+        Objective::DlrTowards(targets) => Scaled::dlr_towards(&wide(z), labels[i], targets[i]).0 as f32,
+        Objective::MarginTo(targets) => z[targets[i] as usize] - z[labels[i] as usize],
         Objective::KlToClean => clean.map_or(0.0, |clean| kl(&clean[i * classes..][..classes], z, 0.0, None, None)),
     };
     Ok((logits.chunks(classes).enumerate().map(value).collect(), gradient))
@@ -81,6 +83,8 @@ pub fn objective_gradient(
             }
             Objective::Dlr => Scaled::dlr(&z, labels[i]).1,
             Objective::Margin => Scaled::margin(&z, labels[i]),
+            Objective::DlrTowards(targets) => Scaled::dlr_towards(&z, labels[i], targets[i]).1,
+            Objective::MarginTo(targets) => Scaled::margin_to(z.len(), labels[i], targets[i]),
             Objective::KlToClean => {
                 let clean = clean.ok_or_else(|| {
                     EngineError::Invalid("the KL objective needs the prediction on the clean images".into())
@@ -137,6 +141,14 @@ impl Scaled {
             found.values[other] = 1.0;
             found.values[y as usize] = -1.0;
         }
+        found
+    }
+
+    /// `e_t - e_y`.
+    fn margin_to(classes: usize, y: u32, t: u32) -> Self {
+        let mut found = Self::zero(classes);
+        found.values[y as usize] -= 1.0;
+        found.values[t as usize] += 1.0;
         found
     }
 
@@ -201,6 +213,30 @@ impl Scaled {
         values[first] += through;
         values[third] -= through;
         (-numerator / denominator, Self { values, factor })
+    }
+}
+
+impl Scaled {
+    /// The value and the gradient of `-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2 + 1e-12)`, relative to the larger of
+    /// `1 / denominator` and `|numerator| / denominator²`.
+    fn dlr_towards(z: &[f64], y: u32, t: u32) -> (f64, Self) {
+        let (y, t) = (y as usize, t as usize);
+        let mut order: Vec<usize> = (0..z.len()).collect();
+        order.sort_by(|a, b| z[*b].total_cmp(&z[*a]).then(a.cmp(b)));
+        let (first, third, fourth) = (order[0], order[2], order[3]);
+        let (numerator, denominator) = (z[y] - z[t], z[first] - 0.5 * (z[third] + z[fourth]) + 1e-12);
+        let (straight, through, factor) = if numerator.abs() > denominator {
+            (denominator / numerator.abs(), numerator.signum(), numerator.abs() / denominator / denominator)
+        } else {
+            (1.0, numerator / denominator, 1.0 / denominator)
+        };
+        let mut found = Self { factor, ..Self::zero(z.len()) };
+        found.values[y] -= straight;
+        found.values[t] += straight;
+        found.values[first] += through;
+        found.values[third] -= 0.5 * through;
+        found.values[fourth] -= 0.5 * through;
+        (-numerator / denominator, found)
     }
 }
 

@@ -49,7 +49,13 @@ fn input_gradients_are_the_slopes_of_objectives() {
             let (images, labels) = (subject.images(), &subject.labels);
             let targets: Vec<u32> = labels.iter().map(|label| (label + 2) % CLASSES as u32).collect();
             for (mode, batch_norm) in MODES {
-                let objectives = [Objective::CrossEntropy, Objective::Targeted(targets.clone()), Objective::Dlr];
+                let objectives = [
+                    Objective::CrossEntropy,
+                    Objective::Targeted(targets.clone()),
+                    Objective::Dlr,
+                    Objective::DlrTowards(targets.clone()),
+                    Objective::MarginTo(targets.clone()),
+                ];
                 for (index, objective) in objectives.into_iter().enumerate() {
                     let mut engine = subject.open(tested);
                     let input = Input::Images(&images, labels);

@@ -31,7 +31,7 @@ impl WgslEngine {
     fn resolve(
         &mut self,
         input: &Input<'_>,
-        objective: Option<&Objective>,
+        objective: Option<(&Objective, GradientScale)>,
         mode: BatchNormMode,
     ) -> Result<Vec<u32>, EngineError> {
         let labels = match input {
@@ -51,7 +51,7 @@ impl WgslEngine {
         };
         let n = labels.len();
         check_batch_norm(&self.network, n, mode)?;
-        if let Some(objective) = objective {
+        if let Some((objective, _)) = objective {
             objective.check(n, self.network.classes)?;
         }
         let mut info = match input {
@@ -62,9 +62,9 @@ impl WgslEngine {
             Input::Batch(batch) => Call::for_batch(batch),
             Input::View(..) | Input::Images(..) => Call::zeroed(),
         };
-        if let Some(objective) = objective {
+        if let Some((objective, scale)) = objective {
             ImageInfo::aim(&mut info, objective);
-            call = call.with_objective(objective);
+            call = call.with_objective(objective).with_scale(scale);
         }
         self.write_info(Fixed::Info, &info)?;
         self.write_call(n, Fixed::Call, &call)?;
@@ -407,14 +407,19 @@ impl Engine for WgslEngine {
         self.read_logits(n, mode)
     }
 
-    fn input_gradient(
+    fn prefers_few_sizes(&self) -> bool {
+        true
+    }
+
+    fn scaled_input_gradient(
         &mut self,
         input: &Input<'_>,
         objective: &Objective,
+        scale: GradientScale,
         mode: BatchNormMode,
     ) -> Result<(Vec<f32>, Vec<f32>), EngineError> {
         objective.check_without_search()?;
-        let n = self.resolve(input, Some(objective), mode)?.len();
+        let n = self.resolve(input, Some((objective, scale)), mode)?.len();
         let key = Key::Gradient(mode);
         self.replay(n, &key)?;
         let logits = self.read_logits(n, mode)?;

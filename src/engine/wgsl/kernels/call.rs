@@ -32,7 +32,8 @@ pub(in crate::engine::wgsl) struct Call {
     pub(in crate::engine::wgsl) deviation: f32,
     /// 0: L∞, 1: L2.
     pub(in crate::engine::wgsl) norm: u32,
-    /// 0: cross-entropy, 1: towards a target, or away from the label if that is the target, 2: KL to the clean prediction, 3: DLR, 4: margin.
+    /// 0: cross-entropy, 1: towards a target, or away from the label if that is the target, 2: KL to the clean prediction, 3: DLR,
+    /// 4: margin, 5: DLR towards a target, 6: margin of a target.
     pub(in crate::engine::wgsl) objective: u32,
     /// Learning rate of the SGD step.
     pub(in crate::engine::wgsl) lr: f32,
@@ -115,6 +116,8 @@ impl Call {
             Objective::KlToClean => 2,
             Objective::Dlr => 3,
             Objective::Margin => 4,
+            Objective::DlrTowards(_) => 5,
+            Objective::MarginTo(_) => 6,
         };
         Self { objective, ..self }
     }
@@ -221,7 +224,7 @@ impl ImageInfo {
 
     /// Sets the targets of an objective that specifies them.
     pub(in crate::engine::wgsl) fn aim(images: &mut [Self], objective: &Objective) {
-        if let Objective::Targeted(targets) = objective {
+        if let Some(targets) = objective.given_targets() {
             for (image, target) in images.iter_mut().zip(targets) {
                 image.target = *target;
             }

@@ -82,11 +82,15 @@ pub(super) fn scaled_gradients(
 pub(super) fn objectives(labels: &[u32], classes: usize) -> Vec<Objective> {
     // Every third image has its own class as a target: it moves away from that.
     let target = |(i, label): (usize, &u32)| (label + u32::from(i % 3 != 2)) % classes as u32;
-    let targets = labels.iter().enumerate().map(target).collect();
-    let mut all = vec![Objective::CrossEntropy, Objective::Targeted(targets), Objective::KlToClean];
+    let targets: Vec<u32> = labels.iter().enumerate().map(target).collect();
+    let mut all = vec![Objective::CrossEntropy, Objective::Targeted(targets.clone()), Objective::KlToClean];
     if classes > 2 {
         all.push(Objective::Dlr);
     }
+    if classes > 3 {
+        all.push(Objective::DlrTowards(targets.clone()));
+    }
+    all.push(Objective::MarginTo(targets));
     all
 }
 

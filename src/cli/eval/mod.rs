@@ -1,0 +1,226 @@
+//! `fairtat eval`.
+
+mod arguments;
+mod table;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+pub(super) use self::arguments::EvalArgs;
+use self::arguments::{Attacks, Part};
+use super::{interrupt, print, progress};
+use crate::attack::check_distance;
+use crate::config::Experiment;
+use crate::data::{Dataset, ImageShape};
+use crate::engine::Engine;
+use crate::evaluate::robustness::{Described, Evaluation, Options, Progress, ReportFiles, run};
+use crate::files;
+use crate::train::{RunDir, Splits, StoredNetwork};
+
+pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
+    arguments.check()?;
+    let subject = Subject::open(arguments, &arguments.stored.checkpoint)?;
+    single(arguments, subject)
+}
+
+/// One network on its images.
+struct Subject {
+    stored: StoredNetwork,
+    engine: Box<dyn Engine>,
+    set: Arc<Dataset>,
+}
+
+impl Subject {
+    /// Opens a checkpoint with the images that the arguments choose.
+    fn open(arguments: &EvalArgs, checkpoint: &Path) -> Result<Self> {
+        let mut stored = arguments.stored.load_from(checkpoint)?;
+        if checkpoint.is_dir()
+            && let Ok((run, _)) = RunDir::open(checkpoint)
+        {
+            for kept in run.kept_bests() {
+                eprintln!("The run was validated under another attack earlier. Not evaluated here: {kept}.");
+            }
+        }
+        let experiment = &mut stored.experiment;
+        if let (Some(limit), Part::Test) = (arguments.limit, arguments.part) {
+            experiment.data.test_limit = Some(limit);
+        }
+        experiment.validate()?;
+        let splits = Splits::load(experiment).with_context(|| format!("data set '{}'", experiment.data.dataset))?;
+        check_ball(arguments, experiment, splits.test.shape())?;
+        let engine = stored.open(&splits, &arguments.stored.engine)?;
+        let set = match arguments.part {
+            Part::Test => splits.test,
+            Part::Validation => splits.validation,
+            Part::Train => splits.train,
+        };
+        let set = match (arguments.part, arguments.limit) {
+            (Part::Train | Part::Validation, Some(limit)) if limit < set.len() => {
+                crate::train::limited(Dataset::clone(&set), Some(limit))?.into()
+            }
+            _ => set,
+        };
+        Ok(Self { stored, engine, set })
+    }
+
+    /// Hash of the file of the network.
+    fn sha256(&self) -> Result<String> {
+        let digest = Sha256::digest(files::read(&self.stored.file)?);
+        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    fn described(&self, arguments: &EvalArgs) -> Result<Described> {
+        let experiment = &self.stored.experiment;
+        let (epsilon, norm) = arguments.ball(experiment);
+        Ok(Described {
+            program: concat!("fairtat ", env!("CARGO_PKG_VERSION")).into(),
+            checkpoint: self.stored.file.display().to_string(),
+            checkpoint_sha256: self.sha256()?,
+            architecture: experiment.model.arch.name().into(),
+            method: self.stored.method().map(Into::into),
+            dataset: experiment.data.dataset.clone(),
+            part: arguments.part.name().into(),
+            engine: self.engine.describe(),
+            norm,
+            epsilon: epsilon.to_string(),
+            seed: arguments.seed,
+            command: command_line(std::env::args().skip(1)),
+        })
+    }
+}
+
+/// This command, as it can be typed again.
+fn command_line(arguments: impl Iterator<Item = String>) -> String {
+    let is_plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_./,:=+".contains(c));
+    let quoted = |text: String| if is_plain(&text) { text } else { format!("'{}'", text.replace('\'', "'\\''")) };
+    let words: Vec<String> = std::iter::once("fairtat".to_owned()).chain(arguments.map(quoted)).collect();
+    words.join(" ")
+}
+
+/// Evaluates one checkpoint.
+fn single(arguments: &EvalArgs, mut subject: Subject) -> Result<()> {
+    let attacks = Attacks::of(arguments, &subject.stored.experiment)?;
+    for warning in attacks.warnings.iter().flatten() {
+        eprintln!("warning: {warning}");
+    }
+    let described = subject.described(arguments)?;
+    if let Some(report) = &arguments.report {
+        check_report(report, arguments.force)?;
+    }
+    let evaluation = evaluated(arguments, &mut subject, &attacks, &described)?;
+    for warning in &evaluation.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let files = ReportFiles { evaluation: &evaluation, described: &described };
+    if let Some(report) = &arguments.report {
+        files.write(report)?;
+        if arguments.save_images {
+            check_saved(&mut subject, &evaluation, report)?;
+        }
+    }
+    print(&table::text(&evaluation, &described, &attacks.warnings))?;
+    if let Some(report) = &arguments.report {
+        print(&format!("\nWritten: {}\n", report.join("report.md").display()))?;
+    }
+    match &arguments.stored.json {
+        Some(path) => {
+            let mut json = files.to_json();
+            let told: Vec<&String> = attacks.warnings.iter().flatten().chain(&evaluation.warnings).collect();
+            json["warnings"] = serde_json::to_value(told)?;
+            super::write_json(path, &json)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Refuses to replace a report.
+fn check_report(directory: &Path, force: bool) -> Result<()> {
+    if directory.join("report.json").exists() && !force {
+        bail!("{} holds a report already; name another directory, or replace it with --force", directory.display());
+    }
+    Ok(())
+}
+
+fn evaluated(
+    arguments: &EvalArgs,
+    subject: &mut Subject,
+    attacks: &Attacks,
+    described: &Described,
+) -> Result<Evaluation> {
+    let stop = interrupt::flag();
+    let images: [u8; 32] = Sha256::digest(subject.set.images()).into();
+    let identity = serde_json::json!({
+        "program": described.program,
+        "checkpoint_sha256": described.checkpoint_sha256,
+        "engine": described.engine,
+        "images_sha256": images.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+    });
+    let options = Options {
+        batch_size: arguments.stored.batch_size(&subject.stored.experiment),
+        directory: arguments.report.clone(),
+        identity,
+        keep_images: arguments.save_images,
+    };
+    let mut bar: Option<(usize, indicatif::ProgressBar)> = None;
+    let evaluation = run(subject.engine.as_mut(), &subject.set, &attacks.plan, &options, &mut |now: Progress<'_>| {
+        let [number, all] = now.number;
+        if bar.as_ref().is_none_or(|(shown, _)| *shown != number) {
+            if let Some((_, bar)) = bar.take() {
+                bar.finish_and_clear();
+            }
+            let title = now.entry.attack.kind.title();
+            bar = Some((number, progress::images(now.images, format!("{}/{all} {title}", number + 1))));
+        }
+        if let Some((_, bar)) = &bar {
+            bar.set_position(now.done as u64);
+            bar.set_message(format!("{} withstand", now.standing));
+        }
+        !stop.load(Ordering::SeqCst)
+    })?;
+    if let Some((_, bar)) = bar {
+        bar.finish_and_clear();
+    }
+    match (evaluation, &arguments.report) {
+        (Some(evaluation), _) => Ok(evaluation),
+        (None, Some(report)) => {
+            bail!("stopped; the finished batches are kept in {}, and the same command continues", report.display())
+        }
+        (None, None) => bail!("stopped; with --report DIR finished batches are kept, and the same command continues"),
+    }
+}
+
+/// Reads the images that were written, and checks that the network classifies them as reported.
+fn check_saved(subject: &mut Subject, evaluation: &Evaluation, report: &Path) -> Result<()> {
+    let batch_size = subject.stored.experiment.evaluation.eval_batch_size;
+    let differences = evaluation.recomputed(subject.engine.as_mut(), report, batch_size)?;
+    if differences.is_empty() {
+        return Ok(());
+    }
+    bail!("the images that were written give other accuracies than reported: {}", differences.join("; "))
+}
+
+/// Refuses distances larger than the largest distance between two images.
+fn check_ball(arguments: &EvalArgs, experiment: &Experiment, shape: ImageShape) -> Result<(), super::Usage> {
+    let (epsilon, norm) = arguments.ball(experiment);
+    for (flag, distance) in [("--epsilon", Some(epsilon)), ("--step-size", arguments.step_size)] {
+        if let Some(distance) = distance {
+            check_distance(distance, norm, Some(shape)).map_err(|what| super::Usage(format!("{flag}: {what}")))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_can_be_typed_again() {
+        let words = ["eval", "runs/a b", "--epsilon", "8/255", "it's"].map(String::from);
+        assert_eq!(command_line(words.into_iter()), r"fairtat eval 'runs/a b' --epsilon 8/255 'it'\''s'");
+    }
+}

@@ -1,0 +1,475 @@
+//! The files of a report: Markdown, JSON, CSV, RobustBench's JSON, one array of verdicts for each attack.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{Evaluation, RobustnessError, Role, Row, Suite, TargetCount};
+use crate::attack::{AttackKind, Cost, Report, describe_worst_class};
+use crate::data::{ImageShape, write_npy as npy};
+use crate::engine::Norm;
+use crate::files::{FileError, write_atomic};
+
+/// What was evaluated, and how: without it a number means nothing.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Described {
+    /// Program and version.
+    pub program: String,
+    /// The file of the network.
+    pub checkpoint: String,
+    /// Its SHA-256.
+    pub checkpoint_sha256: String,
+    /// Architecture of the network.
+    pub architecture: String,
+    /// Method that trained it, if known.
+    pub method: Option<String>,
+    /// Data set.
+    pub dataset: String,
+    /// Part of it: test, validation or train.
+    pub part: String,
+    /// Engine and device.
+    pub engine: String,
+    /// Shape of the ball.
+    pub norm: Norm,
+    /// Radius, such as `8/255`.
+    pub epsilon: String,
+    /// Seed of all attacks.
+    pub seed: u64,
+    /// The command that computes the report again.
+    pub command: String,
+}
+
+/// One attack in `report.json`.
+#[derive(Debug, Serialize)]
+struct AttackRow<'a> {
+    name: &'a str,
+    suite: Option<Suite>,
+    role: Role,
+    attacked: u64,
+    fell: u64,
+    seconds: f64,
+    cost: Cost,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    targets: Option<TargetCount>,
+    #[serde(flatten)]
+    report: Report,
+}
+
+#[derive(Debug, Serialize)]
+struct SuiteRow {
+    name: &'static str,
+    title: &'static str,
+    seconds: f64,
+    #[serde(flatten)]
+    report: Report,
+}
+
+/// `report.json`.
+#[derive(Debug, Serialize)]
+struct Json<'a> {
+    #[serde(flatten)]
+    described: &'a Described,
+    images: usize,
+    results: Vec<AttackRow<'a>>,
+    suites: Vec<SuiteRow>,
+    worst_case: Option<Report>,
+    warnings: &'a [String],
+}
+
+/// RobustBench's description of a model (its directory `model_info`).
+#[derive(Debug, Serialize)]
+struct RobustBench {
+    link: &'static str,
+    name: String,
+    authors: &'static str,
+    additional_data: bool,
+    number_forward_passes: u32,
+    dataset: String,
+    venue: &'static str,
+    architecture: String,
+    eps: String,
+    clean_acc: String,
+    reported: String,
+    autoattack_acc: String,
+}
+
+/// A `.npy` file of the project's arrays.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_npy(path: &Path, descr: &str, size: usize, shape: &[usize], bytes: &[u8]) -> Result<(), RobustnessError> {
+    let state = |what: String| RobustnessError::State { path: path.into(), what };
+    let bytes = npy(descr, size, shape, bytes).map_err(|error| state(error.to_string()))?;
+    Ok(write_atomic(path, &bytes)?)
+}
+
+/// A `.npy` file of images in `[0, 1]`, `N × C × H × W`, as exact `f32`.
+pub(super) struct ImageFile {
+    path: PathBuf,
+    shape: [usize; 4],
+}
+
+impl ImageFile {
+    pub(super) fn create(directory: &Path, name: &str, shape: ImageShape, images: usize) -> Result<Self, FileError> {
+        let path = directory.join(format!("{name}.npy"));
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(FileError::writing(parent))?;
+        }
+        Ok(Self { path, shape: [images, shape.channels, shape.height, shape.width] })
+    }
+
+    pub(super) fn write_all(&self, images: &[f32]) -> Result<(), RobustnessError> {
+        write_npy(&self.path, "<f4", 4, &self.shape, bytemuck::cast_slice(images))
+    }
+}
+
+/// Reads back the images of an attack, which [`ImageFile`] has written.
+pub(super) fn read_images(directory: &Path, name: &str) -> Result<Vec<f32>, RobustnessError> {
+    let path = directory.join("adversarial").join(format!("{name}.npy"));
+    let bytes = crate::files::read(&path)?;
+    // The header has a length of its own; the values are the rest.
+    let header = bytes.get(8..10).map_or(0, |b| 10 + usize::from(u16::from_le_bytes([b[0], b[1]])));
+    let values = bytes.get(header..).unwrap_or_default();
+    Ok(values.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+}
+
+/// The files of a report.
+#[derive(Debug, Clone, Copy)]
+pub struct ReportFiles<'a> {
+    /// The result.
+    pub evaluation: &'a Evaluation,
+    /// What was evaluated.
+    pub described: &'a Described,
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}", 100.0 * share)
+}
+
+fn within(value: f64, [low, high]: [f64; 2]) -> String {
+    format!("{:.1} [{:.1}, {:.1}]", 100.0 * value, 100.0 * low, 100.0 * high)
+}
+
+impl ReportFiles<'_> {
+    /// Writes `report.md`, `report.json`, `report.csv`, `robustbench.json` if AutoAttack has run, and in `flags/` one
+    /// array of `u8` for each attack, each suite and the worst case: 1 where the image is still classified correctly.
+    /// `labels.npy` has the classes.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(&self, directory: &Path) -> Result<(), RobustnessError> {
+        let flags = directory.join("flags");
+        std::fs::create_dir_all(&flags).map_err(FileError::writing(&flags))?;
+        let evaluation = self.evaluation;
+        let n = evaluation.labels().len();
+        let write_flags = |name: &str, predictions: &[u32]| {
+            write_npy(&flags.join(format!("{name}.npy")), "|u1", 1, &[n], &evaluation.flags(predictions))
+        };
+        for row in &evaluation.rows {
+            write_flags(&row.entry.name, &row.predictions)?;
+        }
+        for (suite, row) in evaluation.suites() {
+            write_flags(suite.name(), &row.predictions)?;
+        }
+        if evaluation.has_attacks() {
+            write_flags("worst-case", &evaluation.worst_case())?;
+        }
+        let labels: Vec<u8> = evaluation.labels().iter().flat_map(|label| i64::from(*label).to_le_bytes()).collect();
+        write_npy(&directory.join("labels.npy"), "<i8", 8, &[n], &labels)?;
+        if let Some(entry) = self.robustbench() {
+            write_atomic(&directory.join("robustbench.json"), &json(&entry))?;
+        }
+        write_atomic(&directory.join("report.csv"), &self.csv())?;
+        write_atomic(&directory.join("report.json"), &json(&self.json()))?;
+        Ok(write_atomic(&directory.join("report.md"), self.markdown().as_bytes())?)
+    }
+
+    /// `report.json` as a value, for `--json`.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(self.json()).unwrap_or_default()
+    }
+
+    fn json(&self) -> Json<'_> {
+        let evaluation = self.evaluation;
+        let row = |row| {
+            let report = evaluation.report(row);
+            AttackRow {
+                name: &row.entry.name,
+                suite: row.entry.suite,
+                role: row.entry.role,
+                attacked: row.attacked,
+                fell: self.fell(row),
+                seconds: row.seconds,
+                cost: row.cost,
+                targets: row.targets,
+                report,
+            }
+        };
+        let suite = |(suite, row): (Suite, &Row)| SuiteRow {
+            name: suite.name(),
+            title: suite.title(),
+            seconds: evaluation.seconds_of(suite),
+            report: evaluation.report_of(suite.title(), &row.predictions),
+        };
+        Json {
+            described: self.described,
+            images: evaluation.labels().len(),
+            results: evaluation.rows.iter().map(row).collect(),
+            suites: evaluation.suites().into_iter().map(suite).collect(),
+            worst_case: self.worst_case(),
+            warnings: &evaluation.warnings,
+        }
+    }
+
+    /// Images that were classified correctly before an attack and are not after it.
+    fn fell(&self, row: &Row) -> u64 {
+        let rows = &self.evaluation.rows;
+        let at = rows.iter().position(|other| other.entry.name == row.entry.name).unwrap_or(rows.len());
+        let before = self.evaluation.before(&row.entry, at);
+        let labels = self.evaluation.labels();
+        let pairs = before.iter().zip(&row.predictions).zip(labels);
+        pairs.filter(|((before, after), label)| before == label && after != label).count() as u64
+    }
+
+    fn worst_case(&self) -> Option<Report> {
+        let evaluation = self.evaluation;
+        evaluation.has_attacks().then(|| evaluation.report_of("worst case over all attacks", &evaluation.worst_case()))
+    }
+
+    fn robustbench(&self) -> Option<RobustBench> {
+        let evaluation = self.evaluation;
+        let (_, row) = evaluation.suites().into_iter().find(|(suite, _)| *suite == Suite::AutoAttack)?;
+        let clean = evaluation.rows.iter().find(|row| row.entry.attack.kind == AttackKind::Clean)?;
+        let hundredths = |row| format!("{:.2}", 100.0 * evaluation.accuracy(row));
+        let d = self.described;
+        Some(RobustBench {
+            link: "",
+            name: format!("{} on {}, {}", d.method.as_deref().unwrap_or("unknown method"), d.dataset, d.architecture),
+            authors: "",
+            additional_data: false,
+            number_forward_passes: 1,
+            dataset: d.dataset.clone(),
+            venue: "",
+            architecture: d.architecture.clone(),
+            eps: d.epsilon.clone(),
+            clean_acc: hundredths(clean),
+            reported: hundredths(row),
+            autoattack_acc: hundredths(row),
+        })
+    }
+
+    /// One line for each attack and class, and one for the mean.
+    fn csv(&self) -> Vec<u8> {
+        let mut lines = Vec::new();
+        let mut write = |name: &str, report: &Report| {
+            let mut line = |class: &str, accuracy: f64, [low, high]: [f64; 2], images: u64| {
+                let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+                let _ = writeln!(
+                    lines,
+                    "{name},{},{},{accuracy},{low},{high},{images}",
+                    quoted(&report.attack),
+                    quoted(class)
+                );
+            };
+            line("", report.accuracy, report.interval, report.images);
+            for class in &report.classes {
+                line(&class.name, class.accuracy, class.interval, class.images);
+            }
+        };
+        for row in &self.evaluation.rows {
+            write(&row.entry.name, &self.evaluation.report(row));
+        }
+        for (suite, row) in self.evaluation.suites() {
+            write(suite.name(), &self.evaluation.report_of(suite.title(), &row.predictions));
+        }
+        if let Some(worst) = self.worst_case() {
+            write("worst-case", &worst);
+        }
+        let mut bytes = b"name,attack,class,accuracy,low,high,images\n".to_vec();
+        bytes.extend(lines);
+        bytes
+    }
+
+    /// The report for people.
+    pub fn markdown(&self) -> String {
+        let (evaluation, d) = (self.evaluation, self.described);
+        let n = evaluation.labels().len();
+        let mut text = format!("# Robustness of {}\n\n", d.checkpoint);
+        let method = d.method.as_deref().unwrap_or("unknown");
+        let norm = crate::attack::norm_name(d.norm);
+        let _ = write!(
+            text,
+            "| | |\n|---|---|\n| network | {}, trained by {method} |\n| checkpoint | `{}`, SHA-256 `{}` |\n| images | {n}, \
+             {} of {} |\n| ball | {norm}, ε {} |\n| seed | {} |\n| computed by | {}, {} |\n\n",
+            d.architecture,
+            d.checkpoint,
+            d.checkpoint_sha256,
+            d.part,
+            d.dataset,
+            d.epsilon,
+            d.seed,
+            d.program,
+            d.engine,
+        );
+        if let Some(worst) = self.worst_case() {
+            let class = describe_worst_class(
+                &worst.worst_class,
+                worst.worst_class_accuracy,
+                worst.worst_class_interval,
+                &worst.worst_class_ties,
+            );
+            let _ = write!(
+                text,
+                "**Robust accuracy {} %**: the images that withstand every attack below. Worst class: {class}.\n\n",
+                within(worst.accuracy, worst.interval)
+            );
+        }
+        text += "In brackets: 95 % intervals (Wilson) for other images of the same kind.\n\n";
+        self.attacks_table(&mut text);
+        self.curves(&mut text);
+        self.classes_table(&mut text);
+        text += "\n## Checks\n\n";
+        if evaluation.warnings.is_empty() {
+            text += "Nothing speaks against these numbers: ";
+            text += self.checked().as_str();
+            text += ".\n";
+        }
+        for warning in &evaluation.warnings {
+            let _ = writeln!(text, "* **Warning:** {warning}.");
+        }
+        let _ = write!(text, "\n## Again\n\n```\n{}\n```\n", d.command);
+        text
+    }
+
+    /// What was checked, in words.
+    fn checked(&self) -> String {
+        let rows = &self.evaluation.rows;
+        let has = |test: &dyn Fn(&Row) -> bool| rows.iter().any(test);
+        let mut parts = vec!["the network is deterministic and returns logits", "gradients are not zero"];
+        if has(&|row| row.entry.attack.kind == AttackKind::Square) {
+            parts.push("Square, which needs no gradient, beats no attack that uses them");
+        }
+        if has(&|row| row.entry.attack.kind == AttackKind::Noise) {
+            parts.push("random noise is weaker than every attack");
+        }
+        if has(&|row| row.entry.name.ends_with("epsilon-0")) {
+            parts.push("an attack with radius 0 changes nothing");
+        }
+        if has(&|row| row.entry.role == Role::Control && row.entry.attack.steps > 50) {
+            parts.push("more steps are not weaker");
+        }
+        parts.join("; ")
+    }
+
+    fn attacks_table(&self, text: &mut String) {
+        *text += "## Attacks\n\n| attack | accuracy % | worst class % | gap | attacked | fell | passes of an image | seconds \
+                  |\n|---|---|---|---|---|---|---|---|\n";
+        let suites = self.evaluation.suites();
+        let is_point = |row: &&Row| matches!(row.entry.role, Role::EpsilonSweep | Role::StepsSweep);
+        for row in self.evaluation.rows.iter().filter(|row| !is_point(row)) {
+            let report = self.evaluation.report(row);
+            let indent = if row.entry.suite.is_some() { "↳ " } else { "" };
+            let control = if row.entry.role == Role::Control { " (control)" } else { "" };
+            let passes = (row.cost.forward + row.cost.gradient) as f64 / row.attacked.max(1) as f64;
+            let _ = writeln!(
+                text,
+                "| {indent}{}{control} | {} | {}, {} | {} | {} | {} | {passes:.0} | {:.1} |",
+                report.attack,
+                within(report.accuracy, report.interval),
+                report.worst_class,
+                within(report.worst_class_accuracy, report.worst_class_interval),
+                percent(report.gap),
+                row.attacked,
+                self.fell(row),
+                row.seconds,
+            );
+            if let Some(TargetCount { hit, images }) = row.targets {
+                let share = hit as f64 / images.max(1) as f64;
+                let _ = writeln!(
+                    text,
+                    "| ↳ reached its target | {} | | | {images} | {hit} | | |",
+                    within(share, crate::fairness::wilson(hit, images).into())
+                );
+            }
+            if let Some((suite, _)) = suites.iter().find(|(_, last)| last.entry.name == row.entry.name) {
+                let report = self.evaluation.report_of(suite.title(), &row.predictions);
+                self.total(text, &report, self.evaluation.seconds_of(*suite));
+            }
+        }
+        if let Some(worst) = self.worst_case() {
+            let seconds = self.evaluation.rows.iter().map(|row| row.seconds).sum();
+            self.total(text, &worst, seconds);
+        }
+    }
+
+    /// A table for each curve.
+    fn curves(&self, text: &mut String) {
+        for (role, title, x) in
+            [(Role::EpsilonSweep, "Over the radius", "ε"), (Role::StepsSweep, "Over the number of steps", "steps")]
+        {
+            let points: Vec<&Row> = self.evaluation.rows.iter().filter(|row| row.entry.role == role).collect();
+            let Some(first) = points.first() else { continue };
+            let _ = write!(
+                text,
+                "\n## {title}\n\n{}.\n\n| {x} | accuracy % | worst class % |\n|---|---|---|\n",
+                first.entry.attack.kind.title()
+            );
+            for row in points {
+                let report = self.evaluation.report(row);
+                let attack = &row.entry.attack;
+                let at = if role == Role::EpsilonSweep { attack.epsilon.to_string() } else { attack.steps.to_string() };
+                let worst = within(report.worst_class_accuracy, report.worst_class_interval);
+                let mean = within(report.accuracy, report.interval);
+                let _ = writeln!(text, "| {at} | {mean} | {}, {worst} |", report.worst_class);
+            }
+        }
+    }
+
+    fn total(&self, text: &mut String, report: &Report, seconds: f64) {
+        let _ = writeln!(
+            text,
+            "| **{}** | **{}** | {}, {} | {} | {} | | | {seconds:.1} |",
+            report.attack,
+            within(report.accuracy, report.interval),
+            report.worst_class,
+            within(report.worst_class_accuracy, report.worst_class_interval),
+            percent(report.gap),
+            report.images,
+        );
+    }
+
+    fn classes_table(&self, text: &mut String) {
+        let evaluation = self.evaluation;
+        let mut columns: Vec<(String, Report)> = Vec::new();
+        for row in evaluation.rows.iter().filter(|row| row.entry.role == Role::Attack && row.entry.suite.is_none()) {
+            columns.push((row.entry.attack.kind.title().into(), evaluation.report(row)));
+        }
+        for (suite, row) in evaluation.suites() {
+            columns.push((suite.name().into(), evaluation.report_of(suite.title(), &row.predictions)));
+        }
+        columns.extend(self.worst_case().map(|worst| ("worst case".into(), worst)));
+        let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+        let _ = write!(
+            text,
+            "\n## Classes\n\n| class | images | {} |\n|---|---|{}\n",
+            names.join(" | "),
+            "---|".repeat(names.len())
+        );
+        let Some((_, first)) = columns.first() else { return };
+        for (k, class) in first.classes.iter().enumerate() {
+            let cells: Vec<String> = columns
+                .iter()
+                .map(|(_, report)| within(report.classes[k].accuracy, report.classes[k].interval))
+                .collect();
+            let _ = writeln!(text, "| {} | {} | {} |", class.name, class.images, cells.join(" | "));
+        }
+    }
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(value).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}

@@ -1,0 +1,261 @@
+//! Runs a [`Plan`].
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::files::ImageFile;
+use super::result::{Evaluation, Row, TargetCount};
+use super::state::{Record, Store};
+use super::{Entry, Plan, RobustnessError, signals};
+use crate::attack::{Attack, AttackError, AttackKind, Cost, Predictions};
+use crate::data::Dataset;
+use crate::engine::{Batch, Engine};
+
+/// How an evaluation is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Images that are attacked at once. Results do not depend on it beyond rounding.
+    pub batch_size: usize,
+    /// Directory of the report, where finished batches are stored; without one, a stopped evaluation begins anew.
+    pub directory: Option<PathBuf>,
+    /// Everything that identifies the network, the images and the program, so that records of another evaluation are
+    /// never mixed in.
+    pub identity: Value,
+    /// Whether every attack's images are written to `directory`.
+    pub keep_images: bool,
+}
+
+/// Where an evaluation is.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress<'a> {
+    /// The attack.
+    pub entry: &'a Entry,
+    /// Its number, from 0, and that of all.
+    pub number: [usize; 2],
+    /// Images that it attacks.
+    pub images: usize,
+    /// How many of them are done; the batch at work counts in part.
+    pub done: f64,
+    /// How many images have withstood it or are still to come.
+    pub standing: usize,
+}
+
+/// Runs the attacks of `plan` on all images of `set`. `progress` is called between passes of the network, and stops the
+/// work by returning `false`; then the result is `None`, and finished batches are kept.
+///
+/// # Errors
+/// If the engine fails, or a file cannot be read or written.
+pub fn run(
+    engine: &mut dyn Engine,
+    set: &Dataset,
+    plan: &Plan,
+    options: &Options,
+    progress: &mut dyn FnMut(Progress<'_>) -> bool,
+) -> Result<Option<Evaluation>, RobustnessError> {
+    let store = match &options.directory {
+        None => Store::Memory,
+        Some(directory) => {
+            let mut identity = options.identity.clone();
+            if let Some(map) = identity.as_object_mut() {
+                map.insert("attacks".into(), serde_json::to_value(plan).unwrap_or_default());
+                map.insert("batch_size".into(), options.batch_size.into());
+                map.insert("keep_images".into(), options.keep_images.into());
+            }
+            Store::open(directory, &identity)?
+        }
+    };
+    let kept = options.directory.as_deref().filter(|_| options.keep_images);
+    let mut runner = Runner { engine, set, store, batch_size: options.batch_size.max(1), kept };
+    let mut evaluation = Evaluation::new(set);
+    let mut images = kept.map(|_| Images::new(set));
+    for (number, entry) in plan.entries.iter().enumerate() {
+        let before = evaluation.before(entry, number).to_vec();
+        let at = [number, plan.entries.len()];
+        let Some((row, found)) = runner.entry(entry, at, &before, progress)? else { return Ok(None) };
+        if let (Some(images), Some(directory)) = (&mut images, kept) {
+            images.take(&row, set.labels(), found.unwrap_or_default(), directory)?;
+        }
+        evaluation.rows.push(row);
+    }
+    if let (Some(images), Some(directory)) = (&mut images, kept) {
+        images.finish(&evaluation, directory)?;
+        ImageFile::create(directory, "images", set.shape(), set.len())?.write_all(&scaled(set))?;
+    }
+    evaluation.warnings = signals(runner.engine, set, &evaluation, runner.batch_size)?;
+    runner.store.finish()?;
+    Ok(Some(evaluation))
+}
+
+/// The images of a set in `[0, 1]`.
+fn scaled(set: &Dataset) -> Vec<f32> {
+    let ids: Vec<u32> = (0..set.len() as u32).collect();
+    let batch = Batch { pixels: set.images(), labels: set.labels(), ids: &ids, augment: None, seed: 0, epoch: 0 };
+    batch.prepare(set.shape())
+}
+
+struct Runner<'a> {
+    engine: &'a mut dyn Engine,
+    set: &'a Dataset,
+    store: Store,
+    batch_size: usize,
+    kept: Option<&'a Path>,
+}
+
+/// The images that an attack has found, by number.
+type Found = Vec<(usize, Vec<f32>)>;
+
+impl Runner<'_> {
+    /// Runs one attack on the images that its suite has left, or on all. `before` are the predictions so far.
+    fn entry(
+        &mut self,
+        entry: &Entry,
+        number: [usize; 2],
+        before: &[u32],
+        progress: &mut dyn FnMut(Progress<'_>) -> bool,
+    ) -> Result<Option<(Row, Option<Found>)>, RobustnessError> {
+        let labels = self.set.labels();
+        let attacked: Vec<usize> =
+            (0..self.set.len()).filter(|i| entry.suite.is_none() || before[*i] == labels[*i]).collect();
+        let mut row = Row {
+            entry: entry.clone(),
+            attacked: attacked.len() as u64,
+            predictions: before.to_vec(),
+            without_gradient: 0,
+            targets: None,
+            cost: Cost::default(),
+            seconds: 0.0,
+        };
+        let mut found = self.kept.map(|_| Found::new());
+        let (mut done, mut fallen) = (0, 0);
+        for (number_of_batch, images) in attacked.chunks(self.batch_size).enumerate() {
+            let place = |share: f64| Progress {
+                entry,
+                number,
+                images: attacked.len(),
+                done: done as f64 + share * images.len() as f64,
+                standing: attacked.len() - fallen,
+            };
+            let len = self.set.shape().len();
+            let stored = self.store.load(&entry.name, number_of_batch, images.len(), len);
+            let stored = stored.filter(|record| self.kept.is_none() || record.images.is_some());
+            let record = match stored {
+                Some(record) => record,
+                None => {
+                    let begun = Instant::now();
+                    let batch = self.attack(&entry.attack, images, &mut |share| progress(place(share)));
+                    let found = match batch {
+                        Ok(found) => found,
+                        Err(AttackError::Stopped) => return Ok(None),
+                        Err(AttackError::Engine(error)) => return Err(error.into()),
+                    };
+                    let record = Record {
+                        predictions: found.predictions,
+                        without_gradient: found.without_gradient.iter().map(|without| u32::from(*without)).collect(),
+                        targets: found.targets,
+                        images: found.images,
+                        cost: found.cost,
+                        seconds: begun.elapsed().as_secs_f64(),
+                    };
+                    self.store.save(&entry.name, number_of_batch, &record)?;
+                    record
+                }
+            };
+            for (i, prediction) in images.iter().zip(&record.predictions) {
+                row.predictions[*i] = *prediction;
+                fallen += usize::from(*prediction != labels[*i]);
+            }
+            row.without_gradient += record.without_gradient.iter().map(|without| u64::from(*without != 0)).sum::<u64>();
+            if let Some(targets) = &record.targets {
+                let hit = targets.iter().zip(&record.predictions).filter(|(target, found)| target == found).count();
+                let count = row.targets.get_or_insert(TargetCount { hit: 0, images: 0 });
+                (count.hit, count.images) = (count.hit + hit as u64, count.images + targets.len() as u64);
+            }
+            row.cost += record.cost;
+            row.seconds += record.seconds;
+            if let (Some(found), Some(values)) = (&mut found, record.images) {
+                found.extend(images.iter().copied().zip(values.chunks(len).map(<[f32]>::to_vec)));
+            }
+            done += images.len();
+            let after = Progress {
+                entry,
+                number,
+                images: attacked.len(),
+                done: done as f64,
+                standing: attacked.len() - fallen,
+            };
+            if !progress(after) {
+                return Ok(None);
+            }
+        }
+        Ok(Some((row, found)))
+    }
+
+    fn attack(
+        &mut self,
+        attack: &Attack,
+        images: &[usize],
+        tick: &mut dyn FnMut(f64) -> bool,
+    ) -> Result<Predictions, AttackError> {
+        let ids: Vec<u32> = images.iter().map(|i| *i as u32).collect();
+        let labels: Vec<u32> = images.iter().map(|i| self.set.labels()[*i]).collect();
+        let pixels: Vec<u8> = images.iter().flat_map(|i| self.set.image(*i).iter().copied()).collect();
+        let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: attack.seed, epoch: 0 };
+        if attack.kind == AttackKind::Clean && !tick(0.0) {
+            return Err(AttackError::Stopped);
+        }
+        attack.run(self.engine, &batch, self.kept.is_some(), tick)
+    }
+}
+
+/// The images of every attack, and those of the worst case.
+struct Images {
+    len: usize,
+    shape: crate::data::ImageShape,
+    clean: Vec<f32>,
+    /// The images of the suite at work, with its name.
+    suite: Option<(super::Suite, Vec<f32>)>,
+    worst: Vec<f32>,
+    fallen: Vec<bool>,
+}
+
+impl Images {
+    fn new(set: &Dataset) -> Self {
+        let clean = scaled(set);
+        Self {
+            len: set.shape().len(),
+            shape: set.shape(),
+            worst: clean.clone(),
+            clean,
+            suite: None,
+            fallen: vec![false; set.len()],
+        }
+    }
+
+    /// Writes the images of an attack, those of its suite so far where it did not attack.
+    fn take(&mut self, row: &Row, labels: &[u32], found: Found, directory: &Path) -> Result<(), RobustnessError> {
+        let mut images = match (&mut self.suite, row.entry.suite) {
+            (Some((at_work, images)), Some(suite)) if *at_work == suite => std::mem::take(images),
+            _ => self.clean.clone(),
+        };
+        let counts = row.entry.role == super::Role::Attack;
+        for (i, image) in found {
+            images[i * self.len..][..self.len].copy_from_slice(&image);
+            if counts && !self.fallen[i] && row.predictions[i] != labels[i] {
+                self.fallen[i] = true;
+                self.worst[i * self.len..][..self.len].copy_from_slice(&image);
+            }
+        }
+        let name = &row.entry.name;
+        ImageFile::create(directory, &format!("adversarial/{name}"), self.shape, labels.len())?.write_all(&images)?;
+        self.suite = row.entry.suite.map(|suite| (suite, images));
+        Ok(())
+    }
+
+    fn finish(&mut self, evaluation: &Evaluation, directory: &Path) -> Result<(), RobustnessError> {
+        let images = evaluation.labels().len();
+        ImageFile::create(directory, "adversarial/worst-case", self.shape, images)?.write_all(&self.worst)?;
+        Ok(())
+    }
+}

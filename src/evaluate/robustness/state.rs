@@ -1,0 +1,219 @@
+//! What an evaluation has computed so far, batch by batch, so that it can be stopped and continued.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, SafeTensors, View};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::RobustnessError;
+use crate::attack::Cost;
+use crate::files::{self, write_atomic};
+
+/// The result of an attack on one batch.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Record {
+    pub(super) predictions: Vec<u32>,
+    pub(super) without_gradient: Vec<u32>,
+    /// The class that each image was moved towards.
+    pub(super) targets: Option<Vec<u32>>,
+    /// The images, if they are kept.
+    pub(super) images: Option<Vec<f32>>,
+    pub(super) cost: Cost,
+    pub(super) seconds: f64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct About {
+    cost: Cost,
+    seconds: f64,
+}
+
+/// Where records are kept.
+#[derive(Debug)]
+pub(super) enum Store {
+    /// Only until the end of the evaluation.
+    Memory,
+    /// In a directory, one file for each batch.
+    Directory(PathBuf),
+}
+
+/// The directory of an unfinished evaluation, within that of its report.
+const UNFINISHED: &str = "unfinished";
+/// What is being evaluated.
+const PLAN: &str = "plan.json";
+
+impl Store {
+    /// Opens the records below `directory`; none there is a fresh start. `identity` is everything that the records
+    /// depend on.
+    ///
+    /// # Errors
+    /// [`RobustnessError::Other`] if there are records of another evaluation, [`RobustnessError::File`] if they cannot be
+    /// read.
+    pub(super) fn open(directory: &Path, identity: &Value) -> Result<Self, RobustnessError> {
+        let unfinished = directory.join(UNFINISHED);
+        let plan = unfinished.join(PLAN);
+        if plan.exists() {
+            let found: Option<Value> = serde_json::from_slice(&files::read(&plan)?).ok();
+            if found.as_ref() != Some(identity) {
+                let differs =
+                    found.as_ref().map_or_else(|| "its plan is damaged".into(), |found| difference(found, identity));
+                return Err(RobustnessError::Other { directory: directory.into(), differs });
+            }
+        } else {
+            std::fs::create_dir_all(&unfinished).map_err(files::FileError::writing(&unfinished))?;
+            write_atomic(&plan, &serde_json::to_vec_pretty(identity).unwrap_or_default())?;
+        }
+        Ok(Self::Directory(unfinished))
+    }
+
+    fn path(&self, entry: &str, batch: usize) -> Option<PathBuf> {
+        match self {
+            Self::Memory => None,
+            Self::Directory(directory) => Some(directory.join(format!("{entry}-{batch:05}.safetensors"))),
+        }
+    }
+
+    /// The record of a batch of `images` images of `len` values. A file that is cut off or of another size is as good as
+    /// none.
+    pub(super) fn load(&self, entry: &str, batch: usize, images: usize, len: usize) -> Option<Record> {
+        let bytes = std::fs::read(self.path(entry, batch)?).ok()?;
+        let file = SafeTensors::deserialize(&bytes).ok()?;
+        let words = |name: &str| -> Option<Vec<u32>> {
+            let view = file.tensor(name).ok().filter(|view| view.dtype() == Dtype::U32)?;
+            let values: Vec<u32> = view.data().as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+            (values.len() == images).then_some(values)
+        };
+        let kept = || -> Option<Vec<f32>> {
+            let view = file.tensor("images").ok().filter(|view| view.dtype() == Dtype::F32)?;
+            let values: Vec<f32> = view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            (values.len() == images * len).then_some(values)
+        };
+        let (_, header) = SafeTensors::read_metadata(&bytes).ok()?;
+        let about: About = serde_json::from_str(header.metadata().as_ref()?.get("fairtat")?).ok()?;
+        Some(Record {
+            predictions: words("predictions")?,
+            without_gradient: words("without_gradient")?,
+            targets: words("targets"),
+            images: kept(),
+            cost: about.cost,
+            seconds: about.seconds,
+        })
+    }
+
+    /// Keeps the record of a batch.
+    pub(super) fn save(&self, entry: &str, batch: usize, record: &Record) -> Result<(), RobustnessError> {
+        let Some(path) = self.path(entry, batch) else { return Ok(()) };
+        let mut arrays: BTreeMap<&str, Bytes<'_>> = BTreeMap::new();
+        arrays.insert("predictions", Bytes::words(&record.predictions));
+        arrays.insert("without_gradient", Bytes::words(&record.without_gradient));
+        if let Some(targets) = &record.targets {
+            arrays.insert("targets", Bytes::words(targets));
+        }
+        if let Some(images) = &record.images {
+            arrays.insert(
+                "images",
+                Bytes { dtype: Dtype::F32, shape: [images.len()], data: bytemuck::cast_slice(images) },
+            );
+        }
+        let about = About { cost: record.cost, seconds: record.seconds };
+        let header = HashMap::from([("fairtat".to_owned(), serde_json::to_string(&about).unwrap_or_default())]);
+        let bytes = safetensors::serialize(arrays, Some(header))
+            .map_err(|error| RobustnessError::State { path: path.clone(), what: error.to_string() })?;
+        Ok(write_atomic(&path, &bytes)?)
+    }
+
+    /// Removes all records: the report has taken their place.
+    pub(super) fn finish(&self) -> Result<(), RobustnessError> {
+        if let Self::Directory(directory) = self {
+            std::fs::remove_dir_all(directory).map_err(files::FileError::removing(directory))?;
+        }
+        Ok(())
+    }
+}
+
+/// The first keys whose values differ.
+fn difference(found: &Value, expected: &Value) -> String {
+    let (Some(found), Some(expected)) = (found.as_object(), expected.as_object()) else {
+        return "its plan is damaged".into();
+    };
+    let differing = expected.iter().filter(|(key, value)| found.get(*key) != Some(value));
+    let short = |value: Option<&Value>| {
+        let text = value.map_or_else(|| "nothing".into(), ToString::to_string);
+        if text.chars().count() > 60 { format!("{}…", text.chars().take(60).collect::<String>()) } else { text }
+    };
+    let told: Vec<String> = differing
+        .take(3)
+        .map(|(key, value)| format!("{key} was {}, now {}", short(found.get(key)), short(Some(value))))
+        .collect();
+    told.join("; ")
+}
+
+struct Bytes<'a> {
+    dtype: Dtype,
+    shape: [usize; 1],
+    data: &'a [u8],
+}
+
+impl<'a> Bytes<'a> {
+    fn words(values: &'a [u32]) -> Self {
+        Self { dtype: Dtype::U32, shape: [values.len()], data: bytemuck::cast_slice(values) }
+    }
+}
+
+impl View for Bytes<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.data.into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.data.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn records_survive_and_damaged_ones_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), &json!({"images": 3})).unwrap();
+        let record = Record {
+            predictions: vec![1, 2, 3],
+            without_gradient: vec![0, 1, 0],
+            targets: Some(vec![4, 5, 6]),
+            images: Some(vec![0.5; 6]),
+            cost: Cost { forward: 7, gradient: 9 },
+            seconds: 1.25,
+        };
+        store.save("pgd", 4, &record).unwrap();
+        assert_eq!(store.load("pgd", 4, 3, 2), Some(record.clone()));
+        assert_eq!((store.load("pgd", 5, 3, 2), store.load("pgd", 4, 2, 2)), (None, None));
+        let path = store.path("pgd", 4).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        for end in 0..bytes.len() {
+            std::fs::write(&path, &bytes[..end]).unwrap();
+            assert_eq!(store.load("pgd", 4, 3, 2), None, "{end} bytes");
+        }
+        // The same evaluation again, and another one.
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(Store::open(dir.path(), &json!({"images": 3})).unwrap().load("pgd", 4, 3, 2), Some(record));
+        let error = Store::open(dir.path(), &json!({"images": 4})).unwrap_err().to_string();
+        assert!(error.contains("images was 3, now 4"), "{error}");
+        store.finish().unwrap();
+        assert!(!path.exists());
+    }
+}
