@@ -70,7 +70,7 @@ pub(super) enum Draws {
 impl Draws {
     fn sign(&mut self) -> f32 {
         match self {
-            Self::Random(sequence) => (if sequence.unit() < 0.5 { -1.0 } else { 1.0 }),
+            Self::Random(sequence) => f32::from(u8::from(sequence.unit() >= 0.5)) * 2.0 - 1.0,
             #[cfg(test)]
             Self::Given(values) => values.pop_front().unwrap(),
         }
@@ -107,11 +107,8 @@ impl Square {
         let (shape, classes) = (oracle.shape(), oracle.classes());
         let len = shape.len();
         let mut found = Found { best: images.to_vec(), fooled: vec![false; labels.len()] };
-        let mut walkers: Vec<Walker> = streams
-            .iter()
-            .enumerate()
-            .map(|(image, stream)| Walker { image, best: Vec::new(), margin: f32::INFINITY, draws: stream.sequence() })
-            .collect();
+        let walker = |(image, draws)| Walker { image, best: Vec::new(), margin: f32::INFINITY, draws };
+        let mut walkers: Vec<Walker> = draws.into_iter().enumerate().map(walker).collect();
         let mut candidates = Vec::new();
         for query in 0..=self.queries {
             if walkers.is_empty() {

@@ -7,6 +7,7 @@ mod bench;
 mod data;
 mod engines;
 mod eval;
+mod export;
 mod interrupt;
 mod overrides;
 mod plan;
@@ -62,6 +63,8 @@ enum Command {
     Resume(train::ResumeArgs),
     /// Measure accuracy under an attack: mean, worst class, every class
     Eval(eval::EvalArgs),
+    /// Write a trained network for PyTorch or ONNX
+    Export(export::ExportArgs),
     /// Change a trained network without training
     #[command(subcommand)]
     Post(post::PostCommand),
@@ -170,6 +173,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Train(arguments)) => train::train(arguments),
         Some(Command::Resume(arguments)) => train::resume(&arguments),
         Some(Command::Eval(arguments)) => eval::eval(&arguments),
+        Some(Command::Export(arguments)) => export::export(&arguments),
         Some(Command::Post(command)) => post::post(&command),
         Some(Command::Study(command)) => study::study(&command),
         Some(Command::Data(command)) => data::data(&command),

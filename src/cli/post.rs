@@ -16,7 +16,7 @@ use crate::config::Experiment;
 use crate::data::{Dataset, ImageShape};
 use crate::engine::Engine;
 use crate::files;
-use crate::model::{HeadNorms, State, normalize_head};
+use crate::model::{HeadNorms, PROBE_LOGITS, State, normalize_head};
 use crate::train::{Splits, StoredNetwork, run_steps};
 use crate::units::Epsilon;
 
@@ -188,6 +188,8 @@ fn normalize(arguments: &NormalizeHeadArgs) -> Result<()> {
         None => NORMALIZE_HEAD.to_owned(),
     };
     metadata.insert("post".into(), done);
+    // Those of the old weights.
+    metadata.remove(PROBE_LOGITS);
     contents.renamed(&state, &norms.layer).save_into_copy(old, &new, &metadata)?;
     describe(old, &new, &report)?;
     if let Some(path) = &arguments.stored.json {

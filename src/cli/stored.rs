@@ -1,4 +1,4 @@
-//! A stored network and its data, as `fairtat eval` and `fairtat post` name them.
+//! A stored network and its data, as `fairtat eval`, `fairtat export` and `fairtat post` name them.
 
 use std::path::{Path, PathBuf};
 
@@ -38,25 +38,29 @@ impl StoredArgs {
 
     /// As [`Self::load`], from another checkpoint.
     pub(super) fn load_from(&self, checkpoint: &Path) -> Result<StoredNetwork> {
-        let named = match self.source.config.is_some() || self.source.preset.is_some() {
-            true => Some(ExperimentArgs::default().experiment(&self.source)?),
-            false => None,
-        };
-        let mut stored = StoredNetwork::load(checkpoint, named).map_err(|error| match error {
-            StoredError::Foreign { .. } => {
-                Usage(format!("{error}; name its experiment with --config or --preset")).into()
-            }
-            StoredError::Config(error) => error.into(),
-            other => anyhow::Error::from(other),
-        })?;
-        if let Some(path) = &self.path {
-            stored.experiment.data.path = Some(path.clone());
-        }
-        Ok(stored)
+        load(checkpoint, &self.source, self.path.as_deref())
     }
 
     /// Images in a batch of an evaluation.
     pub(super) fn batch_size(&self, experiment: &Experiment) -> usize {
         self.batch_size.map_or(experiment.evaluation.eval_batch_size, |n| n as usize)
     }
+}
+
+/// The network in `checkpoint`. `source` is the experiment of a checkpoint that records none, `path` the directory of its
+/// data set if that has moved.
+pub(super) fn load(checkpoint: &Path, source: &Source, path: Option<&Path>) -> Result<StoredNetwork> {
+    let named = match source.config.is_some() || source.preset.is_some() {
+        true => Some(ExperimentArgs::default().experiment(source)?),
+        false => None,
+    };
+    let mut stored = StoredNetwork::load(checkpoint, named).map_err(|error| match error {
+        StoredError::Foreign { .. } => Usage(format!("{error}; name its experiment with --config or --preset")).into(),
+        StoredError::Config(error) => error.into(),
+        other => anyhow::Error::from(other),
+    })?;
+    if let Some(path) = path {
+        stored.experiment.data.path = Some(path.to_path_buf());
+    }
+    Ok(stored)
 }

@@ -2,11 +2,16 @@
 
 mod architectures;
 mod copy;
+mod export;
 mod head;
 mod network;
 mod state;
 
 pub use architectures::Architecture;
+pub use export::{
+    Facts, LOADER, Names, PROBE_IMAGES, PROBE_LOGITS, loader, normalisation, probe_images, probe_text, save_onnx,
+    save_pth,
+};
 pub use head::{HeadNorms, normalize_head};
 pub use network::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Initialisation, Layer, Network, Op, StateSpec, Value};
 pub use state::{Array, ModelError, State};

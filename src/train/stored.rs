@@ -1,14 +1,14 @@
 //! A network from a file: its experiment, and an engine that runs it.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{Splits, network};
 use crate::config::{ConfigError, EngineOptions, Experiment};
+use crate::data::ImageShape;
 use crate::engine::{Engine, EngineError};
 use crate::engines::open_engine;
 use crate::files::FileError;
-use crate::model::{Architecture, ModelError, Op, State};
+use crate::model::{Architecture, Facts, ModelError, Network, Op, State};
 
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,9 @@ fn kind(channels: usize) -> &'static str {
     if channels == 1 { "grey" } else { "colour" }
 }
 
+/// Mean and standard deviation of each channel.
+type Statistics = (Vec<f32>, Vec<f32>);
+
 /// Weights from a file, with their experiment.
 #[derive(Debug, Clone)]
 pub struct StoredNetwork {
@@ -94,7 +97,7 @@ pub struct StoredNetwork {
     /// Epochs that the weights were trained for, if the file records them.
     pub position: Option<f64>,
     state: State,
-    metadata: BTreeMap<String, String>,
+    metadata: Facts,
 }
 
 impl StoredNetwork {
@@ -137,18 +140,59 @@ impl StoredNetwork {
         Ok(Self { file, experiment, position: epoch.map(|epoch| f64::from(epoch) + 1.0), state, metadata })
     }
 
+    /// The weights, under the names of the network.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// What the file records about itself; empty if another program wrote it.
+    pub fn facts(&self) -> &Facts {
+        &self.metadata
+    }
+
+    /// The statistics of the images that the network was trained on, if the file records them.
+    fn statistics(&self) -> Result<Option<Statistics>, StoredError> {
+        let read = |text: &str| {
+            serde_json::from_str(text).map_err(|source| StoredError::Statistics { path: self.file.clone(), source })
+        };
+        match (self.metadata.get("mean"), self.metadata.get("std")) {
+            (Some(mean), Some(std)) => Ok(Some((read(mean)?, read(std)?))),
+            _ => Ok(None),
+        }
+    }
+
+    /// The network for the images and classes that the file records, without its data set; `None` if it does not record
+    /// them.
+    ///
+    /// # Errors
+    /// [`StoredError::Statistics`].
+    pub fn recorded_network(&self) -> Result<Option<Network>, StoredError> {
+        let shape = self.metadata.get("shape").and_then(|text| parse_shape(text));
+        let names = self.metadata.get("class_names").and_then(|text| serde_json::from_str::<Vec<String>>(text).ok());
+        let (Some(shape), Some(names)) = (shape, names) else { return Ok(None) };
+        let statistics = self.statistics()?;
+        let statistics = statistics.as_ref().map(|(mean, std)| (mean.as_slice(), std.as_slice()));
+        let model = &self.experiment.model;
+        Ok(Some(model.arch.build(shape, names.len(), statistics, model.width)))
+    }
+
     /// Opens an engine with these weights, in the network for these images.
     ///
     /// # Errors
     /// If the weights do not fit, or the engine cannot be opened.
     pub fn open(&self, splits: &Splits, options: &EngineOptions) -> Result<Box<dyn Engine>, StoredError> {
+        open_engine(options, self.network(splits)?, &self.state)
+            .map_err(|source| StoredError::Engine { path: self.file.clone(), source })
+    }
+
+    /// The network for these images.
+    ///
+    /// # Errors
+    /// [`StoredError::Statistics`] or [`StoredError::Channels`].
+    pub fn network(&self, splits: &Splits) -> Result<Network, StoredError> {
         let mut network = network(&self.experiment, &splits.train);
-        if let (Some(mean), Some(std)) = (self.metadata.get("mean"), self.metadata.get("std")) {
-            // The statistics of the original training images, even if the data is now read from elsewhere.
-            let read = |text: &str| {
-                serde_json::from_str(text).map_err(|source| StoredError::Statistics { path: self.file.clone(), source })
-            };
-            let (mean, std): (Vec<f32>, Vec<f32>) = (read(mean)?, read(std)?);
+        // The statistics of the original training images, even if the data is now read from elsewhere.
+        if let Some((mean, std)) = self.statistics()? {
             let found = splits.train.shape().channels;
             if mean.len() != found {
                 let (path, dataset) = (self.file.clone(), self.experiment.data.dataset.clone());
@@ -160,7 +204,15 @@ impl StoredNetwork {
                 layer.op = Op::Normalize { mean, std };
             }
         }
-        open_engine(options, network, &self.state)
-            .map_err(|source| StoredError::Engine { path: self.file.clone(), source })
+        Ok(network)
+    }
+}
+
+/// The shape that [`ImageShape`]'s `Display` wrote; `None` if the text is damaged.
+fn parse_shape(text: &str) -> Option<ImageShape> {
+    let number = |text: &str| text.parse::<u16>().ok().filter(|number| *number > 0).map(usize::from);
+    match text.split('×').map(number).collect::<Option<Vec<_>>>()?[..] {
+        [channels, height, width] => Some(ImageShape::new(channels, height, width)),
+        _ => None,
     }
 }

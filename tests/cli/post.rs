@@ -49,9 +49,10 @@ fn the_new_checkpoint_is_what_was_measured_and_the_old_one_stays() {
     let new = best.with_file_name("best-normalized-head.safetensors");
     assert!(shown.ends_with("\nWritten: run/checkpoints/best-normalized-head.safetensors\n"), "{shown}");
 
-    // All other arrays and all metadata are those of the old file.
+    // All other arrays and all metadata are those of the old file, except the logits of the old weights.
     let ((old_names, mut metadata), (names, found)) = (header(&best), header(&new));
     metadata["post"] = "normalize-head".into();
+    assert!(metadata.as_object_mut().unwrap().remove("probe_logits").is_some());
     assert_eq!((&names, found), (&old_names, metadata));
     for name in names.iter().filter(|name| !name.starts_with("linear")) {
         assert_eq!(array(&new, name), array(&best, name), "{name}");

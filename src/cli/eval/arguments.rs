@@ -1,6 +1,6 @@
 //! The arguments of `fairtat eval`, and the attacks that they ask for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Result;
@@ -101,6 +101,11 @@ pub(in crate::cli) struct EvalArgs {
     pub(super) save_images: bool,
     #[command(flatten)]
     pub(super) stored: StoredArgs,
+    /// More checkpoints, for one table of all
+    pub(super) more: Vec<PathBuf>,
+    /// Also test the adversarial images of each checkpoint on all others
+    #[arg(long, requires = "more")]
+    pub(super) transfer: bool,
 }
 
 /// Radii of a curve, evenly spaced.
@@ -183,6 +188,11 @@ impl EvalArgs {
         Ok(())
     }
 
+    /// All checkpoints.
+    pub(super) fn checkpoints(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.stored.checkpoint.as_path()).chain(self.more.iter().map(PathBuf::as_path))
+    }
+
     /// Radius and shape of the ball of every attack.
     pub(super) fn ball(&self, experiment: &Experiment) -> (Epsilon, Norm) {
         let run = run_steps(experiment);
@@ -239,7 +249,7 @@ impl Attacks {
         let has_suite = arguments.attack.iter().any(|wanted| matches!(wanted, Wanted::Suite(_)));
         let controls = arguments.controls.unwrap_or(has_suite);
         // Survivors are counted from the images that are classified correctly without an attack.
-        let needs_clean = has_suite || controls || arguments.report.is_some();
+        let needs_clean = has_suite || controls || arguments.report.is_some() || !arguments.more.is_empty();
         let mut plan = if needs_clean { Plan::clean() } else { Plan { entries: Vec::new() } };
         for wanted in &arguments.attack {
             match (wanted, arguments.budget) {

@@ -1,6 +1,7 @@
 //! `fairtat eval`.
 
 mod arguments;
+mod many;
 mod table;
 
 use std::path::Path;
@@ -23,6 +24,9 @@ use crate::train::{RunDir, Splits, StoredNetwork};
 
 pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
     arguments.check()?;
+    if !arguments.more.is_empty() {
+        return many::many(arguments);
+    }
     let subject = Subject::open(arguments, &arguments.stored.checkpoint)?;
     single(arguments, subject)
 }
@@ -111,7 +115,7 @@ fn single(arguments: &EvalArgs, mut subject: Subject) -> Result<()> {
     if let Some(report) = &arguments.report {
         check_report(report, arguments.force)?;
     }
-    let evaluation = evaluated(arguments, &mut subject, &attacks, &described)?;
+    let evaluation = evaluated(arguments, &mut subject, &attacks, &described, arguments.report.as_deref())?;
     for warning in &evaluation.warnings {
         eprintln!("warning: {warning}");
     }
@@ -150,6 +154,7 @@ fn evaluated(
     subject: &mut Subject,
     attacks: &Attacks,
     described: &Described,
+    directory: Option<&Path>,
 ) -> Result<Evaluation> {
     let stop = interrupt::flag();
     let images: [u8; 32] = Sha256::digest(subject.set.images()).into();
@@ -161,7 +166,7 @@ fn evaluated(
     });
     let options = Options {
         batch_size: arguments.stored.batch_size(&subject.stored.experiment),
-        directory: arguments.report.clone(),
+        directory: directory.map(Into::into),
         identity,
         keep_images: arguments.save_images,
     };

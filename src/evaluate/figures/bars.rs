@@ -107,7 +107,7 @@ pub fn target_distribution(rows: &[ClassRow], context: &Context) -> Result<Figur
 }
 
 /// Light vertical lines with percentages below them.
-fn share_axis(canvas: &mut Canvas, plot: &Plot, values: &[f64]) {
+pub(super) fn share_axis(canvas: &mut Canvas, plot: &Plot, values: &[f64]) {
     for &value in values {
         let x = plot.px(value);
         canvas.line((x, plot.top), (x, plot.bottom()), Stroke::new(GRID, 1.0));

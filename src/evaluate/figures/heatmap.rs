@@ -15,7 +15,7 @@ const MOST_RECTANGLES: usize = 5000;
 /// Space to the right of a matrix.
 pub(super) const ASIDE: f64 = 26.0;
 /// Width of a colour bar with its labels.
-const BAR_ROOM: f64 = 112.0;
+pub(super) const BAR_ROOM: f64 = 112.0;
 
 /// Where the parts of a heatmap of classes by epochs are.
 pub(super) struct EpochGrid {
@@ -366,7 +366,7 @@ fn frequent_errors(
 }
 
 /// Names below the columns, horizontal if they fit and slanted otherwise; returns the y coordinate of their end.
-fn column_labels(canvas: &mut Canvas, names: &[String], matrix: &Matrix, limit: f64) -> f64 {
+pub(super) fn column_labels(canvas: &mut Canvas, names: &[String], matrix: &Matrix, limit: f64) -> f64 {
     let bottom = matrix.top + matrix.cell.1 * matrix.rows as f64;
     let pitch = matrix.cell.0;
     let widest = gutter(names, SMALL, limit);

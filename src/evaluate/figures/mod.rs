@@ -5,15 +5,19 @@
 //! the quantity, not on the values. Epochs are counted from 1, as everywhere on screen; files count from 0. Values that
 //! are missing, not finite or out of range are left out.
 
+mod attacks;
 mod axes;
 mod bars;
+mod checkpoints;
 mod classes;
 mod compared;
+mod corruptions;
 mod curves;
 mod grid;
 mod heatmap;
 mod plane;
 mod raster;
+mod robustness_curves;
 mod series;
 mod svg;
 mod text;
@@ -24,13 +28,17 @@ use std::path::{Path, PathBuf};
 use crate::files::{FileError, write_atomic};
 use crate::train::{ClassRow, MetricsRow};
 
+pub use attacks::{AttackBar, BarKind, attack_bars};
 pub use bars::{class_accuracy, class_epsilon, target_distribution};
+pub use checkpoints::{CheckpointBar, checkpoint_bars, transfer_matrix};
 pub use compared::{ComparedRun, compared_curves};
+pub use corruptions::{CorruptionRow, corruption_classes, corruption_heatmap};
 pub use curves::{accuracy_curves, epsilon_curves};
 pub use grid::{Example, adversarial_examples};
 pub use heatmap::{CellUnit, cfps_heatmap, confusion_difference, confusion_matrix};
 pub use plane::{PlaneFigure, decision_map};
 pub use raster::RenderError;
+pub use robustness_curves::{CurveAxis, CurvePoint, RobustnessCurve, robustness_curve};
 pub use series::{SeriesScale, class_series};
 pub use training::{learning_rate, loss_curve, time_by_epoch};
 

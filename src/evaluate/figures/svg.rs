@@ -147,6 +147,15 @@ impl Canvas {
         ));
     }
 
+    /// A filled area without an outline.
+    pub(super) fn polygon(&mut self, points: &[(f64, f64)], fill: &str) {
+        let mut list = String::new();
+        for &(x, y) in points {
+            let _ = write!(list, "{},{} ", number(x), number(y));
+        }
+        self.push(format_args!("<polygon points=\"{}\" fill=\"{fill}\"/>", list.trim_end()));
+    }
+
     pub(super) fn dot(&mut self, center: (f64, f64), radius: f64, fill: &str) {
         self.push(format_args!(
             "<circle cx=\"{}\" cy=\"{}\" r=\"{}\" fill=\"{fill}\"/>",

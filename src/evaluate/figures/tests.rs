@@ -5,7 +5,7 @@ use super::*;
 
 const NAMES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
-fn context(classes: usize) -> Context {
+pub(super) fn context(classes: usize) -> Context {
     Context {
         title: "FAIR-TAT on digits, digits-cnn".to_owned(),
         attack: "PGD-20, ε 8/255, step 2/255, 1 random start, seed 0".to_owned(),
@@ -117,24 +117,24 @@ fn elements<'a>(document: &'a Document<'a>, tag: &str) -> Vec<Node<'a, 'a>> {
     document.descendants().filter(|node| node.has_tag_name(tag)).collect()
 }
 
-fn texts(figure: &Figure) -> Vec<String> {
+pub(super) fn texts(figure: &Figure) -> Vec<String> {
     let document = Document::parse(&figure.svg).unwrap();
     elements(&document, "text").iter().map(|node| node.text().unwrap_or_default().to_owned()).collect()
 }
 
-fn count(figure: &Figure, tag: &str, class: Option<&str>) -> usize {
+pub(super) fn count(figure: &Figure, tag: &str, class: Option<&str>) -> usize {
     let document = Document::parse(&figure.svg).unwrap();
     elements(&document, tag).iter().filter(|node| class.is_none() || node.attribute("class") == class).count()
 }
 
-fn says(figure: &Figure, needle: &str) -> bool {
+pub(super) fn says(figure: &Figure, needle: &str) -> bool {
     // Paragraphs are wrapped into several text elements.
     texts(figure).join(" ").contains(needle)
 }
 
 /// Asserts that every number of the document is finite and that every text is within the canvas as the renderer
 /// measures it.
-fn check(figure: &Figure) {
+pub(super) fn check(figure: &Figure) {
     for wrong in ["NaN", "inf\"", "-inf"] {
         assert!(!figure.svg.contains(wrong), "{}: {wrong}", figure.name);
     }

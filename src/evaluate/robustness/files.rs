@@ -10,6 +10,7 @@ use super::{Evaluation, RobustnessError, Role, Row, Suite, TargetCount};
 use crate::attack::{AttackKind, Cost, Report, describe_worst_class};
 use crate::data::{ImageShape, write_npy as npy};
 use crate::engine::Norm;
+use crate::evaluate::figures::{self, AttackBar, BarKind, Context, CurveAxis, CurvePoint, RobustnessCurve};
 use crate::files::{FileError, write_atomic};
 
 /// What was evaluated, and how: without it a number means nothing.
@@ -178,12 +179,102 @@ impl ReportFiles<'_> {
         }
         let labels: Vec<u8> = evaluation.labels().iter().flat_map(|label| i64::from(*label).to_le_bytes()).collect();
         write_npy(&directory.join("labels.npy"), "<i8", 8, &[n], &labels)?;
+        self.figures(directory)?;
         if let Some(entry) = self.robustbench() {
             write_atomic(&directory.join("robustbench.json"), &json(&entry))?;
         }
         write_atomic(&directory.join("report.csv"), &self.csv())?;
         write_atomic(&directory.join("report.json"), &json(&self.json()))?;
         Ok(write_atomic(&directory.join("report.md"), self.markdown().as_bytes())?)
+    }
+
+    /// Draws the bars of all attacks, and the curves.
+    fn figures(&self, directory: &Path) -> Result<(), RobustnessError> {
+        let (evaluation, d) = (self.evaluation, self.described);
+        let norm = crate::attack::norm_name(d.norm);
+        let context = |attack: String| Context {
+            title: format!(
+                "{} on {}, {}, {}",
+                d.method.as_deref().unwrap_or("Network"),
+                d.dataset,
+                d.part,
+                d.architecture
+            ),
+            attack,
+            train_attack: String::new(),
+            targeted: false,
+            statistics: String::new(),
+            frozen_after: None,
+            class_names: evaluation.class_names().to_vec(),
+            base_epsilon: 0.0,
+        };
+        let bars = self.bars();
+        if bars.len() > 1 {
+            figures::attack_bars(&bars, &context(format!("{norm}, ε {}", d.epsilon)))?.save(directory)?;
+        }
+        for (role, axis) in [(Role::EpsilonSweep, CurveAxis::Epsilon), (Role::StepsSweep, CurveAxis::Steps)] {
+            let rows: Vec<&Row> = evaluation.rows.iter().filter(|row| row.entry.role == role).collect();
+            let Some(first) = rows.first() else { continue };
+            let point = |row: &&Row| {
+                let report = evaluation.report(row);
+                CurvePoint {
+                    x: match axis {
+                        CurveAxis::Epsilon => row.entry.attack.epsilon.exact(),
+                        CurveAxis::Steps => f64::from(row.entry.attack.steps),
+                    },
+                    accuracy: report.accuracy,
+                    interval: report.interval,
+                    worst: report.worst_class_accuracy,
+                    classes: report.classes.iter().map(|class| class.accuracy).collect(),
+                }
+            };
+            let points: Vec<CurvePoint> = rows.iter().map(point).collect();
+            let attack = &first.entry.attack;
+            let title = attack.kind.title();
+            let attack = match axis {
+                CurveAxis::Epsilon if attack.steps > 1 => format!("{title}, {norm}, {} steps", attack.steps),
+                CurveAxis::Epsilon => format!("{title}, {norm}"),
+                CurveAxis::Steps => format!("{title}, {norm}, ε {}", attack.epsilon),
+            };
+            let curve = RobustnessCurve { axis, attack: &attack, points: &points };
+            figures::robustness_curve(&curve, &context(attack.clone()))?.save(directory)?;
+        }
+        Ok(())
+    }
+
+    /// A bar for each attack, and one for the worst case.
+    fn bars(&self) -> Vec<AttackBar> {
+        let evaluation = self.evaluation;
+        let bar = |name: String, group: Option<String>, kind, report: &Report| AttackBar {
+            name,
+            group,
+            kind,
+            accuracy: report.accuracy,
+            interval: report.interval,
+            worst: report.worst_class_accuracy,
+            worst_class: report.worst_class.clone(),
+        };
+        let mut bars = Vec::new();
+        for row in &evaluation.rows {
+            let kind = match (row.entry.role, row.entry.attack.kind) {
+                (Role::EpsilonSweep | Role::StepsSweep, _) => continue,
+                (Role::Control, _) => BarKind::Control,
+                (Role::Attack, AttackKind::Clean) => BarKind::Clean,
+                (Role::Attack, _) => BarKind::Attack,
+            };
+            let attack = &row.entry.attack;
+            let name = match attack.kind {
+                AttackKind::Pgd | AttackKind::PgdTargeted => format!("{}-{}", attack.kind.title(), attack.steps),
+                kind => kind.title().into(),
+            };
+            let name = if row.entry.name.ends_with("epsilon-0") { format!("{name}, ε 0") } else { name };
+            let group = row.entry.suite.map(|suite| suite.name().to_owned());
+            bars.push(bar(name, group, kind, &evaluation.report(row)));
+        }
+        if let Some(worst) = self.worst_case() {
+            bars.push(bar("worst case".into(), None, BarKind::Total, &worst));
+        }
+        bars
     }
 
     /// `report.json` as a value, for `--json`.
@@ -328,6 +419,9 @@ impl ReportFiles<'_> {
         }
         text += "In brackets: 95 % intervals (Wilson) for other images of the same kind.\n\n";
         self.attacks_table(&mut text);
+        if evaluation.rows.len() > 1 {
+            text += "\n![Accuracy under each attack](attacks.png)\n";
+        }
         self.curves(&mut text);
         self.classes_table(&mut text);
         text += "\n## Checks\n\n";
@@ -406,14 +500,15 @@ impl ReportFiles<'_> {
 
     /// A table for each curve.
     fn curves(&self, text: &mut String) {
-        for (role, title, x) in
-            [(Role::EpsilonSweep, "Over the radius", "ε"), (Role::StepsSweep, "Over the number of steps", "steps")]
-        {
+        for (role, title, x, figure) in [
+            (Role::EpsilonSweep, "Over the radius", "ε", "security-curve"),
+            (Role::StepsSweep, "Over the number of steps", "steps", "steps-curve"),
+        ] {
             let points: Vec<&Row> = self.evaluation.rows.iter().filter(|row| row.entry.role == role).collect();
             let Some(first) = points.first() else { continue };
             let _ = write!(
                 text,
-                "\n## {title}\n\n{}.\n\n| {x} | accuracy % | worst class % |\n|---|---|---|\n",
+                "\n## {title}\n\n![{title}]({figure}.png)\n\n{}.\n\n| {x} | accuracy % | worst class % |\n|---|---|---|\n",
                 first.entry.attack.kind.title()
             );
             for row in points {

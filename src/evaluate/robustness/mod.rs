@@ -7,6 +7,7 @@
 //!
 //! Finished batches are stored, so that an evaluation that was stopped or killed continues, with the same result.
 
+mod compare;
 mod files;
 mod plan;
 mod result;
@@ -16,6 +17,7 @@ mod state;
 
 use std::path::PathBuf;
 
+pub use compare::{Compared, Transfer, adversarial_images, classify, csv as compare_csv, markdown as compare_markdown};
 pub use files::{Described, ReportFiles, write_npy};
 pub use plan::{Budget, Entry, Plan, Role, Suite, Wanted};
 pub use result::{Evaluation, Row, TargetCount};

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::compare::classify;
 use super::files::read_images;
 use super::{Entry, RobustnessError, Role, Suite};
 use crate::attack::{AttackKind, Cost, Measured, Report};
 use crate::data::Dataset;
-use crate::engine::{BatchNormMode, Engine, Input, loss};
+use crate::engine::Engine;
 use crate::fairness::Confusion;
 
 /// How often a targeted attack reached its target.
@@ -148,14 +149,7 @@ impl Evaluation {
         let files = self.rows.iter().map(|row| (row.entry.name.as_str(), &row.predictions));
         for (name, predictions) in files.chain([("worst-case", &worst)]) {
             let images = read_images(directory, name)?;
-            let len = engine.network().input.len();
-            let classes = engine.network().classes;
-            let mut found = Vec::new();
-            for images in images.chunks(len * batch_size.max(1)) {
-                let labels = vec![0; images.len() / len];
-                let logits = engine.logits(&Input::Images(images, &labels), BatchNormMode::Eval)?;
-                found.extend(logits.chunks(classes).map(loss::argmax));
-            }
+            let found = classify(engine, &images, batch_size)?;
             // A wrong prediction of the worst case is that of one attack.
             let (read, told) = (self.flags(&found), self.flags(predictions));
             let differ = read.iter().zip(&told).filter(|(a, b)| a != b).count();

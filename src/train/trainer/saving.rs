@@ -8,9 +8,10 @@ use super::best::score;
 use super::{TrainError, Trainer, Validation, setup};
 use crate::config::StatisticsSource;
 use crate::fairness::ClassStats;
-use crate::model::State;
+use crate::files;
+use crate::model::{LOADER, PROBE_LOGITS, State, loader};
 use crate::train::checkpoint::Checkpoint;
-use crate::train::{ClassRow, Event, Hold, MetricsRow, Observer, ValidationSetting};
+use crate::train::{ClassRow, Event, Hold, MetricsRow, Observer, ValidationSetting, probe_logits};
 
 impl Trainer {
     /// Averages, statistics, rows, best checkpoint: everything between two epochs.
@@ -130,7 +131,7 @@ impl Trainer {
         }
     }
 
-    /// Writes `checkpoints/NAME.safetensors` and its `.json`.
+    /// Writes `checkpoints/NAME.safetensors`, its `.json`, and the script that loads all of them in PyTorch.
     pub(super) fn save_model(
         &self,
         name: &str,
@@ -150,7 +151,13 @@ impl Trainer {
             metadata.insert("mean".to_owned(), serde_json::to_string(&mean).unwrap_or_default());
             metadata.insert("std".to_owned(), serde_json::to_string(&std).unwrap_or_default());
         }
+        let network = self.engine.network();
+        // A run does not end because weights whose logits are not finite cannot be compared: the script then says so.
+        if let Ok(logits) = probe_logits(network, state) {
+            metadata.insert(PROBE_LOGITS.to_owned(), logits);
+        }
         state.save(&self.directory.checkpoint(name), &metadata)?;
+        self.write_loader()?;
         let o = &self.experiment.optimizer;
         let results = validation.map(
             |v| json!({ "clean": v.clean.report(train.class_names()), "robust": v.robust.report(train.class_names()) }),
@@ -158,7 +165,7 @@ impl Trainer {
         let description = json!({
             "epoch": epoch,
             "architecture": self.experiment.model.arch,
-            "parameters": self.engine.network().parameter_count(),
+            "parameters": network.parameter_count(),
             "class_names": train.class_names(),
             "validation": results,
             "score": validation.map(score),
@@ -167,6 +174,16 @@ impl Trainer {
             "statistics": self.progress.counted,
         });
         Ok(self.directory.write_json(format!("checkpoints/{name}.json"), &description)?)
+    }
+
+    /// Writes the script, unless it is there already.
+    fn write_loader(&self) -> Result<(), TrainError> {
+        let text = loader(self.engine.network())?;
+        let name = format!("checkpoints/{LOADER}");
+        if files::read(&self.directory.path().join(&name)).is_ok_and(|found| found == text.as_bytes()) {
+            return Ok(());
+        }
+        Ok(self.directory.write(name, text.as_bytes())?)
     }
 
     /// Writes the checkpoint that a resume continues from.

@@ -1,0 +1,179 @@
+//! `fairtat eval` with several checkpoints.
+
+use std::sync::atomic::Ordering;
+
+use anyhow::{Result, bail};
+
+use super::super::{interrupt, print, progress};
+use super::arguments::Attacks;
+use super::{EvalArgs, Subject, check_report, evaluated};
+use crate::attack::{Attack, AttackKind};
+use crate::evaluate::figures::{self, CheckpointBar, Context};
+use crate::evaluate::robustness::{
+    Compared, Described, Evaluation, ReportFiles, Role, Transfer, adversarial_images, classify, compare_csv,
+    compare_markdown,
+};
+use crate::files::write_atomic;
+
+/// Evaluates every checkpoint under the same attacks, and writes one table.
+pub(super) fn many(arguments: &EvalArgs) -> Result<()> {
+    if let Some(report) = &arguments.report {
+        check_report(report, arguments.force)?;
+    }
+    let (mut rows, mut subjects, mut attacks) = (Vec::new(), Vec::new(), Vec::new());
+    for (i, checkpoint) in arguments.checkpoints().enumerate() {
+        let mut subject = Subject::open(arguments, checkpoint)?;
+        if let Some(first) = subjects.first() {
+            check_same_images(first, &subject)?;
+        }
+        let own = Attacks::of(arguments, &subject.stored.experiment)?;
+        for warning in own.warnings.iter().flatten() {
+            eprintln!("warning: {warning}");
+        }
+        if i == 0 {
+            attacks
+                .extend(own.plan.entries.iter().filter(|entry| entry.role == Role::Attack).map(|e| e.attack.clone()));
+        } else if own.plan != Attacks::of(arguments, &subjects[0].stored.experiment)?.plan {
+            bail!(
+                "{} would be attacked with other settings than {}: their experiments differ in radius, norm or step size; \
+                 name --norm, --epsilon and --step-size",
+                subject.stored.file.display(),
+                subjects[0].stored.file.display()
+            );
+        }
+        let described = subject.described(arguments)?;
+        let directory = arguments.report.as_ref().map(|report| report.join(format!("{:02}", i + 1)));
+        eprintln!("{}", subject.stored.file.display());
+        let evaluation = evaluated(arguments, &mut subject, &own, &described, directory.as_deref())?;
+        for warning in &evaluation.warnings {
+            eprintln!("warning: {}: {warning}", subject.stored.file.display());
+        }
+        if let Some(directory) = &directory {
+            ReportFiles { evaluation: &evaluation, described: &described }.write(directory)?;
+        }
+        rows.push(compared(&evaluation, &described));
+        subjects.push(subject);
+    }
+    let transfers = if arguments.transfer { transfers(arguments, &mut subjects, &attacks)? } else { Vec::new() };
+    let markdown = compare_markdown(&rows, &transfers);
+    print(&markdown)?;
+    let json = serde_json::json!({ "checkpoints": rows, "transfer": transfers });
+    if let Some(report) = &arguments.report {
+        std::fs::create_dir_all(report)?;
+        draw(arguments, &rows, &transfers, &subjects)?;
+        write_atomic(&report.join("report.md"), markdown.as_bytes())?;
+        write_atomic(&report.join("report.csv"), compare_csv(&rows).as_bytes())?;
+        super::super::write_json(&report.join("report.json"), &json)?;
+    }
+    match &arguments.stored.json {
+        Some(path) => super::super::write_json(path, &json),
+        None => Ok(()),
+    }
+}
+
+/// Refuses checkpoints for other images.
+fn check_same_images(first: &Subject, other: &Subject) -> Result<()> {
+    if first.set.shape() == other.set.shape()
+        && first.set.labels() == other.set.labels()
+        && first.set.images() == other.set.images()
+    {
+        return Ok(());
+    }
+    bail!(
+        "{} is for other images ({}) than {} ({}); a table needs the same images for all",
+        other.stored.file.display(),
+        other.stored.experiment.data.dataset,
+        first.stored.file.display(),
+        first.stored.experiment.data.dataset
+    );
+}
+
+fn compared(evaluation: &Evaluation, described: &Described) -> Compared {
+    let clean = evaluation.rows.iter().find(|row| row.entry.attack.kind == AttackKind::Clean);
+    let named = |name: &str, predictions: &[u32]| (name.to_owned(), evaluation.report_of(name, predictions));
+    let mut attacks = Vec::new();
+    for row in &evaluation.rows {
+        if row.entry.role == Role::Attack && row.entry.suite.is_none() && row.entry.attack.kind != AttackKind::Clean {
+            attacks.push((row.entry.attack.to_string(), evaluation.report(row)));
+        }
+    }
+    attacks.extend(evaluation.suites().into_iter().map(|(suite, row)| named(suite.title(), &row.predictions)));
+    Compared {
+        checkpoint: described.checkpoint.clone(),
+        sha256: described.checkpoint_sha256.clone(),
+        method: described.method.clone(),
+        architecture: described.architecture.clone(),
+        clean: evaluation.report_of("clean", clean.map_or(evaluation.labels(), |row| &row.predictions)),
+        robust: evaluation.report_of("worst case over all attacks", &evaluation.worst_case()),
+        attacks,
+    }
+}
+
+/// The images of each attack on each checkpoint, tested on all.
+fn transfers(arguments: &EvalArgs, subjects: &mut [Subject], attacks: &[Attack]) -> Result<Vec<Transfer>> {
+    let stop = interrupt::flag();
+    let mut all = Vec::new();
+    for attack in attacks.iter().filter(|attack| attack.kind != AttackKind::Clean) {
+        let mut correct = Vec::new();
+        for source in 0..subjects.len() {
+            let subject = &mut subjects[source];
+            let batch_size = arguments.stored.batch_size(&subject.stored.experiment);
+            let set = subject.set.clone();
+            let bar = progress::images(set.len(), format!("{} on {}", attack.kind.title(), source + 1));
+            let images = adversarial_images(subject.engine.as_mut(), &set, attack, batch_size, &mut |done| {
+                bar.set_position(done as u64);
+                !stop.load(Ordering::SeqCst)
+            })?;
+            bar.finish_and_clear();
+            let Some(images) = images else { bail!("stopped") };
+            let mut row = Vec::new();
+            for target in subjects.iter_mut() {
+                let found = classify(target.engine.as_mut(), &images, batch_size)?;
+                row.push(found.iter().zip(set.labels()).filter(|(found, label)| found == label).count() as u64);
+            }
+            correct.push(row);
+        }
+        let images = subjects[0].set.len() as u64;
+        all.push(Transfer { attack: attack.to_string(), correct, images });
+    }
+    Ok(all)
+}
+
+fn draw(arguments: &EvalArgs, rows: &[Compared], transfers: &[Transfer], subjects: &[Subject]) -> Result<()> {
+    let (Some(report), Some(first)) = (&arguments.report, subjects.first()) else { return Ok(()) };
+    let context = |attack: &str| Context {
+        title: format!("{}, {}", first.stored.experiment.data.dataset, arguments.part.name()),
+        attack: attack.to_owned(),
+        train_attack: String::new(),
+        targeted: false,
+        statistics: String::new(),
+        frozen_after: None,
+        class_names: first.set.class_names().to_vec(),
+        base_epsilon: 0.0,
+    };
+    let bar = |row: &Compared| CheckpointBar {
+        name: row.checkpoint.clone(),
+        clean: row.clean.accuracy,
+        clean_interval: row.clean.interval,
+        robust: row.robust.accuracy,
+        robust_interval: row.robust.interval,
+        worst: row.robust.worst_class_accuracy,
+        worst_interval: row.robust.worst_class_interval,
+        worst_class: row.robust.worst_class.clone(),
+    };
+    let bars: Vec<CheckpointBar> = rows.iter().map(bar).collect();
+    let attacks: Vec<&str> = rows[0].attacks.iter().map(|(name, _)| name.as_str()).collect();
+    figures::checkpoint_bars(&bars, &context(&attacks.join("; ")))?.save(report)?;
+    let names: Vec<String> = rows.iter().map(|row| row.checkpoint.clone()).collect();
+    for (i, transfer) in transfers.iter().enumerate() {
+        let share = |correct: &u64| Some(*correct as f64 / transfer.images.max(1) as f64);
+        let values: Vec<Vec<Option<f64>>> =
+            transfer.correct.iter().map(|row| row.iter().map(share).collect()).collect();
+        let figure = figures::transfer_matrix(&names, &values, &context(&transfer.attack))?;
+        // One figure for each attack.
+        let directory = if transfers.len() == 1 { report.clone() } else { report.join(format!("transfer-{}", i + 1)) };
+        std::fs::create_dir_all(&directory)?;
+        figure.save(&directory)?;
+    }
+    Ok(())
+}

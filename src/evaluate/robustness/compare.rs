@@ -1,0 +1,173 @@
+//! Several checkpoints under the same attacks, and adversarial images of one tested on another.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::RobustnessError;
+use crate::attack::{Attack, AttackError, Report};
+use crate::data::Dataset;
+use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, loss};
+use crate::fairness::wilson;
+
+/// One checkpoint of a comparison.
+#[derive(Debug, Clone, Serialize)]
+pub struct Compared {
+    /// The file.
+    pub checkpoint: String,
+    /// Its SHA-256.
+    pub sha256: String,
+    /// Method that trained it, if known.
+    pub method: Option<String>,
+    /// Architecture.
+    pub architecture: String,
+    /// Accuracy without an attack.
+    pub clean: Report,
+    /// Accuracy of the worst case over all attacks.
+    pub robust: Report,
+    /// Name and accuracy of each attack.
+    pub attacks: Vec<(String, Report)>,
+}
+
+/// Robust accuracy of each checkpoint (column) on the adversarial images of each checkpoint (row).
+#[derive(Debug, Clone, Serialize)]
+pub struct Transfer {
+    /// The attack in one line.
+    pub attack: String,
+    /// Images classified correctly, source × target.
+    pub correct: Vec<Vec<u64>>,
+    /// Images.
+    pub images: u64,
+}
+
+/// Classifies images in `[0, 1]`, `N × C × H × W`.
+///
+/// # Errors
+/// If the engine fails.
+pub fn classify(engine: &mut dyn Engine, images: &[f32], batch_size: usize) -> Result<Vec<u32>, EngineError> {
+    let (len, classes) = (engine.network().input.len(), engine.network().classes);
+    let mut found = Vec::with_capacity(images.len() / len);
+    for images in images.chunks(len * batch_size.max(1)) {
+        let labels = vec![0; images.len() / len];
+        let logits = engine.logits(&Input::Images(images, &labels), BatchNormMode::Eval)?;
+        found.extend(logits.chunks(classes).map(loss::argmax));
+    }
+    Ok(found)
+}
+
+/// The adversarial images of every image of `set`, in `[0, 1]`. `progress` gets the number of images done and stops the
+/// work by returning `false`; then the result is `None`.
+///
+/// # Errors
+/// If the engine fails.
+pub fn adversarial_images(
+    engine: &mut dyn Engine,
+    set: &Dataset,
+    attack: &Attack,
+    batch_size: usize,
+    progress: &mut dyn FnMut(f64) -> bool,
+) -> Result<Option<Vec<f32>>, RobustnessError> {
+    let len = set.shape().len();
+    let mut all = Vec::with_capacity(set.len() * len);
+    for first in (0..set.len()).step_by(batch_size.max(1)) {
+        let last = (first + batch_size.max(1)).min(set.len());
+        let ids: Vec<u32> = (first as u32..last as u32).collect();
+        let pixels = &set.images()[first * len..last * len];
+        let batch =
+            Batch { pixels, labels: &set.labels()[first..last], ids: &ids, augment: None, seed: attack.seed, epoch: 0 };
+        let mut tick = |share: f64| progress(first as f64 + share * (last - first) as f64);
+        match attack.run(engine, &batch, true, &mut tick) {
+            Ok(found) => all.extend(found.images.unwrap_or_default()),
+            Err(AttackError::Stopped) => return Ok(None),
+            Err(AttackError::Engine(error)) => return Err(error.into()),
+        }
+    }
+    Ok(Some(all))
+}
+
+fn within(correct: u64, images: u64) -> String {
+    let (low, high) = wilson(correct, images);
+    format!("{:.1} [{:.1}, {:.1}]", 100.0 * correct as f64 / images.max(1) as f64, 100.0 * low, 100.0 * high)
+}
+
+fn of(report: &Report) -> String {
+    let [low, high] = report.interval;
+    format!("{:.1} [{:.1}, {:.1}]", 100.0 * report.accuracy, 100.0 * low, 100.0 * high)
+}
+
+fn worst(report: &Report) -> String {
+    let [low, high] = report.worst_class_interval;
+    let accuracy = 100.0 * report.worst_class_accuracy;
+    format!("{}, {accuracy:.1} [{:.1}, {:.1}]", report.worst_class, 100.0 * low, 100.0 * high)
+}
+
+/// The comparison as Markdown.
+pub fn markdown(rows: &[Compared], transfers: &[Transfer]) -> String {
+    let mut text = String::from("# Checkpoints under the same attacks\n\nIn brackets: 95 % intervals (Wilson).\n\n");
+    let attacks: Vec<&str> =
+        rows.first().map_or(&[][..], |row| &row.attacks).iter().map(|(name, _)| name.as_str()).collect();
+    let _ = writeln!(
+        text,
+        "| | checkpoint | method | clean % | clean, worst class | {} | worst case % | worst case, worst class |\n|---|---|---|---|---|{}---|---|",
+        attacks.join(" | "),
+        "---|".repeat(attacks.len())
+    );
+    for (i, row) in rows.iter().enumerate() {
+        let cells: Vec<String> = row.attacks.iter().map(|(_, report)| of(report)).collect();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {}, {} | {} | {} | {} | **{}** | {} |",
+            i + 1,
+            row.checkpoint,
+            row.method.as_deref().unwrap_or("unknown"),
+            row.architecture,
+            of(&row.clean),
+            worst(&row.clean),
+            cells.join(" | "),
+            of(&row.robust),
+            worst(&row.robust),
+        );
+    }
+    for transfer in transfers {
+        let _ = write!(
+            text,
+            "\n## Transfer of {}\n\nAccuracy in % of the column's network on the images that were made on the row's network. The \
+             diagonal is the attack with knowledge of the network.\n\n| made on \\ tested on |",
+            transfer.attack
+        );
+        (1..=rows.len()).for_each(|i| {
+            let _ = write!(text, " {i} |");
+        });
+        let _ = writeln!(text, "\n|---|{}", "---|".repeat(rows.len()));
+        for (i, correct) in transfer.correct.iter().enumerate() {
+            let cells: Vec<String> = correct.iter().map(|correct| within(*correct, transfer.images)).collect();
+            let _ = writeln!(text, "| {} | {} |", i + 1, cells.join(" | "));
+        }
+    }
+    text
+}
+
+/// The comparison as CSV: one line for each checkpoint and attack.
+pub fn csv(rows: &[Compared]) -> String {
+    let mut text = String::from("checkpoint,method,attack,accuracy,low,high,worst_class,worst_class_accuracy\n");
+    for row in rows {
+        let all = [("clean", &row.clean)];
+        let attacks = row.attacks.iter().map(|(name, report)| (name.as_str(), report));
+        for (name, report) in all.into_iter().chain(attacks).chain([("worst case", &row.robust)]) {
+            let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+            let _ = writeln!(
+                text,
+                "{},{},{},{},{},{},{},{}",
+                quoted(&row.checkpoint),
+                quoted(row.method.as_deref().unwrap_or("")),
+                quoted(name),
+                report.accuracy,
+                report.interval[0],
+                report.interval[1],
+                quoted(&report.worst_class),
+                report.worst_class_accuracy,
+            );
+        }
+    }
+    text
+}
