@@ -42,6 +42,8 @@ pub enum Purpose {
     AttackNoise = 11,
     /// Everything random in an evaluation attack that runs on the host; `epoch` numbers attack, target and restart.
     Evaluation = 12,
+    /// A common corruption of a test image; `epoch` combines corruption, severity and part.
+    Corruption = 13,
 }
 
 /// The high 32 bits of `a × b`, from 16-bit halves as in WGSL.

@@ -48,6 +48,9 @@ pub(super) struct Apgd<'a> {
     pub(super) stop_at_success: bool,
 }
 
+/// Gets the number of each step, and for each image that is still searched its index, step size and loss.
+pub(super) type Seen<'a> = dyn FnMut(u32, &[(usize, f32, f32)]) + 'a;
+
 /// What a search has found.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Found {
@@ -185,7 +188,7 @@ impl Apgd<'_> {
         labels: &[u32],
         starts: Vec<f32>,
         done: &dyn Fn(f64) -> f64,
-        seen: &mut dyn FnMut(u32, &[(usize, f32, f32)]),
+        seen: &mut Seen<'_>,
     ) -> Result<Found, AttackError> {
         let (len, n) = (oracle.shape().len(), labels.len());
         let mut found = Found {

@@ -64,12 +64,14 @@ pub(super) struct ExportArgs {
     /// For a checkpoint of another program: its experiment
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    foreign: stored::ForeignArgs,
 }
 
 pub(super) fn export(arguments: &ExportArgs) -> Result<()> {
     let ExportArgs { out, format, force, .. } = arguments;
     check(arguments)?;
-    let stored = stored::load(&arguments.checkpoint, &arguments.source, arguments.path.as_deref())?;
+    let stored = stored::load(&arguments.checkpoint, &arguments.source, arguments.path.as_deref(), &arguments.foreign)?;
     let network = network(&stored)?;
     let fitting = || stored.file.display().to_string();
     // An ONNX file contains its graph; the script could not read it.
@@ -190,7 +192,16 @@ mod tests {
 
     fn arguments(format: Format, out: &Path, sequential: bool) -> ExportArgs {
         let (checkpoint, source) = ("a.safetensors".into(), Source::default());
-        ExportArgs { checkpoint, format, out: out.into(), force: false, sequential, path: None, source }
+        ExportArgs {
+            checkpoint,
+            format,
+            out: out.into(),
+            force: false,
+            sequential,
+            path: None,
+            source,
+            foreign: stored::ForeignArgs::default(),
+        }
     }
 
     #[test]

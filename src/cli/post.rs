@@ -16,6 +16,7 @@ use crate::config::Experiment;
 use crate::data::{Dataset, ImageShape};
 use crate::engine::Engine;
 use crate::files;
+use crate::model::pytorch::without_wrapping;
 use crate::model::{HeadNorms, PROBE_LOGITS, State, normalize_head};
 use crate::train::{Splits, StoredNetwork, run_steps};
 use crate::units::Epsilon;
@@ -132,7 +133,7 @@ impl Contents {
     /// The arrays under the names of the network, as [`StoredNetwork`] reads them.
     fn state(&self) -> State {
         let arrays = self.arrays.clone();
-        if self.metadata.contains_key("experiment") { arrays } else { arrays.from_foreign() }
+        if self.metadata.contains_key("experiment") { arrays } else { without_wrapping(arrays) }
     }
 
     /// The arrays of `layer` in `state`, under the names in the file.
@@ -153,7 +154,8 @@ fn normalize(arguments: &NormalizeHeadArgs) -> Result<()> {
     let stored = load(arguments)?;
     let old = &stored.file;
     let new = target(arguments, old)?;
-    let (arrays, metadata) = State::load(old)?;
+    let (arrays, metadata) =
+        State::load(old).context("post writes a changed copy of a safetensors file of F32 arrays")?;
     let contents = Contents { arrays, metadata };
     let mut state = contents.state();
     let fitting = || old.display().to_string();

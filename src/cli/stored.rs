@@ -2,17 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use super::Usage;
 use super::overrides::{ExperimentArgs, Source};
 use crate::config::{EngineOptions, Experiment};
+use crate::model::pytorch::{Normalisation, Options};
 use crate::train::{StoredError, StoredNetwork};
 
 #[derive(Debug, Args)]
 pub(super) struct StoredArgs {
-    /// A .safetensors file, or a run directory (its best checkpoint)
+    /// A .safetensors file, a run directory (its best checkpoint), or PyTorch's .pth or .pt
     pub(super) checkpoint: PathBuf,
     /// Directory of the data set, if it differs from that in training
     #[arg(long, value_name = "DIR")]
@@ -28,6 +29,23 @@ pub(super) struct StoredArgs {
     /// For a checkpoint of another program: its experiment
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    foreign: ForeignArgs,
+}
+
+/// What a checkpoint of another program does not say about itself.
+#[derive(Debug, Default, Args)]
+pub(super) struct ForeignArgs {
+    /// For a checkpoint of another program: key of its state dict, such as ema or last.model
+    #[arg(long, value_name = "KEY")]
+    weights: Option<String>,
+    /// For a checkpoint of another program without buffers that say so: how it normalises images; cifar10, cifar100,
+    /// imagenet, mnist, none, or MEAN/STD such as 0.49,0.48,0.45/0.25,0.24,0.26
+    #[arg(long, value_name = "NAME")]
+    normalize: Option<Normalisation>,
+    /// For a checkpoint of another program: leave out arrays that the network does not have
+    #[arg(long)]
+    ignore_extra: bool,
 }
 
 impl StoredArgs {
@@ -38,7 +56,7 @@ impl StoredArgs {
 
     /// As [`Self::load`], from another checkpoint.
     pub(super) fn load_from(&self, checkpoint: &Path) -> Result<StoredNetwork> {
-        load(checkpoint, &self.source, self.path.as_deref())
+        load(checkpoint, &self.source, self.path.as_deref(), &self.foreign)
     }
 
     /// Images in a batch of an evaluation.
@@ -48,17 +66,35 @@ impl StoredArgs {
 }
 
 /// The network in `checkpoint`. `source` is the experiment of a checkpoint that records none, `path` the directory of its
-/// data set if that has moved.
-pub(super) fn load(checkpoint: &Path, source: &Source, path: Option<&Path>) -> Result<StoredNetwork> {
+/// data set if that has moved. Says on standard error what was assumed about a checkpoint of another program.
+pub(super) fn load(
+    checkpoint: &Path,
+    source: &Source,
+    path: Option<&Path>,
+    foreign: &ForeignArgs,
+) -> Result<StoredNetwork> {
     let named = match source.config.is_some() || source.preset.is_some() {
         true => Some(ExperimentArgs::default().experiment(source)?),
         false => None,
     };
-    let mut stored = StoredNetwork::load(checkpoint, named).map_err(|error| match error {
+    let ForeignArgs { weights, normalize, ignore_extra } = foreign;
+    let options = Options { weights: weights.clone(), normalize: normalize.clone(), ignore_extra: *ignore_extra };
+    let mut stored = StoredNetwork::load_with(checkpoint, named, &options).map_err(|error| match error {
         StoredError::Foreign { .. } => Usage(format!("{error}; name its experiment with --config or --preset")).into(),
         StoredError::Config(error) => error.into(),
         other => anyhow::Error::from(other),
     })?;
+    match stored.notes() {
+        Some(notes) => notes.iter().for_each(|note| eprintln!("note: {note}")),
+        None if options != Options::default() => {
+            let file = stored.file.display();
+            bail!(Usage(format!(
+                "--weights, --normalize and --ignore-extra are for checkpoints of other programs; {file} records its \
+                 network and its normalisation"
+            )));
+        }
+        None => {}
+    }
     if let Some(path) = path {
         stored.experiment.data.path = Some(path.to_path_buf());
     }

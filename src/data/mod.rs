@@ -3,6 +3,7 @@
 //! Pixels stay `u8`, planar (`N × C × H × W`), from the file to the engine; a value in `[0, 1]` is `pixel / 255`.
 
 mod cifar;
+pub mod corruptions;
 mod dataset;
 mod digits;
 pub mod download;

@@ -5,6 +5,7 @@ mod copy;
 mod export;
 mod head;
 mod network;
+pub mod pytorch;
 mod state;
 
 pub use architectures::Architecture;

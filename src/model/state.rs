@@ -106,29 +106,6 @@ impl State {
         }
     }
 
-    /// Converts a state dict that was not written by this program: drops `num_batches_tracked`, and the prefixes
-    /// `module.` (data parallel) and `1.` (the network after a normalisation layer, as in the authors' code) if every
-    /// name has them.
-    pub fn from_foreign(mut self) -> Self {
-        self.0.retain(|name, _| !name.ends_with("num_batches_tracked"));
-        for prefix in ["module.", "1."] {
-            // The authors' normalisation layer is module 0 and may have buffers of its own.
-            if prefix == "1." {
-                let normalisation = |name: &String| name.starts_with("0.");
-                if self.0.keys().any(|n| n.starts_with("1.")) {
-                    self.0.retain(|name, _| !normalisation(name));
-                }
-            }
-            if !self.0.is_empty() && self.0.keys().all(|name| name.starts_with(prefix)) {
-                self.0 = std::mem::take(&mut self.0)
-                    .into_iter()
-                    .map(|(name, array)| (name[prefix.len()..].to_owned(), array))
-                    .collect();
-            }
-        }
-        self
-    }
-
     /// `self ← decay · self + (1 - decay) · other` for every array, running statistics included.
     ///
     /// # Panics
@@ -268,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn truncated_and_foreign_files() {
+    fn truncated_files() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.safetensors");
         let state = State::initialise(&network(), 3);
@@ -279,12 +256,5 @@ mod tests {
             let message = State::load(&path).unwrap_err().to_string();
             assert!(message.contains("a.safetensors") && message.contains("not a whole safetensors file"), "{message}");
         }
-        let mut foreign = State::default();
-        for (name, array) in &state.0 {
-            foreign.0.insert(format!("module.1.{name}"), array.clone());
-        }
-        foreign.0.insert("module.0.mean".into(), Array::zeros(&[3]));
-        foreign.0.insert("module.1.bn1.num_batches_tracked".into(), Array::zeros(&[]));
-        assert_eq!(foreign.from_foreign(), state);
     }
 }

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{StoredError, StoredNetwork, TrainError, methods};
 use crate::config::{ConfigError, Experiment};
 use crate::files;
+use crate::model::pytorch::{Normalisation, Options};
 use crate::model::{ModelError, Network, State};
 
 /// The source of the initial weights: `init.json` in the run directory.
@@ -40,11 +41,12 @@ impl InitialWeights {
         self.state.check(network).map_err(misfit)
     }
 
-    /// The initial weights that an experiment names. `None` if it draws random ones.
+    /// The initial weights that an experiment names, for the network of the run. `None` if it draws random ones. A file
+    /// of another program must not normalise images otherwise than the run; if it does not say, the run decides.
     ///
     /// # Errors
     /// If the file cannot be read, or if the method needs one and the experiment names none.
-    pub(super) fn of(experiment: &Experiment) -> Result<Option<Self>, TrainError> {
+    pub(super) fn of(experiment: &Experiment, network: &Network) -> Result<Option<Self>, TrainError> {
         let Some(path) = &experiment.model.init else {
             // Needs do not depend on the number of classes.
             if methods::build(experiment, 2).needs().trained_network {
@@ -58,7 +60,10 @@ impl InitialWeights {
         };
         // A file of another program does not record how it was trained, which is not an error here.
         let (stored, own) = match StoredNetwork::load(path, None) {
-            Err(StoredError::Foreign { .. }) => (StoredNetwork::load(path, Some(experiment.clone()))?, false),
+            Err(StoredError::Foreign { .. }) => {
+                let options = Options { normalize: Some(Normalisation::of(network)), ..Options::default() };
+                (StoredNetwork::load_with(path, Some(experiment.clone()), &options)?, false)
+            }
             found => (found?, true),
         };
         let bytes = files::read(&stored.file).map_err(StoredError::from)?;

@@ -8,6 +8,7 @@ use crate::data::ImageShape;
 use crate::engine::{Engine, EngineError};
 use crate::engines::open_engine;
 use crate::files::FileError;
+use crate::model::pytorch::{self, Checkpoint, ImportError, Options};
 use crate::model::{Architecture, Facts, ModelError, Network, Op, State};
 
 /// Why a checkpoint cannot be used.
@@ -34,6 +35,9 @@ pub enum StoredError {
         /// The file.
         path: PathBuf,
     },
+    /// A file of another program cannot be used.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// The channel statistics in the file cannot be read.
     #[error("{path}: its mean and standard deviation cannot be read: {source}")]
     Statistics {
@@ -98,6 +102,7 @@ pub struct StoredNetwork {
     pub position: Option<f64>,
     state: State,
     metadata: Facts,
+    notes: Option<Vec<String>>,
 }
 
 impl StoredNetwork {
@@ -116,12 +121,25 @@ impl StoredNetwork {
     /// # Errors
     /// If there is no checkpoint, if it is damaged, or if its experiment is unknown.
     pub fn load(path: &Path, experiment: Option<Experiment>) -> Result<Self, StoredError> {
+        Self::load_with(path, experiment, &Options::default())
+    }
+
+    /// As [`Self::load`]; `options` tell what a file of another program does not say about itself. How it normalises
+    /// images becomes part of the experiment and of [`Self::facts`].
+    ///
+    /// # Errors
+    /// As [`Self::load`], [`Checkpoint::open`] and [`Checkpoint::fit`].
+    pub fn load_with(path: &Path, experiment: Option<Experiment>, options: &Options) -> Result<Self, StoredError> {
         let mut file = path.to_path_buf();
         if path.is_dir() {
             file = path.join("checkpoints").join("best.safetensors");
             if !file.exists() {
                 return Err(StoredError::NoBest { path: path.to_path_buf() });
             }
+        }
+        if pytorch::is_foreign(&file)? {
+            let Some(experiment) = experiment else { return Err(StoredError::Foreign { path: file }) };
+            return Self::import(file, experiment, options);
         }
         let (state, metadata) = State::load(&file)?;
         let experiment = match (experiment, metadata.get("experiment")) {
@@ -135,9 +153,32 @@ impl StoredNetwork {
             (None, Some(text)) => Experiment::from_toml(text, &format!("{}: its experiment", file.display()))?,
             (None, None) => return Err(StoredError::Foreign { path: file }),
         };
-        let state = if metadata.contains_key("experiment") { state } else { state.from_foreign() };
         let epoch = metadata.get("epoch").and_then(|epoch| epoch.parse::<u32>().ok());
-        Ok(Self { file, experiment, position: epoch.map(|epoch| f64::from(epoch) + 1.0), state, metadata })
+        let position = epoch.map(|epoch| f64::from(epoch) + 1.0);
+        Ok(Self { file, experiment, position, state, metadata, notes: None })
+    }
+
+    /// A file of another program. The images and classes are those of the file; they are compared with those of the data
+    /// when an engine is opened.
+    fn import(file: PathBuf, mut experiment: Experiment, options: &Options) -> Result<Self, StoredError> {
+        let checkpoint = Checkpoint::open(&file, options)?;
+        let imported = checkpoint.fit(&checkpoint.network(experiment.model.arch, experiment.model.width))?;
+        experiment.data.normalize = imported.normalisation.is_some();
+        let mut metadata = Facts::new();
+        if let Some((mean, std)) = imported.normalisation {
+            for (key, values) in [("mean", mean), ("std", std)] {
+                let text = serde_json::to_string(&values)
+                    .map_err(|source| StoredError::Statistics { path: file.clone(), source })?;
+                metadata.insert(key.to_owned(), text);
+            }
+        }
+        let (state, notes) = (imported.state, Some(imported.notes));
+        Ok(Self { file, experiment, position: None, state, metadata, notes })
+    }
+
+    /// What was chosen, converted and assumed in reading a file of another program; `None` for this program's files.
+    pub fn notes(&self) -> Option<&[String]> {
+        self.notes.as_deref()
     }
 
     /// The weights, under the names of the network.
@@ -145,7 +186,7 @@ impl StoredNetwork {
         &self.state
     }
 
-    /// What the file records about itself; empty if another program wrote it.
+    /// What the file records about itself; the normalisation at most if another program wrote it.
     pub fn facts(&self) -> &Facts {
         &self.metadata
     }

@@ -141,7 +141,7 @@ impl Trainer {
     /// If the experiment is invalid, or if data, engine or directory cannot be opened.
     pub fn begin(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
         let network = setup::network(&experiment, &splits.train);
-        let initial = InitialWeights::of(&experiment)?;
+        let initial = InitialWeights::of(&experiment, &network)?;
         let state = match &initial {
             Some(initial) => {
                 initial.check(&network)?;

@@ -13,6 +13,7 @@ use crate::data::publishers::publisher;
 use crate::engine::{EngineError, GpuError};
 use crate::evaluate::ReportError;
 use crate::model::ModelError;
+use crate::model::pytorch::ImportError;
 use crate::train::{RunDirError, StoredError, TrainError};
 
 /// The root cause of an error.
@@ -63,7 +64,10 @@ impl<'a> Root<'a> {
             StoredError::Config(_) => Self::Config,
             StoredError::File(file) => Self::Io(file.cause()),
             StoredError::Engine { source, .. } => Self::of_engine(source),
-            StoredError::NoBest { .. }
+            StoredError::Import(ImportError::File(file)) => Self::Io(file.cause()),
+            StoredError::Import(ImportError::Numbers { source, .. }) => Self::of_model(source),
+            StoredError::Import(_)
+            | StoredError::NoBest { .. }
             | StoredError::Foreign { .. }
             | StoredError::Statistics { .. }
             | StoredError::Channels { .. }

@@ -197,6 +197,12 @@ fn a_foreign_state_dict_can_be_evaluated_with_a_config() {
         .collect();
     std::fs::write(d.join("foreign.safetensors"), safetensors::serialize(dict, None).unwrap()).unwrap();
     assert!(fails(d, &["eval", "foreign.safetensors"], 2).contains("--config or --preset"));
-    let shown = ok(d, &["eval", "foreign.safetensors", "--preset", "digits-60s", "--attack", "clean", "--limit", "20"]);
+    let call = ["eval", "foreign.safetensors", "--preset", "digits-60s", "--attack", "clean", "--limit", "20"];
+    let message = fails(d, &call, 1);
+    assert!(
+        message.contains("does not record how images are normalised") && message.contains("--normalize"),
+        "{message}"
+    );
+    let shown = ok(d, &[&call[..], &["--normalize", "0.3/0.38"]].concat());
     assert!(shown.contains("20 images") && shown.contains("worst class"), "{shown}");
 }

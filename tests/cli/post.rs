@@ -166,6 +166,7 @@ fn a_foreign_state_dict_keeps_its_names_and_what_only_its_program_reads() {
     let call = [&NORMALIZE[..], &["foreign.safetensors", "--engine", "candle", "--json", "p.json"]].concat();
     assert!(fails(d, &call, 2).contains("--config or --preset"));
     let options = ["--preset", "digits-60s", "--limit", "50", "--steps", "2", "--out", "sub/new.safetensors"];
+    let options = [&options[..], &["--normalize", "none"]].concat();
     let shown = ok(d, &[&call[..], &options].concat());
     assert!(shown.contains("(test, 50 images)") && shown.contains("PGD-2, L∞, ε 24/255"), "{shown}");
     let (old, new) = (d.join("foreign.safetensors"), d.join("sub/new.safetensors"));
@@ -186,6 +187,6 @@ fn a_foreign_state_dict_keeps_its_names_and_what_only_its_program_reads() {
     assert!(after.iter().all(|norm| (norm / after[0] - 1.0).abs() < 1e-6), "{after:?}");
 
     let evaluate = ["eval", "sub/new.safetensors", "--engine", "candle", "--json", "e.json", "--steps", "2"];
-    ok(d, &[&evaluate[..], &["--preset", "digits-60s", "--limit", "50"]].concat());
+    ok(d, &[&evaluate[..], &["--preset", "digits-60s", "--limit", "50", "--normalize", "none"]].concat());
     assert_eq!(json(&d.join("e.json"))["results"], json(&d.join("p.json"))["evaluation"]["after"]);
 }

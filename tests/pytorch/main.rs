@@ -15,5 +15,6 @@ mod properties;
 mod run;
 mod search;
 mod small_batches;
+mod state_dicts;
 mod tables;
 mod training;

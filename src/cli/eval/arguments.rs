@@ -10,6 +10,7 @@ use super::super::Usage;
 use super::super::stored::StoredArgs;
 use crate::attack::{Attack, AttackKind, evaluation_step_size, norm_name};
 use crate::config::Experiment;
+use crate::data::corruptions::Corruption;
 use crate::engine::Norm;
 use crate::evaluate::robustness::{Budget, Plan, Role, Suite, Wanted};
 use crate::train::run_steps;
@@ -80,6 +81,13 @@ pub(in crate::cli) struct EvalArgs {
     /// Also measure robust accuracy over the number of steps
     #[arg(long, value_name = "STEPS,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     steps_sweep: Vec<u32>,
+    /// Also measure accuracy under common corruptions, five severities each: standard (15), authors (the 18 of FAIR-TAT),
+    /// all (19), or names such as fog,frost. They are generated, unless --corruptions-dir names the published files
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', num_args = 0..=1, default_missing_value = "standard")]
+    corruptions: Vec<CorruptionChoice>,
+    /// Directory of CIFAR-10-C or CIFAR-100-C: one .npy file for each corruption, and labels.npy
+    #[arg(long, value_name = "DIR", requires = "corruptions")]
+    pub(super) corruptions_dir: Option<PathBuf>,
     /// Seed of all random numbers
     #[arg(long, default_value_t = 0)]
     pub(super) seed: u64,
@@ -106,6 +114,27 @@ pub(in crate::cli) struct EvalArgs {
     /// Also test the adversarial images of each checkpoint on all others
     #[arg(long, requires = "more")]
     pub(super) transfer: bool,
+}
+
+/// Some corruptions, by name.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct CorruptionChoice(Vec<Corruption>);
+
+impl FromStr for CorruptionChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(Self(match text {
+            "standard" => Corruption::STANDARD.to_vec(),
+            "authors" => Corruption::AUTHORS.to_vec(),
+            "all" => Corruption::ALL.to_vec(),
+            _ => {
+                let names: Vec<&str> = Corruption::ALL.iter().map(|corruption| corruption.name()).collect();
+                let found = Corruption::ALL.into_iter().find(|corruption| corruption.name() == text);
+                vec![found.ok_or_else(|| format!("expected standard, authors, all, or of {}", names.join(", ")))?]
+            }
+        }))
+    }
 }
 
 /// Radii of a curve, evenly spaced.
@@ -186,6 +215,17 @@ impl EvalArgs {
             .into());
         }
         Ok(())
+    }
+
+    /// The corruptions that were asked for, each once.
+    pub(super) fn corruptions(&self) -> Vec<Corruption> {
+        let mut all: Vec<Corruption> = Vec::new();
+        for corruption in self.corruptions.iter().flat_map(|choice| &choice.0) {
+            if !all.contains(corruption) {
+                all.push(*corruption);
+            }
+        }
+        all
     }
 
     /// All checkpoints.

@@ -17,6 +17,9 @@ use crate::files::write_atomic;
 
 /// Evaluates every checkpoint under the same attacks, and writes one table.
 pub(super) fn many(arguments: &EvalArgs) -> Result<()> {
+    if !arguments.corruptions().is_empty() {
+        bail!("--corruptions is for one checkpoint at a time");
+    }
     if let Some(report) = &arguments.report {
         check_report(report, arguments.force)?;
     }
@@ -49,7 +52,7 @@ pub(super) fn many(arguments: &EvalArgs) -> Result<()> {
             eprintln!("warning: {}: {warning}", subject.stored.file.display());
         }
         if let Some(directory) = &directory {
-            ReportFiles { evaluation: &evaluation, described: &described }.write(directory)?;
+            ReportFiles { evaluation: &evaluation, described: &described, corrupted: None }.write(directory)?;
         }
         rows.push(compared(&evaluation, &described));
         subjects.push(subject);

@@ -1,6 +1,7 @@
 //! `fairtat eval`.
 
 mod arguments;
+mod corrupted;
 mod many;
 mod table;
 
@@ -119,7 +120,8 @@ fn single(arguments: &EvalArgs, mut subject: Subject) -> Result<()> {
     for warning in &evaluation.warnings {
         eprintln!("warning: {warning}");
     }
-    let files = ReportFiles { evaluation: &evaluation, described: &described };
+    let corrupted = corrupted::corrupted_accuracy(arguments, &mut subject)?;
+    let files = ReportFiles { evaluation: &evaluation, described: &described, corrupted: corrupted.as_ref() };
     if let Some(report) = &arguments.report {
         files.write(report)?;
         if arguments.save_images {
@@ -127,6 +129,9 @@ fn single(arguments: &EvalArgs, mut subject: Subject) -> Result<()> {
         }
     }
     print(&table::text(&evaluation, &described, &attacks.warnings))?;
+    if let Some(corrupted) = &corrupted {
+        print(&format!("\n{}", corrupted::text(corrupted)))?;
+    }
     if let Some(report) = &arguments.report {
         print(&format!("\nWritten: {}\n", report.join("report.md").display()))?;
     }

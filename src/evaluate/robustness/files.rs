@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Evaluation, RobustnessError, Role, Row, Suite, TargetCount};
+use super::{Corrupted, Evaluation, RobustnessError, Role, Row, Suite, TargetCount};
 use crate::attack::{AttackKind, Cost, Report, describe_worst_class};
 use crate::data::{ImageShape, write_npy as npy};
 use crate::engine::Norm;
@@ -77,6 +77,8 @@ struct Json<'a> {
     suites: Vec<SuiteRow>,
     worst_case: Option<Report>,
     warnings: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    corruptions: Option<serde_json::Value>,
 }
 
 /// RobustBench's description of a model (its directory `model_info`).
@@ -143,6 +145,8 @@ pub struct ReportFiles<'a> {
     pub evaluation: &'a Evaluation,
     /// What was evaluated.
     pub described: &'a Described,
+    /// Accuracy under corruptions, if measured.
+    pub corrupted: Option<&'a Corrupted>,
 }
 
 fn percent(share: f64) -> String {
@@ -208,6 +212,9 @@ impl ReportFiles<'_> {
             class_names: evaluation.class_names().to_vec(),
             base_epsilon: 0.0,
         };
+        if let Some(corrupted) = self.corrupted {
+            corrupted.write(directory, &context("no attack; common corruptions".into()))?;
+        }
         let bars = self.bars();
         if bars.len() > 1 {
             figures::attack_bars(&bars, &context(format!("{norm}, ε {}", d.epsilon)))?.save(directory)?;
@@ -311,6 +318,7 @@ impl ReportFiles<'_> {
             suites: evaluation.suites().into_iter().map(suite).collect(),
             worst_case: self.worst_case(),
             warnings: &evaluation.warnings,
+            corruptions: self.corrupted.map(Corrupted::to_json),
         }
     }
 
@@ -424,6 +432,9 @@ impl ReportFiles<'_> {
         }
         self.curves(&mut text);
         self.classes_table(&mut text);
+        if let Some(corrupted) = self.corrupted {
+            let _ = write!(text, "\n{}", corrupted.markdown());
+        }
         text += "\n## Checks\n\n";
         if evaluation.warnings.is_empty() {
             text += "Nothing speaks against these numbers: ";

@@ -8,6 +8,7 @@
 //! Finished batches are stored, so that an evaluation that was stopped or killed continues, with the same result.
 
 mod compare;
+mod corruptions;
 mod files;
 mod plan;
 mod result;
@@ -18,6 +19,7 @@ mod state;
 use std::path::PathBuf;
 
 pub use compare::{Compared, Transfer, adversarial_images, classify, csv as compare_csv, markdown as compare_markdown};
+pub use corruptions::{Corrupted, CorruptedError, CorruptedImages, CorruptedMean, CorruptedRow, corrupted};
 pub use files::{Described, ReportFiles, write_npy};
 pub use plan::{Budget, Entry, Plan, Role, Suite, Wanted};
 pub use result::{Evaluation, Row, TargetCount};

@@ -1,0 +1,70 @@
+//! Accuracy under common corruptions, on the command line.
+
+use std::sync::atomic::Ordering;
+
+use anyhow::{Result, bail};
+
+use super::super::{interrupt, progress};
+use super::{EvalArgs, Subject};
+use crate::data::corruption_class_names;
+use crate::data::corruptions::PublishedSet;
+use crate::evaluate::robustness::{Corrupted, CorruptedImages, corrupted};
+
+/// Measures what the arguments ask for; `None` if that is nothing.
+pub(super) fn corrupted_accuracy(arguments: &EvalArgs, subject: &mut Subject) -> Result<Option<Corrupted>> {
+    let corruptions = arguments.corruptions();
+    if corruptions.is_empty() {
+        return Ok(None);
+    }
+    let set = subject.set.clone();
+    let images = match &arguments.corruptions_dir {
+        None => CorruptedImages::Generated(&set),
+        Some(directory) => {
+            let names = corruption_class_names(directory)?;
+            CorruptedImages::Published(PublishedSet::open(directory, &names, &corruptions)?)
+        }
+    };
+    let stop = interrupt::flag();
+    let bar = progress::images(set.len() * 5 * corruptions.len(), "corruptions");
+    let batch_size = arguments.stored.batch_size(&subject.stored.experiment);
+    let (seed, limit) = (arguments.seed, arguments.limit);
+    let engine = subject.engine.as_mut();
+    let found = corrupted(engine, &images, &corruptions, seed, limit, batch_size, &mut |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+        !stop.load(Ordering::SeqCst)
+    })?;
+    bar.finish_and_clear();
+    match found {
+        Some(found) => Ok(Some(found)),
+        None => bail!("stopped before the corruptions were done"),
+    }
+}
+
+/// The table for the terminal.
+pub(super) fn text(corrupted: &Corrupted) -> String {
+    let all = corrupted.corruptions();
+    let width = all.iter().map(|corruption| corruption.title().chars().count()).max().unwrap_or(0).max(12);
+    let cells = |values: &[f64]| values.iter().map(|v| format!("{:6.1}", 100.0 * v)).collect::<Vec<_>>().join("");
+    let mut text = format!("Accuracy in % under corruptions ({}):\n\n", corrupted.source);
+    text += &format!("{:<width$}     1     2     3     4     5  mean  worst class\n", "severity");
+    for corruption in all {
+        let severities = corrupted.severities(corruption);
+        let mean = severities.iter().sum::<f64>() / severities.len().max(1) as f64;
+        let classes = corrupted.classes(corruption);
+        let worst = classes.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
+        let worst = worst.map_or(String::new(), |(k, v)| format!("{}, {:.1}", corrupted.class_names()[k], 100.0 * v));
+        text += &format!("{:<width$}{}{}  {worst}\n", corruption.title(), cells(&severities), cells(&[mean]));
+    }
+    text += "\n";
+    for mean in corrupted.means() {
+        let (class, worst) = &mean.worst_class;
+        text += &format!(
+            "mean over {}: {:.1} %; worst class: {class}, {:.1} %\n",
+            mean.name,
+            100.0 * mean.accuracy,
+            100.0 * worst
+        );
+    }
+    text
+}

@@ -1,0 +1,278 @@
+//! Accuracy under common corruptions (Hendrycks and Dietterich 2019): generated for any data set, or read from
+//! CIFAR-10-C's and CIFAR-100-C's files.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::RobustnessError;
+use crate::attack::{Attack, Measured, Report, measure};
+use crate::data::corruptions::{Corruption, PublishedSet, Severity, corrupt_set};
+use crate::data::{DataError, Dataset};
+use crate::engine::Engine;
+use crate::fairness::Confusion;
+
+/// Where corrupted images come from.
+#[derive(Debug)]
+pub enum CorruptedImages<'a> {
+    /// They are made from the images of a data set.
+    Generated(&'a Dataset),
+    /// They are read from the published files.
+    Published(PublishedSet),
+}
+
+/// Accuracy under one corruption of one severity.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CorruptedRow {
+    /// The corruption.
+    pub corruption: Corruption,
+    /// Its severity.
+    pub severity: Severity,
+    /// True class × prediction.
+    pub confusion: Confusion,
+}
+
+/// Accuracy under several corruptions, five severities each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Corrupted {
+    /// Corruptions in the given order, severities ascending.
+    pub rows: Vec<CorruptedRow>,
+    /// How the images were made, in words.
+    pub source: String,
+    class_names: Vec<String>,
+}
+
+/// Measures accuracy under every severity of `corruptions`. `progress` gets the number of images done and of all, and
+/// stops the work by returning `false`; then the result is `None`.
+///
+/// # Errors
+/// If the engine fails or a file cannot be read.
+pub fn corrupted(
+    engine: &mut dyn Engine,
+    images: &CorruptedImages<'_>,
+    corruptions: &[Corruption],
+    seed: u64,
+    limit: Option<usize>,
+    batch_size: usize,
+    progress: &mut dyn FnMut(usize, usize) -> bool,
+) -> Result<Option<Corrupted>, CorruptedError> {
+    let mut rows = Vec::new();
+    let mut class_names = Vec::new();
+    let parts: Vec<(Corruption, Severity)> =
+        corruptions.iter().flat_map(|c| Severity::ALL.map(|severity| (*c, severity))).collect();
+    for (i, (corruption, severity)) in parts.iter().enumerate() {
+        let set = match images {
+            CorruptedImages::Generated(set) => corrupt_set(set, *corruption, *severity, seed)?,
+            CorruptedImages::Published(published) => published.load(*corruption, *severity, limit)?,
+        };
+        if set.shape() != engine.network().input || set.classes() != engine.network().classes {
+            return Err(CorruptedError::Other(format!(
+                "{} has {} images of {} classes; the network is for {} and {} classes",
+                set.name(),
+                set.shape(),
+                set.classes(),
+                engine.network().input,
+                engine.network().classes
+            )));
+        }
+        class_names = set.class_names().to_vec();
+        let total = set.len() * parts.len();
+        let measured =
+            measure(engine, &set, &Attack::clean(), batch_size, &mut |_, done| progress(i * set.len() + done, total))
+                .map_err(RobustnessError::from)?;
+        let Some(Measured { confusion, .. }) = measured else { return Ok(None) };
+        rows.push(CorruptedRow { corruption: *corruption, severity: *severity, confusion });
+    }
+    let source = match images {
+        CorruptedImages::Generated(_) => format!(
+            "generated with seed {seed}; frost is drawn, not photographed, so these numbers are not those of the published files"
+        ),
+        CorruptedImages::Published(_) => "the published files".into(),
+    };
+    Ok(Some(Corrupted { rows, source, class_names }))
+}
+
+/// Why corrupted images cannot be evaluated.
+#[derive(Debug, thiserror::Error)]
+pub enum CorruptedError {
+    /// The images cannot be made or read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The evaluation failed.
+    #[error(transparent)]
+    Evaluation(#[from] RobustnessError),
+    /// The images do not fit the network.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// The mean over corruptions and severities of a set of corruptions.
+#[derive(Debug, Clone, Serialize)]
+pub struct CorruptedMean {
+    /// Which corruptions.
+    pub name: String,
+    /// How many.
+    pub corruptions: usize,
+    /// Mean accuracy.
+    pub accuracy: f64,
+    /// Mean accuracy of each class.
+    pub classes: Vec<f64>,
+    /// Name and mean accuracy of the worst class.
+    pub worst_class: (String, f64),
+}
+
+#[derive(Debug, Serialize)]
+struct JsonRow {
+    corruption: &'static str,
+    severity: u8,
+    #[serde(flatten)]
+    report: Report,
+}
+
+impl Corrupted {
+    /// Names of the classes.
+    pub fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    /// The corruptions, in order.
+    pub fn corruptions(&self) -> Vec<Corruption> {
+        let mut all: Vec<Corruption> = self.rows.iter().map(|row| row.corruption).collect();
+        all.dedup();
+        all
+    }
+
+    /// Accuracy of each severity of a corruption.
+    pub fn severities(&self, corruption: Corruption) -> Vec<f64> {
+        self.rows.iter().filter(|row| row.corruption == corruption).map(|row| row.confusion.accuracy()).collect()
+    }
+
+    /// Mean accuracy over some rows, and that of each class: the mean over corruptions and severities, as usual, not over
+    /// images.
+    fn mean_of(&self, wanted: impl Fn(&CorruptedRow) -> bool) -> (f64, Vec<f64>) {
+        let rows: Vec<&CorruptedRow> = self.rows.iter().filter(|row| wanted(row)).collect();
+        let n = rows.len().max(1) as f64;
+        let mut classes = vec![0.0; self.class_names.len()];
+        for row in &rows {
+            classes.iter_mut().zip(row.confusion.class_accuracy()).for_each(|(sum, value)| *sum += value / n);
+        }
+        (rows.iter().map(|row| row.confusion.accuracy()).sum::<f64>() / n, classes)
+    }
+
+    /// Mean accuracy of each class under a corruption.
+    pub fn classes(&self, corruption: Corruption) -> Vec<f64> {
+        self.mean_of(|row| row.corruption == corruption).1
+    }
+
+    /// Mean accuracy of each severity.
+    pub fn by_severity(&self) -> Vec<f64> {
+        Severity::ALL.iter().map(|severity| self.mean_of(|row| row.severity == *severity).0).collect()
+    }
+
+    /// The means: over all corruptions here, and over the standard 15 and the 18 of the paper if they are all here.
+    pub fn means(&self) -> Vec<CorruptedMean> {
+        let here = self.corruptions();
+        let mut sets = vec![(format!("all {} measured", here.len()), here.clone())];
+        for (name, set) in [
+            ("the standard 15 (RobustBench)", Corruption::STANDARD.to_vec()),
+            ("the 18 of FAIR-TAT", Corruption::AUTHORS.to_vec()),
+        ] {
+            if set.iter().all(|corruption| here.contains(corruption)) {
+                sets.push((name.into(), set));
+            }
+        }
+        let mean = |(name, set): (String, Vec<Corruption>)| {
+            let (accuracy, classes) = self.mean_of(|row| set.contains(&row.corruption));
+            let worst = classes.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
+            let worst_class = worst.map_or((String::new(), 0.0), |(k, value)| (self.class_names[k].clone(), *value));
+            CorruptedMean { name, corruptions: set.len(), accuracy, classes, worst_class }
+        };
+        sets.into_iter().map(mean).collect()
+    }
+
+    fn report(&self, row: &CorruptedRow) -> Report {
+        let measured = Measured { attack: Attack::clean(), confusion: row.confusion.clone(), without_gradient: 0 };
+        Report {
+            attack: format!("{}, severity {}", row.corruption, row.severity),
+            ..measured.report(&self.class_names)
+        }
+    }
+
+    /// Everything as JSON.
+    pub fn to_json(&self) -> serde_json::Value {
+        let row = |row: &CorruptedRow| JsonRow {
+            corruption: row.corruption.name(),
+            severity: row.severity.get(),
+            report: self.report(row),
+        };
+        serde_json::json!({
+            "source": self.source,
+            "means": self.means(),
+            "by_severity": self.by_severity(),
+            "results": self.rows.iter().map(row).collect::<Vec<_>>(),
+        })
+    }
+
+    /// One line for each corruption, severity and class.
+    pub fn csv(&self) -> String {
+        let mut text = String::from("corruption,severity,class,accuracy,low,high,images\n");
+        for row in &self.rows {
+            let report = self.report(row);
+            let (name, severity) = (row.corruption.name(), row.severity);
+            let [low, high] = report.interval;
+            let _ = writeln!(text, "{name},{severity},,{},{low},{high},{}", report.accuracy, report.images);
+            for class in &report.classes {
+                let [low, high] = class.interval;
+                let quoted = class.name.replace('"', "\"\"");
+                let _ =
+                    writeln!(text, "{name},{severity},\"{quoted}\",{},{low},{high},{}", class.accuracy, class.images);
+            }
+        }
+        text
+    }
+
+    /// The tables for people.
+    pub fn markdown(&self) -> String {
+        let percent = |value: f64| format!("{:.1}", 100.0 * value);
+        let mut text = format!("## Corruptions\n\nImages: {}.\n\n", self.source);
+        text += "![Accuracy by corruption and severity](corruptions.png)\n\n| mean over | accuracy % | worst class % |\n|---|---|---|\n";
+        for mean in self.means() {
+            let (class, worst) = &mean.worst_class;
+            let _ = writeln!(text, "| {} | {} | {class}, {} |", mean.name, percent(mean.accuracy), percent(*worst));
+        }
+        text += "\n| corruption | 1 | 2 | 3 | 4 | 5 | mean | worst class |\n|---|---|---|---|---|---|---|---|\n";
+        for corruption in self.corruptions() {
+            let severities = self.severities(corruption);
+            let cells: Vec<String> = severities.iter().map(|value| percent(*value)).collect();
+            let mean = severities.iter().sum::<f64>() / severities.len().max(1) as f64;
+            let classes = self.classes(corruption);
+            let worst = classes.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
+            let worst = worst.map_or(String::new(), |(k, v)| format!("{}, {}", self.class_names[k], percent(*v)));
+            let _ = writeln!(text, "| {} | {} | {} | {worst} |", corruption.title(), cells.join(" | "), percent(mean));
+        }
+        let cells: Vec<String> = self.by_severity().iter().map(|value| percent(*value)).collect();
+        let all = self.means().first().map_or(0.0, |mean| mean.accuracy);
+        let _ = writeln!(text, "| **mean** | {} | {} | |", cells.join(" | "), percent(all));
+        text
+    }
+
+    /// Writes `corruptions.json`, `corruptions.csv` and the figures.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(&self, directory: &Path, context: &crate::evaluate::figures::Context) -> Result<(), RobustnessError> {
+        use crate::evaluate::figures::{CorruptionRow, corruption_classes, corruption_heatmap};
+        let row = |corruption: &Corruption| CorruptionRow {
+            name: corruption.title().into(),
+            severities: self.severities(*corruption),
+            classes: self.classes(*corruption),
+        };
+        let rows: Vec<CorruptionRow> = self.corruptions().iter().map(row).collect();
+        corruption_heatmap(&rows, context)?.save(directory)?;
+        corruption_classes(&rows, context)?.save(directory)?;
+        let json = serde_json::to_vec_pretty(&self.to_json()).unwrap_or_default();
+        crate::files::write_atomic(&directory.join("corruptions.json"), &json)?;
+        Ok(crate::files::write_atomic(&directory.join("corruptions.csv"), self.csv().as_bytes())?)
+    }
+}
