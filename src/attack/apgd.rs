@@ -48,8 +48,24 @@ pub(super) struct Apgd<'a> {
     pub(super) stop_at_success: bool,
 }
 
-/// Gets the number of each step, and for each image that is still searched its index, step size and loss.
-pub(super) type Seen<'a> = dyn FnMut(u32, &[(usize, f32, f32)]) + 'a;
+/// One image that is still searched.
+pub(super) struct Sight<'a> {
+    /// Its index.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for comparisons with the authors' code"))]
+    pub(super) image: usize,
+    /// The size of its next step.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for comparisons with the authors' code"))]
+    pub(super) step: f32,
+    /// The loss of its iterate.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for comparisons with the authors' code"))]
+    pub(super) loss: f32,
+    /// Its iterate; the best one if its search has just returned there.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for comparisons with the authors' code"))]
+    pub(super) x: &'a [f32],
+}
+
+/// Gets the number of each step, and every image that is still searched.
+pub(super) type Seen<'a> = dyn FnMut(u32, &[Sight<'_>]) + 'a;
 
 /// What a search has found.
 #[derive(Debug, Clone, PartialEq)]
@@ -238,7 +254,11 @@ impl Apgd<'_> {
                 walkers.par_iter_mut().for_each(|w| w.review((i - reviewed) as usize, self.steps));
                 reviewed = i;
             }
-            let state: Vec<_> = walkers.iter().zip(&losses).map(|(w, loss)| (w.image, w.step, *loss)).collect();
+            let state: Vec<_> = walkers
+                .iter()
+                .zip(&losses)
+                .map(|(w, loss)| Sight { image: w.image, step: w.step, loss: *loss, x: &w.x })
+                .collect();
             seen(i, &state);
             if self.stop_at_success {
                 walkers.retain(|w| !found.fooled[w.image]);
@@ -340,7 +360,8 @@ mod tests {
     #[test]
     fn starts_touch_the_sphere() {
         let clean = [0.5, 0.5, 0.0];
-        assert_eq!(start(Norm::Linf, 0.1, &clean, &[-0.5, 0.25, 0.1]), [0.4, 0.55, 0.02]);
+        let x = start(Norm::Linf, 0.1, &clean, &[-0.5, 0.25, 0.1]);
+        assert!(distance(Norm::Linf, &x, &[0.4, 0.55, 0.02]) < 1e-7, "{x:?}");
         let x = start(Norm::L2, 0.1, &clean, &[3.0, 4.0, 0.0]);
         assert!((distance(Norm::L2, &x, &clean) - 0.1).abs() < 1e-6);
     }

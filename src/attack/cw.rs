@@ -2,8 +2,8 @@
 //! on `‖x - x₀‖² + c · max(z_y - max_{i≠y} z_i, -κ)` with `x = (tanh w + 1) / 2`.
 //!
 //! With one search and the defaults, the attack of the same name in torchattacks 3.5; several searches find `c` by
-//! bisection for each image, as the authors' code does. An image ends its search early if its cost has not fallen during a
-//! tenth of the steps; in torchattacks the batch does, on the sum of its costs.
+//! bisection for each image, as the authors' code does. Both of these programs end the search of a whole batch when its
+//! cost rises; here every image takes all steps, so that its result does not depend on the batch.
 
 use super::geometry::distance;
 use super::oracle::{Aim, AttackError, Oracle};
@@ -44,9 +44,6 @@ struct Walker {
     image: usize,
     w: Vec<f32>,
     moments: [Vec<f32>; 2],
-    cost: f32,
-    last_cost: f32,
-    done: bool,
 }
 
 impl Cw {
@@ -97,15 +94,9 @@ impl Cw {
                 image,
                 w: x.iter().map(|x| ((2.0 * x - 1.0) * SHRINK).atanh()).collect(),
                 moments: [vec![0.0; len], vec![0.0; len]],
-                cost: f32::INFINITY,
-                last_cost: f32::INFINITY,
-                done: false,
             })
             .collect();
         for step in 0..self.steps {
-            if walkers.is_empty() {
-                break;
-            }
             oracle.tick(done(f64::from(step) / f64::from(self.steps)))?;
             let batch: Vec<f32> =
                 walkers.iter().flat_map(|walker| walker.w.iter().map(|w| 0.5 * (w.tanh() + 1.0))).collect();
@@ -118,7 +109,6 @@ impl Cw {
                 let clean = &images[image * len..][..len];
                 let far = distance(Norm::L2, x, clean);
                 let margin = -loss::margin(z, label, 0.0, &mut vec![0.0; classes]);
-                walker.cost = far * far + c[image] * margin.max(0.0);
                 found.without_gradient[image] |= gradient.iter().all(|g| *g == 0.0);
                 if loss::argmax(z) != label {
                     succeeded[image] = true;
@@ -127,15 +117,10 @@ impl Cw {
                         found.nearest[image * len..][..len].copy_from_slice(x);
                     }
                 }
-                if step % (self.steps / 10).max(1) == 0 {
-                    walker.done = walker.cost > walker.last_cost;
-                    walker.last_cost = walker.cost;
-                }
                 // Behind the boundary only the distance has a gradient.
                 let pull = if margin > 0.0 { c[image] } else { 0.0 };
                 walker.update(step, clean, x, gradient, pull);
             }
-            walkers.retain(|walker| !walker.done);
         }
         Ok(succeeded)
     }

@@ -15,6 +15,8 @@ mod limits;
 mod measure;
 mod oracle;
 mod run;
+#[cfg(test)]
+mod run_tests;
 mod square;
 mod step_size;
 

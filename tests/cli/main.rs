@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests report failures by panicking")]
 
+mod attacks;
 mod engines;
 mod evaluation;
 mod interrupts;

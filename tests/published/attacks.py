@@ -139,7 +139,7 @@ def fairtat_flags(directory, name, count):
 def fairtat_seconds(directory):
     """Seconds of each attack, as far as report.json tells them."""
     try:
-        attacks = json.loads((directory / "report.json").read_text())["attacks"]
+        attacks = json.loads((directory / "report.json").read_text())["results"]
         return {str(a.get("name")).lower(): a.get("seconds") for a in attacks}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
@@ -277,7 +277,7 @@ def main():
     print("\n" + text)
     if arguments.save:
         timed = [{"name": r["attack"], "seconds": r["seconds"]} for r in results]
-        (arguments.save / "report.json").write_text(json.dumps({"attacks": timed}, indent=1) + "\n")
+        (arguments.save / "report.json").write_text(json.dumps({"results": timed}, indent=1) + "\n")
     if arguments.out:
         about = {
             "checkpoint": str(arguments.checkpoint), "images": len(x), "clean": float(clean.float().mean()),

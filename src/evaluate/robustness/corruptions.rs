@@ -236,7 +236,7 @@ impl Corrupted {
     pub fn markdown(&self) -> String {
         let percent = |value: f64| format!("{:.1}", 100.0 * value);
         let mut text = format!("## Corruptions\n\nImages: {}.\n\n", self.source);
-        text += "![Accuracy by corruption and severity](corruptions.png)\n\n| mean over | accuracy % | worst class % |\n|---|---|---|\n";
+        text += "![Accuracy by corruption and severity](figures/corruptions.png)\n\n| mean over | accuracy % | worst class % |\n|---|---|---|\n";
         for mean in self.means() {
             let (class, worst) = &mean.worst_class;
             let _ = writeln!(text, "| {} | {} | {class}, {} |", mean.name, percent(mean.accuracy), percent(*worst));

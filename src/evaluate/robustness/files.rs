@@ -428,7 +428,7 @@ impl ReportFiles<'_> {
         text += "In brackets: 95 % intervals (Wilson) for other images of the same kind.\n\n";
         self.attacks_table(&mut text);
         if evaluation.rows.len() > 1 {
-            text += "\n![Accuracy under each attack](attacks.png)\n";
+            text += "\n![Accuracy under each attack](figures/attacks.png)\n";
         }
         self.curves(&mut text);
         self.classes_table(&mut text);
@@ -519,7 +519,7 @@ impl ReportFiles<'_> {
             let Some(first) = points.first() else { continue };
             let _ = write!(
                 text,
-                "\n## {title}\n\n![{title}]({figure}.png)\n\n{}.\n\n| {x} | accuracy % | worst class % |\n|---|---|---|\n",
+                "\n## {title}\n\n![{title}](figures/{figure}.png)\n\n{}.\n\n| {x} | accuracy % | worst class % |\n|---|---|---|\n",
                 first.entry.attack.kind.title()
             );
             for row in points {
