@@ -15,6 +15,7 @@ mod limits;
 mod measure;
 mod oracle;
 mod run;
+mod settings;
 mod square;
 mod step_size;
 
@@ -23,4 +24,5 @@ pub use limits::{check_distance, largest_distance};
 pub use measure::{ClassAccuracy, Measured, Report, describe_without_gradient, describe_worst_class, measure};
 pub use oracle::{AttackError, Cost};
 pub use run::Predictions;
+pub use settings::AttackSettings;
 pub use step_size::{RunSteps, default_step_size, evaluation_step_size};

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::attack::{Attack, AttackKind};
+use crate::attack::{Attack, AttackKind, AttackSettings, RunSteps};
 use crate::engine::Norm;
 use crate::units::Epsilon;
 
@@ -22,6 +22,9 @@ pub enum Suite {
 }
 
 impl Suite {
+    /// All suites.
+    pub const ALL: [Self; 3] = [Self::AutoAttack, Self::Small, Self::Rand];
+
     /// The name in commands, tables and file names.
     pub const fn name(self) -> &'static str {
         match self {
@@ -75,6 +78,16 @@ pub enum Wanted {
     Attack(AttackKind),
     /// Several, each on the survivors of those before.
     Suite(Suite),
+}
+
+impl Wanted {
+    /// The name in commands.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Attack(kind) => kind.name(),
+            Self::Suite(suite) => suite.name(),
+        }
+    }
 }
 
 impl FromStr for Wanted {
@@ -152,6 +165,30 @@ impl Plan {
                 self.push(attack, Some(suite), Role::Attack);
             }
         }
+    }
+
+    /// The attacks that `wanted` names, with the settings of an evaluation of this run, clean images first, and their
+    /// controls if asked for.
+    ///
+    /// # Errors
+    /// If an attack does not exist in the norm ([`Attack::check`]).
+    pub fn of(wanted: &[Wanted], settings: &AttackSettings, run: &RunSteps, controls: bool) -> Result<Self, String> {
+        let mut plan = Self::clean();
+        let (epsilon, norm) = settings.ball(run);
+        for wanted in wanted {
+            match wanted {
+                Wanted::Attack(kind) => {
+                    let attack = settings.attack(*kind, run);
+                    attack.check()?;
+                    plan.add(attack, Role::Attack);
+                }
+                Wanted::Suite(suite) => plan.add_suite(*suite, epsilon, norm, settings.seed),
+            }
+        }
+        if controls {
+            plan.add_controls(&settings.attack(AttackKind::Pgd, run));
+        }
+        Ok(plan)
     }
 
     /// Adds the controls of the authors of AutoAttack and of Carlini et al. 2019 ("On evaluating adversarial

@@ -80,6 +80,14 @@ impl Evaluation {
         own.or_else(clean).map_or(&self.labels, |row| &row.predictions)
     }
 
+    /// The images, by number, that were classified correctly before an attack and are not after it.
+    pub fn fallen(&self, row: &Row) -> Vec<usize> {
+        let at = self.rows.iter().position(|other| other.entry.name == row.entry.name).unwrap_or(self.rows.len());
+        let before = self.before(&row.entry, at);
+        let labels = &self.labels;
+        (0..labels.len()).filter(|i| before[*i] == labels[*i] && row.predictions[*i] != labels[*i]).collect()
+    }
+
     /// True class × prediction of one attack.
     pub fn confusion(&self, predictions: &[u32]) -> Confusion {
         let mut confusion = Confusion::new(self.class_names.len());
