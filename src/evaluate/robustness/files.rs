@@ -288,14 +288,8 @@ impl ReportFiles<'_> {
                 (Role::Attack, AttackKind::Clean) => BarKind::Clean,
                 (Role::Attack, _) => BarKind::Attack,
             };
-            let attack = &row.entry.attack;
-            let name = match attack.kind {
-                AttackKind::Pgd | AttackKind::PgdTargeted => format!("{}-{}", attack.kind.title(), attack.steps),
-                kind => kind.title().into(),
-            };
-            let name = if row.entry.name.ends_with("epsilon-0") { format!("{name}, ε 0") } else { name };
             let group = row.entry.suite.map(|suite| suite.name().to_owned());
-            bars.push(bar(name, group, kind, &evaluation.report(row)));
+            bars.push(bar(row.entry.title(), group, kind, &evaluation.report(row)));
         }
         if let Some(worst) = self.worst_case() {
             bars.push(bar("worst case".into(), None, BarKind::Total, &worst));

@@ -34,6 +34,15 @@ impl Suite {
         }
     }
 
+    /// A short title, for a list to choose from.
+    pub const fn short_title(self) -> &'static str {
+        match self {
+            Self::AutoAttack => "AutoAttack",
+            Self::Rand => "AutoAttack, rand",
+            Self::Small => "AutoAttack, small budget",
+        }
+    }
+
     /// The name in a report.
     pub const fn title(self) -> &'static str {
         match self {
@@ -135,6 +144,22 @@ pub struct Entry {
     pub suite: Option<Suite>,
     /// What it is for.
     pub role: Role,
+}
+
+impl Entry {
+    /// The attack's usual name, with its steps or radius where other entries may differ in that.
+    pub fn title(&self) -> String {
+        let Attack { kind, steps, epsilon, .. } = &self.attack;
+        let title = match kind {
+            AttackKind::Pgd | AttackKind::PgdTargeted => format!("{}-{steps}", kind.title()),
+            kind => kind.title().into(),
+        };
+        match self.role {
+            Role::EpsilonSweep => format!("{title}, ε {epsilon}"),
+            _ if *epsilon == Epsilon::ZERO && *kind != AttackKind::Clean => format!("{title}, ε 0"),
+            _ => title,
+        }
+    }
 }
 
 /// The attacks of an evaluation, clean images first.

@@ -52,7 +52,8 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    pub(super) fn new(set: &Dataset) -> Self {
+    /// An evaluation of these images by no attack yet.
+    pub fn new(set: &Dataset) -> Self {
         Self {
             rows: Vec::new(),
             warnings: Vec::new(),

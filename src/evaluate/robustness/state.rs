@@ -88,8 +88,7 @@ impl Store {
         if plan.exists() {
             let found: Option<Value> = serde_json::from_slice(&files::read(&plan)?).ok();
             if found.as_ref() != Some(identity) {
-                let differs =
-                    found.as_ref().map_or_else(|| DAMAGED.into(), |found| difference(found, identity));
+                let differs = found.as_ref().map_or_else(|| DAMAGED.into(), |found| difference(found, identity));
                 return Err(RobustnessError::Other { directory: directory.into(), differs });
             }
         } else {

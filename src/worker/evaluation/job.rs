@@ -31,6 +31,8 @@ pub struct EvaluationJob {
     pub engine: EngineOptions,
     /// The experiment of checkpoints that do not record one.
     pub foreign: Option<Box<Experiment>>,
+    /// Number of checkpoints that are evaluated already, when a job is continued.
+    pub skip: usize,
 }
 
 impl EvaluationJob {
@@ -79,8 +81,7 @@ impl EvaluationJob {
         let names: Vec<&str> = self.wanted.iter().map(|wanted| wanted.name()).collect();
         flag("attack", if names.is_empty() { "clean".into() } else { names.join(",") });
         let settings = &self.settings;
-        let numbers =
-            [("steps", settings.steps), ("queries", settings.queries), ("targets", settings.targets)];
+        let numbers = [("steps", settings.steps), ("queries", settings.queries), ("targets", settings.targets)];
         for (name, value) in numbers.into_iter().chain([("restarts", settings.restarts)]) {
             if let Some(value) = value {
                 flag(name, value.to_string());
@@ -156,4 +157,3 @@ fn beside(path: &Path) -> (PathBuf, String) {
         }
     }
 }
-

@@ -155,9 +155,9 @@ impl Queued for EvaluationUpdate {
     fn supersede(&self, waiting: &mut VecDeque<Self>) {
         match self {
             Self::Prospect(_) => waiting.retain(|old| !matches!(old, Self::Prospect(_))),
-            Self::Progress(new) => waiting.retain(|old| {
-                !matches!(old, Self::Progress(old) if (old.checkpoint, old.entry) == (new.checkpoint, new.entry))
-            }),
+            Self::Progress(new) => waiting.retain(
+                |old| !matches!(old, Self::Progress(old) if (old.checkpoint, old.entry) == (new.checkpoint, new.entry)),
+            ),
             Self::Stage { .. } => waiting.retain(|old| !matches!(old, Self::Stage { .. })),
             _ => {}
         }

@@ -51,8 +51,7 @@ impl Evaluator {
         let (sender, requests) = sync_channel(REQUESTS);
         let mailbox = Arc::new(Mailbox::new(Box::new(wake)));
         let theirs = Arc::clone(&mailbox);
-        let thread =
-            std::thread::Builder::new().name("evaluation".into()).spawn(move || serve(&requests, &theirs))?;
+        let thread = std::thread::Builder::new().name("evaluation".into()).spawn(move || serve(&requests, &theirs))?;
         Ok(Self { requests: Some(sender), mailbox, stop: Arc::default(), thread: Some(thread) })
     }
 
@@ -143,11 +142,10 @@ fn serve(requests: &Receiver<Request>, mailbox: &Mailbox<EvaluationUpdate>) {
 fn evaluate(job: &EvaluationJob, stop: &AtomicBool, mailbox: &Mailbox<EvaluationUpdate>) {
     mailbox.put(EvaluationUpdate::Started(Box::new(job.clone())));
     let mut end = EvaluationEnd::Done;
-    for (checkpoint, path) in job.checkpoints.iter().enumerate() {
+    for (checkpoint, path) in job.checkpoints.iter().enumerate().skip(job.skip) {
         let work = || run::evaluate(job, checkpoint, stop, &|update| mailbox.put(update));
-        let ended = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-            Err(failure::of_panic(&failure::evaluating(path), panic.as_ref(), None))
-        });
+        let ended = catch_unwind(AssertUnwindSafe(work))
+            .unwrap_or_else(|panic| Err(failure::of_panic(&failure::evaluating(path), panic.as_ref(), None)));
         match ended {
             Ok(true) => {}
             Ok(false) => {

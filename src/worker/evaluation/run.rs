@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::look::{self, load, unreadable};
-use super::{AttackProgress, Began, EvaluationJob, EvaluationStage, EvaluationUpdate, FallenImages, FinishedEvaluation};
+use super::{
+    AttackProgress, Began, EvaluationJob, EvaluationStage, EvaluationUpdate, FallenImages, FinishedEvaluation,
+};
 use crate::attack::check_distance;
 use crate::evaluate::robustness::{
     Described, Held, Options, Progress, ReportFiles, Row, fallen, identity, run, sha256,

@@ -30,6 +30,7 @@ fn job(checkpoint: &Path) -> EvaluationJob {
         keep_images: false,
         engine: EngineOptions { engine: EngineChoice::Candle, ..EngineOptions::default() },
         foreign: None,
+        skip: 0,
     }
 }
 
@@ -54,7 +55,10 @@ impl Stepped {
     }
 
     /// Waits for an update that `pick` accepts; returns it and those before it.
-    fn until<T>(&mut self, mut pick: impl FnMut(&Evaluator, &EvaluationUpdate) -> Option<T>) -> (T, Vec<EvaluationUpdate>) {
+    fn until<T>(
+        &mut self,
+        mut pick: impl FnMut(&Evaluator, &EvaluationUpdate) -> Option<T>,
+    ) -> (T, Vec<EvaluationUpdate>) {
         let mut told = Vec::new();
         loop {
             assert!(self.woken.recv_timeout(PATIENCE).is_ok(), "{told:?}");
@@ -225,7 +229,10 @@ fn what_cannot_be_evaluated_says_why_and_what_to_do() {
     std::fs::create_dir(report.join("unfinished")).unwrap();
     std::fs::write(report.join("unfinished/plan.json"), r#"{"limit": 7}"#).unwrap();
     let message = told(&mut stepped, chosen);
-    assert!(message.contains("another unfinished evaluation") && message.contains("its settings to continue"), "{message}");
+    assert!(
+        message.contains("another unfinished evaluation") && message.contains("its settings to continue"),
+        "{message}"
+    );
 
     // Weights of another program need an experiment.
     let (state, _) = crate::model::State::load(&run.join("checkpoints/best.safetensors")).unwrap();
@@ -247,7 +254,7 @@ fn several_checkpoints_follow_each_other_and_a_broken_one_is_left_out() {
     many.checkpoints.push(place.path().join("none.safetensors"));
     many.checkpoints.push(run.join("checkpoints/last.safetensors"));
     let mut stepped = Stepped::new();
-    let (end, told) = stepped.evaluate(many);
+    let (end, told) = stepped.evaluate(many.clone());
     assert_eq!(end, EvaluationEnd::Done);
     let done: Vec<(usize, PathBuf)> = told
         .iter()
@@ -258,6 +265,8 @@ fn several_checkpoints_follow_each_other_and_a_broken_one_is_left_out() {
         .collect();
     assert_eq!(done, [(0, run.join("evaluation")), (2, run.join("evaluation-2"))]);
     assert!(failure(&told).doing.contains("none.safetensors"));
+    let (_, told) = stepped.evaluate(EvaluationJob { skip: 2, ..many });
+    assert_eq!(result(&told).checkpoint, 2);
 }
 
 #[test]
