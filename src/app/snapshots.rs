@@ -7,7 +7,7 @@ use egui_kittest::kittest::Queryable;
 use egui_kittest::{Harness, SnapshotOptions, SnapshotResults};
 
 use super::context::{Action, Context, Panel};
-use super::evaluation::EvaluationView;
+use super::evaluation::{EvaluationStatus, EvaluationView};
 use super::layout::PanelKind;
 use super::panels::Panels;
 use super::testing::{Stage, harness};
@@ -53,9 +53,9 @@ fn check_as(
             for dark in [true, false] {
                 let mut stage = Stage::new(One { panels: Panels::default(), kind }, run());
                 let _ = stage.form.load_preset("cifar10-small");
-                stage.evaluation = evaluation();
                 let mut harness = harness(stage, [width / scale, height / scale], scale, dark);
                 prepare(&mut harness, kind);
+                show_evaluation(&mut harness, evaluation());
                 let theme = if dark { "dark" } else { "light" };
                 let name = format!("{name}-{width}x{height}-{scale}x-{theme}");
                 let options = SnapshotOptions::new().max_failed_pixels(tolerance);
@@ -63,6 +63,21 @@ fn check_as(
             }
         }
     }
+}
+
+/// Shows an evaluation, in a small panel the part with its newest numbers.
+fn show_evaluation(harness: &mut Harness<'_, Stage<One>>, evaluation: EvaluationView) {
+    if evaluation.status == EvaluationStatus::Empty {
+        return;
+    }
+    let tab = if evaluation.is_running() { "Progress" } else { "Results" };
+    let prospect = harness.state().evaluation.prospect.clone();
+    harness.state_mut().evaluation = EvaluationView { prospect, ..evaluation };
+    harness.run_steps(2);
+    if harness.query_by_label(tab).is_some() {
+        harness.get_by_label(tab).click();
+    }
+    harness.run_steps(4);
 }
 
 /// Runs frames until the panel is idle, and answers its requests.
@@ -95,10 +110,6 @@ fn prepare(harness: &mut Harness<'_, Stage<One>>, kind: PanelKind) {
     }
     if kind == PanelKind::Evaluate {
         for label in ["AutoAttack", "PGD", "Best of this run"] {
-            if harness.query_by_label("Choices").is_some() {
-                harness.get_by_label("Choices").click();
-                harness.run_steps(2);
-            }
             harness.get_by_label(label).click();
             harness.run_steps(4);
         }

@@ -30,7 +30,7 @@ const DELAY: f64 = 0.2;
 const AGAIN: f64 = 5.0;
 /// Minimum width for the choices beside the results.
 const TWO_COLUMNS: f32 = 760.0;
-const CONTROLS: f32 = 320.0;
+const CONTROLS: f32 = 345.0;
 /// Below this height a single-column panel shows one part at a time.
 const TALL: f32 = 480.0;
 

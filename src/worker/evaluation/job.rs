@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use crate::attack::AttackSettings;
 use crate::config::{EngineOptions, Experiment};
 use crate::evaluate::robustness::{Plan, Wanted};
+use crate::model::pytorch::Normalisation;
 use crate::train::run_steps;
 
 /// Checkpoints and what to do with them.
@@ -29,10 +30,19 @@ pub struct EvaluationJob {
     pub keep_images: bool,
     /// The engine.
     pub engine: EngineOptions,
-    /// The experiment of checkpoints that do not record one.
-    pub foreign: Option<Box<Experiment>>,
+    /// What checkpoints of other programs do not say about themselves.
+    pub foreign: Option<Foreign>,
     /// Number of checkpoints that are evaluated already, when a job is continued.
     pub skip: usize,
+}
+
+/// What a checkpoint of another program does not say about itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Foreign {
+    /// Its experiment: architecture and data set.
+    pub experiment: Box<Experiment>,
+    /// How it normalises images, if its buffers do not say so.
+    pub normalize: Option<Normalisation>,
 }
 
 impl EvaluationJob {
@@ -66,8 +76,9 @@ impl EvaluationJob {
     /// other programs is written to a file first.
     pub fn command_lines(&self, directories: &[PathBuf]) -> String {
         let mut text = String::new();
-        if let Some(experiment) = &self.foreign {
-            text = format!("cat > experiment.toml <<'END'\n{}\nEND\n", experiment.to_toml().trim_end());
+        if let Some(foreign) = &self.foreign {
+            let toml = foreign.experiment.to_toml();
+            text = format!("cat > experiment.toml <<'END'\n{}\nEND\n", toml.trim_end());
         }
         let all = self.checkpoints.iter().zip(directories);
         text += &all.map(|(path, directory)| self.command_line(path, directory)).collect::<Vec<_>>().join("\n");
@@ -102,8 +113,11 @@ impl EvaluationJob {
         if let Some(limit) = self.limit {
             flag("limit", limit.to_string());
         }
-        if self.foreign.is_some() {
+        if let Some(foreign) = &self.foreign {
             flag("config", "experiment.toml".into());
+            if let Some(normalize) = &foreign.normalize {
+                flag("normalize", normalize.to_string());
+            }
         }
         let usual = EngineOptions::default();
         let engine = &self.engine;

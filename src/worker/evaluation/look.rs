@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::EvaluationJob;
+use super::{EvaluationJob, Foreign};
 use crate::attack::norm_name;
 use crate::config::Experiment;
 use crate::engine::Norm;
 use crate::evaluate::robustness::{Entry, Held, held, sha256};
 use crate::files::FileError;
+use crate::model::pytorch::{ImportError, Options};
 use crate::train::{StoredError, StoredNetwork, run_steps};
 use crate::units::Epsilon;
 use crate::worker::{Failure, failure};
@@ -16,6 +17,9 @@ use crate::worker::{Failure, failure};
 /// The advice for a checkpoint without an experiment.
 const FOREIGN: &str = "Set the panel Experiment to the experiment that it belongs to, then tick “Files without an experiment \
                        belong to that of the panel Experiment”.";
+
+/// The advice for a checkpoint of another program whose normalisation is not known.
+const NORMALISATION: &str = "Name it in the field “Normalisation” below the checkpoints.";
 
 /// What an evaluation would do.
 #[derive(Debug, Clone)]
@@ -55,7 +59,7 @@ pub struct Known {
 struct Read {
     path: PathBuf,
     changed: Option<SystemTime>,
-    foreign: Option<Box<Experiment>>,
+    foreign: Option<Foreign>,
     experiment: Experiment,
     about: String,
     sha256: String,
@@ -147,8 +151,9 @@ pub(super) fn directory(
 /// Reads a checkpoint.
 pub(super) fn load(path: &Path, job: &EvaluationJob) -> Result<StoredNetwork, Failure> {
     let stored = match (StoredNetwork::load(path, None), &job.foreign) {
-        (Err(StoredError::Foreign { .. }), Some(experiment)) => {
-            StoredNetwork::load(path, Some(experiment.as_ref().clone()))
+        (Err(StoredError::Foreign { .. }), Some(Foreign { experiment, normalize })) => {
+            let options = Options { normalize: normalize.clone(), ..Options::default() };
+            StoredNetwork::load_with(path, Some(experiment.as_ref().clone()), &options)
         }
         (loaded, _) => loaded,
     };
@@ -156,6 +161,7 @@ pub(super) fn load(path: &Path, job: &EvaluationJob) -> Result<StoredNetwork, Fa
         let failure = failure::of_stored(path, &error);
         let advice = match error {
             StoredError::Foreign { .. } => FOREIGN.into(),
+            StoredError::Import(ImportError::Normalisation { .. }) => NORMALISATION.into(),
             _ => failure.advice.unwrap_or_else(|| "Choose another checkpoint.".into()),
         };
         Failure { advice: Some(advice), ..failure }

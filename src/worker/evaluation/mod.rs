@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-pub use job::EvaluationJob;
+pub use job::{EvaluationJob, Foreign};
 pub use look::{Candidate, Known, Prospect};
 pub use messages::{
     AttackProgress, Began, EvaluationEnd, EvaluationStage, EvaluationUpdate, FallenImages, FinishedEvaluation,

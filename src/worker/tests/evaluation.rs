@@ -240,7 +240,11 @@ fn what_cannot_be_evaluated_says_why_and_what_to_do() {
     state.save(&foreign, &crate::model::Facts::new()).unwrap();
     let message = told(&mut stepped, job(&foreign));
     assert!(message.contains("panel Experiment"), "{message}");
-    let (end, told) = stepped.evaluate(EvaluationJob { foreign: Some(Box::new(experiment)), ..job(&foreign) });
+    let known = Foreign { experiment: Box::new(experiment), normalize: None };
+    let message = told(&mut stepped, EvaluationJob { foreign: Some(known.clone()), ..job(&foreign) });
+    assert!(message.contains("field “Normalisation”"), "{message}");
+    let known = Foreign { normalize: Some("none".parse().unwrap()), ..known };
+    let (end, told) = stepped.evaluate(EvaluationJob { foreign: Some(known), ..job(&foreign) });
     assert_eq!(end, EvaluationEnd::Done);
     assert_eq!(result(&told).directory, place.path().join("foreign-evaluation"));
 }

@@ -13,8 +13,9 @@ use crate::app::widgets::{card, strong, weak};
 use crate::attack::{Attack, AttackKind, AttackSettings};
 use crate::engine::Norm;
 use crate::evaluate::robustness::{Held, Suite, Wanted};
+use crate::model::pytorch::Normalisation;
 use crate::units::Epsilon;
-use crate::worker::evaluation::{Candidate, EvaluationJob, Known, Prospect};
+use crate::worker::evaluation::{Candidate, EvaluationJob, Foreign, Known, Prospect};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub(super) struct Choices {
     pub(super) directory: String,
     keep_images: bool,
     foreign: bool,
+    /// How files of other programs normalise images; empty if they say so themselves.
+    pub(super) normalize: String,
 }
 
 impl Default for Choices {
@@ -56,6 +59,7 @@ impl Default for Choices {
             directory: String::new(),
             keep_images: false,
             foreign: false,
+            normalize: String::new(),
         }
     }
 }
@@ -84,7 +88,10 @@ impl Choices {
             directory: (!directory.is_empty()).then(|| directory.into()),
             keep_images: self.keep_images,
             engine: context.form.experiment.run.engine_options(),
-            foreign: self.foreign.then(|| Box::new(context.form.experiment.clone())),
+            foreign: self.foreign.then(|| Foreign {
+                experiment: Box::new(context.form.experiment.clone()),
+                normalize: self.normalize.trim().parse().ok(),
+            }),
             skip: 0,
         }
     }
@@ -168,6 +175,23 @@ impl Choices {
             ui.checkbox(&mut self.foreign, "Files without an experiment belong to that of the panel Experiment")
                 .on_hover_text("For weights of other programs: architecture and data set are those of the form.");
         }
+        if self.foreign && !self.checkpoints.is_empty() {
+            self.normalisation(ui);
+        }
+    }
+
+    fn normalisation(&mut self, ui: &mut Ui) {
+        ui.horizontal(|ui| {
+            let label = ui.label("Normalisation");
+            let width = ui.available_width() - 10.0;
+            ui.add(TextEdit::singleline(&mut self.normalize).hint_text("as the file says").desired_width(width))
+                .labelled_by(label.id)
+                .on_hover_text("cifar10, cifar100, imagenet, mnist, none, or MEAN/STD with one number per channel.");
+        });
+        let text = self.normalize.trim();
+        if let (false, Err(what)) = (text.is_empty(), text.parse::<Normalisation>()) {
+            ui.colored_label(theme::palette(ui).error, what);
+        }
     }
 
     fn attacks(&mut self, ui: &mut Ui, context: &mut Context<'_>, candidates: &[Candidate]) {
@@ -180,7 +204,7 @@ impl Choices {
         let kinds: Vec<AttackKind> =
             AttackKind::value_variants().iter().copied().filter(|kind| *kind != Attack::clean().kind).collect();
         let columns = if ui.available_width() < 260.0 { 2 } else { 3 };
-        Grid::new("attacks").num_columns(columns).spacing([10.0, 2.0]).show(ui, |ui| {
+        Grid::new("attacks").num_columns(columns).spacing([8.0, 2.0]).show(ui, |ui| {
             for (index, kind) in kinds.into_iter().enumerate() {
                 let possible = Attack::published(kind, Epsilon::ZERO, norm, 0).check();
                 let help = kind.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string));
@@ -263,7 +287,7 @@ impl Choices {
         if norm != self.norm {
             self.epsilon = usual_radius(self.norm);
         }
-        ui.spacing_mut().slider_width = (ui.available_width() - 190.0).clamp(40.0, 180.0);
+        ui.spacing_mut().slider_width = (ui.available_width() - 205.0).clamp(40.0, 180.0);
         Grid::new("ball").num_columns(2).spacing([8.0, 4.0]).show(ui, |ui| {
             let tooltip = "Radius of the ball that every image stays in.";
             distance(ui, "Epsilon", &mut self.epsilon, largest_radius(self.norm), tooltip);
@@ -283,7 +307,7 @@ impl Choices {
         );
         ui.horizontal(|ui| {
             let label = ui.label("Report");
-            let width = (ui.available_width() - 84.0).max(60.0);
+            let width = (ui.available_width() - 94.0).max(60.0);
             ui.add(TextEdit::singleline(&mut self.directory).hint_text("a new directory").desired_width(width))
                 .labelled_by(label.id)
                 .on_hover_text(

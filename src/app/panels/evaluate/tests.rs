@@ -108,7 +108,15 @@ fn checkpoints_are_typed_chosen_and_removed() {
     press(&mut window, "Files without an experiment belong to that of the panel Experiment");
     let job = answer(&mut window, &Held::Nothing);
     assert_eq!(job.checkpoints.len(), 2);
-    assert_eq!(job.foreign.as_deref(), Some(&window.state().form.experiment));
+    let foreign = job.foreign.unwrap();
+    assert_eq!((foreign.experiment.as_ref(), foreign.normalize), (&window.state().form.experiment, None));
+    window.state_mut().panel.choices.normalize = "cifar11".into();
+    window.run_steps(4);
+    assert!(window.query_by_label_contains("expected cifar10, cifar100").is_some());
+    window.state_mut().panel.choices.normalize = "none".into();
+    window.run_steps(4);
+    let foreign = answer(&mut window, &Held::Nothing).foreign.unwrap();
+    assert_eq!(foreign.normalize, Some("none".parse().unwrap()));
     press(&mut window, "Remove net.pth");
     assert_eq!(window.state().panel.choices.checkpoints, [PathBuf::from("runs/a")]);
     window.state_mut().actions.clear();
