@@ -41,6 +41,10 @@ pub enum Command {
     PasteImage,
     /// Add a run directory to the comparison.
     AddToComparison,
+    /// Choose a checkpoint and evaluate it.
+    Evaluate,
+    /// Cancel the evaluation.
+    CancelEvaluation,
     /// Bring a panel to the front.
     Show(PanelKind),
     /// Restore the arrangement of the first start.
@@ -106,10 +110,10 @@ impl Command {
     /// All commands, in the order of the menus.
     pub fn all() -> impl Iterator<Item = Self> {
         use Command::{
-            AddToComparison, CopyAsCommand, FullScreen, Help, OneAttackStep, OneBatch, OpenCheckpoint, OpenExperiment,
-            OpenImage, Palette, PasteImage, PlayPause, Quit, Redo, ResetLayout, Resume, SaveExperiment, Show,
-            SlowMotion, Start, StopAndSave, StopWithoutSaving, ThemeDark, ThemeLight, ThemeSystem, Undo, ZoomIn,
-            ZoomOut, ZoomReset,
+            AddToComparison, CancelEvaluation, CopyAsCommand, Evaluate, FullScreen, Help, OneAttackStep, OneBatch,
+            OpenCheckpoint, OpenExperiment, OpenImage, Palette, PasteImage, PlayPause, Quit, Redo, ResetLayout, Resume,
+            SaveExperiment, Show, SlowMotion, Start, StopAndSave, StopWithoutSaving, ThemeDark, ThemeLight,
+            ThemeSystem, Undo, ZoomIn, ZoomOut, ZoomReset,
         };
         let fixed = [
             OpenExperiment,
@@ -119,6 +123,7 @@ impl Command {
             OpenImage,
             PasteImage,
             AddToComparison,
+            Evaluate,
             Quit,
             Undo,
             Redo,
@@ -130,6 +135,7 @@ impl Command {
             SlowMotion,
             StopAndSave,
             StopWithoutSaving,
+            CancelEvaluation,
             ThemeSystem,
             ThemeLight,
             ThemeDark,
@@ -164,6 +170,8 @@ impl Command {
             Self::OpenImage => "Open an image…",
             Self::PasteImage => "Paste an image",
             Self::AddToComparison => "Add a run to compare…",
+            Self::Evaluate => "Evaluate a checkpoint…",
+            Self::CancelEvaluation => "Cancel the evaluation",
             Self::Show(kind) => kind.title(),
             Self::ResetLayout => "Reset layout",
             Self::Palette => "Command palette",
@@ -202,6 +210,10 @@ impl Command {
             Self::OpenImage => "Choose a PNG or JPEG and open it in the inspector.",
             Self::PasteImage => "Open the image on the clipboard in the inspector.",
             Self::AddToComparison => "Choose a run directory to show beside others.",
+            Self::Evaluate => {
+                "Choose trained weights to attack with AutoAttack and others, beside a run if there is one."
+            }
+            Self::CancelEvaluation => "Stop the attacks; what is finished is kept, and the evaluation can be resumed.",
             Self::Show(kind) => kind.tooltip(),
             Self::ResetLayout => "Arrange the panels as at the first start.",
             Self::Palette => "Find any command by typing a part of its name.",
@@ -227,6 +239,7 @@ impl Command {
             | Self::OpenImage
             | Self::PasteImage
             | Self::AddToComparison
+            | Self::Evaluate
             | Self::Quit => Menu::File,
             Self::Undo | Self::Redo | Self::CopyAsCommand => Menu::Edit,
             Self::Start
@@ -235,7 +248,8 @@ impl Command {
             | Self::OneAttackStep
             | Self::SlowMotion
             | Self::StopAndSave
-            | Self::StopWithoutSaving => Menu::Run,
+            | Self::StopWithoutSaving
+            | Self::CancelEvaluation => Menu::Run,
             Self::Palette | Self::Help => Menu::Help,
             _ => Menu::View,
         }

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use super::command::Command;
+use super::evaluation::EvaluationView;
 use super::form::Form;
 use super::glossary::Glossary;
 use super::layout::PanelKind;
 use super::level::Level;
 use super::settings::Settings;
 use super::view::RunView;
+use crate::worker::evaluation::EvaluationJob;
 use crate::worker::{Request, Subject};
 
 /// Passed to every panel in every frame. A panel modifies only its own state and the fields that are `&mut` here; it
@@ -16,6 +18,8 @@ use crate::worker::{Request, Subject};
 pub struct Context<'a> {
     /// The current run, or what remains of the last one.
     pub run: &'a RunView,
+    /// The evaluation under way, or the last one.
+    pub evaluation: &'a EvaluationView,
     /// The experiment being edited.
     pub form: &'a mut Form,
     /// Settings that persist across starts.
@@ -43,6 +47,10 @@ impl Context<'_> {
 pub enum Action {
     /// Send this request to the worker.
     Worker(Request),
+    /// Ask what an evaluation would do.
+    LookAtEvaluation(Box<EvaluationJob>),
+    /// Start an evaluation, or continue it.
+    StartEvaluation(Box<EvaluationJob>),
     /// Run a command, as from the menu.
     Command(Command),
     /// Bring a panel to the front.
@@ -60,6 +68,8 @@ pub enum Action {
     Lesson(String),
     /// Show the user a transient message.
     Toast(Level, String),
+    /// Show a file or directory in the system's own program for it.
+    OpenPath(PathBuf),
     /// Copy text to the clipboard.
     CopyText(String),
     /// Save or copy a figure.
@@ -91,6 +101,12 @@ pub enum OpenFor {
     Compare,
     /// Directory of a data set, for the form.
     DataPath,
+    /// Evaluate a checkpoint file.
+    Evaluate,
+    /// Evaluate the best checkpoint of a run directory.
+    EvaluateRun,
+    /// Write the report of an evaluation to this directory.
+    Report,
 }
 
 /// A figure to export: redrawn as a document, not captured from the screen.

@@ -42,6 +42,9 @@ impl Purpose {
             Self::Open(OpenFor::Checkpoint) => "Open a checkpoint (safetensors)",
             Self::Open(OpenFor::Compare) => "Choose a run directory to compare",
             Self::Open(OpenFor::DataPath) => "Choose the directory of the data set",
+            Self::Open(OpenFor::Evaluate) => "Choose the checkpoint to evaluate (safetensors, pth, pt)",
+            Self::Open(OpenFor::EvaluateRun) => "Choose the run directory to evaluate",
+            Self::Open(OpenFor::Report) => "Choose the directory for the report",
             Self::Save { .. } => "Save the figure",
         }
     }
@@ -87,7 +90,12 @@ impl Dialogs for SystemDialogs {
             Purpose::Open(OpenFor::Checkpoint) => {
                 Box::pin(dialog.add_filter("Checkpoint", &["safetensors"]).pick_file())
             }
-            Purpose::Open(OpenFor::Resume | OpenFor::Compare | OpenFor::DataPath) => Box::pin(dialog.pick_folder()),
+            Purpose::Open(OpenFor::Evaluate) => {
+                Box::pin(dialog.add_filter("Checkpoint", &["safetensors", "pth", "pt"]).pick_file())
+            }
+            Purpose::Open(
+                OpenFor::Resume | OpenFor::Compare | OpenFor::DataPath | OpenFor::EvaluateRun | OpenFor::Report,
+            ) => Box::pin(dialog.pick_folder()),
             Purpose::Save { name, .. } => Box::pin(dialog.set_file_name(name).save_file()),
         };
         let (sender, wake) = (self.sender.clone(), self.wake.clone());

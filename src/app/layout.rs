@@ -17,6 +17,8 @@ pub enum PanelKind {
     Examples,
     /// One image, its attack step by step, its decision map.
     Inspector,
+    /// Checkpoints under many attacks.
+    Evaluate,
     /// Several runs compared.
     Compare,
     /// Failure signatures.
@@ -29,12 +31,13 @@ pub enum PanelKind {
 
 impl PanelKind {
     /// All panels, in the order of the menu.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Experiment,
         Self::Training,
         Self::Fairness,
         Self::Examples,
         Self::Inspector,
+        Self::Evaluate,
         Self::Compare,
         Self::Watch,
         Self::Learn,
@@ -49,6 +52,7 @@ impl PanelKind {
             Self::Fairness => "Fairness",
             Self::Examples => "Examples",
             Self::Inspector => "Inspector",
+            Self::Evaluate => "Evaluate",
             Self::Compare => "Compare",
             Self::Watch => "Failure watch",
             Self::Learn => "Learn",
@@ -64,6 +68,7 @@ impl PanelKind {
             Self::Fairness => "Which classes suffer: CFPS, confusion under attack, epsilon and targets of each class.",
             Self::Examples => "Images of the current batch before and after the attack.",
             Self::Inspector => "One image: attack it step by step, and see the decisions around it.",
+            Self::Evaluate => "Trained networks under many attacks, AutoAttack among them, with a report.",
             Self::Compare => "Runs side by side on the same axes.",
             Self::Watch => "Known ways in which this kind of training goes wrong, named when they appear.",
             Self::Learn => "Short lessons, and what every term means.",
@@ -71,7 +76,7 @@ impl PanelKind {
         }
     }
 
-    /// Ctrl and its number.
+    /// Ctrl and its number; a letter for the tenth, as Ctrl+0 is the normal size.
     pub const fn shortcut(self) -> Option<KeyboardShortcut> {
         let key = match self {
             Self::Experiment => Key::Num1,
@@ -79,6 +84,7 @@ impl PanelKind {
             Self::Fairness => Key::Num3,
             Self::Examples => Key::Num4,
             Self::Inspector => Key::Num5,
+            Self::Evaluate => Key::E,
             Self::Compare => Key::Num6,
             Self::Watch => Key::Num7,
             Self::Learn => Key::Num8,
@@ -125,7 +131,7 @@ impl Arrangement {
     }
 
     fn tree(self) -> egui_tiles::Tree<PanelKind> {
-        use PanelKind::{Compare, Examples, Experiment, Fairness, Inspector, Learn, Log, Training, Watch};
+        use PanelKind::{Compare, Evaluate, Examples, Experiment, Fairness, Inspector, Learn, Log, Training, Watch};
         let mut tiles = egui_tiles::Tiles::default();
         let tabs = |tiles: &mut egui_tiles::Tiles<PanelKind>, kinds: &[PanelKind]| {
             let children: Vec<_> = kinds.iter().map(|kind| tiles.insert_pane(*kind)).collect();
@@ -135,25 +141,29 @@ impl Arrangement {
             tiles.insert_container(tabs)
         };
         let root = match self {
-            Self::Single => {
-                tabs(&mut tiles, &[Experiment, Training, Fairness, Examples, Inspector, Compare, Watch, Learn, Log])
-            }
+            Self::Single => tabs(
+                &mut tiles,
+                &[Experiment, Training, Fairness, Examples, Inspector, Evaluate, Compare, Watch, Learn, Log],
+            ),
             Self::Beside => {
                 let left = tabs(&mut tiles, &[Experiment]);
-                let right = tabs(&mut tiles, &[Training, Fairness, Examples, Inspector, Compare, Watch, Learn, Log]);
+                let right =
+                    tabs(&mut tiles, &[Training, Fairness, Examples, Inspector, Evaluate, Compare, Watch, Learn, Log]);
                 let linear = egui_tiles::Linear::new_binary(egui_tiles::LinearDir::Horizontal, [left, right], 0.36);
                 tiles.insert_container(linear)
             }
             Self::Lesson => {
                 let left = tabs(&mut tiles, &[Learn]);
-                let right =
-                    tabs(&mut tiles, &[Experiment, Training, Fairness, Examples, Inspector, Compare, Watch, Log]);
+                let right = tabs(
+                    &mut tiles,
+                    &[Experiment, Training, Fairness, Examples, Inspector, Evaluate, Compare, Watch, Log],
+                );
                 let linear = egui_tiles::Linear::new_binary(egui_tiles::LinearDir::Horizontal, [left, right], 0.4);
                 tiles.insert_container(linear)
             }
             Self::Full => {
                 let left = tabs(&mut tiles, &[Experiment]);
-                let top = tabs(&mut tiles, &[Training, Fairness, Compare, Learn]);
+                let top = tabs(&mut tiles, &[Training, Fairness, Evaluate, Compare, Learn]);
                 let bottom = tabs(&mut tiles, &[Examples, Inspector, Watch, Log]);
                 let right = egui_tiles::Linear::new_binary(egui_tiles::LinearDir::Vertical, [top, bottom], 0.58);
                 let right = tiles.insert_container(right);

@@ -12,6 +12,7 @@ mod closing;
 pub mod command;
 pub mod context;
 pub mod dialogs;
+pub mod evaluation;
 mod export;
 pub mod form;
 mod frame_times;

@@ -1,6 +1,8 @@
 //! A synthetic run: fixed numbers for tests and for pictures of panels. They follow the shape of a real run (clean and
 //! robust accuracy rise, cats and dogs lag behind), so that a panel can be judged by them.
 
+pub(in crate::app) mod evaluation;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

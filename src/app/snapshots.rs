@@ -7,11 +7,14 @@ use egui_kittest::kittest::Queryable;
 use egui_kittest::{Harness, SnapshotOptions, SnapshotResults};
 
 use super::context::{Action, Context, Panel};
+use super::evaluation::{EvaluationStatus, EvaluationView};
 use super::layout::PanelKind;
 use super::panels::Panels;
 use super::testing::{Stage, harness};
 use super::{runs, sample, view::RunView};
 use crate::config::MethodChoice;
+use crate::evaluate::robustness::Held;
+use crate::worker::evaluation::EvaluationUpdate;
 
 /// Number of pixels that may differ in a panel of text and boxes: only what rounding in the rasteriser changes.
 const PLAIN: usize = 20;
@@ -32,6 +35,18 @@ impl Panel for One {
 
 /// Compares all pictures of one panel.
 fn check(kind: PanelKind, run: impl Fn() -> RunView, tolerance: usize) {
+    let title = kind.title().to_lowercase().replace(' ', "-");
+    check_as(&title, kind, run, EvaluationView::default, tolerance);
+}
+
+/// Compares all pictures of one panel, which begin with `name`.
+fn check_as(
+    name: &str,
+    kind: PanelKind,
+    run: impl Fn() -> RunView,
+    evaluation: impl Fn() -> EvaluationView,
+    tolerance: usize,
+) {
     let mut results = SnapshotResults::new();
     for (width, height) in [(1024.0, 700.0), (1600.0, 1000.0)] {
         for scale in [1.0, 2.0] {
@@ -40,13 +55,29 @@ fn check(kind: PanelKind, run: impl Fn() -> RunView, tolerance: usize) {
                 let _ = stage.form.load_preset("cifar10-small");
                 let mut harness = harness(stage, [width / scale, height / scale], scale, dark);
                 prepare(&mut harness, kind);
-                let (theme, title) = (if dark { "dark" } else { "light" }, kind.title().to_lowercase());
-                let name = format!("{}-{width}x{height}-{scale}x-{theme}", title.replace(' ', "-"));
+                show_evaluation(&mut harness, evaluation());
+                let theme = if dark { "dark" } else { "light" };
+                let name = format!("{name}-{width}x{height}-{scale}x-{theme}");
                 let options = SnapshotOptions::new().max_failed_pixels(tolerance);
                 results.add(harness.try_snapshot_options(name, &options));
             }
         }
     }
+}
+
+/// Shows an evaluation, in a small panel the part with its newest numbers.
+fn show_evaluation(harness: &mut Harness<'_, Stage<One>>, evaluation: EvaluationView) {
+    if evaluation.status == EvaluationStatus::Empty {
+        return;
+    }
+    let tab = if evaluation.is_running() { "Progress" } else { "Results" };
+    let prospect = harness.state().evaluation.prospect.clone();
+    harness.state_mut().evaluation = EvaluationView { prospect, ..evaluation };
+    harness.run_steps(2);
+    if harness.query_by_label(tab).is_some() {
+        harness.get_by_label(tab).click();
+    }
+    harness.run_steps(4);
 }
 
 /// Runs frames until the panel is idle, and answers its requests.
@@ -74,6 +105,20 @@ fn prepare(harness: &mut Harness<'_, Stage<One>>, kind: PanelKind) {
             assert!(began.elapsed() < Duration::from_secs(60));
             std::thread::sleep(Duration::from_millis(10));
             harness.run_steps(2);
+        }
+        harness.run_steps(4);
+    }
+    if kind == PanelKind::Evaluate {
+        for label in ["AutoAttack", "PGD", "Best of this run"] {
+            harness.get_by_label(label).click();
+            harness.run_steps(4);
+        }
+        let stage = harness.state_mut();
+        for action in std::mem::take(&mut stage.actions) {
+            if let Action::LookAtEvaluation(job) = action {
+                let prospect = sample::evaluation::prospect(&job, &Held::Nothing);
+                stage.evaluation.apply(EvaluationUpdate::Prospect(prospect));
+            }
         }
         harness.run_steps(4);
     }
@@ -116,6 +161,27 @@ fn examples() {
 #[test]
 fn inspector() {
     check(PanelKind::Inspector, sample::run, CURVES);
+}
+
+#[test]
+fn evaluate() {
+    check(PanelKind::Evaluate, sample::run, PLAIN);
+}
+
+#[test]
+fn evaluate_running() {
+    let evaluation = || sample::evaluation::view(sample::evaluation::first(3));
+    check_as("evaluate-running", PanelKind::Evaluate, sample::run, evaluation, PLAIN);
+}
+
+#[test]
+fn evaluate_done() {
+    let warnings = [
+        "Square, which needs no gradient, leaves 38.0 % where the attacks with gradients leave 39.0 %: gradients may be \
+         masked",
+    ];
+    let evaluation = || sample::evaluation::view(sample::evaluation::all(&warnings));
+    check_as("evaluate-done", PanelKind::Evaluate, sample::run, evaluation, PLAIN);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::closing::Closing;
 use super::command::Command;
 use super::context::{Action, Context, OpenFor};
 use super::dialogs::{Chosen, Dialogs, Purpose};
+use super::evaluation::EvaluationView;
 use super::export::Exporter;
 use super::form::Form;
 use super::frame_times::FrameTimes;
@@ -28,6 +29,7 @@ use super::theme;
 use super::toasts::Toasts;
 use super::view::{RunView, Status};
 use crate::evaluate::signatures;
+use crate::worker::evaluation::Evaluator;
 use crate::worker::{ExamplesWish, INSPECTING, MAPPING, Request, Update, Worker};
 
 /// Delay of slow motion per attack step.
@@ -51,6 +53,7 @@ pub struct Surroundings {
 /// The window.
 pub struct App {
     pub(super) view: RunView,
+    pub(super) evaluation: EvaluationView,
     pub(super) form: Form,
     pub(super) settings: Settings,
     pub(super) layout: Layout,
@@ -68,6 +71,7 @@ pub struct App {
     seen: Vec<PanelKind>,
     surroundings: Surroundings,
     worker: Option<Worker>,
+    pub(super) evaluator: Option<Evaluator>,
     update_interval: Arc<AtomicU64>,
     before_lesson: Option<Before>,
     /// Failure signatures of this run that the user has been told about.
@@ -94,6 +98,7 @@ impl App {
             // Soon, but not once for each of a thousand batches per second.
             move || context.request_repaint_after(Duration::from_millis(every.load(Ordering::Relaxed)))
         };
+        let evaluator = Evaluator::spawn(wake.clone()).ok();
         let (worker, failure) = match Worker::spawn(wake) {
             Ok(worker) => (Some(worker), None),
             Err(error) => {
@@ -102,6 +107,7 @@ impl App {
         };
         let mut app = Self {
             view: RunView::default(),
+            evaluation: EvaluationView::default(),
             form,
             layout: stored.layout.unwrap_or_default(),
             settings: stored.settings,
@@ -118,6 +124,7 @@ impl App {
             seen: Vec::new(),
             surroundings,
             worker,
+            evaluator,
             update_interval,
             before_lesson: None,
             announced: Vec::new(),
@@ -202,6 +209,7 @@ impl App {
                 self.announce();
             }
         }
+        self.receive_evaluation(now);
         while let Some(answer) = self.surroundings.dialogs.poll() {
             match answer {
                 Chosen::Path(purpose, path) => self.chosen(purpose, path),
@@ -237,9 +245,10 @@ impl App {
             "png" | "jpg" | "jpeg" => OpenFor::Image,
             "toml" => OpenFor::Experiment,
             "safetensors" => OpenFor::Checkpoint,
+            "pth" | "pt" => OpenFor::Evaluate,
             _ => {
                 let text = format!(
-                    "{}: expected an image (PNG, JPEG), an experiment (TOML), a checkpoint (safetensors) or a run directory.",
+                    "{}: expected an image (PNG, JPEG), an experiment (TOML), a checkpoint (safetensors, pth, pt) or a run directory.",
                     path.display()
                 );
                 return self.tell(Level::Error, text);
@@ -269,8 +278,8 @@ impl App {
     }
 
     fn tiles(&mut self, ui: &mut Ui) {
-        let Self { layout, view, form, settings, glossary, actions, panels, seen, .. } = self;
-        let mut context = Context { run: view, form, settings, glossary, actions };
+        let Self { layout, view, evaluation, form, settings, glossary, actions, panels, seen, .. } = self;
+        let mut context = Context { run: view, evaluation, form, settings, glossary, actions };
         let hidden = context.settings.hidden.clone();
         let mut now = Vec::new();
         layout.ui(ui, &hidden, &mut |kind, ui| {
@@ -307,6 +316,7 @@ impl App {
             }
             Command::StopAndSave | Command::StopWithoutSaving if !live => Err("No run is under way."),
             Command::Resume | Command::OpenCheckpoint if live => Err("A run is under way; stop it first."),
+            Command::CancelEvaluation if !self.evaluation.is_running() => Err("No evaluation is under way."),
             Command::Undo if !self.form.can_undo() => Err("There is nothing to undo."),
             Command::Redo if !self.form.can_redo() => Err("There is nothing to redo."),
             _ => Ok(()),
@@ -348,6 +358,8 @@ impl App {
             Command::OpenCheckpoint => self.ask(OpenFor::Checkpoint),
             Command::OpenExperiment => self.ask(OpenFor::Experiment),
             Command::SaveExperiment => self.ask(OpenFor::SaveExperiment),
+            Command::Evaluate => self.ask(OpenFor::Evaluate),
+            Command::CancelEvaluation => self.cancel_evaluation(),
             Command::OpenImage => self.ask(OpenFor::Image),
             Command::AddToComparison => self.ask(OpenFor::Compare),
             Command::PasteImage => context.send_viewport_cmd(egui::ViewportCommand::RequestPaste),
@@ -437,6 +449,8 @@ impl App {
         match action {
             Action::Worker(request) => self.send(request),
             Action::Command(command) => self.run(command, context),
+            Action::LookAtEvaluation(job) => self.look_at_evaluation(*job),
+            Action::StartEvaluation(job) => self.start_evaluation(*job),
             Action::Show(kind) => self.layout.show(kind),
             Action::Inspect(subject) => {
                 self.panels.inspector.open(subject);
@@ -449,6 +463,7 @@ impl App {
             Action::Lesson(id) => self.begin_lesson(&id),
             Action::LeaveLesson => self.leave_lesson(),
             Action::Toast(level, text) => self.tell(level, text),
+            Action::OpenPath(path) => context.open_url(egui::OpenUrl::new_tab(super::evaluation::file_url(&path))),
             Action::CopyText(text) => {
                 context.copy_text(text);
                 self.toasts.add(Instant::now(), Level::Info, "Copied.".into());
@@ -495,6 +510,11 @@ impl App {
                 }
                 self.layout.show(PanelKind::Compare);
             }
+            Purpose::Open(OpenFor::Evaluate | OpenFor::EvaluateRun) => {
+                self.panels.evaluate.add(path);
+                self.layout.show(PanelKind::Evaluate);
+            }
+            Purpose::Open(OpenFor::Report) => self.panels.evaluate.report_to(&path),
             Purpose::Open(OpenFor::DataPath) => {
                 if let Err(error) = self.form.set_data_path(&path) {
                     self.tell(Level::Error, error);
@@ -604,6 +624,8 @@ impl App {
     /// Shuts down the worker: saves a run that is under way and waits for it.
     pub(super) fn finish(&mut self) {
         self.store();
+        self.cancel_evaluation();
         self.worker = None;
+        self.evaluator = None;
     }
 }

@@ -17,6 +17,7 @@ mod oracle;
 mod run;
 #[cfg(test)]
 mod run_tests;
+mod settings;
 mod square;
 mod step_size;
 
@@ -25,4 +26,5 @@ pub use limits::{check_distance, largest_distance};
 pub use measure::{ClassAccuracy, Measured, Report, describe_without_gradient, describe_worst_class, measure};
 pub use oracle::{AttackError, Cost};
 pub use run::Predictions;
+pub use settings::AttackSettings;
 pub use step_size::{RunSteps, default_step_size, evaluation_step_size};

@@ -229,3 +229,15 @@ pub(crate) fn trained_by(arguments: &[String]) -> Result<crate::config::Experime
         _ => Err(Usage("no `fairtat train`".into()).into()),
     }
 }
+
+/// The attacks, the number of images and the report of a command line `fairtat eval …` on a network of this experiment.
+#[cfg(test)]
+pub(crate) fn evaluated_by(
+    arguments: &[String],
+    experiment: &crate::config::Experiment,
+) -> Result<(crate::evaluate::robustness::Plan, Option<usize>, Option<std::path::PathBuf>)> {
+    match Cli::try_parse_from(arguments)?.command {
+        Some(Command::Eval(arguments)) => arguments.asked_for(experiment),
+        _ => Err(Usage("no `fairtat eval`".into()).into()),
+    }
+}

@@ -12,6 +12,7 @@ use crate::data::DataError;
 use crate::data::publishers::publisher;
 use crate::engine::{EngineError, GpuError};
 use crate::evaluate::ReportError;
+use crate::evaluate::robustness::RobustnessError;
 use crate::model::ModelError;
 use crate::model::pytorch::ImportError;
 use crate::train::{RunDirError, StoredError, TrainError};
@@ -229,6 +230,26 @@ pub(super) fn of_stored(path: &Path, error: &StoredError) -> Failure {
         },
         run: None,
     }
+}
+
+/// An evaluation that could not begin, or failed.
+pub(super) fn of_evaluation(path: &Path, error: &RobustnessError) -> Failure {
+    let root = match error {
+        RobustnessError::Engine(error) => Root::of_engine(error),
+        RobustnessError::File(file) => Root::Io(file.cause()),
+        RobustnessError::State { .. } | RobustnessError::Other { .. } | RobustnessError::Figure(_) => Root::Other,
+    };
+    Failure { doing: evaluating(path), what: sentence(error), advice: root.advice(false), run: None }
+}
+
+/// An evaluation that was asked for cannot be carried out.
+pub(super) fn refused(path: &Path, what: String, advice: &str) -> Failure {
+    Failure { doing: evaluating(path), what, advice: Some(advice.into()), run: None }
+}
+
+/// What an evaluation of this checkpoint is called in messages.
+pub(super) fn evaluating(path: &Path) -> String {
+    format!("evaluating {}", path.display())
 }
 
 /// The data set of a checkpoint cannot be loaded.

@@ -8,59 +8,67 @@ use super::Update;
 /// Largest number of batch updates that are kept until they are fetched.
 const BATCHES: usize = 4096;
 
+/// An update that may replace older ones.
+pub(super) trait Queued: Sized {
+    /// Removes updates that this one supersedes from those that were not fetched yet.
+    fn supersede(&self, waiting: &mut VecDeque<Self>);
+}
+
 /// See the [module](self).
-pub(super) struct Mailbox {
-    waiting: Mutex<VecDeque<Update>>,
+pub(super) struct Mailbox<T = Update> {
+    waiting: Mutex<VecDeque<T>>,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
-impl std::fmt::Debug for Mailbox {
+impl<T> std::fmt::Debug for Mailbox<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Mailbox").finish_non_exhaustive()
     }
 }
 
-impl Mailbox {
+impl Queued for Update {
+    fn supersede(&self, waiting: &mut VecDeque<Self>) {
+        match self {
+            Self::Examples(_) => waiting.retain(|old| !matches!(old, Self::Examples(_))),
+            Self::Evaluating { .. } => waiting.retain(|old| !matches!(old, Self::Evaluating { .. })),
+            Self::Batch(_) => {
+                let is_batch = |old: &Self| matches!(old, Self::Batch(_));
+                if waiting.iter().filter(|old| is_batch(old)).count() >= BATCHES {
+                    let oldest = waiting.iter().position(is_batch);
+                    oldest.and_then(|oldest| waiting.remove(oldest));
+                }
+            }
+            // Drop phases that ended before they were fetched, back to the last update that is meaningful on its own.
+            Self::Phase(_) => {
+                let passing = |old: &Self| {
+                    matches!(old, Self::Phase(_) | Self::Batch(_) | Self::Examples(_) | Self::Evaluating { .. })
+                };
+                let kept = waiting.iter().rposition(|old| !passing(old)).map_or(0, |last| last + 1);
+                let recent = waiting.split_off(kept);
+                waiting.extend(recent.into_iter().filter(|old| !matches!(old, Self::Phase(_))));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl<T: Queued> Mailbox<T> {
     pub(super) fn new(wake: Box<dyn Fn() + Send + Sync>) -> Self {
         Self { waiting: Mutex::default(), wake }
     }
 
     /// Adds an update and removes older ones that it supersedes.
-    pub(super) fn put(&self, update: Update) {
+    pub(super) fn put(&self, update: T) {
         {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            match &update {
-                Update::Examples(_) => waiting.retain(|old| !matches!(old, Update::Examples(_))),
-                Update::Evaluating { .. } => waiting.retain(|old| !matches!(old, Update::Evaluating { .. })),
-                Update::Batch(_) => {
-                    let is_batch = |old: &Update| matches!(old, Update::Batch(_));
-                    if waiting.iter().filter(|old| is_batch(old)).count() >= BATCHES {
-                        let oldest = waiting.iter().position(is_batch);
-                        oldest.and_then(|oldest| waiting.remove(oldest));
-                    }
-                }
-                // Drop phases that ended before they were fetched, back to the last update that is meaningful on its
-                // own.
-                Update::Phase(_) => {
-                    let passing = |old: &Update| {
-                        matches!(
-                            old,
-                            Update::Phase(_) | Update::Batch(_) | Update::Examples(_) | Update::Evaluating { .. }
-                        )
-                    };
-                    let kept = waiting.iter().rposition(|old| !passing(old)).map_or(0, |last| last + 1);
-                    let recent = waiting.split_off(kept);
-                    waiting.extend(recent.into_iter().filter(|old| !matches!(old, Update::Phase(_))));
-                }
-                _ => {}
-            }
+            update.supersede(&mut waiting);
             waiting.push_back(update);
         }
         (self.wake)();
     }
 
     /// Takes everything, oldest first.
-    pub(super) fn take(&self) -> Vec<Update> {
+    pub(super) fn take(&self) -> Vec<T> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *waiting).into()
     }

@@ -4,6 +4,7 @@
 //! progress and the newest examples replace older ones that were not fetched yet; everything else is kept in order.
 
 mod desk;
+pub mod evaluation;
 mod failure;
 mod inspect;
 mod mailbox;

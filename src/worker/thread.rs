@@ -148,7 +148,7 @@ fn guarded<'a, T>(
 
 /// Lowers the priority of this thread below that of the window, because training uses all cores. Threads that an engine
 /// starts from here inherit the priority.
-fn give_way() {
+pub(super) fn give_way() {
     // On Linux the nice value applies to the calling thread. A failure can be ignored: the priority then stays as it
     // is.
     #[cfg(target_os = "linux")]

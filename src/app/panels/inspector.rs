@@ -25,6 +25,8 @@ use crate::worker::{
     DecisionMap, Failure, INSPECTING, Inspection, InspectionAttack, InspectionJob, MAPPING, MapJob, Request, Subject,
 };
 
+pub(super) use attack::{distance, largest_radius, levels, usual_radius};
+
 use ask::Asking;
 use attack::AttackForm;
 use map::MapForm;

@@ -1,6 +1,7 @@
 //! The panels, one file each.
 
 pub mod compare;
+pub mod evaluate;
 pub mod examples;
 pub mod experiment;
 pub mod fairness;
@@ -21,6 +22,7 @@ pub struct Panels {
     pub(super) fairness: fairness::Fairness,
     pub(super) examples: examples::Examples,
     pub(super) inspector: inspector::Inspector,
+    pub(super) evaluate: evaluate::Evaluate,
     pub(super) compare: compare::Compare,
     pub(super) watch: watch::Watch,
     pub(super) learn: learn::Learn,
@@ -36,6 +38,7 @@ impl Panels {
             PanelKind::Fairness => &mut self.fairness,
             PanelKind::Examples => &mut self.examples,
             PanelKind::Inspector => &mut self.inspector,
+            PanelKind::Evaluate => &mut self.evaluate,
             PanelKind::Compare => &mut self.compare,
             PanelKind::Watch => &mut self.watch,
             PanelKind::Learn => &mut self.learn,

@@ -8,16 +8,13 @@ use clap::Args;
 
 use super::super::Usage;
 use super::super::stored::StoredArgs;
-use crate::attack::{Attack, AttackKind, evaluation_step_size, norm_name};
+use crate::attack::{Attack, AttackKind, AttackSettings, evaluation_step_size, norm_name};
 use crate::config::Experiment;
 use crate::data::corruptions::Corruption;
 use crate::engine::Norm;
 use crate::evaluate::robustness::{Budget, Plan, Role, Suite, Wanted};
 use crate::train::run_steps;
 use crate::units::Epsilon;
-
-/// Default number of PGD steps.
-const STEPS: u32 = 20;
 
 /// Which images to evaluate on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -233,10 +230,15 @@ impl EvalArgs {
         std::iter::once(self.stored.checkpoint.as_path()).chain(self.more.iter().map(PathBuf::as_path))
     }
 
+    /// The settings of the attacks.
+    fn settings(&self) -> AttackSettings {
+        let Self { norm, epsilon, steps, step_size, queries, targets, restarts, any_iterate, seed, .. } = *self;
+        AttackSettings { norm, epsilon, steps, step_size, queries, targets, restarts, any_iterate, seed }
+    }
+
     /// Radius and shape of the ball of every attack.
     pub(super) fn ball(&self, experiment: &Experiment) -> (Epsilon, Norm) {
-        let run = run_steps(experiment);
-        (self.epsilon.unwrap_or(run.eval_epsilon), self.norm.unwrap_or(run.norm))
+        self.settings().ball(&run_steps(experiment))
     }
 
     /// An attack with another radius, and the step size that belongs to it.
@@ -253,26 +255,7 @@ impl EvalArgs {
 
     /// An attack with the settings that were given.
     fn attack(&self, kind: AttackKind, experiment: &Experiment) -> Attack {
-        let (epsilon, norm) = self.ball(experiment);
-        let restarts = self.restarts.unwrap_or(1);
-        match kind {
-            AttackKind::Clean => Attack::clean(),
-            AttackKind::Fgsm => Attack::fgsm(epsilon, norm),
-            AttackKind::Pgd | AttackKind::PgdTargeted => {
-                let run = run_steps(experiment);
-                let steps = self.steps.unwrap_or(STEPS);
-                let step_size = evaluation_step_size(norm, epsilon, steps, self.step_size, &run);
-                let pgd = Attack::pgd(epsilon, step_size, steps, norm, self.seed);
-                Attack { kind, restarts, any_iterate: self.any_iterate, ..pgd }
-            }
-            _ => {
-                let published = Attack::published(kind, epsilon, norm, self.seed);
-                let given = if kind == AttackKind::Square { self.queries } else { self.steps };
-                let steps = given.filter(|_| published.steps > 0).unwrap_or(published.steps);
-                let targets = self.targets.filter(|_| published.targets > 0).unwrap_or(published.targets);
-                Attack { steps, targets, restarts, ..published }
-            }
-        }
+        self.settings().attack(kind, &run_steps(experiment))
     }
 }
 

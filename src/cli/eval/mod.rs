@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
-use sha2::{Digest, Sha256};
 
 pub(super) use self::arguments::EvalArgs;
 use self::arguments::{Attacks, Part};
@@ -19,8 +18,7 @@ use crate::attack::check_distance;
 use crate::config::Experiment;
 use crate::data::{Dataset, ImageShape};
 use crate::engine::Engine;
-use crate::evaluate::robustness::{Described, Evaluation, Options, Progress, ReportFiles, run};
-use crate::files;
+use crate::evaluate::robustness::{Described, Evaluation, Options, Progress, ReportFiles, identity, run, sha256};
 use crate::train::{RunDir, Splits, StoredNetwork};
 
 pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
@@ -72,19 +70,13 @@ impl Subject {
         Ok(Self { stored, engine, set })
     }
 
-    /// Hash of the file of the network.
-    fn sha256(&self) -> Result<String> {
-        let digest = Sha256::digest(files::read(&self.stored.file)?);
-        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
-    }
-
     fn described(&self, arguments: &EvalArgs) -> Result<Described> {
         let experiment = &self.stored.experiment;
         let (epsilon, norm) = arguments.ball(experiment);
         Ok(Described {
             program: concat!("fairtat ", env!("CARGO_PKG_VERSION")).into(),
             checkpoint: self.stored.file.display().to_string(),
-            checkpoint_sha256: self.sha256()?,
+            checkpoint_sha256: sha256(&self.stored.file)?,
             architecture: experiment.model.arch.name().into(),
             method: self.stored.method().map(Into::into),
             dataset: experiment.data.dataset.clone(),
@@ -162,13 +154,7 @@ fn evaluated(
     directory: Option<&Path>,
 ) -> Result<Evaluation> {
     let stop = interrupt::flag();
-    let images: [u8; 32] = Sha256::digest(subject.set.images()).into();
-    let identity = serde_json::json!({
-        "program": described.program,
-        "checkpoint_sha256": described.checkpoint_sha256,
-        "engine": described.engine,
-        "images_sha256": images.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
-    });
+    let identity = identity(described, &subject.set, arguments.limit);
     let options = Options {
         batch_size: arguments.stored.batch_size(&subject.stored.experiment),
         directory: directory.map(Into::into),
@@ -222,6 +208,17 @@ fn check_ball(arguments: &EvalArgs, experiment: &Experiment, shape: ImageShape) 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+impl EvalArgs {
+    /// Attacks, number of images and report.
+    pub(super) fn asked_for(
+        &self,
+        experiment: &Experiment,
+    ) -> Result<(crate::evaluate::robustness::Plan, Option<usize>, Option<std::path::PathBuf>)> {
+        Ok((Attacks::of(self, experiment)?.plan, self.limit, self.report.clone()))
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use super::{Corrupted, Evaluation, RobustnessError, Role, Row, Suite, TargetCoun
 use crate::attack::{AttackKind, Cost, Report, describe_worst_class};
 use crate::data::{ImageShape, write_npy as npy};
 use crate::engine::Norm;
-use crate::evaluate::figures::{self, AttackBar, BarKind, Context, CurveAxis, CurvePoint, RobustnessCurve};
+use crate::evaluate::figures::{
+    self, AttackBar, BarKind, Context, CurveAxis, CurvePoint, Figure, FigureError, RobustnessCurve,
+};
 use crate::files::{FileError, write_atomic};
 
 /// What was evaluated, and how: without it a number means nothing.
@@ -192,11 +194,10 @@ impl ReportFiles<'_> {
         Ok(write_atomic(&directory.join("report.md"), self.markdown().as_bytes())?)
     }
 
-    /// Draws the bars of all attacks, and the curves.
-    fn figures(&self, directory: &Path) -> Result<(), RobustnessError> {
-        let (evaluation, d) = (self.evaluation, self.described);
-        let norm = crate::attack::norm_name(d.norm);
-        let context = |attack: String| Context {
+    /// What the figures of this evaluation have in common; `attack` is what they are measured under.
+    pub fn context(&self, attack: String) -> Context {
+        let d = self.described;
+        Context {
             title: format!(
                 "{} on {}, {}, {}",
                 d.method.as_deref().unwrap_or("Network"),
@@ -209,15 +210,33 @@ impl ReportFiles<'_> {
             targeted: false,
             statistics: String::new(),
             frozen_after: None,
-            class_names: evaluation.class_names().to_vec(),
+            class_names: self.evaluation.class_names().to_vec(),
             base_epsilon: 0.0,
-        };
-        if let Some(corrupted) = self.corrupted {
-            corrupted.write(directory, &context("no attack; common corruptions".into()))?;
         }
+    }
+
+    /// A bar for each attack, and one for the worst case; `None` without an attack.
+    ///
+    /// # Errors
+    /// If it cannot be drawn.
+    pub fn bars_figure(&self) -> Result<Option<Figure>, FigureError> {
         let bars = self.bars();
-        if bars.len() > 1 {
-            figures::attack_bars(&bars, &context(format!("{norm}, ε {}", d.epsilon)))?.save(directory)?;
+        if bars.len() <= 1 {
+            return Ok(None);
+        }
+        let ball = format!("{}, ε {}", crate::attack::norm_name(self.described.norm), self.described.epsilon);
+        figures::attack_bars(&bars, &self.context(ball)).map(Some)
+    }
+
+    /// Draws the bars of all attacks, and the curves.
+    fn figures(&self, directory: &Path) -> Result<(), RobustnessError> {
+        let evaluation = self.evaluation;
+        let norm = crate::attack::norm_name(self.described.norm);
+        if let Some(corrupted) = self.corrupted {
+            corrupted.write(directory, &self.context("no attack; common corruptions".into()))?;
+        }
+        if let Some(bars) = self.bars_figure()? {
+            bars.save(directory)?;
         }
         for (role, axis) in [(Role::EpsilonSweep, CurveAxis::Epsilon), (Role::StepsSweep, CurveAxis::Steps)] {
             let rows: Vec<&Row> = evaluation.rows.iter().filter(|row| row.entry.role == role).collect();
@@ -244,7 +263,7 @@ impl ReportFiles<'_> {
                 CurveAxis::Steps => format!("{title}, {norm}, ε {}", attack.epsilon),
             };
             let curve = RobustnessCurve { axis, attack: &attack, points: &points };
-            figures::robustness_curve(&curve, &context(attack.clone()))?.save(directory)?;
+            figures::robustness_curve(&curve, &self.context(attack.clone()))?.save(directory)?;
         }
         Ok(())
     }
@@ -269,14 +288,8 @@ impl ReportFiles<'_> {
                 (Role::Attack, AttackKind::Clean) => BarKind::Clean,
                 (Role::Attack, _) => BarKind::Attack,
             };
-            let attack = &row.entry.attack;
-            let name = match attack.kind {
-                AttackKind::Pgd | AttackKind::PgdTargeted => format!("{}-{}", attack.kind.title(), attack.steps),
-                kind => kind.title().into(),
-            };
-            let name = if row.entry.name.ends_with("epsilon-0") { format!("{name}, ε 0") } else { name };
             let group = row.entry.suite.map(|suite| suite.name().to_owned());
-            bars.push(bar(name, group, kind, &evaluation.report(row)));
+            bars.push(bar(row.entry.title(), group, kind, &evaluation.report(row)));
         }
         if let Some(worst) = self.worst_case() {
             bars.push(bar("worst case".into(), None, BarKind::Total, &worst));
@@ -298,7 +311,7 @@ impl ReportFiles<'_> {
                 suite: row.entry.suite,
                 role: row.entry.role,
                 attacked: row.attacked,
-                fell: self.fell(row),
+                fell: evaluation.fallen(row).len() as u64,
                 seconds: row.seconds,
                 cost: row.cost,
                 targets: row.targets,
@@ -320,16 +333,6 @@ impl ReportFiles<'_> {
             warnings: &evaluation.warnings,
             corruptions: self.corrupted.map(Corrupted::to_json),
         }
-    }
-
-    /// Images that were classified correctly before an attack and are not after it.
-    fn fell(&self, row: &Row) -> u64 {
-        let rows = &self.evaluation.rows;
-        let at = rows.iter().position(|other| other.entry.name == row.entry.name).unwrap_or(rows.len());
-        let before = self.evaluation.before(&row.entry, at);
-        let labels = self.evaluation.labels();
-        let pairs = before.iter().zip(&row.predictions).zip(labels);
-        pairs.filter(|((before, after), label)| before == label && after != label).count() as u64
     }
 
     fn worst_case(&self) -> Option<Report> {
@@ -360,7 +363,8 @@ impl ReportFiles<'_> {
     }
 
     /// One line for each attack and class, and one for the mean.
-    fn csv(&self) -> Vec<u8> {
+    /// `report.csv`: accuracy and interval under each attack, of all images and of each class.
+    pub fn csv(&self) -> Vec<u8> {
         let mut lines = Vec::new();
         let mut write = |name: &str, report: &Report| {
             let mut line = |class: &str, accuracy: f64, [low, high]: [f64; 2], images: u64| {
@@ -487,7 +491,7 @@ impl ReportFiles<'_> {
                 within(report.worst_class_accuracy, report.worst_class_interval),
                 percent(report.gap),
                 row.attacked,
-                self.fell(row),
+                self.evaluation.fallen(row).len(),
                 row.seconds,
             );
             if let Some(TargetCount { hit, images }) = row.targets {

@@ -9,6 +9,7 @@
 
 mod compare;
 mod corruptions;
+mod fallen;
 mod files;
 mod plan;
 mod result;
@@ -20,11 +21,13 @@ use std::path::PathBuf;
 
 pub use compare::{Compared, Transfer, adversarial_images, classify, csv as compare_csv, markdown as compare_markdown};
 pub use corruptions::{Corrupted, CorruptedError, CorruptedImages, CorruptedMean, CorruptedRow, corrupted};
+pub use fallen::{Fallen, fallen};
 pub use files::{Described, ReportFiles, write_npy};
 pub use plan::{Budget, Entry, Plan, Role, Suite, Wanted};
 pub use result::{Evaluation, Row, TargetCount};
-pub use run::{Options, Progress, run};
+pub use run::{Options, Progress, identity, run, sha256};
 pub use signals::signals;
+pub use state::{Held, held};
 
 use crate::engine::EngineError;
 use crate::files::FileError;

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::attack::{Attack, AttackKind};
+use crate::attack::{Attack, AttackKind, AttackSettings, RunSteps};
 use crate::engine::Norm;
 use crate::units::Epsilon;
 
@@ -22,12 +22,24 @@ pub enum Suite {
 }
 
 impl Suite {
+    /// All suites.
+    pub const ALL: [Self; 3] = [Self::AutoAttack, Self::Small, Self::Rand];
+
     /// The name in commands, tables and file names.
     pub const fn name(self) -> &'static str {
         match self {
             Self::AutoAttack => "autoattack",
             Self::Rand => "rand",
             Self::Small => "autoattack-small",
+        }
+    }
+
+    /// A short title, for a list to choose from.
+    pub const fn short_title(self) -> &'static str {
+        match self {
+            Self::AutoAttack => "AutoAttack",
+            Self::Rand => "AutoAttack, rand",
+            Self::Small => "AutoAttack, small budget",
         }
     }
 
@@ -77,6 +89,16 @@ pub enum Wanted {
     Suite(Suite),
 }
 
+impl Wanted {
+    /// The name in commands.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Attack(kind) => kind.name(),
+            Self::Suite(suite) => suite.name(),
+        }
+    }
+}
+
 impl FromStr for Wanted {
     type Err = String;
 
@@ -124,6 +146,22 @@ pub struct Entry {
     pub role: Role,
 }
 
+impl Entry {
+    /// The attack's usual name, with its steps or radius where other entries may differ in that.
+    pub fn title(&self) -> String {
+        let Attack { kind, steps, epsilon, .. } = &self.attack;
+        let title = match kind {
+            AttackKind::Pgd | AttackKind::PgdTargeted => format!("{}-{steps}", kind.title()),
+            kind => kind.title().into(),
+        };
+        match self.role {
+            Role::EpsilonSweep => format!("{title}, ε {epsilon}"),
+            _ if *epsilon == Epsilon::ZERO && *kind != AttackKind::Clean => format!("{title}, ε 0"),
+            _ => title,
+        }
+    }
+}
+
 /// The attacks of an evaluation, clean images first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -152,6 +190,30 @@ impl Plan {
                 self.push(attack, Some(suite), Role::Attack);
             }
         }
+    }
+
+    /// The attacks that `wanted` names, with the settings of an evaluation of this run, clean images first, and their
+    /// controls if asked for.
+    ///
+    /// # Errors
+    /// If an attack does not exist in the norm ([`Attack::check`]).
+    pub fn of(wanted: &[Wanted], settings: &AttackSettings, run: &RunSteps, controls: bool) -> Result<Self, String> {
+        let mut plan = Self::clean();
+        let (epsilon, norm) = settings.ball(run);
+        for wanted in wanted {
+            match wanted {
+                Wanted::Attack(kind) => {
+                    let attack = settings.attack(*kind, run);
+                    attack.check()?;
+                    plan.add(attack, Role::Attack);
+                }
+                Wanted::Suite(suite) => plan.add_suite(*suite, epsilon, norm, settings.seed),
+            }
+        }
+        if controls {
+            plan.add_controls(&settings.attack(AttackKind::Pgd, run));
+        }
+        Ok(plan)
     }
 
     /// Adds the controls of the authors of AutoAttack and of Carlini et al. 2019 ("On evaluating adversarial

@@ -52,7 +52,8 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    pub(super) fn new(set: &Dataset) -> Self {
+    /// An evaluation of these images by no attack yet.
+    pub fn new(set: &Dataset) -> Self {
         Self {
             rows: Vec::new(),
             warnings: Vec::new(),
@@ -78,6 +79,14 @@ impl Evaluation {
         let own = earlier.iter().rev().find(|row| entry.suite.is_some() && row.entry.suite == entry.suite);
         let clean = || earlier.iter().find(|row| row.entry.attack.kind == AttackKind::Clean);
         own.or_else(clean).map_or(&self.labels, |row| &row.predictions)
+    }
+
+    /// The images, by number, that were classified correctly before an attack and are not after it.
+    pub fn fallen(&self, row: &Row) -> Vec<usize> {
+        let at = self.rows.iter().position(|other| other.entry.name == row.entry.name).unwrap_or(self.rows.len());
+        let before = self.before(&row.entry, at);
+        let labels = &self.labels;
+        (0..labels.len()).filter(|i| before[*i] == labels[*i] && row.predictions[*i] != labels[*i]).collect()
     }
 
     /// True class × prediction of one attack.

@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::files::ImageFile;
 use super::result::{Evaluation, Row, TargetCount};
 use super::state::{Record, Store};
-use super::{Entry, Plan, RobustnessError, signals};
+use super::{Described, Entry, Plan, RobustnessError, signals};
 use crate::attack::{Attack, AttackError, AttackKind, Cost, Predictions};
 use crate::data::Dataset;
 use crate::engine::{Batch, Engine};
+use crate::files::FileError;
 
 /// How an evaluation is run.
 #[derive(Debug, Clone)]
@@ -25,6 +27,44 @@ pub struct Options {
     pub identity: Value,
     /// Whether every attack's images are written to `directory`.
     pub keep_images: bool,
+}
+
+impl Options {
+    /// Everything that the records of an evaluation depend on.
+    pub fn records_of(&self, plan: &Plan) -> Value {
+        let mut identity = self.identity.clone();
+        if let Some(map) = identity.as_object_mut() {
+            map.insert("attacks".into(), serde_json::to_value(plan).unwrap_or_default());
+            map.insert("batch_size".into(), self.batch_size.into());
+            map.insert("keep_images".into(), self.keep_images.into());
+        }
+        identity
+    }
+}
+
+/// What identifies the network, the images and the program of an evaluation ([`Options::identity`]); `limit` is the
+/// number of images that the user chose.
+pub fn identity(described: &Described, set: &Dataset, limit: Option<usize>) -> Value {
+    let images: [u8; 32] = Sha256::digest(set.images()).into();
+    serde_json::json!({
+        "program": described.program,
+        "checkpoint_sha256": described.checkpoint_sha256,
+        "engine": described.engine,
+        "images_sha256": hex(&images),
+        "limit": limit,
+    })
+}
+
+/// SHA-256 of a file.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn sha256(path: &Path) -> Result<String, FileError> {
+    Ok(hex(&Sha256::digest(crate::files::read(path)?)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Where an evaluation is.
@@ -56,15 +96,7 @@ pub fn run(
 ) -> Result<Option<Evaluation>, RobustnessError> {
     let store = match &options.directory {
         None => Store::Memory,
-        Some(directory) => {
-            let mut identity = options.identity.clone();
-            if let Some(map) = identity.as_object_mut() {
-                map.insert("attacks".into(), serde_json::to_value(plan).unwrap_or_default());
-                map.insert("batch_size".into(), options.batch_size.into());
-                map.insert("keep_images".into(), options.keep_images.into());
-            }
-            Store::open(directory, &identity)?
-        }
+        Some(directory) => Store::open(directory, &options.records_of(plan))?,
     };
     let kept = options.directory.as_deref().filter(|_| options.keep_images);
     let mut runner = Runner { engine, set, store, batch_size: options.batch_size.max(1), kept };
@@ -144,8 +176,9 @@ impl Runner<'_> {
                 Some(record) => record,
                 None => {
                     let begun = Instant::now();
-                    let batch = self.attack(&entry.attack, images, &mut |share| progress(place(share)));
-                    let found = match batch {
+                    let mut tick = |share| progress(place(share));
+                    let keep = self.kept.is_some();
+                    let found = match attack_images(self.engine, self.set, &entry.attack, images, keep, &mut tick) {
                         Ok(found) => found,
                         Err(AttackError::Stopped) => return Ok(None),
                         Err(AttackError::Engine(error)) => return Err(error.into()),
@@ -191,22 +224,25 @@ impl Runner<'_> {
         }
         Ok(Some((row, found)))
     }
+}
 
-    fn attack(
-        &mut self,
-        attack: &Attack,
-        images: &[usize],
-        tick: &mut dyn FnMut(f64) -> bool,
-    ) -> Result<Predictions, AttackError> {
-        let ids: Vec<u32> = images.iter().map(|i| *i as u32).collect();
-        let labels: Vec<u32> = images.iter().map(|i| self.set.labels()[*i]).collect();
-        let pixels: Vec<u8> = images.iter().flat_map(|i| self.set.image(*i).iter().copied()).collect();
-        let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: attack.seed, epoch: 0 };
-        if attack.kind == AttackKind::Clean && !tick(0.0) {
-            return Err(AttackError::Stopped);
-        }
-        attack.run(self.engine, &batch, self.kept.is_some(), tick)
+/// Runs an attack on some images of a set, by number.
+pub(super) fn attack_images(
+    engine: &mut dyn Engine,
+    set: &Dataset,
+    attack: &Attack,
+    images: &[usize],
+    keep_images: bool,
+    tick: &mut dyn FnMut(f64) -> bool,
+) -> Result<Predictions, AttackError> {
+    let ids: Vec<u32> = images.iter().map(|i| *i as u32).collect();
+    let labels: Vec<u32> = images.iter().map(|i| set.labels()[*i]).collect();
+    let pixels: Vec<u8> = images.iter().flat_map(|i| set.image(*i).iter().copied()).collect();
+    let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: attack.seed, epoch: 0 };
+    if attack.kind == AttackKind::Clean && !tick(0.0) {
+        return Err(AttackError::Stopped);
     }
+    attack.run(engine, &batch, keep_images, tick)
 }
 
 /// The images of every attack, and those of the worst case.

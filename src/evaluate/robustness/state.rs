@@ -42,8 +42,38 @@ pub(super) enum Store {
 
 /// The directory of an unfinished evaluation, within that of its report.
 const UNFINISHED: &str = "unfinished";
+const DAMAGED: &str = "its plan is damaged";
 /// What is being evaluated.
 const PLAN: &str = "plan.json";
+
+/// What a directory holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    /// No evaluation.
+    Nothing,
+    /// An unfinished evaluation that would continue.
+    Same,
+    /// Another unfinished evaluation, with what differs.
+    Other(String),
+    /// A report.
+    Report,
+}
+
+/// What `directory` holds, for an evaluation of which the values in `known` are known ([`super::Options::records_of`]).
+pub fn held(directory: &Path, known: &Value) -> Held {
+    let plan = directory.join(UNFINISHED).join(PLAN);
+    match std::fs::read(&plan) {
+        Err(_) if directory.join("report.json").exists() => Held::Report,
+        Err(_) => Held::Nothing,
+        Ok(bytes) => match serde_json::from_slice(&bytes) {
+            Ok(found) => match difference(&found, known) {
+                differs if differs.is_empty() => Held::Same,
+                differs => Held::Other(differs),
+            },
+            Err(_) => Held::Other(DAMAGED.into()),
+        },
+    }
+}
 
 impl Store {
     /// Opens the records below `directory`; none there is a fresh start. `identity` is everything that the records
@@ -58,8 +88,7 @@ impl Store {
         if plan.exists() {
             let found: Option<Value> = serde_json::from_slice(&files::read(&plan)?).ok();
             if found.as_ref() != Some(identity) {
-                let differs =
-                    found.as_ref().map_or_else(|| "its plan is damaged".into(), |found| difference(found, identity));
+                let differs = found.as_ref().map_or_else(|| DAMAGED.into(), |found| difference(found, identity));
                 return Err(RobustnessError::Other { directory: directory.into(), differs });
             }
         } else {
@@ -137,7 +166,7 @@ impl Store {
 /// The first keys whose values differ.
 fn difference(found: &Value, expected: &Value) -> String {
     let (Some(found), Some(expected)) = (found.as_object(), expected.as_object()) else {
-        return "its plan is damaged".into();
+        return DAMAGED.into();
     };
     let differing = expected.iter().filter(|(key, value)| found.get(*key) != Some(value));
     let short = |value: Option<&Value>| {
@@ -213,7 +242,12 @@ mod tests {
         assert_eq!(Store::open(dir.path(), &json!({"images": 3})).unwrap().load("pgd", 4, 3, 2), Some(record));
         let error = Store::open(dir.path(), &json!({"images": 4})).unwrap_err().to_string();
         assert!(error.contains("images was 3, now 4"), "{error}");
+        assert_eq!(held(dir.path(), &json!({"images": 3})), Held::Same);
+        assert_eq!(held(dir.path(), &json!({"images": 4})), Held::Other("images was 3, now 4".into()));
         store.finish().unwrap();
         assert!(!path.exists());
+        assert_eq!(held(dir.path(), &json!({"images": 3})), Held::Nothing);
+        std::fs::write(dir.path().join("report.json"), "{}").unwrap();
+        assert_eq!(held(dir.path(), &json!({"images": 3})), Held::Report);
     }
 }

@@ -94,10 +94,10 @@ impl AttackForm {
                 .on_hover_text("The Euclidean length of the whole change is at most epsilon.");
             if norm != self.norm {
                 // The same radius is a much smaller change in L2; these are the usual radii.
-                (self.epsilon, self.step_size) = if self.norm == Norm::L2 { (127.5, 31.875) } else { (8.0, 2.0) };
+                (self.epsilon, self.step_size) = (usual_radius(self.norm), usual_radius(self.norm) / 4.0);
             }
         });
-        let most = if self.norm == Norm::L2 { 512.0 } else { 32.0 };
+        let most = largest_radius(self.norm);
         ui.spacing_mut().slider_width = (ui.available_width() - 190.0).clamp(60.0, 180.0);
         Grid::new("attack").num_columns(2).spacing([8.0, 4.0]).show(ui, |ui| {
             ui.label("Target");
@@ -125,12 +125,28 @@ impl AttackForm {
     }
 }
 
-pub(super) fn levels(epsilon: Epsilon) -> f64 {
+/// The usual radius of a ball, in levels of 255.
+pub(in crate::app::panels) const fn usual_radius(norm: Norm) -> f64 {
+    match norm {
+        Norm::Linf => 8.0,
+        Norm::L2 => 127.5,
+    }
+}
+
+/// The largest radius that a slider offers.
+pub(in crate::app::panels) const fn largest_radius(norm: Norm) -> f64 {
+    match norm {
+        Norm::Linf => 32.0,
+        Norm::L2 => 512.0,
+    }
+}
+
+pub(in crate::app::panels) fn levels(epsilon: Epsilon) -> f64 {
     (epsilon.exact() * 255.0 * 1000.0).round() / 1000.0
 }
 
 /// A row with a distance as `k/255` and as a decimal.
-pub(super) fn distance(ui: &mut Ui, name: &str, value: &mut f64, most: f64, tooltip: &str) {
+pub(in crate::app::panels) fn distance(ui: &mut Ui, name: &str, value: &mut f64, most: f64, tooltip: &str) {
     let label = ui.label(name).on_hover_text(tooltip);
     ui.horizontal(|ui| {
         let slider = Slider::new(value, 0.0..=most)
