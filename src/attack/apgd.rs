@@ -49,7 +49,7 @@ pub(super) struct Apgd<'a> {
 }
 
 /// One image that is still searched.
-pub(super) struct Sight<'a> {
+pub(super) struct Iterate<'a> {
     /// Its index.
     #[cfg_attr(not(test), expect(dead_code, reason = "for comparisons with the authors' code"))]
     pub(super) image: usize,
@@ -65,7 +65,7 @@ pub(super) struct Sight<'a> {
 }
 
 /// Gets the number of each step, and every image that is still searched.
-pub(super) type Seen<'a> = dyn FnMut(u32, &[Sight<'_>]) + 'a;
+pub(super) type Observer<'a> = dyn FnMut(u32, &[Iterate<'_>]) + 'a;
 
 /// What a search has found.
 #[derive(Debug, Clone, PartialEq)]
@@ -204,7 +204,7 @@ impl Apgd<'_> {
         labels: &[u32],
         starts: Vec<f32>,
         done: &dyn Fn(f64) -> f64,
-        seen: &mut Seen<'_>,
+        seen: &mut Observer<'_>,
     ) -> Result<Found, AttackError> {
         let (len, n) = (oracle.shape().len(), labels.len());
         let mut found = Found {
@@ -257,7 +257,7 @@ impl Apgd<'_> {
             let state: Vec<_> = walkers
                 .iter()
                 .zip(&losses)
-                .map(|(w, loss)| Sight { image: w.image, step: w.step, loss: *loss, x: &w.x })
+                .map(|(w, loss)| Iterate { image: w.image, step: w.step, loss: *loss, x: &w.x })
                 .collect();
             seen(i, &state);
             if self.stop_at_success {

@@ -1,7 +1,8 @@
 //! The L2 attack of Carlini and Wagner 2017 ("Towards evaluating the robustness of neural networks", section VI.A): Adam
 //! on `‖x - x₀‖² + c · max(z_y - max_{i≠y} z_i, -κ)` with `x = (tanh w + 1) / 2`.
 //!
-//! With one search and the defaults, the attack of the same name in torchattacks 3.5; several searches find `c` by
+//! With one search, the settings of torchattacks 3.5, which replaces the label's logit by zero where it takes the largest
+//! of the others, and does not move black and white pixels; here all others compete and all pixels move. Several searches find `c` by
 //! bisection for each image, as the authors' code does. Both of these programs end the search of a whole batch when its
 //! cost rises; here every image takes all steps, so that its result does not depend on the batch.
 
@@ -69,7 +70,7 @@ impl Cw {
                 } else {
                     low[i] = low[i].max(c[i]);
                 }
-                c[i] = if high[i] < LARGEST_C { (low[i] + high[i]) / 2.0 } else { c[i] * 10.0 };
+                c[i] = if high[i] < LARGEST_C { (low[i] + high[i]) / 2.0 } else { (c[i] * 10.0).min(0.1 * LARGEST_C) };
             }
         }
         Ok(found)

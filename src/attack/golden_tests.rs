@@ -122,11 +122,11 @@ fn apgd_takes_the_published_steps() {
             let (mut seen, mut first): (Vec<Vec<(f32, f32)>>, Vec<Vec<f32>>) = Default::default();
             let found = search
                 .run(&mut oracle, &images, &labels, starts.clone(), &|share| share, &mut |step, state| {
-                    assert!(state.iter().enumerate().all(|(i, sight)| sight.image == i));
+                    assert!(state.iter().enumerate().all(|(i, iterate)| iterate.image == i));
                     if (1..4).contains(&step) {
-                        first.push(state.iter().flat_map(|sight| sight.x.to_vec()).collect());
+                        first.push(state.iter().flat_map(|iterate| iterate.x.to_vec()).collect());
                     }
-                    seen.push(state.iter().map(|sight| (sight.step, sight.loss)).collect());
+                    seen.push(state.iter().map(|iterate| (iterate.step, iterate.loss)).collect());
                 })
                 .unwrap();
             for (step, x) in [1usize, 2, 3].into_iter().zip(&first) {

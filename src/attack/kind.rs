@@ -11,7 +11,7 @@ use crate::units::Epsilon;
 pub enum AttackKind {
     /// No perturbation
     Clean,
-    /// Random noise as large as the ball allows: a control, which no robust network should mind
+    /// Random noise, uniform in the ball of L∞, on the sphere of L2: a control, which no robust network should mind
     Noise,
     /// One step of size epsilon from the image itself (Goodfellow et al. 2015)
     Fgsm,
@@ -102,6 +102,11 @@ impl AttackKind {
             Self::Square => "Square",
             Self::Cw => "CW",
         }
+    }
+
+    /// Whether the engine runs the attack itself. Such an attack also moves images that are misclassified without it.
+    pub const fn runs_in_engine(self) -> bool {
+        matches!(self, Self::Clean | Self::Fgsm | Self::Pgd | Self::PgdTargeted)
     }
 
     /// Whether the attack needs no gradient.

@@ -57,8 +57,9 @@ pub fn measure(
 pub struct Report {
     /// The attack in one line.
     pub attack: String,
-    /// The same attack as values.
-    pub settings: Attack,
+    /// The same attack as values; `None` for several attacks together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Attack>,
     /// Number of images attacked.
     pub images: u64,
     /// Number of images whose gradient was exactly zero in at least one step. If there are any, the attack was weaker
@@ -106,7 +107,7 @@ impl Measured {
         let (accuracy, interval) = (c.class_accuracy(), c.class_intervals());
         Report {
             attack: self.attack.to_string(),
-            settings: self.attack.clone(),
+            settings: Some(self.attack.clone()),
             images: c.total(),
             images_without_gradient: self.without_gradient,
             accuracy: c.accuracy(),

@@ -73,16 +73,9 @@ impl<'a> Oracle<'a> {
         if (self.tick)(done.clamp(0.0, 1.0)) { Ok(()) } else { Err(AttackError::Stopped) }
     }
 
-    /// The number of images that are passed to the engine for `images`: `largest`, halved as long as they fit.
+    /// The number of images that are passed to the engine for `images`.
     fn padded(&self, images: usize) -> usize {
-        if !self.engine.prefers_few_sizes() {
-            return images;
-        }
-        let mut size = self.largest;
-        while size / 2 >= images && size > 1 {
-            size = size.div_ceil(2);
-        }
-        size.max(images)
+        if self.engine.prefers_few_sizes() { padded(images, self.largest) } else { images }
     }
 
     /// Logits, `B × K`.
@@ -106,7 +99,8 @@ impl<'a> Oracle<'a> {
         Ok(all)
     }
 
-    /// Logits, and gradients of each image's objective up to a positive factor, `B × C × H × W`.
+    /// Logits, and gradients of each image's objective up to a positive factor, `B × C × H × W`. The factor of margins is
+    /// one: their gradients are the true ones.
     pub(super) fn gradient(
         &mut self,
         images: &[f32],
@@ -134,6 +128,11 @@ impl<'a> Oracle<'a> {
         }
         Ok((all, gradients))
     }
+}
+
+/// The smallest of 8, 16, 32, … that holds `images`, but no more than `largest`: an engine keeps programs for a few sizes.
+fn padded(images: usize, largest: usize) -> usize {
+    images.next_power_of_two().max(8).min(largest).max(images)
 }
 
 /// `rows` of length `len`, the last of them repeated until there are `count`.
@@ -166,5 +165,18 @@ impl Aim<'_> {
             Self::DlrTowards(targets) => Objective::DlrTowards(given(targets)),
             Self::MarginTo(targets) => Objective::MarginTo(given(targets)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_few_sizes() {
+        assert_eq!([1, 8, 9, 100, 128, 187].map(|n| padded(n, 187)), [8, 8, 16, 128, 128, 187]);
+        assert_eq!((padded(3, 5), padded(5, 5), padded(1, 1)), (5, 5, 1));
+        assert_eq!(repeated(&[1, 2, 3, 4], 2, 4), [1, 2, 3, 4, 3, 4, 3, 4]);
+        assert_eq!(repeated(&[7], 1, 1), [7]);
     }
 }

@@ -60,11 +60,10 @@ impl Attack {
         self.check().map_err(EngineError::Invalid)?;
         batch.check(engine.network().input, engine.network().classes)?;
         let batch = &Batch { seed: self.seed, ..*batch };
-        match self.kind {
-            AttackKind::Clean | AttackKind::Fgsm | AttackKind::Pgd | AttackKind::PgdTargeted => {
-                self.run_in_engine(engine, batch, keep_images, tick)
-            }
-            _ => self.run_on_host(engine, batch, keep_images, tick),
+        if self.kind.runs_in_engine() {
+            self.run_in_engine(engine, batch, keep_images, tick)
+        } else {
+            self.run_on_host(engine, batch, keep_images, tick)
         }
     }
 

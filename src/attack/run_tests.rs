@@ -187,8 +187,8 @@ fn the_best_iterate_is_the_best() {
         let search = Apgd { norm, epsilon: 0.1, steps: 12, loss: &Loss::CrossEntropy, stop_at_success: false };
         let mut largest = [f32::NEG_INFINITY; N];
         let found = search
-            .run(&mut oracle, &images, &labels, images.clone(), &|share| share, &mut |_, sights| {
-                sights.iter().for_each(|sight| largest[sight.image] = largest[sight.image].max(sight.loss));
+            .run(&mut oracle, &images, &labels, images.clone(), &|share| share, &mut |_, iterates| {
+                iterates.iter().for_each(|iterate| largest[iterate.image] = largest[iterate.image].max(iterate.loss));
             })
             .unwrap();
         assert_eq!(found.best_loss, largest);

@@ -48,7 +48,7 @@ impl AttackSettings {
                 let steps = self.steps.unwrap_or(PGD_STEPS);
                 let step_size = evaluation_step_size(norm, epsilon, steps, self.step_size, run);
                 let pgd = Attack::pgd(epsilon, step_size, steps, norm, self.seed);
-                Attack { kind, restarts, any_iterate: self.any_iterate, ..pgd }
+                Attack { kind, restarts, any_iterate: self.any_iterate && kind == AttackKind::Pgd, ..pgd }
             }
             _ => {
                 let published = Attack::published(kind, epsilon, norm, self.seed);

@@ -127,7 +127,7 @@ impl Square {
             for ((walker, z), x) in walkers.iter_mut().zip(logits.chunks(classes)).zip(candidates.chunks(len)) {
                 let label = labels[walker.image];
                 let margin = -loss::margin(z, label, 0.0, &mut vec![0.0; classes]);
-                if margin < walker.margin || margin <= 0.0 {
+                if margin < walker.margin || margin <= 0.0 || walker.best.is_empty() {
                     walker.margin = margin;
                     walker.best.clear();
                     walker.best.extend_from_slice(x);

@@ -102,6 +102,7 @@ fn described() -> Described {
         program: "fairtat".into(),
         checkpoint: "runs/cifar10-small/checkpoints/best.safetensors".into(),
         checkpoint_sha256: "0".repeat(64),
+        network_sha256: "1".repeat(64),
         architecture: experiment().model.arch.name().into(),
         method: Some("FAIR-TAT".into()),
         dataset: "cifar10".into(),

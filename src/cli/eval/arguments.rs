@@ -8,8 +8,9 @@ use clap::Args;
 
 use super::super::Usage;
 use super::super::stored::StoredArgs;
-use crate::attack::{Attack, AttackKind, AttackSettings, evaluation_step_size, norm_name};
+use crate::attack::{Attack, AttackKind, AttackSettings, check_distance, evaluation_step_size, norm_name};
 use crate::config::Experiment;
+use crate::data::ImageShape;
 use crate::data::corruptions::Corruption;
 use crate::engine::Norm;
 use crate::evaluate::robustness::{Budget, Plan, Role, Suite, Wanted};
@@ -72,10 +73,11 @@ pub(in crate::cli) struct EvalArgs {
     /// Also run controls that check the attacks: random noise, radius 0, more steps [default: with AutoAttack]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     controls: Option<bool>,
-    /// Also measure robust accuracy over the radius: `0:16/255` for 9 radii, or `0:16/255:5`
+    /// Also measure robust accuracy over the radius, under the first attack that is named, else PGD: `0:16/255` for 9
+    /// radii, or `0:16/255:5`
     #[arg(long, value_name = "FROM:TO[:COUNT]")]
     epsilon_sweep: Option<EpsilonSweep>,
-    /// Also measure robust accuracy over the number of steps
+    /// Also measure robust accuracy over the number of steps of that attack, PGD's if it has none
     #[arg(long, value_name = "STEPS,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     steps_sweep: Vec<u32>,
     /// Also measure accuracy under common corruptions, five severities each: standard (15), authors (the 18 of FAIR-TAT),
@@ -185,11 +187,19 @@ impl EvalArgs {
             AttackKind::Cw,
         ];
         let starts = [&STEPPING[..], &[AttackKind::Square, AttackKind::Noise]].concat();
+        // Controls and curves use PGD.
+        let is_swept = self.epsilon_sweep.is_some() || !self.steps_sweep.is_empty();
+        let uses_pgd = wants(&PGD) || self.controls.unwrap_or(has_suite) || is_swept;
         let unused: [(&str, bool, bool, &str); 7] = [
-            ("--steps", self.steps.is_some(), wants(&STEPPING), "an option of PGD, APGD, FAB and CW"),
-            ("--step-size", self.step_size.is_some(), wants(&PGD), "an option of PGD"),
-            ("--restarts", self.restarts.is_some(), wants(&starts), "an option of attacks with random starts"),
-            ("--any-iterate", self.any_iterate, wants(&PGD), "an option of PGD"),
+            ("--steps", self.steps.is_some(), uses_pgd || wants(&STEPPING), "an option of PGD, APGD, FAB and CW"),
+            ("--step-size", self.step_size.is_some(), uses_pgd, "an option of PGD"),
+            (
+                "--restarts",
+                self.restarts.is_some(),
+                uses_pgd || wants(&starts),
+                "an option of attacks with random starts",
+            ),
+            ("--any-iterate", self.any_iterate, uses_pgd, "an option of PGD"),
             ("--queries", self.queries.is_some(), wants(&[AttackKind::Square]), "an option of Square"),
             (
                 "--targets",
@@ -203,7 +213,7 @@ impl EvalArgs {
             let suite = if has_suite { "; AutoAttack has its published settings" } else { "" };
             eprintln!("warning: {flag} is ignored: it is {what}, which is not evaluated; see --attack{suite}");
         }
-        if self.steps == Some(0) && wants(&STEPPING) {
+        if self.steps == Some(0) && (uses_pgd || wants(&STEPPING)) {
             return Err(Usage(
                 "--steps: PGD needs at least 1 step, found 0: it would only add random noise. `--attack clean` gives the \
                  accuracy without an attack"
@@ -267,7 +277,7 @@ pub(super) struct Attacks {
 }
 
 impl Attacks {
-    pub(super) fn of(arguments: &EvalArgs, experiment: &Experiment) -> Result<Self, Usage> {
+    pub(super) fn of(arguments: &EvalArgs, experiment: &Experiment, shape: ImageShape) -> Result<Self, Usage> {
         let (epsilon, norm) = arguments.ball(experiment);
         let has_suite = arguments.attack.iter().any(|wanted| matches!(wanted, Wanted::Suite(_)));
         let controls = arguments.controls.unwrap_or(has_suite);
@@ -294,16 +304,22 @@ impl Attacks {
             Wanted::Attack(kind) if *kind != AttackKind::Clean => Some(*kind),
             _ => None,
         });
-        let swept = arguments.attack(kinds.into_iter().next().unwrap_or(AttackKind::Pgd), experiment);
+        let swept = kinds.into_iter().next().unwrap_or(AttackKind::Pgd);
+        let iterative = Some(swept).filter(|kind| !matches!(kind, AttackKind::Fgsm | AttackKind::Noise));
+        let stepping = arguments.attack(iterative.unwrap_or(AttackKind::Pgd), experiment);
+        let swept = arguments.attack(swept, experiment);
         if let Some(EpsilonSweep(radii)) = &arguments.epsilon_sweep {
+            for radius in radii {
+                check_distance(*radius, norm, Some(shape)).map_err(|what| Usage(format!("--epsilon-sweep: {what}")))?;
+            }
             plan.add_sweep(
                 radii.iter().map(|epsilon| arguments.with_radius(&swept, *epsilon, experiment)),
                 Role::EpsilonSweep,
             );
         }
         let with_steps = |steps: &u32| {
-            let varied = Attack { steps: *steps, ..swept.clone() };
-            arguments.with_radius(&varied, swept.epsilon, experiment)
+            let varied = Attack { steps: *steps, ..stepping.clone() };
+            arguments.with_radius(&varied, stepping.epsilon, experiment)
         };
         plan.add_sweep(arguments.steps_sweep.iter().map(with_steps), Role::StepsSweep);
         let warnings = warnings(&plan, arguments, experiment);

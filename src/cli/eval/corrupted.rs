@@ -4,26 +4,37 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
 
-use super::super::{interrupt, progress};
+use super::super::{Usage, interrupt, progress};
+use super::arguments::Part;
 use super::{EvalArgs, Subject};
 use crate::data::corruption_class_names;
 use crate::data::corruptions::PublishedSet;
 use crate::evaluate::robustness::{Corrupted, CorruptedImages, corrupted};
 
+/// The published files that the arguments name, checked before anything is computed.
+pub(super) fn published(arguments: &EvalArgs) -> Result<Option<PublishedSet>> {
+    let Some(directory) = &arguments.corruptions_dir else { return Ok(None) };
+    if arguments.part != Part::Test {
+        return Err(
+            Usage("--corruptions-dir: the published images are those of the test set; use --part test".into()).into()
+        );
+    }
+    let names = corruption_class_names(directory)?;
+    Ok(Some(PublishedSet::open(directory, &names, &arguments.corruptions())?))
+}
+
 /// Measures what the arguments ask for; `None` if that is nothing.
-pub(super) fn corrupted_accuracy(arguments: &EvalArgs, subject: &mut Subject) -> Result<Option<Corrupted>> {
+pub(super) fn corrupted_accuracy(
+    arguments: &EvalArgs,
+    subject: &mut Subject,
+    published: Option<PublishedSet>,
+) -> Result<Option<Corrupted>> {
     let corruptions = arguments.corruptions();
     if corruptions.is_empty() {
         return Ok(None);
     }
     let set = subject.set.clone();
-    let images = match &arguments.corruptions_dir {
-        None => CorruptedImages::Generated(&set),
-        Some(directory) => {
-            let names = corruption_class_names(directory)?;
-            CorruptedImages::Published(PublishedSet::open(directory, &names, &corruptions)?)
-        }
-    };
+    let images = published.map_or(CorruptedImages::Generated(&set), CorruptedImages::Published);
     let stop = interrupt::flag();
     let bar = progress::images(set.len() * 5 * corruptions.len(), "corruptions");
     let batch_size = arguments.stored.batch_size(&subject.stored.experiment);
@@ -52,8 +63,8 @@ pub(super) fn text(corrupted: &Corrupted) -> String {
         let severities = corrupted.severities(corruption);
         let mean = severities.iter().sum::<f64>() / severities.len().max(1) as f64;
         let classes = corrupted.classes(corruption);
-        let worst = classes.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
-        let worst = worst.map_or(String::new(), |(k, v)| format!("{}, {:.1}", corrupted.class_names()[k], 100.0 * v));
+        let worst = corrupted.worst_of(&classes);
+        let worst = worst.map_or(String::new(), |(name, v)| format!("{name}, {:.1}", 100.0 * v));
         text += &format!("{:<width$}{}{}  {worst}\n", corruption.title(), cells(&severities), cells(&[mean]));
     }
     text += "\n";

@@ -11,7 +11,7 @@ use crate::attack::{Attack, AttackKind};
 use crate::evaluate::figures::{self, CheckpointBar, Context};
 use crate::evaluate::robustness::{
     Compared, Described, Evaluation, ReportFiles, Role, Transfer, adversarial_images, classify, compare_csv,
-    compare_markdown,
+    compare_markdown, finish,
 };
 use crate::files::write_atomic;
 
@@ -23,39 +23,48 @@ pub(super) fn many(arguments: &EvalArgs) -> Result<()> {
     if let Some(report) = &arguments.report {
         check_report(report, arguments.force)?;
     }
-    let (mut rows, mut subjects, mut attacks) = (Vec::new(), Vec::new(), Vec::new());
-    for (i, checkpoint) in arguments.checkpoints().enumerate() {
-        let mut subject = Subject::open(arguments, checkpoint)?;
+    // Everything is checked before anything is computed.
+    let (mut plan, mut subjects) = (None, Vec::new());
+    for checkpoint in arguments.checkpoints() {
+        let subject = Subject::open(arguments, checkpoint)?;
         if let Some(first) = subjects.first() {
             check_same_images(first, &subject)?;
         }
-        let own = Attacks::of(arguments, &subject.stored.experiment)?;
-        for warning in own.warnings.iter().flatten() {
-            eprintln!("warning: {warning}");
-        }
-        if i == 0 {
-            attacks
-                .extend(own.plan.entries.iter().filter(|entry| entry.role == Role::Attack).map(|e| e.attack.clone()));
-        } else if own.plan != Attacks::of(arguments, &subjects[0].stored.experiment)?.plan {
-            bail!(
+        let own = Attacks::of(arguments, &subject.stored.experiment, subject.set.shape())?;
+        match &plan {
+            None => plan = Some(own.plan),
+            Some(plan) if *plan != own.plan => bail!(
                 "{} would be attacked with other settings than {}: their experiments differ in radius, norm or step size; \
                  name --norm, --epsilon and --step-size",
                 subject.stored.file.display(),
-                subjects[0].stored.file.display()
-            );
+                arguments.stored.checkpoint.display()
+            ),
+            Some(_) => {}
+        }
+        subjects.push(subject);
+    }
+    let attacks: Vec<Attack> = plan.iter().flat_map(|plan| &plan.entries).map(|entry| entry.attack.clone()).collect();
+    if arguments.transfer {
+        check_transfer(&attacks)?;
+    }
+    let mut rows = Vec::new();
+    let directory = |i: usize| arguments.report.as_ref().map(|report| report.join(format!("{:02}", i + 1)));
+    for (i, subject) in subjects.iter_mut().enumerate() {
+        let own = Attacks::of(arguments, &subject.stored.experiment, subject.set.shape())?;
+        if i == 0 {
+            own.warnings.iter().flatten().for_each(|warning| eprintln!("warning: {warning}"));
         }
         let described = subject.described(arguments)?;
-        let directory = arguments.report.as_ref().map(|report| report.join(format!("{:02}", i + 1)));
         eprintln!("{}", subject.stored.file.display());
-        let evaluation = evaluated(arguments, &mut subject, &own, &described, directory.as_deref())?;
+        let evaluation = evaluated(arguments, subject, &own, &described, directory(i).as_deref())?;
         for warning in &evaluation.warnings {
             eprintln!("warning: {}: {warning}", subject.stored.file.display());
         }
-        if let Some(directory) = &directory {
-            ReportFiles { evaluation: &evaluation, described: &described, corrupted: None }.write(directory)?;
+        if let Some(directory) = directory(i) {
+            // The records stay until the table is written: the same command continues.
+            ReportFiles { evaluation: &evaluation, described: &described, corrupted: None }.write_files(&directory)?;
         }
         rows.push(compared(&evaluation, &described));
-        subjects.push(subject);
     }
     let transfers = if arguments.transfer { transfers(arguments, &mut subjects, &attacks)? } else { Vec::new() };
     let markdown = compare_markdown(&rows, &transfers);
@@ -67,10 +76,24 @@ pub(super) fn many(arguments: &EvalArgs) -> Result<()> {
         write_atomic(&report.join("report.md"), markdown.as_bytes())?;
         write_atomic(&report.join("report.csv"), compare_csv(&rows).as_bytes())?;
         super::super::write_json(&report.join("report.json"), &json)?;
+        (0..rows.len()).filter_map(directory).try_for_each(|directory| finish(&directory))?;
     }
     match &arguments.stored.json {
         Some(path) => super::super::write_json(path, &json),
         None => Ok(()),
+    }
+}
+
+/// Refuses attacks that leave images as they are, or end at the first image that fools one network: tested on another one,
+/// they would count clean images.
+fn check_transfer(attacks: &[Attack]) -> Result<()> {
+    match attacks.iter().find(|attack| attack.kind != AttackKind::Clean && !attack.kind.runs_in_engine()) {
+        None => Ok(()),
+        Some(attack) => bail!(
+            "--transfer needs attacks that move every image to the end: fgsm, pgd and pgd-targeted; {} leaves images that \
+             it cannot change",
+            attack.kind.title()
+        ),
     }
 }
 

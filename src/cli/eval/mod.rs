@@ -18,7 +18,9 @@ use crate::attack::check_distance;
 use crate::config::Experiment;
 use crate::data::{Dataset, ImageShape};
 use crate::engine::Engine;
-use crate::evaluate::robustness::{Described, Evaluation, Options, Progress, ReportFiles, identity, run, sha256};
+use crate::evaluate::robustness::{
+    Described, Evaluation, Held, Options, Progress, ReportFiles, clear, held, identity, network_sha256, run, sha256,
+};
 use crate::train::{RunDir, Splits, StoredNetwork};
 
 pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
@@ -80,7 +82,11 @@ impl Subject {
             architecture: experiment.model.arch.name().into(),
             method: self.stored.method().map(Into::into),
             dataset: experiment.data.dataset.clone(),
-            part: arguments.part.name().into(),
+            network_sha256: network_sha256(self.engine.network(), &self.stored.state()),
+            part: match arguments.limit {
+                None => arguments.part.name().into(),
+                Some(limit) => format!("{} (limit {limit})", arguments.part.name()),
+            },
             engine: self.engine.describe(),
             norm,
             epsilon: epsilon.to_string(),
@@ -100,7 +106,7 @@ fn command_line(arguments: impl Iterator<Item = String>) -> String {
 
 /// Evaluates one checkpoint.
 fn single(arguments: &EvalArgs, mut subject: Subject) -> Result<()> {
-    let attacks = Attacks::of(arguments, &subject.stored.experiment)?;
+    let attacks = Attacks::of(arguments, &subject.stored.experiment, subject.set.shape())?;
     for warning in attacks.warnings.iter().flatten() {
         eprintln!("warning: {warning}");
     }
@@ -108,17 +114,16 @@ fn single(arguments: &EvalArgs, mut subject: Subject) -> Result<()> {
     if let Some(report) = &arguments.report {
         check_report(report, arguments.force)?;
     }
-    let evaluation = evaluated(arguments, &mut subject, &attacks, &described, arguments.report.as_deref())?;
+    let published = corrupted::published(arguments)?;
+    let mut evaluation = evaluated(arguments, &mut subject, &attacks, &described, arguments.report.as_deref())?;
     for warning in &evaluation.warnings {
         eprintln!("warning: {warning}");
     }
-    let corrupted = corrupted::corrupted_accuracy(arguments, &mut subject)?;
+    let corrupted = corrupted::corrupted_accuracy(arguments, &mut subject, published)?;
+    evaluation.attack_warnings = attacks.warnings.iter().flatten().cloned().collect();
     let files = ReportFiles { evaluation: &evaluation, described: &described, corrupted: corrupted.as_ref() };
     if let Some(report) = &arguments.report {
         files.write(report)?;
-        if arguments.save_images {
-            check_saved(&mut subject, &evaluation, report)?;
-        }
     }
     print(&table::text(&evaluation, &described, &attacks.warnings))?;
     if let Some(corrupted) = &corrupted {
@@ -128,20 +133,20 @@ fn single(arguments: &EvalArgs, mut subject: Subject) -> Result<()> {
         print(&format!("\nWritten: {}\n", report.join("report.md").display()))?;
     }
     match &arguments.stored.json {
-        Some(path) => {
-            let mut json = files.to_json();
-            let told: Vec<&String> = attacks.warnings.iter().flatten().chain(&evaluation.warnings).collect();
-            json["warnings"] = serde_json::to_value(told)?;
-            super::write_json(path, &json)
-        }
+        Some(path) => super::write_json(path, &files.to_json()),
         None => Ok(()),
     }
 }
 
-/// Refuses to replace a report.
+/// Refuses to replace a report. If it may be replaced, it and the records of another evaluation are removed first, so that
+/// no file of theirs is left.
 fn check_report(directory: &Path, force: bool) -> Result<()> {
-    if directory.join("report.json").exists() && !force {
+    let is_there = directory.join("report.json").exists();
+    if is_there && !force {
         bail!("{} holds a report already; name another directory, or replace it with --force", directory.display());
+    }
+    if force && (is_there || held(directory, &serde_json::json!({})) != Held::Nothing) {
+        clear(directory)?;
     }
     Ok(())
 }
@@ -189,16 +194,6 @@ fn evaluated(
     }
 }
 
-/// Reads the images that were written, and checks that the network classifies them as reported.
-fn check_saved(subject: &mut Subject, evaluation: &Evaluation, report: &Path) -> Result<()> {
-    let batch_size = subject.stored.experiment.evaluation.eval_batch_size;
-    let differences = evaluation.recomputed(subject.engine.as_mut(), report, batch_size)?;
-    if differences.is_empty() {
-        return Ok(());
-    }
-    bail!("the images that were written give other accuracies than reported: {}", differences.join("; "))
-}
-
 /// Refuses distances larger than the largest distance between two images.
 fn check_ball(arguments: &EvalArgs, experiment: &Experiment, shape: ImageShape) -> Result<(), super::Usage> {
     let (epsilon, norm) = arguments.ball(experiment);
@@ -217,7 +212,7 @@ impl EvalArgs {
         &self,
         experiment: &Experiment,
     ) -> Result<(crate::evaluate::robustness::Plan, Option<usize>, Option<std::path::PathBuf>)> {
-        Ok((Attacks::of(self, experiment)?.plan, self.limit, self.report.clone()))
+        Ok((Attacks::of(self, experiment, ImageShape::new(3, 32, 32))?.plan, self.limit, self.report.clone()))
     }
 }
 

@@ -81,7 +81,10 @@ fn lines(evaluation: &Evaluation, warnings: &[Vec<String>]) -> Vec<Line> {
     let attacks = attacks.filter(|row| row.entry.attack.kind != AttackKind::Clean).count();
     let mut lines = Vec::new();
     for (i, row) in evaluation.rows.iter().enumerate() {
-        let report = evaluation.report(row);
+        let mut report = evaluation.report(row);
+        if row.entry.role == Role::Control {
+            report.attack += " (control)";
+        }
         let mut notes = Vec::new();
         if let Some(targets) = row.targets {
             let interval = crate::fairness::wilson(targets.hit, targets.images).into();

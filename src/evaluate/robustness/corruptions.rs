@@ -12,6 +12,7 @@ use crate::data::corruptions::{Corruption, PublishedSet, Severity, corrupt_set};
 use crate::data::{DataError, Dataset};
 use crate::engine::Engine;
 use crate::fairness::Confusion;
+use crate::train::limited;
 
 /// Where corrupted images come from.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ pub fn corrupted(
     for (i, (corruption, severity)) in parts.iter().enumerate() {
         let set = match images {
             CorruptedImages::Generated(set) => corrupt_set(set, *corruption, *severity, seed)?,
-            CorruptedImages::Published(published) => published.load(*corruption, *severity, limit)?,
+            CorruptedImages::Published(published) => limited(published.load(*corruption, *severity, None)?, limit)?,
         };
         if set.shape() != engine.network().input || set.classes() != engine.network().classes {
             return Err(CorruptedError::Other(format!(
@@ -160,6 +161,14 @@ impl Corrupted {
         (rows.iter().map(|row| row.confusion.accuracy()).sum::<f64>() / n, classes)
     }
 
+    /// The class with the lowest of these accuracies, of those that have images.
+    pub fn worst_of(&self, classes: &[f64]) -> Option<(&str, f64)> {
+        let first = self.rows.first()?;
+        let with_images = (0..classes.len()).filter(|k| first.confusion.of_class(*k) > 0);
+        let worst = with_images.min_by(|a, b| classes[*a].total_cmp(&classes[*b]))?;
+        Some((self.class_names.get(worst)?, classes[worst]))
+    }
+
     /// Mean accuracy of each class under a corruption.
     pub fn classes(&self, corruption: Corruption) -> Vec<f64> {
         self.mean_of(|row| row.corruption == corruption).1
@@ -184,8 +193,7 @@ impl Corrupted {
         }
         let mean = |(name, set): (String, Vec<Corruption>)| {
             let (accuracy, classes) = self.mean_of(|row| set.contains(&row.corruption));
-            let worst = classes.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
-            let worst_class = worst.map_or((String::new(), 0.0), |(k, value)| (self.class_names[k].clone(), *value));
+            let worst_class = self.worst_of(&classes).map_or((String::new(), 0.0), |(name, v)| (name.to_owned(), v));
             CorruptedMean { name, corruptions: set.len(), accuracy, classes, worst_class }
         };
         sets.into_iter().map(mean).collect()
@@ -247,8 +255,7 @@ impl Corrupted {
             let cells: Vec<String> = severities.iter().map(|value| percent(*value)).collect();
             let mean = severities.iter().sum::<f64>() / severities.len().max(1) as f64;
             let classes = self.classes(corruption);
-            let worst = classes.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
-            let worst = worst.map_or(String::new(), |(k, v)| format!("{}, {}", self.class_names[k], percent(*v)));
+            let worst = self.worst_of(&classes).map_or(String::new(), |(name, v)| format!("{name}, {}", percent(v)));
             let _ = writeln!(text, "| {} | {} | {} | {worst} |", corruption.title(), cells.join(" | "), percent(mean));
         }
         let cells: Vec<String> = self.by_severity().iter().map(|value| percent(*value)).collect();

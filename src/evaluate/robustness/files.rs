@@ -24,13 +24,15 @@ pub struct Described {
     pub checkpoint: String,
     /// Its SHA-256.
     pub checkpoint_sha256: String,
+    /// SHA-256 of the network as it runs: layers, normalisation and weights ([`super::network_sha256`]).
+    pub network_sha256: String,
     /// Architecture of the network.
     pub architecture: String,
     /// Method that trained it, if known.
     pub method: Option<String>,
     /// Data set.
     pub dataset: String,
-    /// Part of it: test, validation or train.
+    /// Part of it: `test`, `validation` or `train`, with the limit if only some images were used.
     pub part: String,
     /// Engine and device.
     pub engine: String,
@@ -51,7 +53,7 @@ struct AttackRow<'a> {
     suite: Option<Suite>,
     role: Role,
     attacked: u64,
-    fell: u64,
+    broken: u64,
     seconds: f64,
     cost: Cost,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,7 +80,7 @@ struct Json<'a> {
     results: Vec<AttackRow<'a>>,
     suites: Vec<SuiteRow>,
     worst_case: Option<Report>,
-    warnings: &'a [String],
+    warnings: Vec<&'a String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     corruptions: Option<serde_json::Value>,
 }
@@ -162,11 +164,20 @@ fn within(value: f64, [low, high]: [f64; 2]) -> String {
 impl ReportFiles<'_> {
     /// Writes `report.md`, `report.json`, `report.csv`, `robustbench.json` if AutoAttack has run, and in `flags/` one
     /// array of `u8` for each attack, each suite and the worst case: 1 where the image is still classified correctly.
-    /// `labels.npy` has the classes.
+    /// `labels.npy` has the classes. Then removes the records of the evaluation.
     ///
     /// # Errors
     /// If a file cannot be written.
     pub fn write(&self, directory: &Path) -> Result<(), RobustnessError> {
+        self.write_files(directory)?;
+        Ok(super::finish(directory)?)
+    }
+
+    /// As [`Self::write`], but keeps the records of the evaluation, so that it can be repeated at once.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write_files(&self, directory: &Path) -> Result<(), RobustnessError> {
         let flags = directory.join("flags");
         std::fs::create_dir_all(&flags).map_err(FileError::writing(&flags))?;
         let evaluation = self.evaluation;
@@ -311,7 +322,7 @@ impl ReportFiles<'_> {
                 suite: row.entry.suite,
                 role: row.entry.role,
                 attacked: row.attacked,
-                fell: evaluation.fallen(row).len() as u64,
+                broken: evaluation.fallen(row).len() as u64,
                 seconds: row.seconds,
                 cost: row.cost,
                 targets: row.targets,
@@ -330,9 +341,13 @@ impl ReportFiles<'_> {
             results: evaluation.rows.iter().map(row).collect(),
             suites: evaluation.suites().into_iter().map(suite).collect(),
             worst_case: self.worst_case(),
-            warnings: &evaluation.warnings,
+            warnings: self.warnings(),
             corruptions: self.corrupted.map(Corrupted::to_json),
         }
+    }
+
+    fn warnings(&self) -> Vec<&String> {
+        self.evaluation.attack_warnings.iter().chain(&self.evaluation.warnings).collect()
     }
 
     fn worst_case(&self) -> Option<Report> {
@@ -344,6 +359,10 @@ impl ReportFiles<'_> {
         let evaluation = self.evaluation;
         let (_, row) = evaluation.suites().into_iter().find(|(suite, _)| *suite == Suite::AutoAttack)?;
         let clean = evaluation.rows.iter().find(|row| row.entry.attack.kind == AttackKind::Clean)?;
+        // Its tables are about whole test sets.
+        if self.described.part != "test" {
+            return None;
+        }
         let hundredths = |row| format!("{:.2}", 100.0 * evaluation.accuracy(row));
         let d = self.described;
         Some(RobustBench {
@@ -355,7 +374,10 @@ impl ReportFiles<'_> {
             dataset: d.dataset.clone(),
             venue: "",
             architecture: d.architecture.clone(),
-            eps: d.epsilon.clone(),
+            eps: match d.norm {
+                Norm::Linf => d.epsilon.clone(),
+                Norm::L2 => row.entry.attack.epsilon.exact().to_string(),
+            },
             clean_acc: hundredths(clean),
             reported: hundredths(row),
             autoattack_acc: hundredths(row),
@@ -431,7 +453,7 @@ impl ReportFiles<'_> {
         }
         text += "In brackets: 95 % intervals (Wilson) for other images of the same kind.\n\n";
         self.attacks_table(&mut text);
-        if evaluation.rows.len() > 1 {
+        if self.bars().len() > 1 {
             text += "\n![Accuracy under each attack](figures/attacks.png)\n";
         }
         self.curves(&mut text);
@@ -440,40 +462,22 @@ impl ReportFiles<'_> {
             let _ = write!(text, "\n{}", corrupted.markdown());
         }
         text += "\n## Checks\n\n";
-        if evaluation.warnings.is_empty() {
+        let warnings = self.warnings();
+        if warnings.is_empty() {
             text += "Nothing speaks against these numbers: ";
-            text += self.checked().as_str();
+            text += &super::signals::checked(evaluation).join("; ");
             text += ".\n";
         }
-        for warning in &evaluation.warnings {
+        for warning in warnings {
             let _ = writeln!(text, "* **Warning:** {warning}.");
         }
-        let _ = write!(text, "\n## Again\n\n```\n{}\n```\n", d.command);
+        let force = if d.command.contains(" --report ") && !d.command.contains(" --force") { " --force" } else { "" };
+        let _ = write!(text, "\n## Again\n\n```\n{}{force}\n```\n", d.command);
         text
     }
 
-    /// What was checked, in words.
-    fn checked(&self) -> String {
-        let rows = &self.evaluation.rows;
-        let has = |test: &dyn Fn(&Row) -> bool| rows.iter().any(test);
-        let mut parts = vec!["the network is deterministic and returns logits", "gradients are not zero"];
-        if has(&|row| row.entry.attack.kind == AttackKind::Square) {
-            parts.push("Square, which needs no gradient, beats no attack that uses them");
-        }
-        if has(&|row| row.entry.attack.kind == AttackKind::Noise) {
-            parts.push("random noise is weaker than every attack");
-        }
-        if has(&|row| row.entry.name.ends_with("epsilon-0")) {
-            parts.push("an attack with radius 0 changes nothing");
-        }
-        if has(&|row| row.entry.role == Role::Control && row.entry.attack.steps > 50) {
-            parts.push("more steps are not weaker");
-        }
-        parts.join("; ")
-    }
-
     fn attacks_table(&self, text: &mut String) {
-        *text += "## Attacks\n\n| attack | accuracy % | worst class % | gap | attacked | fell | passes of an image | seconds \
+        *text += "## Attacks\n\n| attack | accuracy % | worst class % | gap | attacked | broken | passes of an image | seconds \
                   |\n|---|---|---|---|---|---|---|---|\n";
         let suites = self.evaluation.suites();
         let is_point = |row: &&Row| matches!(row.entry.role, Role::EpsilonSweep | Role::StepsSweep);

@@ -25,9 +25,9 @@ pub use fallen::{Fallen, fallen};
 pub use files::{Described, ReportFiles, write_npy};
 pub use plan::{Budget, Entry, Plan, Role, Suite, Wanted};
 pub use result::{Evaluation, Row, TargetCount};
-pub use run::{Options, Progress, identity, run, sha256};
+pub use run::{Options, Progress, identity, network_sha256, run, sha256};
 pub use signals::signals;
-pub use state::{Held, held};
+pub use state::{Held, clear, finish, held};
 
 use crate::engine::EngineError;
 use crate::files::FileError;
@@ -52,7 +52,7 @@ pub enum RobustnessError {
     /// The directory holds another, unfinished evaluation.
     #[error(
         "{directory} holds an unfinished evaluation with other settings: {differs}. Continue that one with its own \
-         settings, or name another directory"
+         settings, name another directory, or replace it with --force"
     )]
     Other {
         /// The directory of the report.

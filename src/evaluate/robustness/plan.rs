@@ -123,14 +123,21 @@ impl FromStr for Wanted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// It counts for the robust accuracy.
+    /// It was asked for.
     Attack,
-    /// It only checks the others.
+    /// It checks the others. It is an attack in the same ball, and counts like them.
     Control,
     /// A point of a curve over the radius.
     EpsilonSweep,
     /// A point of a curve over the number of steps.
     StepsSweep,
+}
+
+impl Role {
+    /// Whether an image must withstand the attack to count as robust.
+    pub const fn counts(self) -> bool {
+        matches!(self, Self::Attack | Self::Control)
+    }
 }
 
 /// One attack of an evaluation.
@@ -224,7 +231,15 @@ impl Plan {
         let nothing = Attack { epsilon: Epsilon::ZERO, step_size: Epsilon::ZERO, ..pgd.clone() };
         self.add(nothing, Role::Control);
         self.add(pgd.clone(), Role::Control);
-        self.add(Attack { steps: 5 * pgd.steps, ..pgd.clone() }, Role::Control);
+        self.add(Attack { steps: pgd.steps.saturating_mul(5), ..pgd.clone() }, Role::Control);
+    }
+
+    /// The plan for a network with so many classes: an attack has at most as many targets as there are wrong classes.
+    pub fn for_classes(&self, classes: usize) -> Self {
+        let mut plan = self.clone();
+        let most = classes.saturating_sub(1).max(1) as u32;
+        plan.entries.iter_mut().for_each(|entry| entry.attack.targets = entry.attack.targets.min(most));
+        plan
     }
 
     /// Adds the points of a curve.

@@ -47,6 +47,8 @@ pub struct Evaluation {
     pub rows: Vec<Row>,
     /// Reasons to distrust the numbers ([`super::signals()`]).
     pub warnings: Vec<String>,
+    /// Why attacks are weaker than their radius suggests ([`Attack::warning`](crate::attack::Attack::warning)).
+    pub attack_warnings: Vec<String>,
     labels: Vec<u32>,
     class_names: Vec<String>,
 }
@@ -57,6 +59,7 @@ impl Evaluation {
         Self {
             rows: Vec::new(),
             warnings: Vec::new(),
+            attack_warnings: Vec::new(),
             labels: set.labels().to_vec(),
             class_names: set.class_names().to_vec(),
         }
@@ -124,10 +127,10 @@ impl Evaluation {
         self.rows.iter().filter(|row| row.entry.suite == Some(suite)).map(|row| row.seconds).sum()
     }
 
-    /// For each image, the first wrong prediction under any attack that counts, else its class: the worst case.
+    /// For each image, the first wrong prediction under any attack or control, else its class: the worst case.
     pub fn worst_case(&self) -> Vec<u32> {
         let mut worst = self.labels.clone();
-        for row in self.rows.iter().filter(|row| row.entry.role == Role::Attack) {
+        for row in self.rows.iter().filter(|row| row.entry.role.counts()) {
             for ((worst, found), label) in worst.iter_mut().zip(&row.predictions).zip(&self.labels) {
                 if worst == label {
                     *worst = *found;
@@ -163,7 +166,10 @@ impl Evaluation {
             let (read, told) = (self.flags(&found), self.flags(predictions));
             let differ = read.iter().zip(&told).filter(|(a, b)| a != b).count();
             if differ > 0 || read.len() != told.len() {
-                differences.push(format!("{name}: {differ} of {} images", told.len()));
+                differences.push(format!(
+                    "adversarial/{name}.npy: the network classifies {differ} of {} images otherwise than reported",
+                    told.len()
+                ));
             }
         }
         Ok(differences)
@@ -180,6 +186,6 @@ impl Evaluation {
     pub fn report_of(&self, name: &str, predictions: &[u32]) -> Report {
         let confusion = self.confusion(predictions);
         let measured = Measured { attack: crate::attack::Attack::clean(), confusion, without_gradient: 0 };
-        Report { attack: name.into(), ..measured.report(&self.class_names) }
+        Report { attack: name.into(), settings: None, ..measured.report(&self.class_names) }
     }
 }

@@ -14,6 +14,7 @@ use crate::attack::{Attack, AttackError, AttackKind, Cost, Predictions};
 use crate::data::Dataset;
 use crate::engine::{Batch, Engine};
 use crate::files::FileError;
+use crate::model::{Network, State};
 
 /// How an evaluation is run.
 #[derive(Debug, Clone)]
@@ -45,14 +46,30 @@ impl Options {
 /// What identifies the network, the images and the program of an evaluation ([`Options::identity`]); `limit` is the
 /// number of images that the user chose.
 pub fn identity(described: &Described, set: &Dataset, limit: Option<usize>) -> Value {
-    let images: [u8; 32] = Sha256::digest(set.images()).into();
+    let mut images = Sha256::new();
+    images.update(set.images());
+    set.labels().iter().for_each(|label| images.update(label.to_le_bytes()));
+    set.class_names().iter().for_each(|name| images.update(format!("{name}\n")));
     serde_json::json!({
         "program": described.program,
         "checkpoint_sha256": described.checkpoint_sha256,
-        "engine": described.engine,
-        "images_sha256": hex(&images),
+        "network_sha256": described.network_sha256,
+        // The number of threads changes no result.
+        "engine": described.engine.split(',').next(),
+        "images_sha256": hex(&images.finalize()),
         "limit": limit,
     })
+}
+
+/// SHA-256 of a network as it runs: its layers with their normalisation, and its weights.
+pub fn network_sha256(network: &Network, state: &State) -> String {
+    let mut digest = Sha256::new();
+    digest.update(format!("{:?}", network.layers));
+    for (name, array) in &state.0 {
+        digest.update(format!("{name} {:?}\n", array.shape));
+        array.data.iter().for_each(|value| digest.update(value.to_le_bytes()));
+    }
+    hex(&digest.finalize())
 }
 
 /// SHA-256 of a file.
@@ -83,7 +100,7 @@ pub struct Progress<'a> {
 }
 
 /// Runs the attacks of `plan` on all images of `set`. `progress` is called between passes of the network, and stops the
-/// work by returning `false`; then the result is `None`, and finished batches are kept.
+/// work by returning `false`; then the result is `None`. Finished batches are kept until [`super::finish`].
 ///
 /// # Errors
 /// If the engine fails, or a file cannot be read or written.
@@ -98,6 +115,7 @@ pub fn run(
         None => Store::Memory,
         Some(directory) => Store::open(directory, &options.records_of(plan))?,
     };
+    let plan = &plan.for_classes(set.classes());
     let kept = options.directory.as_deref().filter(|_| options.keep_images);
     let mut runner = Runner { engine, set, store, batch_size: options.batch_size.max(1), kept };
     let mut evaluation = Evaluation::new(set);
@@ -114,9 +132,12 @@ pub fn run(
     if let (Some(images), Some(directory)) = (&mut images, kept) {
         images.finish(&evaluation, directory)?;
         ImageFile::create(directory, "images", set.shape(), set.len())?.write_all(&scaled(set))?;
+        let told = evaluation.recomputed(runner.engine, directory, runner.batch_size)?;
+        told.into_iter().for_each(|told| evaluation.warnings.push(told));
     }
-    evaluation.warnings = signals(runner.engine, set, &evaluation, runner.batch_size)?;
-    runner.store.finish()?;
+    evaluation.attack_warnings = plan.entries.iter().filter_map(|entry| entry.attack.warning()).collect();
+    let told = signals(runner.engine, set, &evaluation, runner.batch_size)?;
+    evaluation.warnings.extend(told);
     Ok(Some(evaluation))
 }
 
@@ -148,8 +169,9 @@ impl Runner<'_> {
         progress: &mut dyn FnMut(Progress<'_>) -> bool,
     ) -> Result<Option<(Row, Option<Found>)>, RobustnessError> {
         let labels = self.set.labels();
-        let attacked: Vec<usize> =
-            (0..self.set.len()).filter(|i| entry.suite.is_none() || before[*i] == labels[*i]).collect();
+        // A misclassified image needs no attack; those of the engine attack every image nevertheless.
+        let all = entry.suite.is_none() && entry.attack.kind.runs_in_engine();
+        let attacked: Vec<usize> = (0..self.set.len()).filter(|i| all || before[*i] == labels[*i]).collect();
         let mut row = Row {
             entry: entry.clone(),
             attacked: attacked.len() as u64,
@@ -275,7 +297,7 @@ impl Images {
             (Some((at_work, images)), Some(suite)) if *at_work == suite => std::mem::take(images),
             _ => self.clean.clone(),
         };
-        let counts = row.entry.role == super::Role::Attack;
+        let counts = row.entry.role.counts();
         for (i, image) in found {
             images[i * self.len..][..self.len].copy_from_slice(&image);
             if counts && !self.fallen[i] && row.predictions[i] != labels[i] {

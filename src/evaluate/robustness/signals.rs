@@ -1,7 +1,7 @@
 //! Signs that an evaluation overstates robustness, as the authors of AutoAttack and Carlini et al. 2019 ("On evaluating
 //! adversarial robustness", section 3) give them.
 
-use super::{Evaluation, Role, Row};
+use super::{Evaluation, Row};
 use crate::attack::{Attack, AttackKind};
 use crate::data::Dataset;
 use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input};
@@ -67,7 +67,7 @@ fn of_logits(first: &[f32], second: &[f32], classes: usize) -> Vec<String> {
 fn of_rows(evaluation: &Evaluation) -> Vec<String> {
     let mut told = Vec::new();
     let rows = &evaluation.rows;
-    told.extend(rows.iter().filter_map(|row| without_gradient(evaluation, row)));
+    told.extend(rows.iter().filter_map(|row| without_gradient(row)));
     let classes = evaluation.class_names().len();
     let replaced = |row: &Row| Some(format!("{}: {}", row.entry.attack, row.entry.attack.replacement(classes)?));
     told.extend(rows.iter().filter_map(replaced));
@@ -93,7 +93,7 @@ fn of_rows(evaluation: &Evaluation) -> Vec<String> {
             continue;
         };
         let (own, other) = (evaluation.accuracy(row), evaluation.accuracy(noise));
-        if own > other + BLACK_BOX && row.entry.suite.is_none() {
+        if own > other + BLACK_BOX {
             told.push(format!(
                 "{}: accuracy {} %, but {} % under random noise in the same ball. The attack does not follow a gradient",
                 row.entry.attack,
@@ -107,9 +107,9 @@ fn of_rows(evaluation: &Evaluation) -> Vec<String> {
     told
 }
 
-fn without_gradient(evaluation: &Evaluation, row: &Row) -> Option<String> {
+fn without_gradient(row: &Row) -> Option<String> {
     let attack = row.entry.attack.clone();
-    let attacked = if row.entry.suite.is_some() { row.attacked } else { evaluation.labels().len() as u64 };
+    let attacked = row.attacked;
     let share = row.without_gradient as f64 / attacked.max(1) as f64;
     (share > 0.01).then(|| {
         format!(
@@ -122,7 +122,7 @@ fn without_gradient(evaluation: &Evaluation, row: &Row) -> Option<String> {
 
 /// Square removed images that no attack with gradients had removed.
 fn square_beats_gradients(evaluation: &Evaluation) -> Option<String> {
-    let attacks = || evaluation.rows.iter().filter(|row| row.entry.role == Role::Attack);
+    let attacks = || evaluation.rows.iter().filter(|row| row.entry.role.counts());
     let square = attacks().find(|row| row.entry.attack.kind == AttackKind::Square)?;
     let others: Vec<&Row> = attacks()
         .filter(|row| row.entry.attack.kind.is_white_box() && row.entry.attack.epsilon == square.entry.attack.epsilon)
@@ -142,35 +142,74 @@ fn square_beats_gradients(evaluation: &Evaluation) -> Option<String> {
     })
 }
 
-/// Of two attacks that differ only in their steps, or only in their radius, the larger one leaves more images.
-fn more_is_weaker(evaluation: &Evaluation) -> Vec<String> {
-    let mut told = Vec::new();
+/// Pairs of rows that differ only in their steps, or only in their radius, the weaker first, and what differs.
+fn pairs(evaluation: &Evaluation) -> Vec<(&Row, &Row, &'static str)> {
+    let mut found = Vec::new();
     let rows: Vec<&Row> = evaluation.rows.iter().filter(|row| row.entry.suite.is_none()).collect();
     for (i, a) in rows.iter().enumerate() {
         for b in &rows[i + 1..] {
             let (one, two) = (&a.entry.attack, &b.entry.attack);
             let is_iterative = one.kind.is_white_box() && one.kind != AttackKind::Fgsm;
             let with = |steps, epsilon| Attack { steps, epsilon, step_size: two.step_size, ..one.clone() } == *two;
-            let more_steps = is_iterative && one.steps != two.steps && with(two.steps, one.epsilon);
-            let larger = one.kind.is_white_box() && one.epsilon != two.epsilon && with(one.steps, two.epsilon);
-            if !more_steps && !larger {
-                continue;
-            }
-            let in_order = if more_steps { one.steps < two.steps } else { one.epsilon.exact() < two.epsilon.exact() };
-            let (weak, strong) = if in_order { (a, b) } else { (b, a) };
-            if gains(evaluation, weak, strong) {
-                told.push(format!(
-                    "{} leaves {:.1} %, but {} leaves {:.1} %: {} should not make an attack weaker",
-                    weak.entry.attack,
-                    100.0 * evaluation.accuracy(weak),
-                    strong.entry.attack,
-                    100.0 * evaluation.accuracy(strong),
-                    if more_steps { "more steps" } else { "a larger radius" }
-                ));
+            if is_iterative && one.steps != two.steps && with(two.steps, one.epsilon) {
+                let (weak, strong) = if one.steps < two.steps { (a, b) } else { (b, a) };
+                found.push((*weak, *strong, "more steps"));
+            } else if one.kind.is_white_box() && one.epsilon != two.epsilon && with(one.steps, two.epsilon) {
+                let (weak, strong) = if one.epsilon.exact() < two.epsilon.exact() { (a, b) } else { (b, a) };
+                found.push((*weak, *strong, "a larger radius"));
             }
         }
     }
+    found
+}
+
+/// Of two attacks that differ only in their steps, or only in their radius, the larger one leaves more images.
+fn more_is_weaker(evaluation: &Evaluation) -> Vec<String> {
+    let mut told = Vec::new();
+    for (weak, strong, what) in pairs(evaluation) {
+        if gains(evaluation, weak, strong) {
+            told.push(format!(
+                "{} leaves {:.1} %, but {} leaves {:.1} %: {what} should not make an attack weaker",
+                weak.entry.attack,
+                100.0 * evaluation.accuracy(weak),
+                strong.entry.attack,
+                100.0 * evaluation.accuracy(strong),
+            ));
+        }
+    }
     told
+}
+
+/// What was checked and found sound, if there are no warnings.
+pub(super) fn checked(evaluation: &Evaluation) -> Vec<&'static str> {
+    let rows = &evaluation.rows;
+    let mut parts = vec!["the network is deterministic and returns logits"];
+    let white_box = |row: &&Row| row.entry.attack.kind.is_white_box() && row.entry.role.counts();
+    let in_ball_of =
+        |other: &Row| rows.iter().filter(white_box).any(|row| row.entry.attack.epsilon == other.entry.attack.epsilon);
+    let of_kind = |kind| rows.iter().find(|row| row.entry.attack.kind == kind);
+    if rows.iter().any(|row| white_box(&row)) {
+        parts.push("gradients are not zero");
+    }
+    if of_kind(AttackKind::Square).is_some_and(in_ball_of) {
+        parts.push("Square, which needs no gradient, does not beat the attacks that use them");
+    }
+    if of_kind(AttackKind::Noise).is_some_and(in_ball_of) {
+        parts.push("random noise is weaker than every attack");
+    }
+    let is_nothing =
+        |row: &Row| row.entry.attack.epsilon == Epsilon::ZERO && row.entry.attack.kind != AttackKind::Clean;
+    if rows.iter().any(is_nothing) && of_kind(AttackKind::Clean).is_some() {
+        parts.push("an attack with radius 0 changes nothing");
+    }
+    let pairs = pairs(evaluation);
+    if pairs.iter().any(|(_, _, what)| *what == "more steps") {
+        parts.push("more steps do not weaken an attack");
+    }
+    if pairs.iter().any(|(weak, _, what)| *what == "a larger radius" && weak.entry.attack.epsilon != Epsilon::ZERO) {
+        parts.push("a larger radius does not weaken an attack");
+    }
+    parts
 }
 
 /// Whether `strong` leaves more images than `weak`, and not by chance: images that change sides by chance do so both
@@ -188,7 +227,7 @@ mod tests {
     use crate::attack::Cost;
     use crate::data::ImageShape;
     use crate::engine::Norm;
-    use crate::evaluate::robustness::{Plan, Suite};
+    use crate::evaluate::robustness::{Plan, Role, Suite};
 
     /// An evaluation of a hundred images of class 0, of which each attack of a plan leaves so many.
     fn leaving(plan: &Plan, left: &[usize]) -> Evaluation {

@@ -92,6 +92,8 @@ impl Store {
                 return Err(RobustnessError::Other { directory: directory.into(), differs });
             }
         } else {
+            // Records without a plan belong to nobody knows which evaluation.
+            remove(&unfinished)?;
             std::fs::create_dir_all(&unfinished).map_err(files::FileError::writing(&unfinished))?;
             write_atomic(&plan, &serde_json::to_vec_pretty(identity).unwrap_or_default())?;
         }
@@ -153,13 +155,49 @@ impl Store {
             .map_err(|error| RobustnessError::State { path: path.clone(), what: error.to_string() })?;
         Ok(write_atomic(&path, &bytes)?)
     }
+}
 
-    /// Removes all records: the report has taken their place.
-    pub(super) fn finish(&self) -> Result<(), RobustnessError> {
-        if let Self::Directory(directory) = self {
-            std::fs::remove_dir_all(directory).map_err(files::FileError::removing(directory))?;
-        }
-        Ok(())
+/// Removes the records of an evaluation whose report has taken their place.
+///
+/// # Errors
+/// If they cannot be removed.
+pub fn finish(directory: &Path) -> Result<(), files::FileError> {
+    remove(&directory.join(UNFINISHED))
+}
+
+/// Removes a report, and the records of an unfinished evaluation, but nothing else from `directory`.
+///
+/// # Errors
+/// If something cannot be removed.
+pub fn clear(directory: &Path) -> Result<(), files::FileError> {
+    const OWN: [&str; 11] = [
+        "report.json",
+        "report.md",
+        "report.csv",
+        "robustbench.json",
+        "corruptions.json",
+        "corruptions.csv",
+        "labels.npy",
+        "images.npy",
+        "flags",
+        "figures",
+        "adversarial",
+    ];
+    OWN.iter().try_for_each(|name| remove(&directory.join(name)))?;
+    finish(directory)
+}
+
+/// Removes a file or a directory if it is there. A directory gets another name first, so that it is never half there.
+fn remove(path: &Path) -> Result<(), files::FileError> {
+    if path.is_dir() {
+        let leaving = path.with_extension("removing");
+        let _ = std::fs::remove_dir_all(&leaving);
+        std::fs::rename(path, &leaving).map_err(files::FileError::removing(path))?;
+        return std::fs::remove_dir_all(&leaving).map_err(files::FileError::removing(path));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(files::FileError::removing(path)(error)),
+        _ => Ok(()),
     }
 }
 
@@ -244,7 +282,8 @@ mod tests {
         assert!(error.contains("images was 3, now 4"), "{error}");
         assert_eq!(held(dir.path(), &json!({"images": 3})), Held::Same);
         assert_eq!(held(dir.path(), &json!({"images": 4})), Held::Other("images was 3, now 4".into()));
-        store.finish().unwrap();
+        finish(dir.path()).unwrap();
+        finish(dir.path()).unwrap();
         assert!(!path.exists());
         assert_eq!(held(dir.path(), &json!({"images": 3})), Held::Nothing);
         std::fs::write(dir.path().join("report.json"), "{}").unwrap();

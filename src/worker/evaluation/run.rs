@@ -10,7 +10,7 @@ use super::{
 };
 use crate::attack::check_distance;
 use crate::evaluate::robustness::{
-    Described, Held, Options, Progress, ReportFiles, Row, fallen, identity, run, sha256,
+    Described, Held, Options, Progress, ReportFiles, Row, fallen, identity, network_sha256, run, sha256,
 };
 use crate::train::{Splits, run_steps};
 use crate::units::Epsilon;
@@ -54,10 +54,11 @@ pub(super) fn evaluate(
         program: concat!("fairtat ", env!("CARGO_PKG_VERSION")).into(),
         checkpoint: stored.file.display().to_string(),
         checkpoint_sha256: sha256(&stored.file).map_err(|error| unreadable(path, error))?,
+        network_sha256: network_sha256(engine.network(), &stored.state()),
         architecture: stored.experiment.model.arch.name().into(),
         method: stored.method().map(Into::into),
         dataset: stored.experiment.data.dataset.clone(),
-        part: "test".into(),
+        part: job.limit.map_or("test".into(), |limit| format!("test (limit {limit})")),
         engine: engine.describe(),
         norm,
         epsilon: epsilon.to_string(),
@@ -78,7 +79,7 @@ pub(super) fn evaluate(
         checkpoint,
         directory: directory.clone(),
         described: described.clone(),
-        entries: plan.entries.clone(),
+        entries: plan.for_classes(set.classes()).entries,
         images: set.len(),
         warnings: plan.entries.iter().filter_map(|entry| entry.attack.warning()).collect(),
     })));
