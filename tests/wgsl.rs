@@ -4,6 +4,7 @@
 //! there is none.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use fairtat::attack::{Attack, AttackKind};
 use fairtat::data::ImageShape;
 use fairtat::engine::candle::{CandleDevice, CandleEngine};
 use fairtat::engine::wgsl::{Checks, Subgroups, WgslEngine, WgslOptions};
@@ -14,6 +15,7 @@ use fairtat::engine::{
 use fairtat::fairness::TargetDistribution;
 use fairtat::model::{Architecture, Network, State};
 use fairtat::rng::{Purpose, Stream};
+use fairtat::units::Epsilon;
 
 const CLASSES: usize = 10;
 const MODES: [BatchNormMode; 2] = [BatchNormMode::Train, BatchNormMode::Eval];
@@ -597,6 +599,33 @@ fn views_go_stale_and_bad_arguments_are_refused() {
         engine.logits(&Input::Batch(&other.batch()), BatchNormMode::Eval).unwrap();
     }
     assert_eq!(engine.read_view(&views, View::Clean).unwrap(), images.batch().prepare(network.input));
+}
+
+/// The attacks on the host, in batches of the few sizes that this engine prefers, and PGD on the device.
+#[test]
+fn attacks_break_the_same_images_as_with_candle() {
+    let (network, _) = networks().remove(0);
+    let n = 21;
+    let (state, images) = (state(&network), images(&network, n));
+    let (mut gpu, mut cpu) = (wgsl(&network, &state), candle(&network, &state));
+    let logits = cpu.logits(&Input::Batch(&images.batch()), BatchNormMode::Eval).unwrap();
+    let labels: Vec<u32> = logits.chunks(network.classes).map(loss::argmax).collect();
+    let batch = Batch { labels: &labels, ..images.batch() };
+    let epsilon = Epsilon::levels(16.0);
+    for norm in [Norm::Linf, Norm::L2] {
+        let epsilon = if norm == Norm::L2 { Epsilon::new(1.0).unwrap() } else { epsilon };
+        for kind in [AttackKind::ApgdCe, AttackKind::ApgdT, AttackKind::FabT, AttackKind::Square] {
+            let attack = Attack { steps: 6, targets: 2, ..Attack::published(kind, epsilon, norm, 1) };
+            let (found, expected) = (attack.predictions(&mut gpu, &batch), attack.predictions(&mut cpu, &batch));
+            let (found, expected) = (found.unwrap(), expected.unwrap());
+            let broken = |found: &[u32]| found.iter().zip(&labels).map(|(a, b)| a != b).collect::<Vec<_>>();
+            let (found, expected) = (broken(&found.predictions), broken(&expected.predictions));
+            let differ = found.iter().zip(&expected).filter(|(a, b)| a != b).count();
+            // An image at the boundary may fall to one engine's rounding.
+            assert!(differ <= 1, "{attack}: {differ} of {n} images differ");
+            assert!(expected.contains(&true) || kind == AttackKind::Square, "{attack} breaks no image");
+        }
+    }
 }
 
 #[test]

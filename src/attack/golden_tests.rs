@@ -119,7 +119,8 @@ fn apgd_takes_the_published_steps() {
             let mut tick = |_| true;
             let mut oracle = Oracle::new(&mut engine, 10, &mut tick);
             let search = Apgd { norm, epsilon, steps: 100, loss: &loss, stop_at_success: false };
-            let (mut seen, mut first): (Vec<Vec<(f32, f32)>>, Vec<Vec<f32>>) = Default::default();
+            let mut seen: Vec<Vec<(f32, f32)>> = Vec::new();
+            let mut first: Vec<Vec<f32>> = Vec::new();
             let found = search
                 .run(&mut oracle, &images, &labels, starts.clone(), &|share| share, &mut |step, state| {
                     assert!(state.iter().enumerate().all(|(i, iterate)| iterate.image == i));

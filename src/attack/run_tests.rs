@@ -93,7 +93,6 @@ fn images_are_in_the_ball_and_are_classified_as_told() {
     ] {
         let mut subject = Subject::new(shape, classes);
         let clean = subject.batch(0..N).prepare(shape);
-        let mut fell = 0;
         for attack in attacks() {
             let (pixels, labels, ids) = (subject.pixels.clone(), subject.labels.clone(), subject.ids.clone());
             let batch = Batch { pixels: &pixels, labels: &labels, ids: &ids, augment: None, seed: 0, epoch: 0 };
@@ -113,12 +112,13 @@ fn images_are_in_the_ball_and_are_classified_as_told() {
             let again = crate::evaluate::robustness::classify(&mut subject.engine, &images, 5).unwrap();
             assert_eq!(again, found.predictions, "{attack}, {classes} classes");
             assert_eq!(found.logits.chunks(classes).map(loss::argmax).collect::<Vec<_>>(), found.predictions);
-            fell += found.predictions.iter().zip(&labels).skip(1).filter(|(found, label)| found != label).count();
-            if attack.kind == AttackKind::Clean {
-                assert_eq!(fell, 0);
+            let broken = found.predictions.iter().zip(&labels).skip(1).filter(|(found, label)| found != label).count();
+            match attack.kind {
+                AttackKind::Clean => assert_eq!(broken, 0),
+                AttackKind::Noise => {}
+                _ => assert!(broken > 0, "{attack}, {classes} classes: no image is misclassified"),
             }
         }
-        assert!(fell > 10, "{classes} classes: the attacks do nothing");
     }
 }
 
@@ -141,7 +141,7 @@ fn an_image_is_attacked_as_if_it_were_alone() {
             attack.run(&mut subject.engine, &batch, true, &mut |_| true).unwrap()
         };
         let together = run(0..N);
-        for i in [0, 3, 7] {
+        for i in [0, 3, 7, 11] {
             let alone = run(i..i + 1);
             assert_eq!(alone.predictions[0], together.predictions[i], "{attack}, image {i}");
             let (a, b) = (alone.images.unwrap(), &together.images.as_ref().unwrap()[i * len..][..len]);

@@ -52,6 +52,9 @@ fn autoattack_leaves_a_whole_report() {
     assert!((share(&of("apgd-ce")) - number(&results[1]["accuracy"])).abs() < 1e-12);
     assert_eq!(of("autoattack-small"), of("square"));
     let combined: Vec<u8> = of("square").iter().zip(of("clean")).map(|(a, b)| a & b).collect();
+    let combined: Vec<u8> = ["pgd-20", "pgd-100", "noise"]
+        .iter()
+        .fold(combined, |all, name| all.iter().zip(of(name)).map(|(a, b)| a & b).collect());
     assert_eq!(of("worst-case"), combined);
     let written = names(&d.join("rep"));
     for name in ["report.md", "report.csv", "labels.npy", "images.npy", "figures"] {
@@ -63,11 +66,15 @@ fn autoattack_leaves_a_whole_report() {
     let hash = report["checkpoint_sha256"].as_str().unwrap();
     assert!(hash.len() == 64 && text.contains(hash) && text.contains("## Checks"), "{text}");
     assert!(text.contains("fairtat eval run --engine candle --attack autoattack"), "{text}");
-    assert!(shown.contains("worst case of each image") || shown.contains("AutoAttack with a small budget"), "{shown}");
+    assert!(shown.contains("worst case of each image") && shown.contains("AutoAttack with a small budget"), "{shown}");
+    assert!(shown.contains("(control)"), "{shown}");
 
     // A report is not replaced by accident.
     assert!(fails(d, &call, 1).contains("rep holds a report already"));
-    ok(d, &[&call[..], &["--force"]].concat());
+    // Nothing of it is left when it is replaced by a smaller one.
+    ok(d, &eval(&["--attack", "pgd", "--report", "rep", "--limit", "20", "--force"]));
+    assert_eq!(names(&d.join("rep/flags")), ["clean.npy", "pgd-20.npy", "worst-case.npy"].map(String::from).into());
+    assert!(!names(&d.join("rep")).contains("adversarial"));
 }
 
 /// Killed in the middle and started again: the same bytes as without.
@@ -94,7 +101,18 @@ fn an_evaluation_goes_on_after_it_was_killed() {
     // Other settings do not mix.
     let other = [&eval(&["--attack", "apgd-ce"])[..], &["--report", "killed"]].concat();
     assert!(fails(d, &other, 1).contains("holds an unfinished evaluation with other settings"));
+    let written = |name: &str| std::fs::metadata(unfinished.join(name)).unwrap().modified().unwrap();
+    let first = written("apgd-ce-00000.safetensors");
+    // Killed again at once: what was there is not computed again.
+    let mut child = command(d, &call).stderr(std::process::Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(400));
+    let _ = child.kill();
+    child.wait().unwrap();
+    if unfinished.exists() {
+        assert_eq!(written("apgd-ce-00000.safetensors"), first);
+    }
     ok(d, &call);
+    assert!(!unfinished.exists());
     for name in ["clean", "apgd-ce", "square", "fab", "worst-case"] {
         let file = format!("flags/{name}.npy");
         assert_eq!(
@@ -120,7 +138,7 @@ fn curves_have_a_point_for_each_radius_and_number_of_steps() {
         files.contains("attacks.png") && files.contains("security-curve.svg") && files.contains("steps-curve.png"),
         "{files:?}"
     );
-    for wrong in ["8", "16/255:0", "0:16/255:1", "0:x", "0:1:2:3"] {
+    for wrong in ["8", "16/255:0", "0:16/255:1", "0:x", "0:1:2:3", "0:16"] {
         fails(d, &eval(&["--epsilon-sweep", wrong]), 2);
     }
 }
@@ -163,6 +181,8 @@ fn several_checkpoints_share_one_table() {
         assert!(files.contains(name), "{name} {files:?}");
     }
     fails(d, &["eval", "run", "--transfer"], 2);
+    let message = fails(d, &["eval", "run", last, "--transfer", "--attack", "square"], 1);
+    assert!(message.contains("Square leaves images that it cannot change"), "{message}");
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl Subject {
             architecture: experiment.model.arch.name().into(),
             method: self.stored.method().map(Into::into),
             dataset: experiment.data.dataset.clone(),
-            network_sha256: network_sha256(self.engine.network(), &self.stored.state()),
+            network_sha256: network_sha256(self.engine.network(), self.stored.state()),
             part: match arguments.limit {
                 None => arguments.part.name().into(),
                 Some(limit) => format!("{} (limit {limit})", arguments.part.name()),

@@ -67,7 +67,7 @@ fn of_logits(first: &[f32], second: &[f32], classes: usize) -> Vec<String> {
 fn of_rows(evaluation: &Evaluation) -> Vec<String> {
     let mut told = Vec::new();
     let rows = &evaluation.rows;
-    told.extend(rows.iter().filter_map(|row| without_gradient(row)));
+    told.extend(rows.iter().filter_map(without_gradient));
     let classes = evaluation.class_names().len();
     let replaced = |row: &Row| Some(format!("{}: {}", row.entry.attack, row.entry.attack.replacement(classes)?));
     told.extend(rows.iter().filter_map(replaced));

@@ -54,7 +54,7 @@ pub(super) fn evaluate(
         program: concat!("fairtat ", env!("CARGO_PKG_VERSION")).into(),
         checkpoint: stored.file.display().to_string(),
         checkpoint_sha256: sha256(&stored.file).map_err(|error| unreadable(path, error))?,
-        network_sha256: network_sha256(engine.network(), &stored.state()),
+        network_sha256: network_sha256(engine.network(), stored.state()),
         architecture: stored.experiment.model.arch.name().into(),
         method: stored.method().map(Into::into),
         dataset: stored.experiment.data.dataset.clone(),
