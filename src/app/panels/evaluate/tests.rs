@@ -61,7 +61,7 @@ fn the_choices_become_a_job() {
     assert_eq!((job.wanted.len(), job.controls, job.limit), (1, false, Some(1000)));
     assert_eq!((job.settings, job.directory), (Default::default(), None));
     assert!(window.query_by_label("cifar10-small/best").is_some());
-    assert!(window.query_by_label_contains("FAIR-TAT, ").is_some());
+    assert!(window.query_by_label_contains("on cifar10").is_some());
     assert!(window.query_by_label("→ runs/cifar10-small/evaluation").is_some());
 
     for label in ["AutoAttack", "PGD", "Square", "All test images", "Write the adversarial images"] {
