@@ -164,7 +164,7 @@ impl Evaluate {
             let view = context.evaluation;
             if view.is_running() {
                 let waiting = view.status == EvaluationStatus::Cancelling;
-                let text = if waiting { "Cancelling…" } else { "Cancel" };
+                let text = if waiting { "Cancelling…" } else { "Cancel evaluation" };
                 let button = ui.add_enabled(!waiting, Button::new(text));
                 if button.on_hover_text(Command::CancelEvaluation.tooltip()).clicked() {
                     context.ask(Action::Command(Command::CancelEvaluation));
@@ -196,8 +196,11 @@ impl Evaluate {
             prospect.checkpoints.iter().any(held)
         });
         let (text, tooltip) = match resumes {
-            true => ("Resume", "Continue the unfinished evaluation in that directory; its finished batches are kept."),
-            false => ("Start", "Run the attacks. A training run may go on beside them."),
+            true => (
+                "Resume evaluation",
+                "Continue the unfinished evaluation in that directory; its finished batches are kept.",
+            ),
+            false => ("Start evaluation", "Run the attacks. A training run may go on beside them."),
         };
         let accent = theme::palette(ui).accent;
         let label = RichText::new(text).color(theme::text_on(accent));

@@ -68,7 +68,7 @@ pub(super) fn ui(ui: &mut Ui, context: &mut Context<'_>, at: &CheckpointView) {
     let width = ui.available_width();
     let look = Look {
         narrow: width < NARROW,
-        bar: (width * 0.2).clamp(44.0, 220.0),
+        bar: (width * if width < TIGHT { 0.13 } else { 0.2 }).clamp(40.0, 220.0),
         running: context.evaluation.is_running(),
         images: began.images,
     };
@@ -94,6 +94,8 @@ pub(super) fn ui(ui: &mut Ui, context: &mut Context<'_>, at: &CheckpointView) {
 
 /// Below this width, texts are shortened.
 const NARROW: f32 = 620.0;
+/// Below this width, bars are shortened, too.
+const TIGHT: f32 = 430.0;
 
 /// What all rows have in common.
 struct Look {

@@ -26,7 +26,8 @@ pub(super) fn ui(ui: &mut Ui, context: &mut Context<'_>, finished: &FinishedEval
             ui.label(strong("Accuracy by class"));
             export_menu(ui, context, "evaluation", || export::bars(finished));
         });
-        if let Some(worst) = columns.last().map(|column| &column.report) {
+        // The worst case; of a single attack, that one.
+        if let Some(worst) = columns.get(1).or(columns.first()).map(|column| &column.report) {
             let Report { worst_class, worst_class_accuracy, worst_class_interval, worst_class_ties, .. } = worst;
             let class =
                 describe_worst_class(worst_class, *worst_class_accuracy, *worst_class_interval, worst_class_ties);
@@ -87,7 +88,9 @@ fn columns(evaluation: &Evaluation) -> Vec<Column> {
     if attacks.count() > 1 {
         let report = evaluation.report_of("worst case", &evaluation.worst_case());
         let tooltip = "An image counts only if it withstands every attack.".into();
-        columns.push(Column { title: "worst case".into(), tooltip, report });
+        // Beside the clean accuracy, so that a narrow panel shows both.
+        let place = columns.len().min(1);
+        columns.insert(place, Column { title: "worst case".into(), tooltip, report });
     }
     columns
 }
