@@ -210,9 +210,11 @@ fn a_checkpoint_is_evaluated_beside_its_run() {
     show(&mut window, PanelKind::Evaluate);
     window.press("Best of this run");
     window.press("FGSM");
+    window.press("PGD");
     let is_known = |app: &App| {
         let prospect = app.evaluation.prospect.as_ref();
-        prospect.is_some_and(|prospect| prospect.job.wanted.len() == 2 && prospect.checkpoints[0].found.is_ok())
+        let fgsm = ["fgsm".parse().unwrap()];
+        prospect.is_some_and(|prospect| prospect.job.wanted == fgsm && prospect.checkpoints[0].found.is_ok())
     };
     window.wait("the checkpoint", is_known);
     window.press("Start evaluation");
