@@ -10,6 +10,7 @@ use super::closing::Closing;
 use super::command::Command;
 use super::context::Action;
 use super::dialogs::{Chosen, Dialogs, Purpose};
+use super::evaluation::EvaluationStatus;
 use super::layout::PanelKind;
 use super::testing::shoot;
 use super::view::Status;
@@ -187,6 +188,47 @@ fn a_run_is_started_steered_stopped_resumed_and_looked_into() {
     println!("{} frames: p50 {:.1} ms, p99 {:.1} ms", times.len(), ms(0.5), ms(0.99));
     // The frame is computed while a run uses both cores; no frame may wait for the run.
     assert!(ms(0.5) < 100.0, "half of the frames took over {:.0} ms", ms(0.5));
+}
+
+#[test]
+fn a_checkpoint_is_evaluated_beside_its_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut window = open(directory.path(), vec![], [1500.0, 1300.0], 1.0, true);
+    window.run_steps(3);
+    make_small(&mut window);
+    let experiment = &mut window.state_mut().as_mut().unwrap().form.experiment;
+    experiment.run.engine = crate::config::EngineChoice::Candle;
+    experiment.data.limit = Some(200);
+    experiment.data.test_limit = Some(20);
+    experiment.data.validation_per_class = Some(4);
+    experiment.model.width = Some(4);
+    experiment.attack.steps = 2;
+    experiment.evaluation.eval_steps = 2;
+    experiment.optimizer.epochs = 500;
+    window.press("Start");
+    window.wait("an epoch", |app| !app.view.epochs.is_empty());
+    show(&mut window, PanelKind::Evaluate);
+    window.press("Best of this run");
+    window.press("FGSM");
+    window.press("PGD");
+    let is_known = |app: &App| {
+        let prospect = app.evaluation.prospect.as_ref();
+        let fgsm = ["fgsm".parse().unwrap()];
+        prospect.is_some_and(|prospect| prospect.job.wanted == fgsm && prospect.checkpoints[0].found.is_ok())
+    };
+    window.wait("the checkpoint", is_known);
+    window.press("Start evaluation");
+    window.wait("the result", |app| app.evaluation.status == EvaluationStatus::Done);
+    assert!(window.app().view.status.is_live(), "the run goes on");
+    shoot(&mut window, "evaluated");
+    let run = directory.path().join("runs/digits-60s");
+    assert!(run.join("evaluation/report.md").exists());
+    assert!(window.app().evaluation.checkpoints[0].finished.is_some());
+    assert!(window.query_by_label("Accuracy by class").is_some());
+    let told = |app: &App| app.view.log.iter().any(|line| line.text.contains("withstand all attacks"));
+    assert!(told(window.app()));
+    window.press("Stop without saving");
+    window.wait("the stop", |app| app.view.status == Status::Over);
 }
 
 #[test]

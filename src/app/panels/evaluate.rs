@@ -98,7 +98,12 @@ impl Panel for Evaluate {
                     tab => self.outcome(ui, context, &[tab]),
                 };
             }
-            let all = [Tab::Progress, Tab::Results, Tab::Examples];
+            // What is newest comes first.
+            let is_done = self.shown(context.evaluation).is_some_and(|at| at.finished.is_some());
+            let all = match is_done {
+                true => [Tab::Results, Tab::Examples, Tab::Progress],
+                false => [Tab::Progress, Tab::Results, Tab::Examples],
+            };
             if width < TWO_COLUMNS {
                 self.choices(ui, context, prospect.as_deref());
                 return self.outcome(ui, context, &all);
@@ -159,12 +164,14 @@ impl Evaluate {
             let view = context.evaluation;
             if view.is_running() {
                 let waiting = view.status == EvaluationStatus::Cancelling;
-                let text = if waiting { "Cancelling…" } else { "Cancel" };
+                let text = if waiting { "Cancelling…" } else { "Cancel evaluation" };
                 let button = ui.add_enabled(!waiting, Button::new(text));
                 if button.on_hover_text(Command::CancelEvaluation.tooltip()).clicked() {
                     context.ask(Action::Command(Command::CancelEvaluation));
                 }
-                ui.add(egui::Spinner::new().size(16.0));
+                let share = view.checkpoints.iter().map(CheckpointView::share).sum::<f64>();
+                let share = share / view.checkpoints.len().max(1) as f64;
+                progress::bar(ui, 110.0, share, false, "Evaluation");
             } else {
                 self.start(ui, context, job, prospect);
             }
@@ -189,8 +196,11 @@ impl Evaluate {
             prospect.checkpoints.iter().any(held)
         });
         let (text, tooltip) = match resumes {
-            true => ("Resume", "Continue the unfinished evaluation in that directory; its finished batches are kept."),
-            false => ("Start", "Run the attacks. A training run may go on beside them."),
+            true => (
+                "Resume evaluation",
+                "Continue the unfinished evaluation in that directory; its finished batches are kept.",
+            ),
+            false => ("Start evaluation", "Run the attacks. A training run may go on beside them."),
         };
         let accent = theme::palette(ui).accent;
         let label = RichText::new(text).color(theme::text_on(accent));
@@ -223,7 +233,7 @@ impl Evaluate {
         if view.checkpoints.len() > 1 {
             self.choose_checkpoint(ui, view);
         }
-        let Some(at) = view.checkpoints.get(self.shown.min(view.checkpoints.len().saturating_sub(1))) else { return };
+        let Some(at) = self.shown(view) else { return };
         for part in parts {
             match part {
                 Tab::Choices => {}
@@ -245,6 +255,11 @@ impl Evaluate {
                 }
             }
         }
+    }
+
+    /// The checkpoint whose results are shown.
+    fn shown<'a>(&self, view: &'a EvaluationView) -> Option<&'a CheckpointView> {
+        view.checkpoints.get(self.shown.min(view.checkpoints.len().saturating_sub(1)))
     }
 
     fn choose_checkpoint(&mut self, ui: &mut Ui, view: &EvaluationView) {

@@ -9,6 +9,7 @@ use super::super::inspector::{distance, largest_radius, levels, usual_radius};
 use crate::app::context::{Action, Context, OpenFor};
 use crate::app::evaluation::short_name;
 use crate::app::theme;
+use crate::app::widgets::markdown::unbroken;
 use crate::app::widgets::{card, strong, weak};
 use crate::attack::{Attack, AttackKind, AttackSettings};
 use crate::engine::Norm;
@@ -124,7 +125,7 @@ impl Choices {
             });
             match candidates.get(index).map(|candidate| &candidate.found) {
                 None => drop(ui.label(weak(ui, "reading…"))),
-                Some(Ok(known)) => drop(ui.label(weak(ui, &known.about))),
+                Some(Ok(known)) => drop(ui.label(weak(ui, unbroken(&known.about)))),
                 Some(Err(failure)) => {
                     ui.label(RichText::new(&failure.what).color(palette.error));
                     ui.label(failure.advice.as_deref().unwrap_or_default());
@@ -195,10 +196,14 @@ impl Choices {
     }
 
     fn attacks(&mut self, ui: &mut Ui, context: &mut Context<'_>, candidates: &[Candidate]) {
-        for suite in Suite::ALL {
-            let tooltip = format!("{}.\n{}", suite.title(), context.glossary.tooltip(suite.name()).unwrap_or_default());
-            self.choice(ui, Wanted::Suite(suite), suite.short_title(), tooltip.trim_end(), true);
-        }
+        ui.scope(|ui| {
+            ui.spacing_mut().item_spacing.y = 2.0;
+            for suite in Suite::ALL {
+                let term = context.glossary.tooltip(suite.name()).unwrap_or_default();
+                let tooltip = format!("{}.\n{term}", suite.title());
+                self.choice(ui, Wanted::Suite(suite), suite.short_title(), tooltip.trim_end(), true);
+            }
+        });
         ui.separator();
         let norm = self.norm_in_use(candidates);
         let kinds: Vec<AttackKind> =

@@ -26,7 +26,8 @@ pub(super) fn ui(ui: &mut Ui, context: &mut Context<'_>, finished: &FinishedEval
             ui.label(strong("Accuracy by class"));
             export_menu(ui, context, "evaluation", || export::bars(finished));
         });
-        if let Some(worst) = columns.last().map(|column| &column.report) {
+        // The worst case; of a single attack, that one.
+        if let Some(worst) = columns.get(1).or(columns.first()).map(|column| &column.report) {
             let Report { worst_class, worst_class_accuracy, worst_class_interval, worst_class_ties, .. } = worst;
             let class =
                 describe_worst_class(worst_class, *worst_class_accuracy, *worst_class_interval, worst_class_ties);
@@ -87,7 +88,9 @@ fn columns(evaluation: &Evaluation) -> Vec<Column> {
     if attacks.count() > 1 {
         let report = evaluation.report_of("worst case", &evaluation.worst_case());
         let tooltip = "An image counts only if it withstands every attack.".into();
-        columns.push(Column { title: "worst case".into(), tooltip, report });
+        // Beside the clean accuracy, so that a narrow panel shows both.
+        let place = columns.len().min(1);
+        columns.insert(place, Column { title: "worst case".into(), tooltip, report });
     }
     columns
 }
@@ -103,12 +106,12 @@ fn table(ui: &mut Ui, context: &Context<'_>, columns: &[Column]) {
             ui.end_row();
             term(ui, context, "mean", "robust-accuracy");
             for column in columns {
-                cell(ui, column.report.accuracy, Some(column.report.interval), true, false);
+                cell(ui, column.report.accuracy, Some(column.report.interval), false);
             }
             ui.end_row();
             term(ui, context, "gap", "gap");
             for column in columns {
-                cell(ui, column.report.gap, None, false, false);
+                cell(ui, column.report.gap, None, false);
             }
             ui.end_row();
             for (k, class) in first.report.classes.iter().enumerate() {
@@ -116,7 +119,7 @@ fn table(ui: &mut Ui, context: &Context<'_>, columns: &[Column]) {
                 for column in columns {
                     let Some(class) = column.report.classes.get(k) else { continue };
                     let worst = class.name == column.report.worst_class;
-                    cell(ui, class.accuracy, Some(class.interval), worst, worst);
+                    cell(ui, class.accuracy, Some(class.interval), worst);
                 }
                 ui.end_row();
             }
@@ -129,10 +132,10 @@ fn term(ui: &mut Ui, context: &Context<'_>, text: &str, key: &str) {
 }
 
 /// A share with its interval.
-fn cell(ui: &mut Ui, value: f64, interval: Option<[f64; 2]>, bold: bool, worst: bool) {
+fn cell(ui: &mut Ui, value: f64, interval: Option<[f64; 2]>, worst: bool) {
     let palette = theme::palette(ui);
     let size = TextStyle::Body.resolve(ui.style()).size;
-    let family = if bold { theme::strong_family() } else { egui::FontFamily::Proportional };
+    let family = if worst { theme::strong_family() } else { egui::FontFamily::Proportional };
     let color = if worst { palette.worst } else { ui.visuals().text_color() };
     let mut job = LayoutJob::default();
     let format = |font_id, color| TextFormat { font_id, color, valign: egui::Align::Center, ..Default::default() };

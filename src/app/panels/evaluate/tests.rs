@@ -53,7 +53,7 @@ fn the_choices_become_a_job() {
     let mut window = window(sample::run());
     assert!(window.query_by_label("How robust is a network really?").is_some());
     // Nothing is asked, and nothing starts, without a checkpoint.
-    press(&mut window, "Start");
+    press(&mut window, "Start evaluation");
     assert!(asked(&mut window).0.is_empty());
     press(&mut window, "Best of this run");
     let job = answer(&mut window, &Held::Nothing);
@@ -61,7 +61,7 @@ fn the_choices_become_a_job() {
     assert_eq!((job.wanted.len(), job.controls, job.limit), (1, false, Some(1000)));
     assert_eq!((job.settings, job.directory), (Default::default(), None));
     assert!(window.query_by_label("cifar10-small/best").is_some());
-    assert!(window.query_by_label_contains("FAIR-TAT, ").is_some());
+    assert!(window.query_by_label_contains("on cifar10").is_some());
     assert!(window.query_by_label("→ runs/cifar10-small/evaluation").is_some());
 
     for label in ["AutoAttack", "PGD", "Square", "All test images", "Write the adversarial images"] {
@@ -88,7 +88,7 @@ fn the_choices_become_a_job() {
     assert!(command.ends_with("--report runs/cifar10-small/evaluation --save-images"), "{command}");
     window.state_mut().actions.clear();
 
-    press(&mut window, "Start");
+    press(&mut window, "Start evaluation");
     assert_eq!(asked(&mut window).1, [job]);
 }
 
@@ -139,7 +139,7 @@ fn an_unfinished_evaluation_is_resumed() {
     press(&mut window, "Best of this run");
     answer(&mut window, &Held::Same);
     assert!(window.query_by_label_contains("unfinished; Resume continues it").is_some());
-    press(&mut window, "Resume");
+    press(&mut window, "Resume evaluation");
     assert_eq!(asked(&mut window).1.len(), 1);
     // Of several checkpoints, those that are done are left out.
     window.state_mut().panel.add("runs/b".into());
@@ -152,7 +152,7 @@ fn an_unfinished_evaluation_is_resumed() {
     tell(&mut window, updates);
     let again = answer(&mut window, &Held::Same);
     assert_eq!(again, job, "what a directory holds is asked again after an end");
-    press(&mut window, "Resume");
+    press(&mut window, "Resume evaluation");
     assert_eq!(asked(&mut window).1, [EvaluationJob { skip: 1, ..job.clone() }]);
     let started = EvaluationUpdate::Started(Box::new(EvaluationJob { skip: 1, ..job }));
     tell(&mut window, [started]);
@@ -172,7 +172,7 @@ fn progress_is_shown_attack_by_attack() {
     assert_eq!(window.query_all_by_label_contains(" withstand").count(), 3);
     assert!(window.query_all_by_label_contains(" left").count() >= 1);
     assert!(window.query_by_label("Accuracy by class").is_none());
-    press(&mut window, "Cancel");
+    press(&mut window, "Cancel evaluation");
     let cancels = window.state().actions.iter().any(|a| matches!(a, Action::Command(Command::CancelEvaluation)));
     assert!(cancels);
     window.state_mut().evaluation.status = EvaluationStatus::Cancelling;
@@ -236,7 +236,7 @@ fn what_cannot_be_evaluated_says_so_beside_the_choice() {
     tell(&mut window, [EvaluationUpdate::Prospect(Arc::new(prospect))]);
     assert!(window.query_by_label("x does not record its network and data").is_some());
     assert!(window.query_by_label("Set the panel Experiment.").is_some());
-    press(&mut window, "Start");
+    press(&mut window, "Start evaluation");
     assert!(asked(&mut window).1.is_empty(), "it cannot start");
 
     // CW is for L2. It can be chosen there, and the norm changed afterwards.
@@ -249,7 +249,7 @@ fn what_cannot_be_evaluated_says_so_beside_the_choice() {
     press(&mut window, "L∞");
     answer(&mut window, &Held::Nothing);
     assert!(window.query_by_label_contains("CW searches the nearest image in L2").is_some());
-    press(&mut window, "Start");
+    press(&mut window, "Start evaluation");
     assert!(asked(&mut window).1.is_empty());
     press(&mut window, "CW");
     answer(&mut window, &Held::Other("limit was 7, now 1000".into()));
