@@ -298,6 +298,10 @@ fn why_not(job: &EvaluationJob, prospect: Option<&Prospect>) -> Option<String> {
     if let Some(what) = wrong {
         return Some(what.clone());
     }
+    let mut known = candidates.iter().filter_map(|candidate| candidate.found.as_ref().ok());
+    if known.any(|known| matches!(known.held, Held::Report | Held::Other(_))) {
+        return Some("Choose another directory for the report.".into());
+    }
     let lost = !candidates.is_empty() && candidates.iter().all(|candidate| candidate.found.is_err());
     lost.then(|| "The checkpoint cannot be evaluated; the reason is beside it.".into())
 }
