@@ -171,7 +171,8 @@ impl Evaluate {
                 }
                 let share = view.checkpoints.iter().map(CheckpointView::share).sum::<f64>();
                 let share = share / view.checkpoints.len().max(1) as f64;
-                progress::bar(ui, 110.0, share, false, "Evaluation");
+                let width = if ui.available_width() < 500.0 { 50.0 } else { 110.0 };
+                progress::bar(ui, width, share, false, "Evaluation");
             } else {
                 self.start(ui, context, job, prospect);
             }
