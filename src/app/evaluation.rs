@@ -209,7 +209,7 @@ impl App {
                     let worst = evaluation.report_of("worst case", &evaluation.worst_case());
                     let text = format!(
                         "Evaluated {}: {:.1} % withstand all attacks. Report: {}",
-                        finished.described.checkpoint,
+                        short_name(Path::new(&finished.described.checkpoint)),
                         100.0 * worst.accuracy,
                         finished.directory.display()
                     );

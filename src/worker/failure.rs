@@ -173,8 +173,14 @@ pub(super) fn of_run(doing: &str, error: &SessionError, directory: &Path) -> Fai
 
 /// The command that downloads a missing data set; `None` if the error is another one or the set is not published.
 fn fetch(error: &SessionError) -> Option<String> {
-    let SessionError::Data { name, source: DataError::Missing(_) } = error else { return None };
-    publisher(name).is_ok().then(|| format!("Fetch it with `fairtat data fetch {name}`, or choose another data set."))
+    let SessionError::Data { name, source } = error else { return None };
+    fetch_set(name, source)
+}
+
+/// As [`fetch`], for the images of a named set.
+fn fetch_set(name: &str, error: &DataError) -> Option<String> {
+    let missing = matches!(error, DataError::Missing(_)) && publisher(name).is_ok();
+    missing.then(|| format!("Fetch it with `fairtat data fetch {name}`, or choose another data set."))
 }
 
 /// `directory` if it holds a run that can be resumed, otherwise `None`.
@@ -240,6 +246,13 @@ pub(super) fn of_evaluation(path: &Path, error: &RobustnessError) -> Failure {
         RobustnessError::State { .. } | RobustnessError::Other { .. } | RobustnessError::Figure(_) => Root::Other,
     };
     Failure { doing: evaluating(path), what: sentence(error), advice: root.advice(false), run: None }
+}
+
+/// The images of an evaluation cannot be loaded.
+pub(super) fn of_images(path: &Path, name: &str, error: &DataError) -> Failure {
+    let advice = fetch_set(name, error).or_else(|| Root::of_data(error).advice(false));
+    let advice = advice.unwrap_or_else(|| "Choose another number of images, or another checkpoint.".into());
+    Failure { doing: evaluating(path), what: sentence(error), advice: Some(advice), run: None }
 }
 
 /// An evaluation that was asked for cannot be carried out.

@@ -171,7 +171,8 @@ impl Evaluate {
                 }
                 let share = view.checkpoints.iter().map(CheckpointView::share).sum::<f64>();
                 let share = share / view.checkpoints.len().max(1) as f64;
-                progress::bar(ui, 110.0, share, false, "Evaluation");
+                let width = if ui.available_width() < 500.0 { 50.0 } else { 110.0 };
+                progress::bar(ui, width, share, false, "Evaluation");
             } else {
                 self.start(ui, context, job, prospect);
             }
@@ -297,6 +298,10 @@ fn why_not(job: &EvaluationJob, prospect: Option<&Prospect>) -> Option<String> {
     let wrong = candidates.iter().find_map(|candidate| candidate.found.as_ref().ok()?.entries.as_ref().err());
     if let Some(what) = wrong {
         return Some(what.clone());
+    }
+    let mut known = candidates.iter().filter_map(|candidate| candidate.found.as_ref().ok());
+    if known.any(|known| matches!(known.held, Held::Report | Held::Other(_))) {
+        return Some("Choose another directory for the report.".into());
     }
     let lost = !candidates.is_empty() && candidates.iter().all(|candidate| candidate.found.is_err());
     lost.then(|| "The checkpoint cannot be evaluated; the reason is beside it.".into())

@@ -176,7 +176,10 @@ fn about(stored: &StoredNetwork) -> String {
     let experiment = &stored.experiment;
     let run = run_steps(experiment);
     let method = stored.method().map_or_else(String::new, |method| format!("{method}, "));
-    let epochs = stored.position.map_or_else(String::new, |epochs| format!(", {epochs} epochs"));
+    let epochs = stored.position.map_or_else(String::new, |epochs| {
+        let unit = if epochs == 1.0 { "epoch" } else { "epochs" };
+        format!(", {epochs} {unit}")
+    });
     format!(
         "{method}{} on {}{epochs}; {}, ε {}",
         experiment.model.arch,

@@ -37,7 +37,8 @@ pub(super) fn evaluate(
         stored.experiment.data.test_limit = Some(limit);
     }
     stored.experiment.validate().map_err(|error| failure::of_stored(path, &error.into()))?;
-    let splits = Splits::load(&stored.experiment).map_err(|error| failure::of_data(path, &error))?;
+    let name = &stored.experiment.data.dataset;
+    let splits = Splits::load(&stored.experiment).map_err(|error| failure::of_images(path, name, &error))?;
     let (epsilon, norm) = job.settings.ball(&run_steps(&stored.experiment));
     for distance in [Some(epsilon), job.settings.step_size].into_iter().flatten() {
         check_distance(distance, norm, Some(splits.test.shape()))

@@ -126,7 +126,7 @@ fn a_cancelled_evaluation_is_continued_with_the_same_result() {
 
     let Ok(known) = stepped.look(job.clone()).found else { panic!() };
     assert_eq!((known.directory.clone(), &known.held), (run.join("evaluation"), &Held::Nothing));
-    assert!(known.about.contains("on digits, 1 epochs; L∞, ε "), "{}", known.about);
+    assert!(known.about.contains("on digits, 1 epoch; L∞, ε "), "{}", known.about);
     let names: Vec<String> = known.entries.unwrap().into_iter().map(|entry| entry.name).collect();
     assert_eq!(names, ["clean", "fgsm", "pgd-20"]);
 
@@ -218,6 +218,8 @@ fn what_cannot_be_evaluated_says_why_and_what_to_do() {
 
     let settings = AttackSettings { epsilon: Some(Epsilon::levels(510.0)), ..AttackSettings::default() };
     assert!(told(&mut stepped, EvaluationJob { settings, ..job(&run) }).contains("smaller epsilon"));
+    let few = told(&mut stepped, EvaluationJob { limit: Some(3), ..job(&run) });
+    assert!(few.contains("without images") && few.contains("another number of images"), "{few}");
 
     let report = place.path().join("report");
     let chosen = EvaluationJob { directory: Some(report.clone()), limit: Some(10), ..job(&run) };

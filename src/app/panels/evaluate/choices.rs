@@ -137,13 +137,10 @@ impl Choices {
         }
         ui.horizontal(|ui| {
             let width = (ui.available_width() - 60.0).max(80.0);
-            let field = ui.add(
-                TextEdit::singleline(&mut self.typed)
-                    .hint_text("run directory, .safetensors, .pth")
-                    .desired_width(width),
-            );
-            field.widget_info(|| egui::WidgetInfo::labeled(egui::Role::TextInput, true, "Path of a checkpoint"));
-            let entered = field.lost_focus() && ui.input(|input| input.key_pressed(egui::Key::Enter));
+            let typed =
+                ui.add(field(ui, &mut self.typed).hint_text("run directory, .safetensors, .pth").desired_width(width));
+            typed.widget_info(|| egui::WidgetInfo::labeled(egui::Role::TextInput, true, "Path of a checkpoint"));
+            let entered = typed.lost_focus() && ui.input(|input| input.key_pressed(egui::Key::Enter));
             let can_add = !self.typed.trim().is_empty();
             let added = ui.add_enabled(can_add, egui::Button::new("Add")).clicked();
             if can_add && (added || entered) {
@@ -185,7 +182,7 @@ impl Choices {
         ui.horizontal(|ui| {
             let label = ui.label("Normalisation");
             let width = ui.available_width() - 10.0;
-            ui.add(TextEdit::singleline(&mut self.normalize).hint_text("as the file says").desired_width(width))
+            ui.add(field(ui, &mut self.normalize).hint_text("as the file says").desired_width(width))
                 .labelled_by(label.id)
                 .on_hover_text("cifar10, cifar100, imagenet, mnist, none, or MEAN/STD with one number per channel.");
         });
@@ -313,7 +310,7 @@ impl Choices {
         ui.horizontal(|ui| {
             let label = ui.label("Report");
             let width = (ui.available_width() - 94.0).max(60.0);
-            ui.add(TextEdit::singleline(&mut self.directory).hint_text("a new directory").desired_width(width))
+            ui.add(field(ui, &mut self.directory).hint_text("a new directory").desired_width(width))
                 .labelled_by(label.id)
                 .on_hover_text(
                     "Directory of the report; empty for a new one in the run directory, or beside the file.",
@@ -367,6 +364,13 @@ fn published_steps() -> String {
     };
     let all: Vec<String> = AttackKind::value_variants().iter().filter_map(|kind| steps(&kind)).collect();
     format!("Another number of steps for attacks chosen by themselves. As published: {}.", all.join(", "))
+}
+
+/// A text field that stands out from a card in both themes.
+fn field<'a>(ui: &Ui, text: &'a mut String) -> TextEdit<'a> {
+    let visuals = ui.visuals();
+    let ground = if visuals.dark_mode { visuals.extreme_bg_color } else { visuals.faint_bg_color };
+    TextEdit::singleline(text).background_color(ground)
 }
 
 fn full_card(ui: &mut Ui, title: &str, contents: impl FnOnce(&mut Ui)) {

@@ -68,7 +68,7 @@ pub(super) fn ui(ui: &mut Ui, context: &mut Context<'_>, at: &CheckpointView) {
     let width = ui.available_width();
     let look = Look {
         narrow: width < NARROW,
-        bar: (width * if width < TIGHT { 0.13 } else { 0.2 }).clamp(40.0, 220.0),
+        bar: (width * if width < TIGHT { 0.12 } else { 0.2 }).clamp(40.0, 220.0),
         running: context.evaluation.is_running(),
         images: began.images,
     };

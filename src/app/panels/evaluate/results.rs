@@ -7,7 +7,7 @@ use super::{export, wide_card};
 use crate::app::context::{Action, Context};
 use crate::app::theme;
 use crate::app::widgets::{export_menu, percent, strong, weak};
-use crate::attack::{AttackKind, Report, describe_worst_class};
+use crate::attack::{Report, describe_worst_class};
 use crate::evaluate::robustness::{Evaluation, Role, Row};
 use crate::worker::evaluation::FinishedEvaluation;
 
@@ -26,7 +26,7 @@ pub(super) fn ui(ui: &mut Ui, context: &mut Context<'_>, finished: &FinishedEval
             ui.label(strong("Accuracy by class"));
             export_menu(ui, context, "evaluation", || export::bars(finished));
         });
-        // The worst case; of a single attack, that one.
+        // The worst case, or clean images alone.
         if let Some(worst) = columns.get(1).or(columns.first()).map(|column| &column.report) {
             let Report { worst_class, worst_class_accuracy, worst_class_interval, worst_class_ties, .. } = worst;
             let class =
@@ -84,8 +84,7 @@ fn columns(evaluation: &Evaluation) -> Vec<Column> {
         let tooltip = format!("{}{after}", entry.attack);
         columns.push(Column { title, tooltip, report: evaluation.report(row) });
     }
-    let attacks = evaluation.rows.iter().filter(counts).filter(|row| row.entry.attack.kind != AttackKind::Clean);
-    if attacks.count() > 1 {
+    if evaluation.has_attacks() {
         let report = evaluation.report_of("worst case", &evaluation.worst_case());
         let tooltip = "An image counts only if it withstands every attack.".into();
         // Beside the clean accuracy, so that a narrow panel shows both.

@@ -254,6 +254,8 @@ fn what_cannot_be_evaluated_says_so_beside_the_choice() {
     press(&mut window, "CW");
     answer(&mut window, &Held::Other("limit was 7, now 1000".into()));
     assert!(window.query_by_label_contains("another unfinished evaluation: limit was 7").is_some());
+    press(&mut window, "Start evaluation");
+    assert!(asked(&mut window).1.is_empty(), "it would not be mixed in");
 
     // A failure of the evaluation itself.
     let started = EvaluationUpdate::Started(Box::new(sample::evaluation::job()));
