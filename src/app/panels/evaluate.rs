@@ -26,7 +26,7 @@ use examples::Examples;
 
 /// Time in seconds after a change of the choices before the evaluation thread is asked about them.
 const DELAY: f64 = 0.2;
-/// Time after which an unanswered question is asked again.
+/// Time after which a question is asked again that is unanswered, or whose answer is that a checkpoint cannot be read.
 const AGAIN: f64 = 5.0;
 /// Minimum width for the choices beside the results.
 const TWO_COLUMNS: f32 = 760.0;
@@ -146,16 +146,18 @@ impl Evaluate {
         if asked.job.as_ref() != Some(job) || asked.revision != revision {
             *asked = Asked { job: Some(job.clone()), revision, at: now, sent: false };
         }
-        let answered = context.evaluation.prospect.as_ref().is_some_and(|prospect| prospect.job == *job);
+        // A checkpoint that cannot be read may be about to be written.
+        let is_whole = |prospect: &Prospect| prospect.checkpoints.iter().all(|candidate| candidate.found.is_ok());
+        let answer = context.evaluation.prospect.as_ref().filter(|prospect| prospect.job == *job);
         let wait = if asked.sent { AGAIN } else { DELAY };
-        if asked.sent && answered {
+        if asked.sent && answer.is_some_and(|prospect| is_whole(prospect)) {
             return;
         }
         if now - asked.at >= wait {
             (asked.at, asked.sent) = (now, true);
             context.ask(Action::LookAtEvaluation(Box::new(job.clone())));
         }
-        ui.ctx().request_repaint_after(std::time::Duration::from_secs_f64(DELAY));
+        ui.ctx().request_repaint_after(std::time::Duration::from_secs_f64(wait));
     }
 
     /// Start, resume, cancel, and where the evaluation is.
