@@ -82,15 +82,11 @@ pub(super) fn scaled_gradients(
 pub(super) fn objectives(labels: &[u32], classes: usize) -> Vec<Objective> {
     // Every third image has its own class as a target: it moves away from that.
     let target = |(i, label): (usize, &u32)| (label + u32::from(i % 3 != 2)) % classes as u32;
-    let targets: Vec<u32> = labels.iter().enumerate().map(target).collect();
-    let mut all = vec![Objective::CrossEntropy, Objective::Targeted(targets.clone()), Objective::KlToClean];
+    let targets = labels.iter().enumerate().map(target).collect();
+    let mut all = vec![Objective::CrossEntropy, Objective::Targeted(targets), Objective::KlToClean];
     if classes > 2 {
         all.push(Objective::Dlr);
     }
-    if classes > 3 {
-        all.push(Objective::DlrTowards(targets.clone()));
-    }
-    all.push(Objective::MarginTo(targets));
     all
 }
 
@@ -102,7 +98,14 @@ fn objectives_are_those_of_the_twin() {
         for classes in CLASSES {
             let labels = labels(7, classes);
             let (z, clean) = (logits(classes, 1), logits(classes, 2));
-            for what in objectives(&labels, classes) {
+            let mut all = objectives(&labels, classes);
+            // Objectives of gradients outside of searches, towards another class than the label.
+            let others: Vec<u32> = labels.iter().map(|label| (label + 1) % classes as u32).collect();
+            if classes > 3 {
+                all.push(Objective::DlrTowards(others.clone()));
+            }
+            all.push(Objective::MarginTo(others));
+            for what in all {
                 let (found, flag) = gradients(&mut h, &what, &z, &clean, &labels, classes);
                 let (_, expected) = twin::objective(&what, &z, &labels, classes, Some(&clean)).unwrap();
                 let expected = pad(&expected, classes);
