@@ -142,17 +142,20 @@ impl Measured {
     /// A warning that more than 1 % of the images had no gradient, and what that means for the accuracy; `None`
     /// otherwise.
     pub fn warning(&self) -> Option<String> {
-        let (without, images) = (self.without_gradient, self.confusion.total());
-        if without as f64 <= MANY_WITHOUT_GRADIENT * images as f64 {
-            return None;
-        }
-        Some(format!(
-            "{}: {} in at least one step; the attack could not move them there and the robust accuracy may be too high. \
-             Check it with an attack that needs no gradient",
-            self.attack,
-            describe_without_gradient(without, images)
-        ))
+        warn_without_gradient(&self.attack, self.without_gradient, self.confusion.total())
     }
+}
+
+/// The warning of [`Measured::warning`], for `without` of `images` attacked images.
+pub(crate) fn warn_without_gradient(attack: &Attack, without: u64, images: u64) -> Option<String> {
+    if without as f64 <= MANY_WITHOUT_GRADIENT * images as f64 {
+        return None;
+    }
+    Some(format!(
+        "{attack}: {} in at least one step; the attack could not move them there and the robust accuracy may be too high. \
+         Check it with an attack that needs no gradient",
+        describe_without_gradient(without, images)
+    ))
 }
 
 /// The worst class in words, with its 95 % interval and the classes whose intervals overlap it:

@@ -23,6 +23,7 @@ mod step_size;
 
 pub use kind::{Attack, AttackKind, norm_name};
 pub use limits::{check_distance, largest_distance};
+pub(crate) use measure::warn_without_gradient;
 pub use measure::{ClassAccuracy, Measured, Report, describe_without_gradient, describe_worst_class, measure};
 pub use oracle::{AttackError, Cost};
 pub use run::Predictions;

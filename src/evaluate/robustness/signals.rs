@@ -2,7 +2,7 @@
 //! adversarial robustness", section 3) give them.
 
 use super::{Evaluation, Row};
-use crate::attack::{Attack, AttackKind};
+use crate::attack::{Attack, AttackKind, warn_without_gradient};
 use crate::data::Dataset;
 use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input};
 use crate::units::Epsilon;
@@ -108,16 +108,7 @@ fn of_rows(evaluation: &Evaluation) -> Vec<String> {
 }
 
 fn without_gradient(row: &Row) -> Option<String> {
-    let attack = row.entry.attack.clone();
-    let attacked = row.attacked;
-    let share = row.without_gradient as f64 / attacked.max(1) as f64;
-    (share > 0.01).then(|| {
-        format!(
-            "{attack}: {} of {attacked} images had no gradient in at least one step; the attack could not move them there \
-             and the robust accuracy may be too high. Compare with square, which needs no gradient",
-            row.without_gradient
-        )
-    })
+    warn_without_gradient(&row.entry.attack, row.without_gradient, row.attacked)
 }
 
 /// Square removed images that no attack with gradients had removed.
