@@ -83,34 +83,35 @@ fn an_evaluation_goes_on_after_it_was_killed() {
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();
     trained(d);
-    let flags = ["--attack", "apgd-ce,square,fab", "--queries", "400", "--batch-size", "50", "--limit", "200"];
+    // A radius that leaves survivors, so that every attack has work for all of its batches.
+    let flags = ["--attack", "apgd-ce,square,fab", "--epsilon", "2/255", "--queries", "2000", "--batch-size", "20"];
+    let flags = [&flags[..], &["--limit", "200"]].concat();
     let whole = [&eval(&flags)[..], &["--report", "whole"]].concat();
     ok(d, &whole);
     let call = [&eval(&flags)[..], &["--report", "killed"]].concat();
-    let mut child = command(d, &call).stderr(std::process::Stdio::null()).spawn().unwrap();
     let unfinished = d.join("killed/unfinished");
-    let begun = (0..600).any(|_| {
-        std::thread::sleep(Duration::from_millis(20));
-        unfinished.exists() && names(&unfinished).iter().any(|name| name.starts_with("square"))
-    });
-    assert!(begun, "no batch was done");
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let kept = names(&unfinished).len();
-    assert!(kept > 4 && !d.join("killed/report.json").exists(), "{kept}");
+    // Runs until `done` batches of `attack` are kept, and is killed then.
+    let killed_after = |attack: &str, done: usize| {
+        let mut child = command(d, &call).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let kept = || if unfinished.exists() { names(&unfinished) } else { std::collections::BTreeSet::new() };
+        let begun = (0..20_000).any(|_| {
+            std::thread::sleep(Duration::from_millis(3));
+            kept().iter().filter(|name| name.starts_with(attack)).count() >= done
+        });
+        assert!(begun, "{done} batches of {attack} were not done");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!d.join("killed/report.json").exists(), "finished before it could be killed");
+    };
+    killed_after("square", 1);
     // Other settings do not mix.
     let other = [&eval(&["--attack", "apgd-ce"])[..], &["--report", "killed"]].concat();
     assert!(fails(d, &other, 1).contains("holds an unfinished evaluation with other settings"));
     let written = |name: &str| std::fs::metadata(unfinished.join(name)).unwrap().modified().unwrap();
-    let first = written("apgd-ce-00000.safetensors");
-    // Killed again at once: what was there is not computed again.
-    let mut child = command(d, &call).stderr(std::process::Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(400));
-    let _ = child.kill();
-    child.wait().unwrap();
-    if unfinished.exists() {
-        assert_eq!(written("apgd-ce-00000.safetensors"), first);
-    }
+    let first = (written("apgd-ce-00000.safetensors"), written("square-00000.safetensors"));
+    // Killed again: what was there is not computed again.
+    killed_after("square", 3);
+    assert_eq!((written("apgd-ce-00000.safetensors"), written("square-00000.safetensors")), first);
     ok(d, &call);
     assert!(!unfinished.exists());
     for name in ["clean", "apgd-ce", "square", "fab", "worst-case"] {
