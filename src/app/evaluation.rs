@@ -207,8 +207,10 @@ impl App {
                 EvaluationUpdate::Finished(finished) => {
                     let evaluation = &finished.evaluation;
                     let worst = evaluation.report_of("worst case", &evaluation.worst_case());
+                    let what =
+                        if evaluation.has_attacks() { "withstand all attacks" } else { "correct without an attack" };
                     let text = format!(
-                        "Evaluated {}: {:.1} % withstand all attacks. Report: {}",
+                        "Evaluated {}: {:.1} % {what}. Report: {}",
                         short_name(Path::new(&finished.described.checkpoint)),
                         100.0 * worst.accuracy,
                         finished.directory.display()

@@ -11,7 +11,7 @@ use crate::units::Epsilon;
 pub enum AttackKind {
     /// No perturbation
     Clean,
-    /// Random noise, uniform in the ball of L∞, on the sphere of L2: a control, which no robust network should mind
+    /// Random noise, uniform in the ball of L∞, on the sphere of L2: a control that costs a robust network little
     Noise,
     /// One step of size epsilon from the image itself (Goodfellow et al. 2015)
     Fgsm,

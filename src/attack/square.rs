@@ -162,8 +162,10 @@ impl Square {
                 let size = (height / 5).max(1);
                 let offset = height.saturating_sub(5 * size) / 2;
                 x.fill(0.0);
-                for top in (offset..height).step_by(size) {
-                    for left in (offset..width).step_by(size) {
+                let tiles =
+                    |length: usize| (0..length / size).map(move |k| offset + k * size).filter(move |at| *at < length);
+                for top in tiles(height) {
+                    for left in tiles(width) {
                         let bumps = bumps(size, draws.is_turned());
                         for plane in x.chunks_mut(height * width) {
                             let sign = draws.sign();
@@ -299,6 +301,22 @@ mod tests {
             }
             let (plain, transposed) = (bumps(side, false), bumps(side, true));
             assert!((0..side * side).all(|i| plain[i] == transposed[i % side * side + i / side]));
+        }
+    }
+
+    /// The published code lays five tiles of six pixels, from the second pixel on: the border keeps its values.
+    #[test]
+    fn the_first_image_in_l2_has_as_many_tiles_as_published() {
+        for (side, inside) in [(32, 1..31), (28, 1..26), (8, 1..8)] {
+            let shape = ImageShape::new(1, side, side);
+            let square = Square { norm: Norm::L2, epsilon: 0.5, queries: 1 };
+            let clean = vec![0.5; shape.len()];
+            let mut x = clean.clone();
+            let mut draws = Draws::Random(Stream::new(1, Purpose::Test, 1, 0).sequence());
+            square.begin(shape, &clean, &mut x, &mut draws);
+            let changed = |at: usize| (0..side).any(|other| x[at * side + other] != 0.5);
+            let rows: Vec<usize> = (0..side).filter(|row| changed(*row)).collect();
+            assert_eq!((rows.first(), rows.last()), (Some(&inside.start), Some(&(inside.end - 1))), "{side}");
         }
     }
 

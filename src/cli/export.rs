@@ -9,7 +9,7 @@ use super::overrides::Source;
 use super::{Usage, counted_as, print, stored};
 use crate::files::{self, write_atomic};
 use crate::model::{Facts, LOADER, Names, Network, PROBE_LOGITS, loader, normalisation, save_onnx, save_pth};
-use crate::train::{Splits, StoredNetwork, probe_logits};
+use crate::train::{Matching, StoredNetwork, probe_logits};
 
 /// Formats of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -118,9 +118,7 @@ fn network(stored: &StoredNetwork) -> Result<Network> {
     if let Some(network) = stored.recorded_network()? {
         return Ok(network);
     }
-    let dataset = || format!("data set '{}'", stored.experiment.data.dataset);
-    let splits = Splits::load(&stored.experiment).with_context(dataset)?;
-    Ok(stored.network(&splits)?)
+    Ok(stored.network(&stored.splits(Matching::default())?.splits)?)
 }
 
 /// The facts of the checkpoint, with its normalisation and the logits of the probe images.

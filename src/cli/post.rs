@@ -18,7 +18,7 @@ use crate::engine::Engine;
 use crate::files;
 use crate::model::pytorch::without_wrapping;
 use crate::model::{HeadNorms, PROBE_LOGITS, State, normalize_head};
-use crate::train::{Splits, StoredNetwork, run_steps};
+use crate::train::{StoredNetwork, run_steps};
 use crate::units::Epsilon;
 
 /// The value of `post` in the metadata of a checkpoint.
@@ -169,8 +169,7 @@ fn normalize(arguments: &NormalizeHeadArgs) -> Result<()> {
         let names = contents.metadata.get("class_names").and_then(|names| serde_json::from_str(names).ok());
         (norms, names.unwrap_or_default())
     } else {
-        let dataset = || format!("data set '{}'", stored.experiment.data.dataset);
-        let splits = Splits::load(&stored.experiment).with_context(dataset)?;
+        let splits = arguments.stored.splits(&stored)?;
         let attack = attack(arguments, &stored.experiment, splits.test.shape())?;
         let engine = stored.open(&splits, &arguments.stored.engine)?;
         let norms = normalize_head(&mut state, engine.network()).with_context(fitting)?;

@@ -9,7 +9,7 @@ use super::Usage;
 use super::overrides::{ExperimentArgs, Source};
 use crate::config::{EngineOptions, Experiment};
 use crate::model::pytorch::{Normalisation, Options};
-use crate::train::{StoredError, StoredNetwork};
+use crate::train::{Matching, Splits, StoredError, StoredNetwork};
 
 #[derive(Debug, Args)]
 pub(super) struct StoredArgs {
@@ -18,6 +18,9 @@ pub(super) struct StoredArgs {
     /// Directory of the data set, if it differs from that in training
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
+    /// Evaluate images whose classes have other names than those of the network, in their order
+    #[arg(long)]
+    ignore_class_names: bool,
     /// Images in a batch; results do not depend on it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: Option<u32>,
@@ -52,6 +55,15 @@ impl StoredArgs {
     /// The network with its experiment, whose data are those that the arguments name.
     pub(super) fn load(&self) -> Result<StoredNetwork> {
         self.load_from(&self.checkpoint)
+    }
+
+    /// The images of a network that [`Self::load`] has read; says on standard error what was assumed about them.
+    pub(super) fn splits(&self, stored: &StoredNetwork) -> Result<Splits> {
+        let elsewhere = self.path.as_ref().is_some_and(|path| stored.is_elsewhere(path));
+        let matching = Matching { ignore_class_names: self.ignore_class_names, elsewhere };
+        let matched = stored.splits(matching)?;
+        matched.notes.iter().for_each(|note| eprintln!("note: {note}"));
+        Ok(matched.splits)
     }
 
     /// As [`Self::load`], from another checkpoint.

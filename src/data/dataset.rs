@@ -157,6 +157,35 @@ impl Dataset {
         let labels = indices.iter().map(|&i| self.labels[i]).collect();
         Self::new(self.name.clone(), self.class_names.clone(), self.shape, images, labels)
     }
+
+    /// The same images with the classes in the order of `names`.
+    ///
+    /// # Errors
+    /// Returns [`DataError::Inconsistent`] if a class is not among `names`.
+    pub fn in_classes(&self, names: &[String]) -> Result<Self, DataError> {
+        let place = |class: &String| {
+            names.iter().position(|name| name == class).map(|place| place as u32).ok_or_else(|| {
+                DataError::Inconsistent { name: self.name.clone(), what: format!("no class is called '{class}'") }
+            })
+        };
+        let places = self.class_names.iter().map(place).collect::<Result<Vec<u32>, _>>()?;
+        let labels = self.labels.iter().map(|label| places[*label as usize]).collect();
+        Self::new(self.name.clone(), names.to_vec(), self.shape, self.images.clone(), labels)
+    }
+
+    /// These images and those of `other`.
+    ///
+    /// # Errors
+    /// Returns [`DataError::Inconsistent`] if shapes or classes differ.
+    pub fn joined(&self, other: &Self) -> Result<Self, DataError> {
+        if (self.shape, &self.class_names) != (other.shape, &other.class_names) {
+            let what = format!("its shape or classes differ from those of '{}'", other.name);
+            return Err(DataError::Inconsistent { name: self.name.clone(), what });
+        }
+        let images = [&self.images[..], &other.images].concat();
+        let labels = [&self.labels[..], &other.labels].concat();
+        Self::new(self.name.clone(), self.class_names.clone(), self.shape, images, labels)
+    }
 }
 
 /// The two parts of every data source.

@@ -111,6 +111,14 @@ fn list(directory: &Path) -> Result<(Vec<String>, Files, Files), DataError> {
     }
 }
 
+/// Whether a folder has a directory for training images and one for test images.
+///
+/// # Errors
+/// If it cannot be read, or has only one of them.
+pub fn has_parts(directory: &Path) -> Result<bool, DataError> {
+    Ok(parts(directory)?.is_some())
+}
+
 /// The directories `train` and `test`; `None` if the folder has no parts.
 fn parts(directory: &Path) -> Result<Option<(PathBuf, PathBuf)>, DataError> {
     let (train, test) = (directory.join("train"), directory.join("test"));

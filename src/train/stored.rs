@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Splits, network};
 use crate::config::{ConfigError, EngineOptions, Experiment};
-use crate::data::ImageShape;
+use crate::data::{DataError, ImageShape};
 use crate::engine::{Engine, EngineError};
 use crate::engines::open_engine;
 use crate::files::FileError;
@@ -73,6 +73,41 @@ pub enum StoredError {
         trained: Architecture,
         /// The architecture of the experiment.
         named: Architecture,
+    },
+    /// The data set cannot be loaded.
+    #[error("data set '{dataset}'")]
+    Data {
+        /// Name of the data set.
+        dataset: String,
+        /// The cause.
+        source: DataError,
+    },
+    /// The network was trained on images of another shape.
+    #[error(
+        "{path} was trained on {trained} images, but those of '{dataset}' are {found}; name the data set of the checkpoint, \
+         or its experiment with --config or --preset"
+    )]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The shape that the file records.
+        trained: ImageShape,
+        /// The experiment's data set.
+        dataset: String,
+        /// Its shape.
+        found: ImageShape,
+    },
+    /// The network was trained on other classes.
+    #[error("the classes of '{dataset}' are not those of {path}: {difference}; {hint}")]
+    Classes {
+        /// The file.
+        path: PathBuf,
+        /// The experiment's data set.
+        dataset: String,
+        /// The first difference.
+        difference: String,
+        /// What to do.
+        hint: &'static str,
     },
     /// No engine can run the network.
     #[error("{path}")]
@@ -202,13 +237,18 @@ impl StoredNetwork {
         }
     }
 
+    /// Shape of the images that the network was trained on, if the file records it.
+    pub fn recorded_shape(&self) -> Option<ImageShape> {
+        self.metadata.get("shape").and_then(|text| parse_shape(text))
+    }
+
     /// The network for the images and classes that the file records, without its data set; `None` if it does not record
     /// them.
     ///
     /// # Errors
     /// [`StoredError::Statistics`].
     pub fn recorded_network(&self) -> Result<Option<Network>, StoredError> {
-        let shape = self.metadata.get("shape").and_then(|text| parse_shape(text));
+        let shape = self.recorded_shape();
         let names = self.metadata.get("class_names").and_then(|text| serde_json::from_str::<Vec<String>>(text).ok());
         let (Some(shape), Some(names)) = (shape, names) else { return Ok(None) };
         let statistics = self.statistics()?;

@@ -65,6 +65,7 @@ impl<'a> Root<'a> {
             StoredError::Config(_) => Self::Config,
             StoredError::File(file) => Self::Io(file.cause()),
             StoredError::Engine { source, .. } => Self::of_engine(source),
+            StoredError::Data { source, .. } => Self::of_data(source),
             StoredError::Import(ImportError::File(file)) => Self::Io(file.cause()),
             StoredError::Import(ImportError::Numbers { source, .. }) => Self::of_model(source),
             StoredError::Import(_)
@@ -72,6 +73,8 @@ impl<'a> Root<'a> {
             | StoredError::Foreign { .. }
             | StoredError::Statistics { .. }
             | StoredError::Channels { .. }
+            | StoredError::Shape { .. }
+            | StoredError::Classes { .. }
             | StoredError::Architecture { .. } => Self::Other,
         }
     }
@@ -243,7 +246,10 @@ pub(super) fn of_evaluation(path: &Path, error: &RobustnessError) -> Failure {
     let root = match error {
         RobustnessError::Engine(error) => Root::of_engine(error),
         RobustnessError::File(file) => Root::Io(file.cause()),
-        RobustnessError::State { .. } | RobustnessError::Other { .. } | RobustnessError::Figure(_) => Root::Other,
+        RobustnessError::State { .. }
+        | RobustnessError::Other { .. }
+        | RobustnessError::Busy { .. }
+        | RobustnessError::Figure(_) => Root::Other,
     };
     Failure { doing: evaluating(path), what: sentence(error), advice: root.advice(false), run: None }
 }

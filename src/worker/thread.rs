@@ -11,7 +11,7 @@ use super::session::{self, Ending, RunStart};
 use super::watcher::Watcher;
 use super::{Ended, INSPECTING, Phase, Request, RunInfo, Update, failure};
 use crate::config::EngineOptions;
-use crate::train::{Splits, StoredNetwork};
+use crate::train::{Matching, StoredError, StoredNetwork};
 
 /// Serves requests until the channel closes.
 pub(super) fn serve(requests: &Receiver<Request>, mailbox: &Mailbox) {
@@ -99,10 +99,14 @@ fn look(desk: &mut Desk<'_>, path: &Path, options: &EngineOptions, former: &mut 
         desk.tell(Update::Failed(failure::of_stored(path, &error.into())));
         return None;
     }
-    let splits = match Splits::load(&stored.experiment) {
-        Ok(splits) => splits,
+    let splits = match stored.splits(Matching::default()) {
+        Ok(matched) => matched.splits,
+        Err(StoredError::Data { source, .. }) => {
+            desk.tell(Update::Failed(failure::of_data(path, &source)));
+            return None;
+        }
         Err(error) => {
-            desk.tell(Update::Failed(failure::of_data(path, &error)));
+            desk.tell(Update::Failed(failure::of_stored(path, &error)));
             return None;
         }
     };

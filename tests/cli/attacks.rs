@@ -84,11 +84,23 @@ fn an_evaluation_goes_on_after_it_was_killed() {
     let d = dir.path();
     trained(d);
     // A radius that leaves survivors, so that every attack has work for all of its batches.
-    let flags = ["--attack", "apgd-ce,square,fab", "--epsilon", "2/255", "--queries", "2000", "--batch-size", "20"];
-    let flags = [&flags[..], &["--limit", "200"]].concat();
+    let flags = [
+        "--attack",
+        "apgd-ce,square,fab",
+        "--epsilon",
+        "2/255",
+        "--queries",
+        "600",
+        "--steps",
+        "20",
+        "--batch-size",
+        "10",
+    ];
+    let flags = [&flags[..], &["--limit", "100"]].concat();
     let whole = [&eval(&flags)[..], &["--report", "whole"]].concat();
     ok(d, &whole);
-    let call = [&eval(&flags)[..], &["--report", "killed"]].concat();
+    // Replacing a report does not mean throwing away what the same evaluation has done.
+    let call = [&eval(&flags)[..], &["--report", "killed", "--force"]].concat();
     let unfinished = d.join("killed/unfinished");
     // Runs until `done` batches of `attack` are kept, and is killed then.
     let killed_after = |attack: &str, done: usize| {
@@ -184,6 +196,30 @@ fn several_checkpoints_share_one_table() {
     fails(d, &["eval", "run", "--transfer"], 2);
     let message = fails(d, &["eval", "run", last, "--transfer", "--attack", "square"], 1);
     assert!(message.contains("Square leaves images that it cannot change"), "{message}");
+    let message = fails(d, &["eval", "run", last, "--transfer", "--attack", "pgd", "--any-iterate"], 1);
+    assert!(message.contains("ends where it first fools the network"), "{message}");
+
+    // Every number has its images, ball, seed and checkpoint.
+    let sha256 = checkpoints[0]["checkpoint_sha256"].as_str().unwrap();
+    assert!(
+        shown.contains("50 images, test (limit 50) of digits; L∞, ε 24/255; seed 0") && shown.contains(sha256),
+        "{shown}"
+    );
+    let (header, rows) = columns(&d.join("rep/report.csv"));
+    assert_eq!(
+        (&header[1..8], &rows[0][1]),
+        (&["sha256", "method", "dataset", "images", "norm", "epsilon", "seed"].map(String::from)[..], sha256)
+    );
+
+    // Another comparison takes its place whole, and only if asked for.
+    let smaller = ["eval", "run", last, "--engine", "candle", "--attack", "fgsm", "--report", "rep", "--limit", "20"];
+    assert!(fails(d, &smaller, 1).contains("rep holds a report already"));
+    ok(d, &[&smaller[..], &["--force"]].concat());
+    assert!(!names(&d.join("rep")).contains("transfer-1"));
+    assert_eq!(names(&d.join("rep/01/flags")), ["clean.npy", "fgsm.npy", "worst-case.npy"].map(String::from).into());
+    // A report of one of its checkpoints is a report too.
+    std::fs::remove_file(d.join("rep/report.json")).unwrap();
+    assert!(fails(d, &smaller, 1).contains("rep/01 holds a report already"));
 }
 
 #[test]
@@ -218,6 +254,12 @@ fn attacks_that_do_not_exist_are_refused_with_what_does() {
     let shown = ok(d, &eval(&["--attack", "pgd-targeted", "--limit", "30"]));
     assert!(shown.contains("Targeted PGD-20") && shown.contains("reached its target: "), "{shown}");
     assert!(fails(d, &eval(&["--save-images"]), 2).contains("--report"));
+    let message = fails(d, &eval(&["--attack", "clean", "--report", "run"]), 1);
+    assert!(message.contains("run is the directory of a run; name another, such as run/report"), "{message}");
+    let output = fairtat(d, &eval(&["--attack", "rand", "--budget", "small", "--limit", "10"]));
+    assert!(text(&output.stderr).contains("--budget is ignored: it is an option of AutoAttack's version standard"));
+    // The limit of the run was for its own evaluation.
+    assert!(ok(d, &eval(&["--attack", "clean"])).contains("(test, 355 images)"));
     let output = fairtat(d, &eval(&["--attack", "fgsm", "--queries", "5", "--limit", "10"]));
     assert!(text(&output.stderr).contains("--queries is ignored: it is an option of Square"));
 }

@@ -240,9 +240,9 @@ def views():
 
 def extras():
     trades = {**state(), **{f"sub_block1.{i}.weight": torch.ones(2) for i in range(14)}}
-    case("extra.pt", trades, normalize="none", extra=True, notes=["left out", "'sub_block1.0.weight' [2]", "and 2 more"],
+    case("extra.pt", trades, normalize="none", extra=True, notes=["left out", "'sub_block1.0.weight' [2]", "'sub_block1.9.weight' [2]"],
          _use_new_zipfile_serialization=False)
-    refuse("extra.pt", None, ["not part of it (14)", "'sub_block1.0.weight' [2]", "and 2 more", "--ignore-extra"])
+    refuse("extra.pt", None, ["not part of it (14)", "'sub_block1.0.weight' [2]", "'sub_block1.9.weight' [2]", "--ignore-extra"])
     wrong = state()
     del wrong["bn1.bias"], wrong["conv2.weight"]
     wrong["linear.weight"] = wrong["linear.weight"][:, :3].clone()

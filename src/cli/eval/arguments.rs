@@ -175,6 +175,7 @@ impl EvalArgs {
             self.attack.iter().any(kind)
         };
         let has_suite = self.attack.iter().any(|wanted| matches!(wanted, Wanted::Suite(_)));
+        let has_autoattack = self.attack.contains(&Wanted::Suite(Suite::AutoAttack));
         const PGD: [AttackKind; 2] = [AttackKind::Pgd, AttackKind::PgdTargeted];
         const STEPPING: [AttackKind; 8] = [
             AttackKind::Pgd,
@@ -207,7 +208,7 @@ impl EvalArgs {
                 wants(&[AttackKind::ApgdT, AttackKind::FabT]),
                 "an option of APGD-T and FAB-T",
             ),
-            ("--budget", self.budget.is_some(), has_suite, "an option of AutoAttack"),
+            ("--budget", self.budget.is_some(), has_autoattack, "an option of AutoAttack's version standard"),
         ];
         for (flag, _, _, what) in unused.iter().filter(|(_, named, used, _)| *named && !*used) {
             let suite = if has_suite { "; AutoAttack has its published settings" } else { "" };
@@ -301,8 +302,8 @@ impl Attacks {
             plan.add_controls(&arguments.attack(AttackKind::Pgd, experiment));
         }
         let kinds = arguments.attack.iter().filter_map(|wanted| match wanted {
-            Wanted::Attack(kind) if *kind != AttackKind::Clean => Some(*kind),
-            _ => None,
+            Wanted::Attack(AttackKind::Clean | AttackKind::Noise) | Wanted::Suite(_) => None,
+            Wanted::Attack(kind) => Some(*kind),
         });
         let swept = kinds.into_iter().next().unwrap_or(AttackKind::Pgd);
         let iterative = Some(swept).filter(|kind| !matches!(kind, AttackKind::Fgsm | AttackKind::Noise));
@@ -321,7 +322,8 @@ impl Attacks {
             let varied = Attack { steps: *steps, ..stepping.clone() };
             arguments.with_radius(&varied, stepping.epsilon, experiment)
         };
-        plan.add_sweep(arguments.steps_sweep.iter().map(with_steps), Role::StepsSweep);
+        let steps: std::collections::BTreeSet<u32> = arguments.steps_sweep.iter().copied().collect();
+        plan.add_sweep(steps.iter().map(with_steps), Role::StepsSweep);
         let warnings = warnings(&plan, arguments, experiment);
         Ok(Self { plan, warnings })
     }

@@ -7,20 +7,32 @@ use anyhow::{Result, bail};
 use super::super::{Usage, interrupt, progress};
 use super::arguments::Part;
 use super::{EvalArgs, Subject};
-use crate::data::corruption_class_names;
-use crate::data::corruptions::PublishedSet;
-use crate::evaluate::robustness::{Corrupted, CorruptedImages, corrupted};
+use crate::data::corruptions::{PublishedSet, Severity};
+use crate::evaluate::robustness::{Corrupted, CorruptedImages, check_fits, corrupted};
+use crate::train::limited;
 
 /// The published files that the arguments name, checked before anything is computed.
-pub(super) fn published(arguments: &EvalArgs) -> Result<Option<PublishedSet>> {
+pub(super) fn published(arguments: &EvalArgs, subject: &Subject) -> Result<Option<PublishedSet>> {
     let Some(directory) = &arguments.corruptions_dir else { return Ok(None) };
     if arguments.part != Part::Test {
         return Err(
             Usage("--corruptions-dir: the published images are those of the test set; use --part test".into()).into()
         );
     }
-    let names = corruption_class_names(directory)?;
-    Ok(Some(PublishedSet::open(directory, &names, &arguments.corruptions())?))
+    let (names, corruptions) = (subject.set.class_names(), arguments.corruptions());
+    let set = PublishedSet::open(directory, names, &corruptions)?;
+    check_fits(subject.engine.network(), &directory.display().to_string(), set.shape(), names.len())?;
+    if let Some(corruption) = corruptions.first() {
+        let images = limited(set.load(*corruption, Severity::ALL[0], None)?, arguments.limit)?;
+        if images.labels() != subject.set.labels() {
+            bail!(
+                "{}: its labels are not those of the test images of '{}': it was made from other images, or in another order",
+                directory.display(),
+                subject.stored.experiment.data.dataset
+            );
+        }
+    }
+    Ok(Some(set))
 }
 
 /// Measures what the arguments ask for; `None` if that is nothing.

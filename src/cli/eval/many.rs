@@ -6,11 +6,11 @@ use anyhow::{Result, bail};
 
 use super::super::{interrupt, print, progress};
 use super::arguments::Attacks;
-use super::{EvalArgs, Subject, check_report, evaluated};
-use crate::attack::{Attack, AttackKind};
+use super::{EvalArgs, Subject, check_report, evaluated, options};
+use crate::attack::{Attack, AttackKind, norm_name};
 use crate::evaluate::figures::{self, CheckpointBar, Context};
 use crate::evaluate::robustness::{
-    Compared, Described, Evaluation, ReportFiles, Role, Transfer, adversarial_images, classify, compare_csv,
+    Compared, Described, Evaluation, ReportFiles, Role, Suite, Transfer, adversarial_images, classify, compare_csv,
     compare_markdown, finish,
 };
 use crate::files::write_atomic;
@@ -19,9 +19,6 @@ use crate::files::write_atomic;
 pub(super) fn many(arguments: &EvalArgs) -> Result<()> {
     if !arguments.corruptions().is_empty() {
         bail!("--corruptions is for one checkpoint at a time");
-    }
-    if let Some(report) = &arguments.report {
-        check_report(report, arguments.force)?;
     }
     // Everything is checked before anything is computed.
     let (mut plan, mut subjects) = (None, Vec::new());
@@ -43,28 +40,37 @@ pub(super) fn many(arguments: &EvalArgs) -> Result<()> {
         }
         subjects.push(subject);
     }
-    let attacks: Vec<Attack> = plan.iter().flat_map(|plan| &plan.entries).map(|entry| entry.attack.clone()).collect();
+    let entries = plan.iter().flat_map(|plan| &plan.entries).filter(|entry| entry.role == Role::Attack);
+    let attacks: Vec<Attack> = entries.map(|entry| entry.attack.clone()).collect();
     if arguments.transfer {
         check_transfer(&attacks)?;
     }
     let mut rows = Vec::new();
     let directory = |i: usize| arguments.report.as_ref().map(|report| report.join(format!("{:02}", i + 1)));
-    for (i, subject) in subjects.iter_mut().enumerate() {
+    let described = subjects.iter().map(|subject| subject.described(arguments)).collect::<Result<Vec<_>>>()?;
+    if let (Some(report), Some(plan)) = (&arguments.report, &plan) {
+        check_report(report, arguments.force, &serde_json::Value::Null)?;
+        for (i, (subject, described)) in subjects.iter().zip(&described).enumerate() {
+            let options = options(arguments, subject, described, None);
+            directory(i).map_or(Ok(()), |place| check_report(&place, arguments.force, &options.records_of(plan)))?;
+        }
+    }
+    for (i, (subject, described)) in subjects.iter_mut().zip(&described).enumerate() {
         let own = Attacks::of(arguments, &subject.stored.experiment, subject.set.shape())?;
         if i == 0 {
             own.warnings.iter().flatten().for_each(|warning| eprintln!("warning: {warning}"));
         }
-        let described = subject.described(arguments)?;
         eprintln!("{}", subject.stored.file.display());
-        let evaluation = evaluated(arguments, subject, &own, &described, directory(i).as_deref())?;
+        let options = options(arguments, subject, described, directory(i).as_deref());
+        let evaluation = evaluated(arguments, subject, &own, &options)?;
         for warning in &evaluation.warnings {
             eprintln!("warning: {}: {warning}", subject.stored.file.display());
         }
         if let Some(directory) = directory(i) {
             // The records stay until the table is written: the same command continues.
-            ReportFiles { evaluation: &evaluation, described: &described, corrupted: None }.write_files(&directory)?;
+            ReportFiles { evaluation: &evaluation, described, corrupted: None }.write_files(&directory)?;
         }
-        rows.push(compared(&evaluation, &described));
+        rows.push(compared(&evaluation, described));
     }
     let transfers = if arguments.transfer { transfers(arguments, &mut subjects, &attacks)? } else { Vec::new() };
     let markdown = compare_markdown(&rows, &transfers);
@@ -85,16 +91,18 @@ pub(super) fn many(arguments: &EvalArgs) -> Result<()> {
 }
 
 /// Refuses attacks that leave images as they are, or end at the first image that fools one network: tested on another one,
-/// they would count clean images.
+/// they would count images that were hardly attacked.
 fn check_transfer(attacks: &[Attack]) -> Result<()> {
-    match attacks.iter().find(|attack| attack.kind != AttackKind::Clean && !attack.kind.runs_in_engine()) {
-        None => Ok(()),
-        Some(attack) => bail!(
-            "--transfer needs attacks that move every image to the end: fgsm, pgd and pgd-targeted; {} leaves images that \
-             it cannot change",
-            attack.kind.title()
-        ),
+    const NEEDS: &str = "--transfer needs attacks that move every image to the end: fgsm, pgd and pgd-targeted";
+    for attack in attacks.iter().filter(|attack| attack.kind != AttackKind::Clean) {
+        if !attack.kind.runs_in_engine() {
+            bail!("{NEEDS}; {} leaves images that it cannot change", attack.kind.title());
+        }
+        if attack.any_iterate {
+            bail!("{NEEDS}; with --any-iterate an image ends where it first fools the network that it was made on");
+        }
     }
+    Ok(())
 }
 
 /// Refuses checkpoints for other images.
@@ -123,12 +131,12 @@ fn compared(evaluation: &Evaluation, described: &Described) -> Compared {
             attacks.push((row.entry.attack.to_string(), evaluation.report(row)));
         }
     }
-    attacks.extend(evaluation.suites().into_iter().map(|(suite, row)| named(suite.title(), &row.predictions)));
+    let ball = format!("{}, ε {}", norm_name(described.norm), described.epsilon);
+    let title = |suite: Suite| format!("{}, {ball}, seed {}", suite.title(), described.seed);
+    attacks.extend(evaluation.suites().into_iter().map(|(suite, row)| named(&title(suite), &row.predictions)));
     Compared {
-        checkpoint: described.checkpoint.clone(),
-        sha256: described.checkpoint_sha256.clone(),
-        method: described.method.clone(),
-        architecture: described.architecture.clone(),
+        described: described.clone(),
+        images: evaluation.labels().len(),
         clean: evaluation.report_of("clean", clean.map_or(evaluation.labels(), |row| &row.predictions)),
         robust: evaluation.report_of("worst case over all attacks", &evaluation.worst_case()),
         attacks,
@@ -178,7 +186,7 @@ fn draw(arguments: &EvalArgs, rows: &[Compared], transfers: &[Transfer], subject
         base_epsilon: 0.0,
     };
     let bar = |row: &Compared| CheckpointBar {
-        name: row.checkpoint.clone(),
+        name: row.described.checkpoint.clone(),
         clean: row.clean.accuracy,
         clean_interval: row.clean.interval,
         robust: row.robust.accuracy,
@@ -190,7 +198,7 @@ fn draw(arguments: &EvalArgs, rows: &[Compared], transfers: &[Transfer], subject
     let bars: Vec<CheckpointBar> = rows.iter().map(bar).collect();
     let attacks: Vec<&str> = rows[0].attacks.iter().map(|(name, _)| name.as_str()).collect();
     figures::checkpoint_bars(&bars, &context(&attacks.join("; ")))?.save(report)?;
-    let names: Vec<String> = rows.iter().map(|row| row.checkpoint.clone()).collect();
+    let names: Vec<String> = rows.iter().map(|row| row.described.checkpoint.clone()).collect();
     for (i, transfer) in transfers.iter().enumerate() {
         let share = |correct: &u64| Some(*correct as f64 / transfer.images.max(1) as f64);
         let values: Vec<Vec<Option<f64>>> =

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 pub(super) use self::arguments::EvalArgs;
 use self::arguments::{Attacks, Part};
@@ -21,7 +21,7 @@ use crate::engine::Engine;
 use crate::evaluate::robustness::{
     Described, Evaluation, Held, Options, Progress, ReportFiles, clear, held, identity, network_sha256, run, sha256,
 };
-use crate::train::{RunDir, Splits, StoredNetwork};
+use crate::train::{RunDir, StoredNetwork};
 
 pub(super) fn eval(arguments: &EvalArgs) -> Result<()> {
     arguments.check()?;
@@ -50,13 +50,11 @@ impl Subject {
                 eprintln!("The run was validated under another attack earlier. Not evaluated here: {kept}.");
             }
         }
-        let experiment = &mut stored.experiment;
-        if let (Some(limit), Part::Test) = (arguments.limit, arguments.part) {
-            experiment.data.test_limit = Some(limit);
-        }
-        experiment.validate()?;
-        let splits = Splits::load(experiment).with_context(|| format!("data set '{}'", experiment.data.dataset))?;
-        check_ball(arguments, experiment, splits.test.shape())?;
+        // The run's own limit was for its own evaluations.
+        stored.experiment.data.test_limit = arguments.limit.filter(|_| arguments.part == Part::Test);
+        stored.experiment.validate()?;
+        let splits = arguments.stored.splits(&stored)?;
+        check_ball(arguments, &stored.experiment, splits.test.shape())?;
         let engine = stored.open(&splits, &arguments.stored.engine)?;
         let set = match arguments.part {
             Part::Test => splits.test,
@@ -91,7 +89,7 @@ impl Subject {
             norm,
             epsilon: epsilon.to_string(),
             seed: arguments.seed,
-            command: command_line(std::env::args().skip(1)),
+            command: command_line(std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned())),
         })
     }
 }
@@ -111,11 +109,12 @@ fn single(arguments: &EvalArgs, mut subject: Subject) -> Result<()> {
         eprintln!("warning: {warning}");
     }
     let described = subject.described(arguments)?;
+    let options = options(arguments, &subject, &described, arguments.report.as_deref());
     if let Some(report) = &arguments.report {
-        check_report(report, arguments.force)?;
+        check_report(report, arguments.force, &options.records_of(&attacks.plan))?;
     }
-    let published = corrupted::published(arguments)?;
-    let mut evaluation = evaluated(arguments, &mut subject, &attacks, &described, arguments.report.as_deref())?;
+    let published = corrupted::published(arguments, &subject)?;
+    let mut evaluation = evaluated(arguments, &mut subject, &attacks, &options)?;
     for warning in &evaluation.warnings {
         eprintln!("warning: {warning}");
     }
@@ -138,36 +137,38 @@ fn single(arguments: &EvalArgs, mut subject: Subject) -> Result<()> {
     }
 }
 
-/// Refuses to replace a report. If it may be replaced, it and the records of another evaluation are removed first, so that
-/// no file of theirs is left.
-fn check_report(directory: &Path, force: bool) -> Result<()> {
-    let is_there = directory.join("report.json").exists();
-    if is_there && !force {
-        bail!("{} holds a report already; name another directory, or replace it with --force", directory.display());
+/// Refuses to replace a report, and one in the directory of a run. With `force` the files of another evaluation are removed,
+/// so that none of them is left; records of this one, `records`, stay.
+fn check_report(directory: &Path, force: bool, records: &serde_json::Value) -> Result<()> {
+    if directory.join("config.toml").exists() {
+        let place = directory.join("report");
+        bail!("{} is the directory of a run; name another, such as {}", directory.display(), place.display());
     }
-    if force && (is_there || held(directory, &serde_json::json!({})) != Held::Nothing) {
-        clear(directory)?;
+    match held(directory, records) {
+        Held::Nothing | Held::Same => Ok(()),
+        Held::Report if !force => {
+            bail!("{} holds a report already; name another directory, or replace it with --force", directory.display())
+        }
+        // Its message is that of the records themselves.
+        Held::Other(_) if !force => Ok(()),
+        Held::Report | Held::Other(_) => Ok(clear(directory)?),
     }
-    Ok(())
 }
 
-fn evaluated(
-    arguments: &EvalArgs,
-    subject: &mut Subject,
-    attacks: &Attacks,
-    described: &Described,
-    directory: Option<&Path>,
-) -> Result<Evaluation> {
-    let stop = interrupt::flag();
-    let identity = identity(described, &subject.set, arguments.limit);
-    let options = Options {
+/// How the attacks run, and where their records are kept.
+fn options(arguments: &EvalArgs, subject: &Subject, described: &Described, directory: Option<&Path>) -> Options {
+    Options {
         batch_size: arguments.stored.batch_size(&subject.stored.experiment),
         directory: directory.map(Into::into),
-        identity,
+        identity: identity(described, &subject.set, arguments.limit),
         keep_images: arguments.save_images,
-    };
+    }
+}
+
+fn evaluated(arguments: &EvalArgs, subject: &mut Subject, attacks: &Attacks, options: &Options) -> Result<Evaluation> {
+    let stop = interrupt::flag();
     let mut bar: Option<(usize, indicatif::ProgressBar)> = None;
-    let evaluation = run(subject.engine.as_mut(), &subject.set, &attacks.plan, &options, &mut |now: Progress<'_>| {
+    let evaluation = run(subject.engine.as_mut(), &subject.set, &attacks.plan, options, &mut |now: Progress<'_>| {
         let [number, all] = now.number;
         if bar.as_ref().is_none_or(|(shown, _)| *shown != number) {
             if let Some((_, bar)) = bar.take() {

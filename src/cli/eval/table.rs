@@ -77,7 +77,7 @@ fn lines(evaluation: &Evaluation, warnings: &[Vec<String>]) -> Vec<Line> {
     let all = evaluation.rows.iter().all(|row| row.entry.suite.is_none() && row.entry.role == Role::Attack)
         && evaluation.rows.len() <= COLUMNS;
     let suites = evaluation.suites();
-    let attacks = evaluation.rows.iter().filter(|row| row.entry.role == Role::Attack);
+    let attacks = evaluation.rows.iter().filter(|row| row.entry.role.counts());
     let attacks = attacks.filter(|row| row.entry.attack.kind != AttackKind::Clean).count();
     let mut lines = Vec::new();
     for (i, row) in evaluation.rows.iter().enumerate() {

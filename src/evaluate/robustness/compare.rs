@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::RobustnessError;
+use super::files::escaped;
+use super::{Described, RobustnessError};
 use crate::attack::{Attack, AttackError, Report};
 use crate::data::Dataset;
 use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, loss};
@@ -13,14 +14,11 @@ use crate::fairness::wilson;
 /// One checkpoint of a comparison.
 #[derive(Debug, Clone, Serialize)]
 pub struct Compared {
-    /// The file.
-    pub checkpoint: String,
-    /// Its SHA-256.
-    pub sha256: String,
-    /// Method that trained it, if known.
-    pub method: Option<String>,
-    /// Architecture.
-    pub architecture: String,
+    /// The checkpoint, the images and the ball.
+    #[serde(flatten)]
+    pub described: Described,
+    /// Number of images.
+    pub images: usize,
     /// Accuracy without an attack.
     pub clean: Report,
     /// Accuracy of the worst case over all attacks.
@@ -98,12 +96,20 @@ fn of(report: &Report) -> String {
 fn worst(report: &Report) -> String {
     let [low, high] = report.worst_class_interval;
     let accuracy = 100.0 * report.worst_class_accuracy;
-    format!("{}, {accuracy:.1} [{:.1}, {:.1}]", report.worst_class, 100.0 * low, 100.0 * high)
+    format!("{}, {accuracy:.1} [{:.1}, {:.1}]", escaped(&report.worst_class), 100.0 * low, 100.0 * high)
 }
 
 /// The comparison as Markdown.
 pub fn markdown(rows: &[Compared], transfers: &[Transfer]) -> String {
-    let mut text = String::from("# Checkpoints under the same attacks\n\nIn brackets: 95 % intervals (Wilson).\n\n");
+    let mut text = String::from("# Checkpoints under the same attacks\n\n");
+    if let Some(Compared { described: d, images, .. }) = rows.first() {
+        let norm = crate::attack::norm_name(d.norm);
+        let _ = write!(
+            text,
+            "{images} images, {} of {}; {norm}, ε {}; seed {}; {}, {}. In brackets: 95 % intervals (Wilson).\n\n",
+            d.part, d.dataset, d.epsilon, d.seed, d.program, d.engine
+        );
+    }
     let attacks: Vec<&str> =
         rows.first().map_or(&[][..], |row| &row.attacks).iter().map(|(name, _)| name.as_str()).collect();
     let _ = writeln!(
@@ -118,15 +124,19 @@ pub fn markdown(rows: &[Compared], transfers: &[Transfer]) -> String {
             text,
             "| {} | {} | {}, {} | {} | {} | {} | **{}** | {} |",
             i + 1,
-            row.checkpoint,
-            row.method.as_deref().unwrap_or("unknown"),
-            row.architecture,
+            escaped(&row.described.checkpoint),
+            row.described.method.as_deref().unwrap_or("unknown"),
+            row.described.architecture,
             of(&row.clean),
             worst(&row.clean),
             cells.join(" | "),
             of(&row.robust),
             worst(&row.robust),
         );
+    }
+    text += "\n";
+    for (i, row) in rows.iter().enumerate() {
+        let _ = writeln!(text, "{}. SHA-256 `{}`", i + 1, row.described.checkpoint_sha256);
     }
     for transfer in transfers {
         let _ = write!(
@@ -149,24 +159,36 @@ pub fn markdown(rows: &[Compared], transfers: &[Transfer]) -> String {
 
 /// The comparison as CSV: one line for each checkpoint and attack.
 pub fn csv(rows: &[Compared]) -> String {
-    let mut text = String::from("checkpoint,method,attack,accuracy,low,high,worst_class,worst_class_accuracy\n");
+    let mut text = String::from(
+        "checkpoint,sha256,method,dataset,images,norm,epsilon,seed,attack,accuracy,low,high,worst_class,\
+         worst_class_accuracy,worst_class_low,worst_class_high\n",
+    );
     for row in rows {
-        let all = [("clean", &row.clean)];
+        let (d, all) = (&row.described, [("clean", &row.clean)]);
         let attacks = row.attacks.iter().map(|(name, report)| (name.as_str(), report));
         for (name, report) in all.into_iter().chain(attacks).chain([("worst case", &row.robust)]) {
             let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
-            let _ = writeln!(
-                text,
-                "{},{},{},{},{},{},{},{}",
-                quoted(&row.checkpoint),
-                quoted(row.method.as_deref().unwrap_or("")),
+            let [low, high] = report.interval;
+            let [worst_low, worst_high] = report.worst_class_interval;
+            let cells = [
+                quoted(&d.checkpoint),
+                d.checkpoint_sha256.clone(),
+                quoted(d.method.as_deref().unwrap_or("")),
+                quoted(&d.dataset),
+                row.images.to_string(),
+                crate::attack::norm_name(d.norm).into(),
+                d.epsilon.clone(),
+                d.seed.to_string(),
                 quoted(name),
-                report.accuracy,
-                report.interval[0],
-                report.interval[1],
+                report.accuracy.to_string(),
+                low.to_string(),
+                high.to_string(),
                 quoted(&report.worst_class),
-                report.worst_class_accuracy,
-            );
+                report.worst_class_accuracy.to_string(),
+                worst_low.to_string(),
+                worst_high.to_string(),
+            ];
+            let _ = writeln!(text, "{}", cells.join(","));
         }
     }
     text

@@ -7,11 +7,13 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::RobustnessError;
+use super::files::escaped;
 use crate::attack::{Attack, Measured, Report, measure};
 use crate::data::corruptions::{Corruption, PublishedSet, Severity, corrupt_set};
-use crate::data::{DataError, Dataset};
+use crate::data::{DataError, Dataset, ImageShape};
 use crate::engine::Engine;
 use crate::fairness::Confusion;
+use crate::model::Network;
 use crate::train::limited;
 
 /// Where corrupted images come from.
@@ -67,16 +69,7 @@ pub fn corrupted(
             CorruptedImages::Generated(set) => corrupt_set(set, *corruption, *severity, seed)?,
             CorruptedImages::Published(published) => limited(published.load(*corruption, *severity, None)?, limit)?,
         };
-        if set.shape() != engine.network().input || set.classes() != engine.network().classes {
-            return Err(CorruptedError::Other(format!(
-                "{} has {} images of {} classes; the network is for {} and {} classes",
-                set.name(),
-                set.shape(),
-                set.classes(),
-                engine.network().input,
-                engine.network().classes
-            )));
-        }
+        check_fits(engine.network(), set.name(), set.shape(), set.classes())?;
         class_names = set.class_names().to_vec();
         let total = set.len() * parts.len();
         let measured =
@@ -92,6 +85,18 @@ pub fn corrupted(
         CorruptedImages::Published(_) => "the published files".into(),
     };
     Ok(Some(Corrupted { rows, source, class_names }))
+}
+
+/// Refuses images that are not those of a network.
+///
+/// # Errors
+/// [`CorruptedError::Other`].
+pub fn check_fits(network: &Network, name: &str, shape: ImageShape, classes: usize) -> Result<(), CorruptedError> {
+    if (shape, classes) == (network.input, network.classes) {
+        return Ok(());
+    }
+    let own = format!("{} and {} classes", network.input, network.classes);
+    Err(CorruptedError::Other(format!("{name} has {shape} images of {classes} classes; the network is for {own}")))
 }
 
 /// Why corrupted images cannot be evaluated.
@@ -244,10 +249,18 @@ impl Corrupted {
     pub fn markdown(&self) -> String {
         let percent = |value: f64| format!("{:.1}", 100.0 * value);
         let mut text = format!("## Corruptions\n\nImages: {}.\n\n", self.source);
-        text += "![Accuracy by corruption and severity](figures/corruptions.png)\n\n| mean over | accuracy % | worst class % |\n|---|---|---|\n";
+        text += "![Accuracy by corruption and severity](figures/corruptions.png)\n\n\
+                 ![Accuracy by corruption and class](figures/corruptions-classes.png)\n\n| mean over | accuracy % | worst class % |\n|---|---|---|\n";
         for mean in self.means() {
             let (class, worst) = &mean.worst_class;
-            let _ = writeln!(text, "| {} | {} | {class}, {} |", mean.name, percent(mean.accuracy), percent(*worst));
+            let _ = writeln!(
+                text,
+                "| {} | {} | {}, {} |",
+                mean.name,
+                percent(mean.accuracy),
+                escaped(class),
+                percent(*worst)
+            );
         }
         text += "\n| corruption | 1 | 2 | 3 | 4 | 5 | mean | worst class |\n|---|---|---|---|---|---|---|---|\n";
         for corruption in self.corruptions() {
@@ -255,7 +268,8 @@ impl Corrupted {
             let cells: Vec<String> = severities.iter().map(|value| percent(*value)).collect();
             let mean = severities.iter().sum::<f64>() / severities.len().max(1) as f64;
             let classes = self.classes(corruption);
-            let worst = self.worst_of(&classes).map_or(String::new(), |(name, v)| format!("{name}, {}", percent(v)));
+            let worst =
+                self.worst_of(&classes).map_or(String::new(), |(name, v)| format!("{}, {}", escaped(name), percent(v)));
             let _ = writeln!(text, "| {} | {} | {} | {worst} |", corruption.title(), cells.join(" | "), percent(mean));
         }
         let cells: Vec<String> = self.by_severity().iter().map(|value| percent(*value)).collect();

@@ -384,8 +384,7 @@ impl ReportFiles<'_> {
         })
     }
 
-    /// One line for each attack and class, and one for the mean.
-    /// `report.csv`: accuracy and interval under each attack, of all images and of each class.
+    /// `report.csv`: accuracy and interval under each attack, a line for all images and one for each class.
     pub fn csv(&self) -> Vec<u8> {
         let mut lines = Vec::new();
         let mut write = |name: &str, report: &Report| {
@@ -421,7 +420,7 @@ impl ReportFiles<'_> {
     pub fn markdown(&self) -> String {
         let (evaluation, d) = (self.evaluation, self.described);
         let n = evaluation.labels().len();
-        let mut text = format!("# Robustness of {}\n\n", d.checkpoint);
+        let mut text = format!("# Robustness of {}\n\n", escaped(&d.checkpoint));
         let method = d.method.as_deref().unwrap_or("unknown");
         let norm = crate::attack::norm_name(d.norm);
         let _ = write!(
@@ -447,8 +446,9 @@ impl ReportFiles<'_> {
             );
             let _ = write!(
                 text,
-                "**Robust accuracy {} %**: the images that withstand every attack below. Worst class: {class}.\n\n",
-                within(worst.accuracy, worst.interval)
+                "**Robust accuracy {} %**: the images that withstand every attack below. Worst class: {}.\n\n",
+                within(worst.accuracy, worst.interval),
+                escaped(&class)
             );
         }
         text += "In brackets: 95 % intervals (Wilson) for other images of the same kind.\n\n";
@@ -471,7 +471,8 @@ impl ReportFiles<'_> {
         for warning in warnings {
             let _ = writeln!(text, "* **Warning:** {warning}.");
         }
-        let force = if d.command.contains(" --report ") && !d.command.contains(" --force") { " --force" } else { "" };
+        let reports = d.command.contains(" --report ") || d.command.contains(" --report=");
+        let force = if reports && !d.command.contains(" --force") { " --force" } else { "" };
         let _ = write!(text, "\n## Again\n\n```\n{}{force}\n```\n", d.command);
         text
     }
@@ -491,7 +492,7 @@ impl ReportFiles<'_> {
                 "| {indent}{}{control} | {} | {}, {} | {} | {} | {} | {passes:.0} | {:.1} |",
                 report.attack,
                 within(report.accuracy, report.interval),
-                report.worst_class,
+                escaped(&report.worst_class),
                 within(report.worst_class_accuracy, report.worst_class_interval),
                 percent(report.gap),
                 row.attacked,
@@ -536,7 +537,7 @@ impl ReportFiles<'_> {
                 let at = if role == Role::EpsilonSweep { attack.epsilon.to_string() } else { attack.steps.to_string() };
                 let worst = within(report.worst_class_accuracy, report.worst_class_interval);
                 let mean = within(report.accuracy, report.interval);
-                let _ = writeln!(text, "| {at} | {mean} | {}, {worst} |", report.worst_class);
+                let _ = writeln!(text, "| {at} | {mean} | {}, {worst} |", escaped(&report.worst_class));
             }
         }
     }
@@ -547,7 +548,7 @@ impl ReportFiles<'_> {
             "| **{}** | **{}** | {}, {} | {} | {} | | | {seconds:.1} |",
             report.attack,
             within(report.accuracy, report.interval),
-            report.worst_class,
+            escaped(&report.worst_class),
             within(report.worst_class_accuracy, report.worst_class_interval),
             percent(report.gap),
             report.images,
@@ -577,9 +578,15 @@ impl ReportFiles<'_> {
                 .iter()
                 .map(|(_, report)| within(report.classes[k].accuracy, report.classes[k].interval))
                 .collect();
-            let _ = writeln!(text, "| {} | {} | {} |", class.name, class.images, cells.join(" | "));
+            let _ = writeln!(text, "| {} | {} | {} |", escaped(&class.name), class.images, cells.join(" | "));
         }
     }
+}
+
+/// A text that Markdown shows as it is, in tables too.
+pub(super) fn escaped(text: &str) -> String {
+    let special = |c| matches!(c, '|' | '*' | '_' | '`' | '<' | '\\' | '[');
+    text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {

@@ -20,7 +20,7 @@ mod state;
 use std::path::PathBuf;
 
 pub use compare::{Compared, Transfer, adversarial_images, classify, csv as compare_csv, markdown as compare_markdown};
-pub use corruptions::{Corrupted, CorruptedError, CorruptedImages, CorruptedMean, CorruptedRow, corrupted};
+pub use corruptions::{Corrupted, CorruptedError, CorruptedImages, CorruptedMean, CorruptedRow, check_fits, corrupted};
 pub use fallen::{Fallen, fallen};
 pub use files::{Described, ReportFiles, write_npy};
 pub use plan::{Budget, Entry, Plan, Role, Suite, Wanted};
@@ -59,6 +59,12 @@ pub enum RobustnessError {
         directory: PathBuf,
         /// What differs.
         differs: String,
+    },
+    /// Another evaluation uses the directory.
+    #[error("another evaluation is writing to {directory}; wait for it, or name another directory")]
+    Busy {
+        /// The directory of the report.
+        directory: PathBuf,
     },
     /// A figure cannot be drawn.
     #[error(transparent)]

@@ -54,8 +54,7 @@ pub fn identity(described: &Described, set: &Dataset, limit: Option<usize>) -> V
         "program": described.program,
         "checkpoint_sha256": described.checkpoint_sha256,
         "network_sha256": described.network_sha256,
-        // The number of threads changes no result.
-        "engine": described.engine.split(',').next(),
+        "engine": described.engine,
         "images_sha256": hex(&images.finalize()),
         "limit": limit,
     })

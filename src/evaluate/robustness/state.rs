@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, View};
@@ -37,7 +38,12 @@ pub(super) enum Store {
     /// Only until the end of the evaluation.
     Memory,
     /// In a directory, one file for each batch.
-    Directory(PathBuf),
+    Directory {
+        /// The directory.
+        records: PathBuf,
+        /// Held as long as the evaluation runs.
+        _lock: File,
+    },
 }
 
 /// The directory of an unfinished evaluation, within that of its report.
@@ -45,6 +51,21 @@ const UNFINISHED: &str = "unfinished";
 const DAMAGED: &str = "its plan is damaged";
 /// What is being evaluated.
 const PLAN: &str = "plan.json";
+
+/// The files and directories of a report.
+const OWN: [&str; 11] = [
+    "report.json",
+    "report.md",
+    "report.csv",
+    "robustbench.json",
+    "corruptions.json",
+    "corruptions.csv",
+    "labels.npy",
+    "images.npy",
+    "flags",
+    "figures",
+    "adversarial",
+];
 
 /// What a directory holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +76,7 @@ pub enum Held {
     Same,
     /// Another unfinished evaluation, with what differs.
     Other(String),
-    /// A report.
+    /// A report, or a file or directory of the name of one of its parts.
     Report,
 }
 
@@ -63,7 +84,7 @@ pub enum Held {
 pub fn held(directory: &Path, known: &Value) -> Held {
     let plan = directory.join(UNFINISHED).join(PLAN);
     match std::fs::read(&plan) {
-        Err(_) if directory.join("report.json").exists() => Held::Report,
+        Err(_) if OWN.iter().any(|name| directory.join(name).exists()) => Held::Report,
         Err(_) => Held::Nothing,
         Ok(bytes) => match serde_json::from_slice(&bytes) {
             Ok(found) => match difference(&found, known) {
@@ -92,23 +113,29 @@ impl Store {
                 return Err(RobustnessError::Other { directory: directory.into(), differs });
             }
         } else {
-            // Records without a plan belong to nobody knows which evaluation.
+            // Nobody knows to which evaluation records without a plan belong.
             remove(&unfinished)?;
             std::fs::create_dir_all(&unfinished).map_err(files::FileError::writing(&unfinished))?;
             write_atomic(&plan, &serde_json::to_vec_pretty(identity).unwrap_or_default())?;
         }
-        Ok(Self::Directory(unfinished))
+        let lock = File::create(unfinished.join("lock")).map_err(files::FileError::writing(&unfinished))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self::Directory { records: unfinished, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(RobustnessError::Busy { directory: directory.into() }),
+            // A file system without locks.
+            Err(TryLockError::Error(_)) => Ok(Self::Directory { records: unfinished, _lock: lock }),
+        }
     }
 
     fn path(&self, entry: &str, batch: usize) -> Option<PathBuf> {
         match self {
             Self::Memory => None,
-            Self::Directory(directory) => Some(directory.join(format!("{entry}-{batch:05}.safetensors"))),
+            Self::Directory { records, .. } => Some(records.join(format!("{entry}-{batch:05}.safetensors"))),
         }
     }
 
-    /// The record of a batch of `images` images of `len` values. A file that is cut off or of another size is as good as
-    /// none.
+    /// The record of a batch of `images` images of `len` values. `None` also if it is cut off or of another
+    /// size.
     pub(super) fn load(&self, entry: &str, batch: usize, images: usize, len: usize) -> Option<Record> {
         let bytes = std::fs::read(self.path(entry, batch)?).ok()?;
         let file = SafeTensors::deserialize(&bytes).ok()?;
@@ -170,20 +197,17 @@ pub fn finish(directory: &Path) -> Result<(), files::FileError> {
 /// # Errors
 /// If something cannot be removed.
 pub fn clear(directory: &Path) -> Result<(), files::FileError> {
-    const OWN: [&str; 11] = [
-        "report.json",
-        "report.md",
-        "report.csv",
-        "robustbench.json",
-        "corruptions.json",
-        "corruptions.csv",
-        "labels.npy",
-        "images.npy",
-        "flags",
-        "figures",
-        "adversarial",
-    ];
     OWN.iter().try_for_each(|name| remove(&directory.join(name)))?;
+    // The figures of a comparison's attacks, and the reports of its checkpoints.
+    for path in std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.strip_prefix("transfer-").is_some_and(|number| number.parse::<u32>().is_ok()) {
+            remove(&path)?;
+        } else if name.len() == 2 && name.parse::<u32>().is_ok() && held(&path, &Value::Null) == Held::Report {
+            clear(&path)?;
+            let _ = std::fs::remove_dir(&path);
+        }
+    }
     finish(directory)
 }
 
@@ -201,21 +225,41 @@ fn remove(path: &Path) -> Result<(), files::FileError> {
     }
 }
 
-/// The first keys whose values differ.
+/// The first values that differ, with the keys that lead to them.
 fn difference(found: &Value, expected: &Value) -> String {
-    let (Some(found), Some(expected)) = (found.as_object(), expected.as_object()) else {
+    if !(found.is_object() && expected.is_object()) {
         return DAMAGED.into();
-    };
-    let differing = expected.iter().filter(|(key, value)| found.get(*key) != Some(value));
-    let short = |value: Option<&Value>| {
-        let text = value.map_or_else(|| "nothing".into(), ToString::to_string);
+    }
+    let mut told = Vec::new();
+    compare("", found, expected, &mut told);
+    told.truncate(3);
+    told.join("; ")
+}
+
+fn compare(place: &str, found: &Value, expected: &Value, told: &mut Vec<String>) {
+    let short = |value: &Value| {
+        let text = value.to_string();
         if text.chars().count() > 60 { format!("{}…", text.chars().take(60).collect::<String>()) } else { text }
     };
-    let told: Vec<String> = differing
-        .take(3)
-        .map(|(key, value)| format!("{key} was {}, now {}", short(found.get(key)), short(Some(value))))
-        .collect();
-    told.join("; ")
+    let nothing = Value::Null;
+    match (found, expected) {
+        (Value::Object(found), Value::Object(expected)) => {
+            for (key, value) in expected {
+                let place = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
+                compare(&place, found.get(key).unwrap_or(&nothing), value, told);
+            }
+        }
+        (Value::Array(found), Value::Array(expected)) if found.len() == expected.len() => {
+            for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+                compare(&format!("{place}[{i}]"), found, expected, told);
+            }
+        }
+        (Value::Array(found), Value::Array(expected)) => {
+            told.push(format!("{place} had {} entries, now {}", found.len(), expected.len()));
+        }
+        _ if found == expected => {}
+        _ => told.push(format!("{place} was {}, now {}", short(found), short(expected))),
+    }
 }
 
 struct Bytes<'a> {
@@ -258,6 +302,7 @@ mod tests {
     fn records_survive_and_damaged_ones_do_not() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), &json!({"images": 3})).unwrap();
+        let path = store.path("pgd", 4).unwrap();
         let record = Record {
             predictions: vec![1, 2, 3],
             without_gradient: vec![0, 1, 0],
@@ -269,17 +314,25 @@ mod tests {
         store.save("pgd", 4, &record).unwrap();
         assert_eq!(store.load("pgd", 4, 3, 2), Some(record.clone()));
         assert_eq!((store.load("pgd", 5, 3, 2), store.load("pgd", 4, 2, 2)), (None, None));
-        let path = store.path("pgd", 4).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         for end in 0..bytes.len() {
             std::fs::write(&path, &bytes[..end]).unwrap();
             assert_eq!(store.load("pgd", 4, 3, 2), None, "{end} bytes");
         }
         // The same evaluation again, and another one.
+        drop(store);
         std::fs::write(&path, &bytes).unwrap();
         assert_eq!(Store::open(dir.path(), &json!({"images": 3})).unwrap().load("pgd", 4, 3, 2), Some(record));
         let error = Store::open(dir.path(), &json!({"images": 4})).unwrap_err().to_string();
         assert!(error.contains("images was 3, now 4"), "{error}");
+        let nested = difference(&json!({"a": [{"seed": 0, "b": 1}]}), &json!({"a": [{"seed": 1, "b": 1}]}));
+        assert_eq!(nested, "a[0].seed was 0, now 1");
+        assert_eq!(difference(&json!({"a": [1]}), &json!({"a": [1, 2]})), "a had 1 entries, now 2");
+        // Another process, or another evaluation in this one, is at work.
+        let busy = Store::open(dir.path(), &json!({"images": 3})).unwrap();
+        let error = Store::open(dir.path(), &json!({"images": 3})).unwrap_err().to_string();
+        assert!(error.contains("another evaluation is writing to"), "{error}");
+        drop(busy);
         assert_eq!(held(dir.path(), &json!({"images": 3})), Held::Same);
         assert_eq!(held(dir.path(), &json!({"images": 4})), Held::Other("images was 3, now 4".into()));
         finish(dir.path()).unwrap();

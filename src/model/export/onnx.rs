@@ -44,7 +44,9 @@ pub fn save_onnx(path: &Path, network: &Network, state: &State, facts: &Facts) -
 pub(super) fn model(network: &Network, state: &State, facts: &Facts) -> Model {
     let mut facts = facts.clone();
     facts.insert("architecture".into(), network.architecture.clone());
-    facts.insert("images".into(), "values in [0, 1]; the graph normalises them".into());
+    let normalises = network.layers.iter().any(|layer| matches!(layer.op, Op::Normalize { .. }));
+    let images = if normalises { "values in [0, 1]; the graph normalises them" } else { "values in [0, 1]" };
+    facts.insert("images".into(), images.into());
     let dimension = |n: usize| Dimension { value: Some(n as i64), parameter: None };
     let batch = || Dimension { value: None, parameter: Some("batch".into()) };
     let value = |name: &str, dimensions: Vec<Dimension>| {

@@ -48,8 +48,6 @@ use super::state::{Array, ModelError, State};
 use crate::data::ImageShape;
 use crate::files::{self, FileError};
 
-/// The longest list of names in a message.
-const MAX_LISTED: usize = 12;
 /// Numbers in a buffer of a normalisation layer, and channels of images and classes that a file can be for.
 const MAX_CHANNELS: usize = 4096;
 
@@ -314,10 +312,11 @@ fn buffers_of(buffers: &Buffers<Entry>, file: &[u8]) -> Result<Buffers<Shaped>, 
     buffers.iter().map(read).collect()
 }
 
-/// A list for a message: the first names, and how many more there are.
+/// A list for a message: every name, unless the file is no network at all.
 fn listed(names: &[String]) -> String {
-    let shown = names.iter().take(MAX_LISTED).cloned().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(MAX_LISTED) {
+    const MOST: usize = 1000;
+    let shown = names[..names.len().min(MOST)].join(", ");
+    match names.len().saturating_sub(MOST) {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }

@@ -174,6 +174,8 @@ struct Machine<'a> {
     /// Heights of the stack at each mark.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
+    /// Items of dicts that were copied from lists.
+    copied: usize,
 }
 
 impl<'a> Machine<'a> {
@@ -282,9 +284,15 @@ impl<'a> Machine<'a> {
             Value::Tuple(items) | Value::List(items) => items.as_slice(),
             _ => &[],
         };
-        let pairs = of(arguments).iter().flat_map(|list| of(*list));
-        let items = pairs.filter_map(|pair| if let [key, value] = *of(*pair) { Some((key, value)) } else { None });
-        let items = items.collect();
+        let pairs = of(arguments).first().map_or(&[][..], |list| of(*list));
+        let items =
+            pairs.iter().filter_map(|pair| if let [key, value] = *of(*pair) { Some((key, value)) } else { None });
+        let items: Vec<(Id, Id)> = items.collect();
+        // A list that is used again is copied again.
+        self.copied += items.len();
+        if self.copied > MAX_VALUES {
+            return Err(format!("more than {MAX_VALUES} items of dicts"));
+        }
         self.push(Value::Dict(items))
     }
 

@@ -17,6 +17,9 @@ const MAX_FOUND: usize = 64;
 /// Dicts that are looked at.
 const MAX_VISITS: usize = 20_000;
 
+/// Bytes in a key that may lead to a state dict.
+const MAX_KEY: usize = 256;
+
 /// A state dict in a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Found {
@@ -94,7 +97,8 @@ fn search(pickle: &Pickle<'_>, fits: impl Fn(&str) -> bool) -> Vec<Found> {
                 }
                 continue;
             }
-            for (key, dict) in named().filter(|(_, value)| pickle.dict(*value).is_some()) {
+            let short = |key: &str| key.len() <= MAX_KEY;
+            for (key, dict) in named().filter(|(key, value)| short(key) && pickle.dict(*value).is_some()) {
                 visits += 1;
                 if visits <= MAX_VISITS {
                     let path = at.path.iter().cloned().chain([key.to_owned()]).collect();

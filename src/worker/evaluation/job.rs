@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use crate::attack::AttackSettings;
 use crate::config::{EngineOptions, Experiment};
 use crate::evaluate::robustness::{Plan, Wanted};
-use crate::model::pytorch::Normalisation;
+use crate::model::pytorch::{Normalisation, is_foreign};
 use crate::train::run_steps;
 
 /// Checkpoints and what to do with them.
@@ -76,17 +76,22 @@ impl EvaluationJob {
     /// other programs is written to a file first.
     pub fn command_lines(&self, directories: &[PathBuf]) -> String {
         let mut text = String::new();
-        if let Some(foreign) = &self.foreign {
+        let is_foreign = |path: &PathBuf| self.foreign.is_some() && is_foreign(path).unwrap_or(true);
+        if let Some(foreign) = self.foreign.as_ref().filter(|_| self.checkpoints.iter().any(is_foreign)) {
             let toml = foreign.experiment.to_toml();
             text = format!("cat > experiment.toml <<'END'\n{}\nEND\n", toml.trim_end());
         }
-        let all = self.checkpoints.iter().zip(directories);
-        text += &all.map(|(path, directory)| self.command_line(path, directory)).collect::<Vec<_>>().join("\n");
+        let line = |(path, directory): (&PathBuf, &PathBuf)| {
+            let experiment = is_foreign(path).then_some(Path::new("experiment.toml"));
+            self.command_line(path, directory, experiment)
+        };
+        text += &self.checkpoints.iter().zip(directories).map(line).collect::<Vec<_>>().join("\n");
         text
     }
 
-    /// The command line that evaluates one checkpoint.
-    pub fn command_line(&self, checkpoint: &Path, directory: &Path) -> String {
+    /// The command line that evaluates one checkpoint. `experiment` is a file with the experiment of a checkpoint that
+    /// another program wrote.
+    pub fn command_line(&self, checkpoint: &Path, directory: &Path, experiment: Option<&Path>) -> String {
         let mut words = vec!["fairtat".to_owned(), "eval".to_owned(), checkpoint.display().to_string()];
         let mut flag = |name: &str, value: String| words.extend([format!("--{name}"), value]);
         let names: Vec<&str> = self.wanted.iter().map(|wanted| wanted.name()).collect();
@@ -113,9 +118,9 @@ impl EvaluationJob {
         if let Some(limit) = self.limit {
             flag("limit", limit.to_string());
         }
-        if let Some(foreign) = &self.foreign {
-            flag("config", "experiment.toml".into());
-            if let Some(normalize) = &foreign.normalize {
+        if let Some(experiment) = experiment {
+            flag("config", experiment.display().to_string());
+            if let Some(normalize) = self.foreign.as_ref().and_then(|foreign| foreign.normalize.as_ref()) {
                 flag("normalize", normalize.to_string());
             }
         }

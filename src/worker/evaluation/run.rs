@@ -12,7 +12,8 @@ use crate::attack::check_distance;
 use crate::evaluate::robustness::{
     Described, Held, Options, Progress, ReportFiles, Row, fallen, identity, network_sha256, run, sha256,
 };
-use crate::train::{Splits, run_steps};
+use crate::files::write_atomic;
+use crate::train::{Matching, StoredError, run_steps};
 use crate::units::Epsilon;
 use crate::worker::{Failure, failure};
 
@@ -33,12 +34,15 @@ pub(super) fn evaluate(
     let stage = |stage| tell(EvaluationUpdate::Stage { checkpoint, stage });
     stage(EvaluationStage::LoadingData);
     let mut stored = load(path, job)?;
-    if let Some(limit) = job.limit {
-        stored.experiment.data.test_limit = Some(limit);
-    }
+    // The run's own limit was for its own evaluations.
+    stored.experiment.data.test_limit = job.limit;
     stored.experiment.validate().map_err(|error| failure::of_stored(path, &error.into()))?;
     let name = &stored.experiment.data.dataset;
-    let splits = Splits::load(&stored.experiment).map_err(|error| failure::of_images(path, name, &error))?;
+    let matched = stored.splits(Matching::default()).map_err(|error| match error {
+        StoredError::Data { source, .. } => failure::of_images(path, name, &source),
+        other => failure::of_stored(path, &other),
+    })?;
+    let splits = matched.splits;
     let (epsilon, norm) = job.settings.ball(&run_steps(&stored.experiment));
     for distance in [Some(epsilon), job.settings.step_size].into_iter().flatten() {
         check_distance(distance, norm, Some(splits.test.shape()))
@@ -74,7 +78,8 @@ pub(super) fn evaluate(
     };
     let (directory, holds) = look::directory(job, checkpoint, &options.records_of(&plan), &[]);
     check_directory(path, &directory, &holds)?;
-    described.command = job.command_line(path, &directory);
+    let experiment = stored.notes().map(|_| directory.join("experiment.toml"));
+    described.command = job.command_line(path, &directory, experiment.as_deref());
     options.directory = Some(directory.clone());
     tell(EvaluationUpdate::Began(Box::new(Began {
         checkpoint,
@@ -94,6 +99,9 @@ pub(super) fn evaluate(
     });
     let Some(evaluation) = evaluation.map_err(of_evaluation)? else { return Ok(false) };
     stage(EvaluationStage::Saving);
+    if let Some(file) = experiment {
+        write_atomic(&file, stored.experiment.to_toml().as_bytes()).map_err(|error| unreadable(path, error))?;
+    }
     ReportFiles { evaluation: &evaluation, described: &described, corrupted: None }
         .write(&directory)
         .map_err(of_evaluation)?;

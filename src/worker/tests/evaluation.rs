@@ -294,7 +294,7 @@ fn the_command_line_does_the_same() {
         (&["cw", "fab-t"][..], AttackSettings { norm: Some(Norm::L2), epsilon, ..Default::default() }, true, None),
     ] {
         let job = EvaluationJob { wanted: wanted(names), settings, controls, limit, ..job(Path::new("it's")) };
-        let line = job.command_line(&job.checkpoints[0], directory);
+        let line = job.command_line(&job.checkpoints[0], directory, None);
         let output = std::process::Command::new("sh").args(["-c", &format!("printf '%s\\0' {line}")]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let words: Vec<String> = text.trim_end_matches('\0').split('\0').map(str::to_owned).collect();

@@ -228,8 +228,8 @@ impl Choices {
         ui.separator();
         let mut controls = self.controls();
         let response = ui.checkbox(&mut controls, "Controls that check the attacks").on_hover_text(
-            "Noise in the same ball, an attack with radius 0, and PGD with more steps. They do not count for the result, \
-             but show an attack that is too weak.",
+            "Noise in the same ball, an attack with radius 0, and PGD with more steps: they show an attack that is too weak. \
+             An image that falls to one of them is not robust either.",
         );
         if response.changed() {
             self.controls = Some(controls);

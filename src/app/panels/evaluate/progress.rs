@@ -116,7 +116,7 @@ impl Look {
             ui.label(entry.title()).on_hover_text(entry.attack.to_string());
             if entry.role == Role::Control {
                 ui.label(weak(ui, "control"))
-                    .on_hover_text("It checks the other attacks and does not count for the result.");
+                    .on_hover_text("It checks the other attacks. An image that falls to it is not robust either.");
             }
         });
         let share = now.map_or(0.0, |now| if now.images == 0 { 1.0 } else { now.done / now.images as f64 });

@@ -47,7 +47,8 @@ pub(super) fn ui(ui: &mut Ui, context: &mut Context<'_>, finished: &FinishedEval
 fn warnings(ui: &mut Ui, evaluation: &Evaluation) {
     let palette = theme::palette(ui);
     let has_controls = evaluation.rows.iter().any(|row| row.entry.role == Role::Control);
-    match (evaluation.warnings.as_slice(), has_controls) {
+    let warnings: Vec<&String> = evaluation.attack_warnings.iter().chain(&evaluation.warnings).collect();
+    match (warnings.as_slice(), has_controls) {
         ([], true) => {
             ui.label(RichText::new("No sign that the attacks were too weak: the controls agree.").color(palette.good));
         }
@@ -59,7 +60,7 @@ fn warnings(ui: &mut Ui, evaluation: &Evaluation) {
             for warning in warnings {
                 ui.horizontal_top(|ui| {
                     ui.label(RichText::new("•").color(palette.warning));
-                    ui.add(egui::Label::new(warning).wrap());
+                    ui.add(egui::Label::new(*warning).wrap());
                 });
             }
         }
