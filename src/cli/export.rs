@@ -115,7 +115,7 @@ fn check(arguments: &ExportArgs) -> Result<(), Usage> {
 
 /// The network of a checkpoint. If the file does not record its images and classes, those of its data set.
 fn network(stored: &StoredNetwork) -> Result<Network> {
-    if let Some(network) = stored.recorded_network()? {
+    if let Some(network) = stored.recorded_network() {
         return Ok(network);
     }
     let dataset = || format!("data set '{}'", stored.experiment.data.dataset);

@@ -96,7 +96,7 @@ pub fn load_cifar(directory: &Path, which: Cifar) -> Result<TrainTest, DataError
         }
         Dataset::new(which.name(), names.clone(), SHAPE, images, labels)
     };
-    Ok(TrainTest { train: load(which.train_files())?, test: load(&[which.test_file()])? })
+    Ok(TrainTest::new(load(which.train_files())?, load(&[which.test_file()])?))
 }
 
 /// Appends the images and (fine) labels of one file's bytes; `path` is for messages.

@@ -9,6 +9,7 @@ mod digits;
 pub mod download;
 mod fit;
 mod folder;
+mod folder_files;
 mod idx;
 mod layout;
 mod npy;

@@ -50,10 +50,11 @@ pub struct WeightsReport {
     pub robust_gap: f64,
     /// Mean of the worst tenth of the classes under the attack.
     pub robust_worst_tenth: f64,
-    /// Accuracy of each class on the images themselves, in the order of the labels.
-    pub clean_classes: Vec<f64>,
+    /// Accuracy of each class on the images themselves, in the order of the labels; `None` for a class without test
+    /// images.
+    pub clean_classes: Vec<Option<f64>>,
     /// Accuracy of each class under the attack.
-    pub robust_classes: Vec<f64>,
+    pub robust_classes: Vec<Option<f64>>,
     /// 95 % interval of `clean`, low and high ([`crate::fairness::wilson`]).
     #[serde(default)]
     pub clean_interval: Option<[f64; 2]>,
@@ -256,8 +257,8 @@ fn row(weights: &str, clean: &Confusion, robust: &Measured) -> WeightsReport {
         robust_worst: robust.worst(),
         robust_gap: robust.gap(),
         robust_worst_tenth: robust.worst_tenth(),
-        clean_classes: clean.class_accuracy(),
-        robust_classes: robust.class_accuracy(),
+        clean_classes: clean.measured_class_accuracy(),
+        robust_classes: robust.measured_class_accuracy(),
         clean_interval: Some(clean.interval()),
         clean_worst_interval: Some(clean.worst_interval()),
         robust_interval: Some(robust.interval()),

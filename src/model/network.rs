@@ -204,6 +204,16 @@ impl Network {
             let shapes: Vec<ImageShape> = layer.inputs.iter().map(|value| self.shape_of(*value)).collect();
             match layer.op.output(&shapes) {
                 None => {
+                    if let Op::Normalize { mean, std } = &layer.op
+                        && (mean.len(), std.len()) != (self.input.channels, self.input.channels)
+                    {
+                        return fail(at(format!(
+                            "has a mean of {} values and standard deviation of {}, expected one for each of {} channels",
+                            mean.len(),
+                            std.len(),
+                            self.input.channels
+                        )));
+                    }
                     let found = shapes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
                     return fail(at(format!("cannot compute {:?} from {found}", layer.op)));
                 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, View};
@@ -138,6 +139,26 @@ impl State {
         safetensors::serialize(self.0.iter().map(|(name, array)| (name, ArrayView(array))), Some(header))
     }
 
+    /// Reads only the metadata that [`Self::save`] wrote (empty for foreign files). The arrays are not checked.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_metadata(path: &Path) -> Result<BTreeMap<String, String>, ModelError> {
+        let fail = |what: String| ModelError::Format { path: path.into(), what };
+        let (mut file, found) = files::open(path, u64::MAX)?;
+        let mut header = vec![0; 8];
+        let mut read = |header: &mut Vec<u8>| -> std::io::Result<()> {
+            file.read_exact(header)?;
+            let length = header.as_chunks().0.first().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+            file.by_ref().take(length.min(MAX_HEADER)).read_to_end(header).map(|_| ())
+        };
+        let whole =
+            |e: &dyn std::fmt::Display| fail(format!("not a whole safetensors file ({e}); found {found} bytes"));
+        read(&mut header).map_err(|e| whole(&e))?;
+        let (_, header) = SafeTensors::read_metadata(&header).map_err(|e| whole(&e))?;
+        metadata_of(header.metadata().as_ref()).map_err(fail)
+    }
+
     /// Reads a safetensors file and the metadata that [`Self::save`] wrote (empty for foreign files).
     ///
     /// # Errors
@@ -161,12 +182,16 @@ impl State {
             arrays.insert(name, Array { shape: view.shape().to_vec(), data });
         }
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| fail(e.to_string()))?;
-        let metadata = match header.metadata().as_ref().and_then(|m| m.get("fairtat")) {
-            Some(text) => serde_json::from_str(text).map_err(|e| fail(format!("its metadata is not JSON: {e}")))?,
-            None => BTreeMap::new(),
-        };
-        Ok((Self(arrays), metadata))
+        Ok((Self(arrays), metadata_of(header.metadata().as_ref()).map_err(fail)?))
     }
+}
+
+/// The longest header that the `safetensors` crate reads.
+pub(super) const MAX_HEADER: u64 = 100_000_000;
+
+fn metadata_of(texts: Option<&HashMap<String, String>>) -> Result<BTreeMap<String, String>, String> {
+    let Some(text) = texts.and_then(|texts| texts.get("fairtat")) else { return Ok(BTreeMap::new()) };
+    serde_json::from_str(text).map_err(|e| format!("its metadata is not JSON: {e}"))
 }
 
 struct ArrayView<'a>(&'a Array);

@@ -349,7 +349,7 @@ impl RunDir {
     /// The kernels that the run computes with, as [`Self::write_kernels`] wrote them. `None` if the file is missing or
     /// cannot be read: they are then chosen again.
     pub fn kernels(&self) -> Option<KernelTable> {
-        serde_json::from_slice(&std::fs::read(self.path.join(KERNELS)).ok()?).ok()
+        serde_json::from_slice(&files::read(&self.path.join(KERNELS)).ok()?).ok()
     }
 
     /// Writes the kernels of an engine that chooses them.
@@ -362,7 +362,7 @@ impl RunDir {
 
     /// The engine that the run began with. `None` in directories of earlier versions, or if the file cannot be read.
     pub fn engine(&self) -> Option<EngineRecord> {
-        serde_json::from_slice(&std::fs::read(self.path.join(ENGINE)).ok()?).ok()
+        serde_json::from_slice(&files::read(&self.path.join(ENGINE)).ok()?).ok()
     }
 
     /// Records the engine that the run begins with.
@@ -381,7 +381,7 @@ impl RunDir {
             .filter_map(|file| {
                 let name = file.file_name().into_string().ok()?;
                 let name = name.strip_suffix(".json").filter(|name| name.starts_with(KeptBest::PREFIX))?;
-                let mut kept: KeptBest = serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()?;
+                let mut kept: KeptBest = serde_json::from_slice(&files::read(&file.path()).ok()?).ok()?;
                 kept.name = name.to_owned();
                 self.checkpoint(name).exists().then_some(kept)
             })
@@ -393,7 +393,7 @@ impl RunDir {
     /// The positions of the checkpoints in the log: completed epochs plus the fraction of the current one. Lines that
     /// cannot be read are left out.
     pub fn logged_checkpoints(&self, batches: u32) -> Vec<f64> {
-        let text = std::fs::read_to_string(self.path.join("log.jsonl")).unwrap_or_default();
+        let text = files::read_to_string(&self.path.join("log.jsonl")).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         let written = lines.filter(|line| line["event"] == "checkpoint");
         let position = |line: serde_json::Value| {

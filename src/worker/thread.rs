@@ -106,6 +106,7 @@ fn look(desk: &mut Desk<'_>, path: &Path, options: &EngineOptions, former: &mut 
             return None;
         }
     };
+    splits.notes.iter().for_each(|note| desk.tell(Update::Warning(note.clone())));
     desk.phase(Phase::OpeningEngine);
     *former = None;
     let engine = match stored.open(&splits, options) {

@@ -56,6 +56,7 @@ impl Subject {
         }
         experiment.validate()?;
         let splits = Splits::load(experiment).with_context(|| format!("data set '{}'", experiment.data.dataset))?;
+        splits.notes.iter().for_each(|note| eprintln!("note: {note}"));
         check_ball(arguments, experiment, splits.test.shape())?;
         let engine = stored.open(&splits, &arguments.stored.engine)?;
         let set = match arguments.part {

@@ -149,14 +149,16 @@ impl Corrupted {
         self.rows.iter().filter(|row| row.corruption == corruption).map(|row| row.confusion.accuracy()).collect()
     }
 
-    /// Mean accuracy over some rows, and that of each class: the mean over corruptions and severities, as usual, not over
+    /// Mean accuracy over some rows, and that of each class, NaN for a class without images: the mean over corruptions and severities, as usual, not over
     /// images.
     fn mean_of(&self, wanted: impl Fn(&CorruptedRow) -> bool) -> (f64, Vec<f64>) {
         let rows: Vec<&CorruptedRow> = self.rows.iter().filter(|row| wanted(row)).collect();
         let n = rows.len().max(1) as f64;
         let mut classes = vec![0.0; self.class_names.len()];
         for row in &rows {
-            classes.iter_mut().zip(row.confusion.class_accuracy()).for_each(|(sum, value)| *sum += value / n);
+            classes.iter_mut().zip(row.confusion.measured_class_accuracy()).for_each(|(sum, value)| {
+                *sum += value.unwrap_or(f64::NAN) / n;
+            });
         }
         (rows.iter().map(|row| row.confusion.accuracy()).sum::<f64>() / n, classes)
     }
@@ -233,8 +235,8 @@ impl Corrupted {
             for class in &report.classes {
                 let [low, high] = class.interval;
                 let quoted = class.name.replace('"', "\"\"");
-                let _ =
-                    writeln!(text, "{name},{severity},\"{quoted}\",{},{low},{high},{}", class.accuracy, class.images);
+                let accuracy = class.accuracy.map(|accuracy| accuracy.to_string()).unwrap_or_default();
+                let _ = writeln!(text, "{name},{severity},\"{quoted}\",{accuracy},{low},{high},{}", class.images);
             }
         }
         text
