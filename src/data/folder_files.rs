@@ -69,9 +69,17 @@ pub(super) fn list(directory: &Path) -> Result<Listing, DataError> {
             if parts.annotated {
                 test = annotated(&parts.test, &classes, &mut skipped)?;
             } else {
+                let is_class = |(name, _): &Class| classes.iter().any(|(known, _)| known == name);
+                if !directories(&parts.test)?.iter().any(is_class) {
+                    let (train, first) = (parts.train.display(), &classes[0].0);
+                    let what = format!(
+                        "has no directory of a class of {train}, such as '{first}'; sort its images into such directories, \
+                         or give {train} itself as the path: the last fifth of each class is then the test part"
+                    );
+                    return Err(DataError::format(&parts.test, what));
+                }
                 let there = subdirectories(&parts.test, &mut skipped)?;
-                if let Some((class, _)) = there.iter().find(|(name, _)| !classes.iter().any(|(known, _)| known == name))
-                {
+                if let Some((class, _)) = there.iter().find(|class| !is_class(class)) {
                     let what = format!("has no directory '{class}', which {} has", parts.test.display());
                     return Err(DataError::format(&parts.train, what));
                 }
@@ -81,12 +89,7 @@ pub(super) fn list(directory: &Path) -> Result<Listing, DataError> {
                     }
                 }
                 if test.is_empty() {
-                    let what = format!(
-                        "holds no image in a directory of a class of {}; give each class a directory as there, or give \
-                         {0} itself as the path, of which the last fifth of each class is then the test part",
-                        parts.train.display()
-                    );
-                    return Err(DataError::format(&parts.test, what));
+                    return Err(DataError::format(&parts.test, "holds no image"));
                 }
             }
         }
@@ -111,12 +114,13 @@ pub(super) fn first_file(directory: &Path) -> Result<PathBuf, DataError> {
     Ok(files_of_class(&class, 1, &mut skipped)?.swap_remove(0))
 }
 
-/// Whether a directory looks like an image folder: parts that hold directories, or directories that hold images.
+/// Whether a directory looks like an image folder: parts, of which `train` holds directories, or directories that hold
+/// images.
 pub(super) fn is_folder(directory: &Path) -> bool {
     let below = |path: &Path| directories(path).unwrap_or_default();
     match parts(directory) {
-        Ok(Some(parts)) => return !below(&parts.train).is_empty() && !below(&parts.test).is_empty(),
-        Ok(None) => {}
+        Ok(Some(parts)) if !below(&parts.train).is_empty() => return true,
+        Ok(_) => {}
         // Parts in a combination that the reader refuses; a directory `train` alone is a set in itself.
         Err(_) => return below(directory).len() > 1,
     }
@@ -331,8 +335,14 @@ fn annotated(part: &Path, classes: &[Class], skipped: &mut Skipped) -> Result<Fi
     Ok(files)
 }
 
+/// Checks a file like [`ANNOTATIONS`] of two classes.
+pub(crate) fn check_annotations(path: &Path) -> Result<(), DataError> {
+    let text = read_text(path, 1 << 26)?;
+    annotations(&text, ["n01", "n02"].into_iter()).map(|_| ()).map_err(|what| DataError::format(path, what))
+}
+
 /// File names and labels; a line is the file, the class and more, which is ignored.
-pub(super) fn annotations<'a, 'c>(
+fn annotations<'a, 'c>(
     text: &'a str,
     classes: impl Iterator<Item = &'c str>,
 ) -> Result<BTreeMap<&'a str, u32>, String> {

@@ -126,6 +126,11 @@ fn read_idx(path: &Path, dimensions: usize, check: Check<'_>) -> Result<Idx, Dat
     parse(path, BufReader::with_capacity(1 << 16, file), length, dimensions, check)
 }
 
+/// Checks a file with arrays of these dimensions.
+pub(crate) fn check_idx(path: &Path, dimensions: usize) -> Result<(), DataError> {
+    read_idx(path, dimensions, &|_| Ok(())).map(|_| ())
+}
+
 /// Reads `stream`, of `length` bytes, plain or gzipped.
 fn parse(
     path: &Path,

@@ -84,6 +84,16 @@ pub(super) fn first_shape(directory: &Path) -> Result<ImageShape, DataError> {
 /// Largest number of classes of a set without names: a larger label is more likely damage than a class.
 const MAX_UNNAMED_CLASSES: usize = 10_000;
 
+/// Checks a file of images, or of labels.
+pub(crate) fn check_npy(path: &Path, images: bool) -> Result<(), DataError> {
+    if !images {
+        return read_labels(path, None).map(|_| ());
+    }
+    let mut file = ImageFile::open(path)?;
+    let labels = vec![0; file.count];
+    file.dataset("npy", &["a".into(), "b".into()], 0, labels).map(|_| ())
+}
+
 /// Labels, below the number of classes.
 fn read_labels(path: &Path, classes: Option<usize>) -> Result<Vec<u32>, DataError> {
     let mut file = NpyFile::open(path)?;

@@ -66,6 +66,11 @@ pub(super) fn read_text(path: &Path, max: u64) -> Result<String, DataError> {
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
+/// Checks a file of class names.
+pub(crate) fn check_class_names(path: &Path) -> Result<(), DataError> {
+    read_class_names(path).map(|_| ())
+}
+
 /// Names from a text file, one per line; blank lines at the end are ignored.
 pub(super) fn read_class_names(path: &Path) -> Result<Vec<String>, DataError> {
     let text = read_text(path, 1 << 20)?;

@@ -292,6 +292,24 @@ mod tests {
     }
 
     #[test]
+    fn uncommon_numbers_of_images_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes| fs::write(dir.path().join(name), bytes).unwrap();
+        put("class_names.txt", b"cat\ndog\nemu".to_vec());
+        for (part, labels) in [("train", &[0, 1, 1, 1, 2][..]), ("test", &[1, 1, 1, 1, 1])] {
+            put(&format!("{part}_images.npy"), array("|u1", &[5, 1, 1], &[1, 2, 3, 4, 5]));
+            put(&format!("{part}_labels.npy"), array("|u1", &[5], labels));
+        }
+        let data = load(&options("npy", Some(dir.path()), dir.path())).unwrap();
+        let expected = [
+            "the classes are unbalanced: 3 training images of 'dog', 1 of 'cat'; a mean accuracy weighs large classes more",
+            "classes 'cat' and 'emu' have no test images: their test accuracy is n/a, and worst and gap are of the others",
+        ];
+        assert_eq!(data.notes, expected);
+        assert!(load(&options("digits", None, dir.path())).unwrap().notes.is_empty());
+    }
+
+    #[test]
     fn empty_classes_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let put = |name: &str, bytes| fs::write(dir.path().join(name), bytes).unwrap();

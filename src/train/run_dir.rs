@@ -275,6 +275,16 @@ impl RunDir {
         Ok((self.read_csv("metrics.csv")?, self.read_classes("classes.csv")?))
     }
 
+    /// Checks a file like `metrics.csv` or, if `classes`, like `classes.csv`, under any name.
+    pub(crate) fn check_rows(path: &Path, classes: bool) -> Result<(), RunDirError> {
+        let run = Self { path: path.parent().unwrap_or(Path::new("")).to_path_buf() };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        match classes {
+            true => run.read_classes(&name).map(|_| ()),
+            false => run.read_csv::<MetricsRow>(&name).map(|_| ()),
+        }
+    }
+
     fn read_classes(&self, name: &str) -> Result<Vec<ClassRow>, RunDirError> {
         let mut rows: Vec<ClassRow> = self.read_csv(name)?;
         if rows.is_empty() {
@@ -282,7 +292,8 @@ impl RunDir {
         }
         let path = self.path.join(name);
         let fail = |e: csv::Error| RunDirError::Format { path: path.clone(), what: e.to_string() };
-        let mut reader = csv::Reader::from_path(&path).map_err(fail)?;
+        let bytes = files::read(&path)?;
+        let mut reader = csv::Reader::from_reader(bytes.as_slice());
         let columns = reader.headers().map_err(fail)?.clone();
         let known = MethodChoice::value_variants().iter().flat_map(|method| method.about().series);
         let known: Vec<&str> = known.map(|series| series.name).collect();
@@ -303,7 +314,8 @@ impl RunDir {
             return Ok(Vec::new());
         }
         let fail = |e: csv::Error| RunDirError::Format { path: path.clone(), what: e.to_string() };
-        csv::Reader::from_path(&path).map_err(fail)?.deserialize().map(|row| row.map_err(fail)).collect()
+        let bytes = files::read(&path)?;
+        csv::Reader::from_reader(bytes.as_slice()).deserialize().map(|row| row.map_err(fail)).collect()
     }
 
     /// Writes the counts of an epoch as `confusion/epoch-NNNN-PART.npy`: true class × prediction.

@@ -116,10 +116,10 @@ impl Record {
 
     /// The record at `path`; `None` if there is none or it cannot be parsed.
     pub(super) fn load(path: &Path) -> Result<Option<Self>, DataError> {
-        match std::fs::read(path) {
+        match crate::files::read(path) {
             Ok(bytes) => Ok(std::str::from_utf8(&bytes).ok().and_then(Self::parse)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(DataError::reading(path)(error)),
+            Err(error) if error.cause().kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
