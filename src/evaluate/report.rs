@@ -448,3 +448,22 @@ fn encode(values: &[f32], example: &Example) -> Result<Vec<u8>, image::ImageErro
     image::ImageEncoder::write_image(encoder, &interleaved, example.width as u32, example.height as u32, color)?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_without_test_images_is_not_measured_and_keeps_its_place() {
+        let mut confusion = Confusion::new(3);
+        confusion.add_all(&[0, 0, 2], &[0, 1, 2]);
+        let robust = Measured { attack: Attack::clean(), confusion: confusion.clone(), without_gradient: 0 };
+        let row = row("last", &confusion, &robust);
+        assert_eq!(row.robust_classes, [Some(0.5), None, Some(1.0)]);
+        assert_eq!((row.robust_worst_class, row.robust_worst, row.robust_gap), (Some(0), 0.5, 0.5));
+        assert!(!row.robust_worst_ties.contains(&1), "{:?}", row.robust_worst_ties);
+        let text = serde_json::to_string(&row).unwrap();
+        assert!(text.contains("\"robust_classes\":[0.5,null,1.0]"), "{text}");
+        assert_eq!(serde_json::from_str::<WeightsReport>(&text).unwrap(), row);
+    }
+}

@@ -285,3 +285,24 @@ impl Corrupted {
         Ok(crate::files::write_atomic(&directory.join("corruptions.csv"), self.csv().as_bytes())?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_without_images_has_no_accuracy_under_corruptions() {
+        let mut confusion = Confusion::new(3);
+        confusion.add_all(&[0, 0, 2], &[0, 1, 2]);
+        let row =
+            |severity| CorruptedRow { corruption: Corruption::STANDARD[0], severity, confusion: confusion.clone() };
+        let class_names = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let corrupted = Corrupted { rows: Severity::ALL.map(row).to_vec(), source: "here".into(), class_names };
+        let classes = corrupted.classes(Corruption::STANDARD[0]);
+        assert!((classes[0] - 0.5).abs() < 1e-12 && classes[1].is_nan() && (classes[2] - 1.0).abs() < 1e-12);
+        assert_eq!(corrupted.worst_of(&classes).map(|worst| worst.0), Some("a"));
+        assert!(corrupted.csv().contains(",\"b\",,0,1,0\n"), "{}", corrupted.csv());
+        let json = corrupted.to_json();
+        assert!(json["means"][0]["classes"][1].is_null(), "{json}");
+    }
+}
