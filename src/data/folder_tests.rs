@@ -394,7 +394,7 @@ fn files_that_are_not_images_are_named() {
         (whole_jpeg[..20].to_vec(), "cannot be decoded"),
     ] {
         put(dir.path(), "train/b/1.png", &bytes);
-        let text = message(dir.path(), KEEP);
+        let text = message(dir.path(), FolderOptions { image_size: Some(2), channels: Some(1) });
         assert!(text.contains("train/b/1.png") && text.contains(expected), "{text}");
     }
 }

@@ -107,7 +107,7 @@ fn read_labels(path: &Path, classes: Option<usize>) -> Result<Vec<u32>, DataErro
     let checked = labels.iter().enumerate().map(|(i, &label)| {
         u32::try_from(label).ok().filter(|l| (*l as usize) < limit).ok_or_else(|| {
             let mut what = format!("label {label} of image {i}, expected 0 to {}", limit.saturating_sub(1));
-            if least > 0 && label < limit as u64 + least {
+            if least == 1 && label == limit as u64 {
                 what += &format!("; {}", starts_at(least));
             }
             DataError::format(path, what)
@@ -365,7 +365,7 @@ mod tests {
         for (to, from) in [("x_train", "train_images"), ("y_train", "train_labels"), ("Y_test", "test_labels")] {
             fs::rename(dir.path().join(format!("{from}.npy")), dir.path().join(format!("{to}.npy"))).unwrap();
         }
-        assert_eq!(load_npy(dir.path()).unwrap().train, data.train);
+        assert_eq!(load_npy(dir.path()).unwrap().train.images(), data.train.images());
         assert!(is_npy_directory(dir.path()) && data.notes.is_empty());
         put(dir.path(), "x_train.npy", array("<f4", &[2, 1, 1], &[0.0f32, 0.2].map(f32::to_le_bytes).concat()));
         let floats = load_npy(dir.path()).unwrap();

@@ -146,17 +146,15 @@ impl State {
     pub fn load_metadata(path: &Path) -> Result<BTreeMap<String, String>, ModelError> {
         let fail = |what: String| ModelError::Format { path: path.into(), what };
         let (mut file, found) = files::open(path, u64::MAX)?;
-        let mut header = vec![0; 8];
-        let mut read = |header: &mut Vec<u8>| -> std::io::Result<()> {
-            file.read_exact(header)?;
-            let length = header.as_chunks().0.first().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-            file.by_ref().take(length.min(MAX_HEADER)).read_to_end(header).map(|_| ())
-        };
+        let mut length = [0; 8];
+        let mut header = Vec::new();
         let whole =
             |e: &dyn std::fmt::Display| fail(format!("not a whole safetensors file ({e}); found {found} bytes"));
-        read(&mut header).map_err(|e| whole(&e))?;
-        let (_, header) = SafeTensors::read_metadata(&header).map_err(|e| whole(&e))?;
-        metadata_of(header.metadata().as_ref()).map_err(fail)
+        file.read_exact(&mut length).map_err(|e| whole(&e))?;
+        let length = u64::from_le_bytes(length).min(MAX_HEADER);
+        file.take(length).read_to_end(&mut header).map_err(|e| whole(&e))?;
+        let header: Header = serde_json::from_slice(&header).map_err(|e| whole(&e))?;
+        metadata_of(header.texts.as_ref()).map_err(fail)
     }
 
     /// Reads a safetensors file and the metadata that [`Self::save`] wrote (empty for foreign files).
@@ -188,6 +186,13 @@ impl State {
 
 /// The longest header that the `safetensors` crate reads.
 pub(super) const MAX_HEADER: u64 = 100_000_000;
+
+/// What [`State::load_metadata`] needs of a header.
+#[derive(serde::Deserialize)]
+struct Header {
+    #[serde(rename = "__metadata__", default)]
+    texts: Option<HashMap<String, String>>,
+}
 
 fn metadata_of(texts: Option<&HashMap<String, String>>) -> Result<BTreeMap<String, String>, String> {
     let Some(text) = texts.and_then(|texts| texts.get("fairtat")) else { return Ok(BTreeMap::new()) };

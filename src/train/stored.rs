@@ -391,8 +391,10 @@ mod tests {
             Architecture::SmallCnn.build(ImageShape::new(3, 8, 8), 2, Some((&[0.5; 3], &[0.5; 3])), Some(4));
         network.layers[0].op = Op::Normalize { mean: vec![0.5; 3], std: vec![0.5; 2] };
         let state = State::initialise(&network, 1);
-        for engine in [EngineChoice::Candle, EngineChoice::Wgsl] {
-            let options = EngineOptions { engine, device: DeviceChoice::Cpu, ..EngineOptions::default() };
+        for (engine, device) in
+            [(EngineChoice::Candle, DeviceChoice::Cpu), (EngineChoice::Wgsl, EngineOptions::default().device)]
+        {
+            let options = EngineOptions { engine, device, ..EngineOptions::default() };
             let error = open_engine(&options, network.clone(), &state).err().unwrap().to_string();
             assert!(error.contains("mean of 3 values and standard deviation of 2"), "{error}");
         }
