@@ -370,7 +370,10 @@ mod tests {
             (&[three], "it has 'mean' without 'std'"),
             (&[("std", "[0.5,0.5,0.5]")], "it has 'std' without 'mean'"),
             (&[three, ("std", "[0.2,0.0,0.2]")], "expected finite values and positive deviations"),
-            (&[("mean", "[0.5,1e99,0.5]"), ("std", "[0.2,0.2,0.2]")], "expected finite values"),
+            (
+                &[("mean", "[0.5,1e99,0.5]"), ("std", "[0.2,0.2,0.2]")],
+                "'mean' is not a list of numbers: number out of range",
+            ),
             (&[three, ("std", "0.2")], "'std' is not a list of numbers"),
             (&[("shape", "3×8")], "'shape' is '3×8', expected channels×height×width"),
             (&[("class_names", "[\"a\"]")], "'class_names' has 1 names, expected at least two"),
