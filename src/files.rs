@@ -1,7 +1,7 @@
-//! Atomic writes of files, and errors that name the file.
+//! Bounded reads and atomic writes of files, and errors that name the file.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// The failed operation, the file or directory, and the error of the operating system:
@@ -49,20 +49,109 @@ impl FileError {
     }
 }
 
-/// [`fs::read`], with an error that names the file.
+/// Limit of [`read`]: no file of this program and no checkpoint that it can use is larger.
+const MAX_BYTES: u64 = 1 << 33;
+/// Limit of [`read_to_string`].
+const MAX_TEXT_BYTES: u64 = 1 << 28;
+
+/// Opens a regular file of at most `max` bytes; returns its length as well.
+///
+/// Anything else is refused before it is opened, because opening or reading it may block forever, never end or have side
+/// effects: pipes, sockets, devices, and on Linux all files below `/proc` and `/sys`.
 ///
 /// # Errors
-/// Returns an error if the file cannot be read.
-pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    fs::read(path).map_err(FileError::reading(path))
+/// Returns an error if the file cannot be opened, is not a regular one or is longer than `max`.
+pub fn open(path: &Path, max: u64) -> Result<(File, u64), FileError> {
+    open_regular(path, max).map_err(FileError::reading(path))
 }
 
-/// [`fs::read_to_string`], with an error that names the file.
+fn open_regular(path: &Path, max: u64) -> io::Result<(File, u64)> {
+    check_regular(&fs::metadata(path)?)?;
+    if is_virtual(path) {
+        return Err(irregular(io::ErrorKind::InvalidInput, "a file that the kernel makes up"));
+    }
+    let file = File::open(path)?;
+    // The path may have been replaced in between.
+    let metadata = file.metadata()?;
+    check_regular(&metadata)?;
+    match metadata.len() {
+        length if length > max => Err(too_long(length, max)),
+        length => Ok((file, length)),
+    }
+}
+
+fn check_regular(metadata: &fs::Metadata) -> io::Result<()> {
+    if metadata.is_dir() {
+        return Err(irregular(io::ErrorKind::IsADirectory, "a directory"));
+    }
+    if !metadata.is_file() {
+        return Err(irregular(io::ErrorKind::InvalidInput, special(metadata)));
+    }
+    Ok(())
+}
+
+/// Whether Linux makes up the content of a file on reading; its length then says nothing about it.
+fn is_virtual(path: &Path) -> bool {
+    cfg!(target_os = "linux")
+        && fs::canonicalize(path).is_ok_and(|path| ["/proc", "/sys"].iter().any(|of| path.starts_with(of)))
+}
+
+fn irregular(kind: io::ErrorKind, what: &str) -> io::Error {
+    io::Error::new(kind, format!("it is {what}, expected a regular file"))
+}
+
+#[cfg(unix)]
+fn special(metadata: &fs::Metadata) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    match metadata.file_type() {
+        kind if kind.is_fifo() => "a pipe",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    }
+}
+
+#[cfg(not(unix))]
+fn special(_: &fs::Metadata) -> &'static str {
+    "a device"
+}
+
+fn too_long(length: u64, max: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, format!("it is {length} bytes long, expected at most {max}"))
+}
+
+/// The content of a regular file of at most `max` bytes, see [`open`].
 ///
 /// # Errors
-/// Returns an error if the file cannot be read or is not UTF-8.
+/// As [`open`]; also if the file cannot be read, does not fit into memory, or grows beyond `max`.
+pub fn read_up_to(path: &Path, max: u64) -> Result<Vec<u8>, FileError> {
+    let read = || {
+        let (file, length) = open_regular(path, max)?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(length as usize).map_err(io::Error::other)?;
+        file.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > max { Err(too_long(bytes.len() as u64, max)) } else { Ok(bytes) }
+    };
+    read().map_err(FileError::reading(path))
+}
+
+/// [`fs::read`] of a regular file of at most 8 GiB, with an error that names the file.
+///
+/// # Errors
+/// As [`read_up_to`].
+pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    read_up_to(path, MAX_BYTES)
+}
+
+/// [`fs::read_to_string`] of a regular file of at most 256 MiB, with an error that names the file.
+///
+/// # Errors
+/// As [`read_up_to`]; also if the content is not UTF-8.
 pub fn read_to_string(path: &Path) -> Result<String, FileError> {
-    fs::read_to_string(path).map_err(FileError::reading(path))
+    let bytes = read_up_to(path, MAX_TEXT_BYTES)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let what = format!("byte {} is not UTF-8 text", error.utf8_error().valid_up_to());
+        FileError::reading(path)(io::Error::new(io::ErrorKind::InvalidData, what))
+    })
 }
 
 /// Writes `bytes` to a temporary file in the same directory, syncs it, and renames it to `path`.
@@ -122,6 +211,50 @@ mod tests {
         assert_eq!(refused.to_string(), format!("cannot write {}: {}", taken.display(), refused.cause()));
         let removing = FileError::removing(&none)(io::ErrorKind::NotFound.into());
         assert!(removing.to_string().starts_with(&format!("cannot remove {}: ", none.display())), "{removing}");
+    }
+
+    #[test]
+    fn a_file_beyond_the_limit_is_refused_before_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, [7; 11]).unwrap();
+        assert_eq!(read_up_to(&path, 11).unwrap(), [7; 11]);
+        let error = read_up_to(&path, 10).unwrap_err().to_string();
+        assert_eq!(error, format!("cannot read {}: it is 11 bytes long, expected at most 10", path.display()));
+        // Sparse: no disk could hold it, and no memory.
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.contains("it is 1099511627776 bytes long"), "{error}");
+        fs::write(&path, [b'a', 0xff]).unwrap();
+        assert!(read_to_string(&path).unwrap_err().to_string().ends_with("byte 1 is not UTF-8 text"));
+        assert!(read(dir.path()).unwrap_err().to_string().ends_with("it is a directory, expected a regular file"));
+    }
+
+    /// Each of these would hang, never end, or yield what nobody wrote.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn only_regular_files_are_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, link) = (dir.path().join("socket"), dir.path().join("link"));
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::os::unix::fs::symlink("/proc/self/maps", &link).unwrap();
+        let pipe = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for (path, what) in [
+            (pipe.as_path(), "a pipe"),
+            (&socket, "a socket"),
+            (&link, "a file that the kernel makes up"),
+            (Path::new("/dev/urandom"), "a device"),
+            (Path::new("/dev/zero"), "a device"),
+            (Path::new("/proc/kmsg"), "a file that the kernel makes up"),
+            (Path::new("/sys/kernel/notes"), "a file that the kernel makes up"),
+        ] {
+            // Not every kernel has each of them.
+            if path.exists() {
+                let error = read_to_string(path).unwrap_err().to_string();
+                assert!(error.ends_with(&format!("it is {what}, expected a regular file")), "{error}");
+            }
+        }
     }
 
     #[test]

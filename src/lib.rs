@@ -30,6 +30,8 @@ pub mod evaluate;
 pub mod fairness;
 pub mod files;
 pub mod model;
+#[doc(hidden)]
+pub mod readers;
 pub mod rng;
 pub mod train;
 pub mod units;

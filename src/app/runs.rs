@@ -13,6 +13,8 @@ use crate::train::{ClassRow, MetricsRow, RunDir, ValidationSetting};
 const EXAMPLES: usize = 24;
 /// A larger example image was not written by a run.
 const LARGEST_SIDE: u32 = 1024;
+/// Limit for the file of an example, in bytes.
+const LARGEST_PNG: u64 = 1 << 24;
 
 /// The contents of a run directory.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,7 +65,7 @@ pub struct Summary {
     pub robust_worst: f64,
     /// Robust accuracy of the best class minus that of the worst.
     pub gap: f64,
-    /// Name, clean accuracy and robust accuracy of each class.
+    /// Name, clean accuracy and robust accuracy of each class; NaN for a class without test images.
     pub classes: Vec<(String, f64, f64)>,
 }
 
@@ -98,6 +100,7 @@ impl Run {
     /// The numbers on the test set with these weights, otherwise those of the last epoch on the validation split.
     pub fn summary(&self, weights: &str) -> Option<Summary> {
         if let Some((report, row)) = self.report.as_ref().and_then(|report| Some((report, report.of(weights)?))) {
+            let known = |accuracy: &Option<f64>| accuracy.unwrap_or(f64::NAN);
             let classes = report.class_names.iter().zip(&row.clean_classes).zip(&row.robust_classes);
             return Some(Summary {
                 part: format!("test set, {weights} weights"),
@@ -108,7 +111,7 @@ impl Run {
                 robust: row.robust,
                 robust_worst: row.robust_worst,
                 gap: row.robust_gap,
-                classes: classes.map(|((name, clean), robust)| (name.clone(), *clean, *robust)).collect(),
+                classes: classes.map(|((name, clean), robust)| (name.clone(), known(clean), known(robust))).collect(),
             });
         }
         let row = self.metrics.last()?;
@@ -153,7 +156,7 @@ fn read_report(path: &Path) -> Result<Option<FinalReport>, String> {
         return Ok(None);
     }
     let fail = |what: String| format!("{}: {what}", path.display());
-    let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+    let text = crate::files::read_to_string(path).map_err(|error| error.to_string())?;
     serde_json::from_str(&text).map(Some).map_err(|error| fail(error.to_string()))
 }
 
@@ -180,7 +183,9 @@ fn read_examples(directory: &Path) -> Result<Vec<Example>, String> {
 
 fn read_png(path: &Path) -> Result<([usize; 2], Vec<u8>), String> {
     let fail = |what: String| format!("{}: {what}", path.display());
-    let mut reader = image::ImageReader::open(path).map_err(|error| fail(error.to_string()))?;
+    let bytes = crate::files::read_up_to(path, LARGEST_PNG).map_err(|error| error.to_string())?;
+    let reader = image::ImageReader::new(std::io::Cursor::new(bytes)).with_guessed_format();
+    let mut reader = reader.map_err(|error| fail(error.to_string()))?;
     let mut limits = image::Limits::default();
     (limits.max_image_width, limits.max_image_height) = (Some(LARGEST_SIDE), Some(LARGEST_SIDE));
     reader.limits(limits);
@@ -371,8 +376,8 @@ pub(in crate::app) mod testing {
                 robust_worst: of_class(0),
                 robust_gap: 0.45,
                 robust_worst_tenth: of_class(0),
-                clean_classes: vec![0.8; 10],
-                robust_classes: (0..10).map(of_class).collect(),
+                clean_classes: vec![Some(0.8); 10],
+                robust_classes: (0..10).map(of_class).map(Some).collect(),
                 ..WeightsReport::default()
             });
             let report = FinalReport {

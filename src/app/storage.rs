@@ -51,7 +51,7 @@ impl StoredSettings {
 
     /// Reads the file. Contents that cannot be used are replaced by the defaults of a first start.
     pub(super) fn load(path: &Path) -> Self {
-        let Ok(text) = std::fs::read_to_string(path) else { return Self::default() };
+        let Ok(text) = crate::files::read_to_string(path) else { return Self::default() };
         let stored: Self = serde_json::from_str(&text).unwrap_or_default();
         if stored.version != VERSION {
             return Self::default();

@@ -90,8 +90,8 @@ pub struct Report {
 pub struct ClassAccuracy {
     /// Name of the class.
     pub name: String,
-    /// Proportion predicted correctly.
-    pub accuracy: f64,
+    /// Proportion predicted correctly; `None` for a class without images.
+    pub accuracy: Option<f64>,
     /// 95 % interval of it; `[0, 1]` for a class without images.
     pub interval: [f64; 2],
     /// Number of images of the class.
@@ -104,7 +104,7 @@ impl Measured {
         let c = &self.confusion;
         let (worst, worst_class_accuracy) = c.worst_class().unwrap_or((0, 0.0));
         let name = |k: usize| class_names.get(k).cloned().unwrap_or_else(|| k.to_string());
-        let (accuracy, interval) = (c.class_accuracy(), c.class_intervals());
+        let (accuracy, interval) = (c.measured_class_accuracy(), c.class_intervals());
         Report {
             attack: self.attack.to_string(),
             settings: Some(self.attack.clone()),

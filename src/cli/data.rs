@@ -159,7 +159,9 @@ fn contents(path: &Path, options: &SourceOptions) -> Result<()> {
         return print(&text);
     }
     let loaded = data::load_path(path, options)?;
-    print(&format!("{}: layout {}\n{}\n", found.directory.display(), found.layout.name(), describe(&loaded)))
+    let notes: String = loaded.notes.iter().map(|note| format!("note: {note}\n")).collect();
+    let (place, layout, summary) = (found.directory.display(), found.layout.name(), describe(&loaded));
+    print(&format!("{place}: layout {layout}\n{summary}\n{notes}"))
 }
 
 /// A readable number of bytes.

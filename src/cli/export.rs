@@ -115,10 +115,10 @@ fn check(arguments: &ExportArgs) -> Result<(), Usage> {
 
 /// The network of a checkpoint. If the file does not record its images and classes, those of its data set.
 fn network(stored: &StoredNetwork) -> Result<Network> {
-    if let Some(network) = stored.recorded_network()? {
+    if let Some(network) = stored.recorded_network() {
         return Ok(network);
     }
-    Ok(stored.network(&stored.splits(Matching::default())?.splits)?)
+    Ok(stored.network(&stored.splits(Matching::default())?)?)
 }
 
 /// The facts of the checkpoint, with its normalisation and the logits of the probe images.

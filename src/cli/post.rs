@@ -403,7 +403,10 @@ fn text(report: &PostReport) -> String {
     });
     for (k, Row { class, norm }) in report.rows.iter().enumerate() {
         let row = [format!("{class:width$}"), format!("{norm:>9.4}")];
-        let cell = |report: &Report| accuracy(report.classes[k].accuracy, report.classes[k].interval);
+        let cell = |report: &Report| {
+            let class = &report.classes[k];
+            class.accuracy.map_or_else(|| format!("{:22}", "n/a"), |value| accuracy(value, class.interval))
+        };
         line(&match robust {
             Some([before, after]) => [&row[..], &[cell(before), cell(after)]].concat(),
             None => row.to_vec(),

@@ -61,9 +61,9 @@ impl StoredArgs {
     pub(super) fn splits(&self, stored: &StoredNetwork) -> Result<Splits> {
         let elsewhere = self.path.as_ref().is_some_and(|path| stored.is_elsewhere(path));
         let matching = Matching { ignore_class_names: self.ignore_class_names, elsewhere };
-        let matched = stored.splits(matching)?;
-        matched.notes.iter().for_each(|note| eprintln!("note: {note}"));
-        Ok(matched.splits)
+        let splits = stored.splits(matching)?;
+        splits.notes.iter().for_each(|note| eprintln!("note: {note}"));
+        Ok(splits)
     }
 
     /// As [`Self::load`], from another checkpoint.

@@ -135,7 +135,7 @@ fn report(directory: &Path, experiment: Experiment, derived: Option<&Derived>) -
             .with_context(|| format!("{} holds a run of another experiment", directory.display()))?;
     }
     let report = if done.exists() {
-        let text = std::fs::read_to_string(&done).with_context(|| done.display().to_string())?;
+        let text = crate::files::read_to_string(&done)?;
         Some(serde_json::from_str::<Box<FinalReport>>(&text).with_context(|| done.display().to_string())?)
     } else if directory.join("config.toml").exists() {
         resume_run(directory, &EngineOverride::default())?

@@ -96,7 +96,12 @@ pub fn load_cifar(directory: &Path, which: Cifar) -> Result<TrainTest, DataError
         }
         Dataset::new(which.name(), names.clone(), SHAPE, images, labels)
     };
-    Ok(TrainTest { train: load(which.train_files())?, test: load(&[which.test_file()])? })
+    Ok(TrainTest::new(load(which.train_files())?, load(&[which.test_file()])?))
+}
+
+/// Checks one file.
+pub(crate) fn check_cifar(path: &Path, which: Cifar) -> Result<(), DataError> {
+    append_records(which, path, &read_file(path, MAX_FILE_BYTES)?, &mut Vec::new(), &mut Vec::new())
 }
 
 /// Appends the images and (fine) labels of one file's bytes; `path` is for messages.

@@ -193,8 +193,17 @@ impl Dataset {
 pub struct TrainTest {
     /// Images to train on, and to take the validation split from.
     pub train: Dataset,
-    /// Images for evaluation only.
+    /// Images for evaluation only. A class may have none.
     pub test: Dataset,
+    /// What was skipped, converted and assumed in reading the set; for people.
+    pub notes: Vec<String>,
+}
+
+impl TrainTest {
+    /// Both parts, without notes.
+    pub fn new(train: Dataset, test: Dataset) -> Self {
+        Self { train, test, notes: Vec::new() }
+    }
 }
 
 /// Errors of the data layer. Every message says where, what was expected and what was found.

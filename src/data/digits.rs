@@ -41,7 +41,7 @@ pub fn digits() -> Result<TrainTest, DataError> {
         return Err(inconsistent(format!("expected class counts {CLASS_COUNTS:?}, found {:?}", all.class_counts())));
     }
     let (train, test) = split(all.labels());
-    Ok(TrainTest { train: all.select(&train)?, test: all.select(&test)? })
+    Ok(TrainTest::new(all.select(&train)?, all.select(&test)?))
 }
 
 fn inconsistent(what: String) -> DataError {
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn parts_have_the_stated_sizes() {
-        let TrainTest { train, test } = digits().unwrap();
+        let TrainTest { train, test, .. } = digits().unwrap();
         assert_eq!((train.len(), test.len()), (1442, 355));
         assert_eq!(train.shape(), ImageShape::new(1, 8, 8));
         assert_eq!(test.class_counts(), [35, 36, 35, 36, 36, 36, 36, 35, 34, 36]);
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn parts_share_no_image() {
-        let TrainTest { train, test } = digits().unwrap();
+        let TrainTest { train, test, .. } = digits().unwrap();
         let seen: HashSet<&[u8]> = (0..train.len()).map(|i| train.image(i)).collect();
         assert!((0..test.len()).all(|i| !seen.contains(test.image(i))));
     }

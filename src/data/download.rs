@@ -347,7 +347,7 @@ fn length(path: &Path) -> Result<Option<u64>, DataError> {
 
 fn starts_like_page(path: &Path) -> Result<bool, DataError> {
     let mut head = Vec::new();
-    let file = File::open(path).map_err(DataError::reading(path))?;
+    let (file, _) = crate::files::open(path, u64::MAX)?;
     file.take(html::SNIFF as u64).read_to_end(&mut head).map_err(DataError::reading(path))?;
     Ok(html::looks_like_page(&head))
 }

@@ -3,11 +3,13 @@
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
 
 use super::fit::{check_request, convert_channels, fit_square};
-use super::reading::{describe_start, entries, read_file};
+use super::folder_files::{Listing, first_file, list};
+use super::reading::{describe_start, read_file};
 use super::{DataError, Dataset, ImageShape, TrainTest};
 
 /// Largest width or height that is decoded.
@@ -15,10 +17,10 @@ pub const MAX_SIDE: u32 = 16_384;
 /// Largest number of pixels that is decoded, as a guard against decompression bombs.
 pub const MAX_PIXELS: u64 = 1 << 26;
 const MAX_FILE_BYTES: u64 = 1 << 28;
-/// Maximum nesting of directories below a class directory; a link to a parent would otherwise never end.
-const MAX_DEPTH: usize = 8;
 /// Number of images decoded in parallel before their results are checked.
 const BATCH: usize = 1024;
+/// Every channel of what is behind a transparent image.
+const BACKGROUND: u8 = 255;
 
 /// Size and channels to which the images of a folder are converted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,134 +35,50 @@ pub struct FolderOptions {
 /// Reads an image folder.
 ///
 /// Layouts: `DIR/train/CLASS/…` with `DIR/test/CLASS/…`, or only `DIR/CLASS/…`. In the second the test part is the last
-/// `max(1, ⌊n / 5⌋)` of the `n` images of each class, in file order.
+/// `max(1, ⌊n / 5⌋)` of the `n` images of each class, in file order. Case does not matter in the names of the parts;
+/// without `test`, or if that has no classes (Tiny-ImageNet, Imagenette), `val` is the test part. The classes of
+/// Tiny-ImageNet's `val/images` come from `val_annotations.txt`.
 ///
-/// * Classes are the directories in bytewise order of their names; the images of a class are all files below its
-///   directory in bytewise order of their paths. Names that start with a dot are ignored everywhere; so are files
-///   next to the class directories, unless they are images.
+/// * Classes are the directories in bytewise order of their names, or in the order of their numbers if all names are
+///   numbers; the images of a class are all files below its directory in bytewise order of their paths.
+///   `DIR/class_names.txt` gives the classes other names, in that order, or lists the directories in another order. A
+///   class may lack test images, but not training images.
+/// * Hidden files, what operating systems leave behind (`Thumbs.db`, `__MACOSX`), files next to the class directories
+///   and files with extensions such as `.txt` are skipped unless they are images; a note counts them.
 /// * The format is detected from a file's content, never from its name. Anything but PNG and JPEG is an error.
 /// * Grey or colour is a property of the whole set. A colour file with equal channels is a colour file; a palette is
 ///   colour. Mixed files are an error unless the number of channels is given.
-/// * 16-bit samples become 8-bit ones: `round(v / 257)`. An alpha channel is dropped if it is opaque everywhere; a
-///   pixel that is not opaque is an error, because any background would be arbitrary.
+/// * 16-bit samples become 8-bit ones: `round(v / 257)`. Transparent pixels are composited on white.
 /// * Without an image size all files must have the same size.
-/// * An orientation in EXIF data is not applied (as in torchvision).
+/// * The orientation in EXIF data is applied first.
 /// * A truncated JPEG file is an error. Damage within its compressed pixels usually decodes to wrong pixels: the format
 ///   has no checksum (PNG has).
 ///
 /// # Errors
 /// Returns an error if a file is not an image or cannot be decoded, if images differ in kind or size, if a class has no
-/// image, or if the parts have different classes.
+/// training image, or if the test part has a class that the training part lacks.
 pub fn load_folder(directory: &Path, options: FolderOptions) -> Result<TrainTest, DataError> {
     let name = directory.file_name().map_or_else(|| "folder".into(), |n| n.to_string_lossy().into_owned());
     check_request(&name, options.channels, options.image_size)?;
-    let (classes, train, test) = list(directory)?;
-    let mut decoder = SetDecoder { options, first: None };
+    let Listing { names, train, test, mut notes } = list(directory)?;
+    let mut decoder = SetDecoder { options, first: None, turned: 0, transparent: 0 };
     let mut load = |files: &[(PathBuf, u32)]| {
         let (shape, images) = decoder.decode_all(directory, files)?;
-        Dataset::new(name.clone(), classes.clone(), shape, images, files.iter().map(|f| f.1).collect())
+        Dataset::new(name.clone(), names.clone(), shape, images, files.iter().map(|f| f.1).collect())
     };
-    Ok(TrainTest { train: load(&train)?, test: load(&test)? })
+    let (train, test) = (load(&train)?, load(&test)?);
+    notes.extend(decoder.notes());
+    Ok(TrainTest { train, test, notes })
 }
 
 /// The shape of the first training image of a folder; no other file is read.
 pub(super) fn first_shape(directory: &Path) -> Result<ImageShape, DataError> {
-    let directory = parts(directory)?.map_or_else(|| directory.to_path_buf(), |(train, _)| train);
-    let (_, class) = class_directories(&directory)?.swap_remove(0);
-    Ok(decode_file(&files_of_class(&class, 1)?.swap_remove(0))?.shape)
+    Ok(decode_file(&first_file(directory)?, &|_| Ok(()))?.shape)
 }
 
-type Files = Vec<(PathBuf, u32)>;
-
-/// Class names, and the files of both parts with their classes.
-fn list(directory: &Path) -> Result<(Vec<String>, Files, Files), DataError> {
-    let with_index = |files: Vec<PathBuf>, class: usize| files.into_iter().map(move |f| (f, class as u32));
-    match parts(directory)? {
-        Some((train, test)) => {
-            let (train_classes, test_classes) = (class_directories(&train)?, class_directories(&test)?);
-            let names: Vec<String> = train_classes.iter().map(|c| c.0.clone()).collect();
-            let test_names: Vec<String> = test_classes.iter().map(|c| c.0.clone()).collect();
-            for (has, here, lacks, there) in
-                [(&names, &train, &test_names, &test), (&test_names, &test, &names, &train)]
-            {
-                if let Some(class) = has.iter().find(|n| !lacks.contains(n)) {
-                    let what = format!("has no directory '{class}', which {} has", here.display());
-                    return Err(DataError::format(there, what));
-                }
-            }
-            let files = |classes: &[(String, PathBuf)]| {
-                let mut all = Files::new();
-                for (i, (_, path)) in classes.iter().enumerate() {
-                    all.extend(with_index(files_of_class(path, 1)?, i));
-                }
-                Ok::<_, DataError>(all)
-            };
-            Ok((names, files(&train_classes)?, files(&test_classes)?))
-        }
-        None => {
-            let classes = class_directories(directory)?;
-            let (mut train, mut test) = (Files::new(), Files::new());
-            for (i, (_, path)) in classes.iter().enumerate() {
-                let mut files = files_of_class(path, 2)?;
-                let held_out = (files.len() / 5).max(1);
-                test.extend(with_index(files.split_off(files.len() - held_out), i));
-                train.extend(with_index(files, i));
-            }
-            Ok((classes.into_iter().map(|c| c.0).collect(), train, test))
-        }
-    }
-}
-
-/// Whether a folder has a directory for training images and one for test images.
-///
-/// # Errors
-/// If it cannot be read, or has only one of them.
-pub fn has_parts(directory: &Path) -> Result<bool, DataError> {
-    Ok(parts(directory)?.is_some())
-}
-
-/// The directories `train` and `test`; `None` if the folder has no parts.
-fn parts(directory: &Path) -> Result<Option<(PathBuf, PathBuf)>, DataError> {
-    let (train, test) = (directory.join("train"), directory.join("test"));
-    if train.is_dir() && test.is_dir() {
-        return Ok(Some((train, test)));
-    }
-    // `train` may also be a class (a vehicle). Then there are other directories that are not named like parts.
-    let is_part = |name: &str| ["train", "test", "val", "valid", "validation"].contains(&name);
-    let mut directories = Vec::new();
-    for entry in entries(directory)? {
-        if entry.path().is_dir() {
-            directories.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    if !directories.is_empty() && directories.iter().all(|d| is_part(d)) {
-        let what = format!(
-            "expected the directories train and test, found {}; fairtat takes its validation images from train",
-            directories.join(", ")
-        );
-        return Err(DataError::format(directory, what));
-    }
-    Ok(None)
-}
-
-/// Whether a directory looks like an image folder: parts that hold directories, or directories that hold images.
-pub(super) fn is_folder(directory: &Path) -> bool {
-    let directories = |path: &Path| -> Vec<PathBuf> {
-        entries(path).unwrap_or_default().iter().map(std::fs::DirEntry::path).filter(|p| p.is_dir()).collect()
-    };
-    let parts = [directory.join("train"), directory.join("test")];
-    if parts.iter().all(|part| !directories(part).is_empty()) {
-        return true;
-    }
-    directories(directory).iter().any(|class| {
-        let files = entries(class).unwrap_or_default();
-        files.iter().take(16).any(|file| starts_as_image(&file.path()))
-    })
-}
-
-fn starts_as_image(path: &Path) -> bool {
+pub(super) fn starts_as_image(path: &Path) -> bool {
     let mut head = [0; 16];
-    let read = std::fs::File::open(path).and_then(|mut f| super::reading::fill(&mut f, &mut head));
+    let read = super::reading::open(path).map(|(mut file, _)| super::reading::fill(&mut file, &mut head).unwrap_or(0));
     read.is_ok_and(|n| format_of(&head[..n]).is_some())
 }
 
@@ -168,109 +86,87 @@ fn format_of(head: &[u8]) -> Option<ImageFormat> {
     image::guess_format(head).ok().filter(|f| matches!(f, ImageFormat::Png | ImageFormat::Jpeg))
 }
 
-/// Names and paths of the class directories.
-fn class_directories(directory: &Path) -> Result<Vec<(String, PathBuf)>, DataError> {
-    let mut classes = Vec::new();
-    for entry in entries(directory)? {
-        let path = entry.path();
-        if path.is_dir() {
-            match entry.file_name().into_string() {
-                Ok(name) => classes.push((name, path)),
-                Err(_) => return Err(DataError::format(path, "the name of this class is not UTF-8; rename it")),
-            }
-        } else if starts_as_image(&path) {
-            return Err(DataError::format(
-                path,
-                "is an image next to the class directories, expected it in one of them",
-            ));
-        }
-    }
-    if classes.len() < 2 {
-        let what = format!("expected a directory for each of at least two classes, found {}", classes.len());
-        return Err(DataError::format(directory, what));
-    }
-    Ok(classes)
-}
-
-/// All files below a class directory, of which there must be at least `least`.
-fn files_of_class(directory: &Path, least: usize) -> Result<Vec<PathBuf>, DataError> {
-    fn walk(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
-        if depth > MAX_DEPTH {
-            let what = format!("is nested more than {MAX_DEPTH} directories deep (a link to a parent?)");
-            return Err(DataError::format(directory, what));
-        }
-        for entry in entries(directory)? {
-            let path = entry.path();
-            // `DirEntry::file_type` needs no further system call, but does not follow links.
-            let kind = entry.file_type().map_err(DataError::reading(&path))?;
-            if kind.is_dir() || (kind.is_symlink() && path.is_dir()) {
-                walk(&path, depth + 1, files)?;
-            } else {
-                files.push(path);
-            }
-        }
-        Ok(())
-    }
-    let mut files = Vec::new();
-    walk(directory, 0, &mut files)?;
-    files.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
-    if files.len() < least {
-        let class = directory.file_name().unwrap_or_default().to_string_lossy();
-        let why = if least > 1 { " (one to train on, one to test on)" } else { "" };
-        let what = format!("class '{class}' has {} images, expected at least {least}{why}", files.len());
-        return Err(DataError::format(directory, what));
-    }
-    Ok(files)
-}
-
 /// One decoded file: planar bytes.
 struct Decoded {
     shape: ImageShape,
     planar: Vec<u8>,
+    /// Whether its EXIF data says that it lies on its side, its head or is mirrored.
+    turned: bool,
+    /// Whether it was composited on [`BACKGROUND`].
+    transparent: bool,
 }
 
 /// Decodes the files of a set and compares each with the first.
 struct SetDecoder {
     options: FolderOptions,
     first: Option<(PathBuf, ImageShape)>,
+    turned: usize,
+    transparent: usize,
 }
 
 impl SetDecoder {
     fn decode_all(&mut self, directory: &Path, files: &[(PathBuf, u32)]) -> Result<(ImageShape, Vec<u8>), DataError> {
+        let shape = match (&self.first, files.first()) {
+            (Some((_, shape)), _) => *shape,
+            (None, Some((path, _))) => {
+                let shape = self.decode(path)?.shape;
+                self.first.insert((path.clone(), shape)).1
+            }
+            (None, None) => return Err(DataError::format(directory, "holds no image")),
+        };
         let mut images: Vec<u8> = Vec::new();
+        let bytes = shape.len().saturating_mul(files.len());
+        images.try_reserve_exact(bytes).map_err(|_| {
+            let what = format!("{} images of {shape} need {bytes} bytes of memory", files.len());
+            DataError::format(directory, what)
+        })?;
         for batch in files.chunks(BATCH) {
             let decoded: Vec<_> = batch.par_iter().map(|(path, _)| self.decode(path)).collect();
-            for ((path, _), image) in batch.iter().zip(decoded) {
+            for image in decoded {
                 let image = image?;
-                let (first_path, first_shape) = self.first.get_or_insert_with(|| (path.clone(), image.shape));
-                compare(first_path, *first_shape, path, image.shape)?;
-                if images.is_empty() {
-                    let bytes = image.shape.len().saturating_mul(files.len());
-                    images.try_reserve_exact(bytes).map_err(|_| {
-                        let what = format!("{} images of {} need {bytes} bytes of memory", files.len(), image.shape);
-                        DataError::format(directory, what)
-                    })?;
-                }
+                self.turned += usize::from(image.turned);
+                self.transparent += usize::from(image.transparent);
                 images.extend_from_slice(&image.planar);
             }
         }
-        match &self.first {
-            Some((_, shape)) => Ok((*shape, images)),
-            None => Err(DataError::format(directory, "holds no image")),
-        }
+        Ok((shape, images))
     }
 
+    fn notes(&self) -> Vec<String> {
+        let count = |n: usize| if n == 1 { "1 image was".to_owned() } else { format!("{n} images were") };
+        let mut notes = Vec::new();
+        if self.turned > 0 {
+            notes.push(format!("{} turned or mirrored as the EXIF data says", count(self.turned)));
+        }
+        if self.transparent > 0 {
+            notes.push(format!("{} transparent and composited on white", count(self.transparent)));
+        }
+        notes
+    }
+
+    /// As the set's other images. An image of another kind or size is refused before its pixels are decoded.
     fn decode(&self, path: &Path) -> Result<Decoded, DataError> {
-        let Decoded { mut shape, mut planar } = decode_file(path)?;
-        if let Some(channels) = self.options.channels.filter(|c| *c != shape.channels) {
-            planar = convert_channels(&planar, shape.channels, channels).into_owned();
-            shape.channels = channels;
+        let FolderOptions { channels, image_size } = self.options;
+        let fitted = |shape: ImageShape| ImageShape {
+            channels: channels.unwrap_or(shape.channels),
+            height: image_size.unwrap_or(shape.height),
+            width: image_size.unwrap_or(shape.width),
+        };
+        let check = |found: ImageShape| match &self.first {
+            Some((first, expected)) => compare(first, *expected, path, fitted(found)),
+            None => Ok(()),
+        };
+        let mut image = decode_file(path, &check)?;
+        let to = fitted(image.shape);
+        if image.shape.channels != to.channels {
+            image.planar = convert_channels(&image.planar, image.shape.channels, to.channels).into_owned();
+            image.shape.channels = to.channels;
         }
-        if let Some(size) = self.options.image_size.filter(|s| (*s, *s) != (shape.height, shape.width)) {
-            planar = fit_square(&planar, shape, size);
-            shape = ImageShape::new(shape.channels, size, size);
+        if image.shape != to {
+            image.planar = fit_square(&image.planar, image.shape, to.height);
+            image.shape = to;
         }
-        Ok(Decoded { shape, planar })
+        Ok(image)
     }
 }
 
@@ -307,14 +203,14 @@ pub fn load_image(path: &Path, shape: ImageShape) -> Result<Vec<u8>, DataError> 
         let start = describe_start(&bytes, &mut std::io::empty());
         return Err(DataError::format(path, format!("is neither PNG nor JPEG: {start}; save the image as PNG first")));
     };
-    fit_to(path, decode_bytes(path, &bytes, format)?, shape)
+    fit_to(path, decode_bytes(path, &bytes, format, &|_| Ok(()))?, shape)
 }
 
 /// An image in memory, 4 bytes (red, green, blue, alpha) per pixel, as planar bytes of `shape`; see [`load_image`].
 /// `name` is used in messages.
 ///
 /// # Errors
-/// Returns an error if the sizes do not agree, if a pixel is not opaque, or if no image can be converted to `shape`.
+/// Returns an error if the sizes do not agree, or if no image can be converted to `shape`.
 pub fn image_from_rgba(
     name: &str,
     width: usize,
@@ -328,9 +224,8 @@ pub fn image_from_rgba(
         let what = format!("is {width}×{height} pixels of 4 bytes, found {} bytes", rgba.len());
         return Err(DataError::format(name, what));
     }
-    opaque(name, rgba, 4, width)?;
-    let planar = (0..3).flat_map(|c| rgba.iter().skip(c).step_by(4).copied()).collect();
-    fit_to(name, Decoded { shape: ImageShape::new(3, height, width), planar }, shape)
+    let (planar, transparent) = planes(rgba, 3, true);
+    fit_to(name, Decoded { shape: ImageShape::new(3, height, width), planar, turned: false, transparent }, shape)
 }
 
 fn fit_to(path: &Path, image: Decoded, to: ImageShape) -> Result<Vec<u8>, DataError> {
@@ -346,25 +241,28 @@ fn fit_to(path: &Path, image: Decoded, to: ImageShape) -> Result<Vec<u8>, DataEr
     Ok(fit_square(&planar, from, to.height))
 }
 
-fn decode_file(path: &Path) -> Result<Decoded, DataError> {
+/// Decodes a file; `check` gets its shape before its pixels are decoded.
+fn decode_file(path: &Path, check: Check<'_>) -> Result<Decoded, DataError> {
     let bytes = read_file(path, MAX_FILE_BYTES)?;
     let Some(format) = format_of(&bytes) else {
         let what = format!(
-            "is neither PNG nor JPEG: {}; remove it or start its name with a dot",
+            "is neither PNG nor JPEG: {}; remove it or convert it",
             describe_start(&bytes, &mut std::io::empty())
         );
         return Err(DataError::format(path, what));
     };
-    decode_bytes(path, &bytes, format)
+    decode_bytes(path, &bytes, format, check)
 }
 
-fn decode_bytes(path: &Path, bytes: &[u8], format: ImageFormat) -> Result<Decoded, DataError> {
+type Check<'a> = &'a dyn Fn(ImageShape) -> Result<(), DataError>;
+
+fn decode_bytes(path: &Path, bytes: &[u8], format: ImageFormat, check: Check<'_>) -> Result<Decoded, DataError> {
     let unreadable = |e: image::ImageError| DataError::format(path, format!("cannot be decoded: {e}"));
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_PIXELS * 16);
     reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(unreadable)?;
+    let mut decoder = reader.into_decoder().map_err(unreadable)?;
     let (width, height) = decoder.dimensions();
     if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
         let what =
@@ -375,7 +273,19 @@ fn decode_bytes(path: &Path, bytes: &[u8], format: ImageFormat) -> Result<Decode
         let what = format!("its JPEG data stops at byte {} without an end marker; it is truncated", bytes.len());
         return Err(DataError::format(path, what));
     }
-    planar_bytes(path, DynamicImage::from_decoder(decoder).map_err(unreadable)?)
+    // Damaged EXIF data says nothing.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let (width, height) = match orientation {
+        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH => {
+            (height, width)
+        }
+        _ => (width, height),
+    };
+    let channels = if decoder.color_type().has_color() { 3 } else { 1 };
+    check(ImageShape::new(channels, height as usize, width as usize))?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
+    image.apply_orientation(orientation);
+    Ok(Decoded { turned: orientation != Orientation::NoTransforms, ..planar_bytes(image) })
 }
 
 /// Whether an end-of-image marker follows the first scan. The decoder fills the missing part of a truncated file with
@@ -399,36 +309,31 @@ fn jpeg_is_complete(bytes: &[u8]) -> bool {
 }
 
 /// Grey or colour planes of a decoded image.
-fn planar_bytes(path: &Path, image: DynamicImage) -> Result<Decoded, DataError> {
+fn planar_bytes(image: DynamicImage) -> Decoded {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let color = image.color();
-    let channels = if color.has_color() { 3 } else { 1 };
-    let (samples, stride) = match (color.has_color(), color.has_alpha()) {
-        (false, false) => (image.into_luma8().into_raw(), 1),
-        (false, true) => (image.into_luma_alpha8().into_raw(), 2),
-        (true, false) => (image.into_rgb8().into_raw(), 3),
-        (true, true) => (image.into_rgba8().into_raw(), 4),
+    let (channels, samples) = match (color.has_color(), color.has_alpha()) {
+        (false, false) => (1, image.into_luma8().into_raw()),
+        (false, true) => (1, image.into_luma_alpha8().into_raw()),
+        (true, false) => (3, image.into_rgb8().into_raw()),
+        (true, true) => (3, image.into_rgba8().into_raw()),
     };
-    if color.has_alpha() {
-        opaque(path, &samples, stride, width)?;
-    }
-    let planar = (0..channels).flat_map(|c| samples.iter().skip(c).step_by(stride).copied()).collect();
-    Ok(Decoded { shape: ImageShape::new(channels, height, width), planar })
+    let (planar, transparent) = planes(&samples, channels, color.has_alpha());
+    Decoded { shape: ImageShape::new(channels, height, width), planar, turned: false, transparent }
 }
 
-/// Checks that the last of every `stride` bytes, a pixel's alpha, is 255.
-fn opaque(path: &Path, samples: &[u8], stride: usize, width: usize) -> Result<(), DataError> {
-    match samples.chunks_exact(stride).position(|pixel| pixel[stride - 1] != u8::MAX) {
-        None => Ok(()),
-        Some(i) => {
-            let what = format!(
-                "is not opaque at column {}, row {}; save it without transparency, on the background of your choice",
-                i % width,
-                i / width
-            );
-            Err(DataError::format(path, what))
-        }
-    }
+/// The planes of interleaved samples, and whether a pixel was transparent. The last sample of a pixel is its opacity `a`
+/// if `alpha`; a value `v` then becomes `round((a · v + (255 - a) · BACKGROUND) / 255)`.
+fn planes(samples: &[u8], channels: usize, alpha: bool) -> (Vec<u8>, bool) {
+    let stride = channels + usize::from(alpha);
+    let opacity = |pixel: &[u8]| if alpha { u32::from(pixel[channels]) } else { 255 };
+    let value = |pixel: &[u8], c: usize| {
+        let (a, v) = (opacity(pixel), u32::from(pixel[c]));
+        ((a * v + (255 - a) * u32::from(BACKGROUND) + 127) / 255) as u8
+    };
+    let pixels = || samples.chunks_exact(stride);
+    let planar = (0..channels).flat_map(|c| pixels().map(move |pixel| value(pixel, c))).collect();
+    (planar, alpha && pixels().any(|pixel| opacity(pixel) < 255))
 }
 
 #[cfg(test)]

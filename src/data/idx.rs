@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::reading::{MAX_PART_BYTES, describe_start, fill, open};
+use super::reading::{describe_start, fill, open};
 use super::{DataError, Dataset, ImageShape, TrainTest};
 
 /// Which of the two sets: they have the same file names and differ in the meaning of the labels.
@@ -62,17 +62,17 @@ pub fn load_idx(directory: &Path, which: IdxSet) -> Result<TrainTest, DataError>
     let load = |part: &str| {
         let images_path = find(directory, part, "images", 3)?;
         let labels_path = find(directory, part, "labels", 1)?;
-        let images = read_idx(&images_path, 3)?;
-        let labels = read_idx(&labels_path, 1)?;
-        if images.dimensions[0] != labels.dimensions[0] {
-            let what = format!(
-                "holds {} labels, expected one for each of the {} images of {}",
-                labels.dimensions[0],
-                images.dimensions[0],
-                images_path.display()
-            );
-            return Err(DataError::format(labels_path, what));
-        }
+        let labels = read_idx(&labels_path, 1, &|_| Ok(()))?;
+        // Compared before the images are unpacked.
+        let images = read_idx(&images_path, 3, &|images| {
+            let labels = labels.values.len();
+            if images == labels {
+                return Ok(());
+            }
+            let of = images_path.display();
+            let what = format!("holds {labels} labels, expected one for each of the {images} images of {of}");
+            Err(DataError::format(&labels_path, what))
+        })?;
         if let Some(i) = labels.values.iter().position(|l| usize::from(*l) >= names.len()) {
             // Eight bytes of header.
             let what =
@@ -83,7 +83,7 @@ pub fn load_idx(directory: &Path, which: IdxSet) -> Result<TrainTest, DataError>
         let labels = labels.values.into_iter().map(u32::from).collect();
         Dataset::new(which.name(), names.clone(), shape, images.values, labels)
     };
-    Ok(TrainTest { train: load("train")?, test: load("t10k")? })
+    Ok(TrainTest::new(load("train")?, load("t10k")?))
 }
 
 /// The file of one part and kind under any of its usual names.
@@ -106,26 +106,46 @@ pub(super) fn is_idx_directory(directory: &Path) -> bool {
     })
 }
 
+/// Largest number of values of a file with labels or with images: a few bytes of gzip may hold gigabytes. QMNIST, the
+/// largest published set in this format with ten classes, has 402,953 images and 316 MB.
+const fn max_values(dimensions: usize) -> u64 {
+    if dimensions == 1 { 1 << 22 } else { 1 << 29 }
+}
+
 #[derive(Debug)]
 struct Idx {
     dimensions: Vec<usize>,
     values: Vec<u8>,
 }
 
-fn read_idx(path: &Path, dimensions: usize) -> Result<Idx, DataError> {
+/// Checks the number of entries that a header declares.
+type Check<'a> = &'a dyn Fn(usize) -> Result<(), DataError>;
+
+fn read_idx(path: &Path, dimensions: usize, check: Check<'_>) -> Result<Idx, DataError> {
     let (file, length) = open(path)?;
-    parse(path, BufReader::with_capacity(1 << 16, file), length, dimensions)
+    parse(path, BufReader::with_capacity(1 << 16, file), length, dimensions, check)
+}
+
+/// Checks a file with arrays of these dimensions.
+pub(crate) fn check_idx(path: &Path, dimensions: usize) -> Result<(), DataError> {
+    read_idx(path, dimensions, &|_| Ok(())).map(|_| ())
 }
 
 /// Reads `stream`, of `length` bytes, plain or gzipped.
-fn parse(path: &Path, mut stream: impl BufRead, length: u64, dimensions: usize) -> Result<Idx, DataError> {
+fn parse(
+    path: &Path,
+    mut stream: impl BufRead,
+    length: u64,
+    dimensions: usize,
+    check: Check<'_>,
+) -> Result<Idx, DataError> {
     let head = stream.fill_buf().map_err(DataError::reading(path))?;
     if head.starts_with(&[0x1f, 0x8b]) {
         let damaged = |e: std::io::Error| DataError::format(path, format!("its gzip stream is damaged: {e}"));
-        parse_plain(path, MultiGzDecoder::new(stream), None, dimensions, damaged)
+        parse_plain(path, MultiGzDecoder::new(stream), None, dimensions, check, damaged)
     } else {
         let unreadable = |e| DataError::reading(path)(e);
-        parse_plain(path, stream, Some(length), dimensions, unreadable)
+        parse_plain(path, stream, Some(length), dimensions, check, unreadable)
     }
 }
 
@@ -135,6 +155,7 @@ fn parse_plain(
     mut stream: impl Read,
     length: Option<u64>,
     dimensions: usize,
+    check: Check<'_>,
     failed: impl Fn(std::io::Error) -> DataError,
 ) -> Result<Idx, DataError> {
     let header_bytes = 4 + 4 * dimensions;
@@ -156,9 +177,10 @@ fn parse_plain(
         header[4..].chunks_exact(4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]) as usize).collect();
     // An empty axis must not hide that the others are too large.
     let product = |least| sizes.iter().try_fold(1u64, |n, size| n.checked_mul((*size).max(least) as u64));
+    let max = max_values(dimensions);
     let text = sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join("×");
-    let Some(expected) = product(1).filter(|n| *n <= MAX_PART_BYTES).and_then(|_| product(0)) else {
-        let what = format!("byte 4: the header declares {text} values, expected at most {MAX_PART_BYTES}");
+    let Some(expected) = product(1).filter(|n| *n <= max).and_then(|_| product(0)) else {
+        let what = format!("byte 4: the header declares {text} values, expected at most {max}");
         return Err(DataError::format(path, what));
     };
     let wrong_length = |found: &str| {
@@ -168,6 +190,7 @@ fn parse_plain(
     if let Some(found) = length.map(|l| l.saturating_sub(header_bytes as u64)).filter(|n| *n != expected) {
         return wrong_length(&found.to_string());
     }
+    check(sizes[0])?;
     // Reading one byte more than expected detects a longer stream, and makes gzip verify its checksum.
     let mut values = Vec::new();
     stream.take(expected + 1).read_to_end(&mut values).map_err(&failed)?;
@@ -201,7 +224,7 @@ mod tests {
     }
 
     fn parse_bytes(bytes: &[u8], dimensions: usize) -> Result<Idx, DataError> {
-        parse(Path::new("file"), bytes, bytes.len() as u64, dimensions)
+        parse(Path::new("file"), bytes, bytes.len() as u64, dimensions, &|_| Ok(()))
     }
 
     fn images() -> Vec<u8> {
@@ -247,6 +270,10 @@ mod tests {
         assert!(message().contains("train-labels-idx1-ubyte"), "{}", message());
         write("train-labels-idx1-ubyte", &idx(&[9], &[0; 9]));
         assert!(message().contains("holds 9 labels, expected one for each of the 10 images"), "{}", message());
+        // A stream of images that would be too long is not unpacked to find that out.
+        write("train-images-idx3-ubyte", &gzip(&idx(&[9999, 2, 3], &[0; 8])));
+        assert!(message().contains("expected one for each of the 9999 images"), "{}", message());
+        write("train-images-idx3-ubyte", &images());
         write("train-labels-idx1-ubyte", &idx(&[10], &[0, 1, 2, 10, 4, 5, 6, 7, 8, 9]));
         assert!(message().contains("byte 11: label 10 of image 3, expected 0 to 9"), "{}", message());
     }
@@ -284,7 +311,11 @@ mod tests {
         assert!(message(&huge).contains("4294967295×4294967295×4294967295 values"), "{}", message(&huge));
         assert!(message(&gzip(&huge)).contains("expected at most"));
         assert!(message(&idx(&[0, u32::MAX, u32::MAX], &[])).contains("expected at most"));
-        let large = idx(&[1 << 12, 1 << 10, 1 << 10], &[1]);
+        // 4 GiB of zeros in 4 MB: refused by the header alone.
+        assert!(message(&gzip(&idx(&[1 << 12, 1 << 10, 1 << 10], &[0]))).contains("expected at most 536870912"));
+        let labels = parse_bytes(&gzip(&idx(&[1 << 23], &[0])), 1).unwrap_err().to_string();
+        assert!(labels.contains("8388608 values, expected at most 4194304"), "{labels}");
+        let large = idx(&[1 << 9, 1 << 10, 1 << 10], &[1]);
         assert!(message(&large).contains("found 1"));
         assert!(message(&gzip(&large)).contains("found 1"));
     }

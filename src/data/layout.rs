@@ -1,10 +1,12 @@
 //! Detects the data set in a directory from the files in it.
 
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 
 use super::cifar::Cifar;
-use super::folder::is_folder;
+use super::folder_files::is_folder;
 use super::idx::{IdxSet, is_idx_directory};
+use super::npy::UNPACK;
 use super::reading::entries;
 use super::{DataError, cifar, folder, idx, npy_sets};
 use super::{Dataset, TrainTest};
@@ -78,6 +80,9 @@ pub fn detect(path: &Path) -> Result<Detected, DataError> {
         return Err(DataError::format(path, what));
     }
     found.pop().ok_or_else(|| {
+        if let Some(remedy) = remedy(path) {
+            return DataError::format(path, remedy);
+        }
         let what = "holds no known data set, expected CIFAR binary files (data_batch_1.bin or train.bin), IDX files \
                     (train-images-idx3-ubyte), a directory of PNG or JPEG files for each class (in train and test, or \
                     alone), or train_images.npy";
@@ -89,7 +94,8 @@ pub fn detect(path: &Path) -> Result<Detected, DataError> {
 pub(super) fn candidates(path: &Path) -> Result<Vec<Detected>, DataError> {
     let metadata = std::fs::metadata(path).map_err(DataError::reading(path))?;
     if !metadata.is_dir() {
-        return Err(DataError::format(path, "is a file, expected the directory of a data set"));
+        let advice = if is_npz(path) { format!("; it is an archive of .npy files: {UNPACK}") } else { String::new() };
+        return Err(DataError::format(path, format!("is a file, expected the directory of a data set{advice}")));
     }
     if let Some(layout) = layout_of(path) {
         return Ok(vec![Detected { layout, directory: path.to_path_buf() }]);
@@ -97,11 +103,42 @@ pub(super) fn candidates(path: &Path) -> Result<Vec<Detected>, DataError> {
     let mut found = Vec::new();
     for entry in entries(path)? {
         let directory = entry.path();
-        if let Some(layout) = directory.is_dir().then(|| layout_of(&directory)).flatten() {
+        if !directory.is_dir() {
+            continue;
+        }
+        if let Some(layout) = layout_of(&directory) {
             found.push(Detected { layout, directory });
+            continue;
+        }
+        // As torchvision stores it.
+        let raw = directory.join("raw");
+        if is_idx_directory(&raw) {
+            found.push(Detected { layout: Layout::Idx(idx_set(&raw)), directory: raw });
         }
     }
     Ok(found)
+}
+
+/// The step that makes a known data set of what `directory` holds.
+fn remedy(directory: &Path) -> Option<String> {
+    let entries = entries(directory).ok()?;
+    if let Some(archive) = entries.iter().map(DirEntry::path).find(|path| is_npz(path)) {
+        let name = archive.file_name()?.to_string_lossy().into_owned();
+        return Some(format!("holds {name}, an archive of .npy files: {UNPACK}"));
+    }
+    let has_pickles = |path: &Path| path.join("data_batch_1").is_file() || path.join("fine_label_names").is_file();
+    let pickles = has_pickles(directory) || entries.iter().any(|entry| has_pickles(&entry.path()));
+    pickles.then(|| "holds CIFAR's version for Python; `fairtat data fetch cifar10` fetches the binary version".into())
+}
+
+fn is_npz(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz"))
+}
+
+/// MNIST and Fashion-MNIST have the same files.
+fn idx_set(directory: &Path) -> IdxSet {
+    let fashion = directory.to_string_lossy().to_lowercase().contains("fashion");
+    if fashion { IdxSet::FashionMnist } else { IdxSet::Mnist }
 }
 
 /// The layout whose characteristic files are in `directory`.
@@ -112,10 +149,9 @@ fn layout_of(directory: &Path) -> Option<Layout> {
         return Some(Layout::Cifar(which));
     }
     if is_idx_directory(directory) {
-        let fashion = directory.to_string_lossy().to_lowercase().contains("fashion");
-        return Some(Layout::Idx(if fashion { IdxSet::FashionMnist } else { IdxSet::Mnist }));
+        return Some(Layout::Idx(idx_set(directory)));
     }
-    if has("train_images.npy") || has("train_labels.npy") {
+    if npy_sets::is_npy_directory(directory) {
         return Some(Layout::Npy);
     }
     if has("labels.npy") {
@@ -124,7 +160,7 @@ fn layout_of(directory: &Path) -> Option<Layout> {
     is_folder(directory).then_some(Layout::Folder)
 }
 
-/// Checks that both parts have the same shape and classes, and an image of every class.
+/// Checks that both parts have the same shape and classes, and that every class has a training image.
 ///
 /// # Errors
 /// Returns [`DataError::Inconsistent`] with the difference or the first empty class.
@@ -144,12 +180,10 @@ pub fn check_parts(data: &TrainTest) -> Result<(), DataError> {
         };
         return fail(train, difference);
     }
-    for (part, set) in [("training", train), ("test", test)] {
-        if let Some(class) = set.class_counts().iter().position(|n| *n == 0) {
-            return fail(set, format!("class {class}, '{}', has no {part} image", set.class_names()[class]));
-        }
+    match train.class_counts().iter().position(|n| *n == 0) {
+        Some(class) => fail(train, format!("class {class}, '{}', has no training image", train.class_names()[class])),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -194,6 +228,30 @@ mod tests {
         fs::create_dir(&fashion).unwrap();
         fs::write(fashion.join("train-labels-idx1-ubyte"), []).unwrap();
         assert_eq!(detect(&fashion).unwrap().layout, Layout::Idx(IdxSet::FashionMnist));
+        // As torchvision stores it.
+        let dir = tempfile::tempdir().unwrap();
+        let raw = dir.path().join("FashionMNIST/raw");
+        fs::create_dir_all(&raw).unwrap();
+        fs::write(raw.join("train-images-idx3-ubyte"), []).unwrap();
+        for path in [dir.path(), &dir.path().join("FashionMNIST"), &raw] {
+            let expected = Detected { layout: Layout::Idx(IdxSet::FashionMnist), directory: raw.clone() };
+            assert_eq!(detect(path).unwrap(), expected, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn what_can_be_made_a_set_is_named_with_the_step() {
+        let dir = tempfile::tempdir().unwrap();
+        let message = |path: &Path| detect(path).unwrap_err().to_string();
+        fs::create_dir(dir.path().join("cifar-10-batches-py")).unwrap();
+        fs::write(dir.path().join("cifar-10-batches-py/data_batch_1"), "x").unwrap();
+        assert!(message(dir.path()).contains("`fairtat data fetch cifar10` fetches the binary version"));
+        let archive = dir.path().join("pathmnist.npz");
+        fs::write(&archive, "PK").unwrap();
+        for path in [dir.path(), &archive] {
+            let text = message(path);
+            assert!(text.contains("archive of .npy files: unpack it, as with `unzip FILE.npz`"), "{text}");
+        }
     }
 
     #[test]
@@ -222,18 +280,16 @@ mod tests {
             Dataset::new("set", names, ImageShape::new(1, 1, width), images, labels.to_vec()).unwrap()
         };
         let train = set(&["a", "b"], 2, &[0, 1]);
-        assert!(check_parts(&TrainTest { train: train.clone(), test: train.clone() }).is_ok());
+        assert!(check_parts(&TrainTest::new(train.clone(), train.clone())).is_ok());
         for (test, expected) in [
             (set(&["a", "b"], 3, &[0, 1]), "training images are 1×1×2, test images 1×1×3"),
             (set(&["a", "c"], 2, &[0, 1]), "class 1 is 'b' in the training part and 'c' in the test part"),
             (set(&["a", "b", "c"], 2, &[0, 1, 2]), "2 classes in the training part, 3 in the test part"),
-            (set(&["a", "b"], 2, &[0, 0]), "class 1, 'b', has no test image"),
         ] {
-            let message = check_parts(&TrainTest { train: train.clone(), test }).unwrap_err().to_string();
+            let message = check_parts(&TrainTest::new(train.clone(), test)).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
-        let message =
-            check_parts(&TrainTest { train: set(&["a", "b"], 2, &[1]), test: train }).unwrap_err().to_string();
+        let message = check_parts(&TrainTest::new(set(&["a", "b"], 2, &[1]), train)).unwrap_err().to_string();
         assert!(message.contains("class 0, 'a', has no training image"), "{message}");
     }
 }

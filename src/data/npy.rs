@@ -1,4 +1,4 @@
-//! NumPy's `.npy` arrays of integers: header, values, and a writer.
+//! NumPy's `.npy` arrays of integers, and of floats in `[0, 1]` as bytes: header, values, and a writer.
 //!
 //! `\x93NUMPY`, version, header length (2 bytes in version 1, 4 in versions 2 and 3, little-endian), a Python
 //! dictionary with `descr`, `fortran_order` and `shape`, then the values. Source: NumPy Enhancement Proposal 1.
@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 use super::DataError;
 use super::reading::{MAX_PART_BYTES, describe_start, fill, open};
 
+/// What to do with an `.npz` file.
+pub(super) const UNPACK: &str = "unpack it, as with `unzip FILE.npz`, into train_images.npy, train_labels.npy, \
+                                 test_images.npy and test_labels.npy";
+
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// NumPy rejects longer headers, too.
 const MAX_HEADER_BYTES: usize = 10_000;
@@ -17,8 +21,9 @@ const MAX_HEADER_BYTES: usize = 10_000;
 /// The content of a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Header {
-    /// NumPy's name of the type without the byte order: `u1`, `i8`, …
+    /// NumPy's name of the type without the byte order: `u1`, `i8`, `f4`, …
     kind: String,
+    big_endian: bool,
     shape: Vec<usize>,
     /// Byte offset of the values.
     offset: u64,
@@ -68,7 +73,11 @@ impl NpyFile {
         &self.header.kind
     }
 
-    /// The bytes of the entries `first..first + count` along the first axis.
+    pub(super) fn is_float(&self) -> bool {
+        self.header.kind.starts_with('f')
+    }
+
+    /// The bytes of the entries `first..first + count` along the first axis, little-endian.
     pub(super) fn read_rows(&mut self, first: usize, count: usize) -> Result<Vec<u8>, DataError> {
         let row_bytes = self.header.shape.iter().skip(1).product::<usize>() * self.header.value_bytes();
         let mut bytes = vec![0; count * row_bytes];
@@ -76,11 +85,40 @@ impl NpyFile {
             .seek(SeekFrom::Start(self.header.offset + (first * row_bytes) as u64))
             .and_then(|_| self.file.read_exact(&mut bytes))
             .map_err(DataError::reading(&self.path))?;
+        if self.header.big_endian {
+            bytes.chunks_exact_mut(self.header.value_bytes()).for_each(<[u8]>::reverse);
+        }
+        Ok(bytes)
+    }
+
+    /// The same entries of an array of floats in `[0, 1]`, as bytes: `round(255 · v)`.
+    pub(super) fn read_unit_rows(&mut self, first: usize, count: usize) -> Result<Vec<u8>, DataError> {
+        /// Rows that are converted at a time: the floats need not all be in memory.
+        const ROWS: usize = 256;
+        let mut bytes = Vec::new();
+        for from in (0..count).step_by(ROWS) {
+            let values = self.read_rows(first + from, ROWS.min(count - from))?;
+            let narrow = |v: &[u8]| f64::from(f32::from_le_bytes([v[0], v[1], v[2], v[3]]));
+            let values: Vec<f64> = match self.header.value_bytes() {
+                4 => values.chunks_exact(4).map(narrow).collect(),
+                _ => values.as_chunks().0.iter().map(|v| f64::from_le_bytes(*v)).collect(),
+            };
+            for value in values {
+                if !(0.0..=1.0).contains(&value) {
+                    return Err(DataError::format(&self.path, not_unit(value)));
+                }
+                bytes.push((255.0 * value).round() as u8);
+            }
+        }
         Ok(bytes)
     }
 
     /// All values of an array of non-negative integers.
     pub(super) fn read_u64(&mut self) -> Result<Vec<u64>, DataError> {
+        if self.is_float() {
+            let what = format!("type '{}', expected integers; save it with .astype('int64')", self.header.kind);
+            return Err(DataError::format(&self.path, what));
+        }
         let rows = self.header.shape.first().copied().unwrap_or(0);
         let bytes = self.read_rows(0, rows)?;
         let width = self.header.value_bytes();
@@ -100,11 +138,28 @@ impl NpyFile {
     }
 }
 
+/// Why a float is not the value of a pixel.
+fn not_unit(value: f64) -> String {
+    let found = format!("holds {value}, expected floats from 0 to 1 or unsigned bytes");
+    let remedy = match value {
+        v if v > 1.0 && v <= 255.0 => "if they go to 255, save them with .round().astype('uint8')",
+        v if v.is_finite() => {
+            "if mean and standard deviation were taken out, multiply and add them first: fairtat does \
+                               this itself, see --normalize"
+        }
+        _ => "remove the images with values that are not finite",
+    };
+    format!("{found}; {remedy}")
+}
+
 /// Reads the header from the start of a stream of `length` bytes and checks it against that length.
 fn read_header(path: &Path, stream: &mut impl Read, length: u64) -> Result<Header, DataError> {
     let fail = |what: String| Err(DataError::format(path, what));
     let mut start = [0; 12];
     let found = fill(stream, &mut start[..10]).map_err(DataError::reading(path))?;
+    if start.starts_with(b"PK") {
+        return fail(format!("is an archive of .npy files (.npz); {UNPACK}"));
+    }
     if found < 10 || start[..6] != MAGIC[..] {
         let told = describe_start(&start[..found], stream);
         return fail(format!("expected a .npy file, which starts with 93 4e 55 4d 50 59 (\"\\x93NUMPY\"); {told}"));
@@ -131,7 +186,7 @@ fn read_header(path: &Path, stream: &mut impl Read, length: u64) -> Result<Heade
         ));
     }
     let header = match std::str::from_utf8(&text).map_err(|_| "is not text".to_owned()).and_then(parse_header) {
-        Ok((kind, shape)) => Header { kind, shape, offset: (prefix + header_bytes) as u64 },
+        Ok((kind, big_endian, shape)) => Header { kind, big_endian, shape, offset: (prefix + header_bytes) as u64 },
         Err(what) => return fail(format!("header from byte {prefix}: {what}")),
     };
     let Some(values) = header.values() else {
@@ -147,8 +202,8 @@ fn read_header(path: &Path, stream: &mut impl Read, length: u64) -> Result<Heade
     Ok(header)
 }
 
-/// Type and shape from the dictionary, or a description of what is wrong with it.
-fn parse_header(text: &str) -> Result<(String, Vec<usize>), String> {
+/// Type, whether it is big-endian, and shape from the dictionary, or a description of what is wrong with it.
+fn parse_header(text: &str) -> Result<(String, bool, Vec<usize>), String> {
     let mut rest = text.trim();
     let (mut kind, mut fortran, mut shape) = (None, None, None);
     let syntax = |at: &str| {
@@ -161,8 +216,10 @@ fn parse_header(text: &str) -> Result<(String, Vec<usize>), String> {
         let value = after.trim_start().strip_prefix(':').ok_or_else(|| syntax(after))?.trim_start();
         rest = match key {
             "descr" => {
-                let (descr, after) = quoted(value).ok_or("a structured type, expected integers")?;
-                kind = Some(integer_kind(descr)?);
+                let (descr, after) = quoted(value).ok_or(
+                    "a structured type, expected integers; save the field with the values alone: array['NAME']",
+                )?;
+                kind = Some(kind_of(descr)?);
                 after
             }
             "fortran_order" => {
@@ -195,7 +252,7 @@ fn parse_header(text: &str) -> Result<(String, Vec<usize>), String> {
         (Some(_), Some(true), Some(_)) => {
             Err("values in Fortran order, expected C order; save it with numpy.ascontiguousarray".into())
         }
-        (Some(kind), Some(false), Some(shape)) => Ok((kind, shape)),
+        (Some((kind, big_endian)), Some(false), Some(shape)) => Ok((kind, big_endian, shape)),
         _ => Err("expected the keys descr, fortran_order and shape".into()),
     }
 }
@@ -206,17 +263,25 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
     text[1..].split_once(quote)
 }
 
-/// The name of a little-endian integer type without its byte order.
-fn integer_kind(descr: &str) -> Result<String, String> {
-    let kind = descr.trim_start_matches(['<', '|', '=']);
-    if descr.starts_with('>') && !kind.ends_with('1') {
-        return Err(format!("type '{descr}' is big-endian, expected little-endian integers such as '<i8'"));
-    }
-    let kind = kind.trim_start_matches('>');
-    match kind {
-        "u1" | "u2" | "u4" | "u8" | "i1" | "i2" | "i4" | "i8" => Ok(kind.into()),
-        _ => Err(format!("type '{descr}', expected integers: 'u1' for images, any of 'u1' to '<i8' for labels")),
-    }
+/// The name of a type without its byte order, and whether that is big-endian.
+fn kind_of(descr: &str) -> Result<(String, bool), String> {
+    let kind = descr.trim_start_matches(['<', '>', '|', '=']);
+    let remedy = match kind.chars().next() {
+        _ if ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8"].contains(&kind) => {
+            return Ok((kind.into(), descr.starts_with('>') && !kind.ends_with('1')));
+        }
+        Some('O') => {
+            "an array of Python objects; arrays of equal shape become one array of numbers with numpy.stack(list(array))"
+        }
+        Some('b') => "save it with .astype('uint8')",
+        Some('f') => "save it with .astype('float32')",
+        Some('U' | 'S' | 'a') => {
+            "an array of texts; names, labels = numpy.unique(array, return_inverse=True) numbers them, and class_names.txt \
+             takes the names"
+        }
+        _ => "save it with .astype('uint8') for images, .astype('int64') for labels",
+    };
+    Err(format!("type '{descr}', expected integers: 'u1' for images, any of 'u1' to '<i8' for labels; {remedy}"))
 }
 
 /// Shape and values of a `.npy` file of non-negative integers.
@@ -328,6 +393,9 @@ pub(super) mod tests {
             ("<u2", vec![1, 0, 200, 0]),
             ("<i4", vec![1, 0, 0, 0, 200, 0, 0, 0]),
             ("<i8", vec![1, 0, 0, 0, 0, 0, 0, 0, 200, 0, 0, 0, 0, 0, 0, 0]),
+            (">u1", vec![1, 200]),
+            (">i2", vec![0, 1, 0, 200]),
+            (">u8", vec![0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 200]),
         ] {
             let last = if descr == "|i1" { 100 } else { 200 };
             assert_eq!(read(&array(descr, &[2], &bytes)).unwrap(), (vec![2], vec![1, last]), "{descr}");
@@ -347,14 +415,22 @@ pub(super) mod tests {
             (array("|u1", &[4], &[0; 3]), "shape [4] of u1 needs 4 bytes from byte"),
             (array("|u1", &[4], &[0; 5]), "found 5"),
             (array("<i2", &[2], &[0, 0, 255, 255]), "value 1 at byte"),
-            (array(">i4", &[1], &[0; 4]), "big-endian"),
-            (array("<f4", &[1], &[0; 4]), "type '<f4', expected integers"),
+            (array(">i2", &[2], &[0, 0, 255, 255]), "value 1 at byte"),
+            (array("<f4", &[1], &[0; 4]), "type 'f4', expected integers; save it with .astype('int64')"),
+            (array("<f2", &[1], &[0; 2]), "type '<f2', expected integers"),
+            (array("|O", &[1], &[0; 4]), "numpy.stack(list(array))"),
+            (array("|b1", &[1], &[0]), ".astype('uint8')"),
+            (array("<U3", &[1], &[0; 12]), "numpy.unique(array, return_inverse=True)"),
+            (array("<c8", &[1], &[0; 8]), "type '<c8'"),
             (array("|u1", &[usize::MAX, usize::MAX], &[]), "expected at most"),
             (array("<u8", &[1 << 40], &[]), "expected at most"),
             (array("|u1", &[0, usize::MAX, 3], &[]), "expected at most"),
             (array("|u1", &[], &[0]), "a single value"),
             (dictionary("'descr': '|u1', 'fortran_order': True, 'shape': (2, 2)"), "Fortran order"),
-            (dictionary("'descr': [('a', '<i4')], 'fortran_order': False, 'shape': (1,)"), "structured type"),
+            (
+                dictionary("'descr': [('a', '<i4')], 'fortran_order': False, 'shape': (1,)"),
+                "a structured type, expected integers; save the field",
+            ),
             (dictionary("'descr': '|u1', 'shape': (4,)"), "expected the keys"),
             (dictionary("'descr': '|u1', 'fortran_order': False, 'shape': (-4,)"), "shape (-4"),
             (dictionary("'other': 1"), "unknown key 'other'"),
@@ -364,12 +440,39 @@ pub(super) mod tests {
             (b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(), "a header of 4294967295 bytes"),
             (b"\x93NUMPY\x01\x00\x20\x00{".to_vec(), "ends at byte 11"),
             (b"\x93NUMPY\x02\x00\x20\x00".to_vec(), "within the length of its header"),
-            (b"PK\x03\x04".to_vec(), "it starts with the bytes 50 4b 03 04"),
+            (b"PK\x03\x04".to_vec(), "is an archive of .npy files (.npz); unpack it"),
             (b"<!doctype html><p>".to_vec(), "HTML page"),
             (Vec::new(), "it is empty"),
         ] {
             let message = read(&bytes).unwrap_err().to_string();
             assert!(message.contains("a.npy: ") && message.contains(expected), "{message}\nexpected: {expected}");
+        }
+    }
+
+    #[test]
+    fn floats_from_0_to_1_become_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.npy");
+        let read = |bytes: Vec<u8>, shape: &[usize], descr: &str| {
+            std::fs::write(&path, array(descr, shape, &bytes)).unwrap();
+            let mut file = NpyFile::open(&path).unwrap();
+            file.read_unit_rows(0, shape[0]).map_err(|error| error.to_string())
+        };
+        // Every byte comes back from its float, and rows are read in several parts.
+        let bytes: Vec<u8> = (0..=255).cycle().take(600).collect();
+        let unit = |v: &u8| f32::from(*v) / 255.0;
+        let little: Vec<u8> = bytes.iter().flat_map(|v| unit(v).to_le_bytes()).collect();
+        assert_eq!(read(little, &[600], "<f4").unwrap(), bytes);
+        let big: Vec<u8> = bytes.iter().flat_map(|v| f64::from(unit(v)).to_be_bytes()).collect();
+        assert_eq!(read(big, &[300, 2], ">f8").unwrap(), bytes);
+        for (value, expected) in [
+            (1.5, "holds 1.5, expected floats from 0 to 1 or unsigned bytes; if they go to 255"),
+            (-0.25, "holds -0.25"),
+            (-0.25, "mean and standard deviation"),
+            (f32::NAN, "not finite"),
+        ] {
+            let message = read([0.5, value].iter().flat_map(|v| v.to_le_bytes()).collect(), &[2], "<f4").unwrap_err();
+            assert!(message.contains("a.npy") && message.contains(expected), "{message}");
         }
     }
 

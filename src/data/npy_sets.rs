@@ -1,7 +1,7 @@
 //! Data sets in `.npy` files: pairs of images and labels, and CIFAR-10-C.
 //!
 //! Images are `N × H × W × 3`, `N × H × W × 1` or `N × H × W` unsigned bytes, channels last as usual in NumPy and in
-//! CIFAR-10-C; labels are `N` integers.
+//! CIFAR-10-C, or floats in `[0, 1]`, which become bytes; labels are `N` integers.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,8 @@ pub fn load_pair(images: &Path, labels: &Path, class_names: &[String]) -> Result
     file.dataset(&name, class_names, 0, values)
 }
 
-/// Reads `train_images.npy`, `train_labels.npy`, `test_images.npy` and `test_labels.npy` from a directory.
+/// Reads `train_images.npy`, `train_labels.npy`, `test_images.npy` and `test_labels.npy` from a directory, or `x_train.npy`,
+/// `y_train.npy`, `x_test.npy` and `y_test.npy`, as Keras calls them.
 ///
 /// Class names come from `class_names.txt` (one per line); without that file they are the numbers from 0 to the largest
 /// label.
@@ -35,26 +36,63 @@ pub fn load_pair(images: &Path, labels: &Path, class_names: &[String]) -> Result
 /// # Errors
 /// As [`load_pair`].
 pub fn load_npy(directory: &Path) -> Result<TrainTest, DataError> {
-    let path = |part: &str, kind: &str| directory.join(format!("{part}_{kind}.npy"));
+    let path = |part: &str, kind: &str| file_of(directory, part, kind);
     let names_path = directory.join("class_names.txt");
     let names = if names_path.exists() {
         read_class_names(&names_path)?
     } else {
         let train = read_labels(&path("train", "labels"), None)?;
         let test = read_labels(&path("test", "labels"), None)?;
+        if !train.contains(&0) && !test.contains(&0) {
+            let least = train.iter().chain(&test).min().copied().unwrap_or(0);
+            let what = format!("the smallest label is {least}, expected 0; {}", starts_at(least.into()));
+            return Err(DataError::format(path("train", "labels"), what));
+        }
         (0..=train.iter().chain(&test).max().copied().unwrap_or(0)).map(|k| k.to_string()).collect()
     };
     let load = |part: &str| load_pair(&path(part, "images"), &path(part, "labels"), &names);
-    Ok(TrainTest { train: load("train")?, test: load("test")? })
+    let mut data = TrainTest::new(load("train")?, load("test")?);
+    if NpyFile::open(&path("train", "images"))?.is_float() {
+        data.notes.push("the images are floats from 0 to 1 and became bytes: round(255 · v)".into());
+    }
+    Ok(data)
+}
+
+/// A file of [`load_npy`]; if there is none under any name, the first of its names.
+fn file_of(directory: &Path, part: &str, kind: &str) -> PathBuf {
+    let letters: &[&str] = if kind == "images" { &["x", "X"] } else { &["y", "Y"] };
+    let name = directory.join(format!("{part}_{kind}.npy"));
+    let others = letters.iter().map(|letter| directory.join(format!("{letter}_{part}.npy")));
+    std::iter::once(name.clone()).chain(others).find(|path| path.is_file()).unwrap_or(name)
+}
+
+/// Whether a directory holds the training images or labels of [`load_npy`].
+pub(super) fn is_npy_directory(directory: &Path) -> bool {
+    ["images", "labels"].iter().any(|kind| file_of(directory, "train", kind).is_file())
+}
+
+/// The hint for labels whose smallest is `least`.
+fn starts_at(least: u64) -> String {
+    format!("do the labels start at {least}? Then save labels - {least}")
 }
 
 /// The shape of the training images in a directory that [`load_npy`] reads, from the header of their file.
 pub(super) fn first_shape(directory: &Path) -> Result<ImageShape, DataError> {
-    Ok(ImageFile::open(&directory.join("train_images.npy"))?.shape)
+    Ok(ImageFile::open(&file_of(directory, "train", "images"))?.shape)
 }
 
 /// Largest number of classes of a set without names: a larger label is more likely damage than a class.
 const MAX_UNNAMED_CLASSES: usize = 10_000;
+
+/// Checks a file of images, or of labels.
+pub(crate) fn check_npy(path: &Path, images: bool) -> Result<(), DataError> {
+    if !images {
+        return read_labels(path, None).map(|_| ());
+    }
+    let mut file = ImageFile::open(path)?;
+    let labels = vec![0; file.count];
+    file.dataset("npy", &["a".into(), "b".into()], 0, labels).map(|_| ())
+}
 
 /// Labels, below the number of classes.
 fn read_labels(path: &Path, classes: Option<usize>) -> Result<Vec<u32>, DataError> {
@@ -64,10 +102,15 @@ fn read_labels(path: &Path, classes: Option<usize>) -> Result<Vec<u32>, DataErro
         return Err(DataError::format(path, what));
     }
     let limit = classes.unwrap_or(MAX_UNNAMED_CLASSES);
-    let checked = file.read_u64()?.into_iter().enumerate().map(|(i, label)| {
+    let labels = file.read_u64()?;
+    let least = labels.iter().min().copied().unwrap_or(0);
+    let checked = labels.iter().enumerate().map(|(i, &label)| {
         u32::try_from(label).ok().filter(|l| (*l as usize) < limit).ok_or_else(|| {
-            let largest = limit.saturating_sub(1);
-            DataError::format(path, format!("label {label} of image {i}, expected 0 to {largest}"))
+            let mut what = format!("label {label} of image {i}, expected 0 to {}", limit.saturating_sub(1));
+            if least == 1 && label == limit as u64 {
+                what += &format!("; {}", starts_at(least));
+            }
+            DataError::format(path, what)
         })
     });
     checked.collect()
@@ -89,15 +132,23 @@ impl ImageFile {
             [n, h, w, c @ (1 | 3)] => (n, ImageShape::new(c, h, w)),
             [n, h, w] => (n, ImageShape::new(1, h, w)),
             _ => {
+                let remedy = match *file.shape() {
+                    [_, 1 | 3, _, _] => "; save them with numpy.ascontiguousarray(images.transpose(0, 2, 3, 1))",
+                    [_, _] => "; save them with .reshape(N, H, W)",
+                    _ => "",
+                };
                 let what = format!(
-                    "expected images of shape (N, H, W, 3), (N, H, W, 1) or (N, H, W), channels last, found {:?}",
+                    "expected images of shape (N, H, W, 3), (N, H, W, 1) or (N, H, W), channels last, found {:?}{remedy}",
                     file.shape()
                 );
                 return Err(DataError::format(path, what));
             }
         };
-        if !file.is_u8() {
-            let what = format!("expected images of unsigned bytes (u1), found {}", file.kind());
+        if !file.is_u8() && !file.is_float() {
+            let what = format!(
+                "expected images of unsigned bytes (u1), found {}; save them with .astype('uint8')",
+                file.kind()
+            );
             return Err(DataError::format(path, what));
         }
         Ok(Self { path: path.to_path_buf(), file, count, shape })
@@ -123,7 +174,10 @@ impl ImageFile {
         first: usize,
         labels: Vec<u32>,
     ) -> Result<Dataset, DataError> {
-        let mut images = self.file.read_rows(first, labels.len())?;
+        let mut images = match self.file.is_float() {
+            true => self.file.read_unit_rows(first, labels.len())?,
+            false => self.file.read_rows(first, labels.len())?,
+        };
         if self.shape.channels > 1 && !self.shape.is_empty() {
             images.par_chunks_exact_mut(self.shape.len()).for_each(|image| make_planar(image, self.shape.channels));
         }
@@ -274,11 +328,11 @@ mod tests {
                 array("|u1", &[3], &[0; 3]),
                 "l.npy: holds 3 labels, expected one for each of the 2",
             ),
-            (array("|u1", &[1, 3, 2, 2], &[0; 12]), good_labels.clone(), "i.npy: expected images of shape"),
+            (array("|u1", &[1, 3, 2, 2], &[0; 12]), good_labels.clone(), "transpose(0, 2, 3, 1)"),
             (
                 array("|i1", &[2, 1, 1, 3], &[0; 6]),
                 good_labels.clone(),
-                "i.npy: expected images of unsigned bytes (u1), found i1",
+                "i.npy: expected images of unsigned bytes (u1), found i1; save them with .astype('uint8')",
             ),
             (
                 good_images.clone(),
@@ -307,9 +361,39 @@ mod tests {
         let data = load_npy(dir.path()).unwrap();
         assert_eq!(data.train.class_names(), ["0", "1", "2"]);
         assert_eq!(data.test.labels(), [2]);
+        // Keras' names, and floats.
+        for (to, from) in [("x_train", "train_images"), ("y_train", "train_labels"), ("Y_test", "test_labels")] {
+            fs::rename(dir.path().join(format!("{from}.npy")), dir.path().join(format!("{to}.npy"))).unwrap();
+        }
+        assert_eq!(load_npy(dir.path()).unwrap().train.images(), data.train.images());
+        assert!(is_npy_directory(dir.path()) && data.notes.is_empty());
+        put(dir.path(), "x_train.npy", array("<f4", &[2, 1, 1], &[0.0f32, 0.2].map(f32::to_le_bytes).concat()));
+        let floats = load_npy(dir.path()).unwrap();
+        assert_eq!(floats.train.images(), [0, 51]);
+        assert!(floats.notes[0].contains("floats from 0 to 1 and became bytes"), "{:?}", floats.notes);
+        put(dir.path(), "test_labels.npy", array("|u1", &[1], &[2]));
         put(dir.path(), "class_names.txt", b"x\ny\n".to_vec());
         let message = load_npy(dir.path()).unwrap_err().to_string();
         assert!(message.contains("test_labels.npy: label 2 of image 0, expected 0 to 1"), "{message}");
+    }
+
+    #[test]
+    fn labels_that_start_at_one_are_recognised() {
+        let dir = tempfile::tempdir().unwrap();
+        for part in ["train", "test"] {
+            put(dir.path(), &format!("{part}_images.npy"), array("|u1", &[3, 1, 1], &[5, 6, 7]));
+            put(dir.path(), &format!("{part}_labels.npy"), array("|u1", &[3], &[1, 3, 2]));
+        }
+        let message = || load_npy(dir.path()).unwrap_err().to_string();
+        let expected =
+            "train_labels.npy: the smallest label is 1, expected 0; do the labels start at 1? Then save labels - 1";
+        assert!(message().contains(expected), "{}", message());
+        put(dir.path(), "class_names.txt", b"a\nb\nc".to_vec());
+        let expected = "label 3 of image 1, expected 0 to 2; do the labels start at 1? Then save labels - 1";
+        assert!(message().contains(expected), "{}", message());
+        // One label that is far off is damage.
+        put(dir.path(), "train_labels.npy", array("|u1", &[3], &[1, 200, 2]));
+        assert!(message().ends_with("label 200 of image 1, expected 0 to 2"), "{}", message());
     }
 
     #[test]

@@ -1,38 +1,24 @@
 //! Helpers of all file readers: bounded reads, class names, hints for common mistakes.
 
-use std::fs::File;
+use std::ffi::OsStr;
+use std::fs::{DirEntry, File};
 use std::io::{self, Read};
 use std::path::Path;
 
 use super::DataError;
+use crate::files;
 
 /// Upper limit for any single part of a set that is read into memory.
 pub(super) const MAX_PART_BYTES: u64 = 1 << 34;
 
-/// Opens a file and returns its length.
+/// Opens a regular file of at most [`MAX_PART_BYTES`] (plus a header) and returns its length.
 pub(super) fn open(path: &Path) -> Result<(File, u64), DataError> {
-    let file = File::open(path).map_err(DataError::reading(path))?;
-    let metadata = file.metadata().map_err(DataError::reading(path))?;
-    if metadata.is_dir() {
-        return Err(DataError::format(path, "is a directory, expected a file"));
-    }
-    Ok((file, metadata.len()))
+    Ok(files::open(path, MAX_PART_BYTES + (1 << 20))?)
 }
 
-/// The content of a file of at most `max` bytes.
+/// The content of a regular file of at most `max` bytes.
 pub(super) fn read_file(path: &Path, max: u64) -> Result<Vec<u8>, DataError> {
-    let (file, length) = open(path)?;
-    let too_long = |found: u64| DataError::format(path, format!("is {found} bytes long, expected at most {max}"));
-    if length > max {
-        return Err(too_long(length));
-    }
-    let mut bytes = Vec::with_capacity(length as usize);
-    // A device or a growing file may yield more than the length it reported.
-    file.take(max + 1).read_to_end(&mut bytes).map_err(DataError::reading(path))?;
-    if bytes.len() as u64 > max {
-        return Err(too_long(bytes.len() as u64));
-    }
-    Ok(bytes)
+    Ok(files::read_up_to(path, max)?)
 }
 
 /// Reads until `buffer` is full or the stream ends; returns how many bytes were read.
@@ -71,15 +57,23 @@ pub(super) fn describe_start(head: &[u8], rest: &mut impl Read) -> String {
     format!("it starts with the bytes {}", hex.join(" "))
 }
 
+/// A text file of at most `max` bytes, without the byte-order mark that editors on Windows put at its start.
+pub(super) fn read_text(path: &Path, max: u64) -> Result<String, DataError> {
+    let text = String::from_utf8(read_file(path, max)?).map_err(|e| {
+        let what = format!("byte {} is not UTF-8; save it as a UTF-8 text", e.utf8_error().valid_up_to());
+        DataError::format(path, what)
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
+/// Checks a file of class names.
+pub(crate) fn check_class_names(path: &Path) -> Result<(), DataError> {
+    read_class_names(path).map(|_| ())
+}
+
 /// Names from a text file, one per line; blank lines at the end are ignored.
 pub(super) fn read_class_names(path: &Path) -> Result<Vec<String>, DataError> {
-    let bytes = read_file(path, 1 << 20)?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        DataError::format(
-            path,
-            format!("byte {} is not UTF-8, expected one class name per line", e.utf8_error().valid_up_to()),
-        )
-    })?;
+    let text = read_text(path, 1 << 20)?;
     let mut names: Vec<String> = Vec::new();
     for (number, line) in text.trim_end().lines().enumerate() {
         let name = line.trim();
@@ -107,15 +101,22 @@ pub(super) fn class_names_or(path: &Path, built_in: &[&str]) -> Result<Vec<Strin
     Ok(names)
 }
 
+/// Whether the name of a file or directory starts with a dot.
+pub(super) fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
+
 /// Entries of a directory that are not hidden, in bytewise order of their names.
-pub(super) fn entries(directory: &Path) -> Result<Vec<std::fs::DirEntry>, DataError> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(DataError::reading(directory))? {
-        let entry = entry.map_err(DataError::reading(directory))?;
-        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-            found.push(entry);
-        }
-    }
+pub(super) fn entries(directory: &Path) -> Result<Vec<DirEntry>, DataError> {
+    let mut found = all_entries(directory)?;
+    found.retain(|entry| !is_hidden(&entry.file_name()));
+    Ok(found)
+}
+
+/// Entries of a directory in bytewise order of their names.
+pub(super) fn all_entries(directory: &Path) -> Result<Vec<DirEntry>, DataError> {
+    let entries = std::fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<DirEntry>>>);
+    let mut found = entries.map_err(DataError::reading(directory))?;
     found.sort_by(|a, b| a.file_name().as_encoded_bytes().cmp(b.file_name().as_encoded_bytes()));
     Ok(found)
 }
@@ -144,6 +145,7 @@ mod tests {
             class_names_or(&path, &["x", "y"])
         };
         assert_eq!(names(b"cat\r\ndog\n\n").unwrap(), ["cat", "dog"]);
+        assert_eq!(names("\u{feff}cat\r\ndog".as_bytes()).unwrap(), ["cat", "dog"]);
         for (text, expected) in [
             (&b"cat\n"[..], "expected 2 class names, found 1"),
             (b"cat\n\ndog", "line 2 is blank"),
@@ -161,16 +163,6 @@ mod tests {
         assert!(describe_start(b"\n <!DOC", &mut &b"TYPE HTML><html>"[..]).contains("HTML page"));
         assert!(describe_start(b"\x00\x01", &mut io::empty()).contains("00 01"));
         assert!(describe_start(b"", &mut io::empty()).contains("empty"));
-    }
-
-    #[test]
-    fn a_file_beyond_the_limit_is_rejected() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f");
-        std::fs::write(&path, [0; 11]).unwrap();
-        assert_eq!(read_file(&path, 11).unwrap().len(), 11);
-        assert!(read_file(&path, 10).unwrap_err().to_string().contains("11 bytes long, expected at most 10"));
-        assert!(read_file(dir.path(), 10).unwrap_err().to_string().contains("is a directory"));
     }
 
     #[test]

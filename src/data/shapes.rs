@@ -50,10 +50,8 @@ impl Default for ShapesOptions {
 /// # Errors
 /// Returns [`DataError::Inconsistent`] if a number of images per class is not from 1 to 50,000.
 pub fn shapes(options: &ShapesOptions) -> Result<TrainTest, DataError> {
-    Ok(TrainTest {
-        train: part(options.seed, 0, options.train_per_class)?,
-        test: part(options.seed, 1, options.test_per_class)?,
-    })
+    let train = part(options.seed, 0, options.train_per_class)?;
+    Ok(TrainTest::new(train, part(options.seed, 1, options.test_per_class)?))
 }
 
 /// The train part (`split` 0) or the test part (`split` 1).
@@ -103,7 +101,7 @@ mod tests {
 
     #[test]
     fn classes_are_balanced_and_named() {
-        let TrainTest { train, test } = shapes(&ShapesOptions::default()).unwrap();
+        let TrainTest { train, test, .. } = shapes(&ShapesOptions::default()).unwrap();
         assert_eq!(train.class_counts(), [300; 10]);
         assert_eq!(test.class_counts(), [100; 10]);
         assert_eq!(train.shape(), ImageShape::new(3, 32, 32));

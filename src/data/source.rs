@@ -151,11 +151,46 @@ fn load_layout(layout: Layout, directory: &Path, options: &SourceOptions) -> Res
 }
 
 /// Converts both parts to the wanted form and checks that they agree.
-fn fitted(TrainTest { train, test }: TrainTest, options: &SourceOptions) -> Result<TrainTest, DataError> {
+fn fitted(TrainTest { train, test, notes }: TrainTest, options: &SourceOptions) -> Result<TrainTest, DataError> {
     let fit = |set| fit_dataset(set, options.channels, options.image_size);
-    let data = TrainTest { train: fit(train)?, test: fit(test)? };
+    let mut data = TrainTest { train: fit(train)?, test: fit(test)?, notes };
     check_parts(&data)?;
+    data.notes.extend(about_classes(&data));
     Ok(data)
+}
+
+/// From this ratio between the largest and the smallest class on, a set is called unbalanced.
+const UNBALANCED: usize = 2;
+/// Names of classes in a note.
+const LISTED: usize = 4;
+
+/// What is uncommon about the numbers of images of the classes.
+fn about_classes(data: &TrainTest) -> Vec<String> {
+    let mut notes = Vec::new();
+    let names = data.train.class_names();
+    let counts = data.train.class_counts();
+    let extreme = |of: fn(&(usize, &usize)) -> (usize, usize)| counts.iter().enumerate().min_by_key(of);
+    if let (Some((least, &few)), Some((most, &many))) =
+        (extreme(|(k, n)| (**n, *k)), extreme(|(k, n)| (usize::MAX - **n, *k)))
+        && many >= UNBALANCED * few
+    {
+        notes.push(format!(
+            "the classes are unbalanced: {many} training images of '{}', {few} of '{}'; a mean accuracy weighs large \
+             classes more",
+            names[most], names[least]
+        ));
+    }
+    let tested = data.test.class_counts();
+    let without: Vec<&str> = names.iter().zip(tested).filter(|(_, n)| *n == 0).map(|(name, _)| name.as_str()).collect();
+    if let Some((last, others)) = without.split_last() {
+        let shown = match others.len() {
+            0 => format!("class '{last}' has"),
+            n if n < LISTED => format!("classes '{}' and '{last}' have", others.join("', '")),
+            n => format!("{} classes, '{}' and others, have", n + 1, others[..LISTED].join("', '")),
+        };
+        notes.push(format!("{shown} no test images: their test accuracy is n/a, and worst and gap are of the others"));
+    }
+    notes
 }
 
 /// The directory with the wanted layout: `path`, or a directory in it.
@@ -254,6 +289,24 @@ mod tests {
             assert_eq!(known_classes(name), classes, "{name}");
         }
         assert_eq!(known_classes("nope"), None);
+    }
+
+    #[test]
+    fn uncommon_numbers_of_images_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes| fs::write(dir.path().join(name), bytes).unwrap();
+        put("class_names.txt", b"cat\ndog\nemu".to_vec());
+        for (part, labels) in [("train", &[0, 1, 1, 1, 2][..]), ("test", &[1, 1, 1, 1, 1])] {
+            put(&format!("{part}_images.npy"), array("|u1", &[5, 1, 1], &[1, 2, 3, 4, 5]));
+            put(&format!("{part}_labels.npy"), array("|u1", &[5], labels));
+        }
+        let data = load(&options("npy", Some(dir.path()), dir.path())).unwrap();
+        let expected = [
+            "the classes are unbalanced: 3 training images of 'dog', 1 of 'cat'; a mean accuracy weighs large classes more",
+            "classes 'cat' and 'emu' have no test images: their test accuracy is n/a, and worst and gap are of the others",
+        ];
+        assert_eq!(data.notes, expected);
+        assert!(load(&options("digits", None, dir.path())).unwrap().notes.is_empty());
     }
 
     #[test]

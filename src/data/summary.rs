@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn summary_has_counts_and_totals() {
         let test = set().select(&[1, 0, 1]).unwrap();
-        let summary = describe(&TrainTest { train: set(), test });
+        let summary = describe(&TrainTest::new(set(), test));
         assert_eq!((&summary.train_counts, &summary.test_counts), (&vec![1, 1], &vec![1, 2]));
         let text = summary.to_string();
         assert!(text.contains("2 classes, images of 3×1×2") && text.contains("mean 0.5000, 0.2000, 0.3000"), "{text}");

@@ -50,10 +50,11 @@ pub struct WeightsReport {
     pub robust_gap: f64,
     /// Mean of the worst tenth of the classes under the attack.
     pub robust_worst_tenth: f64,
-    /// Accuracy of each class on the images themselves, in the order of the labels.
-    pub clean_classes: Vec<f64>,
+    /// Accuracy of each class on the images themselves, in the order of the labels; `None` for a class without test
+    /// images.
+    pub clean_classes: Vec<Option<f64>>,
     /// Accuracy of each class under the attack.
-    pub robust_classes: Vec<f64>,
+    pub robust_classes: Vec<Option<f64>>,
     /// 95 % interval of `clean`, low and high ([`crate::fairness::wilson`]).
     #[serde(default)]
     pub clean_interval: Option<[f64; 2]>,
@@ -256,8 +257,8 @@ fn row(weights: &str, clean: &Confusion, robust: &Measured) -> WeightsReport {
         robust_worst: robust.worst(),
         robust_gap: robust.gap(),
         robust_worst_tenth: robust.worst_tenth(),
-        clean_classes: clean.class_accuracy(),
-        robust_classes: robust.class_accuracy(),
+        clean_classes: clean.measured_class_accuracy(),
+        robust_classes: robust.measured_class_accuracy(),
         clean_interval: Some(clean.interval()),
         clean_worst_interval: Some(clean.worst_interval()),
         robust_interval: Some(robust.interval()),
@@ -446,4 +447,23 @@ fn encode(values: &[f32], example: &Example) -> Result<Vec<u8>, image::ImageErro
     let encoder = image::codecs::png::PngEncoder::new(&mut bytes);
     image::ImageEncoder::write_image(encoder, &interleaved, example.width as u32, example.height as u32, color)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_without_test_images_is_not_measured_and_keeps_its_place() {
+        let mut confusion = Confusion::new(3);
+        confusion.add_all(&[0, 0, 2], &[0, 1, 2]);
+        let robust = Measured { attack: Attack::clean(), confusion: confusion.clone(), without_gradient: 0 };
+        let row = row("last", &confusion, &robust);
+        assert_eq!(row.robust_classes, [Some(0.5), None, Some(1.0)]);
+        assert_eq!((row.robust_worst_class, row.robust_worst, row.robust_gap), (Some(0), 0.5, 0.5));
+        assert!(!row.robust_worst_ties.contains(&1), "{:?}", row.robust_worst_ties);
+        let text = serde_json::to_string(&row).unwrap();
+        assert!(text.contains("\"robust_classes\":[0.5,null,1.0]"), "{text}");
+        assert_eq!(serde_json::from_str::<WeightsReport>(&text).unwrap(), row);
+    }
 }

@@ -167,8 +167,8 @@ mod tests {
                 robust_worst: 0.5,
                 robust_gap: 0.25,
                 robust_worst_tenth: 0.5,
-                clean_classes: vec![1.0; 2],
-                robust_classes: vec![0.75, 0.5],
+                clean_classes: vec![Some(1.0); 2],
+                robust_classes: vec![Some(0.75), Some(0.5)],
                 ..WeightsReport::default()
             }],
             warnings: if seed == 1 { vec!["PGD-20: too short".into()] } else { vec![] },

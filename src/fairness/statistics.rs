@@ -94,6 +94,12 @@ impl Confusion {
         (0..self.classes).map(|k| ratio(self.at(k, k), self.of_class(k))).collect()
     }
 
+    /// Proportion of each class predicted correctly; `None` for a class without images.
+    pub fn measured_class_accuracy(&self) -> Vec<Option<f64>> {
+        let measured = |(k, accuracy)| (self.of_class(k) > 0).then_some(accuracy);
+        self.class_accuracy().into_iter().enumerate().map(measured).collect()
+    }
+
     /// The worst class that has images, and its accuracy; the first if several are equal.
     pub fn worst_class(&self) -> Option<(usize, f64)> {
         let accuracy = self.class_accuracy();
@@ -269,6 +275,7 @@ mod tests {
         c.add_all(&[0, 0, 1], &[0, 1, 1]);
         assert_eq!(c.worst_class(), Some((0, 0.5)));
         assert_eq!(c.worst_tenth(), 0.5);
+        assert_eq!(c.measured_class_accuracy(), [Some(0.5), Some(1.0), None]);
         assert_eq!(Confusion::new(3).worst_class(), None);
     }
 

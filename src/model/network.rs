@@ -204,6 +204,16 @@ impl Network {
             let shapes: Vec<ImageShape> = layer.inputs.iter().map(|value| self.shape_of(*value)).collect();
             match layer.op.output(&shapes) {
                 None => {
+                    if let Op::Normalize { mean, std } = &layer.op
+                        && (mean.len(), std.len()) != (self.input.channels, self.input.channels)
+                    {
+                        return fail(at(format!(
+                            "has a mean of {} values and standard deviation of {}, expected one for each of {} channels",
+                            mean.len(),
+                            std.len(),
+                            self.input.channels
+                        )));
+                    }
                     let found = shapes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
                     return fail(at(format!("cannot compute {:?} from {found}", layer.op)));
                 }
@@ -404,7 +414,7 @@ mod tests {
             (|n| n.layers[1].op = Op::MaxPool { size: 5 }, "cannot compute"),
             (|n| n.layers[1].op = Op::BatchNorm { channels: 3 }, "cannot compute"),
             (|n| n.layers[1].op = n.layers[0].op.clone(), "only layer 0"),
-            (|n| n.layers[0].op = Op::Normalize { mean: vec![0.5; 3], std: vec![0.25; 3] }, "cannot compute"),
+            (|n| n.layers[0].op = Op::Normalize { mean: vec![0.5; 3], std: vec![0.25; 3] }, "a mean of 3 values"),
             (|n| n.layers[2].op = Op::Linear { in_features: 3, out_features: 3 }, "cannot compute"),
             (|n| n.classes = 5, "expected 5×1×1"),
             (|n| n.layers[3].name = "conv".into(), "two layers have an array 'conv.weight'"),

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, View};
@@ -138,6 +139,24 @@ impl State {
         safetensors::serialize(self.0.iter().map(|(name, array)| (name, ArrayView(array))), Some(header))
     }
 
+    /// Reads only the metadata that [`Self::save`] wrote (empty for foreign files). The arrays are not checked.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_metadata(path: &Path) -> Result<BTreeMap<String, String>, ModelError> {
+        let fail = |what: String| ModelError::Format { path: path.into(), what };
+        let (mut file, found) = files::open(path, u64::MAX)?;
+        let mut length = [0; 8];
+        let mut header = Vec::new();
+        let whole =
+            |e: &dyn std::fmt::Display| fail(format!("not a whole safetensors file ({e}); found {found} bytes"));
+        file.read_exact(&mut length).map_err(|e| whole(&e))?;
+        let length = u64::from_le_bytes(length).min(MAX_HEADER);
+        file.take(length).read_to_end(&mut header).map_err(|e| whole(&e))?;
+        let header: Header = serde_json::from_slice(&header).map_err(|e| whole(&e))?;
+        metadata_of(header.texts.as_ref()).map_err(fail)
+    }
+
     /// Reads a safetensors file and the metadata that [`Self::save`] wrote (empty for foreign files).
     ///
     /// # Errors
@@ -161,12 +180,23 @@ impl State {
             arrays.insert(name, Array { shape: view.shape().to_vec(), data });
         }
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| fail(e.to_string()))?;
-        let metadata = match header.metadata().as_ref().and_then(|m| m.get("fairtat")) {
-            Some(text) => serde_json::from_str(text).map_err(|e| fail(format!("its metadata is not JSON: {e}")))?,
-            None => BTreeMap::new(),
-        };
-        Ok((Self(arrays), metadata))
+        Ok((Self(arrays), metadata_of(header.metadata().as_ref()).map_err(fail)?))
     }
+}
+
+/// The longest header that the `safetensors` crate reads.
+pub(super) const MAX_HEADER: u64 = 100_000_000;
+
+/// What [`State::load_metadata`] needs of a header.
+#[derive(serde::Deserialize)]
+struct Header {
+    #[serde(rename = "__metadata__", default)]
+    texts: Option<HashMap<String, String>>,
+}
+
+fn metadata_of(texts: Option<&HashMap<String, String>>) -> Result<BTreeMap<String, String>, String> {
+    let Some(text) = texts.and_then(|texts| texts.get("fairtat")) else { return Ok(BTreeMap::new()) };
+    serde_json::from_str(text).map_err(|e| format!("its metadata is not JSON: {e}"))
 }
 
 struct ArrayView<'a>(&'a Array);

@@ -17,15 +17,6 @@ pub struct Matching {
     pub elsewhere: bool,
 }
 
-/// Images in the classes of a network.
-#[derive(Debug, Clone)]
-pub struct Matched {
-    /// The images.
-    pub splits: Splits,
-    /// What was assumed or rearranged, for the user.
-    pub notes: Vec<String>,
-}
-
 impl StoredNetwork {
     /// Whether `path` is another place than that of the training images, as far as the file records it.
     pub fn is_elsewhere(&self, path: &Path) -> bool {
@@ -40,33 +31,26 @@ impl StoredNetwork {
     /// # Errors
     /// As [`Splits::load`]; [`StoredError::Shape`] and [`StoredError::Classes`] if the images are others than the network
     /// was trained for.
-    pub fn splits(&self, matching: Matching) -> Result<Matched, StoredError> {
+    pub fn splits(&self, matching: Matching) -> Result<Splits, StoredError> {
         let experiment = &self.experiment;
         let unreadable = |source| StoredError::Data { dataset: experiment.data.dataset.clone(), source };
         let mut data = data::load(&experiment.source()).map_err(unreadable)?;
-        let mut notes = Vec::new();
         if let Some(path) = experiment.data.path.as_ref().filter(|_| matching.elsewhere)
             && experiment.data.dataset == "folder"
             && !data::has_parts(path).map_err(unreadable)?
         {
             data.test = data.train.joined(&data.test).map_err(unreadable)?;
-            notes.push(format!(
+            data.notes.push(format!(
                 "{} has no directories train and test: all of its {} images are test images",
                 path.display(),
                 data.test.len()
             ));
         }
-        let data = self.in_own_classes(data, matching, &mut notes)?;
-        Ok(Matched { splits: Splits::new(data, experiment).map_err(unreadable)?, notes })
+        Splits::new(self.in_own_classes(data, matching)?, experiment).map_err(unreadable)
     }
 
     /// `data` in the classes that the file records.
-    fn in_own_classes(
-        &self,
-        data: TrainTest,
-        matching: Matching,
-        notes: &mut Vec<String>,
-    ) -> Result<TrainTest, StoredError> {
+    fn in_own_classes(&self, mut data: TrainTest, matching: Matching) -> Result<TrainTest, StoredError> {
         let (path, dataset) = (|| self.file.clone(), || self.experiment.data.dataset.clone());
         let found = data.train.shape();
         if let Some(trained) = self.recorded_shape().filter(|trained| *trained != found) {
@@ -74,36 +58,36 @@ impl StoredNetwork {
         }
         let own = self.facts().get("class_names").and_then(|text| serde_json::from_str::<Vec<String>>(text).ok());
         let Some(own) = own.filter(|own| own != data.train.class_names()) else { return Ok(data) };
-        let there: &[String] = data.train.class_names();
+        let there = data.train.class_names().to_vec();
         let sorted = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
         let differ = || StoredError::Classes {
             path: path(),
             dataset: dataset(),
-            difference: difference(&own, there),
+            difference: difference(&own, &there),
             hint: if own.len() == there.len() {
                 "rename them, or pass --ignore-class-names if only the names differ and not their order"
             } else {
                 "name a data set with the classes of the network"
             },
         };
-        if own.len() == there.len() && sorted(&own) == sorted(there) && sorted(&own).len() == own.len() {
-            notes.push(format!(
+        if own.len() == there.len() && sorted(&own) == sorted(&there) && sorted(&own).len() == own.len() {
+            data.notes.push(format!(
                 "the classes of '{}' are in another order than those of {}: taken by their names",
                 dataset(),
                 self.file.display()
             ));
             let arranged =
                 |set: &Dataset| set.in_classes(&own).map_err(|source| StoredError::Data { dataset: dataset(), source });
-            return Ok(TrainTest { train: arranged(&data.train)?, test: arranged(&data.test)? });
+            return Ok(TrainTest { train: arranged(&data.train)?, test: arranged(&data.test)?, notes: data.notes });
         }
         if own.len() != there.len() || !matching.ignore_class_names {
             return Err(differ());
         }
-        notes.push(format!(
+        data.notes.push(format!(
             "the classes of '{}' have other names than those of {} ({}): taken in their order",
             dataset(),
             self.file.display(),
-            difference(&own, there)
+            difference(&own, &there)
         ));
         Ok(data)
     }
@@ -159,8 +143,8 @@ mod tests {
         let (grey, strict) = (ImageShape::new(1, 8, 8), Matching::default());
         let place = dir.path().join("set");
         folder(&place, &[("a", 0), ("b", 1), ("c", 2)]);
-        let value_of = |matched: &Matched, class: u32| {
-            let set = &matched.splits.test;
+        let value_of = |splits: &Splits, class: u32| {
+            let set = &splits.test;
             set.image(set.labels().iter().position(|label| *label == class).unwrap())[0]
         };
         let same = stored(&place, grey, &["a", "b", "c"]).splits(strict).unwrap();
@@ -195,10 +179,10 @@ mod tests {
         }
         let mut stored = stored(&trained, ImageShape::new(1, 8, 8), &["a", "b"]);
         assert!(!stored.is_elsewhere(&trained.join(".")) && stored.is_elsewhere(&other));
-        assert_eq!(stored.splits(Matching::default()).unwrap().splits.test.len(), 2);
+        assert_eq!(stored.splits(Matching::default()).unwrap().test.len(), 2);
         stored.experiment.data.path = Some(other);
         let whole = stored.splits(Matching { elsewhere: true, ..Matching::default() }).unwrap();
-        assert_eq!((whole.splits.test.len(), whole.notes.len()), (10, 1));
+        assert_eq!((whole.test.len(), whole.notes.len()), (10, 1));
         assert!(whole.notes[0].contains("all of its 10 images are test images"), "{:?}", whole.notes);
     }
 }

@@ -29,7 +29,7 @@ pub use engine_record::EngineRecord;
 pub use evaluation::{evaluation_attack, run_steps, training_attack};
 pub use events::{Event, Observer};
 pub use initial::InitialRecord;
-pub use matching::{Matched, Matching};
+pub use matching::Matching;
 pub use probe::probe_logits;
 pub use recalibrate::RunningAverage;
 pub use record::{ClassRow, MetricsRow, changes_between};

@@ -275,6 +275,16 @@ impl RunDir {
         Ok((self.read_csv("metrics.csv")?, self.read_classes("classes.csv")?))
     }
 
+    /// Checks a file like `metrics.csv` or, if `classes`, like `classes.csv`, under any name.
+    pub(crate) fn check_rows(path: &Path, classes: bool) -> Result<(), RunDirError> {
+        let run = Self { path: path.parent().unwrap_or(Path::new("")).to_path_buf() };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        match classes {
+            true => run.read_classes(&name).map(|_| ()),
+            false => run.read_csv::<MetricsRow>(&name).map(|_| ()),
+        }
+    }
+
     fn read_classes(&self, name: &str) -> Result<Vec<ClassRow>, RunDirError> {
         let mut rows: Vec<ClassRow> = self.read_csv(name)?;
         if rows.is_empty() {
@@ -282,7 +292,8 @@ impl RunDir {
         }
         let path = self.path.join(name);
         let fail = |e: csv::Error| RunDirError::Format { path: path.clone(), what: e.to_string() };
-        let mut reader = csv::Reader::from_path(&path).map_err(fail)?;
+        let bytes = files::read(&path)?;
+        let mut reader = csv::Reader::from_reader(bytes.as_slice());
         let columns = reader.headers().map_err(fail)?.clone();
         let known = MethodChoice::value_variants().iter().flat_map(|method| method.about().series);
         let known: Vec<&str> = known.map(|series| series.name).collect();
@@ -303,7 +314,8 @@ impl RunDir {
             return Ok(Vec::new());
         }
         let fail = |e: csv::Error| RunDirError::Format { path: path.clone(), what: e.to_string() };
-        csv::Reader::from_path(&path).map_err(fail)?.deserialize().map(|row| row.map_err(fail)).collect()
+        let bytes = files::read(&path)?;
+        csv::Reader::from_reader(bytes.as_slice()).deserialize().map(|row| row.map_err(fail)).collect()
     }
 
     /// Writes the counts of an epoch as `confusion/epoch-NNNN-PART.npy`: true class × prediction.
@@ -349,7 +361,7 @@ impl RunDir {
     /// The kernels that the run computes with, as [`Self::write_kernels`] wrote them. `None` if the file is missing or
     /// cannot be read: they are then chosen again.
     pub fn kernels(&self) -> Option<KernelTable> {
-        serde_json::from_slice(&std::fs::read(self.path.join(KERNELS)).ok()?).ok()
+        serde_json::from_slice(&files::read(&self.path.join(KERNELS)).ok()?).ok()
     }
 
     /// Writes the kernels of an engine that chooses them.
@@ -362,7 +374,7 @@ impl RunDir {
 
     /// The engine that the run began with. `None` in directories of earlier versions, or if the file cannot be read.
     pub fn engine(&self) -> Option<EngineRecord> {
-        serde_json::from_slice(&std::fs::read(self.path.join(ENGINE)).ok()?).ok()
+        serde_json::from_slice(&files::read(&self.path.join(ENGINE)).ok()?).ok()
     }
 
     /// Records the engine that the run begins with.
@@ -381,7 +393,7 @@ impl RunDir {
             .filter_map(|file| {
                 let name = file.file_name().into_string().ok()?;
                 let name = name.strip_suffix(".json").filter(|name| name.starts_with(KeptBest::PREFIX))?;
-                let mut kept: KeptBest = serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()?;
+                let mut kept: KeptBest = serde_json::from_slice(&files::read(&file.path()).ok()?).ok()?;
                 kept.name = name.to_owned();
                 self.checkpoint(name).exists().then_some(kept)
             })
@@ -393,7 +405,7 @@ impl RunDir {
     /// The positions of the checkpoints in the log: completed epochs plus the fraction of the current one. Lines that
     /// cannot be read are left out.
     pub fn logged_checkpoints(&self, batches: u32) -> Vec<f64> {
-        let text = std::fs::read_to_string(self.path.join("log.jsonl")).unwrap_or_default();
+        let text = files::read_to_string(&self.path.join("log.jsonl")).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         let written = lines.filter(|line| line["event"] == "checkpoint");
         let position = |line: serde_json::Value| {

@@ -19,6 +19,8 @@ pub struct Splits {
     pub validation: Arc<Dataset>,
     /// The test images, used for evaluation only.
     pub test: Arc<Dataset>,
+    /// [`TrainTest::notes`].
+    pub notes: Vec<String>,
 }
 
 impl Splits {
@@ -34,28 +36,30 @@ impl Splits {
     ///
     /// # Errors
     /// When a limit leaves a class without images.
-    pub fn new(TrainTest { train, test }: TrainTest, experiment: &Experiment) -> Result<Self, DataError> {
+    pub fn new(TrainTest { train, test, notes }: TrainTest, experiment: &Experiment) -> Result<Self, DataError> {
         let train = limited(train, experiment.data.limit)?;
         let test = limited(test, experiment.data.test_limit)?;
         let (size, choice) = experiment.validation();
         let (training, validation) = data::split(&train, size, choice)?;
         let (validation, train) = (train.select(&validation)?, train.select(&training)?);
-        Ok(Self { train: train.into(), validation: validation.into(), test: test.into() })
+        Ok(Self { train: train.into(), validation: validation.into(), test: test.into(), notes })
     }
 }
 
-/// The first images of each class, `limit` in all, in equal shares; a remainder goes to the first classes.
+/// The first images of each class, `limit` in all, in equal shares; a remainder goes to the first classes. What a class
+/// lacks for its share is taken from the others, again in equal shares. Classes without images take no part.
 ///
 /// # Errors
 /// When the limit leaves a class without images.
 pub fn limited(set: Dataset, limit: Option<usize>) -> Result<Dataset, DataError> {
     let Some(limit) = limit.filter(|limit| *limit < set.len()) else { return Ok(set) };
-    let classes = set.classes();
+    let counts = set.class_counts();
+    let classes = counts.iter().filter(|count| **count > 0).count();
     if limit < classes {
         let what = format!("a limit of {limit} images leaves some of the {classes} classes without images");
         return Err(DataError::Inconsistent { name: set.name().to_owned(), what });
     }
-    let mut room: Vec<usize> = (0..classes).map(|k| limit / classes + usize::from(k < limit % classes)).collect();
+    let mut room = shares(&counts, limit);
     let fits = |label: u32| {
         let room = &mut room[label as usize];
         let fits = *room > 0;
@@ -65,6 +69,23 @@ pub fn limited(set: Dataset, limit: Option<usize>) -> Result<Dataset, DataError>
     let mut fits = fits;
     let kept: Vec<usize> = set.labels().iter().enumerate().filter(|(_, l)| fits(**l)).map(|(i, _)| i).collect();
     set.select(&kept)
+}
+
+/// `limit` images in equal shares of at most `counts`, of which there must be enough.
+fn shares(counts: &[usize], limit: usize) -> Vec<usize> {
+    let within = |share: usize| counts.iter().map(|count| share.min(*count)).sum::<usize>();
+    // The largest share that every class can have, if it has so many images.
+    let mut share = limit / counts.len().max(1);
+    while share < limit && within(share + 1) <= limit {
+        share += 1;
+    }
+    let mut left = limit.saturating_sub(within(share));
+    let of = |count: &usize| {
+        let more = usize::from(left > 0 && *count > share);
+        left -= more;
+        share.min(*count) + more
+    };
+    counts.iter().map(of).collect()
 }
 
 /// Mean and standard deviation of each channel for the input normalisation in the network's first layer: for CIFAR
@@ -208,5 +229,22 @@ mod tests {
         assert_eq!((kept.labels(), kept.images()), (&[0, 0, 1, 1, 2][..], &[0, 1, 3, 4, 6][..]));
         assert_eq!(limited(set.clone(), Some(9)).unwrap(), set);
         assert!(limited(set, Some(2)).unwrap_err().to_string().contains("limit of 2"));
+    }
+
+    #[test]
+    fn a_limit_is_kept_in_unbalanced_sets() {
+        for (counts, limit, expected) in [
+            (vec![160, 4], 100, vec![96, 4]),
+            (vec![4, 160], 100, vec![4, 96]),
+            (vec![10, 1, 0, 10], 12, vec![6, 1, 0, 5]),
+            (vec![3, 3, 3], 5, vec![2, 2, 1]),
+            (vec![5, 0, 0], 2, vec![2, 0, 0]),
+        ] {
+            let names = (0..counts.len()).map(|k| k.to_string()).collect();
+            let labels: Vec<u32> = (0u32..).zip(&counts).flat_map(|(k, n)| vec![k; *n]).collect();
+            let images = vec![0; labels.len()];
+            let set = Dataset::new("t", names, ImageShape::new(1, 1, 1), images, labels).unwrap();
+            assert_eq!(limited(set, Some(limit)).unwrap().class_counts(), expected, "{counts:?}, {limit}");
+        }
     }
 }

@@ -71,7 +71,8 @@ impl<'a> Root<'a> {
             StoredError::Import(_)
             | StoredError::NoBest { .. }
             | StoredError::Foreign { .. }
-            | StoredError::Statistics { .. }
+            | StoredError::Metadata { .. }
+            | StoredError::Size { .. }
             | StoredError::Channels { .. }
             | StoredError::Shape { .. }
             | StoredError::Classes { .. }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{ConfigError, Derived, EngineOptions, Experiment};
 use crate::data::DataError;
 use crate::evaluate::{self, FinalReport, ReportError};
-use crate::train::{Observer, Outcome, RunDir, RunDirError, Splits, TrainError, Trainer};
+use crate::train::{Event, Observer, Outcome, RunDir, RunDirError, Splits, TrainError, Trainer};
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -178,7 +178,10 @@ fn open(start: RunStart, host: &mut dyn Host) -> Result<Trainer, SessionError> {
 
 fn load(experiment: &Experiment, host: &mut dyn Host) -> Result<Splits, SessionError> {
     host.stage(Stage::LoadingData(&experiment.data.dataset));
-    Splits::load(experiment).map_err(|source| SessionError::Data { name: experiment.data.dataset.clone(), source })
+    let splits = Splits::load(experiment)
+        .map_err(|source| SessionError::Data { name: experiment.data.dataset.clone(), source })?;
+    splits.notes.iter().for_each(|note| host.event(&Event::Warning(note)));
+    Ok(splits)
 }
 
 /// `parent/name`, or `parent/name-2` and so on if it exists.

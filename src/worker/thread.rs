@@ -100,7 +100,7 @@ fn look(desk: &mut Desk<'_>, path: &Path, options: &EngineOptions, former: &mut 
         return None;
     }
     let splits = match stored.splits(Matching::default()) {
-        Ok(matched) => matched.splits,
+        Ok(splits) => splits,
         Err(StoredError::Data { source, .. }) => {
             desk.tell(Update::Failed(failure::of_data(path, &source)));
             return None;
@@ -110,6 +110,7 @@ fn look(desk: &mut Desk<'_>, path: &Path, options: &EngineOptions, former: &mut 
             return None;
         }
     };
+    splits.notes.iter().for_each(|note| desk.tell(Update::Warning(note.clone())));
     desk.phase(Phase::OpeningEngine);
     *former = None;
     let engine = match stored.open(&splits, options) {

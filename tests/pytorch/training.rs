@@ -181,7 +181,7 @@ fn splits(golden: &Golden, network: &Network) -> Splits {
     } else {
         few.clone()
     };
-    Splits { validation: validation.into(), test: few.into(), train: train.into() }
+    Splits { validation: validation.into(), test: few.into(), train: train.into(), notes: Vec::new() }
 }
 
 /// A finished run.

@@ -220,10 +220,65 @@ impl EvalArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attack::{Attack, Cost};
+    use crate::engine::Norm;
+    use crate::evaluate::robustness::{Entry, Role, Row};
 
     #[test]
     fn a_command_can_be_typed_again() {
         let words = ["eval", "runs/a b", "--epsilon", "8/255", "it's"].map(String::from);
         assert_eq!(command_line(words.into_iter()), r"fairtat eval 'runs/a b' --epsilon 8/255 'it'\''s'");
+    }
+
+    /// Two images of the class `a`, none of `b`, one of `c`.
+    #[test]
+    fn a_class_without_images_is_not_measured_in_any_table() {
+        let names = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let set = Dataset::new("s", names, ImageShape::new(1, 1, 1), vec![0; 3], vec![0, 0, 2]).unwrap();
+        let mut evaluation = Evaluation::new(&set);
+        let entry = Entry { name: "clean".into(), attack: Attack::clean(), suite: None, role: Role::Attack };
+        evaluation.rows.push(Row {
+            entry,
+            attacked: 3,
+            predictions: vec![0, 1, 2],
+            without_gradient: 0,
+            targets: None,
+            cost: Cost::default(),
+            seconds: 0.0,
+        });
+        let word = || "x".to_owned();
+        let described = Described {
+            program: word(),
+            checkpoint: word(),
+            checkpoint_sha256: word(),
+            network_sha256: word(),
+            architecture: word(),
+            method: None,
+            dataset: word(),
+            part: word(),
+            engine: word(),
+            norm: Norm::Linf,
+            epsilon: word(),
+            seed: 0,
+            command: word(),
+        };
+        let files = ReportFiles { evaluation: &evaluation, described: &described, corrupted: None };
+        let csv = String::from_utf8(files.csv()).unwrap();
+        let line = |start: &str| csv.lines().find(|line| line.contains(start)).unwrap().to_owned();
+        assert!(line(",\"a\",").contains(",\"a\",0.5,") && line(",\"c\",").contains(",\"c\",1,"), "{csv}");
+        assert!(line(",\"b\",").contains(",\"b\",,0,1,0"), "{csv}");
+        let report = evaluation.report(&evaluation.rows[0]);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(
+            (&json["classes"][1]["accuracy"], &json["classes"][1]["name"]),
+            (&serde_json::Value::Null, &"b".into())
+        );
+        assert_eq!((report.worst_class.as_str(), report.gap), ("a", 0.5));
+        assert!(!report.worst_class_ties.contains(&"b".to_owned()), "{:?}", report.worst_class_ties);
+        let markdown = files.markdown();
+        assert!(markdown.contains("| b | 0 | n/a |") && markdown.contains("| c | 1 | 100.0 ["), "{markdown}");
+        let text = table::text(&evaluation, &described, &[Vec::new()]);
+        let of_class = |name: &str| text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap().to_owned();
+        assert!(of_class("b").ends_with("n/a") && of_class("c").contains("100.0 %"), "{text}");
     }
 }

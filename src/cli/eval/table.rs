@@ -4,8 +4,8 @@ use super::super::counted_as;
 use crate::attack::{AttackKind, Report, describe_without_gradient, describe_worst_class};
 use crate::evaluate::robustness::{Described, Evaluation, Role};
 
-/// An accuracy or a gap, with its 95 % interval if it has one.
-type Cell = (f64, Option<[f64; 2]>);
+/// An accuracy or a gap, with its 95 % interval if it has one. `None` for a class without images.
+type Cell = Option<(f64, Option<[f64; 2]>)>;
 
 /// More columns than this do not fit a terminal.
 const COLUMNS: usize = 4;
@@ -33,18 +33,18 @@ pub(super) fn text(evaluation: &Evaluation, described: &Described, warnings: &[V
     text += "\n";
     let mut line = |name: &str, cell: &dyn Fn(&Report) -> Cell| {
         let cell = |report: &&Report| {
-            let (value, interval) = cell(report);
+            let Some((value, interval)) = cell(report) else { return format!("{:>7}   {:14}", "n/a", "") };
             format!("{:>7.1} % {:<14}", 100.0 * value, interval.map(bounds).unwrap_or_default())
         };
         let cells: Vec<String> = columns.iter().map(cell).collect();
         text += format!("{name:<width$} {}", cells.join(" ")).trim_end();
         text += "\n";
     };
-    line("mean", &|r| (r.accuracy, Some(r.interval)));
-    line("worst class", &|r| (r.worst_class_accuracy, Some(r.worst_class_interval)));
-    line("gap", &|r| (r.gap, None));
+    line("mean", &|r| Some((r.accuracy, Some(r.interval))));
+    line("worst class", &|r| Some((r.worst_class_accuracy, Some(r.worst_class_interval))));
+    line("gap", &|r| Some((r.gap, None)));
     for (k, class) in evaluation.class_names().iter().enumerate() {
-        line(class, &|r| (r.classes[k].accuracy, Some(r.classes[k].interval)));
+        line(class, &|r| Some((r.classes[k].accuracy?, Some(r.classes[k].interval))));
     }
     text += "\n";
     let mut next = 0;

@@ -76,7 +76,7 @@ fn damaged_and_foreign_files_are_rejected() {
         ("fog.npy", images("|u1", &[10, 3, 1, 2]), "channels last, found [10, 3, 1, 2]"),
         ("fog.npy", images("|u1", &[10, 1, 2]), "channels last, found [10, 1, 2]"),
         ("fog.npy", images("|i1", &[10, 1, 2, 3]), "unsigned bytes (u1), found i1"),
-        ("fog.npy", images("<f4", &[10, 1, 2, 3]), "type '<f4', expected integers"),
+        ("fog.npy", array("<f4", &[10, 1, 2, 3], &[0; 240]), "unsigned bytes (u1), found f4"),
         ("fog.npy", images("|u1", &[9, 1, 2, 3]), "holds 9 images, expected 10"),
         ("fog.npy", images("|u1", &[10, 2, 2, 3]), "images of 3×2×2, expected 3×1×2 as in"),
         ("frost.npy", images("|u1", &[10, 0, 2, 3]), "have no pixels"),

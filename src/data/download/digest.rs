@@ -1,7 +1,6 @@
 //! Checksums of files, and the record of them that is stored with the data.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -60,8 +59,7 @@ fn digests_of<E>(mut reader: impl Read, mut each: impl FnMut(u64) -> Result<(), 
 
 /// Checksums of the file at `path`, called `name` in progress reports.
 pub(super) fn digest_file(path: &Path, name: &str, watch: &mut Watch<'_>) -> Result<Digests, DataError> {
-    let file = File::open(path).map_err(DataError::reading(path))?;
-    let total = file.metadata().map_err(DataError::reading(path))?.len();
+    let (file, total) = crate::files::open(path, u64::MAX)?;
     digests_of(file, |done| {
         watch.check(|| format!("stopped while checking {}", path.display()))?;
         watch.report(name, Phase::Verifying, done, Some(total));
@@ -118,10 +116,10 @@ impl Record {
 
     /// The record at `path`; `None` if there is none or it cannot be parsed.
     pub(super) fn load(path: &Path) -> Result<Option<Self>, DataError> {
-        match std::fs::read(path) {
+        match crate::files::read(path) {
             Ok(bytes) => Ok(std::str::from_utf8(&bytes).ok().and_then(Self::parse)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(DataError::reading(path)(error)),
+            Err(error) if error.cause().kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 

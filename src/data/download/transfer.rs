@@ -1,7 +1,7 @@
 //! Download of one file over HTTP: from the start or resumed, retried if the connection breaks, with a limit on its
 //! length.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ struct PartState {
 impl PartState {
     /// A missing or damaged state costs only the `If-Range` header, so it is not an error.
     fn load(path: &Path) -> Self {
-        fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+        crate::files::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
     fn save(&self, path: &Path) -> Result<(), DataError> {

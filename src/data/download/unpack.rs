@@ -75,8 +75,7 @@ fn write_entries(
     watch: &mut Watch<'_>,
 ) -> Result<Vec<Recorded>, DataError> {
     let name = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let file = File::open(archive).map_err(DataError::reading(archive))?;
-    let total = file.metadata().map_err(DataError::reading(archive))?.len();
+    let (file, total) = crate::files::open(archive, u64::MAX)?;
     let read = Rc::new(Cell::new(0));
     let counted = io::BufReader::with_capacity(CHUNK, Counted { file, read: Rc::clone(&read) });
     let reader: Box<dyn Read> = match packing {

@@ -62,7 +62,7 @@ impl PipelineStore {
             return None;
         }
         let path = folder.join(file_name(info)?);
-        let bytes = std::fs::read(&path).unwrap_or_default();
+        let bytes = crate::files::read(&path).unwrap_or_default();
         let data = unpack(&bytes);
         let on_disk = Mutex::new(data.map(checksum));
         let cache = data.and_then(|data| create(device, Some(data))).or_else(|| create(device, None))?;

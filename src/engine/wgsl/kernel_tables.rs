@@ -8,7 +8,7 @@ use crate::files::{FileError, write_atomic};
 
 /// The measurements of this device so far. Empty if the file cannot be read or belongs to another program.
 pub(super) fn load(folder: &Path, device: &KernelDevice) -> Vec<KernelChoice> {
-    let text = std::fs::read(folder.join(file_name(device))).unwrap_or_default();
+    let text = crate::files::read(&folder.join(file_name(device))).unwrap_or_default();
     let table = serde_json::from_slice::<KernelTable>(&text).ok().filter(|table| table.device == *device);
     table.map_or(Vec::new(), |table| table.convolutions)
 }

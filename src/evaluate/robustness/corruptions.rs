@@ -154,14 +154,16 @@ impl Corrupted {
         self.rows.iter().filter(|row| row.corruption == corruption).map(|row| row.confusion.accuracy()).collect()
     }
 
-    /// Mean accuracy over some rows, and that of each class: the mean over corruptions and severities, as usual, not over
+    /// Mean accuracy over some rows, and that of each class, NaN for a class without images: the mean over corruptions and severities, as usual, not over
     /// images.
     fn mean_of(&self, wanted: impl Fn(&CorruptedRow) -> bool) -> (f64, Vec<f64>) {
         let rows: Vec<&CorruptedRow> = self.rows.iter().filter(|row| wanted(row)).collect();
         let n = rows.len().max(1) as f64;
         let mut classes = vec![0.0; self.class_names.len()];
         for row in &rows {
-            classes.iter_mut().zip(row.confusion.class_accuracy()).for_each(|(sum, value)| *sum += value / n);
+            classes.iter_mut().zip(row.confusion.measured_class_accuracy()).for_each(|(sum, value)| {
+                *sum += value.unwrap_or(f64::NAN) / n;
+            });
         }
         (rows.iter().map(|row| row.confusion.accuracy()).sum::<f64>() / n, classes)
     }
@@ -238,8 +240,8 @@ impl Corrupted {
             for class in &report.classes {
                 let [low, high] = class.interval;
                 let quoted = class.name.replace('"', "\"\"");
-                let _ =
-                    writeln!(text, "{name},{severity},\"{quoted}\",{},{low},{high},{}", class.accuracy, class.images);
+                let accuracy = class.accuracy.map(|accuracy| accuracy.to_string()).unwrap_or_default();
+                let _ = writeln!(text, "{name},{severity},\"{quoted}\",{accuracy},{low},{high},{}", class.images);
             }
         }
         text
@@ -295,5 +297,26 @@ impl Corrupted {
         let json = serde_json::to_vec_pretty(&self.to_json()).unwrap_or_default();
         crate::files::write_atomic(&directory.join("corruptions.json"), &json)?;
         Ok(crate::files::write_atomic(&directory.join("corruptions.csv"), self.csv().as_bytes())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_without_images_has_no_accuracy_under_corruptions() {
+        let mut confusion = Confusion::new(3);
+        confusion.add_all(&[0, 0, 2], &[0, 1, 2]);
+        let row =
+            |severity| CorruptedRow { corruption: Corruption::STANDARD[0], severity, confusion: confusion.clone() };
+        let class_names = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let corrupted = Corrupted { rows: Severity::ALL.map(row).to_vec(), source: "here".into(), class_names };
+        let classes = corrupted.classes(Corruption::STANDARD[0]);
+        assert!((classes[0] - 0.5).abs() < 1e-12 && classes[1].is_nan() && (classes[2] - 1.0).abs() < 1e-12);
+        assert_eq!(corrupted.worst_of(&classes).map(|worst| worst.0), Some("a"));
+        assert!(corrupted.csv().contains(",\"b\",,0,1,0\n"), "{}", corrupted.csv());
+        let json = corrupted.to_json();
+        assert!(json["means"][0]["classes"][1].is_null(), "{json}");
     }
 }

@@ -262,7 +262,7 @@ impl ReportFiles<'_> {
                     accuracy: report.accuracy,
                     interval: report.interval,
                     worst: report.worst_class_accuracy,
-                    classes: report.classes.iter().map(|class| class.accuracy).collect(),
+                    classes: report.classes.iter().map(|class| class.accuracy.unwrap_or(f64::NAN)).collect(),
                 }
             };
             let points: Vec<CurvePoint> = rows.iter().map(point).collect();
@@ -388,7 +388,8 @@ impl ReportFiles<'_> {
     pub fn csv(&self) -> Vec<u8> {
         let mut lines = Vec::new();
         let mut write = |name: &str, report: &Report| {
-            let mut line = |class: &str, accuracy: f64, [low, high]: [f64; 2], images: u64| {
+            let mut line = |class: &str, accuracy: Option<f64>, [low, high]: [f64; 2], images: u64| {
+                let accuracy = accuracy.map(|accuracy| accuracy.to_string()).unwrap_or_default();
                 let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
                 let _ = writeln!(
                     lines,
@@ -397,7 +398,7 @@ impl ReportFiles<'_> {
                     quoted(class)
                 );
             };
-            line("", report.accuracy, report.interval, report.images);
+            line("", Some(report.accuracy), report.interval, report.images);
             for class in &report.classes {
                 line(&class.name, class.accuracy, class.interval, class.images);
             }
@@ -576,7 +577,8 @@ impl ReportFiles<'_> {
         for (k, class) in first.classes.iter().enumerate() {
             let cells: Vec<String> = columns
                 .iter()
-                .map(|(_, report)| within(report.classes[k].accuracy, report.classes[k].interval))
+                .map(|(_, report)| &report.classes[k])
+                .map(|class| class.accuracy.map_or_else(|| "n/a".into(), |accuracy| within(accuracy, class.interval)))
                 .collect();
             let _ = writeln!(text, "| {} | {} | {} |", escaped(&class.name), class.images, cells.join(" | "));
         }

@@ -83,7 +83,7 @@ pub enum Held {
 /// What `directory` holds, for an evaluation of which the values in `known` are known ([`super::Options::records_of`]).
 pub fn held(directory: &Path, known: &Value) -> Held {
     let plan = directory.join(UNFINISHED).join(PLAN);
-    match std::fs::read(&plan) {
+    match files::read(&plan) {
         Err(_) if OWN.iter().any(|name| directory.join(name).exists()) => Held::Report,
         Err(_) => Held::Nothing,
         Ok(bytes) => match serde_json::from_slice(&bytes) {
@@ -137,7 +137,7 @@ impl Store {
     /// The record of a batch of `images` images of `len` values. `None` also if it is cut off or of another
     /// size.
     pub(super) fn load(&self, entry: &str, batch: usize, images: usize, len: usize) -> Option<Record> {
-        let bytes = std::fs::read(self.path(entry, batch)?).ok()?;
+        let bytes = files::read(&self.path(entry, batch)?).ok()?;
         let file = SafeTensors::deserialize(&bytes).ok()?;
         let words = |name: &str| -> Option<Vec<u32>> {
             let view = file.tensor(name).ok().filter(|view| view.dtype() == Dtype::U32)?;

@@ -30,7 +30,6 @@ mod wrappers;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -44,7 +43,7 @@ use self::pickle::printable;
 use self::tensors::Tensor;
 use super::architectures::Architecture;
 use super::network::{Network, StateSpec};
-use super::state::{Array, ModelError, State};
+use super::state::{Array, MAX_HEADER, ModelError, State};
 use crate::data::ImageShape;
 use crate::files::{self, FileError};
 
@@ -153,9 +152,7 @@ pub fn load(path: &Path, network: &Network, options: &Options) -> Result<Importe
 /// # Errors
 /// If the file cannot be read.
 pub fn is_foreign(path: &Path) -> Result<bool, FileError> {
-    /// The `safetensors` crate refuses longer headers.
-    const MAX_HEADER: u64 = 100_000_000;
-    let mut file = File::open(path).map_err(FileError::reading(path))?;
+    let (mut file, _) = files::open(path, u64::MAX)?;
     let mut start = Vec::new();
     file.by_ref().take(9).read_to_end(&mut start).map_err(FileError::reading(path))?;
     if Format::of(&start) != Format::SafeTensors {

@@ -86,7 +86,7 @@ fn keep(
         return Ok(None);
     }
     let until = progress.epoch.saturating_sub(1);
-    let described = std::fs::read(directory.path().join("checkpoints/best.json")).ok();
+    let described = crate::files::read(&directory.path().join("checkpoints/best.json")).ok();
     let described = described.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
     // A run that was killed between writing the two files leaves a description of another epoch.
     let mut description = described.filter(|json| json["epoch"] == found).unwrap_or_else(|| json!({ "epoch": found }));

@@ -38,11 +38,10 @@ pub(super) fn evaluate(
     stored.experiment.data.test_limit = job.limit;
     stored.experiment.validate().map_err(|error| failure::of_stored(path, &error.into()))?;
     let name = &stored.experiment.data.dataset;
-    let matched = stored.splits(Matching::default()).map_err(|error| match error {
+    let splits = stored.splits(Matching::default()).map_err(|error| match error {
         StoredError::Data { source, .. } => failure::of_images(path, name, &source),
         other => failure::of_stored(path, &other),
     })?;
-    let splits = matched.splits;
     let (epsilon, norm) = job.settings.ball(&run_steps(&stored.experiment));
     for distance in [Some(epsilon), job.settings.step_size].into_iter().flatten() {
         check_distance(distance, norm, Some(splits.test.shape()))

@@ -66,10 +66,16 @@ pub(super) fn ui(ui: &mut Ui, shown: &[Shown], weights: Weights) {
             let ground = egui::Rect::from_min_size(egui::pos2(left, top + 1.0), egui::vec2(full, BAR - 2.0));
             painter.rect_filled(ground, 2.0, ui.visuals().faint_bg_color);
             let Some((_, _, robust)) = summary.classes.iter().find(|class| class.0 == name) else { continue };
+            if robust.is_nan() {
+                let (place, font) = (egui::pos2(ground.left() + 4.0, ground.center().y), FontId::proportional(12.0));
+                painter.text(place, Align2::LEFT_CENTER, "n/a", font, text);
+                words.push(format!("{} n/a, no test images", shown.run.name));
+                continue;
+            }
             let share = robust.clamp(0.0, 1.0) as f32;
             let bar = egui::Rect::from_min_size(ground.min, egui::vec2(full * share, ground.height()));
             painter.rect_filled(bar, 2.0, shown.color(ui));
-            let worst = summary.classes.iter().all(|class| class.2 >= *robust);
+            let worst = !summary.classes.iter().any(|class| class.2 < *robust);
             let color = if worst { palette.worst } else { text };
             let mark = if worst { " worst" } else { "" };
             let place = egui::pos2(ground.left() + full * share + 4.0, ground.center().y);

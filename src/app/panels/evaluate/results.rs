@@ -119,7 +119,12 @@ fn table(ui: &mut Ui, context: &Context<'_>, columns: &[Column]) {
                 for column in columns {
                     let Some(class) = column.report.classes.get(k) else { continue };
                     let worst = class.name == column.report.worst_class;
-                    cell(ui, class.accuracy, Some(class.interval), worst);
+                    match class.accuracy {
+                        Some(accuracy) => cell(ui, accuracy, Some(class.interval), worst),
+                        None => {
+                            ui.label(weak(ui, "n/a")).on_hover_text("The class has no test images.");
+                        }
+                    }
                 }
                 ui.end_row();
             }
