@@ -132,7 +132,8 @@ mod tests {
     #[test]
     fn the_icon_has_bars_of_equal_height_and_clear_corners() {
         let icon = super::icon().unwrap();
-        let pixel = |x: usize, y: usize| <[u8; 4]>::try_from(&icon.rgba[(y * icon.width as usize + x) * 4..][..4]).unwrap();
+        let pixel =
+            |x: usize, y: usize| <[u8; 4]>::try_from(&icon.rgba[(y * icon.width as usize + x) * 4..][..4]).unwrap();
         assert_eq!(pixel(0, 0)[3], 0);
         for (x, color) in [(45, [0x56, 0xb4, 0xe9]), (64, [0xf0, 0xb4, 0x2d]), (83, [0x2f, 0xbf, 0x95])] {
             assert_eq!(pixel(x, 48)[..3], color);
