@@ -60,10 +60,10 @@ part() {
     [ "$share" -lt "$left" ] || share=$left
     if [ "$share" -lt 2 ]; then
         failed=1
-        echo "== $name: not begun, the time is up" | tee -a "$out/report.md"
+        printf '## %s: not begun, the time is up\n\n' "$name" | tee -a "$out/report.md"
         return
     fi
-    echo "== $name"
+    echo "## $name"
     $timeout ${timeout:+"$share"} "$@" 2>&1 </dev/null | tee "$out/$name.log" | grep --line-buffered -E "$show"
     status=${PIPESTATUS[0]}
     case $status in
@@ -123,15 +123,15 @@ run() {
             FAIRTAT=$fairtat PYTHON=$python part peers 120 '^\||…$' "$python" "$root/benches/peers/rounds.py" "$out/peers" \
                 --case $case --rounds 2 --no-sweep --only 'fairtat wgsl' --only "pytorch $device" $adapter \
                 ${quick:+--seconds 0.1 --steps 2}
-            cat "$out/peers/peers.md" >>"$out/report.md"
+            [ ! -e "$out/peers/peers.md" ] || cat "$out/peers/peers.md" >>"$out/report.md"
         else
-            echo "== peers: '$python' has no torch, left out" | tee -a "$out/report.md"
+            printf '## peers: %s has no torch, left out\n\n' "$python" | tee -a "$out/report.md"
         fi
     fi
     if wanted digits; then
         # shellcheck disable=SC2086
-        part digits-60s 60 '^(last|best|ema) ' "$fairtat" train --preset digits-60s --engine wgsl $adapter \
-            ${quick:+--epochs 1 --limit 300 --steps 1} --run-dir "$out/digits-60s"
+        part digits-60s 60 '^ +[0-9]|^epoch|^(last|best|ema) ' "$fairtat" train --preset digits-60s --engine wgsl $adapter \
+            ${quick:+--epochs 1 --limit 300 --test-limit 50 --steps 1 --test-steps 1} --run-dir "$out/digits-60s"
     fi
     if wanted more; then
         # Kernels for matrix products with subgroup broadcasts are used only on software adapters until they are faster
@@ -148,10 +148,10 @@ run() {
     if wanted cifar; then
         if [ -n "$cifar10" ]; then
             # shellcheck disable=SC2086
-            part cifar10-small 600 '^(last|best|ema) ' "$fairtat" train --preset cifar10-small --path "$cifar10" \
+            part cifar10-small 600 '^ +[0-9]|^epoch|^(last|best|ema) ' "$fairtat" train --preset cifar10-small --path "$cifar10" \
                 --engine wgsl $adapter --run-dir "$out/cifar10-small"
         else
-            echo "== cifar: no directory given, left out"
+            echo "## cifar: no directory given, left out"
         fi
     fi
     return $failed
@@ -162,12 +162,16 @@ bundle)
     dir=${2:?directory for the bundle}
     mkdir -p "$dir" && dir=$(cd "$dir" && pwd) || exit 1
     root=$(mktemp -d) && trap 'rm -rf "$root"' EXIT
-    stage "$root" && cp "$here/gpu.sh" "$dir/gpu.sh" && tar -C "$root" -c . | xz -9 -T2 >"$dir/gpu.tar.xz" && ls -l "$dir"
+    stage "$root" && cp "$here/gpu.sh" "$dir/gpu.sh" && tar -C "$root" -c . | xz -T0 >"$dir/gpu.tar.xz" && ls -l "$dir"
     ;;
 run)
     : "${2:?directory for the results}"
     root=$(mktemp -d) && trap 'rm -rf "$root"' EXIT
-    if [ -e "$here/gpu.tar.xz" ]; then
+    if [ -x "$here/fairtat" ]; then
+        # The archive was unpacked by hand.
+        root=$here
+        trap - EXIT
+    elif [ -e "$here/gpu.tar.xz" ]; then
         # Python reads xz where the program is missing.
         tar -C "$root" -xJf "$here/gpu.tar.xz" 2>/dev/null || python3 -m tarfile -e "$here/gpu.tar.xz" "$root" || exit 1
     else

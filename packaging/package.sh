@@ -35,6 +35,10 @@ case $target in
     (cd target/packaging && 7z a "$packages/$name.zip" "$name")
     ;;
 *-apple-*)
+    # Secrets that are not set arrive as empty variables, which cargo-packager takes for credentials.
+    for secret in APPLE_CERTIFICATE APPLE_CERTIFICATE_PASSWORD APPLE_ID APPLE_PASSWORD APPLE_TEAM_ID; do
+        [ -n "${!secret:-}" ] || unset "$secret"
+    done
     identity=${APPLE_SIGNING_IDENTITY:+"\"$APPLE_SIGNING_IDENTITY\""}
     # CI=true: no layout of the disk image with Finder.
     CI=true cargo packager --formats dmg --target "$target" --config '{
