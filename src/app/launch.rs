@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use resvg::{tiny_skia, usvg};
+
 use super::dialogs::SystemDialogs;
 use super::storage::StoredSettings;
 use super::tour::{Tour, TourOptions};
@@ -54,6 +56,7 @@ pub fn run(options: LaunchOptions) -> Result<(), LaunchError> {
         viewport: egui::ViewportBuilder::default()
             .with_title("fairtat")
             .with_app_id("fairtat")
+            .with_icon(icon().unwrap_or_default())
             .with_inner_size(size)
             .with_min_inner_size([480.0, 320.0])
             .with_drag_and_drop(true),
@@ -88,6 +91,16 @@ fn runs() -> PathBuf {
     directories::ProjectDirs::from("", "", "fairtat").map_or(here, |dirs| dirs.data_dir().join("runs"))
 }
 
+/// The icon of the window where the desktop does not take it from `fairtat.desktop` (X11 without a package, Windows).
+fn icon() -> Option<egui::IconData> {
+    const SIZE: u32 = 128;
+    let tree = usvg::Tree::from_str(include_str!("../../assets/icon.svg"), &usvg::Options::default()).ok()?;
+    let mut pixmap = tiny_skia::Pixmap::new(SIZE, SIZE)?;
+    let scale = SIZE as f32 / tree.size().width();
+    resvg::render(&tree, tiny_skia::Transform::from_scale(scale, scale), &mut pixmap.as_mut());
+    Some(egui::IconData { rgba: pixmap.take_demultiplied(), width: SIZE, height: SIZE })
+}
+
 /// Tests whether a directory is writable.
 fn tempfile_in(directory: &std::path::Path) -> std::io::Result<()> {
     let probe = directory.join(format!(".fairtat-{}", std::process::id()));
@@ -110,5 +123,22 @@ impl eframe::App for Window {
 
     fn on_exit(&mut self) {
         self.app.finish();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests report failures by panicking")]
+mod tests {
+    #[test]
+    fn the_icon_has_bars_of_equal_height_and_clear_corners() {
+        let icon = super::icon().unwrap();
+        let pixel =
+            |x: usize, y: usize| <[u8; 4]>::try_from(&icon.rgba[(y * icon.width as usize + x) * 4..][..4]).unwrap();
+        assert_eq!(pixel(0, 0)[3], 0);
+        for (x, color) in [(45, [0x56, 0xb4, 0xe9]), (64, [0xf0, 0xb4, 0x2d]), (83, [0x2f, 0xbf, 0x95])] {
+            assert_eq!(pixel(x, 48)[..3], color);
+            assert_eq!(pixel(x, 78)[..3], color);
+            assert_ne!(pixel(x, 40)[..3], color);
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! usage. Progress goes to standard error; output for other programs goes to files and standard output.
 
 mod bench;
+mod completions;
 mod data;
 mod engines;
 mod eval;
@@ -83,6 +84,12 @@ enum Command {
     /// Show experiments
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print a script with which a shell completes commands, flags and their values
+    #[command(after_help = "bash: `fairtat completions bash >~/.local/share/bash-completion/completions/fairtat`")]
+    Completions(completions::CompletionsArgs),
+    /// Write manual pages
+    #[command(hide = true)]
+    Man(completions::ManArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -180,6 +187,8 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Engines(arguments)) => engines::engines(&arguments),
         Some(Command::Plan(arguments)) => plan::plan(&arguments),
         Some(Command::Bench(arguments)) => bench::bench(&arguments),
+        Some(Command::Completions(arguments)) => completions::completions(&arguments),
+        Some(Command::Man(arguments)) => completions::man(&arguments),
         Some(Command::Config(ConfigCommand::Show { source, fields })) => {
             let asked = fields.asked(&source)?;
             // Refuse what `fairtat train` would refuse, as far as that is known without the images.

@@ -5,6 +5,8 @@
 mod attacks;
 mod engines;
 mod evaluation;
+#[cfg(unix)]
+mod gpu;
 mod interrupts;
 mod post;
 

@@ -28,9 +28,10 @@ pub(crate) struct Golden {
     arrays: BTreeMap<String, (Vec<usize>, Values)>,
 }
 
-/// Where a golden file lies.
+/// Where a golden file lies: in the repository, or in the directory that `benches/gpu.sh` names on another machine.
 pub(crate) fn path(file: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)
+    let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    PathBuf::from(root).join("tests/golden").join(file)
 }
 
 impl Golden {

@@ -1,7 +1,5 @@
 //! Checkpoints of other programs (`tests/golden/state_dicts.py`): logits of every file that is read.
 
-use std::path::Path;
-
 use fairtat::data::ImageShape;
 use fairtat::engine::{Batch, BatchNormMode, Input};
 use fairtat::model::Architecture;
@@ -9,6 +7,7 @@ use fairtat::model::pytorch::{Options, load};
 use serde::Deserialize;
 
 use crate::engines::ENGINES;
+use crate::golden;
 
 /// Largest difference of a logit; the logits are about 1.
 const TOLERANCE: f32 = 1e-5;
@@ -34,7 +33,7 @@ struct Cases {
 
 #[test]
 fn logits_of_every_file_are_pytorchs() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/state-dicts");
+    let directory = golden::path("state-dicts");
     let cases: Cases = serde_json::from_slice(&std::fs::read(directory.join("cases.json")).unwrap()).unwrap();
     let [channels, height, width] = cases.shape;
     let shape = ImageShape::new(channels, height, width);
