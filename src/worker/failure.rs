@@ -55,7 +55,7 @@ impl<'a> Root<'a> {
             TrainError::TensorBoard(error) => Self::Io(error),
             TrainError::Initial(error) => Self::of_stored(error),
             // The error itself says what to do.
-            TrainError::EngineGone { .. } => Self::Other,
+            TrainError::Changed { .. } | TrainError::Diverged { .. } | TrainError::EngineGone { .. } => Self::Other,
         }
     }
 
