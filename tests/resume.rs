@@ -288,7 +288,7 @@ fn a_run_goes_on_from_checkpoints_by_time_to_the_same_bytes() {
     begin(&e, &whole).run(&mut kept).unwrap();
     // Four batches in each of the four epochs.
     let places: Vec<(u32, u32)> = kept.copies.iter().map(|(place, _)| *place).collect();
-    let expected: Vec<_> = (0..4).flat_map(|epoch| [(epoch, 1), (epoch, 2), (epoch, 3), (epoch, 4), (epoch + 1, 0)]);
+    let expected = (0..4).flat_map(|epoch| [(epoch, 1), (epoch, 2), (epoch, 3), (epoch, 4), (epoch + 1, 0)]);
     assert_eq!(places, expected.collect::<Vec<_>>());
     let killed = dir.path().join("killed");
     begin(&e, &killed).run(&mut StopAfter { batches: Cell::new(11) }).unwrap();

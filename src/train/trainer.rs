@@ -10,6 +10,8 @@ mod saving;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use self::live::Written;
 pub use live::{Change, Live};
 
@@ -249,6 +251,10 @@ impl Trainer {
         if !changes.is_empty() && !options.accept_changes {
             let path = directory.path().to_path_buf();
             return Err(TrainError::Changed { path, changes: changes.join("; ") });
+        }
+        if !changes.is_empty() {
+            let (epoch, batch) = (checkpoint.progress.epoch, checkpoint.progress.batch);
+            directory.log(&json!({ "event": "accepted", "epoch": epoch, "batch": batch, "changes": changes }))?;
         }
         notes.extend(changes);
         let network = setup::network(&experiment, &splits.train);
