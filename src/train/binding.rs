@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Checkpoint, Splits};
+use super::{Checkpoint, Progress, Splits};
 use crate::config::{Difference, Experiment, keeps_results};
 use crate::data::Dataset;
 
@@ -58,7 +58,7 @@ impl Differences {
                     .into(),
             ),
             Some(old) => {
-                let logged = logged(log);
+                let logged = logged(log, progress);
                 for difference in old.differences(experiment) {
                     let Difference { path, old: was, new: is, .. } = &difference;
                     let more_epochs = path == "optimizer.epochs" && is.as_u64() > was.as_u64();
@@ -107,15 +107,17 @@ fn same_rates(a: &Experiment, b: &Experiment, epoch: u32) -> bool {
     (epoch..a.epochs.min(b.epochs)).all(|epoch| a.lr_at(epoch, 0, 2) == b.lr_at(epoch, 0, 2))
 }
 
-/// The changes that the program itself made after the last checkpoint of the log, by path: a run that was killed before
-/// its next checkpoint goes on with them.
-fn logged(log: &Path) -> BTreeMap<String, Value> {
+/// The changes that the program itself made after it wrote the checkpoint with this progress, by path: a run that was
+/// killed before its next checkpoint goes on with them.
+fn logged(log: &Path, progress: &Progress) -> BTreeMap<String, Value> {
     let text = std::fs::read_to_string(log).unwrap_or_default();
-    let mut changes = BTreeMap::new();
+    let mut changes = None;
     for line in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
-        match line["event"].as_str() {
-            Some("checkpoint") => changes.clear(),
-            Some("change") => {
+        match (line["event"].as_str(), &mut changes) {
+            (Some("checkpoint"), _) if line["epoch"] == progress.epoch && line["batch"] == progress.batch => {
+                changes = Some(BTreeMap::new());
+            }
+            (Some("change"), Some(changes)) => {
                 let fields = line["fields"].as_array().into_iter().flatten();
                 changes
                     .extend(fields.filter_map(|field| Some((field["field"].as_str()?.into(), field["new"].clone()))));
@@ -123,7 +125,7 @@ fn logged(log: &Path) -> BTreeMap<String, Value> {
             _ => {}
         }
     }
-    changes
+    changes.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -132,7 +134,6 @@ mod tests {
     use crate::config::{MethodChoice, Schedule};
     use crate::engine::EngineState;
     use crate::model::State;
-    use crate::train::Progress;
     use crate::units::Epsilon;
 
     fn checkpoint(experiment: &Experiment, splits: &Splits) -> Checkpoint {
@@ -250,12 +251,14 @@ mod tests {
         new.optimizer.lr = 0.5;
         let change =
             "{\"event\":\"change\",\"epoch\":0,\"batch\":1,\"fields\":[{\"field\":\"optimizer.lr\",\"new\":0.5}]}\n";
-        let checkpoint_line = "{\"event\":\"checkpoint\",\"epoch\":0,\"batch\":2}\n";
+        let checkpoint_line = "{\"event\":\"checkpoint\",\"epoch\":0,\"batch\":0}\n";
         for (text, changes) in [
             (format!("{checkpoint_line}{change}"), 0),
+            (format!("{checkpoint_line}{change}{}", checkpoint_line.replace("\"batch\":0", "\"batch\":2")), 0),
             (format!("{checkpoint_line}{change}{{\"eve"), 0),
             (format!("{change}{checkpoint_line}"), 1),
-            (change.replace("0.5", "0.25"), 1),
+            (format!("{checkpoint_line}{}", change.replace("0.5", "0.25")), 1),
+            (change.to_owned(), 1),
         ] {
             std::fs::write(&log, &text).unwrap();
             let found = Differences::of(&checkpoint(&old, &splits), &new, &splits, &log);
