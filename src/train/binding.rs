@@ -63,9 +63,9 @@ impl Differences {
                     let Difference { path, old: was, new: is, .. } = &difference;
                     let more_epochs = path == "optimizer.epochs" && is.as_u64() > was.as_u64();
                     let mut text = format!("{path} is {}, was {}", value(is), value(was));
-                    if more_epochs && !same_rates(old, experiment, progress.epoch) {
-                        text += ": the schedule spans all epochs, so the learning rates of the remaining ones are others \
-                                 than without the change";
+                    if more_epochs && !same_rates(old, experiment) {
+                        text += ": the schedule spans all epochs, so the learning rates of the remaining ones are computed \
+                                 anew";
                     }
                     let harmless = more_epochs || keeps_results(path, [old, experiment]) || logged.get(path) == Some(is);
                     if harmless { &mut found.notes } else { &mut found.changes }.push(text);
@@ -100,11 +100,11 @@ fn value(value: &Value) -> String {
     }
 }
 
-/// Whether both schedules give the same learning rates from `epoch` to the end of the shorter run.
-fn same_rates(a: &Experiment, b: &Experiment, epoch: u32) -> bool {
+/// Whether both schedules give the same learning rates to the end of the shorter run.
+fn same_rates(a: &Experiment, b: &Experiment) -> bool {
     let (a, b) = (&a.optimizer, &b.optimizer);
     // The number of batches is irrelevant to whether a schedule depends on the number of epochs.
-    (epoch..a.epochs.min(b.epochs)).all(|epoch| a.lr_at(epoch, 0, 2) == b.lr_at(epoch, 0, 2))
+    (0..a.epochs.min(b.epochs)).all(|epoch| a.lr_at(epoch, 0, 2) == b.lr_at(epoch, 0, 2))
 }
 
 /// The changes that the program itself made after it wrote the checkpoint with this progress, by path: a run that was
