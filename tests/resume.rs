@@ -254,8 +254,12 @@ fn a_damaged_or_foreign_directory_is_refused_with_its_name() {
     std::fs::write(&checkpoint, &bytes).unwrap();
     let mut wider = e.clone();
     wider.model.width = Some(5);
-    let error = Trainer::resume(wider, Splits::load(&e).unwrap(), directory).err().unwrap().to_string();
-    assert!(error.contains("do not fit digits-cnn"), "{error}");
+    for (accept_changes, expected) in [(false, "model.width is 5, was 4"), (true, "do not fit digits-cnn")] {
+        let options = ResumeOptions { accept_changes, ..ResumeOptions::default() };
+        let splits = Splits::load(&e).unwrap();
+        let error = Trainer::resume_with(wider.clone(), splits, directory.clone(), options).err().unwrap().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 /// Copies each checkpoint of a run beside it.
