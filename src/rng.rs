@@ -135,6 +135,18 @@ impl Stream {
         radius * (std::f32::consts::TAU * unit(words[pair + 1])).cos()
     }
 
+    /// Fills `out` with a point that is uniform in the Euclidean ball of `radius` around zero: in `d` dimensions
+    /// `radius · u^(1/d) · n / ‖n‖`, with `n` the values of [`Self::normal`] at `0..d` and `1 - u` the value of
+    /// [`Self::unit`] at `2d`.
+    pub fn fill_ball(&self, radius: f32, out: &mut [f32]) {
+        let count = out.len() as u32;
+        out.iter_mut().enumerate().for_each(|(i, value)| *value = self.normal(i as u32));
+        let length = out.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt().max(1e-30);
+        let share = ((1.0 - self.unit(count.wrapping_mul(2))).ln() / count as f32).exp();
+        let factor = radius * share / length as f32;
+        out.iter_mut().for_each(|value| *value *= factor);
+    }
+
     /// Reads the stream sequentially from its start. For code that runs only on the CPU.
     pub const fn sequence(self) -> Sequence {
         Sequence { stream: self, next: 0 }
@@ -245,6 +257,36 @@ mod tests {
         assert!(mean(&normal, 1).abs() < 5.0 / (n as f64).sqrt());
         assert!((mean(&normal, 2) - 1.0).abs() < 5.0 * (2.0 / n as f64).sqrt());
         assert!((mean(&normal, 4) - 3.0).abs() < 5.0 * (96.0 / n as f64).sqrt());
+    }
+
+    /// In `d` dimensions the distance from the centre is at most `r` with probability `(r / radius)^d`: its mean is
+    /// `d / (d + 1)` of the radius. Signs are even, and no axis is longer than another.
+    #[test]
+    fn points_are_uniform_in_the_ball() {
+        let (n, radius) = (4000u32, 0.5);
+        for d in [1usize, 2, 3, 7, 48] {
+            let (mut mean, mut inner, mut squares, mut signs) = (0.0, 0u32, vec![0.0; d], 0i64);
+            let mut point = vec![0.0; d];
+            for sample in 0..n {
+                Stream::new(8, Purpose::AttackStart, d as u32, sample).fill_ball(radius, &mut point);
+                let length = point.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() / f64::from(radius);
+                assert!(length <= 1.0 + 1e-6, "{length}");
+                mean += length / f64::from(n);
+                inner += u32::from(length < 0.5f64.powf(1.0 / d as f64));
+                squares
+                    .iter_mut()
+                    .zip(&point)
+                    .for_each(|(sum, v)| *sum += f64::from(v / radius).powi(2) / f64::from(n));
+                signs += point.iter().map(|v| v.signum() as i64).sum::<i64>();
+            }
+            let (d, n) = (d as f64, f64::from(n));
+            let variance = d / (d + 2.0) - (d / (d + 1.0)).powi(2);
+            assert!((mean - d / (d + 1.0)).abs() < 5.0 * (variance / n).sqrt(), "{d} dimensions: mean {mean}");
+            // Half of the points are in the ball of half the volume.
+            assert!((f64::from(inner) - n / 2.0).abs() < 5.0 * (n / 4.0).sqrt(), "{d} dimensions: {inner} inside");
+            assert!(squares.iter().all(|s| (s * (d + 2.0) - 1.0).abs() < 5.0 * (2.0 / n).sqrt()), "{squares:?}");
+            assert!((signs as f64).abs() < 5.0 * (n * d).sqrt(), "{d} dimensions: {signs}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use fairtat::config::{BaseMethod, EngineChoice, Experiment, LastBatch, LossForm,
 use fairtat::evaluate;
 use fairtat::fairness::TargetMode;
 use fairtat::model::State;
-use fairtat::train::{Event, Observer, Outcome, RunDir, Splits, Trainer};
+use fairtat::train::{Event, Observer, Outcome, ResumeOptions, RunDir, Splits, TrainError, Trainer};
 
 /// Stops a run after a number of batches.
 struct StopAfter {
@@ -254,8 +254,245 @@ fn a_damaged_or_foreign_directory_is_refused_with_its_name() {
     std::fs::write(&checkpoint, &bytes).unwrap();
     let mut wider = e.clone();
     wider.model.width = Some(5);
-    let error = Trainer::resume(wider, Splits::load(&e).unwrap(), directory).err().unwrap().to_string();
-    assert!(error.contains("do not fit digits-cnn"), "{error}");
+    for (accept_changes, expected) in [(false, "model.width is 5, was 4"), (true, "do not fit digits-cnn")] {
+        let options = ResumeOptions { accept_changes, ..ResumeOptions::default() };
+        let splits = Splits::load(&e).unwrap();
+        let error = Trainer::resume_with(wider.clone(), splits, directory.clone(), options).err().unwrap().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// Copies each checkpoint of a run beside it.
+#[derive(Default)]
+struct Keep {
+    copies: Vec<((u32, u32), Vec<u8>)>,
+    notes: Vec<String>,
+}
+
+impl Observer for Keep {
+    fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Checkpoint { epoch, batch, path, .. } => {
+                self.copies.push(((*epoch, *batch), std::fs::read(path).unwrap()));
+            }
+            Event::Note(note) => self.notes.push((*note).to_owned()),
+            _ => {}
+        }
+    }
+}
+
+/// A run with checkpoints within its epochs is killed after some of them.
+#[test]
+fn a_run_goes_on_from_checkpoints_by_time_to_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut e = experiment();
+    e.run.checkpoint_minutes = 1e-9;
+    let whole = dir.path().join("whole");
+    let mut kept = Keep::default();
+    begin(&e, &whole).run(&mut kept).unwrap();
+    // Four batches in each of the four epochs.
+    let places: Vec<(u32, u32)> = kept.copies.iter().map(|(place, _)| *place).collect();
+    let expected = (0..4).flat_map(|epoch| [(epoch, 1), (epoch, 2), (epoch, 3), (epoch, 4), (epoch + 1, 0)]);
+    assert_eq!(places, expected.collect::<Vec<_>>());
+    let killed = dir.path().join("killed");
+    begin(&e, &killed).run(&mut StopAfter { batches: Cell::new(11) }).unwrap();
+    for place in [(0, 1), (1, 4), (2, 2)] {
+        let copy = &kept.copies.iter().find(|(found, _)| *found == place).unwrap().1;
+        std::fs::write(killed.join("checkpoints/resume.safetensors"), copy).unwrap();
+        let mut trainer = resume(&killed);
+        assert_eq!((trainer.progress().epoch, trainer.progress().batch), place);
+        trainer.run(&mut ()).unwrap();
+        assert_same(&whole, &killed);
+    }
+
+    e.run.checkpoint_minutes = 0.0;
+    let mut kept = Keep::default();
+    begin(&e, &dir.path().join("never")).run(&mut kept).unwrap();
+    assert!(kept.copies.iter().all(|((_, batch), _)| *batch == 0));
+}
+
+fn accept(path: &Path) -> Result<Trainer, TrainError> {
+    let (directory, experiment) = RunDir::open(path).unwrap();
+    let splits = Splits::load(&experiment).unwrap();
+    let options = ResumeOptions { accept_changes: true, ..ResumeOptions::default() };
+    Trainer::resume_with(experiment, splits, directory, options)
+}
+
+fn refused(path: &Path) -> String {
+    let (directory, experiment) = RunDir::open(path).unwrap();
+    let splits = Splits::load(&experiment).unwrap();
+    Trainer::resume(experiment, splits, directory).err().unwrap().to_string()
+}
+
+/// Replaces a line of the config of a run.
+fn edit(path: &Path, old: &str, new: &str) {
+    let config = std::fs::read_to_string(path.join("config.toml")).unwrap();
+    assert!(config.contains(old), "{config}");
+    std::fs::write(path.join("config.toml"), config.replace(old, new)).unwrap();
+}
+
+#[test]
+fn another_experiment_is_refused_by_name_and_accepted_by_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    begin(&experiment(), &path).run(&mut StopAfter { batches: Cell::new(6) }).unwrap();
+    let checkpoint = path.join("checkpoints/resume.safetensors");
+    let before = std::fs::read(&checkpoint).unwrap();
+    let config = std::fs::read_to_string(path.join("config.toml")).unwrap();
+
+    // What reads as an experiment, although it is only a part of it, is another one.
+    let mut read = 0;
+    for (at, _) in config.match_indices("\n[") {
+        std::fs::write(path.join("config.toml"), &config[..at]).unwrap();
+        let Ok((_, part)) = RunDir::open(&path) else { continue };
+        // Only the last section has nothing but defaults.
+        if part == experiment() {
+            continue;
+        }
+        read += 1;
+        let error = refused(&path);
+        assert!(error.contains(", was ") && error.contains("--accept-changes"), "{error}");
+    }
+    assert!(read > 5, "{read} parts");
+    std::fs::write(path.join("config.toml"), &config).unwrap();
+
+    edit(&path, "\nsteps = 2\n", "\nsteps = 3\n");
+    edit(&path, "\nepsilon = \"24/255\"\n", "\nepsilon = \"12/255\"\n");
+    let error = refused(&path);
+    for expected in ["attack.steps is 3, was 2", "attack.epsilon is 12/255, was 24/255", "--accept-changes"] {
+        assert!(error.contains(expected), "{error}");
+    }
+    assert_eq!(std::fs::read(&checkpoint).unwrap(), before);
+    let mut accepted = accept(&path).unwrap();
+    // Within an epoch, fields of the next one wait.
+    let epsilon = |e: &Experiment| e.attack.epsilon.to_string();
+    assert_eq!((accepted.experiment().attack.steps, epsilon(accepted.experiment()).as_str()), (3, "24/255"));
+    assert_eq!(epsilon(accepted.wanted()), "12/255");
+    let mut seen = Keep::default();
+    accepted.run(&mut seen).unwrap();
+    assert!(seen.notes.iter().any(|note| note.contains("attack.steps is 3, was 2")), "{:?}", seen.notes);
+    assert_eq!(epsilon(accepted.experiment()), "12/255");
+    // The changes are part of the run now.
+    drop(resume(&path));
+    edit(&path, "batch_size = 48\n", "batch_size = 10\n");
+    accept(&path).unwrap();
+}
+
+#[test]
+fn more_epochs_need_no_acceptance_and_images_of_others_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    begin(&experiment(), &path).run(&mut StopAfter { batches: Cell::new(5) }).unwrap();
+    edit(&path, "\nepochs = 4\n", "\nepochs = 5\n");
+    let mut seen = Keep::default();
+    let mut trainer = resume(&path);
+    trainer.run(&mut seen).unwrap();
+    assert_eq!(trainer.progress().epoch, 5);
+    assert!(seen.notes.len() == 1 && seen.notes[0].starts_with("optimizer.epochs is 5, was 4"), "{:?}", seen.notes);
+    edit(&path, "\nepochs = 5\n", "\nepochs = 3\n");
+    assert!(refused(&path).contains("optimizer.epochs is 3, was 5"));
+    edit(&path, "\nepochs = 3\n", "\nepochs = 5\n");
+    edit(&path, "\ntest_limit = 20\n", "\ntest_limit = 30\n");
+    let error = refused(&path);
+    assert!(error.contains("data.test_limit is 30, was 20; the test images are not those"), "{error}");
+    accept(&path).unwrap().run(&mut ()).unwrap();
+}
+
+#[test]
+fn a_batch_size_changes_between_epochs_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    begin(&experiment(), &path).run(&mut StopAfter { batches: Cell::new(6) }).unwrap();
+    edit(&path, "batch_size = 48\n", "batch_size = 60\n");
+    let error = accept(&path).err().unwrap().to_string();
+    assert!(error.contains("it has counted 80 images in the "), "{error}");
+}
+
+/// Without the checksum, experiment and data that later versions record.
+#[test]
+fn a_checkpoint_of_an_earlier_version_goes_on_with_a_note() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, path) = (dir.path().join("whole"), dir.path().join("run"));
+    begin(&experiment(), &whole).run(&mut ()).unwrap();
+    begin(&experiment(), &path).run(&mut StopAfter { batches: Cell::new(6) }).unwrap();
+    let checkpoint = path.join("checkpoints/resume.safetensors");
+    let bytes = std::fs::read(&checkpoint).unwrap();
+    let (_, parsed) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let own = &parsed.metadata().as_ref().unwrap()["fairtat"];
+    let mut own: BTreeMap<String, serde_json::Value> = serde_json::from_str(own).unwrap();
+    let mut progress: serde_json::Value = serde_json::from_str(own["progress"].as_str().unwrap()).unwrap();
+    assert!(progress.as_object_mut().unwrap().remove("held_out").is_some());
+    own.retain(|key, _| key == "progress");
+    own.insert("progress".into(), progress.to_string().into());
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let text = [("fairtat".to_owned(), serde_json::to_string(&own).unwrap())];
+    std::fs::write(&checkpoint, safetensors::serialize(file.tensors(), Some(text.into())).unwrap()).unwrap();
+    let mut seen = Keep::default();
+    resume(&path).run(&mut seen).unwrap();
+    assert!(seen.notes.len() == 1 && seen.notes[0].contains("an earlier version"), "{:?}", seen.notes);
+    assert_same(&whole, &path);
+
+    // Its progress is still looked at.
+    progress["epoch"] = 4_000_000_000u32.into();
+    own.insert("progress".into(), progress.to_string().into());
+    let text = [("fairtat".to_owned(), serde_json::to_string(&own).unwrap())];
+    std::fs::write(&checkpoint, safetensors::serialize(file.tensors(), Some(text.into())).unwrap()).unwrap();
+    let error = refused(&path);
+    assert!(error.contains("resume.safetensors: it is at epoch 4000000000"), "{error}");
+}
+
+#[test]
+fn a_flipped_bit_in_any_checkpoint_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    begin(&experiment(), &path).run(&mut ()).unwrap();
+    for name in ["resume", "last", "best", "ema", "fawa"] {
+        let file = path.join(format!("checkpoints/{name}.safetensors"));
+        let bytes = std::fs::read(&file).unwrap();
+        for from_end in [1, bytes.len() / 3, bytes.len() / 2] {
+            let mut damaged = bytes.clone();
+            damaged[bytes.len() - from_end] ^= 4;
+            std::fs::write(&file, damaged).unwrap();
+            let error = match name {
+                "resume" => refused(&path),
+                _ => fairtat::train::StoredNetwork::load(&file, None).unwrap_err().to_string(),
+            };
+            assert!(error.contains(name) && error.contains("the file is damaged"), "{error}");
+        }
+        std::fs::write(&file, bytes).unwrap();
+    }
+    drop(resume(&path));
+}
+
+/// A rate at which weights and loss leave the range of `f32` within a batch or two.
+#[test]
+fn a_run_that_diverges_keeps_its_last_finite_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    let mut e = experiment();
+    e.optimizer.lr = 1e300;
+    let error = begin(&e, &path).run(&mut ()).unwrap_err().to_string();
+    assert!(error.starts_with("training diverged in epoch 1, batch "), "{error}");
+    assert!(error.contains("there is no checkpoint yet: begin another run with a lower --lr"), "{error}");
+    // Also if it is stopped at once.
+    let error = begin(&e, &dir.path().join("stopped")).run(&mut StopAfter { batches: Cell::new(1) }).unwrap_err();
+    assert!(error.to_string().contains("training diverged in epoch 1, batch 1 of 4: NaN or infinity"), "{error}");
+    assert!(!path.join("checkpoints").exists() && !dir.path().join("stopped/checkpoints").exists());
+
+    let path = dir.path().join("later");
+    begin(&experiment(), &path).run(&mut StopAfter { batches: Cell::new(6) }).unwrap();
+    let names = ["resume", "last", "best"].map(|name| path.join(format!("checkpoints/{name}.safetensors")));
+    let before = names.each_ref().map(|name| std::fs::read(name).unwrap());
+    let config = std::fs::read_to_string(path.join("config.toml")).unwrap();
+    let lr = config.lines().find(|line| line.starts_with("lr = ")).unwrap();
+    edit(&path, lr, "lr = 1e300");
+    let error = accept(&path).unwrap().run(&mut ()).unwrap_err();
+    assert!(matches!(error, TrainError::Diverged { epoch: 2, .. }), "{error}");
+    let error = error.to_string();
+    assert!(error.contains("keeps the state before epoch 2, batch 3") && error.contains("--accept-changes"), "{error}");
+    assert!(names.each_ref().map(|name| std::fs::read(name).unwrap()) == before);
+    edit(&path, "lr = 1e300", lr);
+    assert_eq!(resume(&path).run(&mut ()).unwrap(), Outcome::Finished);
 }
 
 /// `experiment` with `--engine ENGINE --deterministic`.

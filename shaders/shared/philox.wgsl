@@ -51,10 +51,15 @@ fn unit(word: u32) -> f32 {
     return f32(word >> 8u) * (1.0 / 16777216.0);
 }
 
+// Uniform in [0, 1), exact.
+fn random_unit(stream: Stream, index: u32) -> f32 {
+    let words = random_block(stream, index / 4u);
+    return unit(words[index % 4u]);
+}
+
 // Uniform in [-1, 1), exact: 2 · unit - 1 is a multiple of 2⁻²³.
 fn random_symmetric(stream: Stream, index: u32) -> f32 {
-    let words = random_block(stream, index / 4u);
-    return 2.0 * unit(words[index % 4u]) - 1.0;
+    return 2.0 * random_unit(stream, index) - 1.0;
 }
 
 // Standard normal (Box and Muller), from the words 2 · index and 2 · index + 1.

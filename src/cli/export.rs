@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::overrides::Source;
 use super::{Usage, counted_as, print, stored};
 use crate::files::{self, write_atomic};
-use crate::model::{Facts, LOADER, Names, Network, PROBE_LOGITS, loader, normalisation, save_onnx, save_pth};
+use crate::model::{Facts, LOADER, Names, Network, PROBE_LOGITS, SHA256, loader, normalisation, save_onnx, save_pth};
 use crate::train::{Matching, StoredNetwork, probe_logits};
 
 /// Formats of an export.
@@ -124,6 +124,8 @@ fn network(stored: &StoredNetwork) -> Result<Network> {
 /// The facts of the checkpoint, with its normalisation and the logits of the probe images.
 fn facts(stored: &StoredNetwork, network: &Network) -> Result<Facts> {
     let mut facts = stored.facts().clone();
+    // That of the checkpoint, not of the export.
+    facts.remove(SHA256);
     facts.entry("shape".into()).or_insert_with(|| network.input.to_string());
     if let Some((mean, std)) = normalisation(network) {
         for (name, values) in [("mean", mean), ("std", std)] {

@@ -235,6 +235,7 @@ impl Observer for Terminal {
                     self.say(&format!("Kept {kept}."));
                 }
             }
+            Event::Note(text) => self.say(&format!("note: {text}")),
             Event::Warning(text) => self.say(&format!("warning: {text}")),
         }
     }

@@ -107,6 +107,9 @@ pub(super) fn load(
         }
         None => {}
     }
+    if let Some(note) = stored.unverified() {
+        eprintln!("note: {note}");
+    }
     if let Some(path) = path {
         stored.experiment.data.path = Some(path.to_path_buf());
     }

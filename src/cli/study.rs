@@ -138,7 +138,7 @@ fn report(directory: &Path, experiment: Experiment, derived: Option<&Derived>) -
         let text = crate::files::read_to_string(&done)?;
         Some(serde_json::from_str::<Box<FinalReport>>(&text).with_context(|| done.display().to_string())?)
     } else if directory.join("config.toml").exists() {
-        resume_run(directory, &EngineOverride::default())?
+        resume_run(directory, &EngineOverride::default(), false)?
     } else {
         run_new(experiment, derived, directory)?
     };

@@ -42,6 +42,9 @@ impl TrainArgs {
 pub(super) struct ResumeArgs {
     /// Directory of the run
     dir: PathBuf,
+    /// Go on with a config.toml or with images that are not those of the checkpoint, even if that alters the method
+    #[arg(long)]
+    accept_changes: bool,
     #[command(flatten)]
     engine: EngineOverride,
 }
@@ -65,15 +68,19 @@ pub(super) fn run_new(
 }
 
 pub(super) fn resume(arguments: &ResumeArgs) -> Result<()> {
-    resume_run(&arguments.dir, &arguments.engine).map(|_| ())
+    resume_run(&arguments.dir, &arguments.engine, arguments.accept_changes).map(|_| ())
 }
 
 /// Continues a run and returns the report. `None` if it was stopped again.
-pub(super) fn resume_run(path: &Path, engine: &EngineOverride) -> Result<Option<Box<FinalReport>>> {
+pub(super) fn resume_run(
+    path: &Path,
+    engine: &EngineOverride,
+    accept_changes: bool,
+) -> Result<Option<Box<FinalReport>>> {
     let mut run = RunDir::open(path)?.1.run;
     engine.put_over(&mut run);
     let engine = (!engine.is_empty()).then(|| run.engine_options());
-    drive(RunStart::Resume { directory: path.to_path_buf(), engine })
+    drive(RunStart::Resume { directory: path.to_path_buf(), engine, accept_changes })
 }
 
 fn drive(start: RunStart) -> Result<Option<Box<FinalReport>>> {

@@ -23,7 +23,7 @@ pub use applies::{Applies, Difference, applies};
 pub use derived::{Change, Derived, Origin, deviations};
 pub use methods::{MethodInfo, SearchKind, SeriesInfo, SeriesKind};
 pub use presets::{DEFAULT_PRESET, PRESETS};
-pub use relevance::without_effect;
+pub use relevance::{keeps_results, without_effect};
 pub use schedule::Schedule;
 pub use sections::{
     AttackConfig, AveragingConfig, BaseMethod, BatConfig, CfaConfig, DafaConfig, DataConfig, DeviceChoice,

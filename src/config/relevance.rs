@@ -8,6 +8,12 @@ pub fn without_effect(experiment: &Experiment, path: &str) -> Option<&'static st
     entry(path)?.row.without_effect(experiment)
 }
 
+/// Whether a run that began with the first experiment gives the same results with the value of the second at `path`.
+pub fn keeps_results(path: &str, experiments: [&Experiment; 2]) -> bool {
+    let without_effect = |row: super::row::Row| experiments.iter().all(|e| row.without_effect(e).is_some());
+    entry(path).is_some_and(|entry| entry.row.harmless || without_effect(entry.row))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::ValueEnum;

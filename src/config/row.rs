@@ -194,6 +194,8 @@ pub(super) struct Row {
     idle: [Option<Idle>; 3],
     /// The methods that the field belongs to.
     pub(super) methods: Methods,
+    /// Whether the field has no influence on any result.
+    pub(super) harmless: bool,
 }
 
 /// A row with this label; `applies` says when a change takes effect.
@@ -209,6 +211,7 @@ pub(super) const fn row(label: &'static str, applies: Applies) -> Row {
         checks: [None; 2],
         idle: [None; 3],
         methods: Methods { names: None, otherwise: "" },
+        harmless: false,
     }
 }
 
@@ -245,6 +248,11 @@ impl Row {
     /// A condition under which the field has no effect, and why. The first condition that holds gives the reason.
     pub(super) const fn idle(self, why: &'static str, holds: fn(&Experiment) -> bool) -> Self {
         Self { idle: with(self.idle, Idle { why, holds }), ..self }
+    }
+
+    /// The field has no influence on any result: a run may be resumed with another value.
+    pub(super) const fn harmless(self) -> Self {
+        Self { harmless: true, ..self }
     }
 
     /// The methods that the field belongs to; all by default.

@@ -127,8 +127,9 @@ pub enum Norm {
 pub enum Start {
     /// At the clean image.
     Zero,
-    /// `ε · u` with `u` uniform in `[-1, 1)` for each value (for L2 scaled into the ball), from the stream
-    /// `(seed, purpose, epoch, id)`.
+    /// Uniform in the ball, from the stream `(seed, purpose, epoch, id)`: `ε · u` with `u` uniform in `[-1, 1)` for each
+    /// value (L∞), or `ε · u^(1/d)` times a uniform direction
+    /// ([`Stream::fill_ball`](crate::rng::Stream::fill_ball), L2).
     Uniform {
         /// [`Purpose::AttackStart`] or [`Purpose::EvaluationStart`].
         purpose: Purpose,

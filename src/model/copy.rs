@@ -6,17 +6,18 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, View};
 
+use super::checksum;
 use super::state::{Array, ModelError, State};
 use crate::files::{self, write_atomic};
 
 impl State {
     /// Copies the safetensors file `source` to `path`, atomically, with the values of these arrays and with `metadata`
-    /// as the metadata of this program. Everything else is copied, also what [`State::load`] skips: counters of batches
+    /// as the metadata of this program, with a new checksum. Everything else is copied, also what [`State::load`] skips: counters of batches
     /// and the metadata of other programs.
     ///
     /// # Errors
     /// [`ModelError::File`] if a file cannot be read or written. [`ModelError::Format`] if `source` is not a safetensors
-    /// file, or does not hold each of these arrays as `f32` and in the same shape.
+    /// file, is damaged, or does not hold each of these arrays as `f32` and in the same shape.
     pub fn save_into_copy(
         &self,
         source: &Path,
@@ -28,6 +29,7 @@ impl State {
         let unreadable = |error| fail(format!("not a whole safetensors file ({error}); found {} bytes", bytes.len()));
         let file = SafeTensors::deserialize(&bytes).map_err(unreadable)?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
+        checksum::verify(&file, &checksum::metadata(&header).map_err(fail)?).map_err(fail)?;
         for (name, array) in &self.0 {
             match file.tensor(name) {
                 Ok(found) if found.dtype() == Dtype::F32 && found.shape() == array.shape => {}
@@ -39,7 +41,6 @@ impl State {
             }
         }
         let mut texts = header.metadata().clone().unwrap_or_default();
-        texts.insert("fairtat".to_owned(), serde_json::to_string(metadata).unwrap_or_default());
         let arrays = file.tensors().into_iter().map(|(name, found)| {
             let (dtype, shape) = (found.dtype(), found.shape().to_vec());
             let data = match self.0.get(&name) {
@@ -48,6 +49,9 @@ impl State {
             };
             (name, Bytes { dtype, shape, data })
         });
+        let arrays: BTreeMap<String, Bytes<'_>> = arrays.collect();
+        checksum::seal(&mut texts, metadata, arrays.iter().map(|(name, array)| (name.as_str(), array)))
+            .map_err(|error| fail(error.to_string()))?;
         let copy = safetensors::serialize(arrays, Some(texts)).map_err(|error| fail(error.to_string()))?;
         Ok(write_atomic(path, &copy)?)
     }
@@ -82,6 +86,7 @@ impl View for Bytes<'_> {
 mod tests {
     use std::collections::HashMap;
 
+    use super::super::SHA256;
     use super::*;
 
     fn array(values: &[f32]) -> Array {
@@ -101,7 +106,19 @@ mod tests {
         State([("a".into(), a.clone())].into()).save_into_copy(&source, &copy, &metadata).unwrap();
         State([("a".into(), a), ("b".into(), old.0["b"].clone())].into()).save(&saved, &metadata).unwrap();
         assert_eq!(std::fs::read(&copy).unwrap(), std::fs::read(&saved).unwrap());
-        assert_eq!(State::load(&source).unwrap(), (old, metadata));
+        let (found, mut facts) = State::load(&source).unwrap();
+        let sum = facts.remove(SHA256).unwrap();
+        assert_eq!((found, &facts), (old, &metadata));
+        // The checksum that an old file records is never that of the copy.
+        facts.insert(SHA256.into(), sum.clone());
+        let b = State([("b".into(), array(&[5.0, 6.0]))].into());
+        b.save_into_copy(&source, &copy, &facts).unwrap();
+        assert_ne!(State::load(&copy).unwrap().1[SHA256], sum);
+        let mut damaged = std::fs::read(&source).unwrap();
+        *damaged.last_mut().unwrap() ^= 1;
+        std::fs::write(&source, damaged).unwrap();
+        let error = b.save_into_copy(&source, &copy, &metadata).unwrap_err().to_string();
+        assert!(error.contains("the file is damaged"), "{error}");
     }
 
     #[test]
@@ -126,7 +143,7 @@ mod tests {
         assert_eq!(file.tensor("module.b").unwrap().data(), 2f32.to_le_bytes());
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
         assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
-        assert_eq!(State::load(&copy).unwrap().1, metadata);
+        assert_eq!(State::load(&copy).unwrap().1["post"], "x");
 
         let refused = |state: State| state.save_into_copy(&source, &copy, &metadata).unwrap_err().to_string();
         assert!(refused(State([("a".into(), array(&[1.0]))].into())).contains("'a' is missing"));

@@ -1,6 +1,7 @@
 //! Networks as data, their parameters, initialisation and files.
 
 mod architectures;
+mod checksum;
 mod copy;
 mod export;
 mod head;
@@ -9,6 +10,7 @@ pub mod pytorch;
 mod state;
 
 pub use architectures::Architecture;
+pub use checksum::SHA256;
 pub use export::{
     Facts, LOADER, Names, PROBE_IMAGES, PROBE_LOGITS, loader, normalisation, probe_images, probe_text, save_onnx,
     save_pth,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, View};
 
+use super::checksum;
 use super::network::{Initialisation, Network};
 use crate::files::{self, FileError, write_atomic};
 use crate::rng::{Purpose, Stream};
@@ -107,6 +108,12 @@ impl State {
         }
     }
 
+    /// The name of the first array that holds a value that is not finite.
+    pub fn not_finite(&self) -> Option<&str> {
+        let finite = |array: &Array| array.data.iter().all(|value| value.is_finite());
+        self.0.iter().find(|(_, array)| !finite(array)).map(|(name, _)| name.as_str())
+    }
+
     /// `self ← decay · self + (1 - decay) · other` for every array, running statistics included.
     ///
     /// # Panics
@@ -121,22 +128,19 @@ impl State {
         }
     }
 
-    /// Writes a safetensors file with `metadata` in its header, atomically.
+    /// Writes a safetensors file with `metadata` and a checksum in its header, atomically.
     ///
     /// # Errors
     /// Returns [`ModelError::File`] if the file cannot be written.
     pub fn save(&self, path: &Path, metadata: &BTreeMap<String, String>) -> Result<(), ModelError> {
-        let bytes =
-            self.to_bytes(metadata).map_err(|e| ModelError::Format { path: path.into(), what: e.to_string() })?;
+        let fail = |what: String| ModelError::Format { path: path.into(), what };
+        let arrays: BTreeMap<&str, ArrayView<'_>> =
+            self.0.iter().map(|(name, array)| (name.as_str(), ArrayView(array))).collect();
+        let mut texts = HashMap::new();
+        checksum::seal(&mut texts, metadata, arrays.iter().map(|(name, array)| (*name, array)))
+            .map_err(|e| fail(e.to_string()))?;
+        let bytes = safetensors::serialize(arrays, Some(texts)).map_err(|e| fail(e.to_string()))?;
         Ok(write_atomic(path, &bytes)?)
-    }
-
-    /// The bytes of the safetensors file. The same values and metadata always give the same bytes.
-    fn to_bytes(&self, metadata: &BTreeMap<String, String>) -> Result<Vec<u8>, safetensors::SafeTensorError> {
-        // The header's map has no fixed order, so the metadata is stored as one JSON text.
-        let text = serde_json::to_string(metadata).unwrap_or_default();
-        let header = HashMap::from([("fairtat".to_owned(), text)]);
-        safetensors::serialize(self.0.iter().map(|(name, array)| (name, ArrayView(array))), Some(header))
     }
 
     /// Reads only the metadata that [`Self::save`] wrote (empty for foreign files). The arrays are not checked.
@@ -157,16 +161,20 @@ impl State {
         metadata_of(header.texts.as_ref()).map_err(fail)
     }
 
-    /// Reads a safetensors file and the metadata that [`Self::save`] wrote (empty for foreign files).
+    /// Reads a safetensors file and the metadata that [`Self::save`] wrote (empty for foreign files), with the checksum
+    /// as [`SHA256`](super::SHA256) unless an earlier version wrote the file.
     ///
     /// # Errors
     /// Returns [`ModelError::File`] if the file cannot be read; [`ModelError::Format`] if it is not a safetensors file
-    /// of `f32` arrays.
+    /// of `f32` arrays, or does not have the checksum that it records.
     pub fn load(path: &Path) -> Result<(Self, BTreeMap<String, String>), ModelError> {
         let bytes = files::read(path)?;
         let fail = |what: String| ModelError::Format { path: path.into(), what };
         let file = SafeTensors::deserialize(&bytes)
             .map_err(|e| fail(format!("not a whole safetensors file ({e}); found {} bytes", bytes.len())))?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| fail(e.to_string()))?;
+        let metadata = checksum::metadata(&header).map_err(fail)?;
+        checksum::verify(&file, &metadata).map_err(fail)?;
         let mut arrays = BTreeMap::new();
         for (name, view) in file.tensors() {
             let data = match view.dtype() {
@@ -179,8 +187,7 @@ impl State {
             };
             arrays.insert(name, Array { shape: view.shape().to_vec(), data });
         }
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| fail(e.to_string()))?;
-        Ok((Self(arrays), metadata_of(header.metadata().as_ref()).map_err(fail)?))
+        Ok((Self(arrays), metadata))
     }
 }
 
@@ -211,6 +218,9 @@ impl View for ArrayView<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
+        if cfg!(target_endian = "little") {
+            return Cow::Borrowed(bytemuck::cast_slice(&self.0.data));
+        }
         Cow::Owned(self.0.data.iter().flat_map(|v| v.to_le_bytes()).collect())
     }
 
@@ -221,7 +231,7 @@ impl View for ArrayView<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Architecture;
+    use super::super::{Architecture, SHA256};
     use super::*;
     use crate::data::ImageShape;
 
@@ -256,7 +266,43 @@ mod tests {
         let first = std::fs::read(&path).unwrap();
         state.save(&path, &metadata).unwrap();
         assert_eq!(first, std::fs::read(&path).unwrap());
-        assert_eq!(State::load(&path).unwrap(), (state, metadata));
+        let (found, mut facts) = State::load(&path).unwrap();
+        assert_eq!(facts.remove(SHA256).unwrap().len(), 64);
+        assert_eq!((found, facts), (state, metadata));
+    }
+
+    /// Whichever bit of the arrays or of the metadata is flipped. In the header it may also be no header any more, or
+    /// hide the checksum, but never change what is read.
+    #[test]
+    fn a_flipped_bit_is_noticed_wherever_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.safetensors");
+        let state = State([("a".into(), Array { shape: vec![2, 3], data: vec![0.5; 6] })].into());
+        let metadata = BTreeMap::from([("mean".to_owned(), "[0.5]".to_owned())]);
+        state.save(&path, &metadata).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        assert_eq!(bytes.len() - header, 24);
+        let mut unnoticed = 0;
+        for bit in 0..8 * bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &damaged).unwrap();
+            match State::load(&path) {
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(
+                        text.contains("the file is damaged: ") && text.contains("restore") || bit / 8 < header,
+                        "{text}"
+                    );
+                }
+                Ok((found, facts)) => {
+                    assert!(!facts.contains_key(SHA256) || (found == state && facts["mean"] == "[0.5]"), "bit {bit}");
+                    unnoticed += usize::from(bit / 8 >= header);
+                }
+            }
+        }
+        assert_eq!(unnoticed, 0);
     }
 
     #[test]

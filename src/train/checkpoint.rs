@@ -1,26 +1,31 @@
 //! Checkpoints: the file that a run resumes from, and the exports for other programs.
 //!
 //! `resume.safetensors` is a single file, so that it is either complete or absent. It holds all arrays under the
-//! prefixes `model.`, `momentum.`, `ema.` and `fawa.`, and everything else as JSON in its header. `last`, `best`, `ema`
-//! and `fawa` hold only arrays under PyTorch's names, each with a `.json` beside it.
+//! prefixes `model.`, `momentum.`, `ema.` and `fawa.`, and everything else as JSON in its header: the progress, the
+//! experiment, and the version of this format. `last`, `best`, `ema` and `fawa` hold only arrays under PyTorch's names,
+//! each with a `.json` beside it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::binding::HeldOut;
 use super::methods::{Memory, ValidationCounts};
-use super::{Hold, ValidationSetting};
+use super::{Batches, Hold, ValidationSetting};
 use crate::config::Experiment;
 use crate::engine::EngineState;
 use crate::fairness::ClassStats;
-use crate::model::{Array, ModelError, State};
+use crate::model::{Array, ModelError, SHA256, State};
 
 /// The state of a run, except its arrays.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Checksum of the training images, which must not change during a run.
     pub images: u32,
+    /// Checksums of the other images. `None` in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOut>,
     /// Index of the current epoch, or the number of epochs if all are done.
     pub epoch: u32,
     /// The next batch of that epoch.
@@ -64,6 +69,7 @@ impl Progress {
     pub fn start(classes: usize) -> Self {
         Self {
             images: 0,
+            held_out: None,
             epoch: 0,
             batch: 0,
             counted: ClassStats::new(classes),
@@ -84,6 +90,7 @@ impl Progress {
     /// Moves on to the next epoch. Releases the radii that are held by hand but not locked.
     pub fn next_epoch(&mut self) {
         let (images, epoch, classes) = (self.images, self.epoch + 1, self.counted.classes());
+        let held_out = self.held_out.take();
         let mut holds = std::mem::take(&mut self.holds);
         holds.iter_mut().filter(|hold| !hold.locked).for_each(|hold| hold.epsilon = None);
         if holds.iter().all(|hold| *hold == Hold::default()) {
@@ -94,6 +101,7 @@ impl Progress {
         let last_sums = std::mem::take(&mut self.sums);
         *self = Self {
             images,
+            held_out,
             epoch,
             statistics,
             best,
@@ -105,6 +113,60 @@ impl Progress {
             ..Self::start(classes)
         };
     }
+
+    /// Removes what only the method of the epochs before can use.
+    pub(super) fn forget_method(&mut self) {
+        (self.memory, self.sums, self.last_sums) = Default::default();
+        self.validation = self.validation.take().map(|counts| ValidationCounts { costs: None, ..counts });
+    }
+
+    /// Checks that a run of `epochs` epochs, each of these batches, with images of `classes` classes can have come this
+    /// far.
+    ///
+    /// # Errors
+    /// Returns what is impossible.
+    pub(super) fn check(&self, classes: usize, epochs: u32, batches: &Batches) -> Result<(), String> {
+        let not_for = |what: &str| Err(format!("its {what} are not for the {classes} classes of the data set"));
+        let statistics = [Some(&self.counted), self.statistics.as_ref()];
+        if !statistics.into_iter().flatten().all(|statistics| statistics.is_for(classes)) {
+            return not_for("statistics");
+        }
+        let mut counts = self.validation.iter().flat_map(|validation| [&validation.clean, &validation.robust]);
+        if counts.any(|counts| counts.classes() != classes || counts.counts().len() != classes * classes) {
+            return not_for("counts on the validation split");
+        }
+        if self.validation.iter().filter_map(|found| found.costs.as_ref()).any(|costs| !costs.is_for(classes)) {
+            return not_for("losses on the validation split");
+        }
+        if !self.holds.is_empty() && self.holds.len() != classes {
+            return not_for("radii");
+        }
+        let (epoch, batch, count) = (self.epoch, self.batch, batches.count());
+        if epoch > epochs || batch > count || (epoch == epochs && batch > 0) {
+            return Err(format!(
+                "it is at epoch {epoch}, batch {batch}, counted from 0, of a run with {epochs} epochs of {count} batches"
+            ));
+        }
+        let images: usize = (0..batch).map(|index| batches.range(index).len()).sum();
+        let counted = self.counted.robust.total();
+        if counted != images as u64 {
+            return Err(format!(
+                "it has counted {counted} images in the {images} of the first {batch} batches of its epoch; the batch size \
+                 and the images can change between epochs only"
+            ));
+        }
+        if epoch > 0 && (self.statistics.is_none() || self.best.is_none()) {
+            return Err(format!("it has no results of the {epoch} epochs before it"));
+        }
+        if self.best.is_some_and(|(score, best)| !score.is_finite() || best >= epoch) {
+            return Err(format!("its best epoch cannot be before epoch {epoch}, counted from 0"));
+        }
+        let held = self.holds.iter().filter_map(|hold| hold.epsilon);
+        if !held.chain(self.seconds).chain([self.loss_sum.abs()]).all(|number| number.is_finite() && number >= 0.0) {
+            return Err("its loss, times and radii are not all numbers of at least 0".into());
+        }
+        Ok(())
+    }
 }
 
 /// A complete saved run.
@@ -112,6 +174,9 @@ impl Progress {
 pub struct Checkpoint {
     /// Its state apart from the arrays.
     pub progress: Progress,
+    /// What it trains, with changes that wait for the next epoch. `None` in files of earlier versions, which have no
+    /// checksum either.
+    pub experiment: Option<Experiment>,
     /// Parameters, running statistics, momentum.
     pub engine: EngineState,
     /// The exponential moving average, if it has begun.
@@ -120,9 +185,16 @@ pub struct Checkpoint {
     pub fawa: Option<State>,
 }
 
-const KEY: &str = "progress";
+/// The version of the format. Files without one are of version 1: neither experiment nor checksum.
+const FORMAT: u32 = 2;
 
 impl Checkpoint {
+    /// The name of the first array that is not finite. A run cannot go on from such a state.
+    pub fn not_finite(&self) -> Option<&str> {
+        let averages = [&self.ema, &self.fawa].into_iter().flatten();
+        [&self.engine.model, &self.engine.momentum].into_iter().chain(averages).find_map(State::not_finite)
+    }
+
     /// Writes the checkpoint.
     ///
     /// # Errors
@@ -139,20 +211,42 @@ impl Checkpoint {
                 add(prefix, average);
             }
         }
-        let text = serde_json::to_string(&self.progress)
-            .map_err(|e| ModelError::Format { path: path.into(), what: e.to_string() })?;
-        State(all).save(path, &BTreeMap::from([(KEY.to_owned(), text)]))
+        let json = |text: Result<String, serde_json::Error>| {
+            text.map_err(|e| ModelError::Format { path: path.into(), what: e.to_string() })
+        };
+        let mut metadata = BTreeMap::from([("progress".to_owned(), json(serde_json::to_string(&self.progress))?)]);
+        if let Some(experiment) = &self.experiment {
+            metadata.insert("run".into(), json(serde_json::to_string(experiment))?);
+            metadata.insert("format".into(), FORMAT.to_string());
+        }
+        State(all).save(path, &metadata)
     }
 
     /// Reads a checkpoint.
     ///
     /// # Errors
-    /// If the file is missing or incomplete, or was not written by [`Self::save`].
+    /// If the file is missing, incomplete or damaged, or was not written by [`Self::save`].
     pub fn load(path: &Path) -> Result<Self, ModelError> {
         let fail = |what: String| ModelError::Format { path: path.into(), what };
         let (State(all), metadata) = State::load(path)?;
-        let text = metadata.get(KEY).ok_or_else(|| fail("it does not hold the progress of a run".into()))?;
-        let progress = serde_json::from_str(text).map_err(|e| fail(format!("its progress cannot be read: {e}")))?;
+        let text = |key: &str| metadata.get(key).map(String::as_str);
+        let progress = text("progress").ok_or_else(|| fail("it does not hold the progress of a run".into()))?;
+        let experiment = match text("format").map_or(Ok(1), str::parse::<u32>) {
+            Ok(1) => None,
+            Ok(FORMAT) if metadata.contains_key(SHA256) => {
+                let run = text("run").ok_or_else(|| fail("it is damaged: it does not hold its experiment".into()))?;
+                Some(serde_json::from_str(run).map_err(|e| fail(format!("its experiment cannot be read: {e}")))?)
+            }
+            Ok(FORMAT) => return Err(fail("it is damaged: it does not hold its checksum".into())),
+            _ => {
+                let format = text("format").unwrap_or_default();
+                return Err(fail(format!(
+                    "its format is {format}, and this program knows those up to {FORMAT}: continue with the version of \
+                     fairtat that wrote it"
+                )));
+            }
+        };
+        let progress = serde_json::from_str(progress).map_err(|e| fail(format!("its progress cannot be read: {e}")))?;
         let mut parts: BTreeMap<&str, BTreeMap<String, Array>> = BTreeMap::new();
         for (name, array) in all {
             let known = ["model", "momentum", "ema", "fawa"];
@@ -164,7 +258,8 @@ impl Checkpoint {
         let mut part = |prefix| parts.remove(prefix).map(State);
         let model = part("model").ok_or_else(|| fail("it does not hold a model".into()))?;
         let momentum = part("momentum").unwrap_or_default();
-        Ok(Self { progress, engine: EngineState { model, momentum }, ema: part("ema"), fawa: part("fawa") })
+        let engine = EngineState { model, momentum };
+        Ok(Self { progress, experiment, engine, ema: part("ema"), fawa: part("fawa") })
     }
 }
 
@@ -223,10 +318,86 @@ mod tests {
         let mut progress = Progress { loss_sum: 0.1 + 0.2, best: Some((1.0 / 3.0, 2)), ..Progress::start(3) };
         progress.counted.add_robust(&[0, 1], Some(&[1, 2]), &[1, 1]);
         let engine = EngineState { model: state(1.0), momentum: state(2.0) };
-        let checkpoint = Checkpoint { progress, engine, ema: Some(state(3.0)), fawa: None };
+        let experiment = Some(Experiment::preset("digits-60s").unwrap());
+        let mut checkpoint = Checkpoint { progress, experiment, engine, ema: Some(state(3.0)), fawa: None };
+        checkpoint.save(&path).unwrap();
+        assert_eq!(Checkpoint::load(&path).unwrap(), checkpoint);
+        assert_eq!(checkpoint.not_finite(), None);
+        let broken = State([("a.bias".to_owned(), Array { shape: vec![1], data: vec![f32::NEG_INFINITY] })].into());
+        (checkpoint.ema, checkpoint.experiment) = (Some(broken), None);
+        assert_eq!(checkpoint.not_finite(), Some("a.bias"));
+        // As earlier versions wrote it.
         checkpoint.save(&path).unwrap();
         assert_eq!(Checkpoint::load(&path).unwrap(), checkpoint);
         state(1.0).save(&path, &BTreeMap::new()).unwrap();
         assert!(Checkpoint::load(&path).unwrap_err().to_string().contains("does not hold the progress of a run"));
+    }
+
+    #[test]
+    fn files_of_later_versions_and_incomplete_ones_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("resume.safetensors");
+        let weights = State([("model.a".to_owned(), Array { shape: vec![1], data: vec![1.0] })].into());
+        let progress = serde_json::to_string(&Progress::start(2)).unwrap();
+        let run = serde_json::to_string(&Experiment::default()).unwrap();
+        let load = |format: &str, run: Option<&str>| {
+            let mut metadata =
+                BTreeMap::from([("progress".into(), progress.clone()), ("format".into(), format.into())]);
+            metadata.extend(run.map(|run| ("run".into(), run.into())));
+            weights.save(&path, &metadata).unwrap();
+            Checkpoint::load(&path).map_err(|error| error.to_string())
+        };
+        assert_eq!(load("2", Some(&run)).unwrap().experiment, Some(Experiment::default()));
+        for (format, run, expected) in [
+            ("3", Some(run.as_str()), "its format is 3, and this program knows those up to 2"),
+            ("two", Some(run.as_str()), "its format is two"),
+            ("2", None, "does not hold its experiment"),
+            ("2", Some("{\"optimizer\":{\"epochs\":"), "its experiment cannot be read"),
+        ] {
+            let error = load(format, run).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        load("2", Some(&run)).unwrap();
+        // One flipped bit in the name of the checksum.
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(6).position(|name| name == b"sha256").unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert!(Checkpoint::load(&path).unwrap_err().to_string().contains("does not hold its checksum"));
+    }
+
+    #[test]
+    fn progress_that_no_run_can_have_made_is_refused() {
+        let batches = Batches::new(100, 40, crate::config::LastBatch::Keep);
+        let mut done = Progress::start(2);
+        done.best = Some((1.0, 0));
+        done.statistics = Some(ClassStats::new(2));
+        done.epoch = 1;
+        done.check(2, 3, &batches).unwrap();
+        let mut within = done.clone();
+        within.batch = 3;
+        within.counted.robust.add_counts(&[50, 0, 0, 50]);
+        within.check(2, 3, &batches).unwrap();
+        let holds = |epsilon| vec![Hold { epsilon, locked: false }; 2];
+        for (progress, expected) in [
+            (Progress { epoch: 4_000_000_000, ..done.clone() }, "at epoch 4000000000, batch 0"),
+            (Progress { epoch: 4, ..done.clone() }, "of a run with 3 epochs of 3 batches"),
+            (Progress { batch: 4, ..within.clone() }, "at epoch 1, batch 4"),
+            (Progress { epoch: 3, ..within.clone() }, "at epoch 3, batch 3"),
+            (Progress { batch: 2, ..within.clone() }, "counted 100 images in the 80 of the first 2 batches"),
+            (Progress { batch: 0, ..within.clone() }, "counted 100 images in the 0"),
+            (Progress { statistics: None, ..done.clone() }, "no results of the 1 epochs before it"),
+            (Progress { best: None, ..done.clone() }, "no results"),
+            (Progress { best: Some((1.0, 1)), ..done.clone() }, "best epoch"),
+            (Progress { best: Some((f64::INFINITY, 0)), ..done.clone() }, "best epoch"),
+            (Progress { loss_sum: f64::NAN, ..done.clone() }, "not all numbers"),
+            (Progress { seconds: [1.0, -1.0, 0.0, 0.0], ..done.clone() }, "not all numbers"),
+            (Progress { holds: holds(Some(f64::INFINITY)), ..done.clone() }, "not all numbers"),
+            (Progress { holds: holds(None)[..1].to_vec(), ..done.clone() }, "its radii are not for the 2 classes"),
+            (Progress { counted: ClassStats::new(3), ..done.clone() }, "its statistics are not for the 2 classes"),
+        ] {
+            let error = progress.check(2, 3, &batches).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 }

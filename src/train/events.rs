@@ -99,6 +99,8 @@ pub enum Event<'a> {
         /// The file.
         path: &'a Path,
     },
+    /// A fact about the run that users should know.
+    Note(&'a str),
     /// A problem that does not stop the run.
     Warning(&'a str),
 }

@@ -29,6 +29,8 @@ pub struct InitialRecord {
 pub(super) struct InitialWeights {
     pub(super) state: State,
     pub(super) record: InitialRecord,
+    /// What was assumed about the file, or cannot be checked.
+    pub(super) notes: Vec<String>,
 }
 
 impl InitialWeights {
@@ -74,7 +76,8 @@ impl InitialWeights {
             epochs: stored.position,
             file: stored.file.clone(),
         };
-        Ok(Some(Self { state: stored.into_state(), record }))
+        let notes = stored.notes().unwrap_or_default().iter().cloned().chain(stored.unverified()).collect();
+        Ok(Some(Self { state: stored.into_state(), record, notes }))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod average;
 mod batches;
+mod binding;
 mod checkpoint;
 mod comparison;
 mod engine_record;
@@ -23,6 +24,7 @@ mod watch;
 
 pub use average::Average;
 pub use batches::Batches;
+pub use binding::HeldOut;
 pub use checkpoint::{Checkpoint, Progress};
 pub use comparison::{ValidationChange, ValidationSetting, uninterrupted, validation_changes};
 pub use engine_record::EngineRecord;
@@ -36,6 +38,6 @@ pub use record::{ClassRow, MetricsRow, changes_between};
 pub use run_dir::{KeptBest, RunDir, RunDirError};
 pub use setup::{Splits, limited, network, normalisation};
 pub use stored::{StoredError, StoredNetwork};
-pub use trainer::{Change, Live, Outcome, TrainError, Trainer, check_classes};
+pub use trainer::{Change, Live, Outcome, ResumeOptions, TrainError, Trainer, check_classes};
 pub use warnings::run_warnings;
 pub use watch::{Examples, Hold, WatchRequest};

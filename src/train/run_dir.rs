@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{ClassRow, EngineRecord, MetricsRow};
 use crate::config::{Applies, ConfigError, Experiment, LastBatch, MethodChoice};
@@ -58,6 +59,13 @@ const KERNELS: &str = "kernels.json";
 const ENGINE: &str = "engine.json";
 /// The experiment that a run began with, if it was changed since.
 const BEGIN: &str = "config.begin.toml";
+
+/// The line above the experiment in config.toml.
+const SEAL: &str = "# SHA-256 of everything below, which tells a resume whether it is whole: ";
+
+fn sha256(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// The best checkpoint of a comparison that ended when the validation attack changed, read from the `.json` beside it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -132,7 +140,7 @@ impl RunDir {
         Self::check_free(path)?;
         let run = Self { path: path.to_path_buf() };
         let header = "# Everything that determined this run. `fairtat train --config THIS-FILE` runs it again.\n";
-        run.write("config.toml", format!("{header}{comment}\n{}", experiment.to_toml()).as_bytes())?;
+        run.write_config(&format!("{header}{comment}"), experiment)?;
         Ok(run)
     }
 
@@ -151,11 +159,38 @@ impl RunDir {
         let changed = self.load_config()?.with(experiment, &[Applies::Now, Applies::NextEpoch]);
         let header = format!(
             "# The experiment since it was last changed, in epoch {} before batch {} (both counted from 1). The run began \
-             with {BEGIN};\n# log.jsonl records every change.\n\n",
+             with {BEGIN};\n# log.jsonl records every change.\n",
             epoch + 1,
             batch + 1
         );
-        self.write("config.toml", format!("{header}{}", changed.to_toml()).as_bytes())
+        self.write_config(&header, &changed)
+    }
+
+    /// Writes config.toml: `header`, and the experiment below its checksum.
+    fn write_config(&self, header: &str, experiment: &Experiment) -> Result<(), RunDirError> {
+        let text = format!("\n{}", experiment.to_toml());
+        self.write("config.toml", format!("{header}{SEAL}{}\n{text}", sha256(&text)).as_bytes())
+    }
+
+    /// Checks that config.toml is whole and as a run wrote it. Without a checkpoint, nothing else records the
+    /// experiment, and a part of the file is an experiment as well.
+    ///
+    /// # Errors
+    /// [`RunDirError::Format`].
+    pub fn check_config(&self) -> Result<(), RunDirError> {
+        let path = self.config_path();
+        let text = files::read_to_string(&path)?;
+        let intact = match text.split_once(SEAL).and_then(|(_, rest)| rest.split_once('\n')) {
+            Some((sum, rest)) => sum == sha256(rest),
+            // An earlier version wrote it, or it ends before its checksum.
+            None => text.contains("\n[run]"),
+        };
+        let what = format!(
+            "it was cut off or edited, and there is no checkpoint that records the experiment; correct it and begin another \
+             run with `fairtat train --config`, or begin this one with it by `fairtat resume {} --accept-changes`",
+            self.path.display()
+        );
+        if intact { Ok(()) } else { Err(RunDirError::Format { path, what }) }
     }
 
     /// Opens the directory of an earlier run.
@@ -459,6 +494,35 @@ mod tests {
             "the best of the epochs up to 2: epoch 2, score 0.300 (mean + worst class, validation, PGD-10, ε 2/255), in \
              checkpoints/best-until-epoch-0001.safetensors (files count epochs from 0)"
         );
+    }
+
+    /// 225 of 1,103 prefixes of a config.toml are another experiment: fields that are missing have their defaults.
+    #[test]
+    fn no_part_of_a_config_passes_for_the_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path(), &Experiment::preset("cifar10-paper").unwrap()).unwrap();
+        run.check_config().unwrap();
+        let text = std::fs::read_to_string(run.config_path()).unwrap();
+        for length in 0..text.len() {
+            std::fs::write(run.config_path(), &text[..length]).unwrap();
+            assert!(run.check_config().is_err(), "{length} bytes");
+        }
+        std::fs::write(run.config_path(), text.replace("seed = 0", "seed = 1")).unwrap();
+        let error = run.check_config().unwrap_err().to_string();
+        assert!(
+            error.contains("config.toml: it was cut off or edited") && error.contains("--accept-changes"),
+            "{error}"
+        );
+        // As an earlier version wrote it.
+        let earlier: Vec<&str> = text.lines().filter(|line| !line.starts_with(SEAL)).collect();
+        std::fs::write(run.config_path(), earlier.join("\n")).unwrap();
+        run.check_config().unwrap();
+        // After a change of the run in progress.
+        let mut changed = Experiment::preset("cifar10-paper").unwrap();
+        changed.optimizer.lr = 0.5;
+        run.change_config(&changed, 1, 2).unwrap();
+        run.check_config().unwrap();
+        assert_eq!(run.load_config().unwrap().optimizer.lr, 0.5);
     }
 
     /// Tables and directories of earlier versions have fewer columns and files.

@@ -9,7 +9,7 @@ use crate::engine::{Engine, EngineError};
 use crate::engines::open_engine;
 use crate::files::{self, FileError};
 use crate::model::pytorch::{self, Checkpoint, ImportError, Options};
-use crate::model::{Architecture, Facts, ModelError, Network, Op, State, StateSpec};
+use crate::model::{Architecture, Facts, ModelError, Network, Op, SHA256, State, StateSpec};
 
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -238,6 +238,16 @@ impl StoredNetwork {
     /// What was chosen, converted and assumed in reading a file of another program; `None` for this program's files.
     pub fn notes(&self) -> Option<&[String]> {
         self.notes.as_deref()
+    }
+
+    /// That a file of this program has no checksum, as those of earlier versions; `None` if it has one. [`Self::notes`]
+    /// say so about files of other programs.
+    pub fn unverified(&self) -> Option<String> {
+        let without = self.notes.is_none() && !self.metadata.contains_key(SHA256);
+        without.then(|| {
+            let file = self.file.display();
+            format!("{file} was written by an earlier version: it has no checksum, so that damage would not be noticed")
+        })
     }
 
     /// The weights, under the names of the network.

@@ -10,11 +10,14 @@ mod saving;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use self::live::Written;
 pub use live::{Change, Live};
 
 use super::average::Average;
 use super::batches::Batches;
+use super::binding::{Differences, HeldOut, checksum};
 use super::checkpoint::{Checkpoint, Progress};
 use super::evaluation::evaluation_attack;
 use super::events::{Event, Observer};
@@ -58,6 +61,28 @@ pub enum TrainError {
     /// TensorBoard's file cannot be written.
     #[error("TensorBoard events: {0}")]
     TensorBoard(std::io::Error),
+    /// The run or its images are not those of the checkpoint.
+    #[error("{changes}; undo this, or go on with it by `fairtat resume {path} --accept-changes`")]
+    Changed {
+        /// The run directory.
+        path: std::path::PathBuf,
+        /// Each of them, in words.
+        changes: String,
+    },
+    /// Weights, loss or gradients are no longer finite. The last checkpoint does not change.
+    #[error("training diverged in epoch {epoch}, batch {batch} of {batches}: {what}; {then}")]
+    Diverged {
+        /// The epoch, counted from 1.
+        epoch: u32,
+        /// The batch, counted from 1.
+        batch: u32,
+        /// Batches in an epoch.
+        batches: u32,
+        /// What is not finite.
+        what: String,
+        /// What is left, and what to do.
+        then: String,
+    },
     /// The engine that the run began with is no longer available.
     #[error(
         "the run began with {began}, which cannot be opened now; `fairtat resume {path} --engine candle` \
@@ -77,6 +102,15 @@ impl From<StoredError> for TrainError {
     fn from(error: StoredError) -> Self {
         Self::Initial(Box::new(error))
     }
+}
+
+/// How a run is resumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ResumeOptions {
+    /// Make an automatic choice of the engine again, instead of the engine that the run began with.
+    pub any_engine: bool,
+    /// Go on with an experiment or images that are not those of the checkpoint, even if that alters results.
+    pub accept_changes: bool,
 }
 
 /// How a run ended.
@@ -114,6 +148,10 @@ pub struct Trainer {
     warned: Vec<String>,
     /// Whether the warning about validation images without a gradient was already reported.
     warned_of_gradients: bool,
+    /// What to report when the run goes on.
+    notes: Vec<String>,
+    /// When the run was opened or last wrote a checkpoint, and the epoch and batch of the last checkpoint.
+    saved: (Instant, Option<(u32, u32)>),
 }
 
 /// The results of one evaluation after an epoch.
@@ -150,9 +188,10 @@ impl Trainer {
             None => State::initialise(&network, experiment.run.seed),
         };
         let engine = open_engine(&experiment.run.engine_options(), network, &state)?;
-        let trainer = Self::begin_with(experiment, splits, engine, directory)?;
+        let mut trainer = Self::begin_with(experiment, splits, engine, directory)?;
         if let Some(initial) = initial {
             trainer.directory.write_json("init.json", &initial.record)?;
+            trainer.notes = initial.notes;
         }
         Ok(trainer)
     }
@@ -177,106 +216,112 @@ impl Trainer {
             );
             return Err(EngineError::Invalid(what).into());
         }
-        let start = Progress { images: fingerprint(&splits.train), ..Progress::start(classes) };
+        let (images, held_out) = (checksum(&splits.train), Some(HeldOut::of(&splits)));
+        let start = Progress { images, held_out, ..Progress::start(classes) };
         let began = EngineRecord::of(engine.as_ref());
-        let trainer = Self::assemble(experiment, splits, engine, directory, start)?;
+        let epochs = experiment.optimizer.epochs;
+        let trainer = Self::assemble(experiment, splits, engine, directory, start, epochs)?;
         trainer.directory.write_engine(&began)?;
         Ok(trainer)
     }
 
-    /// Resumes a run from its last checkpoint. An automatic choice of the engine selects the engine that the run began
-    /// with.
+    /// Resumes a run from its last checkpoint, with the engine that it began with if the choice is automatic.
     ///
     /// # Errors
-    /// As [`Self::begin`]; [`TrainError::EngineGone`]; and if there is no checkpoint or it does not fit.
+    /// As [`Self::begin`]; [`TrainError::EngineGone`]; [`TrainError::Changed`]; and if there is no checkpoint or it does
+    /// not fit.
     pub fn resume(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
-        let began = directory.engine();
-        Self::resume_with(experiment, splits, directory, began.as_ref())
+        Self::resume_with(experiment, splits, directory, ResumeOptions::default())
     }
 
-    /// As [`Self::resume`], but with the engine that the experiment asks for: an automatic choice is made again.
+    /// As [`Self::resume`], with options.
     ///
     /// # Errors
-    /// As [`Self::begin`], and if there is no checkpoint or it does not fit.
-    pub fn resume_on_any_engine(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
-        Self::resume_with(experiment, splits, directory, None)
-    }
-
-    fn resume_with(
+    /// As [`Self::resume`].
+    pub fn resume_with(
         experiment: Experiment,
         splits: Splits,
         directory: RunDir,
-        began: Option<&EngineRecord>,
+        options: ResumeOptions,
     ) -> Result<Self, TrainError> {
-        let mut checkpoint = Checkpoint::load(&directory.checkpoint("resume"))?;
+        let path = directory.checkpoint("resume");
+        let mut checkpoint = Checkpoint::load(&path)?;
+        let Differences { changes, mut notes } =
+            Differences::of(&checkpoint, &experiment, &splits, &directory.path().join("log.jsonl"));
+        if !changes.is_empty() && !options.accept_changes {
+            let path = directory.path().to_path_buf();
+            return Err(TrainError::Changed { path, changes: changes.join("; ") });
+        }
+        if !changes.is_empty() {
+            let (epoch, batch) = (checkpoint.progress.epoch, checkpoint.progress.batch);
+            directory.log(&json!({ "event": "accepted", "epoch": epoch, "batch": batch, "changes": changes }))?;
+        }
+        notes.extend(changes);
         let network = setup::network(&experiment, &splits.train);
-        let mut engine = setup::reopen_engine(&experiment, network, &checkpoint.engine.model, &directory, began)?;
+        let began = if options.any_engine { None } else { directory.engine() };
+        let mut engine =
+            setup::reopen_engine(&experiment, network, &checkpoint.engine.model, &directory, began.as_ref())?;
+        if let Some(name) = checkpoint.not_finite() {
+            let what = format!(
+                "'{name}' is not finite: the run had diverged when it was saved; begin another run from \
+                 checkpoints/best.safetensors with --init and a lower --lr"
+            );
+            return Err(ModelError::Format { path, what }.into());
+        }
         engine.load_state(&checkpoint.engine)?;
         for average in [&checkpoint.ema, &checkpoint.fawa].into_iter().flatten() {
             average.check(engine.network())?;
         }
         best::settle(&mut checkpoint.progress, &directory)?;
+        let mut progress = checkpoint.progress;
+        // With accepted changes these are the images from now on.
+        (progress.images, progress.held_out) = (checksum(&splits.train), Some(HeldOut::of(&splits)));
         let (mut metrics, mut classes) = directory.read_rows()?;
-        metrics.retain(|row| row.epoch < checkpoint.progress.epoch);
-        classes.retain(|row| row.epoch < checkpoint.progress.epoch);
-        // A change was waiting for the next epoch: the rest of this one runs without it.
-        let in_force = checkpoint.progress.this_epoch.as_ref().map(|old| experiment.with(old, &[Applies::NextEpoch]));
-        let (in_force, wanted) = match in_force {
-            Some(in_force) => (in_force, Some(experiment)),
-            None => (experiment, None),
-        };
-        let mut trainer = Self::assemble(in_force, splits, engine, directory, checkpoint.progress)?;
-        trainer.wanted = wanted;
+        metrics.retain(|row| row.epoch < progress.epoch);
+        classes.retain(|row| row.epoch < progress.epoch);
+        // A change was waiting for the next epoch, or was accepted within one: the rest of this one runs without it.
+        let recorded = checkpoint.experiment.as_ref();
+        let old = progress.this_epoch.as_deref().or(recorded.filter(|_| progress.batch > 0));
+        let in_force = old.map_or_else(|| experiment.clone(), |old| experiment.with(old, &[Applies::NextEpoch]));
+        if progress.batch == 0 && recorded.is_some_and(|old| old.fairness.method != experiment.fairness.method) {
+            progress.forget_method();
+        }
+        progress.this_epoch = (in_force != experiment).then(|| Box::new(in_force.clone()));
+        let epochs = recorded.map_or(experiment.optimizer.epochs, |old| old.optimizer.epochs);
+        let saved = (Instant::now(), Some((progress.epoch, progress.batch)));
+        let mut trainer = Self::assemble(in_force, splits, engine, directory, progress, epochs)?;
+        trainer.wanted = (trainer.experiment != experiment).then_some(experiment);
         trainer.written.experiment = trainer.wanted().clone();
         let (ema, fawa) = (Average::new(checkpoint.ema), Average::new(checkpoint.fawa));
-        Ok(Self { ema, fawa, metrics, classes, ..trainer })
+        Ok(Self { ema, fawa, metrics, classes, notes, saved, ..trainer })
     }
 
+    /// `epochs` is how many epochs the run had when `progress` was written.
     fn assemble(
         experiment: Experiment,
         splits: Splits,
         engine: Box<dyn Engine>,
         directory: RunDir,
         progress: Progress,
+        epochs: u32,
     ) -> Result<Self, TrainError> {
         let classes = splits.train.classes();
         check(&experiment, &splits.train)?;
         let o = &experiment.optimizer;
-        Batches::new(splits.train.len(), o.batch_size, o.last_batch).check(engine.network())?;
-        let statistics = [Some(&progress.counted), progress.statistics.as_ref()];
-        let path = directory.checkpoint("resume");
-        if !statistics.into_iter().flatten().all(|statistics| statistics.is_for(classes)) {
-            let what = format!("its statistics are not for the {classes} classes of the data set");
-            return Err(ModelError::Format { path, what }.into());
-        }
-        let counts = progress.validation.iter().flat_map(|validation| [&validation.clean, &validation.robust]);
-        if counts
-            .into_iter()
-            .any(|confusion| confusion.classes() != classes || confusion.counts().len() != classes * classes)
-        {
-            let what = format!("its counts on the validation split are not for the {classes} classes of the data set");
-            return Err(ModelError::Format { path, what }.into());
-        }
-        let costs = progress.validation.iter().filter_map(|validation| validation.costs.as_ref());
-        if costs.into_iter().any(|costs| !costs.is_for(classes)) {
-            let what = format!("its losses on the validation split are not for the {classes} classes of the data set");
-            return Err(ModelError::Format { path, what }.into());
-        }
-        if !progress.holds.is_empty() && progress.holds.len() != classes {
-            let what = format!("its radii are not for the {classes} classes of the data set");
-            return Err(ModelError::Format { path, what }.into());
-        }
-        if progress.images != fingerprint(&splits.train) {
-            let what = "the training images are not those that the run began with".into();
-            return Err(ModelError::Format { path, what }.into());
-        }
+        let batches = Batches::new(splits.train.len(), o.batch_size, o.last_batch);
+        batches.check(engine.network())?;
+        let impossible = |what| ModelError::Format { path: directory.checkpoint("resume"), what };
+        progress.check(classes, epochs, &batches).map_err(impossible)?;
         let method = methods::build(&experiment, classes);
+        if method.needs().validation && progress.batch > 0 && progress.validation.is_none() {
+            return Err(impossible("its counts on the validation split are missing".into()).into());
+        }
         if let Some(kernels) = engine.kernels() {
             directory.write_kernels(&kernels)?;
         }
         let board =
             EventWriter::create(directory.path(), u64::from(progress.epoch)).map_err(TrainError::TensorBoard)?;
-        let (wanted, ema, fawa, metrics, classes, watched, warned, warned_of_gradients) = Default::default();
+        let (wanted, ema, fawa, metrics, classes, watched, warned, warned_of_gradients, notes) = Default::default();
         let written = Written { experiment: experiment.clone(), holds: progress.holds.clone() };
         Ok(Self {
             experiment,
@@ -295,6 +340,8 @@ impl Trainer {
             watched,
             warned,
             warned_of_gradients,
+            notes,
+            saved: (Instant::now(), None),
         })
     }
 
@@ -357,12 +404,22 @@ impl Trainer {
     /// Trains until all epochs are done or `observer` asks to stop.
     ///
     /// # Errors
-    /// If something fails; the last checkpoint is then unchanged.
+    /// If something fails; the last checkpoint is then unchanged. [`TrainError::Diverged`] if a number is not finite.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
+        for note in std::mem::take(&mut self.notes) {
+            observer.event(&Event::Note(&note));
+        }
         self.warn_of_experiment(observer);
         loop {
             while self.progress.epoch < self.experiment.optimizer.epochs {
-                match self.epoch(observer)? {
+                let ended = self.epoch(observer).map_err(|error| match error {
+                    TrainError::Engine(EngineError::NotFinite { what, batch }) => {
+                        let what = format!("NaN or infinity in the {what}, in a batch of {batch} images");
+                        self.diverged(self.progress.batch + 1, what)
+                    }
+                    other => other,
+                });
+                match ended? {
                     Outcome::Finished => {}
                     _ if observer.discard() => return Ok(Outcome::Discarded),
                     _ => {
@@ -390,6 +447,21 @@ impl Trainer {
             observer.event(&Event::Warning(&warning));
         }
         Ok(Outcome::Finished)
+    }
+
+    /// The error that training diverged in this batch of the epoch, counted from 1.
+    fn diverged(&self, batch: u32, what: String) -> TrainError {
+        let (path, batches) = (self.directory.path().display(), self.batches());
+        let then = match self.saved.1 {
+            Some((epoch, batch)) => format!(
+                "resume.safetensors keeps the state before epoch {}, batch {}: lower optimizer.lr in {path}/config.toml \
+                 and go on with `fairtat resume {path} --accept-changes`",
+                epoch + 1,
+                batch + 1
+            ),
+            None => "there is no checkpoint yet: begin another run with a lower --lr".into(),
+        };
+        TrainError::Diverged { epoch: self.progress.epoch + 1, batch: batch.min(batches), batches, what, then }
     }
 
     /// Trains the rest of an epoch and evaluates after it.
@@ -436,10 +508,19 @@ impl Trainer {
             if observer.stop() || observer.discard() {
                 return Ok(Outcome::Stopped);
             }
+            let clock = Instant::now();
+            let minutes = self.experiment.run.checkpoint_minutes;
+            if minutes > 0.0 && self.saved.0.elapsed().as_secs_f64() >= 60.0 * minutes {
+                self.save_checkpoint(observer)?;
+                self.watched += clock.elapsed();
+            }
         }
         // An observer that stepped through the last batch may have changed the experiment.
         self.warn_of_experiment(observer);
         let trained = self.engine.state()?.model;
+        if let Some(name) = trained.not_finite() {
+            return Err(self.diverged(batches, format!("NaN or infinity in '{name}'")));
+        }
         let (evaluated, validation) = self.evaluate(&trained, observer)?;
         let Some(validation) = validation else { return Ok(Outcome::Stopped) };
         // Once per run: it rarely concerns one epoch alone, and metrics.csv has the count of each.
@@ -626,12 +707,4 @@ pub fn check_classes(experiment: &Experiment, classes: usize) -> Result<(), Conf
         return Err(ConfigError::Invalid { field: "fairness.fixed_target", what });
     }
     Ok(())
-}
-
-/// A checksum of all training images and labels, in order.
-fn fingerprint(set: &Dataset) -> u32 {
-    let mut crc = flate2::Crc::new();
-    crc.update(set.images());
-    set.labels().iter().for_each(|label| crc.update(&label.to_le_bytes()));
-    crc.sum()
 }

@@ -22,6 +22,7 @@ enum Root<'a> {
     Config,
     Data(&'a DataError),
     Engine(&'a EngineError),
+    Diverged,
     RunDir(&'a RunDirError),
     Io(&'a std::io::Error),
     Other,
@@ -55,7 +56,8 @@ impl<'a> Root<'a> {
             TrainError::TensorBoard(error) => Self::Io(error),
             TrainError::Initial(error) => Self::of_stored(error),
             // The error itself says what to do.
-            TrainError::EngineGone { .. } => Self::Other,
+            TrainError::Changed { .. } | TrainError::EngineGone { .. } => Self::Other,
+            TrainError::Diverged { .. } => Self::Diverged,
         }
     }
 
@@ -122,7 +124,7 @@ impl<'a> Root<'a> {
             Self::Engine(EngineError::Gpu(_) | EngineError::Candle(_) | EngineError::Unavailable(_)) => {
                 format!("Choose another engine or adapter, such as Candle on the CPU, {then}.")
             }
-            Self::Engine(EngineError::NotFinite { .. }) if resumable => {
+            Self::Engine(EngineError::NotFinite { .. }) | Self::Diverged if resumable => {
                 "Resume from the last checkpoint paused, lower the learning rate there, and continue.".into()
             }
             Self::RunDir(RunDirError::Taken { path }) => {

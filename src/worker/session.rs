@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{ConfigError, Derived, EngineOptions, Experiment};
 use crate::data::DataError;
 use crate::evaluate::{self, FinalReport, ReportError};
-use crate::train::{Event, Observer, Outcome, RunDir, RunDirError, Splits, TrainError, Trainer};
+use crate::train::{Event, Observer, Outcome, ResumeOptions, RunDir, RunDirError, Splits, TrainError, Trainer};
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -26,6 +26,9 @@ pub enum RunStart {
         /// Another engine than the run's own; its config.toml does not change. If `None`, an automatic choice gives the
         /// engine that the run began with.
         engine: Option<EngineOptions>,
+        /// Whether to go on even if the experiment or the images are not those of the checkpoint
+        /// ([`TrainError::Changed`]).
+        accept_changes: bool,
     },
 }
 
@@ -150,24 +153,24 @@ fn open(start: RunStart, host: &mut dyn Host) -> Result<Trainer, SessionError> {
                 SessionError::Begin(error)
             })
         }
-        RunStart::Resume { directory: path, engine } => {
+        RunStart::Resume { directory: path, engine, accept_changes } => {
             let (directory, mut experiment) = RunDir::open(&path)?;
-            let chosen = engine.is_some();
+            let options = ResumeOptions { any_engine: engine.is_some(), accept_changes };
             if let Some(options) = engine {
                 experiment.run.set_engine_options(options);
             }
             experiment.validate()?;
             let has_checkpoint = directory.checkpoint("resume").exists();
             if !has_checkpoint {
+                if !accept_changes {
+                    directory.check_config()?;
+                }
                 host.stage(Stage::BeginningAnew(&path));
             }
             let splits = load(&experiment, host)?;
             host.stage(Stage::OpeningEngine);
             if has_checkpoint {
-                let resumed = match chosen {
-                    true => Trainer::resume_on_any_engine(experiment, splits, directory),
-                    false => Trainer::resume(experiment, splits, directory),
-                };
+                let resumed = Trainer::resume_with(experiment, splits, directory, options);
                 resumed.map_err(|error| SessionError::Resume { path, source: Box::new(error) })
             } else {
                 Ok(Trainer::begin(experiment, splits, directory)?)

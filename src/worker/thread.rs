@@ -25,7 +25,8 @@ pub(super) fn serve(requests: &Receiver<Request>, mailbox: &Mailbox) {
                 open = run(&mut desk, "beginning a run", start, paused, open.take());
             }
             Some(Request::Resume { directory, engine, paused }) => {
-                open = run(&mut desk, "resuming a run", RunStart::Resume { directory, engine }, paused, open.take());
+                let start = RunStart::Resume { directory, engine, accept_changes: false };
+                open = run(&mut desk, "resuming a run", start, paused, open.take());
             }
             Some(Request::Look { path, engine }) => {
                 let doing = format!("opening {}", path.display());
@@ -95,6 +96,9 @@ fn look(desk: &mut Desk<'_>, path: &Path, options: &EngineOptions, former: &mut 
             return None;
         }
     };
+    if let Some(note) = stored.unverified() {
+        desk.tell(Update::Warning(note));
+    }
     if let Err(error) = stored.experiment.validate() {
         desk.tell(Update::Failed(failure::of_stored(path, &error.into())));
         return None;

@@ -312,7 +312,7 @@ impl Observer for Watcher<'_, '_> {
                     self.desk.tell(Update::Kept((*kept).clone()));
                 }
             }
-            Event::Warning(text) => self.desk.tell(Update::Warning((*text).to_owned())),
+            Event::Note(text) | Event::Warning(text) => self.desk.tell(Update::Warning((*text).to_owned())),
         }
     }
 

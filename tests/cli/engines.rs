@@ -70,7 +70,7 @@ fn a_run_goes_on_with_another_engine_and_remembers_its_own() {
     ok(d, &[&["train", "--run-dir", "run", "--epochs", "1", "--engine", "candle"][..], &small].concat());
     // As if the run had used a GPU that no longer exists.
     let config = d.join("run/config.toml");
-    let written = std::fs::read_to_string(&config).unwrap().replace("epochs = 1\n", "epochs = 2\n");
+    let written = std::fs::read_to_string(&config).unwrap().replace("\nepochs = 1\n", "\nepochs = 2\n");
     let written = written.replace("engine = \"candle\"", "engine = \"wgsl\"\nadapter = \"a gpu that is gone\"");
     std::fs::write(&config, &written).unwrap();
     assert!(fails(d, &["resume", "run"], 1).contains("no adapter is called 'a gpu that is gone'"));
@@ -101,7 +101,7 @@ fn the_wgsl_engine_trains_goes_on_and_evaluates() {
     assert_eq!(columns(&d.join("run/metrics.csv")).1.len(), 1);
 
     // As if the run had been stopped after the first of two epochs.
-    std::fs::write(&config, written.replace("epochs = 1\n", "epochs = 2\n")).unwrap();
+    std::fs::write(&config, written.replace("\nepochs = 1\n", "\nepochs = 2\n")).unwrap();
     let output = fairtat(d, &["resume", "run", "--engine", "candle"]);
     let message = text(&output.stderr);
     assert!(output.status.success() && message.contains("Engine: candle ("), "{message}");

@@ -20,7 +20,7 @@ section! {
         /// Directory of the data set. By default, a named set is read from the directory of `fairtat data fetch`
         #[arg(value_name = "DIR")]
         path: Option<PathBuf> = None,
-            row("Folder", Restart).unset("default location")
+            row("Folder", Restart).unset("default location").harmless()
                 .idle("This data set is built in and has no folder.", |e| {
                     matches!(e.data.dataset.as_str(), "digits" | "shapes")
                 });

@@ -29,7 +29,7 @@ section! {
         /// Batch size of evaluations; results do not depend on it
         #[arg(value_name = "N")]
         eval_batch_size: usize = 256,
-            row("Eval. batch", Now).range(16.0, 1024.0).unit("images").log().valid("at least 1", at_least_one);
+            row("Eval. batch", Now).range(16.0, 1024.0).unit("images").log().valid("at least 1", at_least_one).harmless();
         /// Number of training batches over which batch norm's running statistics are recomputed as plain averages
         /// before each evaluation; 0 uses the running statistics of training
         #[arg(value_name = "N")]

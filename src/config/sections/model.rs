@@ -25,6 +25,6 @@ section! {
         /// Checkpoint or run directory with the initial weights (fine-tuning); unset draws random weights from the
         /// seed. Architecture and input normalisation are those of this run
         #[arg(value_name = "CHECKPOINT")]
-        init: Option<PathBuf> = None, row("Start from", Restart).unset("random weights");
+        init: Option<PathBuf> = None, row("Start from", Restart).unset("random weights").harmless();
     }
 }

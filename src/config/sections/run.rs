@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Applies::{Now, Restart};
 use crate::config::ConfigError;
 use crate::config::Experiment;
-use crate::config::row::{at_least_one, row};
+use crate::config::row::{at_least_one, at_least_zero, row};
 use crate::config::section::section;
 
 /// Which engine runs the network.
@@ -113,37 +113,41 @@ section! {
         seed: u64 = 0, row("Seed", Restart).range(0.0, 99.0);
         /// Engine that runs the network
         #[arg(value_enum)]
-        engine: EngineChoice = EngineChoice::Auto, row("Engine", Restart);
+        engine: EngineChoice = EngineChoice::Auto, row("Engine", Restart).harmless();
         /// Device of the Candle engine
         #[arg(value_enum)]
         device: DeviceChoice = DeviceChoice::Auto,
-            row("Candle device", Restart).idle("The GPU of the WGSL engine is chosen by its name.", |e| {
+            row("Candle device", Restart).harmless().idle("The GPU of the WGSL engine is chosen by its name.", |e| {
                 e.run.engine == EngineChoice::Wgsl || (e.run.engine == EngineChoice::Auto && e.run.adapter.is_some())
             });
         /// GPU of the WGSL engine: its index or a part of its name (see `fairtat engines`), high-performance or
         /// low-power; unset chooses the fastest kind
         #[arg(value_name = "ADAPTER")]
         adapter: Option<String> = None,
-            row("GPU", Restart).unset("the fastest kind")
+            row("GPU", Restart).harmless().unset("the fastest kind")
                 .idle("The device of the Candle engine is chosen by its own field.", names_candle);
         /// Make no choices that depend on measurements or on a vendor's library, so that the same seed, device and
         /// build give the same bytes: the WGSL engine takes its kernels from a fixed table. By default it measures on a
         /// GPU which kernels are fastest, once per device and network, and a run keeps them (kernels.json)
         #[arg(value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
-        deterministic: bool = false, row("Deterministic", Restart);
+        deterministic: bool = false, row("Deterministic", Restart).harmless();
         /// Give every layer its own kernel in the WGSL engine, without Winograd's algorithm: slower, for comparisons
         #[arg(value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
         no_fusion: bool = false,
-            row("No fusion", Restart)
+            row("No fusion", Restart).harmless()
                 .idle("Only the WGSL engine has kernels that compute several layers.", names_candle);
         /// Epochs between checkpoints
         #[arg(value_name = "EPOCHS")]
         checkpoint_every: u32 = 1,
-            row("Checkpoints", Now).range(1.0, 50.0).unit("epochs").valid("at least 1", at_least_one);
+            row("Checkpoints", Now).range(1.0, 50.0).unit("epochs").valid("at least 1", at_least_one).harmless();
+        /// Minutes after which a checkpoint is also written within an epoch; 0 writes none there
+        #[arg(value_name = "MINUTES")]
+        checkpoint_minutes: f64 = 5.0,
+            row("Within epochs", Now).range(0.0, 60.0).unit("minutes").valid("at least 0", at_least_zero).harmless();
         /// Images in the figure of adversarial examples
         #[arg(value_name = "N")]
         examples: usize = 10,
-            row("Examples", Now).range(0.0, 100.0).unit("images").valid("at most 100", |value| value <= 100.0);
+            row("Examples", Now).harmless().range(0.0, 100.0).unit("images").valid("at most 100", |value| value <= 100.0);
     }
 }
 

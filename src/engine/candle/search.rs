@@ -166,7 +166,12 @@ impl CandleEngine {
             Start::Given(values) => noise.copy_from_slice(values),
             &Start::Uniform { purpose, epoch } => {
                 for ((noise, id), epsilon) in images {
-                    Stream::new(batch.seed, purpose, epoch, *id).fill_symmetric(noise);
+                    let stream = Stream::new(batch.seed, purpose, epoch, *id);
+                    if spec.norm == Norm::L2 {
+                        stream.fill_ball(*epsilon, noise);
+                        continue;
+                    }
+                    stream.fill_symmetric(noise);
                     noise.iter_mut().for_each(|v| *v *= epsilon);
                 }
             }

@@ -15,6 +15,7 @@ use std::ops::Range;
 use safetensors::tensor::{Dtype as SafeDtype, SafeTensors, TensorInfo};
 use zip::{CompressionMethod, ZipArchive};
 
+use super::super::checksum;
 use super::pickle::{Pickle, Value, printable};
 use super::tensors::{Dtype, Storage, Tensor, contiguous, storage_of};
 
@@ -57,8 +58,8 @@ impl Format {
 pub(super) enum Contents<'a> {
     /// An object with tensors in it.
     Pickle(Pickle<'a>, BTreeMap<String, Storage>),
-    /// Named arrays.
-    Arrays(BTreeMap<String, Tensor>),
+    /// Named arrays, and whether they were compared with a checksum.
+    Arrays(BTreeMap<String, Tensor>, bool),
 }
 
 /// Reads the structure of a file.
@@ -219,10 +220,11 @@ fn safe_tensors(file: &[u8]) -> Result<Contents<'_>, String> {
     if file.get(257..262) == Some(b"ustar") {
         return Err("a tar archive, as PyTorch wrote it before 2017; load it with Python and save it again".into());
     }
-    let whole = SafeTensors::deserialize(file).and_then(|_| SafeTensors::read_metadata(file));
-    let (header, metadata) = whole.map_err(|e| {
+    let whole = SafeTensors::deserialize(file).and_then(|whole| Ok((whole, SafeTensors::read_metadata(file)?)));
+    let (whole, (header, metadata)) = whole.map_err(|e| {
         format!("neither a checkpoint of torch.save nor a whole safetensors file ({e}); found {} bytes", file.len())
     })?;
+    let verified = checksum::verify(&whole, &checksum::metadata(&metadata)?)?;
     let tensor = |(name, info): (String, &TensorInfo)| {
         let dtype = match info.dtype {
             SafeDtype::F16 => Dtype::F16,
@@ -237,5 +239,5 @@ fn safe_tensors(file: &[u8]) -> Result<Contents<'_>, String> {
         let storage = Storage { range: start + header + 8..end + header + 8, crc: None };
         (name, Tensor { dtype, strides: contiguous(&info.shape), shape: info.shape.clone(), offset: 0, storage })
     };
-    Ok(Contents::Arrays(metadata.tensors().into_iter().map(tensor).collect()))
+    Ok(Contents::Arrays(metadata.tensors().into_iter().map(tensor).collect(), verified))
 }

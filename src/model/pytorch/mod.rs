@@ -189,6 +189,13 @@ impl Checkpoint {
         let at = || path.to_path_buf();
         let mut notes = Vec::new();
         let contents = container::read(&bytes).map_err(|what| ImportError::Format { path: at(), what })?;
+        let is_verified = match &contents {
+            Contents::Arrays(_, is_verified) => *is_verified,
+            Contents::Pickle(_, storages) => storages.values().all(|storage| storage.crc.is_some()),
+        };
+        if !is_verified {
+            notes.push("the file has no checksum: damage to it would not be noticed".into());
+        }
         let arrays =
             arrays_of(contents, options, &mut notes).map_err(|what| ImportError::Weights { path: at(), what })?;
         let plain = names::plain(arrays, options.ignore_extra);
@@ -228,7 +235,7 @@ fn arrays_of(
     let wanted = options.weights.as_deref();
     let (pickle, storages) = match contents {
         Contents::Pickle(pickle, storages) => (pickle, storages),
-        Contents::Arrays(arrays) => {
+        Contents::Arrays(arrays, _) => {
             let arrays = arrays.into_iter().map(|(name, tensor)| (name, Ok(tensor))).collect();
             return below(arrays, wanted);
         }

@@ -127,6 +127,14 @@ fn own_and_damaged_files_are_not_foreign() {
     }
     state.save(&file, &BTreeMap::new()).unwrap();
     assert!(is_foreign(&file).unwrap());
+    let open = |file: &Path| Checkpoint::open(file, &Options::default()).map_err(|error| error.to_string());
+    let without_checksum = |file: &Path| open(file).unwrap().notes.iter().any(|note| note.contains("no checksum"));
+    assert!(!without_checksum(&file) && !without_checksum(&path("zip.pth")));
+    assert!(without_checksum(&path("no-check-sums.pth")) && without_checksum(&path("legacy.pt")));
+    let mut damaged = std::fs::read(&file).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, damaged).unwrap();
+    assert!(open(&file).unwrap_err().contains("a.safetensors: the file is damaged"));
     let missing = is_foreign(&dir.path().join("none.pth")).unwrap_err().to_string();
     assert!(missing.starts_with("cannot read ") && missing.contains("none.pth"), "{missing}");
 }

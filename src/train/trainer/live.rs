@@ -5,7 +5,6 @@ use serde_json::json;
 use super::{TrainError, Trainer};
 use crate::config::{Applies, ConfigError, Difference, Experiment};
 use crate::engine::{Engine, EngineError, Norm, SetAside, Views};
-use crate::train::methods::ValidationCounts;
 use crate::train::{Hold, Progress, Splits, methods};
 
 /// Access to a run between two batches, or between two steps of an attack.
@@ -155,10 +154,7 @@ impl Trainer {
         self.wanted = (wanted != self.experiment).then_some(wanted);
         self.progress.this_epoch = self.wanted.is_some().then(|| Box::new(self.experiment.clone()));
         if self.experiment.fairness.method != before {
-            // The new method cannot use the memory of the old one.
-            let progress = &mut self.progress;
-            (progress.memory, progress.sums, progress.last_sums) = Default::default();
-            progress.validation = progress.validation.take().map(|counts| ValidationCounts { costs: None, ..counts });
+            self.progress.forget_method();
         }
         self.method = methods::build(&self.experiment, self.splits.train.classes());
         self.plan();

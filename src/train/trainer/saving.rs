@@ -1,6 +1,7 @@
 //! Writes rows and averages after an epoch, and checkpoints.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -193,12 +194,17 @@ impl Trainer {
         let path = self.directory.checkpoint("resume");
         let checkpoint = Checkpoint {
             progress: self.progress.clone(),
+            experiment: Some(self.wanted().clone()),
             engine: self.engine.state()?,
             ema: self.ema.state().cloned(),
             fawa: self.fawa.state().cloned(),
         };
-        checkpoint.save(&path)?;
         let (epoch, batch) = (self.progress.epoch, self.progress.batch);
+        if let Some(name) = checkpoint.not_finite() {
+            return Err(self.diverged(batch.max(1), format!("NaN or infinity in '{name}'")));
+        }
+        checkpoint.save(&path)?;
+        self.saved = (Instant::now(), Some((epoch, batch)));
         self.directory.log(&json!({ "event": "checkpoint", "epoch": epoch, "batch": batch }))?;
         observer.event(&Event::Checkpoint { epoch, batch, batches: self.batches(), path: &path });
         Ok(())

@@ -126,8 +126,13 @@ fn a_lost_gpu_and_a_full_disk_end_a_run_that_can_be_resumed() {
     let closed = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
     let failure = fail(RunDirError::from(FileError::writing("metrics.csv")(closed)).into());
     assert!(failure.advice.unwrap().contains("may write"));
-    let failure = fail(EngineError::NotFinite { what: "loss".into(), batch: 3 }.into());
-    assert!(failure.advice.unwrap().contains("learning rate"));
+    let (what, then) = ("NaN or infinity in the loss".into(), "begin again".into());
+    let diverged = TrainError::Diverged { epoch: 1, batch: 2, batches: 3, what, then };
+    for error in [EngineError::NotFinite { what: "loss".into(), batch: 3 }.into(), diverged] {
+        let failure = fail(error);
+        assert!(failure.what.starts_with("training diverged"), "{failure:?}");
+        assert!(failure.advice.unwrap().contains("learning rate"));
+    }
 }
 
 #[cfg(unix)]

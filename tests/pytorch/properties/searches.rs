@@ -104,6 +104,11 @@ proptest! {
             let stream = Stream::new(seed, Purpose::AttackStart, 4, subject.ids[i]);
             let mut delta: Vec<f32> = match &spec.start {
                 Start::Zero => vec![0.0; image],
+                Start::Uniform { .. } if spec.norm == Norm::L2 => {
+                    let mut inside = vec![0.0; image];
+                    stream.fill_ball(epsilon, &mut inside);
+                    inside
+                }
                 Start::Uniform { .. } => (0..image as u32).map(|j| epsilon * stream.symmetric(j)).collect(),
                 Start::Normal { deviation, .. } => (0..image as u32).map(|j| deviation * stream.normal(j)).collect(),
                 Start::Given(values) => values[i * image..][..image].to_vec(),

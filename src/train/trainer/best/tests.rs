@@ -261,7 +261,7 @@ fn an_attack_that_was_edited_into_the_config_of_an_earlier_version_is_seen() {
     begin(&experiment(), &run).run(&mut observer).unwrap();
     let path = run.join("checkpoints/resume.safetensors");
     let mut checkpoint = Checkpoint::load(&path).unwrap();
-    assert!(checkpoint.progress.best_under.take().is_some());
+    assert!(checkpoint.progress.best_under.take().is_some() && checkpoint.experiment.take().is_some());
     checkpoint.save(&path).unwrap();
     let (directory, mut experiment) = RunDir::open(&run).unwrap();
     experiment.evaluation.eval_epsilon = Some(Epsilon::levels(STRONG));

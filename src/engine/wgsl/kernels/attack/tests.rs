@@ -192,7 +192,12 @@ impl Case {
                 Start::Given(values) => delta.copy_from_slice(&values[i * len..][..len]),
                 &Start::Uniform { purpose, epoch } => {
                     let stream = Stream::new(SEED, purpose, epoch, self.ids[i]);
-                    (0..len).for_each(|p| delta[p] = stream.symmetric(p as u32) * self.spec.epsilon[i]);
+                    match self.spec.norm {
+                        Norm::Linf => {
+                            (0..len).for_each(|p| delta[p] = stream.symmetric(p as u32) * self.spec.epsilon[i]);
+                        }
+                        Norm::L2 => stream.fill_ball(self.spec.epsilon[i], delta),
+                    }
                 }
                 &Start::Normal { deviation, purpose, epoch } => {
                     let stream = Stream::new(SEED, purpose, epoch, self.ids[i]);
