@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
 
-use super::fit::{check_request, convert_channels, fit_square};
+use super::fit::{check_memory, check_request, convert_channels, fit_square};
 use super::reading::{describe_start, entries, read_file};
 use super::{DataError, Dataset, ImageShape, TrainTest};
 
@@ -237,6 +237,7 @@ impl SetDecoder {
                 let (first_path, first_shape) = self.first.get_or_insert_with(|| (path.clone(), image.shape));
                 compare(first_path, *first_shape, path, image.shape)?;
                 if images.is_empty() {
+                    check_memory(&directory.display().to_string(), files.len(), 0, image.shape)?;
                     let bytes = image.shape.len().saturating_mul(files.len());
                     images.try_reserve_exact(bytes).map_err(|_| {
                         let what = format!("{} images of {} need {bytes} bytes of memory", files.len(), image.shape);

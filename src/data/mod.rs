@@ -23,6 +23,7 @@ mod summary;
 pub use cifar::{Cifar, load_cifar};
 pub use dataset::{DataError, Dataset, ImageShape, TrainTest};
 pub use digits::digits;
+pub use fit::{MAX_IMAGE_SIZE, check_memory};
 pub use folder::{FolderOptions, MAX_PIXELS, MAX_SIDE, image_from_rgba, load_folder, load_image};
 pub use idx::{IdxSet, load_idx};
 pub use layout::{Detected, Layout, check_parts, detect};

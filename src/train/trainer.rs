@@ -31,6 +31,7 @@ use crate::config::{Applies, ConfigError, Experiment};
 use crate::data::{DataError, Dataset};
 use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Start, View};
 use crate::engines::open_engine;
+use crate::files::FileError;
 use crate::model::{ModelError, State};
 use crate::rng::{Purpose, Stream};
 
@@ -56,8 +57,8 @@ pub enum TrainError {
     #[error("the weights to start from (--init): {0}")]
     Initial(#[source] Box<StoredError>),
     /// TensorBoard's file cannot be written.
-    #[error("TensorBoard events: {0}")]
-    TensorBoard(std::io::Error),
+    #[error(transparent)]
+    TensorBoard(FileError),
     /// The engine that the run began with is no longer available.
     #[error(
         "the run began with {began}, which cannot be opened now; `fairtat resume {path} --engine candle` \
@@ -386,7 +387,7 @@ impl Trainer {
             self.write_changes()?;
         }
         let has = [self.ema.state().is_some(), self.fawa.state().is_some()];
-        if let Some(warning) = missing_averages(&self.experiment, self.progress.epoch, has) {
+        if let Some(warning) = missing_averages(&self.experiment, self.progress.epoch, has, &self.metrics) {
             observer.event(&Event::Warning(&warning));
         }
         Ok(Outcome::Finished)
