@@ -4,21 +4,22 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
 
-use super::super::{interrupt, print, progress};
+use super::super::{Stopped, Usage, interrupt, progress};
 use super::arguments::Attacks;
 use super::{EvalArgs, Subject, check_report, evaluated};
 use crate::attack::{Attack, AttackKind};
+use crate::console::tell;
 use crate::evaluate::figures::{self, CheckpointBar, Context};
 use crate::evaluate::robustness::{
     Compared, Described, Evaluation, ReportFiles, Role, Transfer, adversarial_images, classify, compare_csv,
     compare_markdown, finish,
 };
-use crate::files::write_atomic;
+use crate::files::{FileError, write_atomic};
 
 /// Evaluates every checkpoint under the same attacks, and writes one table.
 pub(super) fn many(arguments: &EvalArgs) -> Result<()> {
     if !arguments.corruptions().is_empty() {
-        bail!("--corruptions is for one checkpoint at a time");
+        bail!(Usage("--corruptions is for one checkpoint at a time".into()));
     }
     if let Some(report) = &arguments.report {
         check_report(report, arguments.force)?;
@@ -52,13 +53,13 @@ pub(super) fn many(arguments: &EvalArgs) -> Result<()> {
     for (i, subject) in subjects.iter_mut().enumerate() {
         let own = Attacks::of(arguments, &subject.stored.experiment, subject.set.shape())?;
         if i == 0 {
-            own.warnings.iter().flatten().for_each(|warning| eprintln!("warning: {warning}"));
+            own.warnings.iter().flatten().for_each(|warning| tell!("warning: {warning}"));
         }
         let described = subject.described(arguments)?;
-        eprintln!("{}", subject.stored.file.display());
+        tell!("{}", subject.stored.file.display());
         let evaluation = evaluated(arguments, subject, &own, &described, directory(i).as_deref())?;
         for warning in &evaluation.warnings {
-            eprintln!("warning: {}: {warning}", subject.stored.file.display());
+            tell!("warning: {}: {warning}", subject.stored.file.display());
         }
         if let Some(directory) = directory(i) {
             // The records stay until the table is written: the same command continues.
@@ -68,20 +69,17 @@ pub(super) fn many(arguments: &EvalArgs) -> Result<()> {
     }
     let transfers = if arguments.transfer { transfers(arguments, &mut subjects, &attacks)? } else { Vec::new() };
     let markdown = compare_markdown(&rows, &transfers);
-    print(&markdown)?;
     let json = serde_json::json!({ "checkpoints": rows, "transfer": transfers });
     if let Some(report) = &arguments.report {
-        std::fs::create_dir_all(report)?;
+        std::fs::create_dir_all(report).map_err(FileError::writing(report))?;
         draw(arguments, &rows, &transfers, &subjects)?;
         write_atomic(&report.join("report.md"), markdown.as_bytes())?;
         write_atomic(&report.join("report.csv"), compare_csv(&rows).as_bytes())?;
         super::super::write_json(&report.join("report.json"), &json)?;
         (0..rows.len()).filter_map(directory).try_for_each(|directory| finish(&directory))?;
     }
-    match &arguments.stored.json {
-        Some(path) => super::super::write_json(path, &json),
-        None => Ok(()),
-    }
+    arguments.stored.json.write(&json)?;
+    arguments.stored.json.print(&markdown)
 }
 
 /// Refuses attacks that leave images as they are, or end at the first image that fools one network: tested on another one,
@@ -89,11 +87,11 @@ pub(super) fn many(arguments: &EvalArgs) -> Result<()> {
 fn check_transfer(attacks: &[Attack]) -> Result<()> {
     match attacks.iter().find(|attack| attack.kind != AttackKind::Clean && !attack.kind.runs_in_engine()) {
         None => Ok(()),
-        Some(attack) => bail!(
+        Some(attack) => bail!(Usage(format!(
             "--transfer needs attacks that move every image to the end: fgsm, pgd and pgd-targeted; {} leaves images that \
              it cannot change",
             attack.kind.title()
-        ),
+        ))),
     }
 }
 
@@ -137,7 +135,7 @@ fn compared(evaluation: &Evaluation, described: &Described) -> Compared {
 
 /// The images of each attack on each checkpoint, tested on all.
 fn transfers(arguments: &EvalArgs, subjects: &mut [Subject], attacks: &[Attack]) -> Result<Vec<Transfer>> {
-    let stop = interrupt::flag();
+    let stop = interrupt::stops("after this batch");
     let mut all = Vec::new();
     for attack in attacks.iter().filter(|attack| attack.kind != AttackKind::Clean) {
         let mut correct = Vec::new();
@@ -151,7 +149,7 @@ fn transfers(arguments: &EvalArgs, subjects: &mut [Subject], attacks: &[Attack])
                 !stop.load(Ordering::SeqCst)
             })?;
             bar.finish_and_clear();
-            let Some(images) = images else { bail!("stopped") };
+            let Some(images) = images else { bail!(Stopped("Stopped".into())) };
             let mut row = Vec::new();
             for target in subjects.iter_mut() {
                 let found = classify(target.engine.as_mut(), &images, batch_size)?;
@@ -198,7 +196,7 @@ fn draw(arguments: &EvalArgs, rows: &[Compared], transfers: &[Transfer], subject
         let figure = figures::transfer_matrix(&names, &values, &context(&transfer.attack))?;
         // One figure for each attack.
         let directory = if transfers.len() == 1 { report.clone() } else { report.join(format!("transfer-{}", i + 1)) };
-        std::fs::create_dir_all(&directory)?;
+        std::fs::create_dir_all(&directory).map_err(FileError::writing(&directory))?;
         figure.save(&directory)?;
     }
     Ok(())
