@@ -7,11 +7,11 @@ use anyhow::{Result, bail};
 use clap::Subcommand;
 use indicatif::ProgressBar;
 
-use super::{Usage, interrupt, print, progress};
+use super::{Stopped, Usage, interrupt, print, progress};
 use crate::console::tell;
 use crate::data::download::{self, FetchOptions, Phase, Progress, Status};
 use crate::data::publishers::{Publisher, publisher, publishers};
-use crate::data::{self, Corruptions, Layout, SourceOptions, corruption_class_names, describe, detect};
+use crate::data::{self, Corruptions, DataError, Layout, SourceOptions, corruption_class_names, describe, detect};
 use crate::files::FileError;
 
 /// The built-in data sets.
@@ -104,12 +104,13 @@ impl Bars {
 fn fetch(publisher: &Publisher) -> Result<()> {
     let root = download::default_root();
     let mut bars = Bars::default();
-    // Not after the next bytes: a server may be silent for a minute.
-    interrupt::ends("Stopped; what has arrived is kept, and the same command continues.");
-    let never = AtomicBool::new(false);
-    let fetched = download::fetch(publisher, &root, &FetchOptions::default(), &never, &mut |p| bars.show(&p));
+    let stop = interrupt::stops("the download, whose parts are kept");
+    let fetched = download::fetch(publisher, &root, &FetchOptions::default(), stop, &mut |p| bars.show(&p));
     bars.finish();
-    let fetched = fetched?;
+    let fetched = fetched.map_err(|error| match error {
+        DataError::Stopped(what) => Stopped(what).into(),
+        other => anyhow::Error::from(other),
+    })?;
     for file in &fetched.files {
         tell!("{}: {}", file.path.display(), file.against);
     }

@@ -4,7 +4,7 @@
 //! The exit status is 128 and the number of the signal: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::console::tell;
 
@@ -15,22 +15,14 @@ const INTERRUPT: i32 = 2;
 static STOP: AtomicBool = AtomicBool::new(false);
 /// The signal that set it; 0 before.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
-/// What the command does about a signal.
-static MANNER: Mutex<Manner> = Mutex::new(Manner::Ends(""));
-
-#[derive(Debug, Clone, Copy)]
-enum Manner {
-    /// It ends at once, with these words if there are any: it has nothing to save.
-    Ends(&'static str),
-    /// It stops at this place, in words, as soon as it gets there.
-    Stops(&'static str),
-}
+/// Where the command stops, in words. `None` if it has nothing to save.
+static STOPPING: Mutex<Option<&'static str>> = Mutex::new(None);
 
 /// What follows from a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Response {
-    /// The program ends with this status and these words.
-    End(i32, &'static str),
+    /// The program ends with this status.
+    End(i32),
     /// The command stops there.
     Stop(&'static str),
     /// It is stopping already. Whoever asks twice with SIGTERM or SIGHUP, as a shell and a closing terminal do, wants
@@ -38,24 +30,19 @@ enum Response {
     Nothing,
 }
 
-fn response(signal: i32, is_stopping: bool, manner: Manner) -> Response {
-    match manner {
-        Manner::Ends(words) => Response::End(128 + signal, words),
-        Manner::Stops(_) if is_stopping && signal == INTERRUPT => Response::End(128 + signal, ""),
-        Manner::Stops(_) if is_stopping => Response::Nothing,
-        Manner::Stops(place) => Response::Stop(place),
+fn response(signal: i32, is_stopping: bool, stops: Option<&'static str>) -> Response {
+    match stops {
+        None => Response::End(128 + signal),
+        Some(_) if is_stopping && signal == INTERRUPT => Response::End(128 + signal),
+        Some(_) if is_stopping => Response::Nothing,
+        Some(place) => Response::Stop(place),
     }
 }
 
 fn receive(signal: i32) {
-    let manner = *manner();
-    match response(signal, STOP.load(Ordering::SeqCst), manner) {
-        Response::End(status, words) => {
-            if !words.is_empty() {
-                tell!("\n{words}");
-            }
-            std::process::exit(status)
-        }
+    let stops = *STOPPING.lock().unwrap_or_else(PoisonError::into_inner);
+    match response(signal, STOP.load(Ordering::SeqCst), stops) {
+        Response::End(status) => std::process::exit(status),
         Response::Stop(place) => {
             SIGNAL.store(signal, Ordering::SeqCst);
             STOP.store(true, Ordering::SeqCst);
@@ -110,18 +97,8 @@ fn listen() -> Result<(), ctrlc::Error> {
 /// `after this batch`.
 pub(super) fn stops(place: &'static str) -> &'static AtomicBool {
     install();
-    *manner() = Manner::Stops(place);
+    *STOPPING.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
     &STOP
-}
-
-/// A signal ends the command at once, with these words: what it has written is kept, whenever it ends.
-pub(super) fn ends(words: &'static str) {
-    install();
-    *manner() = Manner::Ends(words);
-}
-
-fn manner() -> MutexGuard<'static, Manner> {
-    MANNER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The exit status of a command that a signal has stopped.
@@ -140,11 +117,11 @@ mod tests {
     #[test]
     fn a_signal_is_one_ctrl_c_and_only_ctrl_c_insists() {
         for (signal, status) in [(INTERRUPT, 130), (TERMINATION, 143), (HANGUP, 129)] {
-            assert_eq!(response(signal, false, Manner::Ends("Kept")), Response::End(status, "Kept"));
-            assert_eq!(response(signal, false, Manner::Stops("soon")), Response::Stop("soon"));
+            assert_eq!(response(signal, false, None), Response::End(status));
+            assert_eq!(response(signal, false, Some("soon")), Response::Stop("soon"));
         }
-        assert_eq!(response(INTERRUPT, true, Manner::Stops("soon")), Response::End(130, ""));
-        assert_eq!(response(TERMINATION, true, Manner::Stops("soon")), Response::Nothing);
-        assert_eq!(response(HANGUP, true, Manner::Stops("soon")), Response::Nothing);
+        assert_eq!(response(INTERRUPT, true, Some("soon")), Response::End(130));
+        assert_eq!(response(TERMINATION, true, Some("soon")), Response::Nothing);
+        assert_eq!(response(HANGUP, true, Some("soon")), Response::Nothing);
     }
 }
