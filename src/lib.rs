@@ -23,12 +23,14 @@ pub mod app;
 pub mod attack;
 pub mod cli;
 pub mod config;
+pub(crate) mod console;
 pub mod data;
 pub mod engine;
 pub mod engines;
 pub mod evaluate;
 pub mod fairness;
 pub mod files;
+pub mod memory;
 pub mod model;
 #[doc(hidden)]
 pub mod readers;

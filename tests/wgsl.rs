@@ -2,7 +2,7 @@
 //!
 //! Runs on the adapter whose name contains `FAIRTAT_TEST_ADAPTER`, or on the best one if that is not set; fails if
 //! there is none.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use fairtat::attack::{Attack, AttackKind};
 use fairtat::data::ImageShape;

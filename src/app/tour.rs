@@ -203,7 +203,7 @@ impl Tour {
         if let Err(error) = write_atomic(&path, format!("{text}\n").as_bytes()) {
             app.tell(Level::Error, error.to_string());
         }
-        println!("{text}");
+        let _ = crate::console::print(&format!("{text}\n"));
     }
 }
 

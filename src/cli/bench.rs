@@ -3,14 +3,15 @@
 mod table;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 
-use super::{Usage, print, write_json};
+use super::json::JsonArgs;
+use super::{Usage, check_width};
 use crate::config::{EngineOptions, MethodChoice};
+use crate::console::note;
 use crate::engine::wgsl::{Checks, DeviceFigures, Subgroups};
 use crate::evaluate::bench::{BenchOptions, BenchReport, image_shape, measure_step};
 use crate::model::Architecture;
@@ -55,9 +56,8 @@ pub(super) struct BenchArgs {
     /// Also run an epoch of 50,000 images; without it, its time is extrapolated from the step
     #[arg(long)]
     epoch: bool,
-    /// Also write the results as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -72,7 +72,8 @@ pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
     let at_least = Duration::try_from_secs_f64(arguments.seconds)
         .map_err(|_| Usage(format!("--seconds: expected a number of at least 0, found {}", arguments.seconds)))?;
     arguments.engine.validate()?;
-    anyhow::ensure!(arguments.width != Some(0), Usage("--width: expected at least 1, found 0".into()));
+    arguments.json.check()?;
+    check_width(arguments.width)?;
     if let Some(batch) = arguments.batch.iter().find(|batch| **batch < 2) {
         let what = format!("--batch: expected at least 2 images, which batch norm needs for training, found {batch}");
         anyhow::bail!(Usage(what));
@@ -99,7 +100,7 @@ pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
             Usage("--profile times the dispatches of the WGSL engine; use it with --engine wgsl".into())
         })?;
         let figures = with_note("the peak rates of the device", || DeviceFigures::measure(&wgsl))?;
-        print(&table::figures(&figures))?;
+        arguments.json.print(&table::figures(&figures))?;
         options.figures = Some(figures);
     }
     let mut report = BenchReport {
@@ -109,7 +110,7 @@ pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
         figures: options.figures.clone(),
         results: Vec::new(),
     };
-    print(&table::heading())?;
+    arguments.json.print(&table::heading())?;
     for &architecture in architectures {
         for &batch in &arguments.batch {
             for &method in &arguments.method {
@@ -117,32 +118,30 @@ pub(super) fn bench(arguments: &BenchArgs) -> Result<()> {
                 let title = method.title();
                 let what = format!("{title}, {architecture}, {batch} images of {}", image_shape(architecture));
                 let (row, device) = with_note(&what, || measure_step(architecture, batch, &options))?;
-                print(&table::row(&row))?;
+                arguments.json.print(&table::row(&row))?;
                 report.device = device;
                 report.results.push(row);
             }
         }
     }
+    arguments.json.write(&report)?;
     for row in &report.results {
         if let Some(profile) = &row.profile {
-            print(&table::profile(row, profile, arguments.top))?;
+            arguments.json.print(&table::profile(row, profile, arguments.top))?;
         }
     }
-    match &arguments.json {
-        Some(path) => write_json(path, &report),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Shows on a terminal what is being measured, until it is done.
 fn with_note<T>(what: &str, measure: impl FnOnce() -> T) -> T {
     let shown = std::io::stderr().is_terminal();
     if shown {
-        eprint!("\r{what} …\x1b[K");
+        note(&format!("\r{what} …\x1b[K"));
     }
     let measured = measure();
     if shown {
-        eprint!("\r\x1b[K");
+        note("\r\x1b[K");
     }
     measured
 }

@@ -1,15 +1,18 @@
 //! `fairtat data`.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use indicatif::ProgressBar;
 
-use super::{interrupt, print, progress};
+use super::{Stopped, Usage, interrupt, print, progress};
+use crate::console::tell;
 use crate::data::download::{self, FetchOptions, Phase, Progress, Status};
 use crate::data::publishers::{Publisher, publisher, publishers};
-use crate::data::{self, Corruptions, Layout, SourceOptions, corruption_class_names, describe, detect};
+use crate::data::{self, Corruptions, DataError, Layout, SourceOptions, corruption_class_names, describe, detect};
+use crate::files::FileError;
 
 /// The built-in data sets.
 const BUILT_IN: [&str; 2] = ["digits", "shapes"];
@@ -36,7 +39,7 @@ pub(super) fn data(command: &DataCommand) -> Result<()> {
         DataCommand::Fetch { name } if BUILT_IN.contains(&name.as_str()) => {
             print(&format!("'{name}' is built in: there is nothing to fetch\n"))
         }
-        DataCommand::Fetch { name } => fetch(&publisher(name)?),
+        DataCommand::Fetch { name } => fetch(&publisher(name).map_err(|error| Usage(error.to_string()))?),
         DataCommand::Check { name_or_path } => check(name_or_path),
     }
 }
@@ -101,12 +104,15 @@ impl Bars {
 fn fetch(publisher: &Publisher) -> Result<()> {
     let root = download::default_root();
     let mut bars = Bars::default();
-    let fetched =
-        download::fetch(publisher, &root, &FetchOptions::default(), interrupt::flag(), &mut |p| bars.show(&p));
+    let stop = interrupt::stops("the download, whose parts are kept");
+    let fetched = download::fetch(publisher, &root, &FetchOptions::default(), stop, &mut |p| bars.show(&p));
     bars.finish();
-    let fetched = fetched?;
+    let fetched = fetched.map_err(|error| match error {
+        DataError::Stopped(what) => Stopped(what).into(),
+        other => anyhow::Error::from(other),
+    })?;
     for file in &fetched.files {
-        eprintln!("{}: {}", file.path.display(), file.against);
+        tell!("{}: {}", file.path.display(), file.against);
     }
     print(&format!("{} is ready in {}\n", publisher.name, fetched.data.display()))
 }
@@ -127,7 +133,8 @@ fn check(name_or_path: &str) -> Result<()> {
     if let Ok(publisher) = publisher(name_or_path) {
         let root = download::default_root();
         let mut bars = Bars::default();
-        let report = download::verify(&publisher, &root, interrupt::flag(), &mut |p| bars.show(&p));
+        // Nothing is written, so a signal ends the program at once.
+        let report = download::verify(&publisher, &root, &AtomicBool::new(false), &mut |p| bars.show(&p));
         bars.finish();
         let report = report?;
         print(&report.to_string())?;
@@ -136,7 +143,7 @@ fn check(name_or_path: &str) -> Result<()> {
         }
         return contents(&publisher.data_directory(&root), &options(&publisher.name));
     }
-    if !path.exists() {
+    if !path.try_exists().map_err(FileError::reading(path))? {
         let names = publishers().into_iter().map(|publisher| publisher.name);
         let names = BUILT_IN.map(str::to_owned).into_iter().chain(names).collect::<Vec<_>>().join(", ");
         bail!("'{name_or_path}' is neither a path that exists nor a data set's name (known: {names})");

@@ -1,12 +1,11 @@
 //! `fairtat engines`.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-use super::{counted_as, print, write_json};
+use super::counted_as;
+use super::json::JsonArgs;
 use crate::config::EngineOptions;
 use crate::engine::candle::CandleDevice;
 use crate::engine::wgsl::{AdapterKind, AdapterSummary, adapters, default_adapter, how_to_get_an_adapter};
@@ -14,9 +13,8 @@ use crate::engines::{ChosenEngine, choose_engine};
 
 #[derive(Debug, Args)]
 pub(super) struct EnginesArgs {
-    /// Also write the list as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// A device of Candle.
@@ -49,6 +47,7 @@ struct Report {
 }
 
 pub(super) fn engines(arguments: &EnginesArgs) -> Result<()> {
+    arguments.json.check()?;
     let available = CandleDevice::available();
     let device = |device: CandleDevice, note: String| Device {
         device: flag(device),
@@ -67,11 +66,8 @@ pub(super) fn engines(arguments: &EnginesArgs) -> Result<()> {
         ChosenEngine::Wgsl => Choice { engine: "wgsl", device: None, adapter: default_adapter },
     };
     let report = Report { candle, wgsl: adapters(), default_adapter, auto };
-    print(&table(&report))?;
-    match &arguments.json {
-        Some(path) => write_json(path, &report),
-        None => Ok(()),
-    }
+    arguments.json.write(&report)?;
+    arguments.json.print(&table(&report))
 }
 
 const fn flag(device: CandleDevice) -> &'static str {

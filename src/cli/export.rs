@@ -90,8 +90,7 @@ pub(super) fn export(arguments: &ExportArgs) -> Result<()> {
             save_pth(out, &network, stored.state(), names, &facts)
         }
         Format::Onnx => save_onnx(out, &network, stored.state(), &facts),
-    }
-    .with_context(fitting)?;
+    }?;
     if let Some((path, text)) = &script {
         write_atomic(path, text.as_bytes())?;
     }

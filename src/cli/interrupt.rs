@@ -1,27 +1,127 @@
-//! Ctrl-C: the first finishes the batch and writes a checkpoint, the second stops at once.
+//! Ctrl-C, SIGTERM and SIGHUP: a command that has something to save stops where it can be continued; any other ends at
+//! once. A second Ctrl-C always does.
+//!
+//! The exit status is 128 and the number of the signal: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// The exit status of a program ended by Ctrl-C.
-const INTERRUPTED: i32 = 130;
+use crate::console::tell;
 
-/// The flag that the first Ctrl-C sets. The second ends the process.
-///
-/// If no handler can be installed, Ctrl-C ends the process at once.
-pub(super) fn flag() -> &'static AtomicBool {
-    static STOP: AtomicBool = AtomicBool::new(false);
+/// The number of Ctrl-C's signal.
+const INTERRUPT: i32 = 2;
+
+/// Whether a command should stop.
+static STOP: AtomicBool = AtomicBool::new(false);
+/// The signal that set it; 0 before.
+static SIGNAL: AtomicI32 = AtomicI32::new(0);
+/// Where the command stops, in words. `None` if it has nothing to save.
+static STOPPING: Mutex<Option<&'static str>> = Mutex::new(None);
+
+/// What follows from a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Response {
+    /// The program ends with this status.
+    End(i32),
+    /// The command stops there.
+    Stop(&'static str),
+    /// It is stopping already. Whoever asks twice with SIGTERM or SIGHUP, as a shell and a closing terminal do, wants
+    /// the checkpoint.
+    Nothing,
+}
+
+fn response(signal: i32, is_stopping: bool, stops: Option<&'static str>) -> Response {
+    match stops {
+        None => Response::End(128 + signal),
+        Some(_) if is_stopping && signal == INTERRUPT => Response::End(128 + signal),
+        Some(_) if is_stopping => Response::Nothing,
+        Some(place) => Response::Stop(place),
+    }
+}
+
+fn receive(signal: i32) {
+    let stops = *STOPPING.lock().unwrap_or_else(PoisonError::into_inner);
+    match response(signal, STOP.load(Ordering::SeqCst), stops) {
+        Response::End(status) => std::process::exit(status),
+        Response::Stop(place) => {
+            SIGNAL.store(signal, Ordering::SeqCst);
+            STOP.store(true, Ordering::SeqCst);
+            tell!("\nStopping {place}; press Ctrl-C again to stop at once.");
+        }
+        Response::Nothing => {}
+    }
+}
+
+/// Handles the signals from here on. If that fails, they end the program at once, as the system has it.
+pub(super) fn install() {
     static INSTALLED: OnceLock<()> = OnceLock::new();
     INSTALLED.get_or_init(|| {
-        let handler = || {
-            if STOP.swap(true, Ordering::SeqCst) {
-                std::process::exit(INTERRUPTED);
-            }
-            eprintln!("\nStopping after this batch; press Ctrl-C again to stop at once.");
-        };
-        if let Err(error) = ctrlc::set_handler(handler) {
-            eprintln!("warning: Ctrl-C will end the program without a checkpoint: {error}");
+        if let Err(error) = listen() {
+            tell!("warning: Ctrl-C will end the program without a checkpoint: {error}");
         }
     });
+}
+
+#[cfg(unix)]
+fn listen() -> std::io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = vec![SIGINT, SIGTERM];
+    if !is_ignored(SIGHUP) {
+        signals.push(SIGHUP);
+    }
+    let mut signals = signal_hook::iterator::Signals::new(signals)?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || signals.forever().for_each(receive))?;
+    Ok(())
+}
+
+/// Whether the program was started so that it outlives this signal: `nohup fairtat train`.
+#[cfg(unix)]
+#[allow(unsafe_code, reason = "the standard library cannot ask how a signal is handled")]
+fn is_ignored(signal: i32) -> bool {
+    use nix::libc;
+    let mut found = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action, `sigaction` only writes the present one; zeros are a valid value of it.
+    let found = unsafe {
+        libc::sigaction(signal, std::ptr::null(), found.as_mut_ptr());
+        found.assume_init()
+    };
+    found.sa_sigaction == libc::SIG_IGN
+}
+
+#[cfg(not(unix))]
+fn listen() -> Result<(), ctrlc::Error> {
+    ctrlc::set_handler(|| receive(INTERRUPT))
+}
+
+/// The command has something to save from here on: the first signal sets [`flag`], and it stops at `place`, such as
+/// `after this batch`.
+pub(super) fn stops(place: &'static str) -> &'static AtomicBool {
+    install();
+    *STOPPING.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
     &STOP
+}
+
+/// The exit status of a command that a signal has stopped.
+pub(super) fn status() -> Option<u8> {
+    let signal = SIGNAL.load(Ordering::SeqCst);
+    u8::try_from(128 + signal).ok().filter(|_| signal > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HANGUP: i32 = 1;
+    const TERMINATION: i32 = 15;
+
+    #[test]
+    fn a_signal_is_one_ctrl_c_and_only_ctrl_c_insists() {
+        for (signal, status) in [(INTERRUPT, 130), (TERMINATION, 143), (HANGUP, 129)] {
+            assert_eq!(response(signal, false, None), Response::End(status));
+            assert_eq!(response(signal, false, Some("soon")), Response::Stop("soon"));
+        }
+        assert_eq!(response(INTERRUPT, true, Some("soon")), Response::End(130));
+        assert_eq!(response(TERMINATION, true, Some("soon")), Response::Nothing);
+        assert_eq!(response(HANGUP, true, Some("soon")), Response::Nothing);
+    }
 }

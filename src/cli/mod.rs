@@ -1,7 +1,9 @@
 //! The command line.
 //!
 //! Exit status: 0 for success, 1 for a failure (one sentence on standard error: what, where, what to do), 2 for wrong
-//! usage. Progress goes to standard error; output for other programs goes to files and standard output.
+//! usage, 130, 143 and 129 for a program that Ctrl-C, SIGTERM or SIGHUP has stopped. Progress goes to standard error;
+//! output for other programs goes to files and standard output. Nothing depends on standard error: what cannot be
+//! written there is dropped (`console`).
 
 mod bench;
 mod completions;
@@ -10,6 +12,7 @@ mod engines;
 mod eval;
 mod export;
 mod interrupt;
+mod json;
 mod overrides;
 mod plan;
 mod post;
@@ -23,15 +26,18 @@ mod window;
 #[path = "no_window.rs"]
 mod window;
 
-use std::io::{IsTerminal, Write};
+use std::ffi::OsStr;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use self::overrides::{ExperimentArgs, Source};
 use crate::config::{ConfigError, DEFAULT_PRESET, PRESETS};
+use crate::console::{self, tell};
 use crate::data::{check_name, known_classes};
+use crate::model::MAX_WIDTH;
 use crate::train::check_classes;
 use crate::worker::sentence;
 
@@ -108,19 +114,25 @@ enum ConfigCommand {
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
-    match run(cli) {
+    let status = match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_usage(&error) => {
-            eprintln!("error: {}", sentence(error.as_ref()));
+            tell!("error: {}", sentence(error.as_ref()));
             ExitCode::from(2)
+        }
+        Err(error) if error.is::<Stopped>() => {
+            tell!("{error}");
+            ExitCode::FAILURE
         }
         // A closed pipe (`fairtat config show | head`) is not an error.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", sentence(error.as_ref()));
+            tell!("error: {}", sentence(error.as_ref()));
             ExitCode::FAILURE
         }
-    }
+    };
+    // So that `fairtat train && next` ends as well.
+    interrupt::status().map_or(status, ExitCode::from)
 }
 
 /// Ends the program like [`clap::Error::exit`], but describes expected numbers in plain words.
@@ -130,7 +142,7 @@ fn refuse(error: &clap::Error) -> ! {
     }
     let text = error.render();
     let text = if std::io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
-    eprint!("{}", in_words(&text));
+    console::note(&in_words(&text));
     std::process::exit(error.exit_code())
 }
 
@@ -152,6 +164,11 @@ fn in_words(message: &str) -> String {
 #[error("{0}")]
 struct Usage(String);
 
+/// A command that a signal has stopped before its end: what is left of it, and how it continues.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Stopped(String);
+
 /// Whether an error concerns the request, not its execution.
 fn is_usage(error: &anyhow::Error) -> bool {
     let config = error.downcast_ref::<ConfigError>();
@@ -165,6 +182,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn run(cli: Cli) -> Result<()> {
+    // A window asks before it closes, and the system ends it as any other.
+    if !matches!(cli.command, None | Some(Command::Window(_))) {
+        interrupt::install();
+    }
     match cli.command {
         None => match window::open() {
             Ok(()) => Ok(()),
@@ -172,7 +193,7 @@ fn run(cli: Cli) -> Result<()> {
                 let why = why.to_string();
                 let (first, rest) = why.split_at(why.chars().next().map_or(0, char::len_utf8));
                 let why = format!("{}{rest}", first.to_uppercase());
-                eprintln!("{why}: training the preset {DEFAULT_PRESET}. `fairtat --help` lists what else there is.");
+                tell!("{why}: training the preset {DEFAULT_PRESET}. `fairtat --help` lists what else there is.");
                 train::train(train::TrainArgs::default_preset())
             }
         },
@@ -193,7 +214,7 @@ fn run(cli: Cli) -> Result<()> {
             let asked = fields.asked(&source)?;
             // Refuse what `fairtat train` would refuse, as far as that is known without the images.
             let dataset = asked.experiment.data.dataset.as_str();
-            check_name(dataset).with_context(|| format!("data set '{dataset}'"))?;
+            check_name(dataset).map_err(|error| Usage(format!("data set '{dataset}': {error}")))?;
             if let Some(classes) = known_classes(dataset) {
                 check_classes(&asked.experiment, classes)?;
             }
@@ -212,6 +233,16 @@ fn run(cli: Cli) -> Result<()> {
     }
 }
 
+/// Refuses a width that no experiment may have.
+fn check_width(width: Option<usize>) -> Result<(), Usage> {
+    match width {
+        Some(found) if !(1..=MAX_WIDTH).contains(&found) => {
+            Err(Usage(format!("--width: expected 1 to {MAX_WIDTH}, found {found}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// `1 image`, `2 images`.
 fn counted_as(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
@@ -219,9 +250,40 @@ fn counted_as(count: usize, one: &str, many: &str) -> String {
 
 /// Writes to standard output.
 fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
+    Ok(console::print(text)?)
+}
+
+/// Writes to standard output what is also in a file. It must not end a command that has more to do.
+fn print_or_warn(text: &str) {
+    if let Err(error) = console::print(text)
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        tell!("warning: standard output cannot be written: {error}");
+    }
+}
+
+/// A word of a command line, quoted for a shell if necessary.
+fn shell_word(word: &OsStr) -> String {
+    let Some(text) = word.to_str() else { return shell_bytes(word) };
+    let is_plain = !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_./,:=+".contains(c));
+    if is_plain { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// A word that is not UTF-8, in the quotes of bash and zsh.
+#[cfg(unix)]
+fn shell_bytes(word: &OsStr) -> String {
+    let byte = |byte: &u8| match byte {
+        b'\'' | b'\\' => format!("\\{}", char::from(*byte)),
+        b' '..=b'~' => char::from(*byte).to_string(),
+        _ => format!("\\x{byte:02x}"),
+    };
+    let text: String = std::os::unix::ffi::OsStrExt::as_bytes(word).iter().map(byte).collect();
+    format!("$'{text}'")
+}
+
+#[cfg(not(unix))]
+fn shell_bytes(word: &OsStr) -> String {
+    format!("'{}'", word.display())
 }
 
 /// Writes JSON to a file, whole or not at all.

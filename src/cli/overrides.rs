@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
+use super::Usage;
 use crate::config::defaults::{Images, run_name, starting_point};
 use crate::config::fields::field;
 use crate::config::{ConfigError, DEFAULT_PRESET, Derived, DeviceChoice, EngineChoice, Experiment, Origin, RunConfig};
-use crate::data::check_source;
+use crate::console::tell;
+use crate::data::{DataError, check_source};
 
 /// The starting point of an experiment.
 #[derive(Debug, Clone, Default, Args)]
@@ -104,10 +106,13 @@ impl Asked {
     /// If the data set or its directory does not exist, because its defaults would then be meaningless.
     pub(super) fn tell(&self) -> Result<()> {
         let dataset = &self.experiment.data.dataset;
-        check_source(&self.experiment.source()).with_context(|| format!("data set '{dataset}'"))?;
+        check_source(&self.experiment.source()).map_err(|error| match error {
+            DataError::Missing(what) => Usage(what).into(),
+            other => anyhow::Error::from(other).context(format!("data set '{dataset}'")),
+        })?;
         if let Some(derived) = &self.derived {
             let lines = derived.lines().join("\n");
-            if derived.is_warning() { eprintln!("warning: {lines}") } else { eprintln!("{lines}") }
+            if derived.is_warning() { tell!("warning: {lines}") } else { tell!("{lines}") }
         }
         Ok(())
     }

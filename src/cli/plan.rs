@@ -1,17 +1,21 @@
 //! `fairtat plan`.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use clap::Args;
 
-use super::{Usage, counted_as, print, write_json};
+use super::json::JsonArgs;
+use super::{Usage, check_width, counted_as};
 use crate::config::LastBatch;
-use crate::data::ImageShape;
+use crate::data::{ImageShape, MAX_IMAGE_SIZE};
 use crate::engine::wgsl::{LayerPlan, Plan};
+use crate::engines::{SMALLER, describe};
 use crate::evaluate::bench::image_shape;
+use crate::memory;
 use crate::model::Architecture;
 use crate::train::Batches;
+
+/// Images and classes are counted in 32 bits.
+const MOST: usize = u32::MAX as usize;
 
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
@@ -36,22 +40,23 @@ pub(super) struct PlanArgs {
     /// Side of the images in pixels [default: 8 for digits-cnn, 32 for the others]
     #[arg(long, value_name = "PIXELS")]
     image_size: Option<usize>,
-    /// Also write the plan as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 pub(super) fn plan(arguments: &PlanArgs) -> Result<()> {
-    let at_least = |name: &str, value: usize, least: usize| {
+    let within = |name: &str, value: usize, least: usize, most: usize| {
         anyhow::ensure!(value >= least, Usage(format!("--{name}: expected at least {least}, found {value}")));
+        anyhow::ensure!(value <= most, Usage(format!("--{name}: expected at most {most}, found {value}")));
         Ok(())
     };
-    at_least("batch", arguments.batch, 1)?;
+    within("batch", arguments.batch, 1, MOST)?;
     // Every architecture has batch norm, which cannot train on one image.
-    at_least("images", arguments.images.unwrap_or(2), 2)?;
-    at_least("classes", arguments.classes, 2)?;
-    at_least("width", arguments.width.unwrap_or(1), 1)?;
-    at_least("image-size", arguments.image_size.unwrap_or(1), 1)?;
+    within("images", arguments.images.unwrap_or(2), 2, MOST)?;
+    within("classes", arguments.classes, 2, MOST)?;
+    check_width(arguments.width)?;
+    arguments.json.check()?;
+    within("image-size", arguments.image_size.unwrap_or(1), 1, MAX_IMAGE_SIZE)?;
     let usual = image_shape(arguments.arch);
     let side = arguments.image_size.unwrap_or(usual.height);
     let shape = ImageShape::new(usual.channels, side, side);
@@ -66,13 +71,12 @@ pub(super) fn plan(arguments: &PlanArgs) -> Result<()> {
         }
         None => vec![arguments.batch],
     };
+    memory::check_address_space(network.training_bytes(sizes[0]), || describe(&network, sizes[0]), SMALLER)?;
     let plan = Plan::for_epoch(&network, &sizes)?;
-    print(&text(&plan))?;
-    if let Some(batches) = epoch {
-        print(&epoch_text(&batches, &plan))?;
-    }
-    match &arguments.json {
-        Some(path) => write_json(path, &plan),
+    arguments.json.write(&plan)?;
+    arguments.json.print(&text(&plan))?;
+    match epoch {
+        Some(batches) => arguments.json.print(&epoch_text(&batches, &plan)),
         None => Ok(()),
     }
 }

@@ -8,11 +8,12 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
 use super::stored::StoredArgs;
-use super::{Usage, counted_as, interrupt, print, progress, write_json};
+use super::{Stopped, Usage, counted_as, interrupt, progress, write_json};
 use crate::attack::{
     Attack, Report, check_distance, describe_without_gradient, describe_worst_class, evaluation_step_size, measure,
 };
 use crate::config::Experiment;
+use crate::console::tell;
 use crate::data::{Dataset, ImageShape};
 use crate::engine::Engine;
 use crate::files;
@@ -151,6 +152,7 @@ impl Contents {
 
 fn normalize(arguments: &NormalizeHeadArgs) -> Result<()> {
     arguments.stored.engine.validate()?;
+    arguments.stored.json.check()?;
     let stored = load(arguments)?;
     let old = &stored.file;
     let new = target(arguments, old)?;
@@ -193,10 +195,8 @@ fn normalize(arguments: &NormalizeHeadArgs) -> Result<()> {
     metadata.remove(PROBE_LOGITS);
     contents.renamed(&state, &norms.layer).save_into_copy(old, &new, &metadata)?;
     describe(old, &new, &report)?;
-    if let Some(path) = &arguments.stored.json {
-        write_json(path, &report)?;
-    }
-    print(&text(&report))
+    arguments.stored.json.write(&report)?;
+    arguments.stored.json.print(&text(&report))
 }
 
 /// The checkpoint and its experiment, with the data that the arguments name.
@@ -218,8 +218,9 @@ fn target(arguments: &NormalizeHeadArgs, old: &Path) -> Result<PathBuf> {
             bail!(Usage(what));
         }
         None => {
-            let name = old.file_stem().unwrap_or_default().to_string_lossy();
-            old.with_file_name(format!("{name}-normalized-head.{EXTENSION}"))
+            let mut name = old.file_stem().unwrap_or_default().to_os_string();
+            name.push(format!("-normalized-head.{EXTENSION}"));
+            old.with_file_name(name)
         }
     };
     let real = |path: &Path| path.canonicalize().ok();
@@ -269,10 +270,10 @@ impl Test {
     fn evaluate(mut self, arguments: &NormalizeHeadArgs, experiment: &Experiment, new: &State) -> Result<Evaluation> {
         let mut warnings: Vec<String> = self.attack.warning().into_iter().collect();
         for warning in &warnings {
-            eprintln!("warning: {warning}");
+            tell!("warning: {warning}");
         }
         let batch_size = arguments.stored.batch_size(experiment);
-        let stop = interrupt::flag();
+        let stop = interrupt::stops("after this batch");
         let attacks = [Attack::clean(), self.attack];
         let mut both = |engine: &mut dyn Engine, when: &str| -> Result<[Report; 2]> {
             let mut one = |attack: &Attack| -> Result<Report> {
@@ -282,10 +283,12 @@ impl Test {
                     !stop.load(Ordering::SeqCst)
                 })?;
                 bar.finish_and_clear();
-                let Some(measured) = measured else { bail!("stopped before {attack} was done; nothing was written") };
+                let Some(measured) = measured else {
+                    bail!(Stopped(format!("Stopped before {attack} was done; nothing was written")))
+                };
                 if let Some(warning) = measured.warning() {
                     let warning = format!("{when}: {warning}");
-                    eprintln!("warning: {warning}");
+                    tell!("warning: {warning}");
                     warnings.push(warning);
                 }
                 Ok(measured.report(self.set.class_names()))
@@ -329,7 +332,7 @@ fn describe(old: &Path, new: &Path, report: &PostReport) -> Result<()> {
         }
         let found = serde_json::from_slice(&files::read(path)?).ok();
         if found.is_none() {
-            eprintln!("warning: {} is not a JSON object, so the new checkpoint gets no description", path.display());
+            tell!("warning: {} is not a JSON object, so the new checkpoint gets no description", path.display());
         }
         Ok(found)
     };

@@ -3,9 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{FormattedDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{counted_as, interrupt};
+use crate::config::OptimizerConfig;
+use crate::console::tell;
+use crate::evaluate::signatures::{self, Kind, Point, Reading, Setup, Severity, Signature};
 use crate::train::{Event, MetricsRow, Observer, Trainer, methods};
 use crate::worker::session::{Host, Stage};
 
@@ -59,13 +62,28 @@ impl Drop for Spinner {
 pub(super) fn line(bar: Option<&ProgressBar>, text: &str) {
     match bar {
         Some(bar) if !bar.is_hidden() => bar.println(text),
-        _ => eprintln!("{text}"),
+        _ => tell!("{text}"),
     }
 }
+
+/// Where a run stops before and while its images are loaded, while it trains, and in the evaluation after it.
+const LOADING: &str = "before training begins";
+const TRAINING: &str = "after this batch, with a checkpoint";
+const TESTING: &str = "after this batch; what is trained is saved";
 
 /// Shows a training run in the terminal.
 pub(super) struct Terminal {
     stop: &'static AtomicBool,
+    /// What failure signatures depend on.
+    setup: Setup,
+    /// The epochs so far.
+    points: Vec<Point>,
+    /// Failure signatures that are present.
+    present: Vec<Kind>,
+    /// Number of epochs.
+    epochs: u32,
+    /// Epochs since the beginning or the resume, and their seconds.
+    timed: (u32, f64),
     /// Whether training was complete.
     pub(super) tested: bool,
     loading: Option<Spinner>,
@@ -80,8 +98,17 @@ pub(super) struct Terminal {
 
 impl Terminal {
     pub(super) fn new() -> Self {
+        Self::stopped_by(interrupt::stops(LOADING))
+    }
+
+    fn stopped_by(stop: &'static AtomicBool) -> Self {
         Self {
-            stop: interrupt::flag(),
+            stop,
+            setup: Setup::default(),
+            points: Vec::new(),
+            present: Vec::new(),
+            epochs: 0,
+            timed: (0, 0.0),
             tested: false,
             loading: None,
             images: 0,
@@ -103,26 +130,48 @@ impl Terminal {
     fn say(&self, text: &str) {
         line(self.training.as_ref(), text);
     }
+
+    /// Whether the remaining time has to be part of the lines, because no bar shows it.
+    fn is_log(&self) -> bool {
+        self.training.as_ref().is_none_or(ProgressBar::is_hidden)
+    }
+
+    /// Says which failure signatures have appeared with the last epoch.
+    fn say_signatures(&mut self) {
+        let readings = signatures::readings(&self.points, &self.setup);
+        let now: Vec<Signature> = readings.iter().filter_map(Reading::signature).collect();
+        for signature in now.iter().filter(|signature| !self.present.contains(&signature.kind)) {
+            self.say(&signature_line(signature));
+        }
+        self.present = now.iter().map(|signature| signature.kind).collect();
+    }
 }
 
 impl Host for Terminal {
     fn stage(&mut self, stage: Stage<'_>) {
         self.finish();
         match stage {
-            Stage::LoadingData(name) => self.loading = Some(spinner(format!("loading {name}"))),
+            Stage::LoadingData(name) => {
+                interrupt::stops(LOADING);
+                self.loading = Some(spinner(format!("loading {name}")));
+            }
             Stage::BeginningAnew(path) => {
-                eprintln!("{} was stopped before its first checkpoint; starting from the beginning.", path.display());
+                tell!("{} was stopped before its first checkpoint; starting from the beginning.", path.display());
             }
             Stage::OpeningEngine => {}
-            Stage::Testing => self.tested = true,
+            Stage::Testing => {
+                interrupt::stops(TESTING);
+                self.tested = true;
+            }
         }
     }
 
     fn opened(&mut self, trainer: &mut Trainer) {
+        interrupt::stops(TRAINING);
         let engine = trainer.engine().describe();
         let parameters = grouped(trainer.engine().network().parameter_count());
         let (experiment, splits) = (trainer.experiment(), trainer.splits());
-        eprintln!(
+        tell!(
             "{} on {}: {} ({parameters} parameters); {} images for training, {} for validation, {} for test.",
             experiment.fairness.method.title(),
             experiment.data.dataset,
@@ -131,13 +180,22 @@ impl Host for Terminal {
             splits.validation.len(),
             splits.test.len(),
         );
-        eprintln!("Engine: {engine}. Run directory: {}", trainer.directory().path().display());
+        tell!("Engine: {engine}. Run directory: {}", trainer.directory().path().display());
         let (done, epochs) = (trainer.progress().epoch, experiment.optimizer.epochs);
         if done >= epochs {
             let evaluated = trainer.directory().path().join("evaluation.json").exists();
             let again = if evaluated { "evaluating again" } else { "evaluating" };
-            eprintln!("The run is complete ({done} of {}); {again}.", counted_as(epochs as usize, "epoch", "epochs"));
+            tell!("The run is complete ({done} of {}); {again}.", counted_as(epochs as usize, "epoch", "epochs"));
         }
+        if let Some(recomputed) = recomputed_schedule(&experiment.optimizer, trainer.rows().0, trainer.batches()) {
+            tell!("{recomputed}");
+        }
+        self.setup = Setup::of(experiment, splits.validation.len());
+        let (metrics, classes) = trainer.rows();
+        self.points = signatures::points(metrics, classes);
+        // Those of a resumed run have been said.
+        let readings = signatures::readings(&self.points, &self.setup);
+        self.present = readings.iter().filter_map(Reading::signature).map(|signature| signature.kind).collect();
         self.images = splits.train.len();
         self.train_robust = methods::train_robust(experiment.is_targeted());
     }
@@ -164,6 +222,41 @@ fn epoch_line(train_robust: &str, row: &MetricsRow) -> String {
     )
 }
 
+/// What a failure signature says, in one line.
+fn signature_line(signature: &Signature) -> String {
+    let Signature { kind, severity, numbers, explanation, advice, .. } = signature;
+    let level = match severity {
+        Severity::Notice => "note",
+        Severity::Warning | Severity::Error => "warning",
+    };
+    format!("{level}: {}: {numbers} {explanation} {advice}", kind.title())
+}
+
+/// The time that the rest of a run takes if its epochs take as long as those so far; `None` after the last.
+fn remaining(done: u32, epochs: u32, (timed, seconds): (u32, f64)) -> Option<Duration> {
+    let left = f64::from(epochs.saturating_sub(done));
+    let seconds = seconds / f64::from(timed.max(1)) * left;
+    Duration::try_from_secs_f64(seconds).ok().filter(|_| left > 0.0)
+}
+
+/// What a resumed run says if its schedule is not the one that its last epoch was trained with, because the number of
+/// epochs or another setting of the optimiser was changed.
+fn recomputed_schedule(optimizer: &OptimizerConfig, rows: &[MetricsRow], batches: u32) -> Option<String> {
+    let last = rows.last()?;
+    let (epochs, next) = (optimizer.epochs, last.epoch + 1);
+    let now = optimizer.lr_at(last.epoch, batches.saturating_sub(1), batches);
+    let differs = (now - last.lr).abs() > 1e-9 * last.lr.abs();
+    (differs && next < epochs).then(|| {
+        format!(
+            "note: the learning rate is recomputed for {epochs} epochs: epoch {next} was trained with {:.3e}, where this \
+             schedule has {now:.3e}; epoch {} begins with {:.3e}",
+            last.lr,
+            next + 1,
+            optimizer.lr_at(next, 0, batches),
+        )
+    })
+}
+
 /// A number with commas between its thousands.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
@@ -175,6 +268,7 @@ impl Observer for Terminal {
     fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::EpochStarted { epoch, epochs, batch, batches } => {
+                self.epochs = *epochs;
                 let total = self.images * *epochs as usize;
                 let bar = self.training.get_or_insert_with(|| {
                     let bar = images(total, "");
@@ -212,12 +306,17 @@ impl Observer for Terminal {
                     bar.finish_and_clear();
                 }
             }
-            Event::EpochDone { row, .. } => {
+            Event::EpochDone { row, classes, .. } => {
                 if !self.header_shown {
                     self.say(&header(self.train_robust));
                     self.header_shown = true;
                 }
-                self.say(&epoch_line(self.train_robust, row));
+                self.timed = (self.timed.0 + 1, self.timed.1 + row.seconds);
+                let left = remaining(row.epoch + 1, self.epochs, self.timed).filter(|_| self.is_log());
+                let left = left.map(|left| format!("   ETA {}", FormattedDuration(left)));
+                self.say(&format!("{}{}", epoch_line(self.train_robust, row), left.unwrap_or_default()));
+                self.points.push(Point::new(row, classes));
+                self.say_signatures();
             }
             Event::Attack
             | Event::Update
@@ -248,11 +347,11 @@ impl Observer for Terminal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Schedule;
+    use crate::train::ClassRow;
 
-    /// A targeted attack is weaker than an untargeted one: its accuracy must not be mistaken for robust accuracy.
-    #[test]
-    fn training_accuracy_is_labelled_and_aligned_below_its_label() {
-        let row = MetricsRow {
+    fn row() -> MetricsRow {
+        MetricsRow {
             epoch: 6,
             lr: 0.1,
             train_loss: 1.25,
@@ -269,7 +368,68 @@ mod tests {
             val_attack: String::new(),
             val_without_gradient: None,
             method: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_remaining_time_follows_from_the_epochs_of_this_session() {
+        assert_eq!(remaining(7, 10, (2, 4000.0)), Some(Duration::from_secs(6000)));
+        assert_eq!(FormattedDuration(Duration::from_secs(6000)).to_string(), "01:40:00");
+        assert_eq!((remaining(10, 10, (2, 9.0)), remaining(7, 10, (2, f64::NAN))), (None, None));
+    }
+
+    #[test]
+    fn a_schedule_that_is_recomputed_is_said() {
+        let cosine = |epochs| OptimizerConfig { schedule: Schedule::Cosine, epochs, ..OptimizerConfig::default() };
+        let batches = 5;
+        let last = MetricsRow { lr: cosine(8).lr_at(6, batches - 1, batches), ..row() };
+        let said = |epochs| recomputed_schedule(&cosine(epochs), std::slice::from_ref(&last), batches);
+        assert_eq!(said(8), None);
+        let text = said(20).unwrap();
+        assert!(
+            text.starts_with("note: the learning rate is recomputed for 20 epochs: epoch 7 was trained with"),
+            "{text}"
+        );
+        assert!(text.contains("; epoch 8 begins with "), "{text}");
+        assert_eq!((said(7), recomputed_schedule(&cosine(20), &[], batches)), (None, None));
+    }
+
+    #[test]
+    fn a_failure_signature_is_said_once() {
+        static NEVER: AtomicBool = AtomicBool::new(false);
+        let mut terminal = Terminal::stopped_by(&NEVER);
+        let lost = |epoch| MetricsRow { epoch, train_loss: 50.0, ..row() };
+        let class = |epoch, class: u32| ClassRow {
+            epoch,
+            class,
+            name: class.to_string(),
+            epsilon: 0.1,
+            target_probability: None,
+            cfps: 0.1,
+            train_robust_accuracy: 0.1,
+            train_clean_accuracy: None,
+            val_clean_accuracy: 0.1,
+            val_robust_accuracy: 0.1,
+            series: Vec::new(),
         };
+        let mut present = Vec::new();
+        for epoch in 0..5 {
+            terminal.points.push(Point::new(&lost(epoch), &[class(epoch, 0), class(epoch, 1)]));
+            terminal.say_signatures();
+            present.push(terminal.present.contains(&Kind::Diverged));
+        }
+        // Not before it has held for some epochs.
+        assert_eq!(present, [false, false, false, true, true]);
+        let readings = signatures::readings(&terminal.points, &terminal.setup);
+        let diverged = readings.iter().filter_map(Reading::signature).find(|found| found.kind == Kind::Diverged);
+        let text = signature_line(&diverged.unwrap());
+        assert!(text.starts_with(&format!("warning: {}: ", Kind::Diverged.title())) && !text.contains('\n'), "{text}");
+    }
+
+    /// A targeted attack is weaker than an untargeted one: its accuracy must not be mistaken for robust accuracy.
+    #[test]
+    fn training_accuracy_is_labelled_and_aligned_below_its_label() {
+        let row = row();
         for targeted in [false, true] {
             let name = methods::train_robust(targeted);
             assert_eq!(name.contains("targeted"), targeted);

@@ -6,8 +6,10 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use super::Usage;
+use super::json::JsonArgs;
 use super::overrides::{ExperimentArgs, Source};
 use crate::config::{EngineOptions, Experiment};
+use crate::console::tell;
 use crate::model::pytorch::{Normalisation, Options};
 use crate::train::{Matching, Splits, StoredError, StoredNetwork};
 
@@ -26,9 +28,8 @@ pub(super) struct StoredArgs {
     batch_size: Option<u32>,
     #[command(flatten)]
     pub(super) engine: EngineOptions,
-    /// Also write the results as JSON
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) json: JsonArgs,
     /// For a checkpoint of another program: its experiment
     #[command(flatten)]
     source: Source,
@@ -68,12 +69,16 @@ impl StoredArgs {
 
     /// As [`Self::load`], from another checkpoint.
     pub(super) fn load_from(&self, checkpoint: &Path) -> Result<StoredNetwork> {
-        load(checkpoint, &self.source, self.path.as_deref(), &self.foreign)
+        let mut stored = load(checkpoint, &self.source, self.path.as_deref(), &self.foreign)?;
+        if let Some(size) = self.batch_size {
+            stored.experiment.evaluation.eval_batch_size = size as usize;
+        }
+        Ok(stored)
     }
 
     /// Images in a batch of an evaluation.
     pub(super) fn batch_size(&self, experiment: &Experiment) -> usize {
-        self.batch_size.map_or(experiment.evaluation.eval_batch_size, |n| n as usize)
+        experiment.evaluation.eval_batch_size
     }
 }
 
@@ -97,7 +102,7 @@ pub(super) fn load(
         other => anyhow::Error::from(other),
     })?;
     match stored.notes() {
-        Some(notes) => notes.iter().for_each(|note| eprintln!("note: {note}")),
+        Some(notes) => notes.iter().for_each(|note| tell!("note: {note}")),
         None if options != Options::default() => {
             let file = stored.file.display();
             bail!(Usage(format!(

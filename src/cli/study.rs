@@ -8,11 +8,12 @@ use serde_json::Value;
 
 use super::overrides::{Asked, EngineOverride, ExperimentArgs, Source};
 use super::train::{resume_run, run_new};
-use super::{Usage, print, write_json};
+use super::{Stopped, Usage, print, write_json};
 use crate::config::{Derived, Difference, Experiment, MethodChoice};
 use crate::evaluate::FinalReport;
 use crate::evaluate::method_study::{MethodRun, MethodStudy, recipe};
 use crate::evaluate::study::Study;
+use crate::files::FileError;
 use crate::train::{MetricsRow, RunDir};
 
 #[derive(Debug, Subcommand)]
@@ -99,8 +100,9 @@ fn asked(fields: &ExperimentArgs, source: &Source) -> Result<Asked> {
     }
     for path in [&mut asked.experiment.data.path, &mut asked.experiment.model.init].into_iter().flatten() {
         // As in the config.toml of a run.
-        *path = std::path::absolute(&path)?;
+        *path = std::path::absolute(&path).map_err(FileError::reading(&path))?;
     }
+    asked.experiment.check_paths()?;
     Ok(asked)
 }
 
@@ -142,7 +144,8 @@ fn report(directory: &Path, experiment: Experiment, derived: Option<&Derived>) -
     } else {
         run_new(experiment, derived, directory)?
     };
-    report.map(|report| *report).context("stopped; run the same command again to continue")
+    let stopped = || Stopped("The study is stopped; the same command continues it".into());
+    report.map(|report| *report).ok_or_else(|| stopped().into())
 }
 
 /// The last three parts of the path of a checkpoint: its run, `checkpoints` and its name.
@@ -187,7 +190,11 @@ fn methods(arguments: &MethodsArgs) -> Result<()> {
     for method in &wanted {
         recipe(&asked.experiment, *method, |path| arguments.runs.fields.names(path)).validate()?;
     }
-    let out = std::path::absolute(&arguments.runs.out)?;
+    let out = std::path::absolute(&arguments.runs.out).map_err(FileError::reading(&arguments.runs.out))?;
+    if out.to_str().is_none() {
+        let what = format!("--out: {} is not valid UTF-8, so runs cannot record where they began", out.display());
+        bail!(Usage(what));
+    }
     let (mut runs, mut settings) = (Vec::new(), Vec::new());
     // Seed by seed, so that an interrupted study has complete rows.
     for seed in distinct(&arguments.runs.seeds) {

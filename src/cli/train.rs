@@ -6,12 +6,15 @@ use anyhow::Result;
 use clap::Args;
 
 use super::overrides::{EngineOverride, ExperimentArgs, Source};
-use super::print;
 use super::progress::Terminal;
+use super::{print_or_warn, shell_word};
 use crate::config::{Derived, Experiment};
+use crate::console::tell;
+use crate::engine::EngineError;
 use crate::evaluate::FinalReport;
-use crate::train::RunDir;
+use crate::train::{RunDir, TrainError};
 use crate::worker::session::{self, Ending, RunStart, SessionError, free_directory};
+use crate::worker::{is_full, sentence};
 
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
@@ -85,32 +88,87 @@ pub(super) fn resume_run(
 
 fn drive(start: RunStart) -> Result<Option<Box<FinalReport>>> {
     let path = start.directory().to_path_buf();
+    let is_new = matches!(start, RunStart::New { .. });
     let mut terminal = Terminal::new();
     let ended = session::run(start, &mut terminal);
     terminal.finish();
-    let (ending, _) = ended.map_err(|error| match error {
-        // So that contradictions count as wrong usage.
-        SessionError::Config(error) => error.into(),
-        other => anyhow::Error::from(other),
-    })?;
+    let ending = match ended {
+        Ok((ending, _)) => ending,
+        Err(SessionError::Stopped) => {
+            match is_new {
+                true => tell!("Stopped before training began."),
+                false => tell!("Stopped before training went on. Continue with: {}", resume_command(&path)),
+            }
+            return Ok(None);
+        }
+        Err(error) => return Err(explained(error, &path)),
+    };
     match ending {
         Ending::Finished(report) => {
-            print(&report.table())?;
+            // evaluation.json has it.
+            print_or_warn(&report.table());
             let figures = path.join("figures");
-            eprintln!("Figures: {}  Checkpoints: {}", figures.display(), path.join("checkpoints").display());
+            tell!("Figures: {}  Checkpoints: {}", figures.display(), path.join("checkpoints").display());
             Ok(Some(report))
         }
         Ending::Stopped | Ending::Discarded => {
             let when = if terminal.tested { " before the evaluation was complete" } else { "" };
-            eprintln!("Stopped{when}. Continue with: fairtat resume {}", shown(&path));
+            tell!("Stopped{when}. Continue with: {}", resume_command(&path));
             Ok(None)
         }
     }
 }
 
-/// A path, quoted for a shell if necessary.
-fn shown(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = text.chars().all(|c| c.is_alphanumeric() || "/._-+".contains(c));
-    if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+fn resume_command(path: &Path) -> String {
+    format!("fairtat resume {}", shell_word(path.as_os_str()))
+}
+
+/// An error of a run. Contradictions of the experiment count as wrong usage; a run that had begun continues with a command
+/// that is named, unless it would fail in the same way.
+fn explained(error: SessionError, path: &Path) -> anyhow::Error {
+    match error {
+        SessionError::Config(error) | SessionError::Begin(TrainError::Config(error)) => error.into(),
+        SessionError::Train(TrainError::Engine(EngineError::NotFinite { .. } | EngineError::TooLarge(_))) => {
+            error.into()
+        }
+        SessionError::Train(_) | SessionError::Report(_) if path.join("config.toml").exists() => {
+            let first = if is_full(&error) { "free some space on that disk, then " } else { "" };
+            let (what, command) = (sentence(&error), resume_command(path));
+            anyhow::anyhow!("{what}; {first}`{command}` continues from the last checkpoint")
+        }
+        other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+    use crate::config::ConfigError;
+    use crate::files::FileError;
+
+    #[test]
+    fn errors_of_a_run_say_how_it_continues_and_contradictions_are_wrong_usage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a run");
+        let failed = |kind: ErrorKind| {
+            let file = FileError::writing("events")(kind.into());
+            explained(SessionError::Train(TrainError::TensorBoard(file)), &path).to_string()
+        };
+        assert!(!failed(ErrorKind::StorageFull).contains("fairtat resume"), "there is no run to resume");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("config.toml"), "").unwrap();
+        let command = format!("`fairtat resume '{}'` continues from the last checkpoint", path.display());
+        let full = failed(ErrorKind::StorageFull);
+        assert!(full.starts_with("cannot write events: "), "{full}");
+        assert!(full.ends_with(&format!("; free some space on that disk, then {command}")), "{full}");
+        assert!(failed(ErrorKind::BrokenPipe).ends_with(&format!("; {command}")));
+        let contradiction = || ConfigError::Invalid { field: "fairness.fixed_target", what: "found 10".into() };
+        for error in [SessionError::Config(contradiction()), SessionError::Begin(TrainError::Config(contradiction()))] {
+            assert!(super::super::is_usage(&explained(error, &path)));
+        }
+        let diverged = EngineError::NotFinite { what: "loss".into(), batch: 8 };
+        assert!(!explained(SessionError::Train(diverged.into()), &path).to_string().contains("fairtat resume"));
+    }
 }

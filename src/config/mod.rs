@@ -158,8 +158,9 @@ impl Experiment {
 
     /// The whole experiment as TOML, with every field.
     pub fn to_toml(&self) -> String {
-        // Serialising plain numbers, strings and enums into memory cannot fail.
-        toml::to_string(self).unwrap_or_default()
+        // Only a path that is not UTF-8 cannot be written, which `validate` refuses. Its text must not read as another
+        // experiment: an empty one would be the defaults.
+        toml::to_string(self).unwrap_or_else(|error| format!("cannot-be-written = {:?}\n", error.to_string()))
     }
 
     /// The source of the images.
@@ -255,6 +256,22 @@ mod tests {
         experiment.fairness.epsilon_rules = vec![];
         experiment.fairness.epsilon_max = Some(Epsilon::levels(12.0));
         assert_eq!(Experiment::from_toml(&experiment.to_toml(), "written").unwrap(), experiment);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_path_that_no_file_can_record_is_refused_and_never_another_experiment() {
+        type Set = fn(&mut Experiment, std::path::PathBuf);
+        let fields: [(&str, Set); 2] =
+            [("data.path", |e, path| e.data.path = Some(path)), ("model.init", |e, path| e.model.init = Some(path))];
+        for (field, set) in fields {
+            let path: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"a\xff");
+            let mut experiment = Experiment::default();
+            set(&mut experiment, path.into());
+            let message = experiment.validate().unwrap_err().to_string();
+            assert_eq!(message, format!("{field}: a\u{fffd} is not valid UTF-8, so no file can record it: rename it"));
+            assert!(error(&experiment.to_toml()).contains("unknown field"), "{}", experiment.to_toml());
+        }
     }
 
     #[test]

@@ -12,12 +12,29 @@ impl Experiment {
     /// [`ConfigError::Invalid`] names the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         entries().try_for_each(|entry| self.check_numbers(entry))?;
+        self.check_paths()?;
         self.check_rules_against_targets()?;
         self.check_distances(None)?;
         self.check_bounds_of_epsilon()?;
         self.check_milestones()?;
         self.check_budgets()?;
         self.run.engine_options().validate()
+    }
+
+    /// Checks that a file can record the paths: TOML and JSON are UTF-8.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`].
+    pub(crate) fn check_paths(&self) -> Result<(), ConfigError> {
+        let paths = [("data.path", &self.data.path), ("model.init", &self.model.init)];
+        match paths.into_iter().find_map(|(field, path)| Some((field, path.as_ref().filter(|p| p.to_str().is_none())?)))
+        {
+            Some((field, path)) => {
+                let what = format!("{} is not valid UTF-8, so no file can record it: rename it", path.display());
+                Err(ConfigError::Invalid { field, what })
+            }
+            None => Ok(()),
+        }
     }
 
     /// The checks of a field's own row.

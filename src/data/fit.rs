@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use image::imageops::{self, FilterType};
 
 use super::{DataError, Dataset, ImageShape};
+use crate::memory;
 
 /// Converts `from` channels to `to` channels, where both are 1 or 3.
 pub(super) fn convert_channels(planar: &[u8], from: usize, to: usize) -> Cow<'_, [u8]> {
@@ -76,8 +77,24 @@ pub(super) fn fit_dataset(set: Dataset, channels: Option<usize>, size: Option<us
     Dataset::new(set.name(), set.class_names().to_vec(), to, images, set.labels().to_vec())
 }
 
+/// Checks that the images of a set, and copies of some of them, fit the memory of this machine.
+///
+/// # Errors
+/// Returns [`DataError::Inconsistent`] if they do not.
+pub fn check_memory(name: &str, images: usize, copies: usize, shape: ImageShape) -> Result<(), DataError> {
+    let ImageShape { channels, height, width } = shape;
+    let each = [channels, height, width].iter().fold(1, |all: u128, n| all.saturating_mul(*n as u128));
+    let bytes = each.saturating_mul(images as u128 + copies as u128);
+    let what = || match copies {
+        0 => format!("{images} images of {shape} need"),
+        _ => format!("{images} images of {shape} and the {copies} copies for its parts need"),
+    };
+    memory::check(bytes, what, "choose a smaller --image-size")
+        .map_err(|refused| DataError::Inconsistent { name: name.to_owned(), what: refused.to_string() })
+}
+
 /// The largest side that a network's input may have.
-const MAX_IMAGE_SIZE: usize = 4096;
+pub const MAX_IMAGE_SIZE: usize = 4096;
 
 /// Checks that channels and size are possible for an image.
 pub(super) fn check_request(name: &str, channels: Option<usize>, size: Option<usize>) -> Result<(), DataError> {
@@ -96,6 +113,21 @@ pub(super) fn check_request(name: &str, channels: Option<usize>, size: Option<us
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn images_that_no_machine_can_hold_are_refused_before_they_are_made() {
+        let shape = ImageShape::new(3, 4096, 4096);
+        check_memory("s", 2, 1, ImageShape::new(1, 8, 8)).unwrap();
+        let message = |copies| check_memory("s", 1 << 24, copies, shape).unwrap_err().to_string();
+        assert!(
+            message(0).starts_with("data set 's': 16777216 images of 3×4096×4096 need at least 768.0 TiB"),
+            "{}",
+            message(0)
+        );
+        assert!(message(9).contains("and the 9 copies for its parts need at least"), "{}", message(9));
+        assert!(message(9).ends_with(": choose a smaller --image-size"), "{}", message(9));
+        assert!(check_memory("s", usize::MAX, usize::MAX, ImageShape::new(3, usize::MAX, usize::MAX)).is_err());
+    }
 
     #[test]
     fn luma_is_rec_601_rounded() {

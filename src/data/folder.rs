@@ -7,7 +7,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
 
-use super::fit::{check_request, convert_channels, fit_square};
+use super::fit::{check_memory, check_request, convert_channels, fit_square};
 use super::folder_files::{Listing, first_file, list};
 use super::reading::{describe_start, read_file};
 use super::{DataError, Dataset, ImageShape, TrainTest};
@@ -115,6 +115,7 @@ impl SetDecoder {
             (None, None) => return Err(DataError::format(directory, "holds no image")),
         };
         let mut images: Vec<u8> = Vec::new();
+        check_memory(&directory.display().to_string(), files.len(), 0, shape)?;
         let bytes = shape.len().saturating_mul(files.len());
         images.try_reserve_exact(bytes).map_err(|_| {
             let what = format!("{} images of {shape} need {bytes} bytes of memory", files.len());

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::cifar::Cifar;
-use super::fit::fit_dataset;
+use super::fit::{check_memory, fit_dataset};
 use super::folder::FolderOptions;
 use super::idx::IdxSet;
 use super::layout::{Layout, candidates, check_parts, detect};
@@ -152,6 +152,10 @@ fn load_layout(layout: Layout, directory: &Path, options: &SourceOptions) -> Res
 
 /// Converts both parts to the wanted form and checks that they agree.
 fn fitted(TrainTest { train, test, notes }: TrainTest, options: &SourceOptions) -> Result<TrainTest, DataError> {
+    let from = train.shape();
+    let side = |own: usize| options.image_size.unwrap_or(own);
+    let to = ImageShape::new(options.channels.unwrap_or(from.channels), side(from.height), side(from.width));
+    check_memory(train.name(), train.len() + test.len(), 0, to)?;
     let fit = |set| fit_dataset(set, options.channels, options.image_size);
     let mut data = TrainTest { train: fit(train)?, test: fit(test)?, notes };
     check_parts(&data)?;

@@ -32,6 +32,7 @@ pub use types::{BatchNormMode, BatchStats, EngineState, Input, SgdStep, View, Vi
 
 pub use wgsl::GpuError;
 
+use crate::memory::TooLarge;
 use crate::model::{Array, BATCH_NORM_MOMENTUM, ModelError, Network, State};
 
 /// What can go wrong in an engine.
@@ -60,6 +61,9 @@ pub enum EngineError {
         /// Images in the batch.
         batch: usize,
     },
+    /// The network and its batch do not fit the memory of this machine.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
     /// The requested engine is not part of this build or not available on this machine.
     #[error("{0}")]
     Unavailable(String),

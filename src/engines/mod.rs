@@ -6,9 +6,11 @@
 mod probe;
 
 use crate::config::{DeviceChoice, EngineChoice, EngineOptions};
+use crate::console::tell;
 use crate::engine::candle::{CandleDevice, CandleEngine};
 use crate::engine::wgsl::{self, AdapterKind, KernelTable, Subgroups, Tuning, WgslEngine, WgslOptions};
 use crate::engine::{Engine, EngineError};
+use crate::memory;
 use crate::model::{Network, State};
 
 /// The engine that a choice of options selects on this machine.
@@ -51,6 +53,38 @@ pub(crate) fn decide(
     }
 }
 
+/// What to do about a network that is too large.
+pub(crate) const SMALLER: &str = "choose a smaller network, batch or image";
+
+/// The subject of an error about the size of a network and its batch.
+pub(crate) fn describe(network: &Network, batch: usize) -> String {
+    format!("{} with a batch of {batch} images of {} needs", network.architecture, network.input)
+}
+
+/// Checks that a network and its batches fit the memory of this machine, before any of it is allocated. On a GPU only
+/// what the host holds is counted: its driver refuses what does not fit it. All counts are lower bounds.
+///
+/// # Errors
+/// [`EngineError::TooLarge`] with the numbers.
+pub fn check_memory(
+    options: &EngineOptions,
+    network: &Network,
+    batch: usize,
+    training: bool,
+) -> Result<(), EngineError> {
+    let state = network.state_bytes();
+    let check = |needed: u128| memory::check(needed, || describe(network, batch), SMALLER);
+    let on_host =
+        if training { network.training_bytes(batch) } else { network.activation_bytes(batch).saturating_add(state) };
+    match check(on_host) {
+        Err(_) if choose_engine(options) != ChosenEngine::Candle(CandleDevice::Cpu) => {
+            let pixels = (network.input.len() as u128).saturating_mul(batch as u128);
+            Ok(check(state.saturating_add(pixels))?)
+        }
+        checked => Ok(checked?),
+    }
+}
+
 /// Opens the engine that `options` select.
 ///
 /// # Errors
@@ -79,7 +113,7 @@ pub fn open_engine_with(
             let opened = WgslEngine::new(network.clone(), state, &wgsl);
             match opened {
                 Err(EngineError::Gpu(error)) if !asked_for => {
-                    eprintln!("warning: the GPU cannot be used, using the CPU instead: {error}");
+                    tell!("warning: the GPU cannot be used, using the CPU instead: {error}");
                     Ok(Box::new(CandleEngine::new(network, state, CandleDevice::Cpu)?))
                 }
                 opened if asked_for || options.deterministic || !is_doubtful() => Ok(Box::new(opened?)),
@@ -111,6 +145,35 @@ fn is_doubtful() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_fit_the_machine_is_refused_before_it_is_allocated() {
+        use crate::data::ImageShape;
+        use crate::model::Architecture;
+        let network = |architecture: Architecture, side, width| {
+            architecture.build(ImageShape::new(3, side, side), 10, None, Some(width))
+        };
+        let candle =
+            EngineOptions { engine: EngineChoice::Candle, device: DeviceChoice::Cpu, ..EngineOptions::default() };
+        let small = network(Architecture::SmallCnn, 32, 32);
+        for training in [true, false] {
+            check_memory(&candle, &small, 64, training).unwrap();
+            for (network, batch) in [
+                (&small, 1_000_000_000),
+                (&network(Architecture::SmallCnn, 4096, 4096), 1 << 20),
+                (&network(Architecture::WideResNet34x10, 32, 1 << 20), 2),
+            ] {
+                let refused = check_memory(&candle, network, batch, training).unwrap_err();
+                assert!(matches!(refused, EngineError::TooLarge(_)), "{refused}");
+            }
+        }
+        let message = check_memory(&candle, &small, 1_000_000_000, true).unwrap_err().to_string();
+        assert!(
+            message.starts_with("small-cnn with a batch of 1000000000 images of 3×32×32 needs at least "),
+            "{message}"
+        );
+        assert!(message.ends_with(" of memory: choose a smaller network, batch or image"), "{message}");
+    }
 
     #[test]
     fn auto_takes_a_native_gpu_then_a_real_adapter_then_the_cpu() {

@@ -15,7 +15,7 @@ use crate::config::{EngineOptions, Experiment, MethodChoice};
 use crate::data::ImageShape;
 use crate::engine::wgsl::{Checks, DeviceFigures, PaceStats, Profile, Subgroups, WgslEngine, WgslOptions};
 use crate::engine::{Batch, Engine, EngineError, SearchSpec, SgdStep, View};
-use crate::engines::{ChosenEngine, choose_engine, open_engine, wgsl_options};
+use crate::engines::{ChosenEngine, check_memory, choose_engine, open_engine, wgsl_options};
 use crate::fairness::ClassStats;
 use crate::model::{Architecture, Network, State};
 use crate::rng::{Purpose, Stream};
@@ -177,6 +177,7 @@ pub fn measure_step(
     let normalisation = (vec![0.5; shape.channels], vec![0.25; shape.channels]);
     let normalisation = Some((normalisation.0.as_slice(), normalisation.1.as_slice()));
     let network = architecture.build(shape, CLASSES, normalisation, options.width);
+    check_memory(&options.engine, &network, batch_size, true)?;
     let state = State::initialise(&network, 0);
     let wgsl = options.wgsl();
     let mut opened = Opened::new(options, wgsl.as_ref(), network.clone(), &state)?;

@@ -35,6 +35,9 @@ pub enum Architecture {
     WideResNet34x10,
 }
 
+/// The largest number of channels of a first stage.
+pub const MAX_WIDTH: usize = 4096;
+
 impl Architecture {
     /// All of them, smallest first.
     pub const ALL: [Self; 7] = [
@@ -73,7 +76,8 @@ impl Architecture {
     /// Builds the network for images of shape `input` and `classes` logits.
     ///
     /// `normalisation` is the mean and standard deviation of each channel; if given, it becomes the network's first
-    /// layer. `width` replaces [`Self::default_width`], for narrow versions.
+    /// layer. `width` replaces [`Self::default_width`], for narrow versions. Its bound here is far above [`MAX_WIDTH`] and
+    /// only keeps the products of its multiples within 64 bits.
     pub fn build(
         self,
         input: ImageShape,
@@ -81,7 +85,7 @@ impl Architecture {
         normalisation: Option<(&[f32], &[f32])>,
         width: Option<usize>,
     ) -> Network {
-        let width = width.unwrap_or(self.default_width()).max(1);
+        let width = width.unwrap_or(self.default_width()).clamp(1, MAX_WIDTH << 8);
         let b = Builder::new(self.name(), input, classes, normalisation);
         match self {
             Self::DigitsCnn => digits_cnn(b, width),

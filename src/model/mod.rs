@@ -9,7 +9,7 @@ mod network;
 pub mod pytorch;
 mod state;
 
-pub use architectures::Architecture;
+pub use architectures::{Architecture, MAX_WIDTH};
 pub use checksum::SHA256;
 pub use export::{
     Facts, LOADER, Names, PROBE_IMAGES, PROBE_LOGITS, loader, normalisation, probe_images, probe_text, save_onnx,

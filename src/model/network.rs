@@ -153,6 +153,28 @@ impl Network {
         trained.map(|spec| spec.shape.iter().product::<usize>()).sum()
     }
 
+    /// Bytes of the parameters and running statistics.
+    pub fn state_bytes(&self) -> u128 {
+        let elements = |spec: StateSpec| spec.shape.iter().fold(1, |all: u128, n| all.saturating_mul(*n as u128));
+        self.state_specs().into_iter().map(elements).fold(0, u128::saturating_add).saturating_mul(4)
+    }
+
+    /// Bytes of `batch` images and of the outputs of all convolutions for them: what a backward pass needs at least.
+    pub fn activation_bytes(&self, batch: usize) -> u128 {
+        let convolutions = self.layers.iter().filter(|layer| matches!(layer.op, Op::Conv2d { .. }));
+        let shapes = convolutions.map(|layer| layer.shape).chain([self.input]);
+        let of = |ImageShape { channels, height, width }| {
+            [channels, height, width].iter().fold(4, |all: u128, n| all.saturating_mul(*n as u128))
+        };
+        shapes.map(of).fold(0, u128::saturating_add).saturating_mul(batch as u128)
+    }
+
+    /// Bytes that training on batches of `batch` images takes at least: weights, gradients and momentum, and
+    /// [`Self::activation_bytes`].
+    pub fn training_bytes(&self, batch: usize) -> u128 {
+        self.state_bytes().saturating_mul(3).saturating_add(self.activation_bytes(batch))
+    }
+
     /// Multiply-adds of convolutions and linear layers in one forward pass of one image.
     pub fn multiply_adds(&self) -> u64 {
         let of = |layer: &Layer| match layer.op {
@@ -399,6 +421,19 @@ mod tests {
             }
         }
         small().check().unwrap();
+    }
+
+    #[test]
+    fn sizes_are_counted_without_overflow() {
+        let network = small();
+        // 54 weights of the convolution, 12 and 4 of the linear layer; 40 values of an image and 18 of the convolution.
+        assert_eq!((network.state_bytes(), network.activation_bytes(2)), (4 * 70, 4 * 2 * (40 + 18)));
+        assert_eq!(network.training_bytes(2), 3 * 4 * 70 + 4 * 2 * 58);
+        for architecture in Architecture::ALL {
+            let side = usize::from(u16::MAX);
+            let huge = architecture.build(ImageShape::new(3, side, side), 1 << 32, None, Some(usize::MAX / 2));
+            assert!(huge.training_bytes(usize::MAX) > 1 << 64, "{architecture}");
+        }
     }
 
     #[test]

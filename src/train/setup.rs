@@ -39,6 +39,7 @@ impl Splits {
     pub fn new(TrainTest { train, test, notes }: TrainTest, experiment: &Experiment) -> Result<Self, DataError> {
         let train = limited(train, experiment.data.limit)?;
         let test = limited(test, experiment.data.test_limit)?;
+        data::check_memory(train.name(), train.len() + test.len(), train.len(), train.shape())?;
         let (size, choice) = experiment.validation();
         let (training, validation) = data::split(&train, size, choice)?;
         let (validation, train) = (train.select(&validation)?, train.select(&training)?);

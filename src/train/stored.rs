@@ -6,10 +6,10 @@ use super::{Splits, network};
 use crate::config::{ConfigError, EngineOptions, Experiment};
 use crate::data::{DataError, ImageShape};
 use crate::engine::{Engine, EngineError};
-use crate::engines::open_engine;
+use crate::engines::{check_memory, open_engine};
 use crate::files::{self, FileError};
 use crate::model::pytorch::{self, Checkpoint, ImportError, Options};
-use crate::model::{Architecture, Facts, ModelError, Network, Op, SHA256, State, StateSpec};
+use crate::model::{Architecture, Facts, ModelError, Network, Op, PROBE_IMAGES, SHA256, State, StateSpec};
 
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -183,7 +183,7 @@ impl StoredNetwork {
         let mut file = path.to_path_buf();
         if path.is_dir() {
             file = path.join("checkpoints").join("best.safetensors");
-            if !file.exists() {
+            if !file.try_exists().map_err(FileError::reading(&file))? {
                 return Err(StoredError::NoBest { path: path.to_path_buf() });
             }
         }
@@ -203,7 +203,11 @@ impl StoredNetwork {
                 }
                 named
             }
-            (None, Some(text)) => Experiment::from_toml(text, &format!("{}: its experiment", file.display()))?,
+            (None, Some(text)) => {
+                let experiment = Experiment::from_toml(text, &format!("{}: its experiment", file.display()))?;
+                experiment.validate()?;
+                experiment
+            }
             (None, None) => return Err(StoredError::Foreign { path: file }),
         };
         let epoch = metadata.get("epoch").and_then(|epoch| epoch.parse::<u32>().ok());
@@ -280,7 +284,15 @@ impl StoredNetwork {
     /// # Errors
     /// If the weights do not fit, or the engine cannot be opened.
     pub fn open(&self, splits: &Splits, options: &EngineOptions) -> Result<Box<dyn Engine>, StoredError> {
-        open_engine(options, self.network(splits)?, &self.state)
+        let network = self.network(splits)?;
+        let batch = self.experiment.evaluation.eval_batch_size.min(splits.test.len());
+        self.check_memory(&network, batch, options)?;
+        open_engine(options, network, &self.state)
+            .map_err(|source| StoredError::Engine { path: self.file.clone(), source })
+    }
+
+    fn check_memory(&self, network: &Network, batch: usize, options: &EngineOptions) -> Result<(), StoredError> {
+        check_memory(options, network, batch, false)
             .map_err(|source| StoredError::Engine { path: self.file.clone(), source })
     }
 

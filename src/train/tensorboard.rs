@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{ClassRow, MetricsRow};
+use crate::files::FileError;
 
 /// An event file that is being written.
 #[derive(Debug)]
@@ -33,11 +34,11 @@ impl EventWriter {
     /// written: 0 for a new run, the first repeated epoch for a resumed one.
     ///
     /// # Errors
-    /// Whatever the operating system refuses.
-    pub fn create(dir: &Path, first_step: u64) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
+    /// Whatever the operating system refuses, with the file.
+    pub fn create(dir: &Path, first_step: u64) -> Result<Self, FileError> {
         let now = since_epoch();
-        let (file, path) = create_new(dir, now.as_secs())?;
+        let created = fs::create_dir_all(dir).and_then(|()| create_new(dir, now.as_secs()));
+        let (file, path) = created.map_err(FileError::writing(dir))?;
         let mut writer = Self { file: BufWriter::new(file), path };
         let mut version = event(now, 0);
         put_bytes(&mut version, 3, b"brain.Event:2");
@@ -57,8 +58,8 @@ impl EventWriter {
     /// Writes scalars of one step.
     ///
     /// # Errors
-    /// Whatever the operating system refuses.
-    pub fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> io::Result<()> {
+    /// Whatever the operating system refuses, with the file.
+    pub fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), FileError> {
         let mut summary = Vec::new();
         for &(tag, value) in values {
             let mut entry = Vec::new();
@@ -75,16 +76,16 @@ impl EventWriter {
     /// Writes one scalar.
     ///
     /// # Errors
-    /// Whatever the operating system refuses.
-    pub fn scalar(&mut self, step: u64, tag: &str, value: f64) -> io::Result<()> {
+    /// Whatever the operating system refuses, with the file.
+    pub fn scalar(&mut self, step: u64, tag: &str, value: f64) -> Result<(), FileError> {
         self.scalars(step, &[(tag, value)])
     }
 
     /// Writes an epoch's rows: the run's scalars, then those of each class as `class_MEASURE/NAME`. Then flushes.
     ///
     /// # Errors
-    /// Whatever the operating system refuses.
-    pub fn epoch(&mut self, row: &MetricsRow, classes: &[ClassRow]) -> io::Result<()> {
+    /// Whatever the operating system refuses, with the file.
+    pub fn epoch(&mut self, row: &MetricsRow, classes: &[ClassRow]) -> Result<(), FileError> {
         let step = u64::from(row.epoch);
         let mut values = vec![
             ("train/learning_rate", row.lr),
@@ -122,17 +123,18 @@ impl EventWriter {
     /// Flushes the buffer to the operating system, so that TensorBoard sees the records.
     ///
     /// # Errors
-    /// Whatever the operating system refuses.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+    /// Whatever the operating system refuses, with the file.
+    pub fn flush(&mut self) -> Result<(), FileError> {
+        self.file.flush().map_err(FileError::writing(&self.path))
     }
 
-    fn record(&mut self, data: &[u8]) -> io::Result<()> {
+    fn record(&mut self, data: &[u8]) -> Result<(), FileError> {
         let length = (data.len() as u64).to_le_bytes();
-        self.file.write_all(&length)?;
-        self.file.write_all(&masked(crc32c(&length)).to_le_bytes())?;
-        self.file.write_all(data)?;
-        self.file.write_all(&masked(crc32c(data)).to_le_bytes())
+        let mut record = Vec::with_capacity(data.len() + 16);
+        for part in [&length[..], &masked(crc32c(&length)).to_le_bytes(), data, &masked(crc32c(data)).to_le_bytes()] {
+            record.extend_from_slice(part);
+        }
+        self.file.write_all(&record).map_err(FileError::writing(&self.path))
     }
 }
 
@@ -217,6 +219,22 @@ fn masked(crc: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_name_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = dir.path().join("taken");
+        fs::write(&taken, "").unwrap();
+        let error = EventWriter::create(&taken, 0).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot write {}: {}", taken.display(), error.cause()));
+        #[cfg(target_os = "linux")]
+        {
+            let file = BufWriter::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
+            let mut writer = EventWriter { file, path: "run/events".into() };
+            let error = writer.scalar(0, "loss", 1.0).and_then(|()| writer.flush()).unwrap_err();
+            assert!(error.to_string().starts_with("cannot write run/events: "), "{error}");
+        }
+    }
 
     /// One field of a message: number and content, for the wire types used here.
     #[derive(Debug, PartialEq)]

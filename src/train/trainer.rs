@@ -34,6 +34,7 @@ use crate::config::{Applies, ConfigError, Experiment};
 use crate::data::{DataError, Dataset};
 use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Start, View};
 use crate::engines::open_engine;
+use crate::files::FileError;
 use crate::model::{ModelError, State};
 use crate::rng::{Purpose, Stream};
 
@@ -59,8 +60,8 @@ pub enum TrainError {
     #[error("the weights to start from (--init): {0}")]
     Initial(#[source] Box<StoredError>),
     /// TensorBoard's file cannot be written.
-    #[error("TensorBoard events: {0}")]
-    TensorBoard(std::io::Error),
+    #[error(transparent)]
+    TensorBoard(FileError),
     /// The run or its images are not those of the checkpoint.
     #[error("{changes}; undo this, or go on with it by `fairtat resume {path} --accept-changes`")]
     Changed {
@@ -443,7 +444,7 @@ impl Trainer {
             self.write_changes()?;
         }
         let has = [self.ema.state().is_some(), self.fawa.state().is_some()];
-        if let Some(warning) = missing_averages(&self.experiment, self.progress.epoch, has) {
+        if let Some(warning) = missing_averages(&self.experiment, self.progress.epoch, has, &self.metrics) {
             observer.event(&Event::Warning(&warning));
         }
         Ok(Outcome::Finished)

@@ -1,6 +1,6 @@
 //! Warnings of a run: attacks that are weaker than their radius suggests, averages of the weights that never begin.
 
-use super::{evaluation_attack, training_attack};
+use super::{MetricsRow, evaluation_attack, training_attack};
 use crate::config::Experiment;
 
 /// All warnings about an experiment that are known before it runs.
@@ -27,14 +27,31 @@ fn long_warmup(experiment: &Experiment) -> Option<String> {
 }
 
 /// Why a run that ended after `epochs` epochs lacks averages that its experiment asks for. `has` says which of EMA and
-/// FAWA exist.
-pub(super) fn missing_averages(experiment: &Experiment, epochs: u32, has: [bool; 2]) -> Option<String> {
+/// FAWA exist; `rows` are those of all epochs.
+pub(super) fn missing_averages(
+    experiment: &Experiment,
+    epochs: u32,
+    has: [bool; 2],
+    rows: &[MetricsRow],
+) -> Option<String> {
     let averaging = &experiment.averaging;
     let missing = [averaging.ema && !has[0], averaging.fawa && !has[1]];
     late_averaging(averaging.average_from, missing, epochs, When::End).or_else(|| {
         let percent = (1000.0 * averaging.fawa_threshold).round() / 10.0;
-        let text = "no FAWA weights: the worst class never reached";
-        missing[1].then(|| format!("{text} {percent} % on the validation split (--fawa-threshold)"))
+        let first = u64::from(averaging.average_from) + 1;
+        let reached = |row: &MetricsRow| row.val_robust_worst >= averaging.fawa_threshold;
+        let early = rows.iter().filter(|row| reached(row)).all(|row| row.epoch < averaging.average_from);
+        let text = match (early, rows.iter().any(reached)) {
+            (true, true) => format!(
+                "the worst class reached {percent} % on the validation split only before averaging began with epoch {first} \
+                 (--average-from), not from there on (--fawa-threshold)"
+            ),
+            (false, _) => "FAWA was not asked for in the epochs whose worst class reached its threshold".to_owned(),
+            (true, false) => {
+                format!("the worst class never reached {percent} % on the validation split (--fawa-threshold)")
+            }
+        };
+        missing[1].then(|| format!("no FAWA weights: {text}"))
     })
 }
 
@@ -143,6 +160,27 @@ mod tests {
         );
     }
 
+    fn row(epoch: u32, val_robust_worst: f64) -> MetricsRow {
+        MetricsRow {
+            epoch,
+            lr: 0.1,
+            train_loss: 1.0,
+            train_clean_accuracy: None,
+            train_robust_accuracy: 0.5,
+            val_clean_accuracy: 0.5,
+            val_clean_worst: 0.5,
+            val_robust_accuracy: 0.5,
+            val_robust_worst,
+            seconds: 1.0,
+            seconds_attack: 0.5,
+            seconds_update: 0.25,
+            seconds_statistics: 0.25,
+            val_attack: String::new(),
+            val_without_gradient: None,
+            method: String::new(),
+        }
+    }
+
     #[test]
     fn averages_that_never_begin_are_told_at_both_ends_with_their_cause() {
         let mut e = Experiment::default();
@@ -150,7 +188,7 @@ mod tests {
         let late = "averaging begins with epoch 6, and the run";
         let option = "--average-from, now 5, sets another beginning";
         assert_eq!(run_warnings(&e), [format!("{late} has 5 epochs: no EMA, no FAWA; {option}")]);
-        let ended = |e: &Experiment, has| missing_averages(e, e.optimizer.epochs, has);
+        let ended = |e: &Experiment, has| missing_averages(e, e.optimizer.epochs, has, &[]);
         assert_eq!(ended(&e, [false; 2]), Some(format!("{late} ended after 5 epochs: no EMA, no FAWA; {option}")));
         e.averaging.fawa = false;
         assert_eq!(ended(&e, [false; 2]), Some(format!("{late} ended after 5 epochs: no EMA; {option}")));
@@ -165,6 +203,18 @@ mod tests {
             "no FAWA weights: the worst class never reached 20 % on the validation split (--fawa-threshold)";
         assert_eq!(ended(&e, [true, false]).as_deref(), Some(threshold));
         assert_eq!(ended(&e, [true, true]), None);
+        // The threshold was reached, but too early.
+        let rows = |worst: [f64; 5]| -> Vec<MetricsRow> {
+            worst.into_iter().zip(0..).map(|(val_robust_worst, epoch)| row(epoch, val_robust_worst)).collect()
+        };
+        let told = |worst| missing_averages(&e, 5, [true, false], &rows(worst)).unwrap();
+        assert_eq!(told([0.1; 5]), threshold);
+        assert_eq!(
+            told([0.1, 0.3, 0.2, 0.1, 0.19]),
+            "no FAWA weights: the worst class reached 20 % on the validation split only before averaging began with epoch \
+             5 (--average-from), not from there on (--fawa-threshold)"
+        );
+        assert!(told([0.1, 0.1, 0.1, 0.1, 0.3]).contains("FAWA was not asked for in the epochs"));
         e.averaging.fawa = false;
         assert_eq!(ended(&e, [true, false]), None);
     }

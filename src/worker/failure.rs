@@ -43,6 +43,7 @@ impl<'a> Root<'a> {
                 ReportError::Figure(_) | ReportError::Image(_) => Self::Other,
             },
             SessionError::Path(error) => Self::Io(error),
+            SessionError::Stopped => Self::Other,
         }
     }
 
@@ -53,7 +54,7 @@ impl<'a> Root<'a> {
             TrainError::Engine(error) => Self::of_engine(error),
             TrainError::Model(error) => Self::of_model(error),
             TrainError::RunDir(error) => Self::of_run_dir(error),
-            TrainError::TensorBoard(error) => Self::Io(error),
+            TrainError::TensorBoard(file) => Self::Io(file.cause()),
             TrainError::Initial(error) => Self::of_stored(error),
             // The error itself says what to do.
             TrainError::Changed { .. } | TrainError::EngineGone { .. } => Self::Other,
@@ -164,6 +165,12 @@ pub(crate) fn sentence(error: &dyn Error) -> String {
         cause = error.source();
     }
     parts.join(": ")
+}
+
+/// Whether a disk is full.
+pub(crate) fn is_full(error: &SessionError) -> bool {
+    let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
+    matches!(Root::of_session(error), Root::Io(cause) if full.contains(&cause.kind()))
 }
 
 /// A run that could not begin, or failed. `directory` is the run's.

@@ -26,7 +26,7 @@ pub use messages::{
     BatchPoint, Ended, EpochRecord, Examples, ExamplesWish, Failure, Hold, Phase, Request, RunInfo, Update,
 };
 
-pub(crate) use failure::sentence;
+pub(crate) use failure::{is_full, sentence};
 use mailbox::Mailbox;
 
 /// Capacity of the request channel; a window sends a few requests per second.

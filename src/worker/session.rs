@@ -1,11 +1,14 @@
 //! A run from its experiment to its report, for both the command line and the window.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use crate::config::{ConfigError, Derived, EngineOptions, Experiment};
 use crate::data::DataError;
+use crate::engines;
 use crate::evaluate::{self, FinalReport, ReportError};
-use crate::train::{Event, Observer, Outcome, ResumeOptions, RunDir, RunDirError, Splits, TrainError, Trainer};
+use crate::train::{Batches, Event, Observer, Outcome, ResumeOptions, RunDir, RunDirError, Splits, TrainError, Trainer};
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -91,6 +94,9 @@ pub enum SessionError {
         /// Why.
         source: DataError,
     },
+    /// The host asked to stop before there was anything to save.
+    #[error("stopped before training began")]
+    Stopped,
     /// The run directory cannot be used.
     #[error(transparent)]
     Directory(#[from] RunDirError),
@@ -144,6 +150,7 @@ fn open(start: RunStart, host: &mut dyn Host) -> Result<Trainer, SessionError> {
                 // A resume may start from another working directory.
                 *path = std::path::absolute(&path).map_err(SessionError::Path)?;
             }
+            experiment.check_paths()?;
             let splits = load(&experiment, host)?;
             host.stage(Stage::OpeningEngine);
             let comment = derived.map_or(String::new(), |derived| derived.comment());
@@ -179,12 +186,47 @@ fn open(start: RunStart, host: &mut dyn Host) -> Result<Trainer, SessionError> {
     }
 }
 
+/// Time between two looks at whether the host asks to stop.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Loads the images, on a thread of its own: the host may ask to stop in the middle of a large folder.
 fn load(experiment: &Experiment, host: &mut dyn Host) -> Result<Splits, SessionError> {
     host.stage(Stage::LoadingData(&experiment.data.dataset));
-    let splits = Splits::load(experiment)
-        .map_err(|source| SessionError::Data { name: experiment.data.dataset.clone(), source })?;
+    let (sender, receiver) = mpsc::channel();
+    let wanted = experiment.clone();
+    let reader = std::thread::spawn(move || {
+        // Nobody waits for it any more if the run was stopped.
+        let _ = sender.send(Splits::load(&wanted));
+    });
+    let splits = loop {
+        match receiver.recv_timeout(LOOK) {
+            Ok(loaded) => break loaded,
+            Err(RecvTimeoutError::Timeout) if host.stop() || host.discard() => return Err(SessionError::Stopped),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => match reader.join() {
+                Err(panic) => std::panic::resume_unwind(panic),
+                Ok(()) => return Err(SessionError::Stopped),
+            },
+        }
+    };
+    let name = || experiment.data.dataset.clone();
+    let splits = splits.map_err(|source| SessionError::Data { name: name(), source })?;
+    if host.stop() || host.discard() {
+        return Err(SessionError::Stopped);
+    }
+    check_memory(experiment, &splits)?;
     splits.notes.iter().for_each(|note| host.event(&Event::Warning(note)));
     Ok(splits)
+}
+
+/// Refuses a network and batches that do not fit this machine.
+fn check_memory(experiment: &Experiment, splits: &Splits) -> Result<(), TrainError> {
+    let (model, train) = (&experiment.model, &splits.train);
+    let network = model.arch.build(train.shape(), train.classes(), None, model.width);
+    let o = &experiment.optimizer;
+    let batches = Batches::new(train.len(), o.batch_size, o.last_batch).distinct_sizes();
+    let largest = batches.first().copied().unwrap_or(0);
+    Ok(engines::check_memory(&experiment.run.engine_options(), &network, largest, true)?)
 }
 
 /// `parent/name`, or `parent/name-2` and so on if it exists.
@@ -192,4 +234,34 @@ pub fn free_directory(parent: &Path, name: &str) -> PathBuf {
     let numbered = (2u32..).map(|n| parent.join(format!("{name}-{n}")));
     let mut candidates = std::iter::once(parent.join(name)).chain(numbered);
     candidates.find(|path| !path.exists()).unwrap_or_else(|| parent.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::Event;
+
+    /// A host that asks to stop from the beginning.
+    struct Stopping;
+
+    impl Observer for Stopping {
+        fn event(&mut self, _event: &Event<'_>) {}
+
+        fn stop(&self) -> bool {
+            true
+        }
+    }
+
+    impl Host for Stopping {}
+
+    #[test]
+    fn a_run_that_is_stopped_while_its_images_are_loaded_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = dir.path().join("run");
+        let experiment = Box::new(Experiment::preset("digits-60s").unwrap());
+        let start = RunStart::New { experiment, directory: directory.clone(), derived: None };
+        let stopped = run(start, &mut Stopping).err().unwrap();
+        assert!(matches!(stopped, SessionError::Stopped), "{stopped}");
+        assert!(!directory.exists());
+    }
 }

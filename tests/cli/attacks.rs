@@ -194,7 +194,7 @@ fn several_checkpoints_share_one_table() {
         assert!(files.contains(name), "{name} {files:?}");
     }
     fails(d, &["eval", "run", "--transfer"], 2);
-    let message = fails(d, &["eval", "run", last, "--transfer", "--attack", "square"], 1);
+    let message = fails(d, &["eval", "run", last, "--transfer", "--attack", "square"], 2);
     assert!(message.contains("Square leaves images that it cannot change"), "{message}");
     let message = fails(d, &["eval", "run", last, "--transfer", "--attack", "pgd", "--any-iterate"], 1);
     assert!(message.contains("ends where it first fools the network"), "{message}");

@@ -94,7 +94,7 @@ fn a_radius_without_its_denominator_is_refused_everywhere() {
     assert!(fails(d, &["train", "--config", "c.toml"], 2).contains("did you mean 8/255?"));
     // The diagonal of 8 × 8 pixels is 8, which is known as soon as there are images.
     let long = [&TINY[..], &["1", "--norm", "l2", "--epsilon", "9"]].concat();
-    assert!(fails(d, &long, 1).contains("attack.epsilon: expected at most 8.00, the largest L2 distance"));
+    assert!(fails(d, &long, 2).contains("attack.epsilon: expected at most 8.00, the largest L2 distance"));
     assert!(!d.join("run").exists());
 
     ok(d, &[&TINY[..], &["1", "--test-steps", "0"]].concat());

@@ -1,11 +1,16 @@
-//! Ctrl-C.
+//! Ctrl-C and other signals, and what they leave; a terminal that goes away.
 
 use super::*;
+
+#[cfg(unix)]
+fn send(signal: &str, process: u32) {
+    assert!(Command::new("sh").args(["-c", &format!("kill -{signal} {process}")]).status().unwrap().success());
+}
 
 /// Sends the signal of Ctrl-C.
 #[cfg(unix)]
 fn interrupt(process: u32) {
-    assert!(Command::new("sh").args(["-c", &format!("kill -INT {process}")]).status().unwrap().success());
+    send("INT", process);
 }
 
 #[test]
@@ -31,26 +36,64 @@ fn ctrl_c_twice_stops_at_once() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
-#[test]
+/// A run that is waiting for nothing: its first epoch has begun, or is about to.
 #[cfg(unix)]
-fn ctrl_c_once_writes_a_checkpoint_and_says_how_to_go_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let child = Command::new(env!("CARGO_BIN_EXE_fairtat"))
-        .args(["train", "--run-dir", "run", "--epochs", "500", "--limit", "300"])
-        .current_dir(dir.path())
+fn long_run(directory: &Path) -> (std::process::Child, impl Iterator<Item = String>) {
+    let mut child = command(directory, &["train", "--run-dir", "run", "--epochs", "5000", "--limit", "300"])
+        .args(["--engine", "candle"])
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let log = dir.path().join("run/metrics.csv");
-    let begun = (0..600).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        log.exists()
-    });
-    assert!(begun, "no epoch was done within a minute");
-    interrupt(child.id());
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap())).map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("Engine:")));
+    (child, lines)
+}
+
+#[test]
+#[cfg(unix)]
+fn every_signal_is_one_ctrl_c_with_its_own_status() {
+    use std::os::unix::process::ExitStatusExt;
+    let hung_up = Command::new("sh").args(["-c", "kill -HUP $$; exit 9"]).status().unwrap();
+    assert_eq!(hung_up.signal(), Some(1), "nohup makes programs ignore SIGHUP: run the tests without it");
+    for (signal, status) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut child, lines) = long_run(dir.path());
+        send(signal, child.id());
+        let message = lines.collect::<Vec<_>>().join("\n");
+        assert_eq!(child.wait().unwrap().code(), Some(status), "{message}");
+        assert!(message.contains("Stopping after this batch, with a checkpoint; press Ctrl-C again"), "{message}");
+        assert!(message.ends_with("Stopped. Continue with: fairtat resume run"), "{message}");
+        assert!(dir.path().join("run/checkpoints/resume.safetensors").exists());
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_run_outlives_the_terminal_that_began_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for (out, error) in [("/dev/null", None), ("/dev/full", Some("/dev/full"))] {
+        let file = |path: &str| std::fs::OpenOptions::new().write(true).open(path);
+        if error.is_some() && !cfg!(target_os = "linux") {
+            // Only Linux has the device that is always full.
+            continue;
+        }
+        let mut run = command(dir.path(), &[&TINY[..], &["1"]].concat());
+        run.stdout(file(out).unwrap());
+        match error {
+            Some(path) => run.stderr(file(path).unwrap()),
+            None => run.stderr(std::process::Stdio::piped()),
+        };
+        let mut child = run.spawn().unwrap();
+        // Nobody reads standard error any more.
+        drop(child.stderr.take());
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{out}");
+        assert!(dir.path().join("run/evaluation.json").exists());
+        std::fs::remove_dir_all(dir.path().join("run")).unwrap();
+    }
+    // A listing ends without a word where nobody reads it.
+    let mut listing = command(dir.path(), &["config", "show"]);
+    let mut child = listing.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
-    let message = text(&output.stderr);
-    assert!(output.status.success(), "{message}");
-    assert!(message.contains("Continue with: fairtat resume run"), "{message}");
-    assert!(dir.path().join("run/checkpoints/resume.safetensors").exists());
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
 }

@@ -166,18 +166,18 @@ fn mistakes_are_answered_with_what_to_do() {
     assert!(fails(d, &["train", "--stepsize", "1/255"], 2).contains("--step-size"));
     assert!(fails(d, &["train", "--epsilon", "x"], 2).contains("a fraction such as 8/255"));
     assert!(fails(d, &["train", "--lr=-1"], 2).contains("optimizer.lr: expected a number above 0, found -1"));
-    assert!(fails(d, &["train", "--dataset", "digit"], 1).contains("digits"));
+    assert!(fails(d, &["train", "--dataset", "digit"], 2).contains("digits"));
     assert!(fails(d, &["train", "--preset", "nothing"], 2).contains("shapes-unfair"));
     assert!(fails(d, &["train", "--preset", "cifar10-small"], 1).contains("fairtat data fetch cifar10"));
     assert!(fails(d, &["resume", "nowhere"], 1).contains("nowhere holds no run"));
     assert!(fails(d, &["eval", "nowhere.safetensors"], 1).contains("nowhere.safetensors"));
     assert!(fails(d, &["data", "check", "nowhere"], 1).contains("neither a path that exists nor a data set's name"));
-    assert!(fails(d, &["data", "fetch", "cifar11"], 1).contains("cifar10"));
+    assert!(fails(d, &["data", "fetch", "cifar11"], 2).contains("cifar10"));
     std::fs::write(d.join("c.toml"), "[attack]\nstep-size = 0.01\n").unwrap();
     let message = fails(d, &["train", "--config", "c.toml"], 1);
     assert!(message.contains("c.toml: line 2") && message.contains("did you mean 'step_size'"), "{message}");
     assert!(fails(d, &["train", "--limit", "3"], 1).contains("limit of 3"));
-    assert!(fails(d, &["train", "--fixed-target", "10"], 1).contains("fairness.fixed_target"));
+    assert!(fails(d, &["train", "--fixed-target", "10"], 2).contains("fairness.fixed_target"));
     // A run that could not start leaves no directory that would block the next one.
     assert!(!d.join("runs/digits-60s").exists());
     let study = ["study", "seeds", "--seed", "3", "--out", "s"];
@@ -283,6 +283,32 @@ fn settings_follow_from_the_data_set_and_the_program_says_so() {
     assert!(written.ends_with(&again), "{again}");
 }
 
+#[test]
+fn json_on_standard_output_has_it_for_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = fairtat(dir.path(), &["plan", "--arch", "digits-cnn", "--batch", "8", "--json", "-"]);
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(plan["architecture"], "digits-cnn");
+    assert!(text(&output.stderr).starts_with("digits-cnn, 8 images of 1×8×8\n"), "{}", text(&output.stderr));
+    let shown = ok(dir.path(), &["plan", "--arch", "digits-cnn", "--batch", "8", "--json", "plan.json"]);
+    assert_eq!((shown, json(&dir.path().join("plan.json"))), (text(&output.stderr), plan));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_path_that_no_file_can_record_is_refused_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"a\xff");
+    for flags in [&["train", "--dataset", "folder", "--path"][..], &["train", "--init"], &["config", "show", "--init"]]
+    {
+        let output = command(dir.path(), flags).arg(path).output().unwrap();
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains("is not valid UTF-8, so no file can record it: rename it"), "{message}");
+    }
+    assert!(!dir.path().join("runs").exists());
+}
+
 /// Each message says once what was wrong and names the option that it is about.
 #[test]
 fn wrong_calls_are_refused_in_one_sentence() {
@@ -298,9 +324,33 @@ fn wrong_calls_are_refused_in_one_sentence() {
             2,
             "error: --batch: expected at least 2 images, which batch norm needs for training, found 1\n",
         ),
+        (
+            "plan --arch small-cnn --width 9223372036854775807",
+            2,
+            "error: --width: expected 1 to 4096, found 9223372036",
+        ),
+        ("plan --arch small-cnn --image-size 4097", 2, "error: --image-size: expected at most 4096, found 4097\n"),
+        (
+            "plan --arch small-cnn --batch 4294967295",
+            1,
+            "small-cnn with a batch of 4294967295 images of 3×32×32 needs at",
+        ),
+        ("plan --arch small-cnn --classes 18446744073709551615", 2, "error: --classes: expected at most 4294967295"),
+        ("bench --width 4611686018427387905", 2, "error: --width: expected 1 to 4096, found 4611686018427387905\n"),
+        (
+            "bench --engine candle --arch small-cnn --batch 1000000000",
+            1,
+            "of memory: choose a smaller network, batch or",
+        ),
+        ("train --image-size 0", 2, "error: data.image_size: expected at least 1, found 0\n"),
+        ("train --image-size 4097", 2, "error: data.image_size: expected at most 4096, found 4097\n"),
+        ("train --batch-size 1", 2, "error: optimizer.batch_size: batch norm needs at least 2 images in a batch"),
+        ("eval c.toml c.toml --corruptions fog", 2, "error: --corruptions is for one checkpoint at a time\n"),
+        ("plan --arch small-cnn --json .", 2, "error: --json: . is a directory; name a file in it\n"),
+        ("bench --json .", 2, "error: --json: . is a directory; name a file in it\n"),
         ("bench --steps 0", 2, "error: --steps: expected at least 1 step of the attack, found 0\n"),
         ("bench --seconds nan", 2, "error: --seconds: expected a number of at least 0, found NaN\n"),
-        ("config show --dataset nope", 1, "error: data set 'nope': no data set is called 'nope'"),
+        ("config show --dataset nope", 2, "error: data set 'nope': no data set is called 'nope'"),
         (
             "config show --target-mode fixed --fixed-target 10",
             2,
@@ -310,7 +360,7 @@ fn wrong_calls_are_refused_in_one_sentence() {
         ("eval c.toml --steps 0", 2, "error: --steps: PGD needs at least 1 step, found 0"),
         ("eval nope.safetensors", 1, "error: cannot read nope.safetensors: No such file or directory (os error 2)\n"),
         ("train --config nope.toml", 1, "error: cannot read nope.toml: No such file or directory (os error 2)\n"),
-        ("train --dataset folder", 1, "error: data set 'folder' needs --path DIR, the directory that holds it\n"),
+        ("train --dataset folder", 2, "error: data set 'folder' needs --path DIR, the directory that holds it\n"),
         (
             "train --dataset npy --path nope",
             1,

@@ -2,7 +2,13 @@
 //!
 //! `cargo test --test pytorch -- --nocapture` prints the largest error of every quantity.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test ends at the first surprise"
+)]
 
 mod edges;
 mod engines;

@@ -8,9 +8,7 @@ use crate::app::theme::{self, Palette};
 use crate::app::view::RunView;
 use crate::app::widgets::markdown::{measure, reading_size, unbroken};
 use crate::app::widgets::{empty, strong, weak};
-use crate::config::Experiment;
-use crate::evaluate::signatures::{self, Adapted, Kind, Point, Reading, Setup, Severity, Signature, SignatureState};
-use crate::train::ValidationSetting;
+use crate::evaluate::signatures::{self, Kind, Point, Reading, Setup, Severity, Signature, SignatureState};
 use crate::worker::EpochRecord;
 
 /// What the readings depend on: the cache key, so that they are computed once per epoch.
@@ -23,30 +21,6 @@ const NOT_FINITE: &str = "training diverged";
 #[derive(Debug, Default)]
 pub struct Watch {
     readings: Option<(Key, Vec<Reading>)>,
-}
-
-/// What determines a run's signatures besides its epochs.
-pub fn setup(experiment: &Experiment, validation_images: usize) -> Setup {
-    let (attack, evaluation) = (&experiment.attack, &experiment.evaluation);
-    let mixed = experiment.method().mixed;
-    let targeted = experiment.is_targeted() && !mixed;
-    let kind = if mixed {
-        "partly targeted"
-    } else if targeted {
-        "targeted"
-    } else {
-        "untargeted"
-    };
-    let scaled = (experiment.method().class_radii)(experiment);
-    let scaled = if scaled { " by class" } else { "" };
-    Setup {
-        targeted,
-        train_attack: format!("{kind} PGD-{}, ε {}{scaled}", attack.steps, attack.epsilon),
-        attack: ValidationSetting::of(experiment).to_string(),
-        harder_validation: evaluation.eval_epsilon.is_some_and(|radius| radius > attack.epsilon),
-        validation_images,
-        adapted: Adapted::of(experiment),
-    }
 }
 
 /// The signatures that are present in a run now; the user is told about each new one.
@@ -70,7 +44,7 @@ fn read(run: &RunView, setup: &Setup) -> Vec<Reading> {
 
 fn setup_of(run: &RunView) -> Setup {
     let images = run.info.as_ref().map_or(0, |info| info.validation.len());
-    run.experiment.as_deref().map_or_else(Setup::default, |experiment| setup(experiment, images))
+    run.experiment.as_deref().map_or_else(Setup::default, |experiment| Setup::of(experiment, images))
 }
 
 fn points(epochs: &[EpochRecord]) -> Vec<Point> {

@@ -10,6 +10,7 @@ use super::super::Usage;
 use super::super::stored::StoredArgs;
 use crate::attack::{Attack, AttackKind, AttackSettings, check_distance, evaluation_step_size, norm_name};
 use crate::config::Experiment;
+use crate::console::tell;
 use crate::data::ImageShape;
 use crate::data::corruptions::Corruption;
 use crate::engine::Norm;
@@ -170,6 +171,7 @@ impl EvalArgs {
     /// Checks what does not depend on the checkpoint.
     pub(super) fn check(&self) -> Result<()> {
         self.stored.engine.validate()?;
+        self.stored.json.check()?;
         let wants = |kinds: &[AttackKind]| {
             let kind = |wanted: &Wanted| matches!(wanted, Wanted::Attack(kind) if kinds.contains(kind));
             self.attack.iter().any(kind)
@@ -212,7 +214,7 @@ impl EvalArgs {
         ];
         for (flag, _, _, what) in unused.iter().filter(|(_, named, used, _)| *named && !*used) {
             let suite = if has_suite { "; AutoAttack has its published settings" } else { "" };
-            eprintln!("warning: {flag} is ignored: it is {what}, which is not evaluated; see --attack{suite}");
+            tell!("warning: {flag} is ignored: it is {what}, which is not evaluated; see --attack{suite}");
         }
         if self.steps == Some(0) && (uses_pgd || wants(&STEPPING)) {
             return Err(Usage(

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
 
-use super::super::{Usage, interrupt, progress};
+use super::super::{Stopped, Usage, interrupt, progress};
 use super::arguments::Part;
 use super::{EvalArgs, Subject};
 use crate::data::corruptions::{PublishedSet, Severity};
@@ -47,7 +47,7 @@ pub(super) fn corrupted_accuracy(
     }
     let set = subject.set.clone();
     let images = published.map_or(CorruptedImages::Generated(&set), CorruptedImages::Published);
-    let stop = interrupt::flag();
+    let stop = interrupt::stops("after this batch");
     let bar = progress::images(set.len() * 5 * corruptions.len(), "corruptions");
     let batch_size = arguments.stored.batch_size(&subject.stored.experiment);
     let (seed, limit) = (arguments.seed, arguments.limit);
@@ -60,7 +60,7 @@ pub(super) fn corrupted_accuracy(
     bar.finish_and_clear();
     match found {
         Some(found) => Ok(Some(found)),
-        None => bail!("stopped before the corruptions were done"),
+        None => bail!(Stopped("Stopped before the corruptions were done".into())),
     }
 }
 

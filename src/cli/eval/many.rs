@@ -4,21 +4,22 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
 
-use super::super::{interrupt, print, progress};
+use super::super::{Stopped, Usage, interrupt, progress};
 use super::arguments::Attacks;
 use super::{EvalArgs, Subject, check_report, evaluated, options};
 use crate::attack::{Attack, AttackKind, norm_name};
+use crate::console::tell;
 use crate::evaluate::figures::{self, CheckpointBar, Context};
 use crate::evaluate::robustness::{
     Compared, Described, Evaluation, ReportFiles, Role, Suite, Transfer, adversarial_images, classify, compare_csv,
     compare_markdown, finish,
 };
-use crate::files::write_atomic;
+use crate::files::{FileError, write_atomic};
 
 /// Evaluates every checkpoint under the same attacks, and writes one table.
 pub(super) fn many(arguments: &EvalArgs) -> Result<()> {
     if !arguments.corruptions().is_empty() {
-        bail!("--corruptions is for one checkpoint at a time");
+        bail!(Usage("--corruptions is for one checkpoint at a time".into()));
     }
     // Everything is checked before anything is computed.
     let (mut plan, mut subjects) = (None, Vec::new());
@@ -58,13 +59,13 @@ pub(super) fn many(arguments: &EvalArgs) -> Result<()> {
     for (i, (subject, described)) in subjects.iter_mut().zip(&described).enumerate() {
         let own = Attacks::of(arguments, &subject.stored.experiment, subject.set.shape())?;
         if i == 0 {
-            own.warnings.iter().flatten().for_each(|warning| eprintln!("warning: {warning}"));
+            own.warnings.iter().flatten().for_each(|warning| tell!("warning: {warning}"));
         }
-        eprintln!("{}", subject.stored.file.display());
+        tell!("{}", subject.stored.file.display());
         let options = options(arguments, subject, described, directory(i).as_deref());
         let evaluation = evaluated(arguments, subject, &own, &options)?;
         for warning in &evaluation.warnings {
-            eprintln!("warning: {}: {warning}", subject.stored.file.display());
+            tell!("warning: {}: {warning}", subject.stored.file.display());
         }
         if let Some(directory) = directory(i) {
             // The records stay until the table is written: the same command continues.
@@ -74,20 +75,17 @@ pub(super) fn many(arguments: &EvalArgs) -> Result<()> {
     }
     let transfers = if arguments.transfer { transfers(arguments, &mut subjects, &attacks)? } else { Vec::new() };
     let markdown = compare_markdown(&rows, &transfers);
-    print(&markdown)?;
     let json = serde_json::json!({ "checkpoints": rows, "transfer": transfers });
     if let Some(report) = &arguments.report {
-        std::fs::create_dir_all(report)?;
+        std::fs::create_dir_all(report).map_err(FileError::writing(report))?;
         draw(arguments, &rows, &transfers, &subjects)?;
         write_atomic(&report.join("report.md"), markdown.as_bytes())?;
         write_atomic(&report.join("report.csv"), compare_csv(&rows).as_bytes())?;
         super::super::write_json(&report.join("report.json"), &json)?;
         (0..rows.len()).filter_map(directory).try_for_each(|directory| finish(&directory))?;
     }
-    match &arguments.stored.json {
-        Some(path) => super::super::write_json(path, &json),
-        None => Ok(()),
-    }
+    arguments.stored.json.write(&json)?;
+    arguments.stored.json.print(&markdown)
 }
 
 /// Refuses attacks that leave images as they are, or end at the first image that fools one network: tested on another one,
@@ -96,10 +94,12 @@ fn check_transfer(attacks: &[Attack]) -> Result<()> {
     const NEEDS: &str = "--transfer needs attacks that move every image to the end: fgsm, pgd and pgd-targeted";
     for attack in attacks.iter().filter(|attack| attack.kind != AttackKind::Clean) {
         if !attack.kind.runs_in_engine() {
-            bail!("{NEEDS}; {} leaves images that it cannot change", attack.kind.title());
+            bail!(Usage(format!("{NEEDS}; {} leaves images that it cannot change", attack.kind.title())));
         }
         if attack.any_iterate {
-            bail!("{NEEDS}; with --any-iterate an image ends where it first fools the network that it was made on");
+            bail!(Usage(format!(
+                "{NEEDS}; with --any-iterate an image ends where it first fools the network that it was made on"
+            )));
         }
     }
     Ok(())
@@ -145,7 +145,7 @@ fn compared(evaluation: &Evaluation, described: &Described) -> Compared {
 
 /// The images of each attack on each checkpoint, tested on all.
 fn transfers(arguments: &EvalArgs, subjects: &mut [Subject], attacks: &[Attack]) -> Result<Vec<Transfer>> {
-    let stop = interrupt::flag();
+    let stop = interrupt::stops("after this batch");
     let mut all = Vec::new();
     for attack in attacks.iter().filter(|attack| attack.kind != AttackKind::Clean) {
         let mut correct = Vec::new();
@@ -159,7 +159,7 @@ fn transfers(arguments: &EvalArgs, subjects: &mut [Subject], attacks: &[Attack])
                 !stop.load(Ordering::SeqCst)
             })?;
             bar.finish_and_clear();
-            let Some(images) = images else { bail!("stopped") };
+            let Some(images) = images else { bail!(Stopped("Stopped".into())) };
             let mut row = Vec::new();
             for target in subjects.iter_mut() {
                 let found = classify(target.engine.as_mut(), &images, batch_size)?;
@@ -206,7 +206,7 @@ fn draw(arguments: &EvalArgs, rows: &[Compared], transfers: &[Transfer], subject
         let figure = figures::transfer_matrix(&names, &values, &context(&transfer.attack))?;
         // One figure for each attack.
         let directory = if transfers.len() == 1 { report.clone() } else { report.join(format!("transfer-{}", i + 1)) };
-        std::fs::create_dir_all(&directory)?;
+        std::fs::create_dir_all(&directory).map_err(FileError::writing(&directory))?;
         figure.save(&directory)?;
     }
     Ok(())

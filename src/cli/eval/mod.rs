@@ -5,6 +5,7 @@ mod corrupted;
 mod many;
 mod table;
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,9 +14,10 @@ use anyhow::{Result, bail};
 
 pub(super) use self::arguments::EvalArgs;
 use self::arguments::{Attacks, Part};
-use super::{interrupt, print, progress};
+use super::{Stopped, interrupt, progress, shell_word};
 use crate::attack::check_distance;
 use crate::config::Experiment;
+use crate::console::tell;
 use crate::data::{Dataset, ImageShape};
 use crate::engine::Engine;
 use crate::evaluate::robustness::{
@@ -47,7 +49,7 @@ impl Subject {
             && let Ok((run, _)) = RunDir::open(checkpoint)
         {
             for kept in run.kept_bests() {
-                eprintln!("The run was validated under another attack earlier. Not evaluated here: {kept}.");
+                tell!("The run was validated under another attack earlier. Not evaluated here: {kept}.");
             }
         }
         // The run's own limit was for its own evaluations.
@@ -89,16 +91,15 @@ impl Subject {
             norm,
             epsilon: epsilon.to_string(),
             seed: arguments.seed,
-            command: command_line(std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned())),
+            command: command_line(std::env::args_os().skip(1)),
         })
     }
 }
 
 /// This command, as it can be typed again.
-fn command_line(arguments: impl Iterator<Item = String>) -> String {
-    let is_plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_./,:=+".contains(c));
-    let quoted = |text: String| if is_plain(&text) { text } else { format!("'{}'", text.replace('\'', "'\\''")) };
-    let words: Vec<String> = std::iter::once("fairtat".to_owned()).chain(arguments.map(quoted)).collect();
+fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
+    let words: Vec<String> =
+        std::iter::once("fairtat".to_owned()).chain(arguments.map(|word| shell_word(&word))).collect();
     words.join(" ")
 }
 
@@ -106,7 +107,7 @@ fn command_line(arguments: impl Iterator<Item = String>) -> String {
 fn single(arguments: &EvalArgs, mut subject: Subject) -> Result<()> {
     let attacks = Attacks::of(arguments, &subject.stored.experiment, subject.set.shape())?;
     for warning in attacks.warnings.iter().flatten() {
-        eprintln!("warning: {warning}");
+        tell!("warning: {warning}");
     }
     let described = subject.described(arguments)?;
     let options = options(arguments, &subject, &described, arguments.report.as_deref());
@@ -116,7 +117,7 @@ fn single(arguments: &EvalArgs, mut subject: Subject) -> Result<()> {
     let published = corrupted::published(arguments, &subject)?;
     let mut evaluation = evaluated(arguments, &mut subject, &attacks, &options)?;
     for warning in &evaluation.warnings {
-        eprintln!("warning: {warning}");
+        tell!("warning: {warning}");
     }
     let corrupted = corrupted::corrupted_accuracy(arguments, &mut subject, published)?;
     evaluation.attack_warnings = attacks.warnings.iter().flatten().cloned().collect();
@@ -124,15 +125,14 @@ fn single(arguments: &EvalArgs, mut subject: Subject) -> Result<()> {
     if let Some(report) = &arguments.report {
         files.write(report)?;
     }
-    print(&table::text(&evaluation, &described, &attacks.warnings))?;
+    let json = &arguments.stored.json;
+    json.write(&files.to_json())?;
+    json.print(&table::text(&evaluation, &described, &attacks.warnings))?;
     if let Some(corrupted) = &corrupted {
-        print(&format!("\n{}", corrupted::text(corrupted)))?;
+        json.print(&format!("\n{}", corrupted::text(corrupted)))?;
     }
-    if let Some(report) = &arguments.report {
-        print(&format!("\nWritten: {}\n", report.join("report.md").display()))?;
-    }
-    match &arguments.stored.json {
-        Some(path) => super::write_json(path, &files.to_json()),
+    match &arguments.report {
+        Some(report) => json.print(&format!("\nWritten: {}\n", report.join("report.md").display())),
         None => Ok(()),
     }
 }
@@ -166,7 +166,7 @@ fn options(arguments: &EvalArgs, subject: &Subject, described: &Described, direc
 }
 
 fn evaluated(arguments: &EvalArgs, subject: &mut Subject, attacks: &Attacks, options: &Options) -> Result<Evaluation> {
-    let stop = interrupt::flag();
+    let stop = interrupt::stops("after this batch");
     let mut bar: Option<(usize, indicatif::ProgressBar)> = None;
     let evaluation = run(subject.engine.as_mut(), &subject.set, &attacks.plan, options, &mut |now: Progress<'_>| {
         let [number, all] = now.number;
@@ -189,9 +189,16 @@ fn evaluated(arguments: &EvalArgs, subject: &mut Subject, attacks: &Attacks, opt
     match (evaluation, &arguments.report) {
         (Some(evaluation), _) => Ok(evaluation),
         (None, Some(report)) => {
-            bail!("stopped; the finished batches are kept in {}, and the same command continues", report.display())
+            let what = format!(
+                "Stopped; the finished batches are kept in {}, and the same command continues",
+                report.display()
+            );
+            bail!(Stopped(what))
         }
-        (None, None) => bail!("stopped; with --report DIR finished batches are kept, and the same command continues"),
+        (None, None) => {
+            let what = "Stopped; with --report DIR finished batches are kept, and the same command continues";
+            bail!(Stopped(what.into()))
+        }
     }
 }
 
@@ -226,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_command_can_be_typed_again() {
-        let words = ["eval", "runs/a b", "--epsilon", "8/255", "it's"].map(String::from);
+        let words = ["eval", "runs/a b", "--epsilon", "8/255", "it's"].map(OsString::from);
         assert_eq!(command_line(words.into_iter()), r"fairtat eval 'runs/a b' --epsilon 8/255 'it'\''s'");
     }
 
@@ -280,5 +287,12 @@ mod tests {
         let text = table::text(&evaluation, &described, &[Vec::new()]);
         let of_class = |name: &str| text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap().to_owned();
         assert!(of_class("b").ends_with("n/a") && of_class("c").contains("100.0 %"), "{text}");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_word_that_is_not_utf_8_keeps_its_bytes() {
+        let word: OsString = std::os::unix::ffi::OsStringExt::from_vec(b"r'\\ \xff".to_vec());
+        assert_eq!(command_line([word].into_iter()), r"fairtat $'r\'\\ \xff'");
     }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::config::Applies::Restart;
 use crate::config::row::{at_least_one, row};
 use crate::config::section::section;
+use crate::data::MAX_IMAGE_SIZE;
 use crate::engine::Padding;
 
 section! {
@@ -27,7 +28,9 @@ section! {
         /// Side in pixels: every image is cropped to a square and scaled to this size; unset keeps the size
         #[arg(value_name = "PIXELS")]
         image_size: Option<usize> = None,
-            row("Image size", Restart).range(8.0, 64.0).unit("pixels").unset("as it is").first(|_| json!(32));
+            row("Image size", Restart).range(8.0, 64.0).unit("pixels").unset("as it is").first(|_| json!(32))
+                .valid("at least 1", at_least_one)
+                .valid("at most 4096", |value| value <= MAX_IMAGE_SIZE as f64);
         /// Seed of the data set shapes; runs with the same seed use the same images
         #[arg(value_name = "N")]
         shapes_seed: u64 = 0,

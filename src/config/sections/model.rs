@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::config::Applies::Restart;
 use crate::config::row::{at_least_one, row};
 use crate::config::section::section;
-use crate::model::Architecture;
+use crate::model::{Architecture, MAX_WIDTH};
 
 section! {
     /// The network.
@@ -21,7 +21,7 @@ section! {
             row("Width", Restart).range(4.0, 256.0).unit("channels").log().unset("as published")
                 .first(|e| json!(e.model.arch.default_width()))
                 .valid("at least 1", at_least_one)
-                .valid("at most 4096", |value| value <= 4096.0);
+                .valid("at most 4096", |value| value <= MAX_WIDTH as f64);
         /// Checkpoint or run directory with the initial weights (fine-tuning); unset draws random weights from the
         /// seed. Architecture and input normalisation are those of this run
         #[arg(value_name = "CHECKPOINT")]

@@ -36,6 +36,7 @@ use super::program::{BufferSpec, DispatchKind, Fixed, Program};
 use super::programs::{self, AttackStep, Key, Target};
 use super::recorded::{Command, Recorded, SlotPool};
 use super::tuning::{Algorithm, Choices, KernelDevice, KernelTable, Timing, Tuning, fixed, wide_tiles};
+use crate::console::tell;
 use crate::engine::{BatchNormMode, View};
 use crate::model::{Network, Op};
 use crate::rng::{Purpose, Stream};
@@ -110,7 +111,7 @@ pub(super) fn choices(
     });
     match found {
         Ok((found, rejected)) => {
-            rejected.iter().for_each(|rejected| eprintln!("warning: {}: {rejected}", gpu.info.name));
+            rejected.iter().for_each(|rejected| tell!("warning: {}: {rejected}", gpu.info.name));
             if found.measured.is_empty() {
                 return Ok(choices);
             }

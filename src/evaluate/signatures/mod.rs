@@ -16,7 +16,8 @@ mod score;
 #[cfg(test)]
 mod tests;
 
-use crate::train::{ClassRow, MetricsRow};
+use crate::config::Experiment;
+use crate::train::{ClassRow, MetricsRow, ValidationSetting};
 
 pub use adapted::{Adapted, Meaning};
 
@@ -192,6 +193,32 @@ pub struct Setup {
     pub validation_images: usize,
     /// The class series of the method that signatures depend on.
     pub adapted: Vec<Adapted>,
+}
+
+impl Setup {
+    /// That of an experiment whose validation split has this many images.
+    pub fn of(experiment: &Experiment, validation_images: usize) -> Self {
+        let (attack, evaluation) = (&experiment.attack, &experiment.evaluation);
+        let mixed = experiment.method().mixed;
+        let targeted = experiment.is_targeted() && !mixed;
+        let kind = if mixed {
+            "partly targeted"
+        } else if targeted {
+            "targeted"
+        } else {
+            "untargeted"
+        };
+        let scaled = (experiment.method().class_radii)(experiment);
+        let scaled = if scaled { " by class" } else { "" };
+        Self {
+            targeted,
+            train_attack: format!("{kind} PGD-{}, ε {}{scaled}", attack.steps, attack.epsilon),
+            attack: ValidationSetting::of(experiment).to_string(),
+            harder_validation: evaluation.eval_epsilon.is_some_and(|radius| radius > attack.epsilon),
+            validation_images,
+            adapted: Adapted::of(experiment),
+        }
+    }
 }
 
 /// The values of one epoch that signatures are computed from.
