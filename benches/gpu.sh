@@ -162,7 +162,7 @@ bundle)
     dir=${2:?directory for the bundle}
     mkdir -p "$dir" && dir=$(cd "$dir" && pwd) || exit 1
     root=$(mktemp -d) && trap 'rm -rf "$root"' EXIT
-    stage "$root" && cp "$here/gpu.sh" "$dir/gpu.sh" && tar -C "$root" -c . | xz -T0 >"$dir/gpu.tar.xz" && ls -l "$dir"
+    stage "$root" && cp "$here/gpu.sh" "$dir/gpu.sh" && tar -C "$root" -c . | xz -9 >"$dir/gpu.tar.xz" && ls -l "$dir"
     ;;
 run)
     : "${2:?directory for the results}"
