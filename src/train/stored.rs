@@ -9,7 +9,7 @@ use crate::engine::{Engine, EngineError};
 use crate::engines::{check_memory, open_engine};
 use crate::files::{self, FileError};
 use crate::model::pytorch::{self, Checkpoint, ImportError, Options};
-use crate::model::{Architecture, Facts, ModelError, Network, Op, PROBE_IMAGES, SHA256, State, StateSpec};
+use crate::model::{Architecture, Facts, ModelError, Network, Op, SHA256, State, StateSpec};
 
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
