@@ -149,6 +149,8 @@ mod tests {
         e
     }
 
+    type Alter = &'static dyn Fn(&mut Experiment);
+
     #[test]
     fn what_alters_results_is_told_from_what_does_not() {
         let old = small();
@@ -162,7 +164,7 @@ mod tests {
             Differences::of(&checkpoint, &new, &splits, &log)
         };
         assert_eq!(compare(&|_| ()), Differences::default());
-        let altering: [(&dyn Fn(&mut Experiment), &str); 8] = [
+        let altering: [(Alter, &str); 8] = [
             (&|e| e.optimizer.lr = 0.5, "optimizer.lr is 0.5, was "),
             (&|e| e.run.seed = 9, "run.seed is 9, was 0"),
             (&|e| e.fairness.method = MethodChoice::At, "fairness.method is at, was fair-tat"),
@@ -177,7 +179,7 @@ mod tests {
             assert!(found.notes.is_empty() && found.changes.len() == 1, "{found:?}");
             assert!(found.changes[0].starts_with(expected), "{found:?}");
         }
-        let harmless: [&dyn Fn(&mut Experiment); 6] = [
+        let harmless: [Alter; 6] = [
             &|e| e.run.checkpoint_every = 7,
             &|e| e.run.checkpoint_minutes = 0.0,
             &|e| e.run.examples = 1,
