@@ -29,6 +29,7 @@ pub mod engines;
 pub mod evaluate;
 pub mod fairness;
 pub mod files;
+pub mod lock;
 pub mod model;
 pub mod rng;
 pub mod train;
