@@ -114,6 +114,8 @@ pub struct Trainer {
     warned: Vec<String>,
     /// Whether the warning about validation images without a gradient was already reported.
     warned_of_gradients: bool,
+    /// What was found, repaired or missing when the run was opened, until it is reported.
+    notes: Vec<String>,
 }
 
 /// The results of one evaluation after an epoch.
@@ -216,9 +218,7 @@ impl Trainer {
             average.check(engine.network())?;
         }
         best::settle(&mut checkpoint.progress, &directory)?;
-        let (mut metrics, mut classes) = directory.read_rows()?;
-        metrics.retain(|row| row.epoch < checkpoint.progress.epoch);
-        classes.retain(|row| row.epoch < checkpoint.progress.epoch);
+        let ((metrics, classes), notes) = directory.continue_rows(checkpoint.progress.epoch, splits.train.classes())?;
         // A change was waiting for the next epoch: the rest of this one runs without it.
         let in_force = checkpoint.progress.this_epoch.as_ref().map(|old| experiment.with(old, &[Applies::NextEpoch]));
         let (in_force, wanted) = match in_force {
@@ -228,8 +228,11 @@ impl Trainer {
         let mut trainer = Self::assemble(in_force, splits, engine, directory, checkpoint.progress)?;
         trainer.wanted = wanted;
         trainer.written.experiment = trainer.wanted().clone();
-        let (ema, fawa) = (Average::new(checkpoint.ema), Average::new(checkpoint.fawa));
-        Ok(Self { ema, fawa, metrics, classes, ..trainer })
+        trainer.notes.extend(notes);
+        (trainer.ema, trainer.fawa) = (Average::new(checkpoint.ema), Average::new(checkpoint.fawa));
+        (trainer.metrics, trainer.classes) = (metrics, classes);
+        trainer.restore_checkpoints()?;
+        Ok(trainer)
     }
 
     fn assemble(
@@ -274,6 +277,8 @@ impl Trainer {
         if let Some(kernels) = engine.kernels() {
             directory.write_kernels(&kernels)?;
         }
+        directory.check()?;
+        let notes = directory.unprotected().into_iter().collect();
         let board =
             EventWriter::create(directory.path(), u64::from(progress.epoch)).map_err(TrainError::TensorBoard)?;
         let (wanted, ema, fawa, metrics, classes, watched, warned, warned_of_gradients) = Default::default();
@@ -295,6 +300,7 @@ impl Trainer {
             watched,
             warned,
             warned_of_gradients,
+            notes,
         })
     }
 
@@ -359,6 +365,9 @@ impl Trainer {
     /// # Errors
     /// If something fails; the last checkpoint is then unchanged.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
+        for note in std::mem::take(&mut self.notes) {
+            observer.event(&Event::Warning(&note));
+        }
         self.warn_of_experiment(observer);
         loop {
             while self.progress.epoch < self.experiment.optimizer.epochs {
