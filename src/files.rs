@@ -1,6 +1,8 @@
 //! Bounded reads and atomic writes of files, and errors that name the file.
 
-use std::fs::{self, File};
+use std::collections::hash_map::RandomState;
+use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -154,9 +156,13 @@ pub fn read_to_string(path: &Path) -> Result<String, FileError> {
     })
 }
 
-/// Writes `bytes` to a temporary file in the same directory, syncs it, and renames it to `path`.
+/// Beginning and end of the names of temporary files, around a random part.
+const TEMPORARY: [&str; 2] = [".fairtat-", ".tmp"];
+
+/// Writes `bytes` to a new temporary file in the same directory, syncs it, renames it to `path`, and syncs the directory.
 ///
-/// At any time, also after a crash, `path` is either the old file or the complete new one. Creates missing directories.
+/// At any time, also after a crash, `path` is either the old file or the complete new one. A link at `path` is replaced,
+/// not followed. The permissions of a file that is replaced are kept. Creates missing directories.
 ///
 /// # Errors
 /// Returns an error if the file cannot be written. The temporary file is removed if possible.
@@ -165,24 +171,56 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
+    if path.file_name().is_none() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file name"));
+    }
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     fs::create_dir_all(directory)?;
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = directory.join(temporary);
-    let written = File::create(&temporary)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
+    // A new name for each file, which nobody can foresee, and `create_new`: neither an earlier file nor a link is followed.
+    let random = RandomState::new().build_hasher().finish();
+    let temporary = directory.join(format!("{}{random:016x}{}", TEMPORARY[0], TEMPORARY[1]));
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+    let written = file.write_all(bytes).and_then(|()| {
+        if let Some(old) = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file) {
+            // Best effort: some file systems have no permissions.
+            let _ = file.set_permissions(old.permissions());
+        }
+        file.sync_all()
+    });
+    // Windows does not rename a file that is open.
+    drop(file);
+    if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
         // Best effort: the first error is the one to report.
         let _ = fs::remove_file(&temporary);
+        return Err(error);
     }
-    written
+    // The new name itself; only Unix opens directories, and some file systems cannot sync them.
+    #[cfg(unix)]
+    let _ = fs::File::open(directory).and_then(|directory| directory.sync_all());
+    Ok(())
+}
+
+/// Removes the temporary files that killed processes have left in `directory`, also those of earlier versions. No other
+/// process may write there.
+pub fn sweep(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let (name, is_file) = (entry.file_name(), entry.file_type().is_ok_and(|kind| kind.is_file()));
+        if is_file && name.to_str().is_some_and(is_temporary) {
+            // Best effort: what stays costs only space.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn is_temporary(name: &str) -> bool {
+    let Some(inner) = name.strip_suffix(TEMPORARY[1]) else { return false };
+    // `.NAME.PID.tmp` in earlier versions.
+    let earlier =
+        || inner.starts_with('.') && inner[1..].rsplit_once('.').is_some_and(|(_, pid)| pid.parse::<u32>().is_ok());
+    inner.strip_prefix(TEMPORARY[0]).is_some_and(|random| random.len() == 16) || earlier()
 }
 
 #[cfg(test)]
@@ -263,5 +301,54 @@ mod tests {
         fs::create_dir(dir.path().join("taken")).unwrap();
         assert!(write_atomic(&dir.path().join("taken"), b"x").is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    /// Links at the names that an earlier version used for its temporary files, and at the name itself.
+    #[cfg(unix)]
+    #[test]
+    fn links_are_replaced_and_never_written_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let (victim, path) = (dir.path().join("victim"), dir.path().join("out/last.json"));
+        fs::write(&victim, "precious").unwrap();
+        fs::create_dir(dir.path().join("out")).unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        let planted = dir.path().join(format!("out/.last.json.{}.tmp", std::process::id()));
+        std::os::unix::fs::symlink(&victim, &planted).unwrap();
+        write_atomic(&path, b"new").unwrap();
+        assert_eq!((fs::read(&victim).unwrap(), fs::read(&path).unwrap()), (b"precious".to_vec(), b"new".to_vec()));
+        assert!(fs::symlink_metadata(&path).unwrap().is_file() && planted.is_symlink());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_are_those_of_any_new_file_or_of_the_one_that_is_replaced() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let (plain, path) = (dir.path().join("plain"), dir.path().join("file"));
+        fs::write(&plain, "").unwrap();
+        write_atomic(&path, b"x").unwrap();
+        assert_eq!(mode(&path), mode(&plain));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        write_atomic(&path, b"y").unwrap();
+        assert_eq!(mode(&path), 0o640);
+    }
+
+    #[test]
+    fn what_killed_processes_left_is_swept_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = ["a.tmp", ".x.tmp", ".fairtat-notes.tmp", ".a.b.tmp", "last.json", ".lock"];
+        for name in kept.iter().chain(&[".fairtat-0123456789abcdef.tmp", ".last.json.4711.tmp"]) {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        fs::create_dir(dir.path().join(".fairtat-fedcba9876543210.tmp")).unwrap();
+        sweep(dir.path());
+        let mut found: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut expected: Vec<_> = kept.iter().map(|name| (*name).to_owned()).collect();
+        expected.push(".fairtat-fedcba9876543210.tmp".into());
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected);
     }
 }

@@ -30,6 +30,7 @@ pub mod engines;
 pub mod evaluate;
 pub mod fairness;
 pub mod files;
+pub mod lock;
 pub mod memory;
 pub mod model;
 #[doc(hidden)]

@@ -29,6 +29,7 @@ use super::theme;
 use super::toasts::Toasts;
 use super::view::{RunView, Status};
 use crate::evaluate::signatures;
+use crate::train::RunDir;
 use crate::worker::evaluation::Evaluator;
 use crate::worker::{ExamplesWish, INSPECTING, MAPPING, Request, Update, Worker};
 
@@ -410,7 +411,10 @@ impl App {
 
     /// Starts the form's experiment in a new directory.
     fn begin(&mut self, paused: bool) {
-        let directory = crate::worker::session::free_directory(&self.surroundings.runs, &self.form.run_name());
+        let (runs, name) = (&self.surroundings.runs, self.form.run_name());
+        // The worker reports why a directory cannot be claimed.
+        let directory = RunDir::claim_free(runs, &name)
+            .unwrap_or_else(|_| RunDir::at(crate::worker::session::free_directory(runs, &name)));
         let experiment = Box::new(self.form.experiment.clone());
         let derived = self.form.derived(self.panels.experiment.on_disk(&experiment)).map(Box::new);
         for line in derived.iter().flat_map(|derived| derived.lines()) {

@@ -19,7 +19,7 @@ use crate::engine::Engine;
 use crate::files;
 use crate::model::pytorch::without_wrapping;
 use crate::model::{HeadNorms, PROBE_LOGITS, State, normalize_head};
-use crate::train::{StoredNetwork, run_steps};
+use crate::train::{RunDir, RunDirError, StoredNetwork, run_steps};
 use crate::units::Epsilon;
 
 /// The value of `post` in the metadata of a checkpoint.
@@ -153,9 +153,14 @@ impl Contents {
 fn normalize(arguments: &NormalizeHeadArgs) -> Result<()> {
     arguments.stored.engine.validate()?;
     arguments.stored.json.check()?;
+    let claim = claim(&arguments.stored.checkpoint)?;
     let stored = load(arguments)?;
     let old = &stored.file;
     let new = target(arguments, old)?;
+    let _claim_of_new = match &claim {
+        Some(claim) if new.parent() == old.parent() || new.starts_with(claim.path()) => None,
+        _ => RunDir::claim_of(&new)?,
+    };
     let (arrays, metadata) =
         State::load(old).context("post writes a changed copy of a safetensors file of F32 arrays")?;
     let contents = Contents { arrays, metadata };
@@ -206,6 +211,16 @@ fn load(arguments: &NormalizeHeadArgs) -> Result<StoredNetwork> {
     data.test_limit = arguments.limit.or(data.test_limit);
     stored.experiment.validate()?;
     Ok(stored)
+}
+
+/// Claims the run of a checkpoint, because a run in progress replaces its checkpoints. `None` if it belongs to no run, or to
+/// one that cannot be written.
+fn claim(checkpoint: &Path) -> Result<Option<RunDir>> {
+    let best = checkpoint.join("checkpoints").join("best.safetensors");
+    match RunDir::claim_of(if checkpoint.is_dir() { &best } else { checkpoint }) {
+        Err(RunDirError::File(_)) => Ok(None),
+        other => Ok(other?),
+    }
 }
 
 /// The new file. It and its description must not be those of the old one, and must not exist unless they may be
@@ -426,6 +441,18 @@ fn text(report: &PostReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_checkpoints_of_a_run_in_progress_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path(), &Experiment::default()).unwrap();
+        for path in [dir.path().to_path_buf(), run.checkpoint("last")] {
+            let error = claim(&path).unwrap_err().to_string();
+            assert!(error.contains("is in use by process"), "{error}");
+        }
+        drop(run);
+        assert!(claim(dir.path()).unwrap().is_some() && claim(Path::new("elsewhere.safetensors")).unwrap().is_none());
+    }
 
     #[test]
     fn rows_that_are_zero_are_named() {

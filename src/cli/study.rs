@@ -9,12 +9,13 @@ use serde_json::Value;
 use super::overrides::{Asked, EngineOverride, ExperimentArgs, Source};
 use super::train::{resume_run, run_new};
 use super::{Stopped, Usage, print, write_json};
-use crate::config::{Derived, Difference, Experiment, MethodChoice};
+use crate::config::{Derived, Difference, Experiment, MethodChoice, without_effect};
+use crate::data::{ImageShape, first_shape};
 use crate::evaluate::FinalReport;
 use crate::evaluate::method_study::{MethodRun, MethodStudy, recipe};
 use crate::evaluate::study::Study;
 use crate::files::FileError;
-use crate::train::{MetricsRow, RunDir};
+use crate::train::{MetricsRow, RunDir, evaluation_attack, run_steps};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StudyCommand {
@@ -60,7 +61,8 @@ pub(super) struct SeedsArgs {
     runs: RunsArgs,
 }
 
-/// Fails with the fields in which two experiments differ.
+/// Fails with the fields in which two experiments differ. Values count, not how they are written: an unset field is what it
+/// stands for, a path is the directory that it names, and a field without effect in either does not count.
 fn same(asked: &Experiment, found: &Experiment) -> Result<()> {
     let value = |value: &Value| match value {
         Value::Null => "none".to_owned(),
@@ -71,12 +73,57 @@ fn same(asked: &Experiment, found: &Experiment) -> Result<()> {
         let name = path.split_once('.').map_or(path.as_str(), |(_, name)| name);
         format!("{name}: asked for {}, found {}", value(old), value(new))
     };
-    match &asked.differences(found)[..] {
+    let [asked, found] = [asked, found].map(as_it_runs);
+    let counts = |difference: &Difference| {
+        [&asked, &found].iter().any(|experiment| without_effect(experiment, &difference.path).is_none())
+    };
+    match &asked.differences(&found).into_iter().filter(counts).collect::<Vec<_>>()[..] {
         [] => Ok(()),
         differences => {
             let told = differences.iter().map(told).collect::<Vec<_>>().join("; ");
             bail!("{told}; name another directory with --out")
         }
+    }
+}
+
+/// The experiment with a value in every field that stands for one when it is unset, and with real paths.
+fn as_it_runs(experiment: &Experiment) -> Experiment {
+    let mut e = experiment.clone();
+    let real = |path: &Path| {
+        let absolute = || std::path::absolute(path).map(|path| path.components().collect());
+        path.canonicalize().or_else(|_| absolute()).unwrap_or_else(|_| path.to_path_buf())
+    };
+    let named = |e: &Experiment| e.source().root.join(&e.data.dataset);
+    if without_effect(&e, "data.path").is_none() {
+        e.data.path = Some(real(&e.data.path.clone().unwrap_or_else(|| named(&e))));
+    }
+    e.model.init = e.model.init.as_deref().map(real);
+    e.model.width = Some(e.model.width.unwrap_or(e.model.arch.default_width()));
+    (e.cfa.lambda_1, e.frl.tau) = (Some(e.cfa.lambda_1()), Some(e.frl.tau()));
+    e.evaluation.eval_epsilon = Some(run_steps(&e).eval_epsilon);
+    // One step size for all evaluations, if it is the one that each has without it.
+    let mut unset = e.clone();
+    unset.evaluation.eval_step_size = None;
+    let steps =
+        |e: &Experiment| [e.evaluation.eval_steps, e.evaluation.test_steps].map(|n| evaluation_attack(e, n).step_size);
+    if steps(&e) == steps(&unset) {
+        e = unset;
+    }
+    if let Some(shape) = native_shape(&e) {
+        e.data.channels = Some(e.data.channels.unwrap_or(shape.channels));
+        let side = (shape.width == shape.height).then_some(shape.width);
+        e.data.image_size = e.data.image_size.or(side);
+    }
+    e
+}
+
+/// The shape of the images of a data set before they are fitted; `None` if it is not known.
+fn native_shape(experiment: &Experiment) -> Option<ImageShape> {
+    match experiment.data.dataset.as_str() {
+        "digits" => Some(ImageShape::new(1, 8, 8)),
+        "cifar10" | "cifar100" | "shapes" => Some(ImageShape::new(3, 32, 32)),
+        "mnist" | "fashion-mnist" => Some(ImageShape::new(1, 28, 28)),
+        other => first_shape(other, experiment.data.path.as_deref()).ok(),
     }
 }
 
@@ -125,7 +172,8 @@ fn run_directory(out: &Path, experiment: &Experiment) -> PathBuf {
 /// The report of a run in `directory`: of a complete one, or after beginning or continuing it. Fails if it is stopped.
 fn report(directory: &Path, experiment: Experiment, derived: Option<&Derived>) -> Result<FinalReport> {
     let done = directory.join("evaluation.json");
-    if directory.join("config.toml").exists() {
+    let begun = directory.join("config.toml").exists();
+    if begun {
         let mut found = RunDir::open(directory)?.1;
         // A study that has been moved: the weights that its own runs begin with have moved with it.
         if let (Some(asked), Some(init)) = (&experiment.model.init, &mut found.model.init)
@@ -136,13 +184,12 @@ fn report(directory: &Path, experiment: Experiment, derived: Option<&Derived>) -
         same(&experiment, &found)
             .with_context(|| format!("{} holds a run of another experiment", directory.display()))?;
     }
-    let report = if done.exists() {
-        let text = crate::files::read_to_string(&done)?;
-        Some(serde_json::from_str::<Box<FinalReport>>(&text).with_context(|| done.display().to_string())?)
-    } else if directory.join("config.toml").exists() {
-        resume_run(directory, &EngineOverride::default(), false)?
-    } else {
-        run_new(experiment, derived, directory)?
+    // A report that cannot be read is written again. Without a config.toml nobody knows what it is of.
+    let known = crate::files::read(&done).ok().and_then(|text| serde_json::from_slice::<Box<FinalReport>>(&text).ok());
+    let report = match known.filter(|_| begun) {
+        Some(report) => Some(report),
+        None if begun => resume_run(directory, &EngineOverride::default(), false)?,
+        None => run_new(experiment, derived, RunDir::at(directory))?,
     };
     let stopped = || Stopped("The study is stopped; the same command continues it".into());
     report.map(|report| *report).ok_or_else(|| stopped().into())
@@ -253,5 +300,70 @@ mod tests {
         assert_eq!(message(&found), "test_limit: asked for none, found 20; name another directory with --out");
         found.optimizer.epochs = 3;
         assert!(message(&found).contains("test_limit: asked for none, found 20; epochs: asked for 80, found 3; name"));
+    }
+
+    /// What is written in another way is not another experiment.
+    #[test]
+    fn the_values_of_a_run_count_and_not_their_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let (images, other) = (dir.path().join("images"), dir.path().join("other"));
+        for path in [&images, &other] {
+            std::fs::create_dir(path).unwrap();
+        }
+        let mut asked = Experiment::preset("digits-60s").unwrap();
+        (asked.data.dataset, asked.data.path) = ("cifar10".into(), Some(images.clone()));
+        let is_same = |change: &dyn Fn(&mut Experiment)| {
+            let mut found = asked.clone();
+            change(&mut found);
+            (same(&asked, &found).is_ok(), same(&found, &asked).is_ok())
+        };
+        let same_as: [&dyn Fn(&mut Experiment); 9] = [
+            &|e| e.data.path = Some(format!("{}/", images.display()).into()),
+            &|e| e.data.path = Some(dir.path().join("other/.././images")),
+            &|e| e.model.width = Some(e.model.arch.default_width()),
+            &|e| e.evaluation.eval_epsilon = Some(e.attack.epsilon),
+            &|e| e.evaluation.eval_step_size = Some(e.attack.step_size),
+            &|e| (e.data.channels, e.data.image_size) = (Some(3), Some(32)),
+            &|e| (e.cfa.lambda_1, e.frl.tau) = (Some(e.cfa.lambda_1()), Some(e.frl.tau())),
+            // Without effect in this method and on these images.
+            &|e| e.trades.beta += 1.0,
+            &|e| e.data.shapes_seed = 7,
+        ];
+        for (i, change) in same_as.iter().enumerate() {
+            assert_eq!(is_same(*change), (true, true), "{i}");
+        }
+        let other_than: [&dyn Fn(&mut Experiment); 6] = [
+            &|e| e.data.path = Some(other.clone()),
+            &|e| e.data.path = None,
+            &|e| e.model.width = Some(e.model.arch.default_width() + 1),
+            &|e| e.evaluation.eval_epsilon = Some(crate::units::Epsilon::levels(1.0)),
+            &|e| e.data.channels = Some(1),
+            &|e| e.run.seed += 1,
+        ];
+        for (i, change) in other_than.iter().enumerate() {
+            assert_eq!(is_same(*change), (false, false), "{i}");
+        }
+        #[cfg(unix)]
+        {
+            let link = dir.path().join("link");
+            std::os::unix::fs::symlink(&images, &link).unwrap();
+            assert_eq!(is_same(&|e| e.data.path = Some(link.clone())), (true, true));
+        }
+        // The directory of a named set is what an unset path stands for.
+        let named = asked.source().root.join("cifar10");
+        (asked.data.path, asked.data.limit) = (None, Some(10));
+        let mut found = asked.clone();
+        found.data.path = Some(named);
+        assert!(same(&asked, &found).is_ok());
+    }
+
+    /// A report without the experiment that it is of is not taken for the one that is asked for.
+    #[test]
+    fn a_report_without_its_experiment_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("evaluation.json"), serde_json::to_vec(&FinalReport::default()).unwrap())
+            .unwrap();
+        let error = report(dir.path(), Experiment::preset("digits-60s").unwrap(), None).unwrap_err().to_string();
+        assert!(error.contains("holds results of a run, but not its config.toml"), "{error}");
     }
 }

@@ -13,7 +13,7 @@ use crate::console::tell;
 use crate::engine::EngineError;
 use crate::evaluate::FinalReport;
 use crate::train::{RunDir, TrainError};
-use crate::worker::session::{self, Ending, RunStart, SessionError, free_directory};
+use crate::worker::session::{self, Ending, RunStart, SessionError};
 use crate::worker::{is_full, sentence};
 
 #[derive(Debug, Args)]
@@ -55,8 +55,11 @@ pub(super) struct ResumeArgs {
 pub(super) fn train(arguments: TrainArgs) -> Result<()> {
     let asked = arguments.fields.asked(&arguments.source)?;
     asked.tell()?;
-    let path = arguments.run_dir.unwrap_or_else(|| free_directory(Path::new("runs"), &asked.name));
-    run_new(asked.experiment, asked.derived.as_ref(), &path).map(|_| ())
+    let directory = match arguments.run_dir {
+        Some(path) => RunDir::at(path),
+        None => RunDir::claim_free(Path::new("runs"), &asked.name)?,
+    };
+    run_new(asked.experiment, asked.derived.as_ref(), directory).map(|_| ())
 }
 
 /// Trains an experiment in a new directory and returns the report. `None` if the run was stopped. `derived` is written
@@ -64,10 +67,10 @@ pub(super) fn train(arguments: TrainArgs) -> Result<()> {
 pub(super) fn run_new(
     experiment: Experiment,
     derived: Option<&Derived>,
-    path: &Path,
+    directory: RunDir,
 ) -> Result<Option<Box<FinalReport>>> {
     let derived = derived.cloned().map(Box::new);
-    drive(RunStart::New { experiment: Box::new(experiment), directory: path.to_path_buf(), derived })
+    drive(RunStart::New { experiment: Box::new(experiment), directory, derived })
 }
 
 pub(super) fn resume(arguments: &ResumeArgs) -> Result<()> {

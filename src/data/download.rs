@@ -18,7 +18,7 @@ mod transfer;
 mod unpack;
 mod verify;
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use super::DataError;
 use super::publishers::{PublishedFile, Publisher};
+use crate::lock::{DirectoryLock, LockError};
 use digest::{Record, Recorded, digest_file};
 use transfer::Transfer;
 
@@ -197,19 +198,13 @@ struct Set<'a> {
 }
 
 impl Set<'_> {
-    /// Locks the directory against other processes until the returned file is dropped.
-    fn lock(&self) -> Result<File, DataError> {
+    /// Locks the directory against other processes until the returned value is dropped.
+    fn lock(&self) -> Result<DirectoryLock, DataError> {
         fs::create_dir_all(&self.directory).map_err(DataError::writing(&self.directory))?;
-        let path = self.directory.join(".lock");
-        let file = File::create(&path).map_err(DataError::writing(&path))?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => Err(DataError::Download(format!(
-                "another process is using {}; wait until it is done",
-                self.directory.display()
-            ))),
-            // Some network file systems have no locks; a single process is safe without one.
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
-        }
+        DirectoryLock::take(&self.directory).map_err(|error| match error {
+            LockError::Held { .. } => DataError::Download(format!("{error}; wait until it is done")),
+            LockError::File(error) => error.into(),
+        })
     }
 
     fn path(&self, file: &PublishedFile) -> PathBuf {
@@ -371,7 +366,7 @@ mod tests {
         let publisher = crate::data::publishers::publisher("mnist").unwrap();
         let set = Set { publisher: &publisher, directory: publisher.directory(root.path()) };
         let first = set.lock().unwrap();
-        assert!(set.lock().unwrap_err().to_string().contains("another process"));
+        assert!(set.lock().unwrap_err().to_string().contains("is in use by process"));
         drop(first);
         set.lock().unwrap();
     }

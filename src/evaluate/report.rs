@@ -222,6 +222,7 @@ pub fn finish(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Opti
     let statistics = trainer.progress().statistics.clone();
     let epoch = experiment.optimizer.epochs;
     let examples = examples(trainer.engine(), &experiment, statistics.as_ref(), &test, epoch)?;
+    directory.check()?;
     write_examples(&directory, &examples)?;
     draw(trainer, confusion.as_ref(), &attack, &examples)?;
     Ok(Some(report))
@@ -293,10 +294,17 @@ fn draw(
     let (title, train_attack) = (context.title.clone(), context.train_attack.clone());
     let (part, attack, counts) = match confusion {
         Some(confusion) => ("test set", test_attack.to_string(), confusion.counts().to_vec()),
-        None => ("validation split", context.attack.clone(), trainer.directory().last_confusion(metrics.len())?),
+        None => {
+            let last = metrics.last().map_or(0, |row| row.epoch);
+            let counts = trainer.directory().confusion(last, "validation").ok().flatten();
+            let counts = counts.map(|confusion| confusion.counts().to_vec()).unwrap_or_default();
+            ("validation split", context.attack.clone(), counts)
+        }
     };
     let of_part = Context { title: format!("{title}, {part}"), attack, ..context.clone() };
-    figures::confusion_matrix(&counts, figures::CellUnit::Percent, &of_part)?.save(directory)?;
+    if !counts.is_empty() {
+        figures::confusion_matrix(&counts, figures::CellUnit::Percent, &of_part)?.save(directory)?;
+    }
     if !examples.is_empty() {
         let title = format!("{title}, test set");
         let train_attack = train_attack.replace("batch norm in train mode", "but batch norm in eval mode");

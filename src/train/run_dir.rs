@@ -1,20 +1,20 @@
 //! The directory of a run: all its output, under names that scripts rely on.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use clap::ValueEnum;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{ClassRow, EngineRecord, MetricsRow};
-use crate::config::{Applies, ConfigError, Experiment, LastBatch, MethodChoice};
+use super::EngineRecord;
+use crate::config::{Applies, ConfigError, Experiment, LastBatch};
 use crate::data::write_npy_u64;
 use crate::engine::wgsl::KernelTable;
 use crate::fairness::Confusion;
 use crate::files::{self, FileError, write_atomic};
+use crate::lock::{self, DirectoryLock, LockError};
 
 /// What can go wrong with a run directory.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,46 @@ pub enum RunDirError {
     Taken {
         /// The directory.
         path: PathBuf,
+    },
+    /// The directory holds results without the experiment that they belong to.
+    #[error("{path} holds results of a run, but not its config.toml: put that back, or name another directory")]
+    Leftover {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another process writes into the directory.
+    #[error("{path} is in use by {holder}: wait until that has ended or stop it, or name another directory")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The process, in words.
+        holder: String,
+    },
+    /// The directory was removed, moved or replaced while a run wrote into it.
+    #[error(
+        "{path} is no longer the directory of this run, it or its .lock was removed, moved or replaced: put it back and \
+         continue with `fairtat resume {path}`"
+    )]
+    Gone {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A part of the directory is a link.
+    #[error("{path} is a link, and a run writes only into its own directory: replace it by a directory or a file")]
+    Link {
+        /// The link.
+        path: PathBuf,
+    },
+    /// The checkpoint to resume from is missing, and beginning again would overwrite results.
+    #[error(
+        "{path}/checkpoints/resume.safetensors is missing, and beginning again would overwrite the results of {epochs} epochs: \
+         put it back, or train in a new directory with `fairtat train --config {path}/config.toml`"
+    )]
+    NoCheckpoint {
+        /// The directory.
+        path: PathBuf,
+        /// Epochs that were completed.
+        epochs: u32,
     },
     /// The path is a file where a directory is expected.
     #[error("{path} is a file, not a directory")]
@@ -103,45 +143,154 @@ impl std::fmt::Display for KeptBest {
     }
 }
 
+/// The directories that a run writes into, below its own.
+const PARTS: [&str; 4] = ["checkpoints", "confusion", "figures", "examples"];
+/// The log, which is the only file that a run opens to write more into it.
+pub(super) const LOG: &str = "log.jsonl";
+
 /// The directory of a run.
+///
+/// It is written by the one process that has claimed it ([`Self::claim_new`], [`Self::claim_free`], [`Self::claim`]), until
+/// the last clone of the claimed value is dropped. Everyone may read it.
 #[derive(Debug, Clone)]
 pub struct RunDir {
-    path: PathBuf,
+    pub(super) path: PathBuf,
+    claim: Option<Arc<DirectoryLock>>,
 }
 
 impl RunDir {
-    /// Checks that a directory holds no run.
-    ///
-    /// # Errors
-    /// [`RunDirError::Taken`], or [`RunDirError::IsFile`].
-    pub fn check_free(path: &Path) -> Result<(), RunDirError> {
-        Self::check_no_file(path)?;
-        let run = Self { path: path.to_path_buf() };
-        if run.config_path().exists() { Err(RunDirError::Taken { path: run.path }) } else { Ok(()) }
+    /// The directory at `path`, not claimed yet.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), claim: None }
     }
 
-    fn check_no_file(path: &Path) -> Result<(), RunDirError> {
-        if path.is_file() { Err(RunDirError::IsFile { path: path.to_path_buf() }) } else { Ok(()) }
-    }
-
-    /// Begins a run in a directory that does not exist yet or holds no run.
+    /// Claims the directory at `path` for a new run: creates it, or takes one that exists and holds no run.
     ///
     /// # Errors
-    /// [`RunDirError::Taken`], or if it cannot be written.
-    pub fn create(path: &Path, experiment: &Experiment) -> Result<Self, RunDirError> {
-        Self::create_with(path, experiment, "")
-    }
-
-    /// As [`Self::create`], with `comment` at the head of config.toml: whole lines that each begin with `#`.
-    ///
-    /// # Errors
-    /// As [`Self::create`].
-    pub fn create_with(path: &Path, experiment: &Experiment, comment: &str) -> Result<Self, RunDirError> {
-        Self::check_free(path)?;
-        let run = Self { path: path.to_path_buf() };
-        let header = "# Everything that determined this run. `fairtat train --config THIS-FILE` runs it again.\n";
-        run.write_config(&format!("{header}{comment}"), experiment)?;
+    /// [`RunDirError::Taken`], [`RunDirError::Leftover`], [`RunDirError::InUse`], [`RunDirError::IsFile`], or if it cannot
+    /// be created.
+    pub fn claim_new(path: &Path) -> Result<Self, RunDirError> {
+        if path.is_file() {
+            return Err(RunDirError::IsFile { path: path.to_path_buf() });
+        }
+        std::fs::create_dir_all(path).map_err(FileError::writing(path))?;
+        let run = Self::at(path).locked()?;
+        if run.config_path().exists() {
+            return Err(RunDirError::Taken { path: run.path });
+        }
+        if ["evaluation.json", "metrics.csv", "checkpoints"].iter().any(|name| path.join(name).exists()) {
+            return Err(RunDirError::Leftover { path: run.path });
+        }
         Ok(run)
+    }
+
+    /// Creates and claims `parent/name`, or `parent/name-2` and so on if it exists. A directory that holds only the lock of
+    /// a process that was killed before its run began counts as free.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub fn claim_free(parent: &Path, name: &str) -> Result<Self, RunDirError> {
+        std::fs::create_dir_all(parent).map_err(FileError::writing(parent))?;
+        for path in numbered(parent, name) {
+            match std::fs::create_dir(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && lock::is_all_there_is(&path) => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(FileError::writing(&path)(error).into()),
+            }
+            match Self::claim_new(&path) {
+                // Another process has named this directory in the meantime.
+                Err(RunDirError::InUse { .. } | RunDirError::Taken { .. }) => {}
+                claimed => return claimed,
+            }
+        }
+        Err(RunDirError::Taken { path: parent.join(name) })
+    }
+
+    /// Claims the directory of an earlier run to continue it, and removes what killed processes have left there.
+    ///
+    /// # Errors
+    /// [`RunDirError::Empty`], [`RunDirError::InUse`], [`RunDirError::Link`], or if its config cannot be read.
+    pub fn claim(path: &Path) -> Result<(Self, Experiment), RunDirError> {
+        let (run, _) = Self::open(path)?;
+        let run = run.locked()?;
+        run.check()?;
+        files::sweep(path);
+        PARTS.iter().for_each(|part| files::sweep(&path.join(part)));
+        // Read after the claim: the process that had it before may have changed it.
+        let experiment = run.load_config()?;
+        Ok((run, experiment))
+    }
+
+    /// Claims the run that a checkpoint file belongs to, to write beside it. `None` if it belongs to none.
+    ///
+    /// # Errors
+    /// [`RunDirError::InUse`], or if the lock cannot be written.
+    pub fn claim_of(checkpoint: &Path) -> Result<Option<Self>, RunDirError> {
+        let checkpoint = std::path::absolute(checkpoint).map_err(FileError::reading(checkpoint))?;
+        let run = checkpoint.parent().filter(|parent| parent.ends_with("checkpoints")).and_then(Path::parent);
+        run.map(Self::at).filter(|run| run.config_path().exists()).map(Self::locked).transpose()
+    }
+
+    /// This directory, claimed for a new run if it is not yet.
+    ///
+    /// # Errors
+    /// As [`Self::claim_new`].
+    pub fn claimed(self) -> Result<Self, RunDirError> {
+        if self.claim.is_some() { Ok(self) } else { Self::claim_new(&self.path) }
+    }
+
+    fn locked(self) -> Result<Self, RunDirError> {
+        let lock = DirectoryLock::take(&self.path).map_err(|error| match error {
+            LockError::Held { path, holder } => RunDirError::InUse { path, holder },
+            LockError::File(error) => error.into(),
+        })?;
+        Ok(Self { claim: Some(lock.into()), ..self })
+    }
+
+    /// Why other processes are not kept away, if they are not.
+    pub fn unprotected(&self) -> Option<String> {
+        let lock = self.claim.as_ref().filter(|lock| !lock.keeps_others_away());
+        let path = self.path.display();
+        lock.map(|_| format!("the file system of {path} has no locks: let no other process use that directory"))
+    }
+
+    /// Checks that the directory is still that of the run, and that no part of it is a link to elsewhere.
+    ///
+    /// # Errors
+    /// [`RunDirError::Gone`] or [`RunDirError::Link`].
+    pub fn check(&self) -> Result<(), RunDirError> {
+        if !self.config_path().exists() || self.claim.as_ref().is_some_and(|lock| !lock.is_in_place()) {
+            return Err(RunDirError::Gone { path: self.path.clone() });
+        }
+        let mut parts = PARTS.iter().chain(&[LOG]).map(|part| self.path.join(part));
+        match parts.find(|path| path.is_symlink()) {
+            Some(path) => Err(RunDirError::Link { path }),
+            None => Ok(()),
+        }
+    }
+
+    /// Claims a directory and begins a run in it.
+    ///
+    /// # Errors
+    /// As [`Self::claim_new`], or if it cannot be written.
+    pub fn create(path: &Path, experiment: &Experiment) -> Result<Self, RunDirError> {
+        let run = Self::claim_new(path)?;
+        run.begin(experiment, "")?;
+        Ok(run)
+    }
+
+    /// Begins a run in a claimed directory: writes config.toml, with `comment` at its head: whole lines that each begin
+    /// with `#`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn begin(&self, experiment: &Experiment, comment: &str) -> Result<(), RunDirError> {
+        if self.claim.as_ref().is_some_and(|lock| !lock.is_in_place()) {
+            return Err(RunDirError::Gone { path: self.path.clone() });
+        }
+        let header = "# Everything that determined this run. `fairtat train --config THIS-FILE` runs it again.\n";
+        self.write_config(&format!("{header}{comment}"), experiment)
     }
 
     /// Rewrites config.toml, from which a resume continues, after a change of a run in progress. The original
@@ -169,7 +318,8 @@ impl RunDir {
     /// Writes config.toml: `header`, and the experiment below its checksum.
     fn write_config(&self, header: &str, experiment: &Experiment) -> Result<(), RunDirError> {
         let text = format!("\n{}", experiment.to_toml());
-        self.write("config.toml", format!("{header}{SEAL}{}\n{text}", sha256(&text)).as_bytes())
+        let text = format!("{header}{SEAL}{}\n{text}", sha256(&text));
+        Ok(write_atomic(&self.config_path(), text.as_bytes())?)
     }
 
     /// Checks that config.toml is whole and as a run wrote it. Without a checkpoint, nothing else records the
@@ -198,7 +348,7 @@ impl RunDir {
     /// # Errors
     /// [`RunDirError::Empty`], or if its config cannot be read.
     pub fn open(path: &Path) -> Result<(Self, Experiment), RunDirError> {
-        let run = Self { path: path.to_path_buf() };
+        let run = Self::at(path);
         if !run.config_path().exists() {
             return Err(RunDirError::Empty { path: run.path });
         }
@@ -234,8 +384,9 @@ impl RunDir {
     /// Writes a file below the directory, whole or not at all.
     ///
     /// # Errors
-    /// [`RunDirError::File`].
+    /// [`RunDirError::File`], or as [`Self::check`].
     pub fn write(&self, name: impl AsRef<Path>, bytes: &[u8]) -> Result<(), RunDirError> {
+        self.check()?;
         let path = self.path.join(name);
         Ok(write_atomic(&path, bytes)?)
     }
@@ -250,109 +401,6 @@ impl RunDir {
         self.write(name, format!("{text}\n").as_bytes())
     }
 
-    /// Rewrites `metrics.csv` and `classes.csv`.
-    ///
-    /// # Errors
-    /// [`RunDirError::File`].
-    pub fn write_rows(&self, metrics: &[MetricsRow], classes: &[ClassRow]) -> Result<(), RunDirError> {
-        self.write_csv("metrics.csv", metrics)?;
-        self.write_classes("classes.csv", classes)
-    }
-
-    /// Writes the rows, with the columns of every method that the run used after the common ones.
-    fn write_classes(&self, name: &str, rows: &[ClassRow]) -> Result<(), RunDirError> {
-        let fail = |e: String| RunDirError::Format { path: self.path.join(name), what: e };
-        let mut series: Vec<&str> = Vec::new();
-        for (column, _) in rows.iter().flat_map(|row| &row.series) {
-            if !series.contains(&column.as_str()) {
-                series.push(column);
-            }
-        }
-        let mut own = csv::Writer::from_writer(Vec::new());
-        rows.iter().try_for_each(|row| own.serialize(row)).map_err(|e| fail(e.to_string()))?;
-        let own = own.into_inner().map_err(|e| fail(e.to_string()))?;
-        if series.is_empty() {
-            return self.write(name, &own);
-        }
-        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(own.as_slice());
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        for (i, record) in reader.records().enumerate() {
-            let mut record = record.map_err(|e| fail(e.to_string()))?;
-            for column in &series {
-                let value = i.checked_sub(1).and_then(|i| rows[i].series.iter().find(|(name, _)| name == column));
-                match (i, value) {
-                    (0, _) => record.push_field(column),
-                    (_, Some((_, value))) => record.push_field(&value.to_string()),
-                    (_, None) => record.push_field(""),
-                }
-            }
-            writer.write_record(&record).map_err(|e| fail(e.to_string()))?;
-        }
-        let bytes = writer.into_inner().map_err(|e| fail(e.to_string()))?;
-        self.write(name, &bytes)
-    }
-
-    fn write_csv<T: Serialize>(&self, name: &str, rows: &[T]) -> Result<(), RunDirError> {
-        let fail = |e: String| RunDirError::Format { path: self.path.join(name), what: e };
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        for row in rows {
-            writer.serialize(row).map_err(|e| fail(e.to_string()))?;
-        }
-        let bytes = writer.into_inner().map_err(|e| fail(e.to_string()))?;
-        self.write(name, &bytes)
-    }
-
-    /// Reads both tables; empty if they do not exist yet.
-    ///
-    /// # Errors
-    /// [`RunDirError::Format`] with line and column.
-    pub fn read_rows(&self) -> Result<(Vec<MetricsRow>, Vec<ClassRow>), RunDirError> {
-        Ok((self.read_csv("metrics.csv")?, self.read_classes("classes.csv")?))
-    }
-
-    /// Checks a file like `metrics.csv` or, if `classes`, like `classes.csv`, under any name.
-    pub(crate) fn check_rows(path: &Path, classes: bool) -> Result<(), RunDirError> {
-        let run = Self { path: path.parent().unwrap_or(Path::new("")).to_path_buf() };
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        match classes {
-            true => run.read_classes(&name).map(|_| ()),
-            false => run.read_csv::<MetricsRow>(&name).map(|_| ()),
-        }
-    }
-
-    fn read_classes(&self, name: &str) -> Result<Vec<ClassRow>, RunDirError> {
-        let mut rows: Vec<ClassRow> = self.read_csv(name)?;
-        if rows.is_empty() {
-            return Ok(rows);
-        }
-        let path = self.path.join(name);
-        let fail = |e: csv::Error| RunDirError::Format { path: path.clone(), what: e.to_string() };
-        let bytes = files::read(&path)?;
-        let mut reader = csv::Reader::from_reader(bytes.as_slice());
-        let columns = reader.headers().map_err(fail)?.clone();
-        let known = MethodChoice::value_variants().iter().flat_map(|method| method.about().series);
-        let known: Vec<&str> = known.map(|series| series.name).collect();
-        for (row, record) in rows.iter_mut().zip(reader.records()) {
-            let record = record.map_err(fail)?;
-            for (column, value) in columns.iter().zip(&record).filter(|(column, _)| known.contains(column)) {
-                if let Ok(value) = value.parse() {
-                    row.series.push((column.to_owned(), value));
-                }
-            }
-        }
-        Ok(rows)
-    }
-
-    fn read_csv<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, RunDirError> {
-        let path = self.path.join(name);
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let fail = |e: csv::Error| RunDirError::Format { path: path.clone(), what: e.to_string() };
-        let bytes = files::read(&path)?;
-        csv::Reader::from_reader(bytes.as_slice()).deserialize().map(|row| row.map_err(fail)).collect()
-    }
-
     /// Writes the counts of an epoch as `confusion/epoch-NNNN-PART.npy`: true class × prediction.
     ///
     /// # Errors
@@ -363,17 +411,6 @@ impl RunDir {
         let bytes = write_npy_u64(&[k, k], confusion.counts())
             .map_err(|e| RunDirError::Format { path: self.path.join(&name), what: e.to_string() })?;
         self.write(name, &bytes)
-    }
-
-    /// The counts on the validation split in the last of `epochs` epochs; empty if there are none.
-    ///
-    /// # Errors
-    /// [`RunDirError::Format`] if the file does not hold counts.
-    pub fn last_confusion(&self, epochs: usize) -> Result<Vec<u64>, RunDirError> {
-        let Some(epoch) = epochs.checked_sub(1) else { return Ok(Vec::new()) };
-        let path = self.path.join(format!("confusion/epoch-{epoch:04}-validation.npy"));
-        let fail = |e: crate::data::DataError| RunDirError::Format { path: path.clone(), what: e.to_string() };
-        Ok(crate::data::read_npy_u64(&path).map_err(fail)?.1)
     }
 
     /// The counts of an epoch, of the part `train` or `validation`. `None` if the file is missing.
@@ -440,9 +477,7 @@ impl RunDir {
     /// The positions of the checkpoints in the log: completed epochs plus the fraction of the current one. Lines that
     /// cannot be read are left out.
     pub fn logged_checkpoints(&self, batches: u32) -> Vec<f64> {
-        let text = files::read_to_string(&self.path.join("log.jsonl")).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let written = lines.filter(|line| line["event"] == "checkpoint");
+        let written = self.logged("checkpoint").into_iter();
         let position = |line: serde_json::Value| {
             Some(line["epoch"].as_f64()? + line["batch"].as_f64()? / f64::from(batches.max(1)))
         };
@@ -455,98 +490,68 @@ impl RunDir {
         positions
     }
 
-    /// Cleans up after a run that could not begin: removes config.toml, and the directory if it is empty.
+    /// Refuses to begin again where a run has left results, although it has no checkpoint to resume from. A run that was
+    /// stopped before its first checkpoint may begin again.
+    ///
+    /// # Errors
+    /// [`RunDirError::NoCheckpoint`].
+    pub fn check_beginning_again(&self, experiment: &Experiment) -> Result<(), RunDirError> {
+        let of_last = files::read(&self.path.join("checkpoints/last.json")).ok();
+        let of_last = of_last.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+        let of_last = of_last.and_then(|json| json["epoch"].as_u64()).map_or(0, |epoch| epoch as u32 + 1);
+        let epochs = self.tables().epochs().max(of_last);
+        let due = experiment.run.checkpoint_every.min(experiment.optimizer.epochs);
+        let finished = self.path.join("evaluation.json").exists();
+        if finished || !self.logged_checkpoints(1).is_empty() || epochs >= due {
+            return Err(RunDirError::NoCheckpoint { path: self.path.clone(), epochs });
+        }
+        Ok(())
+    }
+
+    /// Cleans up after a run that could not begin: removes config.toml, and the directory if it is empty. Does nothing to
+    /// a directory that was not claimed.
     pub fn abandon(self) {
+        let Some(lock) = &self.claim else { return };
         // Best effort: the error to report is why the run could not begin.
         let _ = std::fs::remove_file(self.config_path());
+        lock.remove();
         let _ = std::fs::remove_dir(&self.path);
+    }
+
+    /// The lines of the log about this event. Lines that cannot be read are left out.
+    pub(super) fn logged(&self, event: &str) -> Vec<serde_json::Value> {
+        let text = files::read(&self.path.join(LOG)).unwrap_or_default();
+        let lines = text.split(|byte| *byte == b'\n');
+        let lines = lines.filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
+        lines.filter(|line| line["event"] == event).collect()
     }
 
     /// Adds a line to `log.jsonl`. Each line is written by one call, so that a killed run leaves only whole lines.
     ///
     /// # Errors
-    /// [`RunDirError::File`].
+    /// [`RunDirError::File`], or as [`Self::check`].
     pub fn log(&self, line: &serde_json::Value) -> Result<(), RunDirError> {
-        let path = self.path.join("log.jsonl");
+        self.check()?;
+        let path = self.path.join(LOG);
         let write = || {
-            std::fs::create_dir_all(&self.path)?;
-            OpenOptions::new().create(true).append(true).open(&path)?.write_all(format!("{line}\n").as_bytes())
+            let mut file = OpenOptions::new().create(true).read(true).append(true).open(&path)?;
+            // A full disk may have cut off the last line.
+            let mut last = [b'\n'];
+            if file.seek(SeekFrom::End(-1)).is_ok() {
+                file.read_exact(&mut last)?;
+            }
+            let begin = if last == [b'\n'] { "" } else { "\n" };
+            file.write_all(format!("{begin}{line}\n").as_bytes())
         };
         Ok(write().map_err(FileError::writing(&path))?)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_kept_checkpoint_says_which_epochs_it_was_compared_with() {
-        let kept = KeptBest {
-            name: "best-until-epoch-0001".into(),
-            epoch: 1,
-            until_epoch: 1,
-            attack: "PGD-10, ε 2/255".into(),
-            score: Some(0.3),
-        };
-        assert_eq!(
-            kept.to_string(),
-            "the best of the epochs up to 2: epoch 2, score 0.300 (mean + worst class, validation, PGD-10, ε 2/255), in \
-             checkpoints/best-until-epoch-0001.safetensors (files count epochs from 0)"
-        );
-    }
-
-    /// 225 of 1,103 prefixes of a config.toml are another experiment: fields that are missing have their defaults.
-    #[test]
-    fn no_part_of_a_config_passes_for_the_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let run = RunDir::create(dir.path(), &Experiment::preset("cifar10-paper").unwrap()).unwrap();
-        run.check_config().unwrap();
-        let text = std::fs::read_to_string(run.config_path()).unwrap();
-        for length in 0..text.len() {
-            std::fs::write(run.config_path(), &text[..length]).unwrap();
-            assert!(run.check_config().is_err(), "{length} bytes");
-        }
-        std::fs::write(run.config_path(), text.replace("seed = 0", "seed = 1")).unwrap();
-        let error = run.check_config().unwrap_err().to_string();
-        assert!(
-            error.contains("config.toml: it was cut off or edited") && error.contains("--accept-changes"),
-            "{error}"
-        );
-        // As an earlier version wrote it.
-        let earlier: Vec<&str> = text.lines().filter(|line| !line.starts_with(SEAL)).collect();
-        std::fs::write(run.config_path(), earlier.join("\n")).unwrap();
-        run.check_config().unwrap();
-        // After a change of the run in progress.
-        let mut changed = Experiment::preset("cifar10-paper").unwrap();
-        changed.optimizer.lr = 0.5;
-        run.change_config(&changed, 1, 2).unwrap();
-        run.check_config().unwrap();
-        assert_eq!(run.load_config().unwrap().optimizer.lr, 0.5);
-    }
-
-    /// Tables and directories of earlier versions have fewer columns and files.
-    #[test]
-    fn what_an_earlier_version_left_still_reads() {
-        let dir = tempfile::tempdir().unwrap();
-        let experiment = Experiment::default();
-        let run = RunDir::create(dir.path(), &experiment).unwrap();
-        let header = "epoch,lr,train_loss,train_clean_accuracy,train_robust_accuracy,val_clean_accuracy,val_clean_worst,\
-                      val_robust_accuracy,val_robust_worst,seconds,seconds_attack,seconds_update,seconds_statistics";
-        run.write("metrics.csv", format!("{header}\n0,0.1,2,,0.5,0.6,0.3,0.4,0.2,1,0.7,0.2,0.1\n").as_bytes()).unwrap();
-        let (metrics, _) = run.read_rows().unwrap();
-        assert_eq!((metrics[0].val_attack.as_str(), metrics[0].val_without_gradient), ("", None));
-        // The validation attack is then known from the experiment alone.
-        assert!(metrics[0].validation_attack(&experiment).starts_with("PGD-10, L∞, ε 8/255"));
-        assert!(run.engine().is_none() && run.kept_bests().is_empty());
-
-        let new = MetricsRow {
-            epoch: 1,
-            val_attack: "PGD-10, \"x\"".into(),
-            val_without_gradient: Some(3),
-            ..metrics[0].clone()
-        };
-        run.write_rows(&[metrics[0].clone(), new.clone()], &[]).unwrap();
-        assert_eq!(run.read_rows().unwrap().0, [metrics[0].clone(), new]);
-    }
+/// `parent/name`, `parent/name-2`, `parent/name-3` and so on.
+pub(crate) fn numbered(parent: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
+    let more = (2u32..).map(move |n| parent.join(format!("{name}-{n}")));
+    std::iter::once(parent.join(name)).chain(more)
 }
+
+#[cfg(test)]
+mod tests;

@@ -150,9 +150,11 @@ pub struct Trainer {
     /// Whether the warning about validation images without a gradient was already reported.
     warned_of_gradients: bool,
     /// What to report when the run goes on.
-    notes: Vec<String>,
+    resumed: Vec<String>,
     /// When the run was opened or last wrote a checkpoint, and the epoch and batch of the last checkpoint.
     saved: (Instant, Option<(u32, u32)>),
+    /// What was found, repaired or missing when the run was opened, until it is reported.
+    notes: Vec<String>,
 }
 
 /// The results of one evaluation after an epoch.
@@ -277,9 +279,7 @@ impl Trainer {
         let mut progress = checkpoint.progress;
         // With accepted changes these are the images from now on.
         (progress.images, progress.held_out) = (checksum(&splits.train), Some(HeldOut::of(&splits)));
-        let (mut metrics, mut classes) = directory.read_rows()?;
-        metrics.retain(|row| row.epoch < progress.epoch);
-        classes.retain(|row| row.epoch < progress.epoch);
+        let (rows, found) = directory.continue_rows(progress.epoch, splits.train.classes())?;
         // A change was waiting for the next epoch, or was accepted within one: the rest of this one runs without it.
         let recorded = checkpoint.experiment.as_ref();
         let old = progress.this_epoch.as_deref().or(recorded.filter(|_| progress.batch > 0));
@@ -293,8 +293,12 @@ impl Trainer {
         let mut trainer = Self::assemble(in_force, splits, engine, directory, progress, epochs)?;
         trainer.wanted = (trainer.experiment != experiment).then_some(experiment);
         trainer.written.experiment = trainer.wanted().clone();
-        let (ema, fawa) = (Average::new(checkpoint.ema), Average::new(checkpoint.fawa));
-        Ok(Self { ema, fawa, metrics, classes, notes, saved, ..trainer })
+        trainer.notes.extend(found);
+        (trainer.resumed, trainer.saved) = (notes, saved);
+        (trainer.ema, trainer.fawa) = (Average::new(checkpoint.ema), Average::new(checkpoint.fawa));
+        (trainer.metrics, trainer.classes) = rows;
+        trainer.restore_checkpoints()?;
+        Ok(trainer)
     }
 
     /// `epochs` is how many epochs the run had when `progress` was written.
@@ -320,9 +324,11 @@ impl Trainer {
         if let Some(kernels) = engine.kernels() {
             directory.write_kernels(&kernels)?;
         }
+        directory.check()?;
+        let notes = directory.unprotected().into_iter().collect();
         let board =
             EventWriter::create(directory.path(), u64::from(progress.epoch)).map_err(TrainError::TensorBoard)?;
-        let (wanted, ema, fawa, metrics, classes, watched, warned, warned_of_gradients, notes) = Default::default();
+        let (wanted, ema, fawa, metrics, classes, watched, warned, warned_of_gradients) = Default::default();
         let written = Written { experiment: experiment.clone(), holds: progress.holds.clone() };
         Ok(Self {
             experiment,
@@ -343,6 +349,7 @@ impl Trainer {
             warned_of_gradients,
             notes,
             saved: (Instant::now(), None),
+            resumed: Vec::new(),
         })
     }
 
@@ -407,8 +414,11 @@ impl Trainer {
     /// # Errors
     /// If something fails; the last checkpoint is then unchanged. [`TrainError::Diverged`] if a number is not finite.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
-        for note in std::mem::take(&mut self.notes) {
+        for note in std::mem::take(&mut self.resumed) {
             observer.event(&Event::Note(&note));
+        }
+        for note in std::mem::take(&mut self.notes) {
+            observer.event(&Event::Warning(&note));
         }
         self.warn_of_experiment(observer);
         loop {

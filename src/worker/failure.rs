@@ -133,6 +133,10 @@ impl<'a> Root<'a> {
                 let free = free_directory(path.parent().unwrap_or(Path::new("")), &name);
                 format!("Resume that run, or begin this one in {}.", free.display())
             }
+            Self::RunDir(RunDirError::InUse { .. }) => "Stop the run there, or choose another directory.".into(),
+            Self::RunDir(RunDirError::NoCheckpoint { .. }) => {
+                "Put the file back from a copy, or begin a new run with this run's config.toml.".into()
+            }
             Self::RunDir(RunDirError::Empty { .. }) => {
                 "Choose a directory that a run has written: it holds a config.toml.".into()
             }
@@ -203,7 +207,14 @@ fn run_in(directory: &Path) -> Option<std::path::PathBuf> {
 
 /// Whether the run in the directory is not the one that failed, or cannot be resumed unchanged.
 fn is_beyond_reach(error: &SessionError) -> bool {
-    matches!(error, SessionError::Directory(RunDirError::Taken { .. } | RunDirError::Config(_)))
+    let SessionError::Directory(error) = error else { return false };
+    matches!(
+        error,
+        RunDirError::Taken { .. }
+            | RunDirError::InUse { .. }
+            | RunDirError::NoCheckpoint { .. }
+            | RunDirError::Config(_)
+    )
 }
 
 /// A panic, which is a bug in the program.

@@ -11,7 +11,7 @@ use crate::config::{Derived, EngineOptions, Experiment};
 use crate::data::{Dataset, ImageShape};
 use crate::evaluate::FinalReport;
 use crate::fairness::Confusion;
-use crate::train::{ClassRow, KeptBest, MetricsRow};
+use crate::train::{ClassRow, KeptBest, MetricsRow, RunDir};
 pub use crate::train::{Examples, Hold};
 
 /// A request to the worker.
@@ -21,8 +21,8 @@ pub enum Request {
     Begin {
         /// What to train.
         experiment: Box<Experiment>,
-        /// Its directory, which must not hold a run yet.
-        directory: PathBuf,
+        /// Its directory, which must not hold a run yet, claimed or not.
+        directory: RunDir,
         /// Values derived from its data set, for the comment at the top of its config.toml.
         derived: Option<Box<Derived>>,
         /// Open everything, then wait before the first batch.

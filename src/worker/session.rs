@@ -8,7 +8,9 @@ use crate::config::{ConfigError, Derived, EngineOptions, Experiment};
 use crate::data::DataError;
 use crate::engines;
 use crate::evaluate::{self, FinalReport, ReportError};
-use crate::train::{Batches, Event, Observer, Outcome, ResumeOptions, RunDir, RunDirError, Splits, TrainError, Trainer};
+use crate::train::{
+    Batches, Event, Observer, Outcome, ResumeOptions, RunDir, RunDirError, Splits, TrainError, Trainer, numbered,
+};
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -17,8 +19,8 @@ pub enum RunStart {
     New {
         /// What to train.
         experiment: Box<Experiment>,
-        /// Its directory.
-        directory: PathBuf,
+        /// Its directory, claimed or not.
+        directory: RunDir,
         /// Values derived from its data set, for the comment at the top of its config.toml.
         derived: Option<Box<Derived>>,
     },
@@ -39,7 +41,8 @@ impl RunStart {
     /// The run directory.
     pub fn directory(&self) -> &Path {
         match self {
-            Self::New { directory, .. } | Self::Resume { directory, .. } => directory,
+            Self::New { directory, .. } => directory.path(),
+            Self::Resume { directory, .. } => directory,
         }
     }
 }
@@ -142,26 +145,23 @@ pub fn run(start: RunStart, host: &mut dyn Host) -> Result<(Ending, Trainer), Se
 
 fn open(start: RunStart, host: &mut dyn Host) -> Result<Trainer, SessionError> {
     match start {
-        RunStart::New { mut experiment, directory, derived } => {
-            experiment.validate()?;
-            RunDir::check_free(&directory)?;
-            let Experiment { data, model, .. } = experiment.as_mut();
-            for path in [&mut data.path, &mut model.init].into_iter().flatten() {
-                // A resume may start from another working directory.
-                *path = std::path::absolute(&path).map_err(SessionError::Path)?;
+        RunStart::New { experiment, directory, derived } => {
+            let valid = experiment.validate();
+            if valid.is_err() {
+                directory.clone().abandon();
             }
-            experiment.check_paths()?;
-            let splits = load(&experiment, host)?;
-            host.stage(Stage::OpeningEngine);
+            valid?;
+            // Before anything slow: another process may be about to begin a run here.
+            let directory = directory.claimed()?;
             let comment = derived.map_or(String::new(), |derived| derived.comment());
-            let directory = RunDir::create_with(&directory, &experiment, &comment)?;
-            Trainer::begin(*experiment, splits, directory.clone()).map_err(|error| {
+            let begun = begin(*experiment, &directory, &comment, host);
+            if begun.is_err() {
                 directory.abandon();
-                SessionError::Begin(error)
-            })
+            }
+            begun
         }
         RunStart::Resume { directory: path, engine, accept_changes } => {
-            let (directory, mut experiment) = RunDir::open(&path)?;
+            let (directory, mut experiment) = RunDir::claim(&path)?;
             let options = ResumeOptions { any_engine: engine.is_some(), accept_changes };
             if let Some(options) = engine {
                 experiment.run.set_engine_options(options);
@@ -172,6 +172,7 @@ fn open(start: RunStart, host: &mut dyn Host) -> Result<Trainer, SessionError> {
                 if !accept_changes {
                     directory.check_config()?;
                 }
+                directory.check_beginning_again(&experiment)?;
                 host.stage(Stage::BeginningAnew(&path));
             }
             let splits = load(&experiment, host)?;
@@ -184,6 +185,24 @@ fn open(start: RunStart, host: &mut dyn Host) -> Result<Trainer, SessionError> {
             }
         }
     }
+}
+
+/// Begins a run in a claimed directory.
+fn begin(
+    mut experiment: Experiment,
+    directory: &RunDir,
+    comment: &str,
+    host: &mut dyn Host,
+) -> Result<Trainer, SessionError> {
+    for path in [&mut experiment.data.path, &mut experiment.model.init].into_iter().flatten() {
+        // A resume may start from another working directory.
+        *path = std::path::absolute(&path).map_err(SessionError::Path)?;
+    }
+    experiment.check_paths()?;
+    let splits = load(&experiment, host)?;
+    host.stage(Stage::OpeningEngine);
+    directory.begin(&experiment, comment)?;
+    Trainer::begin(experiment, splits, directory.clone()).map_err(SessionError::Begin)
 }
 
 /// Time between two looks at whether the host asks to stop.
@@ -229,17 +248,107 @@ fn check_memory(experiment: &Experiment, splits: &Splits) -> Result<(), TrainErr
     Ok(engines::check_memory(&experiment.run.engine_options(), &network, largest, true)?)
 }
 
-/// `parent/name`, or `parent/name-2` and so on if it exists.
+/// `parent/name`, or `parent/name-2` and so on if it exists. [`RunDir::claim_free`] also claims it.
 pub fn free_directory(parent: &Path, name: &str) -> PathBuf {
-    let numbered = (2u32..).map(|n| parent.join(format!("{name}-{n}")));
-    let mut candidates = std::iter::once(parent.join(name)).chain(numbered);
-    candidates.find(|path| !path.exists()).unwrap_or_else(|| parent.join(name))
+    numbered(parent, name).find(|path| !path.exists()).unwrap_or_else(|| parent.join(name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::EngineChoice;
     use crate::train::Event;
+
+    fn experiment() -> Experiment {
+        let mut e = Experiment::preset("digits-60s").unwrap();
+        (e.data.limit, e.data.test_limit, e.data.validation_per_class) = (Some(60), Some(20), Some(2));
+        (e.model.width, e.attack.steps, e.optimizer.epochs) = (Some(4), 1, 1);
+        (e.evaluation.eval_steps, e.evaluation.test_steps, e.run.examples) = (1, 1, 1);
+        (e.run.engine, e.run.deterministic) = (EngineChoice::Candle, true);
+        e
+    }
+
+    fn new(experiment: &Experiment, path: &Path) -> RunStart {
+        RunStart::New { experiment: Box::new(experiment.clone()), directory: RunDir::at(path), derived: None }
+    }
+
+    fn resume(path: &Path) -> RunStart {
+        RunStart::Resume { directory: path.into(), engine: None, accept_changes: false }
+    }
+
+    /// Does something while data are loaded and when everything is open, and may then end the run.
+    struct At<'a> {
+        loading: &'a dyn Fn(),
+        opened: &'a dyn Fn(),
+        discard: bool,
+    }
+
+    impl Observer for At<'_> {
+        fn event(&mut self, _: &Event<'_>) {}
+
+        fn discard(&self) -> bool {
+            self.discard
+        }
+    }
+
+    impl Host for At<'_> {
+        fn stage(&mut self, stage: Stage<'_>) {
+            if matches!(stage, Stage::LoadingData(_)) {
+                (self.loading)();
+            }
+        }
+
+        fn opened(&mut self, _: &mut Trainer) {
+            (self.opened)();
+        }
+    }
+
+    fn quiet() -> At<'static> {
+        At { loading: &|| (), opened: &|| (), discard: false }
+    }
+
+    fn is_in_use(start: RunStart) -> bool {
+        let error = run(start, &mut quiet()).err();
+        matches!(error, Some(SessionError::Directory(RunDirError::InUse { .. })))
+    }
+
+    #[test]
+    fn a_run_claims_its_directory_before_it_loads_data_and_until_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        let e = experiment();
+        let refused = || assert!(is_in_use(new(&e, &path)));
+        let both_refused = || assert!(is_in_use(new(&e, &path)) && is_in_use(resume(&path)));
+        drop(run(new(&e, &path), &mut At { loading: &refused, opened: &both_refused, discard: true }).unwrap());
+        // Two resumes.
+        let mut host = At { loading: &both_refused, opened: &both_refused, discard: true };
+        drop(run(resume(&path), &mut host).unwrap());
+        // Nothing is left of a run whose data cannot be loaded.
+        let mut missing = e.clone();
+        (missing.data.dataset, missing.data.path) = ("cifar10".into(), Some(dir.path().join("nothing")));
+        let path = dir.path().join("other");
+        let claimed = || assert!(path.exists());
+        assert!(run(new(&missing, &path), &mut At { loading: &claimed, opened: &|| (), discard: true }).is_err());
+        assert!(!path.exists());
+        missing.optimizer.lr = -1.0;
+        let directory = RunDir::claim_new(&path).unwrap();
+        let start = RunStart::New { experiment: Box::new(missing), directory, derived: None };
+        assert!(matches!(run(start, &mut quiet()), Err(SessionError::Config(_))) && !path.exists());
+    }
+
+    #[test]
+    fn a_finished_run_without_its_checkpoint_is_not_trained_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        drop(run(new(&experiment(), &path), &mut quiet()).unwrap());
+        std::fs::remove_file(path.join("checkpoints/resume.safetensors")).unwrap();
+        let files = ["checkpoints/best.safetensors", "metrics.csv", "classes.csv", "evaluation.json", "log.jsonl"];
+        let contents = || files.map(|name| std::fs::read(path.join(name)).unwrap());
+        let before = contents();
+        let error = run(resume(&path), &mut quiet()).err().unwrap();
+        assert!(matches!(error, SessionError::Directory(RunDirError::NoCheckpoint { epochs: 1, .. })), "{error}");
+        assert!(before == contents());
+    }
 
     /// A host that asks to stop from the beginning.
     struct Stopping;
@@ -259,7 +368,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let directory = dir.path().join("run");
         let experiment = Box::new(Experiment::preset("digits-60s").unwrap());
-        let start = RunStart::New { experiment, directory: directory.clone(), derived: None };
+        let start = RunStart::New { experiment, directory: RunDir::at(&directory), derived: None };
         let stopped = run(start, &mut Stopping).err().unwrap();
         assert!(matches!(stopped, SessionError::Stopped), "{stopped}");
         assert!(!directory.exists());

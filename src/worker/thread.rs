@@ -59,6 +59,8 @@ pub(super) fn serve(requests: &Receiver<Request>, mailbox: &Mailbox) {
 /// one is about to be opened.
 fn run(desk: &mut Desk<'_>, doing: &str, start: RunStart, paused: bool, former: Option<Open>) -> Option<Open> {
     let directory = start.directory().to_path_buf();
+    // Also of a run that cannot begin: the return to idleness is what ends it.
+    desk.phase(Phase::LoadingData);
     let ended = guarded(desk, "training", Some(&directory), |desk| {
         let mut watcher = Watcher::new(desk, &directory, paused, former);
         let ended = session::run(start, &mut watcher);
@@ -73,13 +75,15 @@ fn run(desk: &mut Desk<'_>, doing: &str, start: RunStart, paused: bool, former: 
             former
         }
         Some((_, _, Ok((ending, trainer)))) => {
+            let position = Some(trainer.position());
+            // The claim of the directory ends here, before anyone hears that the run has ended.
+            let engine = trainer.into_engine();
             desk.tell(Update::Ended(match ending {
                 Ending::Finished(report) => Ended::Finished(report),
                 Ending::Stopped => Ended::Saved,
                 Ending::Discarded => Ended::Discarded,
             }));
-            let position = Some(trainer.position());
-            Some(Open { engine: trainer.into_engine(), position })
+            Some(Open { engine, position })
         }
     };
     desk.phase(Phase::Idle);

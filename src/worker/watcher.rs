@@ -97,7 +97,10 @@ impl<'d, 'a> Watcher<'d, 'a> {
             Request::Begin { .. } | Request::Resume { .. } | Request::Look { .. } if self.ending.is_some() => {
                 self.desk.put_off(request);
             }
-            Request::Begin { .. } => self.desk.tell(Update::Failed(failure::busy("beginning a run"))),
+            Request::Begin { directory, .. } => {
+                directory.abandon();
+                self.desk.tell(Update::Failed(failure::busy("beginning a run")));
+            }
             Request::Resume { .. } => self.desk.tell(Update::Failed(failure::busy("resuming a run"))),
             Request::Look { .. } => self.desk.tell(Update::Failed(failure::busy("opening a checkpoint"))),
             Request::Slow(_) | Request::Examples(_) | Request::Inspect(_) | Request::Map(_) => {}

@@ -53,7 +53,7 @@ pub(super) fn settle(progress: &mut Progress, directory: &RunDir) -> Result<(), 
         return Ok(());
     }
     for kept in directory.kept_bests().iter().filter(|kept| kept.epoch == epoch && kept.score == Some(score)) {
-        if Identity::read(&directory.checkpoint(&kept.name))?.setting == progress.best_under {
+        if Identity::read(&directory.checkpoint(&kept.name)).is_ok_and(|found| found.setting == progress.best_under) {
             for extension in ["safetensors", "json"] {
                 let name = |name: &str| format!("checkpoints/{name}.{extension}");
                 directory.write(name("best"), &read(&directory.path().join(name(&kept.name)))?)?;
@@ -70,7 +70,7 @@ fn read(path: &Path) -> Result<Vec<u8>, RunDirError> {
 
 /// Keeps the best checkpoint of a comparison that ended with an epoch as `best-until-epoch-NNNN`. No file is ever
 /// overwritten: if two different comparisons ended with the same epoch, the second gets the suffix `-2`, and so on.
-/// `None` if there is nothing to keep: no file, or one that already belongs to the comparison under `new`.
+/// `None` if there is nothing to keep: no file, a damaged one, or one that already belongs to the comparison under `new`.
 fn keep(
     directory: &RunDir,
     progress: &Progress,
@@ -79,7 +79,7 @@ fn keep(
 ) -> Result<Option<KeptBest>, TrainError> {
     let best = directory.checkpoint("best");
     let Some((score, epoch)) = progress.best.filter(|_| best.exists()) else { return Ok(None) };
-    let found = Identity::read(&best)?;
+    let Ok(found) = Identity::read(&best) else { return Ok(None) };
     // If the file does not record them, it is the one that progress records.
     let (found, setting) = (found.epoch.unwrap_or(epoch), found.setting.unwrap_or_else(|| old.clone()));
     if setting == *new {
@@ -118,6 +118,55 @@ fn keep(
 }
 
 impl Trainer {
+    /// Checks the exported checkpoints of a run that continues, so that it does not fail at its end. `last` and the averages
+    /// are written again from the state of the run, and `best` from `last` if that is the best epoch. Otherwise the search
+    /// for the best epoch begins again.
+    pub(super) fn restore_checkpoints(&mut self) -> Result<(), TrainError> {
+        let network = self.engine.network().clone();
+        let damage = |directory: &RunDir, name: &str| {
+            let path = directory.checkpoint(name);
+            let read = State::load(&path).and_then(|(state, _)| state.check(&network));
+            let (file, exists) = (path.display().to_string(), path.exists());
+            read.err().map(|error| error.to_string()).map(|error| match exists {
+                true if error.contains(&file) => error,
+                true => format!("{file}: {error}"),
+                false => format!("{file} is missing"),
+            })
+        };
+        if self.progress.epoch == 0 {
+            return Ok(());
+        }
+        let trained = self.engine.state()?.model;
+        // Within an epoch, `last` is that of the epoch before, and the end of this one replaces it.
+        let last = (self.progress.batch == 0).then(|| trained.clone());
+        let states = [("last", last), ("ema", self.ema.state().cloned()), ("fawa", self.fawa.state().cloned())];
+        for (name, state) in states {
+            let (Some(state), Some(what)) = (state, damage(&self.directory, name)) else { continue };
+            // The weights belong to the epoch before.
+            self.progress.epoch -= 1;
+            let written = self.recalibrated(&state).and_then(|state| self.save_model(name, &state, None));
+            self.progress.epoch += 1;
+            written?;
+            self.engine.load_model(&trained)?;
+            self.notes.push(format!("{what}: it was written again from checkpoints/resume.safetensors"));
+        }
+        let Some((_, best)) = self.progress.best else { return Ok(()) };
+        let Some(what) = damage(&self.directory, "best") else { return Ok(()) };
+        let last = Identity::read(&self.directory.checkpoint("last")).ok();
+        if last.is_some_and(|last| last.epoch == Some(best) && last.setting == self.progress.best_under) {
+            for extension in ["safetensors", "json"] {
+                let name = |name: &str| format!("checkpoints/{name}.{extension}");
+                let bytes = read(&self.directory.path().join(name("last")))?;
+                self.directory.write(name("best"), &bytes)?;
+            }
+            self.notes.push(format!("{what}: it was written again, because the best epoch is the last one"));
+        } else {
+            self.progress.best = None;
+            self.notes.push(format!("{what}: the best epoch was {}, from here on others are the best", best + 1));
+        }
+        Ok(())
+    }
+
     /// Compares an epoch with the best one so far, or begins a new comparison if it was validated under another
     /// setting.
     pub(super) fn compare(

@@ -39,9 +39,9 @@ impl Trainer {
         self.directory.write_rows(&self.metrics, &self.classes)?;
         self.directory.write_confusion(epoch, "train", &self.progress.counted.robust)?;
         self.directory.write_confusion(epoch, "validation", robust)?;
-        self.directory.log(&json!({ "event": "epoch", "row": row }))?;
-        self.board.epoch(row, &self.classes).map_err(TrainError::TensorBoard)?;
         let rows = &self.classes[self.classes.len() - robust.classes()..];
+        self.directory.log_epoch(row, rows)?;
+        self.board.epoch(row, &self.classes).map_err(TrainError::TensorBoard)?;
         let train = &self.progress.counted.robust;
         observer.event(&Event::EpochDone { row, classes: rows, train, validation: robust });
 
@@ -152,6 +152,7 @@ impl Trainer {
             metadata.insert("mean".to_owned(), serde_json::to_string(&mean).unwrap_or_default());
             metadata.insert("std".to_owned(), serde_json::to_string(&std).unwrap_or_default());
         }
+        self.directory.check()?;
         let network = self.engine.network();
         // A run does not end because weights whose logits are not finite cannot be compared: the script then says so.
         if let Ok(logits) = probe_logits(network, state) {
@@ -190,6 +191,7 @@ impl Trainer {
     /// Writes the checkpoint that a resume continues from.
     pub(super) fn save_checkpoint(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         observer.event(&Event::Saving);
+        self.directory.check()?;
         self.write_changes()?;
         let path = self.directory.checkpoint("resume");
         let checkpoint = Checkpoint {

@@ -73,7 +73,8 @@ impl Driver {
 
     fn begin(&self, experiment: Experiment, directory: &Path, paused: bool) {
         let experiment = Box::new(experiment);
-        self.send(Request::Begin { experiment, directory: directory.into(), derived: None, paused });
+        let directory = crate::train::RunDir::at(directory);
+        self.send(Request::Begin { experiment, directory, derived: None, paused });
     }
 
     fn resume(&self, directory: &Path, paused: bool) {

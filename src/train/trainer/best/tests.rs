@@ -292,3 +292,115 @@ fn signatures_are_quiet_about_the_change_itself() {
         metrics.iter().map(|row| MetricsRow { val_attack: String::new(), ..row.clone() }).collect();
     assert!(kinds(&unmarked).contains(&Kind::RobustOverfitting), "{:?}", kinds(&unmarked));
 }
+
+/// Everything that a run says.
+#[derive(Default)]
+struct Told(Vec<String>);
+
+impl Observer for Told {
+    fn event(&mut self, event: &Event<'_>) {
+        if let Event::Warning(text) = event {
+            self.0.push((*text).to_owned());
+        }
+    }
+}
+
+/// A run of two epochs of three batches with averages, until its end or after some batches.
+fn short(path: &Path, batches: u32) {
+    let mut e = experiment();
+    (e.data.limit, e.optimizer.epochs, e.averaging.average_from) = (Some(100), 2, 0);
+    (e.averaging.fawa_threshold, e.evaluation.recalibrate_bn, e.run.examples) = (0.0, 2, 1);
+    (e.evaluation.eval_epsilon, e.evaluation.test_steps) = (None, 1);
+    let mut observer = raise(u32::MAX);
+    observer.stop_after.set(batches);
+    begin(&e, path).run(&mut observer).unwrap();
+}
+
+/// Damaged or deleted, every exported checkpoint comes back where the state of the run allows it, and the run ends.
+#[test]
+fn exported_checkpoints_that_cannot_be_read_are_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    short(&run, u32::MAX);
+    for name in ["last", "ema", "fawa"] {
+        let path = run.join(format!("checkpoints/{name}.safetensors"));
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        let mut told = Told::default();
+        let mut trainer = resume(&run);
+        assert_eq!(trainer.run(&mut told).unwrap(), Outcome::Finished);
+        assert!(told.0.iter().any(|text| text.contains(name) && text.contains("written again")), "{:?}", told.0);
+        assert!(std::fs::read(&path).unwrap() == whole, "{name} differs");
+        assert!(crate::evaluate::finish(&mut trainer, &mut ()).unwrap().is_some());
+    }
+    let mut told = Told::default();
+    resume(&run).run(&mut told).unwrap();
+    assert!(!told.0.iter().any(|text| text.contains("checkpoints/")), "{:?}", told.0);
+}
+
+#[test]
+fn a_damaged_best_checkpoint_is_found_at_the_start_and_does_not_end_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    short(&run, u32::MAX);
+    let best = run.join("checkpoints/best.safetensors");
+    let progress = Checkpoint::load(&run.join("checkpoints/resume.safetensors")).unwrap().progress;
+    let was_last = progress.best.unwrap().1 == 1;
+    let whole = std::fs::read(&best).unwrap();
+    for damaged in [None, Some(&whole[..whole.len() - 9]), Some(b"no weights")] {
+        match damaged {
+            Some(bytes) => std::fs::write(&best, bytes).unwrap(),
+            None => std::fs::remove_file(&best).unwrap(),
+        }
+        let mut told = Told::default();
+        let mut trainer = resume(&run);
+        trainer.run(&mut told).unwrap();
+        assert!(told.0.iter().any(|text| text.contains("best.safetensors")), "{:?}", told.0);
+        let report = crate::evaluate::finish(&mut trainer, &mut ()).unwrap().unwrap();
+        assert_eq!(report.of("best").is_some(), was_last);
+        assert_eq!(std::fs::read(&best).is_ok_and(|bytes| bytes == whole), was_last);
+    }
+}
+
+/// No other file has the weights of the best epoch: they are lost, and the next epochs are compared with each other.
+#[test]
+fn after_a_lost_best_checkpoint_the_next_epoch_is_the_best() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    short(&run, 4);
+    let path = run.join("checkpoints/resume.safetensors");
+    let mut checkpoint = Checkpoint::load(&path).unwrap();
+    checkpoint.progress.best = Some((9.0, 0));
+    checkpoint.save(&path).unwrap();
+    for name in ["best", "last"] {
+        std::fs::write(run.join(format!("checkpoints/{name}.safetensors")), "").unwrap();
+    }
+    let mut trainer = resume(&run);
+    let mut told = Told::default();
+    trainer.run(&mut told).unwrap();
+    assert!(told.0.iter().any(|text| text.contains("the best epoch was 1, from here on")), "{:?}", told.0);
+    assert_eq!(trainer.progress().best.unwrap().1, 1);
+    assert_eq!(json_of(&run, "best")["epoch"], 1);
+}
+
+/// Removes the directory of the run during its first epoch.
+struct Remove(std::path::PathBuf);
+
+impl Observer for Remove {
+    fn event(&mut self, event: &Event<'_>) {
+        if matches!(event, Event::Batch { done: 1, .. }) {
+            std::fs::remove_dir_all(&self.0).unwrap_or(());
+        }
+    }
+}
+
+#[test]
+fn a_run_whose_directory_vanished_stops_and_does_not_make_it_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let mut e = experiment();
+    (e.data.limit, e.optimizer.epochs) = (Some(100), 2);
+    let error = begin(&e, &run).run(&mut Remove(run.clone())).unwrap_err().to_string();
+    assert!(error.contains("run is no longer the directory of this run"), "{error}");
+    assert!(!run.exists());
+}
