@@ -9,6 +9,8 @@
 //! arrays are `CORRUPTION.npy` and `labels.npy` of the first images of the test set, and the same images without
 //! corruption in `clean.npy`; `tests/published/corruptions.py` reads them.
 
+#![allow(clippy::print_stdout, reason = "its output is a list")]
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};

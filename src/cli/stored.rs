@@ -63,7 +63,7 @@ impl StoredArgs {
         let elsewhere = self.path.as_ref().is_some_and(|path| stored.is_elsewhere(path));
         let matching = Matching { ignore_class_names: self.ignore_class_names, elsewhere };
         let splits = stored.splits(matching)?;
-        splits.notes.iter().for_each(|note| eprintln!("note: {note}"));
+        splits.notes.iter().for_each(|note| tell!("note: {note}"));
         Ok(splits)
     }
 
@@ -113,7 +113,7 @@ pub(super) fn load(
         None => {}
     }
     if let Some(note) = stored.unverified() {
-        eprintln!("note: {note}");
+        tell!("note: {note}");
     }
     if let Some(path) = path {
         stored.experiment.data.path = Some(path.to_path_buf());
