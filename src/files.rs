@@ -156,6 +156,13 @@ pub fn read_to_string(path: &Path) -> Result<String, FileError> {
     })
 }
 
+/// The text of a file that the kernel makes up, whose path is not a user's; `None` if there is none.
+pub(crate) fn of_kernel(path: &Path) -> Option<String> {
+    let mut text = String::new();
+    File::open(path).ok()?.take(1 << 20).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
 /// Beginning and end of the names of temporary files, around a random part.
 const TEMPORARY: [&str; 2] = [".fairtat-", ".tmp"];
 

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::files::{FileError, write_atomic};
+use crate::files::{self, FileError, write_atomic};
 
 /// Why a directory cannot be locked.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,7 @@ struct Holder {
 
 impl Holder {
     fn this_process() -> Self {
-        let name = fs::read_to_string("/proc/sys/kernel/hostname").ok();
+        let name = files::of_kernel(Path::new("/proc/sys/kernel/hostname"));
         let name = name.or_else(|| ["HOSTNAME", "COMPUTERNAME"].iter().find_map(|name| std::env::var(name).ok()));
         let host = name.map_or_else(|| "this machine".into(), |name| name.trim().to_owned());
         Self { pid: std::process::id(), host, since: now() }
@@ -101,7 +101,7 @@ impl DirectoryLock {
             let locks = match file.try_lock() {
                 Ok(()) => true,
                 Err(TryLockError::WouldBlock) => {
-                    let found = fs::read(holder_path(directory)).ok();
+                    let found = files::read(&holder_path(directory)).ok();
                     let holder = found.and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
                     let holder = holder.map_or_else(|| "another process".into(), |holder| holder.describe(now()));
                     return Err(LockError::Held { path: directory.into(), holder });

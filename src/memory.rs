@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
+use crate::files;
+
 /// Something that needs more memory than the machine has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at least {}, {}: {advice}", size(*needed), compared(*total))]
@@ -81,8 +83,8 @@ fn installed() -> Option<u64> {
 
 /// The least memory that Linux allows any of this process's control groups: a container or a job of a batch system.
 fn limit_of_groups() -> Option<u64> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let read = |directory: &Path, file: &str| limit(&std::fs::read_to_string(directory.join(file)).ok()?);
+    let groups = files::of_kernel(Path::new("/proc/self/cgroup"))?;
+    let read = |directory: &Path, file: &str| limit(&files::of_kernel(&directory.join(file))?);
     groups.lines().filter_map(|line| limit_of_group(line, Path::new("/sys/fs/cgroup"), &read)).min()
 }
 

@@ -110,7 +110,7 @@ fn same_rates(a: &Experiment, b: &Experiment) -> bool {
 /// The changes that the program itself made after it wrote the checkpoint with this progress, by path: a run that was
 /// killed before its next checkpoint goes on with them.
 fn logged(log: &Path, progress: &Progress) -> BTreeMap<String, Value> {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let text = crate::files::read_to_string(log).unwrap_or_default();
     let mut changes = None;
     for line in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
         match (line["event"].as_str(), &mut changes) {

@@ -9,6 +9,7 @@ mod evaluation;
 mod gpu;
 mod interrupts;
 mod post;
+mod reliability;
 
 use std::collections::BTreeSet;
 use std::path::Path;
