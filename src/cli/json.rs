@@ -16,7 +16,7 @@ use crate::files::{FileError, write_atomic};
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct JsonArgs {
     /// Also write the results as JSON; `-` is standard output, and the text then goes to standard error
-    #[arg(long = "json", value_name = "FILE")]
+    #[arg(id = "json", long, value_name = "FILE")]
     path: Option<PathBuf>,
 }
 

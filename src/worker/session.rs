@@ -281,13 +281,14 @@ mod tests {
         loading: &'a dyn Fn(),
         opened: &'a dyn Fn(),
         discard: bool,
+        is_open: bool,
     }
 
     impl Observer for At<'_> {
         fn event(&mut self, _: &Event<'_>) {}
 
         fn discard(&self) -> bool {
-            self.discard
+            self.discard && self.is_open
         }
     }
 
@@ -299,12 +300,13 @@ mod tests {
         }
 
         fn opened(&mut self, _: &mut Trainer) {
+            self.is_open = true;
             (self.opened)();
         }
     }
 
     fn quiet() -> At<'static> {
-        At { loading: &|| (), opened: &|| (), discard: false }
+        At { loading: &|| (), opened: &|| (), discard: false, is_open: false }
     }
 
     fn is_in_use(start: RunStart) -> bool {
@@ -319,16 +321,22 @@ mod tests {
         let e = experiment();
         let refused = || assert!(is_in_use(new(&e, &path)));
         let both_refused = || assert!(is_in_use(new(&e, &path)) && is_in_use(resume(&path)));
-        drop(run(new(&e, &path), &mut At { loading: &refused, opened: &both_refused, discard: true }).unwrap());
+        drop(
+            run(new(&e, &path), &mut At { loading: &refused, opened: &both_refused, discard: true, is_open: false })
+                .unwrap(),
+        );
         // Two resumes.
-        let mut host = At { loading: &both_refused, opened: &both_refused, discard: true };
+        let mut host = At { loading: &both_refused, opened: &both_refused, discard: true, is_open: false };
         drop(run(resume(&path), &mut host).unwrap());
         // Nothing is left of a run whose data cannot be loaded.
         let mut missing = e.clone();
         (missing.data.dataset, missing.data.path) = ("cifar10".into(), Some(dir.path().join("nothing")));
         let path = dir.path().join("other");
         let claimed = || assert!(path.exists());
-        assert!(run(new(&missing, &path), &mut At { loading: &claimed, opened: &|| (), discard: true }).is_err());
+        assert!(
+            run(new(&missing, &path), &mut At { loading: &claimed, opened: &|| (), discard: true, is_open: false })
+                .is_err()
+        );
         assert!(!path.exists());
         missing.optimizer.lr = -1.0;
         let directory = RunDir::claim_new(&path).unwrap();

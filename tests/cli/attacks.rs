@@ -90,13 +90,13 @@ fn an_evaluation_goes_on_after_it_was_killed() {
         "--epsilon",
         "2/255",
         "--queries",
-        "600",
+        "3000",
         "--steps",
         "20",
         "--batch-size",
-        "10",
+        "20",
     ];
-    let flags = [&flags[..], &["--limit", "100"]].concat();
+    let flags = [&flags[..], &["--limit", "200"]].concat();
     let whole = [&eval(&flags)[..], &["--report", "whole"]].concat();
     ok(d, &whole);
     // Replacing a report does not mean throwing away what the same evaluation has done.
@@ -196,7 +196,7 @@ fn several_checkpoints_share_one_table() {
     fails(d, &["eval", "run", "--transfer"], 2);
     let message = fails(d, &["eval", "run", last, "--transfer", "--attack", "square"], 2);
     assert!(message.contains("Square leaves images that it cannot change"), "{message}");
-    let message = fails(d, &["eval", "run", last, "--transfer", "--attack", "pgd", "--any-iterate"], 1);
+    let message = fails(d, &["eval", "run", last, "--transfer", "--attack", "pgd", "--any-iterate"], 2);
     assert!(message.contains("ends where it first fools the network"), "{message}");
 
     // Every number has its images, ball, seed and checkpoint.

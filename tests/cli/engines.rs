@@ -56,7 +56,7 @@ fn engines_devices_and_adapters_that_do_not_belong_together_are_refused() {
     let message = train(&["--engine", "wgsl", "--adapter", "no such gpu"], 1);
     assert!(message.contains("no adapter is called 'no such gpu'; available: [0] "), "{message}");
     assert!(fails(d, &["bench", "--engine", "candle", "--adapter", "0"], 2).contains("run.adapter"));
-    assert!(fails(d, &["bench", "--width", "0"], 2).contains("--width: expected at least 1"));
+    assert!(fails(d, &["bench", "--width", "0"], 2).contains("--width: expected 1 to 4096, found 0"));
     assert!(fails(d, &["eval", "x.safetensors", "--engine", "wgsl", "--device", "cpu"], 2).contains("run.device"));
     let study = ["study", "seeds", "--out", "s", "--engine", "candle", "--adapter", "0"];
     assert!(fails(d, &study, 2).contains("run.adapter"));
@@ -160,7 +160,7 @@ fn a_plan_shows_layers_memory_and_programs() {
         (&["--arch", "small-cnn", "--batch", "0"][..], "--batch: expected at least 1, found 0"),
         (&["--arch", "small-cnn", "--batch", "many"], "--batch"),
         (&["--arch", "small-cnn", "--classes", "1"], "--classes: expected at least 2, found 1"),
-        (&["--arch", "small-cnn", "--width", "0"], "--width: expected at least 1, found 0"),
+        (&["--arch", "small-cnn", "--width", "0"], "--width: expected 1 to 4096, found 0"),
         (&["--arch", "small-cnn", "--image-size", "0"], "--image-size: expected at least 1, found 0"),
         (&["--arch", "large-cnn"], "small-cnn"),
         (&[], "--arch"),

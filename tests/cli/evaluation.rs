@@ -174,7 +174,7 @@ fn a_checkpoint_of_other_images_or_another_network_says_so() {
     std::fs::write(d.join("other.toml"), other).unwrap();
     let message = fails(d, &["eval", "run", "--config", "other.toml"], 1);
     assert!(
-        message.contains("best.safetensors is for grey images, but those of 'shapes' are colour; name the"),
+        message.contains("best.safetensors was trained on 1×8×8 images, but those of 'shapes' are 3×32×32; name the"),
         "{message}"
     );
 }
