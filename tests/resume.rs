@@ -564,7 +564,9 @@ fn files(run: &Path) -> BTreeSet<PathBuf> {
             }
         }
     }
-    found.retain(|path| !path.to_str().unwrap().starts_with("events.out.tfevents"));
+    // A process that still holds the run has its lock there.
+    let is_other = |path: &str| [".lock", "events.out.tfevents"].iter().any(|start| path.starts_with(start));
+    found.retain(|path| !is_other(path.to_str().unwrap()));
     found.remove(Path::new("kernels.json"));
     found
 }
