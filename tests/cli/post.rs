@@ -62,7 +62,10 @@ fn the_new_checkpoint_is_what_was_measured_and_the_old_one_stays() {
     // All other arrays and all metadata are those of the old file, except the logits of the old weights.
     let ((old_names, mut metadata), (names, found)) = (header(&best), header(&new));
     metadata["post"] = "normalize-head".into();
-    assert!(metadata.as_object_mut().unwrap().remove("probe_logits").is_some());
+    let (metadata_of, mut found) = (metadata.as_object_mut().unwrap(), found);
+    assert!(metadata_of.remove("probe_logits").is_some());
+    // And the checksum, which is that of the new arrays.
+    assert_ne!(metadata_of.remove("sha256"), found.as_object_mut().unwrap().remove("sha256"));
     assert_eq!((&names, found), (&old_names, metadata));
     for name in names.iter().filter(|name| !name.starts_with("linear")) {
         assert_eq!(array(&new, name), array(&best, name), "{name}");
@@ -187,7 +190,8 @@ fn a_foreign_state_dict_keeps_its_names_and_what_only_its_program_reads() {
     assert!(fails(d, &[&call[..], &options].concat(), 1).contains("new.json exists already"));
     ok(d, &[&call[..], &options, &["--force"]].concat());
     assert_eq!(names(&d.join("sub")).len(), 1);
-    let (found, metadata) = header(&new);
+    let (found, mut metadata) = header(&new);
+    assert!(metadata.as_object_mut().unwrap().remove("sha256").is_some());
     assert_eq!(metadata, serde_json::json!({ "post": "normalize-head" }));
     let bytes = std::fs::read(&old).unwrap();
     let of_old = safetensors::SafeTensors::deserialize(&bytes).unwrap();
