@@ -36,6 +36,8 @@ pub mod model;
 #[doc(hidden)]
 pub mod readers;
 pub mod rng;
+pub mod statistics;
+pub mod study;
 pub mod train;
 pub mod units;
 pub mod worker;

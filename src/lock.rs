@@ -83,6 +83,20 @@ pub fn is_all_there_is(directory: &Path) -> bool {
     own[0].exists() && entries.flatten().all(|entry| own.contains(&entry.path()))
 }
 
+/// The process that has locked a directory, in words; `None` if none has.
+pub fn holder(directory: &Path) -> Option<String> {
+    // Writing, because some systems lock only files that are open for it.
+    let file = OpenOptions::new().write(true).open(lock_path(directory)).ok()?;
+    matches!(file.try_lock(), Err(TryLockError::WouldBlock)).then(|| holder_of(directory))
+}
+
+/// The process that `.lock.json` names.
+fn holder_of(directory: &Path) -> String {
+    let found = files::read(&holder_path(directory)).ok();
+    let holder = found.and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
+    holder.map_or_else(|| "another process".into(), |holder| holder.describe(now()))
+}
+
 impl DirectoryLock {
     /// Locks an existing directory.
     ///
@@ -101,10 +115,7 @@ impl DirectoryLock {
             let locks = match file.try_lock() {
                 Ok(()) => true,
                 Err(TryLockError::WouldBlock) => {
-                    let found = files::read(&holder_path(directory)).ok();
-                    let holder = found.and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok());
-                    let holder = holder.map_or_else(|| "another process".into(), |holder| holder.describe(now()));
-                    return Err(LockError::Held { path: directory.into(), holder });
+                    return Err(LockError::Held { path: directory.into(), holder: holder_of(directory) });
                 }
                 // Some network file systems have no locks.
                 Err(TryLockError::Error(_)) => false,

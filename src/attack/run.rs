@@ -121,6 +121,30 @@ impl Attack {
         found.ok_or_else(|| EngineError::Invalid("an attack needs at least one start".into()).into())
     }
 
+    /// The prediction for each image after one search of PGD towards `targets`, one class for each image.
+    ///
+    /// # Errors
+    /// As [`Engine::perturb`], and [`AttackError::Stopped`] if `tick` returns `false`.
+    pub fn towards(
+        &self,
+        engine: &mut dyn Engine,
+        batch: &Batch<'_>,
+        targets: Vec<u32>,
+        tick: &mut Tick<'_>,
+    ) -> Result<Vec<u32>, AttackError> {
+        let batch = &Batch { seed: self.seed, ..*batch };
+        let spec = SearchSpec { objective: Objective::Targeted(targets), ..self.perturbation(batch.len(), 0) };
+        let views = engine.begin(batch, &spec)?;
+        for step in 0..self.steps {
+            if !tick(f64::from(step) / f64::from(self.steps)) {
+                return Err(AttackError::Stopped);
+            }
+            engine.advance(&views, 1)?;
+        }
+        let logits = engine.logits(&Input::View(&views, View::Adversarial), BatchNormMode::Eval)?;
+        Ok(predict(&logits, engine.network().classes))
+    }
+
     /// Attacks that move the images themselves, and ask the engine for logits and gradients. An image that is
     /// misclassified without an attack is left as it is.
     fn run_on_host(

@@ -1,64 +1,84 @@
 //! `fairtat study`.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::overrides::{Asked, EngineOverride, ExperimentArgs, Source};
+use super::overrides::{EngineOverride, ExperimentArgs, Source};
 use super::train::{resume_run, run_new};
-use super::{Stopped, Usage, print, write_json};
-use crate::config::{Derived, Difference, Experiment, MethodChoice, without_effect};
+use super::{Stopped, Usage, interrupt, print, progress};
+use crate::config::{DataConfig, Difference, Experiment, fields, without_effect};
+use crate::console::tell;
 use crate::data::{ImageShape, first_shape};
 use crate::evaluate::FinalReport;
-use crate::evaluate::method_study::{MethodRun, MethodStudy, recipe};
-use crate::evaluate::study::Study;
-use crate::files::FileError;
-use crate::train::{MetricsRow, RunDir, evaluation_attack, run_steps};
+use crate::files::{FileError, write_atomic};
+use crate::lock::DirectoryLock;
+use crate::study::{
+    CostReport, Outcome, PlannedRun, READY_MADE, Results, Shard, StudyError, StudyFile, StudyReport, add_peak,
+    cost_csv, cost_markdown, figures, find_study, markdown, measure, measured, name_of_failure, named, report_csv,
+    runs_csv, vulnerability_csv,
+};
+use crate::train::{RunDir, evaluation_attack, run_steps};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StudyCommand {
-    /// Train several methods with several seeds, and tabulate mean and standard deviation
-    Seeds(SeedsArgs),
-    /// Train all methods with several seeds, and tabulate their differences from PGD-AT with intervals, and their time
+    /// Train and measure all runs of a study; one that was stopped continues
     ///
-    /// Without --preset, --config and --dataset, on the drawn shapes. All methods train for the same number of epochs;
-    /// warm-ups are the published share of them. FRL and FAAL fine-tune the PGD-AT run of the same seed.
-    Methods(MethodsArgs),
+    /// A study is a TOML file, or one of those that come with the program (`fairtat study list`). Fields on the command
+    /// line are set in all its runs. A run that fails is named in the report and does not stop the others; the same
+    /// command tries it again. With --shard, processes divide the runs among themselves, on one machine or on several
+    /// with a directory each; `fairtat study report` merges them.
+    Run(RunArgs),
+    /// Show what has become of every run
+    Status(StatusArgs),
+    /// Write the report of one or several directories of a study
+    Report(ReportArgs),
+    /// List the studies that come with the program
+    List,
+    /// Print the TOML file of a study, as a start for one's own
+    Show {
+        /// Name or file
+        study: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
-pub(super) struct MethodsArgs {
-    /// Methods to compare with PGD-AT [default: all]
-    #[arg(long, value_enum, value_delimiter = ',')]
-    methods: Vec<MethodChoice>,
-    #[command(flatten)]
-    runs: RunsArgs,
-}
-
-/// The runs of a study.
-#[derive(Debug, Args)]
-struct RunsArgs {
+pub(super) struct RunArgs {
+    /// Name of a study, its file, or the directory of one that was begun
+    study: PathBuf,
+    /// Directory for the runs and the report [default: studies/NAME, or the directory that was named]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Run one of N parts: the I-th of the runs, counted from 1
+    #[arg(long, value_name = "I/N", default_value = "1/1")]
+    shard: Shard,
+    /// Seeds of the runs [default: those of the study]
+    #[arg(long, value_delimiter = ',')]
+    seeds: Vec<u64>,
     #[command(flatten)]
     source: Source,
-    /// Seeds of the runs
-    #[arg(long, value_delimiter = ',', default_values_t = [0, 1, 2])]
-    seeds: Vec<u64>,
-    /// Directory for the runs and the table; complete runs in it are reused, stopped ones continue
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
     #[command(flatten)]
     fields: ExperimentArgs,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct SeedsArgs {
-    /// Methods to compare
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [MethodChoice::At, MethodChoice::FairTat])]
-    methods: Vec<MethodChoice>,
-    #[command(flatten)]
-    runs: RunsArgs,
+pub(super) struct StatusArgs {
+    /// Directories of the study
+    #[arg(required = true)]
+    dirs: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReportArgs {
+    /// Directories of the study: that of the whole, or those of its parts
+    #[arg(required = true)]
+    dirs: Vec<PathBuf>,
+    /// Directory for the report [default: the first of them]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 /// Fails with the fields in which two experiments differ. Values count, not how they are written: an unset field is what it
@@ -129,48 +149,198 @@ fn native_shape(experiment: &Experiment) -> Option<ImageShape> {
 
 pub(super) fn study(command: &StudyCommand) -> Result<()> {
     match command {
-        StudyCommand::Seeds(arguments) => seeds(arguments),
-        StudyCommand::Methods(arguments) => methods(arguments),
-    }
-}
-
-/// What the runs of a study share. Fails if a flag sets what the study varies.
-fn asked(fields: &ExperimentArgs, source: &Source) -> Result<Asked> {
-    let varied = [("run.seed", "seed"), ("fairness.method", "method")];
-    if let Some((_, flag)) = varied.into_iter().find(|(path, _)| fields.names(path)) {
-        bail!(Usage(format!("--{flag} is varied by the study; use --{flag}s")));
-    }
-    let mut asked = fields.asked(source)?;
-    asked.tell()?;
-    if asked.experiment.evaluation.test_steps == 0 {
-        bail!(Usage("--test-steps: a study compares runs on the test set; expected at least 1 step, found 0".into()));
-    }
-    for path in [&mut asked.experiment.data.path, &mut asked.experiment.model.init].into_iter().flatten() {
-        // As in the config.toml of a run.
-        *path = std::path::absolute(&path).map_err(FileError::reading(&path))?;
-    }
-    asked.experiment.check_paths()?;
-    Ok(asked)
-}
-
-/// Each value once, in the order of first appearance.
-fn distinct<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
-    let mut found = Vec::new();
-    values.iter().for_each(|value| {
-        if !found.contains(value) {
-            found.push(*value);
+        StudyCommand::Run(arguments) => run(arguments),
+        StudyCommand::Status(arguments) => status(arguments),
+        StudyCommand::Report(arguments) => {
+            let directories = &arguments.dirs;
+            let (file, plan) = of_directories(directories)?;
+            let out = arguments.out.as_ref().unwrap_or(&directories[0]);
+            report(&file, &plan, directories, out)
         }
-    });
-    found
+        StudyCommand::List => {
+            let line = |(name, text): (&str, &str)| {
+                let file = StudyFile::from_toml(text, name)?;
+                Ok::<_, StudyError>(format!("{name:<14} {}, {} runs\n", file.title, file.runs()?.len()))
+            };
+            print(&READY_MADE.into_iter().map(line).collect::<Result<String, _>>()?)
+        }
+        StudyCommand::Show { study } => print(&named(study).map_err(usage)?.0),
+    }
 }
 
-/// The directory of a run in a study.
-fn run_directory(out: &Path, experiment: &Experiment) -> PathBuf {
-    out.join(format!("{}-seed-{}", experiment.fairness.method.name(), experiment.run.seed))
+/// A study that does not exist or is not one is wrong usage.
+fn usage(error: StudyError) -> anyhow::Error {
+    match error {
+        StudyError::Unknown { .. } | StudyError::Format { .. } | StudyError::Config { .. } => {
+            Usage(error.to_string()).into()
+        }
+        other => other.into(),
+    }
 }
 
-/// The report of a run in `directory`: of a complete one, or after beginning or continuing it. Fails if it is stopped.
-fn report(directory: &Path, experiment: Experiment, derived: Option<&Derived>) -> Result<FinalReport> {
+/// The study that the arguments ask for, with all its fields and absolute paths, and the directory for it.
+fn asked(arguments: &RunArgs) -> Result<(StudyFile, PathBuf)> {
+    let (text, origin) = named(&arguments.study).map_err(usage)?;
+    let name = origin.as_ref().map_or_else(|| arguments.study.display().to_string(), |file| file.display().to_string());
+    let mut file = StudyFile::from_toml(&text, &name).map_err(usage)?;
+    let out = match (&arguments.out, &origin) {
+        (Some(out), _) => out.clone(),
+        (None, Some(_)) if arguments.study.is_dir() => arguments.study.clone(),
+        (None, _) => Path::new("studies").join(arguments.study.file_stem().unwrap_or(arguments.study.as_os_str())),
+    };
+    if let (Some(config), Some(origin)) = (&mut file.config, &origin) {
+        *config = origin.parent().unwrap_or(Path::new("")).join(&*config);
+    }
+    if let Some(preset) = &arguments.source.preset {
+        (file.preset, file.config) = (Some(preset.clone()), None);
+    }
+    if let Some(config) = &arguments.source.config {
+        (file.preset, file.config) = (None, Some(config.clone()));
+    }
+    if let Some(config) = &mut file.config {
+        absolute(config)?;
+    }
+    if !arguments.seeds.is_empty() {
+        file.seeds.clone_from(&arguments.seeds);
+    }
+    if arguments.fields.names("run.seed") {
+        bail!(Usage("--seed is varied by the study; use --seeds".into()));
+    }
+    let varied = file.varied();
+    let given = arguments.fields.experiment(&Source::default())?;
+    for field in fields::all().iter().filter(|field| arguments.fields.names(field.path)) {
+        if varied.contains(field.path) {
+            bail!(Usage(format!(
+                "--{} is varied by the study '{}'; edit its file to change that",
+                field.flag, file.title
+            )));
+        }
+        let mut value = fields::Values::of(&given).get(field.path).clone();
+        if field.path == "data.path" || field.path == "model.init" {
+            // As in the config.toml of a run.
+            if let Some(path) = value.as_str() {
+                let absolute = std::path::absolute(path).map_err(FileError::reading(Path::new(path)))?;
+                value = absolute.to_str().map_or(Value::Null, Into::into);
+            }
+        }
+        if let Ok(value) = toml::Value::try_from(&value) {
+            file.give(field.path, value);
+        }
+    }
+    Ok((file, out))
+}
+
+/// As in the config.toml of a run, a path does not depend on the working directory.
+fn absolute(path: &mut PathBuf) -> Result<(), FileError> {
+    let found = std::path::absolute(&*path).map_err(FileError::reading(&*path))?;
+    *path = found;
+    Ok(())
+}
+
+fn run(arguments: &RunArgs) -> Result<()> {
+    let (file, out) = asked(arguments)?;
+    let mut plan = file.runs().map_err(usage)?;
+    for run in &mut plan {
+        if run.experiment.evaluation.test_steps == 0 {
+            bail!(Usage(
+                "--test-steps: a study compares runs on the test set; expected at least 1 step, found 0".into()
+            ));
+        }
+        let DataConfig { path, .. } = &mut run.experiment.data;
+        for path in [path, &mut run.experiment.model.init].into_iter().flatten() {
+            absolute(path)?;
+        }
+        run.experiment.check_paths()?;
+    }
+    if out.to_str().is_none() {
+        let what = format!("--out: {} is not valid UTF-8, so runs cannot record where they began", out.display());
+        bail!(Usage(what));
+    }
+    let out = std::path::absolute(&out).map_err(FileError::reading(&out))?;
+    std::fs::create_dir_all(&out).map_err(FileError::writing(&out))?;
+    write_study(&out, &file)?;
+    let own: Vec<&PlannedRun> = plan.iter().filter(|run| arguments.shard.holds(run)).collect();
+    tell!("{}: {} of {} runs, in {}.", file.title, own.len(), plan.len(), out.display());
+    let mut failed = 0;
+    for (at, run) in own.iter().enumerate() {
+        match finish(&file, &out, run, &format!("{}/{}", at + 1, own.len())) {
+            Ok(()) => {
+                let _ = std::fs::remove_file(name_of_failure(&out, &run.name));
+            }
+            Err(error) if error.is::<Stopped>() => return Err(error),
+            Err(error) => {
+                failed += 1;
+                let what = crate::worker::sentence(&*error);
+                tell!("error: {}: {what}", run.name);
+                write_atomic(&name_of_failure(&out, &run.name), format!("{what}\n").as_bytes())?;
+            }
+        }
+    }
+    let directories = [out.clone()];
+    let results = Results::read(&directories, &plan);
+    let open = plan
+        .iter()
+        .filter(|run| matches!(results.runs.get(&run.name), Some(Outcome::Finished(_) | Outcome::Failed(_))))
+        .count();
+    if open == plan.len() {
+        report(&file, &plan, &directories, &out)?;
+    } else {
+        let rest = plan.len() - open;
+        tell!("This part is done. {rest} runs belong to others; then: fairtat study report DIR...");
+    }
+    match failed {
+        0 => Ok(()),
+        _ => bail!("{failed} of {} runs failed; the same command tries them again", own.len()),
+    }
+}
+
+/// Writes `study.toml`. Of several processes at once, each writes the same.
+fn write_study(out: &Path, file: &StudyFile) -> Result<()> {
+    let path = out.join("study.toml");
+    let text = file.to_toml();
+    if crate::files::read_to_string(&path).is_ok_and(|known| known == text) {
+        return Ok(());
+    }
+    let _lock = DirectoryLock::take(out);
+    Ok(write_atomic(&path, text.as_bytes())?)
+}
+
+/// Trains and measures one run, if it is not complete.
+fn finish(file: &StudyFile, out: &Path, run: &PlannedRun, number: &str) -> Result<()> {
+    let mut experiment = run.experiment.clone();
+    if let Some(after) = &run.after {
+        let weights = out.join(after).join("checkpoints").join("last.safetensors");
+        if !out.join(after).join("evaluation.json").exists() {
+            bail!("it begins with the weights of {after}, which is not complete");
+        }
+        experiment.model.init = Some(weights);
+    }
+    trained(&out.join(&run.name), experiment.clone(), number)?;
+    if file.measure.needs_network() {
+        let stop = interrupt::stops("after this batch");
+        let bar = progress::images(1000, format!("{number} {}", run.name));
+        let found = measure(out, &run.name, &file.weights, &file.measure, &mut |what, part| {
+            bar.set_message(what.to_owned());
+            bar.set_position((1000.0 * part) as u64);
+            !stop.load(Ordering::SeqCst)
+        });
+        bar.finish_and_clear();
+        if found?.is_none() {
+            bail!(stopped());
+        }
+    }
+    if file.measure.cost {
+        measure_memory(out, run, &experiment)?;
+    }
+    Ok(())
+}
+
+fn stopped() -> Stopped {
+    Stopped("The study is stopped; the same command continues it".into())
+}
+
+/// Trains one run, or continues it. Fails if it is stopped.
+fn trained(directory: &Path, experiment: Experiment, number: &str) -> Result<()> {
     let done = directory.join("evaluation.json");
     let begun = directory.join("config.toml").exists();
     if begun {
@@ -186,13 +356,15 @@ fn report(directory: &Path, experiment: Experiment, derived: Option<&Derived>) -
     }
     // A report that cannot be read is written again. Without a config.toml nobody knows what it is of.
     let known = crate::files::read(&done).ok().and_then(|text| serde_json::from_slice::<Box<FinalReport>>(&text).ok());
-    let report = match known.filter(|_| begun) {
-        Some(report) => Some(report),
-        None if begun => resume_run(directory, &EngineOverride::default(), false)?,
-        None => run_new(experiment, derived, RunDir::at(directory))?,
+    if known.is_some() && begun {
+        return Ok(());
+    }
+    tell!("\n{number} {}", directory.display());
+    let report = match begun {
+        true => resume_run(directory, &EngineOverride::default(), false)?,
+        false => run_new(experiment, None, RunDir::at(directory))?,
     };
-    let stopped = || Stopped("The study is stopped; the same command continues it".into());
-    report.map(|report| *report).ok_or_else(|| stopped().into())
+    report.map(|_| ()).ok_or_else(|| stopped().into())
 }
 
 /// The last three parts of the path of a checkpoint: its run, `checkpoints` and its name.
@@ -200,89 +372,138 @@ fn within_study(path: &Path) -> Vec<std::path::Component<'_>> {
     path.components().rev().take(3).collect()
 }
 
-/// Writes `study.md` and `study.json`, and prints the table.
-fn write(out: &Path, text: &str, study: &impl serde::Serialize) -> Result<()> {
-    crate::files::write_atomic(&out.join("study.md"), text.as_bytes())?;
-    write_json(&out.join("study.json"), study)?;
-    print(text)
+/// Measures the memory of a process that trains one short epoch, where the system says it.
+fn measure_memory(out: &Path, run: &PlannedRun, experiment: &Experiment) -> Result<()> {
+    if !cfg!(target_os = "linux") || measured(out, &run.name).is_some_and(|known| known.peak_bytes.is_some()) {
+        return Ok(());
+    }
+    let mut short = experiment.clone();
+    (short.optimizer.epochs, short.evaluation.test_steps) = (1, 0);
+    (short.averaging.average_from, short.run.examples) = (0, 0);
+    let directory = out.join(format!(".memory-{}", run.name));
+    // What a process left that was killed here.
+    let remove = || if directory.exists() { std::fs::remove_dir_all(&directory) } else { Ok(()) };
+    remove().map_err(FileError::writing(&directory))?;
+    std::fs::create_dir(&directory).map_err(FileError::writing(&directory))?;
+    let config = directory.join("config.toml");
+    write_atomic(&config, short.to_toml().as_bytes())?;
+    let program = std::env::current_exe().map_err(FileError::reading(Path::new("/proc/self/exe")))?;
+    let mut child = std::process::Command::new(&program)
+        .arg("train")
+        .arg("--config")
+        .arg(&config)
+        .arg("--run-dir")
+        .arg(directory.join("run"))
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .map_err(FileError::reading(&program))?;
+    let stop = interrupt::stops("now");
+    let status = PathBuf::from(format!("/proc/{}/status", child.id()));
+    let mut peak = None;
+    let ended = loop {
+        peak = crate::files::of_kernel(&status).as_deref().and_then(peak_of).max(peak);
+        if stop.load(Ordering::SeqCst) {
+            let _ = child.kill();
+            let _ = child.wait();
+            remove().map_err(FileError::writing(&directory))?;
+            bail!(stopped());
+        }
+        if let Some(ended) = child.try_wait().map_err(FileError::reading(&program))? {
+            break ended;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    remove().map_err(FileError::writing(&directory))?;
+    match peak {
+        Some(peak) if ended.success() => Ok(add_peak(out, &run.name, peak)?),
+        _ => bail!("the process whose memory is measured ended with {ended}"),
+    }
 }
 
-fn seeds(arguments: &SeedsArgs) -> Result<()> {
-    let asked = asked(&arguments.runs.fields, &arguments.runs.source)?;
-    let mut reports = Vec::new();
-    for method in distinct(&arguments.methods) {
-        for seed in distinct(&arguments.runs.seeds) {
-            let mut experiment = asked.experiment.clone();
-            (experiment.fairness.method, experiment.run.seed) = (method, seed);
-            let directory = run_directory(&arguments.runs.out, &experiment);
-            reports.push(report(&directory, experiment, asked.derived.as_ref())?);
+/// Most resident memory in bytes, from the text of `/proc/PID/status`.
+fn peak_of(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(1024 * line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?)
+}
+
+fn status(arguments: &StatusArgs) -> Result<()> {
+    let (file, plan) = of_directories(&arguments.dirs)?;
+    let results = Results::read(&arguments.dirs, &plan);
+    let width = plan.iter().map(|run| run.name.chars().count()).max().unwrap_or(0);
+    let mut text = format!("{}\n", file.title);
+    let mut done = 0;
+    for run in &plan {
+        let epochs = run.experiment.optimizer.epochs;
+        let state = match results.runs.get(&run.name) {
+            Some(Outcome::Finished(finished)) => {
+                done += 1;
+                let measured =
+                    if file.measure.needs_network() && finished.measured.is_none() { ", not measured yet" } else { "" };
+                format!("complete{measured}")
+            }
+            Some(Outcome::Failed(what)) => format!("failed: {what}"),
+            Some(Outcome::Running { holder, epochs: at }) => format!("epoch {} of {epochs}, {holder}", at + 1),
+            Some(Outcome::Stopped { epochs: at }) => format!("stopped after {at} of {epochs} epochs"),
+            Some(Outcome::Waiting) | None => "waiting".into(),
+        };
+        text += &format!("{:<width$}  {state}\n", run.name);
+    }
+    text += &format!("{done} of {} runs complete\n", plan.len());
+    results.problems.iter().for_each(|problem| text += &format!("warning: {problem}\n"));
+    print(&text)
+}
+
+/// The study whose parts are in `directories`.
+fn of_directories(directories: &[PathBuf]) -> Result<(StudyFile, Vec<PlannedRun>)> {
+    let mut first: Option<(StudyFile, PathBuf)> = None;
+    for directory in directories {
+        let (text, path) = find_study(directory)?;
+        let file = StudyFile::from_toml(&text, &path.display().to_string())?;
+        match &first {
+            None => first = Some((file, path)),
+            Some((known, _)) if *known == file => {}
+            Some((_, other)) => bail!("{} and {} are different studies", other.display(), path.display()),
         }
     }
-    let study = Study::new(&reports);
-    write(&arguments.runs.out, &study.to_markdown(), &study)
+    let Some((file, _)) = first else { bail!(Usage("expected the directory of a study".into())) };
+    let plan = file.runs()?;
+    Ok((file, plan))
 }
 
-/// The preset of `study methods` if no other source of settings is named.
-const METHODS_PRESET: &str = "shapes-unfair";
-
-fn methods(arguments: &MethodsArgs) -> Result<()> {
-    let mut source = arguments.runs.source.clone();
-    if source.preset.is_none() && source.config.is_none() && !arguments.runs.fields.names("data.dataset") {
-        source.preset = Some(METHODS_PRESET.into());
+/// Writes the report into `out`, and prints it.
+fn report(file: &StudyFile, plan: &[PlannedRun], directories: &[PathBuf], out: &Path) -> Result<()> {
+    let results = Results::read(directories, plan);
+    let report = StudyReport::new(file, plan, &results);
+    std::fs::create_dir_all(out).map_err(FileError::writing(out))?;
+    let mut text = markdown(&report);
+    write_atomic(&out.join("report.json"), &json_of(&report)?)?;
+    write_atomic(&out.join("report.csv"), &report_csv(&report))?;
+    write_atomic(&out.join("runs.csv"), &runs_csv(&report, plan, &results))?;
+    if let Some(points) = vulnerability_csv(&report) {
+        write_atomic(&out.join("vulnerability.csv"), &points)?;
     }
-    let asked = asked(&arguments.runs.fields, &source)?;
-    let wanted = if arguments.methods.is_empty() { MethodChoice::value_variants() } else { &arguments.methods };
-    // The baseline comes first: others begin with its weights.
-    let wanted = distinct(&[&[MethodChoice::At], wanted].concat());
-    for method in &wanted {
-        recipe(&asked.experiment, *method, |path| arguments.runs.fields.names(path)).validate()?;
+    for name in figures(&report, &out.join("figures"))? {
+        text += &format!("\n![{name}](figures/{name}.png)\n");
     }
-    let out = std::path::absolute(&arguments.runs.out).map_err(FileError::reading(&arguments.runs.out))?;
-    if out.to_str().is_none() {
-        let what = format!("--out: {} is not valid UTF-8, so runs cannot record where they began", out.display());
-        bail!(Usage(what));
+    write_atomic(&out.join("report.md"), text.as_bytes())?;
+    print(&text)?;
+    let cost = CostReport::new(file, plan, &results);
+    write_atomic(&out.join("cost.json"), &json_of(&cost)?)?;
+    write_atomic(&out.join("cost.csv"), &cost_csv(&cost))?;
+    write_atomic(&out.join("cost.md"), cost_markdown(&cost).as_bytes())?;
+    if file.measure.cost {
+        print(&cost_markdown(&cost))?;
     }
-    let (mut runs, mut settings) = (Vec::new(), Vec::new());
-    // Seed by seed, so that an interrupted study has complete rows.
-    for seed in distinct(&arguments.runs.seeds) {
-        let mut baseline = None;
-        for &method in &wanted {
-            let mut experiment = recipe(&asked.experiment, method, |path| arguments.runs.fields.names(path));
-            experiment.run.seed = seed;
-            if crate::train::methods::build(&experiment, 2).needs().trained_network && experiment.model.init.is_none() {
-                experiment.model.init.clone_from(&baseline);
-            }
-            let directory = run_directory(&out, &experiment);
-            if let Some(told) = changed(&asked.experiment, &experiment).filter(|told| !settings.contains(told)) {
-                settings.push(told);
-            }
-            let report = report(&directory, experiment, asked.derived.as_ref())?;
-            let rows = RunDir::open(&directory)?.0.read_rows()?.0;
-            let trained = |row: &MetricsRow| row.seconds_attack + row.seconds_update + row.seconds_statistics;
-            if method == MethodChoice::At {
-                baseline = Some(directory.join("checkpoints").join("last.safetensors"));
-            }
-            runs.push(MethodRun { method, report, epoch_seconds: rows.iter().map(trained).collect() });
-        }
-    }
-    let study = MethodStudy::new(&runs, MethodChoice::At, settings);
-    write(&arguments.runs.out, &study.to_markdown(), &study)
+    tell!("Written: {}", out.join("report.md").display());
+    Ok(())
 }
 
-/// The settings of a method in which it differs from the others, in words.
-fn changed(base: &Experiment, experiment: &Experiment) -> Option<String> {
-    let differences = base.differences(experiment).into_iter();
-    let shared = ["fairness.method", "run.seed", "model.init"];
-    let flags: Vec<String> = differences
-        .filter(|difference| !shared.contains(&difference.path.as_str()))
-        .filter_map(|difference| {
-            let field = crate::config::fields::field(&difference.path)?;
-            Some(format!("--{} {}", field.flag, field.written(&difference.new)))
-        })
-        .collect();
-    let from = experiment.model.init.as_ref().filter(|_| base.model.init.is_none()).map(|_| "from PGD-AT");
-    let told: Vec<String> = from.map(str::to_owned).into_iter().chain(flags).collect();
-    (!told.is_empty()).then(|| format!("{} {}", experiment.method().title, told.join(" ")))
+fn json_of(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(value)?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -363,7 +584,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("evaluation.json"), serde_json::to_vec(&FinalReport::default()).unwrap())
             .unwrap();
-        let error = report(dir.path(), Experiment::preset("digits-60s").unwrap(), None).unwrap_err().to_string();
+        let error = trained(dir.path(), Experiment::preset("digits-60s").unwrap(), "1/1").unwrap_err().to_string();
         assert!(error.contains("holds results of a run, but not its config.toml"), "{error}");
     }
 }

@@ -2,10 +2,8 @@
 
 pub mod bench;
 pub mod figures;
-pub mod method_study;
 mod report;
 pub mod robustness;
 pub mod signatures;
-pub mod study;
 
 pub use report::{FinalReport, ReportError, WeightsReport, examples, figure_context, finish};

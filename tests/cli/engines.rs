@@ -58,7 +58,7 @@ fn engines_devices_and_adapters_that_do_not_belong_together_are_refused() {
     assert!(fails(d, &["bench", "--engine", "candle", "--adapter", "0"], 2).contains("run.adapter"));
     assert!(fails(d, &["bench", "--width", "0"], 2).contains("--width: expected 1 to 4096, found 0"));
     assert!(fails(d, &["eval", "x.safetensors", "--engine", "wgsl", "--device", "cpu"], 2).contains("run.device"));
-    let study = ["study", "seeds", "--out", "s", "--engine", "candle", "--adapter", "0"];
+    let study = ["study", "run", "seeds", "--out", "s", "--engine", "candle", "--adapter", "0"];
     assert!(fails(d, &study, 2).contains("run.adapter"));
 }
 

@@ -10,6 +10,7 @@ mod gpu;
 mod interrupts;
 mod post;
 mod reliability;
+mod study;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -181,7 +182,7 @@ fn mistakes_are_answered_with_what_to_do() {
     assert!(fails(d, &["train", "--fixed-target", "10"], 2).contains("fairness.fixed_target"));
     // A run that could not start leaves no directory that would block the next one.
     assert!(!d.join("runs/digits-60s").exists());
-    let study = ["study", "seeds", "--seed", "3", "--out", "s"];
+    let study = ["study", "run", "seeds", "--seed", "3", "--out", "s"];
     assert!(fails(d, &study, 2).contains("use --seeds"));
 }
 
@@ -357,7 +358,7 @@ fn wrong_calls_are_refused_in_one_sentence() {
             2,
             "error: fairness.fixed_target: expected 0 to 9, found 10\n",
         ),
-        ("study seeds --out s --test-steps 0", 2, "error: --test-steps: a study compares runs on the test set"),
+        ("study run seeds --out s --test-steps 0", 2, "error: --test-steps: a study compares runs on the test set"),
         ("eval c.toml --steps 0", 2, "error: --steps: PGD needs at least 1 step, found 0"),
         ("eval nope.safetensors", 1, "error: cannot read nope.safetensors: No such file or directory (os error 2)\n"),
         ("train --config nope.toml", 1, "error: cannot read nope.toml: No such file or directory (os error 2)\n"),
