@@ -3,7 +3,7 @@
 use super::*;
 
 #[cfg(unix)]
-fn send(signal: &str, process: u32) {
+pub(super) fn send(signal: &str, process: u32) {
     assert!(Command::new("sh").args(["-c", &format!("kill -{signal} {process}")]).status().unwrap().success());
 }
 

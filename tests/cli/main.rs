@@ -8,6 +8,8 @@ mod evaluation;
 #[cfg(unix)]
 mod gpu;
 mod interrupts;
+#[cfg(unix)]
+mod kills;
 mod post;
 mod reliability;
 mod study;
