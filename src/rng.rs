@@ -44,6 +44,8 @@ pub enum Purpose {
     Evaluation = 12,
     /// A common corruption of a test image; `epoch` combines corruption, severity and part.
     Corruption = 13,
+    /// Resampling of the bootstrap and of permutation tests; `sample` is the number of the resample.
+    Resample = 14,
 }
 
 /// The high 32 bits of `a × b`, from 16-bit halves as in WGSL.

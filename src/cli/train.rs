@@ -59,7 +59,14 @@ pub(super) fn train(arguments: TrainArgs) -> Result<()> {
         Some(path) => RunDir::at(path),
         None => RunDir::claim_free(Path::new("runs"), &asked.name)?,
     };
-    run_new(asked.experiment, asked.derived.as_ref(), directory).map(|_| ())
+    run_new(asked.experiment, asked.derived.as_ref(), directory).map(show)
+}
+
+/// Prints the accuracies of a run that is complete; `evaluation.json` has them too.
+fn show(report: Option<Box<FinalReport>>) {
+    if let Some(report) = report {
+        print_or_warn(&report.table());
+    }
 }
 
 /// Trains an experiment in a new directory and returns the report. `None` if the run was stopped. `derived` is written
@@ -74,7 +81,7 @@ pub(super) fn run_new(
 }
 
 pub(super) fn resume(arguments: &ResumeArgs) -> Result<()> {
-    resume_run(&arguments.dir, &arguments.engine, arguments.accept_changes).map(|_| ())
+    resume_run(&arguments.dir, &arguments.engine, arguments.accept_changes).map(show)
 }
 
 /// Continues a run and returns the report. `None` if it was stopped again.
@@ -108,8 +115,6 @@ fn drive(start: RunStart) -> Result<Option<Box<FinalReport>>> {
     };
     match ending {
         Ending::Finished(report) => {
-            // evaluation.json has it.
-            print_or_warn(&report.table());
             let figures = path.join("figures");
             tell!("Figures: {}  Checkpoints: {}", figures.display(), path.join("checkpoints").display());
             Ok(Some(report))

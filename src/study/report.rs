@@ -378,3 +378,7 @@ fn vulnerability(runs: &[&Targeted]) -> Vulnerability {
     }
     Vulnerability { cfps, towards, from, correlations }
 }
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

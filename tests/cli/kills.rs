@@ -40,9 +40,15 @@ const RUN: [&str; 25] = [
 ];
 
 /// A number in `[0, bound)` from a linear congruential generator.
-fn draw(state: &mut u64, bound: u64) -> u64 {
+pub(super) fn draw(state: &mut u64, bound: u64) -> u64 {
     *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
     (*state >> 33) % bound
+}
+
+/// Number of kills and the first state of [`draw`], from the environment.
+pub(super) fn asked_for(kills: u64) -> (u64, u64) {
+    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    (number("FAIRTAT_KILLS", kills), number("FAIRTAT_KILLS_SEED", 0))
 }
 
 fn engine() -> String {
@@ -90,8 +96,7 @@ fn differences(expected: &BTreeMap<String, Vec<u8>>, run: &Path) -> Vec<String> 
 #[test]
 #[cfg(unix)]
 fn random_kills_end_with_the_files_of_an_uninterrupted_run() {
-    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
-    let (kills, mut state) = (number("FAIRTAT_KILLS", 8), number("FAIRTAT_KILLS_SEED", 0));
+    let (kills, mut state) = asked_for(8);
     let engine = engine();
     let train: Vec<&str> = RUN.into_iter().chain(["--engine", &engine]).collect();
     let whole = tempfile::tempdir().unwrap();

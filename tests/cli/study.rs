@@ -149,7 +149,10 @@ fn a_run_that_fails_does_not_stop_the_others() {
     let (message, table) = (self::text(&output.stderr), self::text(&output.stdout));
     assert_eq!(output.status.code(), Some(1), "{message}");
     assert!(message.ends_with("1 of 3 runs failed; the same command tries them again\n"), "{message}");
-    assert!(table.contains("## Runs that failed\n\n* too-fast-seed-0: ") && table.contains("| FAIR-TAT | 1 |"), "{table}");
+    assert!(
+        table.contains("## Runs that failed\n\n* too-fast-seed-0: ") && table.contains("| FAIR-TAT | 1 |"),
+        "{table}"
+    );
     let status = ok(d, &["study", "status", "out"]);
     assert!(status.contains("too-fast-seed-0  failed: ") && status.contains("2 of 3 runs complete"), "{status}");
 }
@@ -172,7 +175,9 @@ fn what_is_no_study_is_refused_with_what_to_do() {
     refused(("seeds = [0, 1]", "seeds = []"), "seeds: expected at least one");
     refused(("[measure]", "[[axis]]\nfield = \"model.arch\"\n\n[measure]"), "expected either a field with values");
     refused(("seeds = [0, 1]", "sedes = [0, 1]"), "unknown field `sedes`");
-    assert!(fails(d, &["study", "run", "seed"], 2).contains("(ablation, cost, methods, seeds, transfer, vulnerability)"));
+    assert!(
+        fails(d, &["study", "run", "seed"], 2).contains("(ablation, cost, methods, seeds, transfer, vulnerability)")
+    );
     assert!(fails(d, &["study", "run", "seeds", "--method", "at"], 2).contains("--method is varied by the study"));
     assert!(fails(d, &["study", "run", "seeds", "--shard", "3/2"], 2).contains("expected I/N with I from 1 to N"));
     assert!(fails(d, &["study", "report", "."], 1).contains("expected the directory of a study, with a study.toml"));
