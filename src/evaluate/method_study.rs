@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::FinalReport;
 use super::study::Spread;
 use crate::config::{Experiment, MethodChoice, Schedule};
+use crate::fairness::MANY_CLASSES;
 
 /// One run of the comparison.
 #[derive(Debug, Clone)]
@@ -67,7 +68,10 @@ pub struct MethodRow {
     pub robust: Estimate,
     /// Its worst class.
     pub robust_worst: Estimate,
-    /// Differences of the four from the baseline with the same seed, in the same order. `None` for the baseline and
+    /// Mean of the worst tenth of the classes under the attack; `None` up to [`MANY_CLASSES`] classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub robust_worst_tenth: Option<Estimate>,
+    /// Differences of clean, clean worst, robust and robust worst from the baseline with the same seed, in the same order. `None` for the baseline and
     /// without common seeds.
     pub differences: Option<[Estimate; 4]>,
     /// Median seconds of an epoch relative to the baseline; `None` if it was not measured.
@@ -125,8 +129,10 @@ impl MethodStudy {
              from {} with the same seed, with its 95 % interval; time of an epoch without validation, relative to {}.\n\n",
             self.title, self.weights, self.attack, self.baseline, self.baseline
         );
-        text +=
-            "| method | seeds | clean | clean worst | robust | robust worst | time |\n|---|---|---|---|---|---|---|\n";
+        let many = self.rows.iter().any(|row| row.robust_worst_tenth.is_some());
+        let (tenth, rule) = if many { (" robust worst 10 % |", "---|") } else { ("", "") };
+        text += &format!("| method | seeds | clean | clean worst | robust | robust worst |{tenth} time |\n");
+        text += &format!("|---|---|---|---|---|---|{rule}---|\n");
         for row in &self.rows {
             let cell = |at: usize, estimate: &Estimate| {
                 let difference =
@@ -134,7 +140,9 @@ impl MethodStudy {
                 format!("{}{}", estimate.spread, difference.unwrap_or_default())
             };
             let cells = [&row.clean, &row.clean_worst, &row.robust, &row.robust_worst];
-            let cells: Vec<String> = cells.into_iter().enumerate().map(|(at, estimate)| cell(at, estimate)).collect();
+            let mut cells: Vec<String> =
+                cells.into_iter().enumerate().map(|(at, estimate)| cell(at, estimate)).collect();
+            cells.extend(row.robust_worst_tenth.map(|tenth| tenth.spread.to_string()));
             let time = row.time.map_or_else(|| "–".into(), |time| format!("{time:.1}"));
             text += &format!("| {} | {} | {} | {time} |\n", row.method, row.seeds.len(), cells.join(" | "));
         }
@@ -167,6 +175,7 @@ fn row(runs: &[MethodRun], method: MethodChoice, baseline: MethodChoice) -> Meth
     };
     let seconds = |method| median(of(method).flat_map(|run| run.epoch_seconds.iter().copied()).collect());
     let [clean, clean_worst, robust, robust_worst] = values.map(estimate);
+    let many = of(method).any(|run| run.report.class_names.len() > MANY_CLASSES);
     MethodRow {
         method: method.title().into(),
         seeds: of(method).map(|run| run.report.seed).collect(),
@@ -174,6 +183,7 @@ fn row(runs: &[MethodRun], method: MethodChoice, baseline: MethodChoice) -> Meth
         clean_worst,
         robust,
         robust_worst,
+        robust_worst_tenth: many.then(|| estimate(|row| row.robust_worst_tenth)),
         differences: (method != baseline && !paired(values[0]).is_empty())
             .then(|| values.map(|of_row| Estimate::of(&paired(of_row)))),
         time: seconds(method).zip(seconds(baseline)).map(|(own, base)| own / base),
