@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::Confusion;
 use crate::{memory, packed};
 
-/// More classes than this have files that do not grow with the square of their number: confusion counts are compressed, and
-/// figures and tables for people show some classes instead of all. It is beyond CIFAR-100, and a table of these counts is
-/// 131 kB as `.npy`.
+/// More classes than this have files that do not grow with the square of their number: confusion counts are compressed,
+/// and figures and tables for people show some classes instead of all. It is beyond CIFAR-100, and a table of these
+/// counts is 131 kB as `.npy`.
 pub const DENSE_CLASSES: usize = 128;
 
 /// `{"classes": K, "counts": [...]}` up to [`DENSE_CLASSES`] classes, otherwise `{"classes": K, "compressed": "..."}`: in

@@ -115,8 +115,9 @@ pub struct Evidence<'a> {
 /// Values of a method by name: the state that it carries from one epoch to the next, in addition to [`Evidence`], or its
 /// sums over the batches of an epoch. Part of the checkpoint, so that a resumed run ends with the same bytes.
 ///
-/// In JSON an array of up to [`DENSE_CLASSES`]² numbers is a list; a longer one, such as a table of 1,000 × 1,000 classes,
-/// is `{"count": N, "compressed": "..."}`: in base64 the zlib stream of `N` 64-bit floats, little-endian.
+/// In JSON an array of up to [`DENSE_CLASSES`](crate::fairness::DENSE_CLASSES)² numbers is a list; a longer one, such as a
+/// table of 1,000 × 1,000 classes, is `{"count": N, "compressed": "..."}`: in base64 the zlib stream of `N` 64-bit floats,
+/// little-endian.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Memory(#[serde(with = "stored")] pub BTreeMap<String, Vec<f64>>);
