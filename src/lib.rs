@@ -33,6 +33,7 @@ pub mod files;
 pub mod lock;
 pub mod memory;
 pub mod model;
+mod packed;
 #[doc(hidden)]
 pub mod readers;
 pub mod rng;

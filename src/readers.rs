@@ -48,6 +48,7 @@ readers! {
     "npy": |path| data::read_npy_u64(path);
     "npy-images": |path| data::check_npy(path, true);
     "npy-labels": |path| data::check_npy(path, false);
+    "npz": |path| data::read_npz_u64(path, "counts");
     "resume": |path| Checkpoint::load(path);
 }
 

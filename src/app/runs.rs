@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::config::Experiment;
 use crate::evaluate::FinalReport;
+use crate::fairness::MANY_CLASSES;
 use crate::train::{ClassRow, MetricsRow, RunDir, ValidationSetting};
 
 /// Maximum number of examples shown side by side.
@@ -63,6 +64,8 @@ pub struct Summary {
     pub robust: f64,
     /// Robust accuracy of the worst class.
     pub robust_worst: f64,
+    /// Robust accuracy of the worst tenth of the classes, if there are more than [`MANY_CLASSES`]; otherwise `None`.
+    pub robust_worst_tenth: Option<f64>,
     /// Robust accuracy of the best class minus that of the worst.
     pub gap: f64,
     /// Name, clean accuracy and robust accuracy of each class; NaN for a class without test images.
@@ -110,6 +113,7 @@ impl Run {
                 clean_worst: row.clean_worst,
                 robust: row.robust,
                 robust_worst: row.robust_worst,
+                robust_worst_tenth: (report.class_names.len() > MANY_CLASSES).then_some(row.robust_worst_tenth),
                 gap: row.robust_gap,
                 classes: classes.map(|((name, clean), robust)| (name.clone(), known(clean), known(robust))).collect(),
             });
@@ -124,6 +128,7 @@ impl Run {
             clean_worst: row.val_clean_worst,
             robust: row.val_robust_accuracy,
             robust_worst: row.val_robust_worst,
+            robust_worst_tenth: row.val_robust_worst_tenth,
             gap: self.gap(row.epoch).unwrap_or(f64::NAN),
             classes: of_epoch
                 .map(|class| (class.name.clone(), class.val_clean_accuracy, class.val_robust_accuracy))

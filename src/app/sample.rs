@@ -149,6 +149,7 @@ pub(in crate::app) fn epoch(epoch: u32) -> EpochRecord {
         val_attack: String::new(),
         val_without_gradient: None,
         method: String::new(),
+        val_robust_worst_tenth: None,
     };
     let validation = confusion(&robust, 100.0);
     EpochRecord { metrics, classes, train: Some(counted), validation: Some(validation) }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Attack, Predictions};
 use crate::data::Dataset;
 use crate::engine::{Batch, Engine, EngineError};
-use crate::fairness::Confusion;
+use crate::fairness::{Confusion, MANY_CLASSES};
 
 /// The result of [`measure`], with its attack.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,6 +83,21 @@ pub struct Report {
     pub worst_tenth_accuracy: f64,
     /// Accuracy of each class, by name, in the order of the labels.
     pub classes: Vec<ClassAccuracy>,
+}
+
+impl Report {
+    /// [`Self::worst_tenth_accuracy`] if there are more than [`MANY_CLASSES`] classes, to be shown beside the worst class.
+    pub fn shown_worst_tenth(&self) -> Option<f64> {
+        (self.classes.len() > MANY_CLASSES).then_some(self.worst_tenth_accuracy)
+    }
+
+    /// Indices of the `count` worst classes with images, the worst first.
+    pub fn worst_classes(&self, count: usize) -> Vec<usize> {
+        let measured = self.classes.iter().enumerate().filter_map(|(k, class)| Some((k, class.accuracy?)));
+        let mut order: Vec<(usize, f64)> = measured.collect();
+        order.sort_by(|a, b| a.1.total_cmp(&b.1));
+        order.into_iter().take(count).map(|(k, _)| k).collect()
+    }
 }
 
 /// Accuracy of one class.

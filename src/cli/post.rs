@@ -394,6 +394,10 @@ fn text(report: &PostReport) -> String {
             let worst = |r: &[Report; 2]| accuracy(r[attack].worst_class_accuracy, r[attack].worst_class_interval);
             line(&[format!("{:width$}", format!("{name} mean")), mean(before), mean(after)]);
             line(&[format!("{:width$}", format!("{name} worst")), worst(before), worst(after)]);
+            if before[attack].shown_worst_tenth().is_some() {
+                let tenth = |r: &[Report; 2]| format!("{:>5.1} % {:14}", 100.0 * r[attack].worst_tenth_accuracy, "");
+                line(&[format!("{:width$}", format!("{name} worst 10 %")), tenth(before), tenth(after)]);
+            }
         }
         line(&[format!("\nrobust: {}", before[1].attack)]);
         for (when, [_, robust]) in [("before", before), ("after", after)] {

@@ -201,15 +201,17 @@ impl Host for Terminal {
     }
 }
 
-/// The columns of [`epoch_line`].
-fn header(train_robust: &str) -> String {
-    format!("epoch    loss   {train_robust}   val clean (worst)   val robust (worst)   seconds")
+/// The columns of [`epoch_line`]; `many` if there are more than [`MANY_CLASSES`](crate::fairness::MANY_CLASSES) classes.
+fn header(train_robust: &str, many: bool) -> String {
+    let tenth = if many { "worst 10 %   " } else { "" };
+    format!("epoch    loss   {train_robust}   val clean (worst)   val robust (worst)   {tenth}seconds")
 }
 
 /// The values of an epoch; accuracy under the training attack is aligned below its label.
 fn epoch_line(train_robust: &str, row: &MetricsRow) -> String {
+    let tenth = row.val_robust_worst_tenth.map_or(String::new(), |tenth| format!("{:>8.1} %   ", 100.0 * tenth));
     format!(
-        "{:>5} {:>7.3} {:>width$.1} %   {:>6.1} % ({:>5.1} %)   {:>7.1} % ({:>5.1} %)   {:>7.1}",
+        "{:>5} {:>7.3} {:>width$.1} %   {:>6.1} % ({:>5.1} %)   {:>7.1} % ({:>5.1} %)   {tenth}{:>7.1}",
         row.epoch + 1,
         row.train_loss,
         100.0 * row.train_robust_accuracy,
@@ -308,7 +310,8 @@ impl Observer for Terminal {
             }
             Event::EpochDone { row, classes, .. } => {
                 if !self.header_shown {
-                    self.say(&header(self.train_robust));
+                    let many = row.val_robust_worst_tenth.is_some();
+                    self.say(&header(self.train_robust, many));
                     self.header_shown = true;
                 }
                 self.timed = (self.timed.0 + 1, self.timed.1 + row.seconds);
@@ -368,6 +371,7 @@ mod tests {
             val_attack: String::new(),
             val_without_gradient: None,
             method: String::new(),
+            val_robust_worst_tenth: None,
         }
     }
 
@@ -433,7 +437,7 @@ mod tests {
         for targeted in [false, true] {
             let name = methods::train_robust(targeted);
             assert_eq!(name.contains("targeted"), targeted);
-            let (header, line) = (header(name), epoch_line(name, &row));
+            let (header, line) = (header(name, false), epoch_line(name, &row));
             let end = header.find(name).unwrap() + name.len();
             let number = format!("{:.1} %", 100.0 * row.train_robust_accuracy);
             assert_eq!(line.find(&number).unwrap() + number.len(), end, "{header}\n{line}");

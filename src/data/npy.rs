@@ -43,6 +43,24 @@ impl Header {
         let bytes = product(1)?.checked_mul(self.value_bytes() as u64)?;
         product(0).filter(|_| bytes <= MAX_PART_BYTES)
     }
+
+    /// Values of non-negative integers from their little-endian bytes.
+    fn to_u64(&self, path: &Path, bytes: &[u8]) -> Result<Vec<u64>, DataError> {
+        let width = self.value_bytes();
+        let signed = self.kind.starts_with('i');
+        bytes
+            .chunks_exact(width)
+            .enumerate()
+            .map(|(i, value)| {
+                if signed && value[width - 1] & 0x80 != 0 {
+                    let byte = self.offset as usize + i * width;
+                    let what = format!("value {i} at byte {byte} is negative, expected 0 or more");
+                    return Err(DataError::format(path, what));
+                }
+                Ok(value.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
+            })
+            .collect()
+    }
 }
 
 /// An open `.npy` file whose length matches its header.
@@ -121,20 +139,7 @@ impl NpyFile {
         }
         let rows = self.header.shape.first().copied().unwrap_or(0);
         let bytes = self.read_rows(0, rows)?;
-        let width = self.header.value_bytes();
-        let signed = self.header.kind.starts_with('i');
-        bytes
-            .chunks_exact(width)
-            .enumerate()
-            .map(|(i, value)| {
-                if signed && value[width - 1] & 0x80 != 0 {
-                    let byte = self.header.offset as usize + i * width;
-                    let what = format!("value {i} at byte {byte} is negative, expected 0 or more");
-                    return Err(DataError::format(&self.path, what));
-                }
-                Ok(value.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
-            })
-            .collect()
+        self.header.to_u64(&self.path, &bytes)
     }
 }
 
@@ -293,6 +298,23 @@ pub fn read_npy_u64(path: &Path) -> Result<(Vec<usize>, Vec<u64>), DataError> {
     let mut file = NpyFile::open(path)?;
     let values = file.read_u64()?;
     Ok((file.header.shape, values))
+}
+
+/// Shape and values of the bytes of a `.npy` file of non-negative integers, which `path` holds in an archive.
+///
+/// # Errors
+/// As [`read_npy_u64`].
+pub(super) fn values_u64(path: &Path, bytes: &[u8]) -> Result<(Vec<usize>, Vec<u64>), DataError> {
+    let header = read_header(path, &mut &*bytes, bytes.len() as u64)?;
+    if header.kind.starts_with('f') {
+        return Err(DataError::format(path, format!("type '{}', expected integers", header.kind)));
+    }
+    let mut values = bytes.get(header.offset as usize..).unwrap_or_default().to_vec();
+    if header.big_endian {
+        values.chunks_exact_mut(header.value_bytes()).for_each(<[u8]>::reverse);
+    }
+    let values = header.to_u64(path, &values)?;
+    Ok((header.shape, values))
 }
 
 /// The bytes of a `.npy` file (version 1) of unsigned 64-bit integers.

@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod figures;
+#[cfg(test)]
+mod many_classes_tests;
 mod report;
 pub mod robustness;
 pub mod signatures;

@@ -7,7 +7,7 @@ use crate::attack::{Attack, Measured, describe_without_gradient, describe_worst_
 use crate::config::{Experiment, SearchKind, StatisticsSource};
 use crate::data::Dataset;
 use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Norm, SearchSpec, View, loss};
-use crate::fairness::{ClassStats, Confusion};
+use crate::fairness::{ClassStats, Confusion, MANY_CLASSES};
 use crate::files::write_atomic;
 use crate::model::{ModelError, State};
 use crate::train::methods::{self, Evidence, Method, Radii};
@@ -123,21 +123,31 @@ impl FinalReport {
         }
         let mut text = format!("Test set: {} images. Robust: {}.\n", self.images, self.attack);
         text += "In brackets: 95 % intervals of the robust accuracies.\n";
-        text += "weights    clean   worst   robust                 worst                  gap\n";
+        let many = self.class_names.len() > MANY_CLASSES;
+        let tenth = if many { "   worst 10 %" } else { "" };
+        text += &format!("weights    clean   worst   robust                 worst                  gap{tenth}\n");
         let percent = |value: f64| format!("{:5.1} %", 100.0 * value);
         let within = |value: f64, interval: Option<[f64; 2]>| {
             let bounds = interval.map(|[low, high]| format!("[{:.1}, {:.1}]", 100.0 * low, 100.0 * high));
             format!("{} {:<14}", percent(value), bounds.unwrap_or_default())
         };
         for row in &self.weights {
+            let tenth = if many { format!("    {}", percent(row.robust_worst_tenth)) } else { String::new() };
             text += &format!(
-                "{:<8} {} {} {} {} {}\n",
+                "{:<8} {} {} {} {} {}{tenth}\n",
                 row.weights,
                 percent(row.clean),
                 percent(row.clean_worst),
                 within(row.robust, row.robust_interval),
                 within(row.robust_worst, row.robust_worst_interval),
                 percent(row.robust_gap),
+            );
+        }
+        if many {
+            let count = self.class_names.len().div_ceil(10);
+            text += &format!(
+                "Worst 10 %: mean robust accuracy of the {count} worst of {} classes.\n",
+                self.class_names.len()
             );
         }
         text += "\n";
@@ -217,7 +227,7 @@ pub fn finish(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Opti
         }
     }
     observer.event(&Event::Saving);
-    directory.write_json("evaluation.json", &report)?;
+    directory.write_class_json("evaluation.json", &report, test.classes())?;
     trainer.engine().load_model(&last)?;
     let statistics = trainer.progress().statistics.clone();
     let epoch = experiment.optimizer.epochs;

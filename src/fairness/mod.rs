@@ -6,9 +6,11 @@
 mod interval;
 mod margins;
 mod statistics;
+mod stored;
 mod targets;
 
 pub use interval::wilson;
 pub use margins::{Combine, EpsilonRule, Margins, Reference, Statistic};
-pub use statistics::{ClassStats, Confusion};
+pub use statistics::{ClassStats, Confusion, MANY_CLASSES};
+pub use stored::DENSE_CLASSES;
 pub use targets::{TargetDistribution, TargetMode};

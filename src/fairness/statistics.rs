@@ -2,8 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+/// With more classes than this, the mean of their worst tenth is reported beside the worst class, which is then often at or
+/// near zero in every run and decided by a few images.
+pub const MANY_CLASSES: usize = 20;
+
 /// How often each true class (row) was predicted as each class (column).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confusion {
     classes: usize,
     counts: Vec<u64>,
@@ -19,6 +23,11 @@ impl Confusion {
     pub fn from_counts(counts: Vec<u64>) -> Option<Self> {
         let classes = counts.len().isqrt();
         (classes > 0 && classes * classes == counts.len()).then_some(Self { classes, counts })
+    }
+
+    /// From what a file says, which may be damaged ([`ClassStats::is_for`]).
+    pub(super) fn of(classes: usize, counts: Vec<u64>) -> Self {
+        Self { classes, counts }
     }
 
     /// Counts one image.
@@ -118,8 +127,8 @@ impl Confusion {
         best - self.worst()
     }
 
-    /// Mean accuracy of the worst tenth of the classes, rounded up. Reported where the worst class alone says little
-    /// because it is near zero in every run (CIFAR-100).
+    /// Mean accuracy of the worst tenth of the classes with images; their number is rounded up. Reported beside the worst
+    /// class if there are more than [`MANY_CLASSES`].
     pub fn worst_tenth(&self) -> f64 {
         let accuracy = self.class_accuracy();
         let mut present: Vec<f64> = (0..self.classes).filter(|k| self.of_class(*k) > 0).map(|k| accuracy[k]).collect();

@@ -6,6 +6,7 @@ use super::measure::Targeted;
 use super::results::{Finished, Outcome, Results};
 use super::{PlannedRun, StudyFile};
 use crate::evaluate::WeightsReport;
+use crate::fairness::MANY_CLASSES;
 use crate::statistics::{self, RESAMPLES, bootstrap_correlation, bootstrap_mean, permutation_test, t_interval};
 
 /// Seed of all resampling. It matters only for more values than [`statistics::ENUMERATED`].
@@ -281,15 +282,15 @@ impl Context<'_> {
             ("clean worst class", |row| row.clean_worst),
             ("robust", |row| row.robust),
             ("robust worst class", |row| row.robust_worst),
-            ("robust worst tenth", |row| row.robust_worst_tenth),
+            ("robust worst 10 %", |row| row.robust_worst_tenth),
             ("robust gap", |row| row.robust_gap),
         ];
-        let many = self.class_names.len() > 10;
+        let many = self.class_names.len() > MANY_CLASSES;
         let of_weights = |value: Value| {
             let weights = &self.file.weights;
             move |finished: &Finished| finished.report.of(weights).map(value)
         };
-        let metrics = metrics.into_iter().filter(|(name, _)| many || *name != "robust worst tenth");
+        let metrics = metrics.into_iter().filter(|(name, _)| many || *name != "robust worst 10 %");
         let metrics = metrics.map(|(name, value)| self.metric(arm, name, &of_weights(value))).collect();
         let class = |(k, name): (usize, &String)| {
             let value = |finished: &Finished| *finished.report.of(&self.file.weights)?.robust_classes.get(k)?;

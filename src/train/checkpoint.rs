@@ -15,7 +15,7 @@ use super::methods::{Memory, ValidationCounts};
 use super::{Batches, Hold, ValidationSetting};
 use crate::config::Experiment;
 use crate::engine::EngineState;
-use crate::fairness::ClassStats;
+use crate::fairness::{ClassStats, DENSE_CLASSES};
 use crate::model::{Array, ModelError, SHA256, State};
 
 /// The state of a run, except its arrays.
@@ -187,6 +187,9 @@ pub struct Checkpoint {
 
 /// The version of the format. Files without one are of version 1: neither experiment nor checksum.
 const FORMAT: u32 = 2;
+/// The version with compressed counts, for more than [`DENSE_CLASSES`] classes. Earlier versions of the program then say
+/// that they do not know it.
+const COMPRESSED: u32 = 3;
 
 impl Checkpoint {
     /// The name of the first array that is not finite. A run cannot go on from such a state.
@@ -217,7 +220,8 @@ impl Checkpoint {
         let mut metadata = BTreeMap::from([("progress".to_owned(), json(serde_json::to_string(&self.progress))?)]);
         if let Some(experiment) = &self.experiment {
             metadata.insert("run".into(), json(serde_json::to_string(experiment))?);
-            metadata.insert("format".into(), FORMAT.to_string());
+            let format = if self.progress.counted.classes() > DENSE_CLASSES { COMPRESSED } else { FORMAT };
+            metadata.insert("format".into(), format.to_string());
         }
         State(all).save(path, &metadata)
     }
@@ -233,15 +237,15 @@ impl Checkpoint {
         let progress = text("progress").ok_or_else(|| fail("it does not hold the progress of a run".into()))?;
         let experiment = match text("format").map_or(Ok(1), str::parse::<u32>) {
             Ok(1) => None,
-            Ok(FORMAT) if metadata.contains_key(SHA256) => {
+            Ok(FORMAT | COMPRESSED) if metadata.contains_key(SHA256) => {
                 let run = text("run").ok_or_else(|| fail("it is damaged: it does not hold its experiment".into()))?;
                 Some(serde_json::from_str(run).map_err(|e| fail(format!("its experiment cannot be read: {e}")))?)
             }
-            Ok(FORMAT) => return Err(fail("it is damaged: it does not hold its checksum".into())),
+            Ok(FORMAT | COMPRESSED) => return Err(fail("it is damaged: it does not hold its checksum".into())),
             _ => {
                 let format = text("format").unwrap_or_default();
                 return Err(fail(format!(
-                    "its format is {format}, and this program knows those up to {FORMAT}: continue with the version of \
+                    "its format is {format}, and this program knows those up to {COMPRESSED}: continue with the version of \
                      fairtat that wrote it"
                 )));
             }
@@ -276,6 +280,35 @@ mod tests {
             let progress = Progress { loss_sum: value, best: Some((value / 3.0, 0)), ..Progress::start(2) };
             let text = serde_json::to_string(&progress).unwrap();
             assert_eq!(serde_json::from_str::<Progress>(&text).unwrap(), progress);
+        }
+    }
+
+    /// The state of many classes does not grow with the square of their number in the header of the file, and comes back.
+    #[test]
+    fn the_state_of_many_classes_is_small_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("resume.safetensors");
+        let save = |classes: usize| {
+            let mut progress = Progress::start(classes);
+            for i in 0..2 * classes as u32 {
+                progress.counted.robust.add(i % classes as u32, i * 7 % classes as u32);
+            }
+            progress.statistics = Some(progress.counted.clone());
+            progress.sums.values("similarity", classes * classes)[1] = 1.0 / 3.0;
+            let engine = EngineState { model: State::default(), momentum: State::default() };
+            let experiment = Some(Experiment::default());
+            Checkpoint { progress, experiment, engine, ema: None, fawa: None }
+        };
+        for (classes, format) in [(100, FORMAT), (1000, COMPRESSED)] {
+            let checkpoint = save(classes);
+            let array = Array { shape: vec![1], data: vec![1.0] };
+            let model = State(BTreeMap::from([("w".to_owned(), array)]));
+            let engine = EngineState { model, momentum: State::default() };
+            let checkpoint = Checkpoint { engine, ..checkpoint };
+            checkpoint.save(&path).unwrap();
+            assert!(std::fs::metadata(&path).unwrap().len() < 200_000, "{classes} classes");
+            assert_eq!(State::load(&path).unwrap().1["format"], format.to_string());
+            assert_eq!(Checkpoint::load(&path).unwrap().progress, checkpoint.progress);
         }
     }
 
@@ -349,7 +382,7 @@ mod tests {
         };
         assert_eq!(load("2", Some(&run)).unwrap().experiment, Some(Experiment::default()));
         for (format, run, expected) in [
-            ("3", Some(run.as_str()), "its format is 3, and this program knows those up to 2"),
+            ("4", Some(run.as_str()), "its format is 4, and this program knows those up to 3"),
             ("two", Some(run.as_str()), "its format is two"),
             ("2", None, "does not hold its experiment"),
             ("2", Some("{\"optimizer\":{\"epochs\":"), "its experiment cannot be read"),

@@ -47,6 +47,11 @@ pub struct MetricsRow {
     /// The method that trained this epoch, as the command line names it; empty if an earlier version wrote the row.
     #[serde(default)]
     pub method: String,
+    /// Mean accuracy of the worst tenth of the classes on the validation split, under the run's evaluation attack. `None`,
+    /// and without a column if no row has it, up to [`MANY_CLASSES`](crate::fairness::MANY_CLASSES) classes and if an earlier
+    /// version wrote the row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_robust_worst_tenth: Option<f64>,
 }
 
 impl MetricsRow {

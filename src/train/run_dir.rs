@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::EngineRecord;
 use crate::config::{Applies, ConfigError, Experiment, LastBatch};
-use crate::data::write_npy_u64;
+use crate::data::{read_npy_u64, read_npz_u64, write_npy_u64, write_npz_u64};
 use crate::engine::wgsl::KernelTable;
-use crate::fairness::Confusion;
+use crate::fairness::{Confusion, DENSE_CLASSES};
 use crate::files::{self, FileError, write_atomic};
 use crate::lock::{self, DirectoryLock, LockError};
 
@@ -142,6 +142,9 @@ impl std::fmt::Display for KeptBest {
         )
     }
 }
+
+/// The name of the counts in a `.npz` file.
+const COUNTS: &str = "counts";
 
 /// The directories that a run writes into, below its own.
 const PARTS: [&str; 4] = ["checkpoints", "confusion", "figures", "examples"];
@@ -401,29 +404,65 @@ impl RunDir {
         self.write(name, format!("{text}\n").as_bytes())
     }
 
-    /// Writes the counts of an epoch as `confusion/epoch-NNNN-PART.npy`: true class × prediction.
+    /// Writes a value that has entries for each of `classes` classes as JSON: indented up to [`DENSE_CLASSES`] of them,
+    /// otherwise on one line.
+    ///
+    /// # Errors
+    /// [`RunDirError::File`].
+    pub fn write_class_json(
+        &self,
+        name: impl AsRef<Path>,
+        value: &impl Serialize,
+        classes: usize,
+    ) -> Result<(), RunDirError> {
+        if classes <= DENSE_CLASSES {
+            return self.write_json(name, value);
+        }
+        let text = serde_json::to_string(value)
+            .map_err(|e| RunDirError::Format { path: self.path.join(name.as_ref()), what: e.to_string() })?;
+        self.write(name, format!("{text}\n").as_bytes())
+    }
+
+    /// The file of an epoch's counts below the directory: `confusion/epoch-NNNN-PART.npy` up to [`DENSE_CLASSES`] classes,
+    /// otherwise `.npz`, which is compressed.
+    pub(super) fn confusion_name(epoch: u32, part: &str, classes: usize) -> String {
+        let extension = if classes <= DENSE_CLASSES { "npy" } else { "npz" };
+        format!("confusion/epoch-{epoch:04}-{part}.{extension}")
+    }
+
+    /// Writes the counts of an epoch, `K × K` with a row for each true class: as `confusion/epoch-NNNN-PART.npy`, or beyond
+    /// [`DENSE_CLASSES`] classes as the array `counts` of a compressed `.npz` file.
     ///
     /// # Errors
     /// [`RunDirError::File`].
     pub fn write_confusion(&self, epoch: u32, part: &str, confusion: &Confusion) -> Result<(), RunDirError> {
-        let name = format!("confusion/epoch-{epoch:04}-{part}.npy");
         let k = confusion.classes();
-        let bytes = write_npy_u64(&[k, k], confusion.counts())
-            .map_err(|e| RunDirError::Format { path: self.path.join(&name), what: e.to_string() })?;
+        let name = Self::confusion_name(epoch, part, k);
+        let bytes = if k <= DENSE_CLASSES {
+            write_npy_u64(&[k, k], confusion.counts())
+        } else {
+            write_npz_u64(COUNTS, &[k, k], confusion.counts())
+        };
+        let bytes = bytes.map_err(|e| RunDirError::Format { path: self.path.join(&name), what: e.to_string() })?;
         self.write(name, &bytes)
     }
 
-    /// The counts of an epoch, of the part `train` or `validation`. `None` if the file is missing.
+    /// The counts of an epoch, of the part `train` or `validation`, from either kind of file. `None` if there is none.
     ///
     /// # Errors
     /// [`RunDirError::Format`] if the file does not hold counts.
     pub fn confusion(&self, epoch: u32, part: &str) -> Result<Option<Confusion>, RunDirError> {
-        let path = self.path.join(format!("confusion/epoch-{epoch:04}-{part}.npy"));
+        let plain = self.path.join(format!("confusion/epoch-{epoch:04}-{part}.npy"));
+        let compressed = plain.with_extension("npz");
+        // Where both are, an earlier version began the epoch that this one trained again.
+        let path = if compressed.exists() { compressed } else { plain };
         if !path.exists() {
             return Ok(None);
         }
         let fail = |what: String| RunDirError::Format { path: path.clone(), what };
-        let (shape, counts) = crate::data::read_npy_u64(&path).map_err(|e| fail(e.to_string()))?;
+        let is_compressed = path.extension().is_some_and(|extension| extension == "npz");
+        let read = if is_compressed { read_npz_u64(&path, COUNTS) } else { read_npy_u64(&path) };
+        let (shape, counts) = read.map_err(|e| fail(e.to_string()))?;
         let confusion = Confusion::from_counts(counts);
         confusion
             .map(Some)

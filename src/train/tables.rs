@@ -12,10 +12,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::run_dir::{RunDir, RunDirError};
+use super::run_dir::{LOG, RunDir, RunDirError};
 use super::{ClassRow, MetricsRow};
 use crate::config::MethodChoice;
-use crate::files;
+use crate::fairness::DENSE_CLASSES;
+use crate::files::{self, FileError};
+use crate::packed;
 
 const METRICS: &str = "metrics.csv";
 const CLASSES: &str = "classes.csv";
@@ -89,6 +91,35 @@ fn to_csv<T: Serialize>(rows: &[T]) -> Result<Vec<u8>, String> {
     writer.into_inner().map_err(|e| e.to_string())
 }
 
+/// A table with more columns; `value` is that of a row in the column with this name.
+fn with_columns(table: &[u8], columns: &[&str], value: impl Fn(usize, &str) -> Option<f64>) -> Result<Vec<u8>, String> {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(table);
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for (i, record) in reader.records().enumerate() {
+        let mut record = record.map_err(|e| e.to_string())?;
+        for column in columns {
+            match i.checked_sub(1).map(|row| value(row, column)) {
+                None => record.push_field(column),
+                Some(Some(value)) => record.push_field(&value.to_string()),
+                Some(None) => record.push_field(""),
+            }
+        }
+        writer.write_record(&record).map_err(|e| e.to_string())?;
+    }
+    writer.into_inner().map_err(|e| e.to_string())
+}
+
+/// The rows, with the column of the worst tenth of the classes if a row has it.
+fn metrics_to_csv(rows: &[MetricsRow]) -> Result<Vec<u8>, String> {
+    let common: Vec<MetricsRow> =
+        rows.iter().map(|row| MetricsRow { val_robust_worst_tenth: None, ..row.clone() }).collect();
+    let table = to_csv(&common)?;
+    if rows.iter().all(|row| row.val_robust_worst_tenth.is_none()) {
+        return Ok(table);
+    }
+    with_columns(&table, &["val_robust_worst_tenth"], |row, _| rows[row].val_robust_worst_tenth)
+}
+
 /// The rows, with the columns of every method that the run used after the common ones.
 fn classes_to_csv(rows: &[ClassRow]) -> Result<Vec<u8>, String> {
     let mut series: Vec<&str> = Vec::new();
@@ -97,25 +128,13 @@ fn classes_to_csv(rows: &[ClassRow]) -> Result<Vec<u8>, String> {
             series.push(column);
         }
     }
-    let own = to_csv(rows)?;
+    let table = to_csv(rows)?;
     if series.is_empty() {
-        return Ok(own);
+        return Ok(table);
     }
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(own.as_slice());
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    for (i, record) in reader.records().enumerate() {
-        let mut record = record.map_err(|e| e.to_string())?;
-        for column in &series {
-            let value = i.checked_sub(1).and_then(|i| rows[i].series.iter().find(|(name, _)| name == column));
-            match (i, value) {
-                (0, _) => record.push_field(column),
-                (_, Some((_, value))) => record.push_field(&value.to_string()),
-                (_, None) => record.push_field(""),
-            }
-        }
-        writer.write_record(&record).map_err(|e| e.to_string())?;
-    }
-    writer.into_inner().map_err(|e| e.to_string())
+    let value =
+        |row: usize, column: &str| rows[row].series.iter().find(|(name, _)| name == column).map(|found| found.1);
+    with_columns(&table, &series, value)
 }
 
 /// Both tables by epoch.
@@ -171,16 +190,20 @@ impl RunDir {
             let path = self.path.join(name);
             |what| RunDirError::Format { path, what }
         };
-        self.write(METRICS, &to_csv(metrics).map_err(fail(METRICS))?)?;
+        self.write(METRICS, &metrics_to_csv(metrics).map_err(fail(METRICS))?)?;
         self.write(CLASSES, &classes_to_csv(classes).map_err(fail(CLASSES))?)
     }
 
-    /// Adds the rows of an epoch to the log: `classes` is its part of `classes.csv`.
+    /// Adds the rows of an epoch to the log: `classes` is its part of `classes.csv`, beyond [`DENSE_CLASSES`] classes
+    /// compressed, as `classes_compressed` ([`packed`]).
     pub(super) fn log_epoch(&self, row: &MetricsRow, classes: &[ClassRow]) -> Result<(), RunDirError> {
         let table =
             classes_to_csv(classes).map_err(|what| RunDirError::Format { path: self.path.join(CLASSES), what })?;
-        let table = String::from_utf8_lossy(&table);
-        self.log(&json!({ "event": "epoch", "row": row, "classes": table }))
+        if classes.len() <= DENSE_CLASSES {
+            return self.log(&json!({ "event": "epoch", "row": row, "classes": String::from_utf8_lossy(&table) }));
+        }
+        let packed = packed::pack(&table).map_err(FileError::writing(self.path.join(LOG)))?;
+        self.log(&json!({ "event": "epoch", "row": row, "classes_compressed": packed }))
     }
 
     /// The rows of both tables, in the order of epochs; rows that a table lacks come from the log. Empty if there are none
@@ -271,7 +294,9 @@ impl RunDir {
         let mut epochs = BTreeMap::new();
         for mut line in self.logged("epoch") {
             let Ok(row) = serde_json::from_value::<MetricsRow>(line["row"].take()) else { continue };
-            let classes = read_classes(line["classes"].as_str().unwrap_or_default().as_bytes());
+            let unpacked = line["classes_compressed"].as_str().and_then(|text| packed::unpack(text, u64::MAX - 1).ok());
+            let table = unpacked.as_deref().unwrap_or_else(|| line["classes"].as_str().unwrap_or_default().as_bytes());
+            let classes = read_classes(table);
             let whole = classes.damage.is_none();
             let classes = by_epoch(classes.rows).remove(&row.epoch).filter(|_| whole);
             epochs.split_off(&row.epoch);
@@ -304,6 +329,7 @@ mod tests {
             val_attack: "PGD-10, L∞, \"x\"".into(),
             val_without_gradient: Some(3),
             method: "wat".into(),
+            val_robust_worst_tenth: None,
         }
     }
 
@@ -412,5 +438,47 @@ mod tests {
         run.log_epoch(&again, &classes(1)).unwrap();
         assert_eq!(run.read_rows().unwrap().0, [row(0), again]);
         assert_eq!(run.tables().epochs(), 2);
+    }
+
+    /// Of many classes the log holds compressed rows, and they come back as well.
+    #[test]
+    fn rows_of_many_classes_are_compressed_in_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path(), &Experiment::default()).unwrap();
+        let of = |count: u32| {
+            (0..count)
+                .map(|class| ClassRow { class, name: format!("class {class}"), ..classes(0)[0].clone() })
+                .collect()
+        };
+        let (few, many): (Vec<ClassRow>, Vec<ClassRow>) = (of(100), of(1000));
+        run.log_epoch(&row(0), &few).unwrap();
+        assert!(run.logged("epoch")[0]["classes"].is_string());
+        run.log_epoch(&row(1), &many.iter().map(|row| ClassRow { epoch: 1, ..row.clone() }).collect::<Vec<_>>())
+            .unwrap();
+        let line = run.logged("epoch")[1].to_string();
+        assert!(line.len() < 40_000 && line.contains("classes_compressed"), "{} bytes", line.len());
+        let (_, found) = run.read_rows().unwrap();
+        assert_eq!(found.len(), 1100);
+        assert_eq!(found[..100], few);
+        assert_eq!(found[1099], ClassRow { epoch: 1, ..many[999].clone() });
+    }
+
+    /// Rows of an earlier version lack the worst tenth: the column is there if any row has it, and only then.
+    #[test]
+    fn the_worst_tenth_is_a_column_where_it_was_measured() {
+        let with = |epoch, tenth| MetricsRow { val_robust_worst_tenth: tenth, ..row(epoch) };
+        for rows in [
+            vec![with(0, None), with(1, None)],
+            vec![with(0, Some(0.125)), with(1, Some(1.0 / 3.0))],
+            vec![with(0, None), with(1, Some(0.25))],
+            vec![with(0, Some(0.25)), with(1, None)],
+        ] {
+            let table = metrics_to_csv(&rows).unwrap();
+            let measured = rows.iter().any(|row| row.val_robust_worst_tenth.is_some());
+            let text = String::from_utf8(table.clone()).unwrap();
+            assert_eq!(text.contains("val_robust_worst_tenth"), measured, "{text}");
+            let found = read_metrics(&table);
+            assert_eq!((found.rows, found.damage), (rows, None));
+        }
     }
 }

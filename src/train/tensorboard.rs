@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{ClassRow, MetricsRow};
+use crate::fairness::DENSE_CLASSES;
 use crate::files::FileError;
 
 /// An event file that is being written.
@@ -81,7 +82,8 @@ impl EventWriter {
         self.scalars(step, &[(tag, value)])
     }
 
-    /// Writes an epoch's rows: the run's scalars, then those of each class as `class_MEASURE/NAME`. Then flushes.
+    /// Writes an epoch's rows: the run's scalars, then those of each class as `class_MEASURE/NAME`, or beyond
+    /// [`DENSE_CLASSES`] classes their lowest value, median and highest value. Then flushes.
     ///
     /// # Errors
     /// Whatever the operating system refuses, with the file.
@@ -100,17 +102,15 @@ impl EventWriter {
         if let Some(accuracy) = row.train_clean_accuracy {
             values.push(("train/clean_accuracy", accuracy));
         }
+        values.extend(row.val_robust_worst_tenth.map(|accuracy| ("validation/robust_worst_tenth", accuracy)));
         self.scalars(step, &values)?;
-        for class in classes.iter().filter(|class| class.epoch == row.epoch) {
-            let mut values = vec![
-                ("epsilon", class.epsilon),
-                ("cfps", class.cfps),
-                ("train_robust_accuracy", class.train_robust_accuracy),
-                ("validation_clean_accuracy", class.val_clean_accuracy),
-                ("validation_robust_accuracy", class.val_robust_accuracy),
-            ];
-            values.extend(class.target_probability.map(|probability| ("target_probability", probability)));
-            values.extend(class.series.iter().map(|(name, value)| (name.as_str(), *value)));
+        let classes: Vec<&ClassRow> = classes.iter().filter(|class| class.epoch == row.epoch).collect();
+        if classes.len() > DENSE_CLASSES {
+            self.quantiles(step, &classes)?;
+            return self.flush();
+        }
+        for class in classes {
+            let values = class_values(class);
             // Measure first, then class: TensorBoard groups charts by the part before the first slash.
             let tag = |(measure, value)| (format!("class_{measure}/{}", class.name), value);
             let tags: Vec<(String, f64)> = values.into_iter().map(tag).collect();
@@ -118,6 +118,26 @@ impl EventWriter {
             self.scalars(step, &values)?;
         }
         self.flush()
+    }
+
+    /// Writes the lowest value, the median and the highest value of each measure over these classes, as
+    /// `class_MEASURE/lowest` and so on: TensorBoard cannot show thousands of curves.
+    fn quantiles(&mut self, step: u64, classes: &[&ClassRow]) -> Result<(), FileError> {
+        let mut measures: Vec<(&str, Vec<f64>)> = Vec::new();
+        for (name, value) in classes.iter().flat_map(|class| class_values(class)) {
+            match measures.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, values)) => values.push(value),
+                None => measures.push((name, vec![value])),
+            }
+        }
+        for (name, mut values) in measures {
+            values.sort_by(f64::total_cmp);
+            let places = [("lowest", 0), ("median", values.len() / 2), ("highest", values.len() - 1)];
+            for (place, at) in places {
+                self.scalar(step, &format!("class_{name}/{place}"), values[at])?;
+            }
+        }
+        Ok(())
     }
 
     /// Flushes the buffer to the operating system, so that TensorBoard sees the records.
@@ -136,6 +156,20 @@ impl EventWriter {
         }
         self.file.write_all(&record).map_err(FileError::writing(&self.path))
     }
+}
+
+/// The measures of a class.
+fn class_values(class: &ClassRow) -> Vec<(&str, f64)> {
+    let mut values = vec![
+        ("epsilon", class.epsilon),
+        ("cfps", class.cfps),
+        ("train_robust_accuracy", class.train_robust_accuracy),
+        ("validation_clean_accuracy", class.val_clean_accuracy),
+        ("validation_robust_accuracy", class.val_robust_accuracy),
+    ];
+    values.extend(class.target_probability.map(|probability| ("target_probability", probability)));
+    values.extend(class.series.iter().map(|(name, value)| (name.as_str(), *value)));
+    values
 }
 
 /// Creates a file under a name that no earlier session used: seconds alone are too coarse for a run that is resumed at
@@ -341,6 +375,39 @@ mod tests {
         assert!(f32::from_le_bytes(bits).is_nan());
     }
 
+    /// TensorBoard gets three curves of each measure instead of one for each of many classes.
+    #[test]
+    fn many_classes_are_summarised() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = EventWriter::create(dir.path(), 0).unwrap();
+        let class = |class: u32| ClassRow {
+            epoch: 0,
+            class,
+            name: format!("class {class}"),
+            epsilon: f64::from(class),
+            target_probability: None,
+            cfps: 0.0,
+            train_robust_accuracy: 0.0,
+            train_clean_accuracy: None,
+            val_clean_accuracy: 0.0,
+            val_robust_accuracy: 0.0,
+            series: vec![("weight".into(), 1.0)],
+        };
+        let rows: Vec<ClassRow> = (0..1001).map(class).collect();
+        writer.quantiles(0, &rows.iter().collect::<Vec<_>>()).unwrap();
+        writer.flush().unwrap();
+        let bytes = fs::read(writer.path()).unwrap();
+        assert!(bytes.len() < 3_000, "{} bytes", bytes.len());
+        for (place, value) in [("lowest", 0.0f32), ("median", 500.0), ("highest", 1000.0)] {
+            let mut entry = Vec::new();
+            put_bytes(&mut entry, 1, format!("class_epsilon/{place}").as_bytes());
+            put_key(&mut entry, 2, FIXED_32);
+            entry.extend(value.to_le_bytes());
+            assert!(bytes.windows(entry.len()).any(|part| part == entry), "{place}");
+        }
+        assert!(bytes.windows(19).any(|part| part == b"class_weight/median"));
+    }
+
     #[test]
     fn a_resumed_run_gets_a_later_file() {
         let dir = tempfile::tempdir().unwrap();
@@ -372,6 +439,7 @@ mod tests {
             val_attack: String::new(),
             val_without_gradient: None,
             method: String::new(),
+            val_robust_worst_tenth: None,
         };
         let class = |epoch, name: &str| ClassRow {
             epoch,

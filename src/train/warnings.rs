@@ -178,6 +178,7 @@ mod tests {
             val_attack: String::new(),
             val_without_gradient: None,
             method: String::new(),
+            val_robust_worst_tenth: None,
         }
     }
 

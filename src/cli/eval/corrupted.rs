@@ -83,10 +83,12 @@ pub(super) fn text(corrupted: &Corrupted) -> String {
     for mean in corrupted.means() {
         let (class, worst) = &mean.worst_class;
         text += &format!(
-            "mean over {}: {:.1} %; worst class: {class}, {:.1} %\n",
+            "mean over {}: {:.1} %; worst class: {class}, {:.1} %{}\n",
             mean.name,
             100.0 * mean.accuracy,
-            100.0 * worst
+            100.0 * worst,
+            mean.worst_tenth
+                .map_or(String::new(), |tenth| format!("; worst 10 % of the classes: {:.1} %", 100.0 * tenth))
         );
     }
     text

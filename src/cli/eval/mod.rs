@@ -237,6 +237,74 @@ mod tests {
         assert_eq!(command_line(words.into_iter()), r"fairtat eval 'runs/a b' --epsilon 8/255 'it'\''s'");
     }
 
+    fn described() -> Described {
+        let word = || "x".to_owned();
+        Described {
+            program: word(),
+            checkpoint: word(),
+            checkpoint_sha256: word(),
+            network_sha256: word(),
+            architecture: word(),
+            method: None,
+            dataset: word(),
+            part: word(),
+            engine: word(),
+            norm: Norm::Linf,
+            epsilon: word(),
+            seed: 0,
+            command: word(),
+        }
+    }
+
+    /// Class `k` of 200 is right in its first `k % 10` of 10 images: the worst tenth never is, the mean is 45 %.
+    #[test]
+    fn of_many_classes_tables_show_the_worst_and_their_worst_tenth() {
+        let evaluated = |classes: usize| {
+            let names = (0..classes).map(|k| format!("class {k}")).collect();
+            let labels: Vec<u32> = (0..10 * classes).map(|i| (i / 10) as u32).collect();
+            let right = |i: usize| i % 10 < i / 10 % 10;
+            let predictions = (0..labels.len())
+                .map(|i| if right(i) { labels[i] } else { (labels[i] + 1) % classes as u32 })
+                .collect();
+            let pixels = vec![0; labels.len()];
+            let set = Dataset::new("s", names, ImageShape::new(1, 1, 1), pixels, labels).unwrap();
+            let mut evaluation = Evaluation::new(&set);
+            let attack = Attack::fgsm(crate::units::Epsilon::levels(8.0), Norm::Linf);
+            let entry = Entry { name: "fgsm".into(), attack, suite: None, role: Role::Attack };
+            let cost = Cost::default();
+            let attacked = set.len() as u64;
+            evaluation.rows.push(Row {
+                entry,
+                attacked,
+                predictions,
+                without_gradient: 0,
+                targets: None,
+                cost,
+                seconds: 0.0,
+            });
+            evaluation
+        };
+        for (classes, many, shortened) in [(10, false, false), (100, true, false), (200, true, true)] {
+            let (evaluation, described) = (evaluated(classes), described());
+            let table = table::text(&evaluation, &described, &[]);
+            let files = ReportFiles { evaluation: &evaluation, described: &described, corrupted: None };
+            let markdown = files.markdown();
+            assert_eq!(table.contains("\nworst 10 %       0.0 %"), many, "{table}");
+            assert_eq!(markdown.contains("| worst 10 % of classes |"), many, "{markdown}");
+            assert_eq!(markdown.contains("Worst 10 % of the classes: 0.0 %."), many, "{markdown}");
+            let rows = |text: &str, start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+            let expected = if shortened { (20, 40) } else { (classes, classes) };
+            assert_eq!((rows(&table, "class "), rows(&markdown, "| class ")), (expected.0, expected.1 + 1), "{table}");
+            assert_eq!(table.contains("the 20 worst of 200 classes"), shortened);
+            assert_eq!(
+                markdown.contains("the 40 worst of 200 classes by `worst case`; `report.csv` has all"),
+                shortened
+            );
+            // The table for programs has every class.
+            assert_eq!(rows(std::str::from_utf8(&files.csv()).unwrap(), "fgsm,"), classes + 1);
+        }
+    }
+
     /// Two images of the class `a`, none of `b`, one of `c`.
     #[test]
     fn a_class_without_images_is_not_measured_in_any_table() {
@@ -253,22 +321,7 @@ mod tests {
             cost: Cost::default(),
             seconds: 0.0,
         });
-        let word = || "x".to_owned();
-        let described = Described {
-            program: word(),
-            checkpoint: word(),
-            checkpoint_sha256: word(),
-            network_sha256: word(),
-            architecture: word(),
-            method: None,
-            dataset: word(),
-            part: word(),
-            engine: word(),
-            norm: Norm::Linf,
-            epsilon: word(),
-            seed: 0,
-            command: word(),
-        };
+        let described = described();
         let files = ReportFiles { evaluation: &evaluation, described: &described, corrupted: None };
         let csv = String::from_utf8(files.csv()).unwrap();
         let line = |start: &str| csv.lines().find(|line| line.contains(start)).unwrap().to_owned();

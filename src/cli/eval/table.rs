@@ -3,9 +3,13 @@
 use super::super::counted_as;
 use crate::attack::{AttackKind, Report, describe_without_gradient, describe_worst_class};
 use crate::evaluate::robustness::{Described, Evaluation, Role};
+use crate::fairness::DENSE_CLASSES;
 
 /// An accuracy or a gap, with its 95 % interval if it has one. `None` for a class without images.
 type Cell = Option<(f64, Option<[f64; 2]>)>;
+
+/// Number of classes shown of more than [`DENSE_CLASSES`].
+const WORST_SHOWN: usize = 20;
 
 /// More columns than this do not fit a terminal.
 const COLUMNS: usize = 4;
@@ -42,9 +46,25 @@ pub(super) fn text(evaluation: &Evaluation, described: &Described, warnings: &[V
     };
     line("mean", &|r| Some((r.accuracy, Some(r.interval))));
     line("worst class", &|r| Some((r.worst_class_accuracy, Some(r.worst_class_interval))));
+    if columns.iter().any(|report| report.shown_worst_tenth().is_some()) {
+        line("worst 10 %", &|r| Some((r.worst_tenth_accuracy, None)));
+    }
     line("gap", &|r| Some((r.gap, None)));
-    for (k, class) in evaluation.class_names().iter().enumerate() {
-        line(class, &|r| Some((r.classes[k].accuracy?, Some(r.classes[k].interval))));
+    let names = evaluation.class_names();
+    // The last column is the strongest attack, or all of them together.
+    let shown = match columns.last() {
+        Some(report) if names.len() > DENSE_CLASSES => report.worst_classes(WORST_SHOWN),
+        _ => (0..names.len()).collect(),
+    };
+    for k in &shown {
+        line(&names[*k], &|r| Some((r.classes[*k].accuracy?, Some(r.classes[*k].interval))));
+    }
+    if shown.len() < names.len() {
+        text += &format!(
+            "Shown are the {} worst of {} classes in the last column; --report and --json have all.\n",
+            shown.len(),
+            names.len()
+        );
     }
     text += "\n";
     let mut next = 0;

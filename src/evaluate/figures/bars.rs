@@ -5,14 +5,16 @@ use super::axes::{
     row_labels, thinning, ticks, trimmed,
 };
 use super::classes::ClassTable;
+use super::shown::{MOST_SHOWN, NAMED_PITCH, Shown};
 use super::svg::{AXIS, Canvas, GRID, INK, MUTED, Stroke, Style};
 use super::text::{self, Weight};
 use super::{Context, Figure, FigureError};
+use crate::fairness::{DENSE_CLASSES, MANY_CLASSES};
 use crate::train::ClassRow;
 
 /// Height of the row of a class.
 fn pitch(classes: usize) -> f64 {
-    (420.0 / classes as f64).clamp(6.5, 22.0)
+    (420.0 / classes as f64).clamp(NAMED_PITCH, 22.0)
 }
 
 /// Minimum height of a row with a number.
@@ -28,13 +30,14 @@ const MINIMUM_TEXT: f64 = 13.0;
 pub fn target_distribution(rows: &[ClassRow], context: &Context) -> Result<Figure, FigureError> {
     const NAME: &str = "targets";
     let table = ClassTable::new(NAME, rows, context)?;
-    let names = &context.labels();
     let last = table.epochs.len() - 1;
     let epoch = table.epochs[last];
     if rows.iter().all(|row| row.target_probability.is_none()) {
         return Err(FigureError::Empty { figure: NAME, missing: "targets are not drawn from a distribution" });
     }
     let targets = table.column(last, |row| row.target_probability.unwrap_or(f64::NAN));
+    let shown = Shown::highest(table.classes, |class| targets[class].unwrap_or(f64::NAN));
+    let names = &shown.names(context);
     // Targets come from the epoch just before (or the frozen one), not from the last earlier epoch that was written.
     let origin = epoch.checked_sub(1).map(|before| context.frozen_after.map_or(before, |frozen| frozen.min(before)));
     let previous = origin.and_then(|origin| table.epochs.iter().position(|written| *written == origin));
@@ -49,7 +52,7 @@ pub fn target_distribution(rows: &[ClassRow], context: &Context) -> Result<Figur
     let highest = panels.iter().flat_map(|panel| &panel.1).flatten().copied().fold(chance, f64::max);
     let step = nice_above(highest / 4.0);
     let bound = (highest / step - 1e-9).ceil() * step;
-    let pitch = pitch(table.classes);
+    let pitch = pitch(shown.len());
     let name_room = gutter(names, SMALL, 150.0);
     let left = MARGIN + name_room + 8.0;
     let (panel_width, value_room, gap) = (180.0, 40.0, 22.0);
@@ -59,8 +62,9 @@ pub fn target_distribution(rows: &[ClassRow], context: &Context) -> Result<Figur
     if previous.is_none() && epoch == 0 {
         notes.push("The first epoch has no mistakes to learn from yet".to_owned());
     }
+    notes.extend(shown.note("with the highest target probability, highest first"));
     let top = header(&mut canvas, "Where the targets come from", context, &notes) + 48.0;
-    let height = pitch * table.classes as f64;
+    let height = pitch * shown.len() as f64;
     row_labels(&mut canvas, names, left - 8.0, top, pitch, name_room);
     for (index, (title, values, color)) in panels.iter().enumerate() {
         let plot = Plot {
@@ -73,15 +77,15 @@ pub fn target_distribution(rows: &[ClassRow], context: &Context) -> Result<Figur
         };
         canvas.text(plot.left, top - 26.0, Style::new(LABEL).bold(), title);
         share_axis(&mut canvas, &plot, &ticks(0.0, bound, 4));
-        for (class, value) in values.iter().enumerate() {
-            let y = top + class as f64 * pitch;
+        for (row, value) in shown.classes.iter().map(|class| values[*class]).enumerate() {
+            let y = top + row as f64 * pitch;
             let middle = y + pitch / 2.0;
             match value {
                 Some(value) => {
-                    let end = plot.px(*value);
+                    let end = plot.px(value);
                     canvas.rect(plot.left, y + 0.15 * pitch, end - plot.left, 0.7 * pitch, color);
                     if pitch >= MINIMUM_TEXT {
-                        let text = percent(*value);
+                        let text = percent(value);
                         // To the right of the line of chance, not across it.
                         let clear = plot.px(chance) + 5.0;
                         let reach = end + 5.0 + text::width(&text, SMALL, Weight::Regular);
@@ -116,7 +120,11 @@ pub(super) fn share_axis(canvas: &mut Canvas, plot: &Plot, values: &[f64]) {
     }
 }
 
-/// Robust accuracy of each class in the last epoch, best first, with clean accuracy behind, mean, worst class and gap.
+/// Number of best classes among those shown of many.
+const BEST_SHOWN: usize = 8;
+
+/// Robust accuracy of each class in the last epoch, best first, with clean accuracy behind, mean, worst class and gap. Of
+/// many classes the best and the worst.
 ///
 /// # Errors
 /// [`FigureError::Empty`] without class names or without a robust accuracy, [`FigureError::Class`] for a class without
@@ -138,21 +146,34 @@ pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
     let known: Vec<f64> = order.iter().filter_map(|&class| robust[class]).collect();
     let (Some(&best), Some(&worst)) = (known.first(), known.last()) else { return Err(missing) };
     let mean = known.iter().sum::<f64>() / known.len() as f64;
+    let tenth = &known[known.len() - known.len().div_ceil(10)..];
+    let tenth = tenth.iter().sum::<f64>() / tenth.len() as f64;
+    // Of many classes the best and, above all, the worst; a row between them says how many are left out.
+    let left_out = if table.classes > DENSE_CLASSES { table.classes - MOST_SHOWN } else { 0 };
+    if left_out > 0 {
+        order.drain(BEST_SHOWN..BEST_SHOWN + left_out);
+    }
+    let rows = order.len() + usize::from(left_out > 0);
+    let row_of = |place: usize| if left_out > 0 && place >= BEST_SHOWN { place + 1 } else { place };
 
-    let pitch = pitch(table.classes);
+    let pitch = pitch(rows);
     let names = &context.labels();
     // The worst class is in bold.
     let name_room = gutter(names, SMALL, 150.0) * 1.06;
     let left = MARGIN + name_room + 8.0;
     let numbers = 108.0;
     let mut canvas = Canvas::new(560.0);
-    let notes = [evaluation_note(context), format!("Validation split, after epoch {}", table.epochs[last] + 1)];
+    let mut notes = vec![evaluation_note(context), format!("Validation split, after epoch {}", table.epochs[last] + 1)];
+    if left_out > 0 {
+        let worst = MOST_SHOWN - BEST_SHOWN;
+        notes.push(format!("Shown: the {BEST_SHOWN} best and the {worst} worst of {} classes", table.classes));
+    }
     let top = header(&mut canvas, "Robust accuracy by class", context, &notes) + 34.0;
     let plot = Plot {
         left,
         top,
         width: canvas.width() - left - numbers - MARGIN,
-        height: pitch * table.classes as f64,
+        height: pitch * rows as f64,
         x: (0.0, 1.0),
         y: (0.0, 1.0),
     };
@@ -164,7 +185,7 @@ pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
 
     let step = thinning(pitch, 10.5);
     for (place, &class) in order.iter().enumerate() {
-        let y = top + place as f64 * pitch;
+        let y = top + row_of(place) as f64 * pitch;
         let middle = y + pitch / 2.0;
         let is_worst = worst < best && robust[class] == Some(worst);
         if let Some(value) = clean[class] {
@@ -175,7 +196,7 @@ pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
             canvas.rect(plot.left, y + 0.26 * pitch, plot.px(value) - plot.left, 0.48 * pitch, color);
         }
         // Counted from the worst class upwards, so that the worst class is always labelled.
-        if (table.classes - 1 - place).is_multiple_of(step) {
+        if (order.len() - 1 - place).is_multiple_of(step) {
             let size = if pitch < MINIMUM_TEXT { 9.5 } else { SMALL };
             let style = Style::new(size).end();
             let style = if is_worst { style.bold().fill(VERMILLION) } else { style };
@@ -186,6 +207,11 @@ pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
             let style = Style::new(size).end().fill(MUTED);
             canvas.centered_text(clean_end, middle, style, &number(clean[class]));
         }
+    }
+    if left_out > 0 {
+        let middle = top + (BEST_SHOWN as f64 + 0.5) * pitch;
+        let style = Style::new(9.5).fill(MUTED);
+        canvas.centered_text(plot.left + 8.0, middle, style, &format!("… {left_out} classes in between …"));
     }
     let bottom = plot.bottom();
     canvas.line((plot.left, top), (plot.left, bottom), Stroke::new(AXIS, 1.0));
@@ -203,7 +229,10 @@ pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
     for x in [from, to] {
         canvas.line((x, y - 4.0), (x, y + 4.0), Stroke::new(INK, 1.2));
     }
-    let label = format!("gap {:.1} points, worst to best class", 100.0 * (best - worst));
+    let mut label = format!("gap {:.1} points, worst to best class", 100.0 * (best - worst));
+    if table.classes > MANY_CLASSES {
+        label += &format!("; worst 10% of the classes: {}", percent(tenth));
+    }
     let half = text::width(&label, LABEL, Weight::SemiBold) / 2.0;
     let x = (0.5 * (from + to)).max(plot.left + half).min(canvas.width() - MARGIN - half);
     canvas.text(x, y + 18.0, Style::new(LABEL).bold().middle(), &label);
@@ -228,11 +257,15 @@ pub fn class_epsilon(epsilon: &[f64], rule: &[f64], context: &Context) -> Result
     }
     let highest = epsilon.iter().chain(rule).copied().chain([context.base_epsilon]).fold(0.0, f64::max);
     let bound = nice_above(highest * 255.0) / 255.0;
+    let shown = Shown::highest(names.len(), |class| (epsilon[class] - context.base_epsilon).abs());
+    let names = &shown.names(context);
     let pitch = pitch(names.len());
     let name_room = gutter(names, SMALL, 150.0);
     let left = MARGIN + name_room + 8.0;
     let mut canvas = Canvas::new(560.0);
-    let notes = ["Radius of the training attack; dark tick: what the rule says; dashed: base epsilon".to_owned()];
+    let mut notes =
+        vec!["Radius of the training attack; dark tick: what the rule says; dashed: base epsilon".to_owned()];
+    notes.extend(shown.note("whose radius differs most from the base epsilon, largest difference first"));
     let top = header(&mut canvas, "Epsilon of each class", context, &notes) + 24.0;
     let width = canvas.width() - left - 112.0 - MARGIN;
     let plot = Plot { left, top, width, height: pitch * names.len() as f64, x: (0.0, bound), y: (0.0, 1.0) };
@@ -243,8 +276,8 @@ pub fn class_epsilon(epsilon: &[f64], rule: &[f64], context: &Context) -> Result
         let label = format!("{}/255", trimmed(level, 2));
         canvas.text(x, plot.bottom() + 16.0, Style::new(SMALL).fill(MUTED).middle(), &label);
     }
-    for (class, (value, rule)) in epsilon.iter().zip(rule).enumerate() {
-        let y = top + class as f64 * pitch;
+    for (row, (value, rule)) in shown.classes.iter().map(|class| (&epsilon[*class], &rule[*class])).enumerate() {
+        let y = top + row as f64 * pitch;
         canvas.rect(left, y + 0.15 * pitch, plot.px(*value) - left, 0.7 * pitch, BLUE);
         let x = plot.px(*rule);
         canvas.line((x, y + 0.05 * pitch), (x, y + 0.95 * pitch), Stroke::new(INK, 1.6));

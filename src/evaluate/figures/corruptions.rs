@@ -5,6 +5,7 @@ use colorous::Color;
 use super::axes::{LABEL, MARGIN, SMALL, gutter, header, percent, row_labels, some};
 use super::classes::is_fraction;
 use super::heatmap::{ASIDE, BAR_ROOM, Cell, ColorBar, Matrix, column_labels, hex};
+use super::shown::{NAMED_PITCH, Shown};
 use super::svg::{AXIS, Canvas, INK, MUTED, Stroke, Style};
 use super::text::{self, Weight};
 use super::{Context, Figure, FigureError};
@@ -68,21 +69,26 @@ pub fn corruption_classes(rows: &[CorruptionRow], context: &Context) -> Result<F
     /// Widest name of a class.
     const LIMIT: f64 = 130.0;
     some(NAME, rows, "no corruptions")?;
-    let names = &context.labels();
-    if names.is_empty() {
+    let classes = context.class_names.len();
+    if classes == 0 {
         return Err(FigureError::Empty { figure: NAME, missing: "no class names" });
     }
-    let mut table = Table::new(NAME, rows, names.len(), |row| &row.classes)?;
-    table.width = (560.0 / names.len() as f64).clamp(5.0, 46.0);
+    let mut table = Table::new(NAME, rows, classes, |row| &row.classes)?;
+    let by_class: Vec<Option<f64>> = (0..classes).map(|class| table.of_column(class)).collect();
+    let shown = Shown::highest(classes, |class| by_class[class].map_or(f64::NAN, |accuracy| -accuracy));
+    table.keep(&shown.classes);
+    let names = &shown.names(context);
+    table.width = (560.0 / names.len() as f64).clamp(NAMED_PITCH, 46.0);
     table.with_worst = true;
     // Names below the columns may be slanted, to the left.
     let slanted = gutter(names, SMALL, LIMIT) * std::f64::consts::FRAC_1_SQRT_2 - table.width / 2.0;
     table.left = table.left.max(MARGIN + slanted);
     let frame = if table.framed() { "; frame: worst class of the corruption" } else { "" };
-    let notes = [
+    let mut notes = vec![
         "Accuracy on corrupted images, mean over the severities, without an attack".to_owned(),
         format!("Best corruption first{frame}"),
     ];
+    notes.extend(shown.note("with the lowest mean, lowest first; the means are those of all classes"));
     let heading = "Accuracy of each class under corruptions";
     let (canvas, bottom) =
         table.draw(heading, &notes, context, |canvas, area| column_labels(canvas, names, &area, LIMIT))?;
@@ -94,6 +100,8 @@ struct Table {
     figure: &'static str,
     names: Vec<String>,
     values: Vec<Vec<Option<f64>>>,
+    /// Mean of each row over all columns, shown or not.
+    by_row: Vec<Option<f64>>,
     columns: usize,
     /// Left end of the cells.
     left: f64,
@@ -126,9 +134,23 @@ impl Table {
         order.sort_by(|a, b| key(&b.1).total_cmp(&key(&a.1)));
         let names: Vec<String> = order.iter().map(|(row, _)| row.name.clone()).collect();
         let name_room = gutter(&names, SMALL, NAMES).max(text::width(MEAN, SMALL, Weight::SemiBold).ceil());
-        let values = order.into_iter().map(|row| row.1).collect();
+        let values: Vec<Vec<Option<f64>>> = order.into_iter().map(|row| row.1).collect();
+        let by_row = values.iter().map(|values| mean(values.iter().copied())).collect();
         let left = MARGIN + name_room + 8.0;
-        Ok(Self { figure, names, values, columns, left, width: 46.0, with_worst: false })
+        Ok(Self { figure, names, values, by_row, columns, left, width: 46.0, with_worst: false })
+    }
+
+    /// Mean of a column.
+    fn of_column(&self, column: usize) -> Option<f64> {
+        mean(self.values.iter().map(|values| values[column]))
+    }
+
+    /// Shows these columns only.
+    fn keep(&mut self, columns: &[usize]) {
+        for values in &mut self.values {
+            *values = columns.iter().map(|column| values[*column]).collect();
+        }
+        self.columns = columns.len();
     }
 
     fn framed(&self) -> bool {
@@ -159,9 +181,8 @@ impl Table {
         row_labels(&mut canvas, &self.names, left - 8.0, top, PITCH, left - 8.0 - MARGIN);
         matrix.draw(&mut canvas, self.figure, |row, column| cell(self.values[row][column]))?;
 
-        let by_row: Vec<Option<f64>> = self.values.iter().map(|values| mean(values.iter().copied())).collect();
-        let by_column: Vec<Option<f64>> =
-            (0..self.columns).map(|column| mean(self.values.iter().map(|values| values[column]))).collect();
+        let by_row = &self.by_row;
+        let by_column: Vec<Option<f64>> = (0..self.columns).map(|column| self.of_column(column)).collect();
         let strip = |left, top, width, rows, columns| Matrix { left, top, cell: (width, PITCH), rows, columns };
         let below = bottom + GAP;
         strip(means_left, top, MEANS, by_row.len(), 1).draw(&mut canvas, self.figure, |row, _| cell(by_row[row]))?;

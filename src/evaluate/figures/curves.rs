@@ -8,9 +8,11 @@ use super::axes::{
     series, some, ticks, trimmed, validation_series,
 };
 use super::classes::{ClassTable, is_fraction};
+use super::shown::faint;
 use super::svg::{Canvas, INK, MUTED, Stroke, Style};
 use super::text::{self, Weight};
 use super::{Context, Figure, FigureError};
+use crate::fairness::DENSE_CLASSES;
 use crate::train::{ClassRow, MetricsRow, ValidationChange, changes_between, methods};
 
 /// Mean and worst-class accuracy on the validation split, clean and robust, and on the training attack's images.
@@ -137,6 +139,9 @@ pub fn epsilon_curves(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
             "; of {} classes the {EXTREMES} highest and lowest at the end are named",
             table.classes
         ));
+        if table.classes > DENSE_CLASSES {
+            note.push_str(", and some of the others in grey");
+        }
     }
     let top = header(&mut canvas, "Class-wise epsilon", context, &[note]) + 28.0;
     let widest = text::width(" 12.3/255", LABEL, Weight::Regular);
@@ -169,7 +174,7 @@ pub fn epsilon_curves(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
     plot.epoch_axis(&mut canvas, 1);
 
     let mut labels = Vec::new();
-    for class in (0..table.classes).filter(|&class| color_of(class).is_none()) {
+    for class in faint((0..table.classes).filter(|&class| color_of(class).is_none()).collect()) {
         series(&mut canvas, &plot, &lines[class], Stroke::new("#cfcfcf", 0.7));
     }
     if let Some(base) = base {

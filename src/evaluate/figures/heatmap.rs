@@ -4,6 +4,7 @@ use colorous::Color;
 
 use super::axes::{LABEL, MARGIN, SMALL, gutter, header, named, nice_above, percent, row_labels, thinning, trimmed};
 use super::classes::ClassTable;
+use super::shown::{NAMED_PITCH, Shown};
 use super::svg::{AXIS, Canvas, INK, MISSING, MUTED, Stroke, Style};
 use super::text::{self, Weight};
 use super::{Context, Figure, FigureError, RenderError, raster};
@@ -32,7 +33,7 @@ impl EpochGrid {
         let name_room = gutter(names, SMALL, 160.0);
         let left = MARGIN + name_room + 8.0;
         let width = ((760.0 - left - ASIDE - BAR_ROOM - MARGIN) / epochs as f64).min(44.0);
-        Self { name_room, left, cell: (width, (440.0 / classes as f64).clamp(6.5, 24.0)), epochs, classes }
+        Self { name_room, left, cell: (width, (440.0 / classes as f64).clamp(NAMED_PITCH, 24.0)), epochs, classes }
     }
 
     /// The right end of the cells.
@@ -75,19 +76,24 @@ pub fn cfps_heatmap(rows: &[ClassRow], context: &Context) -> Result<Figure, Figu
     const NAME: &str = "cfps";
     let table = ClassTable::new(NAME, rows, context)?;
     let (epochs, classes) = (table.epochs.len(), table.classes);
-    let names = &context.labels();
+    let shown = Shown::highest(classes, |class| table.value(epochs - 1, class, |row| row.cfps).unwrap_or(f64::NAN));
+    let names = &shown.names(context);
     let chance = 1.0 / classes as f64;
     let top_of_scale = (3.0 * chance).min(1.0);
 
-    let grid = EpochGrid::new(epochs, classes, names);
+    let grid = EpochGrid::new(epochs, shown.len(), names);
     let mut canvas = grid.canvas();
-    let notes =
-        [format!("Share of all mistakes that landed on the class; {}", named(&context.statistics, "training images"))];
+    let mut notes = vec![format!(
+        "Share of all mistakes that landed on the class; {}",
+        named(&context.statistics, "training images")
+    )];
+    notes.extend(shown.note("with the highest CFPS in the last epoch, highest first"));
     let top = header(&mut canvas, "CFPS: which classes attract the mistakes", context, &notes) + 12.0;
 
     let decimals = usize::from(grid.cell.0 >= 33.0);
     let matrix = grid.matrix(top);
-    matrix.draw(&mut canvas, NAME, |class, epoch| match table.value(epoch, class, |row| row.cfps) {
+    let value = |row: usize, epoch| table.value(epoch, shown.classes[row], |row| row.cfps);
+    matrix.draw(&mut canvas, NAME, |row, epoch| match value(row, epoch) {
         Some(value) => Cell {
             color: Some(colorous::VIRIDIS.eval_continuous((value / top_of_scale).clamp(0.0, 1.0))),
             text: format!("{:.decimals$}", 100.0 * value),
@@ -153,14 +159,14 @@ impl CellUnit {
 /// Confusion under the evaluation attack: rows are true classes, columns predictions, colour the share of the row.
 ///
 /// `counts` is K × K, row by row. The diagonal is grey, so that the colours show errors only. The most frequent errors
-/// are also listed.
+/// are also listed. Of many classes only those in these errors are shown.
 ///
 /// # Errors
 /// [`FigureError::Empty`] without counts or class names, [`FigureError::Length`] if there are not K × K counts.
 pub fn confusion_matrix(counts: &[u64], unit: CellUnit, context: &Context) -> Result<Figure, FigureError> {
     const NAME: &str = "confusion";
-    let names = &context.labels();
-    let classes = names.len();
+    let all_names = &context.labels();
+    let classes = all_names.len();
     if counts.is_empty() || classes == 0 || counts.iter().all(|&count| count == 0) {
         return Err(FigureError::Empty { figure: NAME, missing: "no predictions were counted" });
     }
@@ -177,12 +183,17 @@ pub fn confusion_matrix(counts: &[u64], unit: CellUnit, context: &Context) -> Re
         .collect();
     errors.sort_by(|a, b| b.2.total_cmp(&a.2));
     let maximum = nice_above(errors.first().map_or(0.1, |error| error.2)).min(1.0);
+    if unit == CellUnit::Count {
+        errors.sort_by_key(|&(row, column, _)| std::cmp::Reverse(counts[row * classes + column]));
+    }
+    let chosen = Shown::in_pairs(classes, errors.iter().map(|&(row, column, _)| (row, column)));
+    let names = &chosen.names(context);
 
     let limit = 130.0;
     let name_room = gutter(names, SMALL, limit);
     let left = MARGIN + 20.0 + name_room + 8.0;
-    let pitch = (400.0 / classes as f64).clamp(5.0, 44.0);
-    let size = pitch * classes as f64;
+    let pitch = (400.0 / chosen.len() as f64).clamp(NAMED_PITCH, 44.0);
+    let size = pitch * chosen.len() as f64;
     let panel = 210.0;
     let mut canvas = Canvas::new((left + size + ASIDE + panel + MARGIN).max(440.0));
     let shown = match unit {
@@ -194,9 +205,11 @@ pub fn confusion_matrix(counts: &[u64], unit: CellUnit, context: &Context) -> Re
     if pitch >= MINIMUM_TEXT.0 {
         notes.push(format!("{shown}; correct predictions in grey"));
     }
+    notes.extend(chosen.note("with the most frequent errors; other predictions are not shown"));
     let top = header(&mut canvas, "Which class is mistaken for which", context, &notes) + 12.0;
-    let matrix = Matrix { left, top, cell: (pitch, pitch), rows: classes, columns: classes };
+    let matrix = Matrix { left, top, cell: (pitch, pitch), rows: chosen.len(), columns: chosen.len() };
     matrix.draw(&mut canvas, NAME, |row, column| {
+        let (row, column) = (chosen.classes[row], chosen.classes[column]);
         let Some(share) = share_of(row, column) else {
             return Cell { color: None, text: "–".to_owned(), quiet: true };
         };
@@ -232,13 +245,10 @@ pub fn confusion_matrix(counts: &[u64], unit: CellUnit, context: &Context) -> Re
     let colors = (0..=16).map(|i| hex(error_color(f64::from(i) / 16.0))).collect::<Vec<_>>();
     let marks = [0.0, 0.5, 1.0].map(|part| (part * maximum, share(part * maximum)));
     bar.draw(&mut canvas, &colors, &marks, None);
-    if unit == CellUnit::Count {
-        errors.sort_by_key(|&(row, column, _)| std::cmp::Reverse(counts[row * classes + column]));
-    }
     let list_top = bar.top + bar.height + 34.0;
     let fitting = ((top + size - list_top) / 18.0).clamp(FREQUENT.0, FREQUENT.1) as usize;
     errors.truncate(fitting);
-    let panel_end = frequent_errors(&mut canvas, (x, list_top), panel, &errors, names, |row, column| match unit {
+    let panel_end = frequent_errors(&mut canvas, (x, list_top), panel, &errors, all_names, |row, column| match unit {
         CellUnit::Percent | CellUnit::ColumnPercent => share_of(row, column).map_or(String::new(), percent),
         CellUnit::Count => counts[row * classes + column].to_string(),
     });
@@ -258,8 +268,7 @@ pub fn confusion_difference(
     context: &Context,
 ) -> Result<Figure, FigureError> {
     const NAME: &str = "confusion-difference";
-    let names = &context.labels();
-    let classes = names.len();
+    let classes = context.class_names.len();
     for counts in [now, before] {
         if counts.is_empty() || classes == 0 {
             return Err(FigureError::Empty { figure: NAME, missing: "no predictions were counted" });
@@ -277,8 +286,12 @@ pub fn confusion_difference(
         }
     };
     let cells = (0..classes).flat_map(|row| (0..classes).map(move |column| (row, column)));
-    let largest = cells.filter_map(|(row, column)| difference(row, column)).map(f64::abs).fold(0.0, f64::max);
-    let maximum = nice_above(largest);
+    let size_of = |(row, column)| Some((row, column, difference(row, column)?.abs()));
+    let mut changes: Vec<(usize, usize, f64)> = cells.filter_map(size_of).filter(|change| change.2 > 0.0).collect();
+    changes.sort_by(|a, b| b.2.total_cmp(&a.2));
+    let maximum = nice_above(changes.first().map_or(0.0, |change| change.2));
+    let chosen = Shown::in_pairs(classes, changes.iter().map(|&(row, column, _)| (row, column)));
+    let names = &chosen.names(context);
     let (scale, what) = match unit {
         CellUnit::Count => (1.0, "images"),
         CellUnit::Percent => (100.0, "percentage points of the true class"),
@@ -288,16 +301,18 @@ pub fn confusion_difference(
     let limit = 130.0;
     let name_room = gutter(names, SMALL, limit);
     let left = MARGIN + 20.0 + name_room + 8.0;
-    let pitch = (400.0 / classes as f64).clamp(5.0, 44.0);
-    let size = pitch * classes as f64;
+    let pitch = (400.0 / chosen.len() as f64).clamp(NAMED_PITCH, 44.0);
+    let size = pitch * chosen.len() as f64;
     let mut canvas = Canvas::new((left + size + ASIDE + BAR_ROOM + MARGIN).max(440.0));
-    let notes = [
+    let mut notes = vec![
         format!("Predictions under {}", named(&context.attack, "the evaluation attack")),
         format!("Difference from {than}, in {what}"),
     ];
+    notes.extend(chosen.note("that changed most; other predictions are not shown"));
     let top = header(&mut canvas, "How confusion changed", context, &notes) + 12.0;
-    let matrix = Matrix { left, top, cell: (pitch, pitch), rows: classes, columns: classes };
+    let matrix = Matrix { left, top, cell: (pitch, pitch), rows: chosen.len(), columns: chosen.len() };
     let color_of = |value: f64| colorous::RED_BLUE.eval_continuous(0.5 - (value / maximum).clamp(-1.0, 1.0) / 2.0);
+    let difference = |row: usize, column: usize| difference(chosen.classes[row], chosen.classes[column]);
     matrix.draw(&mut canvas, NAME, |row, column| match difference(row, column) {
         Some(value) => {
             let text = trimmed(scale * value, 0).replace('-', "−");
@@ -365,7 +380,8 @@ fn frequent_errors(
     y + 6.0
 }
 
-/// Names below the columns, horizontal if they fit and slanted otherwise; returns the y coordinate of their end.
+/// Names below the columns, horizontal if they fit, slanted if all of them fit then, and upright otherwise; returns the y
+/// coordinate of their end.
 pub(super) fn column_labels(canvas: &mut Canvas, names: &[String], matrix: &Matrix, limit: f64) -> f64 {
     let bottom = matrix.top + matrix.cell.1 * matrix.rows as f64;
     let pitch = matrix.cell.0;
@@ -380,6 +396,13 @@ pub(super) fn column_labels(canvas: &mut Canvas, names: &[String], matrix: &Matr
     let size = if pitch < 13.0 { 9.5 } else { SMALL };
     // Lines of text at 45° are closer together than their columns.
     let step = thinning(pitch * std::f64::consts::FRAC_1_SQRT_2, size + 0.5);
+    if step > 1 && pitch >= NAMED_PITCH {
+        for (column, name) in names.iter().enumerate() {
+            let name = text::fit(name, size, Weight::Regular, limit);
+            canvas.rotated_text(center(column) + 0.35 * size, bottom + 6.0, -90.0, Style::new(size).end(), &name);
+        }
+        return bottom + 10.0 + widest;
+    }
     for (column, name) in names.iter().enumerate().step_by(step) {
         let name = text::fit(name, size, Weight::Regular, limit);
         canvas.rotated_text(center(column) + 3.0, bottom + 11.0, -45.0, Style::new(size).end(), &name);

@@ -4,6 +4,9 @@
 //! distinguishable with all common forms of colour vision. Where two runs are likely to be compared, scales depend on
 //! the quantity, not on the values. Epochs are counted from 1, as everywhere on screen; files count from 0. Values that
 //! are missing, not finite or out of range are left out.
+//!
+//! A figure has a bounded size: of more than [`DENSE_CLASSES`](crate::fairness::DENSE_CLASSES) classes it shows the 40 that
+//! matter most for it, and says which. The longest side of a PNG stays below 4,096 pixels.
 
 mod attacks;
 mod axes;
@@ -20,6 +23,7 @@ mod plane;
 mod raster;
 mod robustness_curves;
 mod series;
+mod shown;
 mod svg;
 mod text;
 mod training;

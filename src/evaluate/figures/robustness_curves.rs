@@ -5,9 +5,11 @@ use super::axes::{
     some, ticks, trimmed,
 };
 use super::classes::is_fraction;
+use super::shown::faint;
 use super::svg::{AXIS, Canvas, MUTED, Stroke, Style};
 use super::text::{self, Weight};
 use super::{Context, Figure, FigureError};
+use crate::fairness::DENSE_CLASSES;
 
 /// The setting that varies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +102,9 @@ pub fn robustness_curve(curve: &RobustnessCurve<'_>, context: &Context) -> Resul
     };
     if highlighted.len() < classes {
         note.push_str(&format!("; of {classes} classes the {EXTREMES} highest and lowest on average are named"));
+        if classes > DENSE_CLASSES {
+            note.push_str(", and some of the others in grey");
+        }
     }
     let notes = [format!("Robust: under {}", named(curve.attack, "the evaluation attack")), note];
     let top = header(&mut canvas, heading, context, &notes) + 12.0;
@@ -131,7 +136,7 @@ pub fn robustness_curve(curve: &RobustnessCurve<'_>, context: &Context) -> Resul
     let value_of = |point: &CurvePoint, class: usize| point.classes.get(class).copied().filter(is_fraction);
     let mut labels = Vec::new();
     // Faint lines first, so that they do not cross the band and the other lines.
-    for class in (0..classes).filter(|&class| color_of(class).is_none()) {
+    for class in faint((0..classes).filter(|&class| color_of(class).is_none()).collect()) {
         line(&mut canvas, &points, at, |point| value_of(point, class), Stroke::new(FAINT, 0.7));
     }
     band(&mut canvas, &points, at);

@@ -5,6 +5,7 @@ use colorous::Color;
 use super::axes::{MARGIN, header, trimmed};
 use super::classes::ClassTable;
 use super::heatmap::{ASIDE, Cell, ColorBar, EpochGrid, hex};
+use super::shown::Shown;
 use super::{Context, Figure, FigureError};
 use crate::config::SeriesInfo;
 use crate::train::ClassRow;
@@ -70,13 +71,15 @@ pub fn class_series(
     let all = || (0..classes).flat_map(|class| (0..epochs).filter_map(move |epoch| value(class, epoch)));
     let largest = all().map(f64::abs).fold(0.0, f64::max);
 
-    let names = &context.labels();
-    let grid = EpochGrid::new(epochs, classes, names);
+    let shown = Shown::highest(classes, |class| value(class, epochs - 1).unwrap_or(f64::NAN));
+    let names = &shown.names(context);
+    let grid = EpochGrid::new(epochs, shown.len(), names);
     let mut canvas = grid.canvas();
-    let notes = match scale {
+    let mut notes = match scale {
         SeriesScale::Relative { .. } => vec!["Colour: weight relative to the mean weight of the epoch".to_owned()],
         SeriesScale::Absolute { .. } => Vec::new(),
     };
+    notes.extend(shown.note("with the highest value in the last epoch, highest first"));
     let top = header(&mut canvas, series.title, context, &notes) + 12.0;
 
     let whole = matches!(scale, SeriesScale::Absolute { .. }) && all().all(|value| value.fract() == 0.0);
@@ -87,7 +90,7 @@ pub fn class_series(
         _ => usize::from(grid.cell.0 >= 26.0),
     };
     let matrix = grid.matrix(top);
-    matrix.draw(&mut canvas, NAME, |class, epoch| match value(class, epoch) {
+    matrix.draw(&mut canvas, NAME, |row, epoch| match value(shown.classes[row], epoch) {
         Some(value) => Cell {
             color: Some(scale.color(scale.place(value, means[epoch]))),
             text: format!("{value:.decimals$}"),

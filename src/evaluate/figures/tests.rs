@@ -41,6 +41,7 @@ fn metrics(epochs: u32) -> Vec<MetricsRow> {
         val_attack: String::new(),
         val_without_gradient: None,
         method: String::new(),
+        val_robust_worst_tenth: None,
     };
     (0..epochs).map(row).collect()
 }
@@ -155,7 +156,7 @@ pub(super) fn check(figure: &Figure) {
 
 #[test]
 fn figures_stay_within_their_canvas_at_any_size() {
-    for (classes, epochs) in [(10, 20), (10, 1), (10, 200), (100, 3), (2, 5), (1, 2)] {
+    for (classes, epochs) in [(10, 20), (10, 1), (10, 200), (100, 3), (1000, 2), (2, 5), (1, 2)] {
         for figure in every_figure(&context(classes), epochs) {
             check(&figure);
         }
@@ -278,12 +279,12 @@ fn the_heatmap_has_a_cell_with_its_number_for_each_class_and_epoch() {
 }
 
 #[test]
-fn a_large_heatmap_is_one_image_and_labels_thin_out() {
+fn a_large_heatmap_is_one_image_and_names_every_class() {
     let figure = cfps_heatmap(&classes(100, 100), &context(100)).unwrap();
     assert_eq!(count(&figure, "rect", Some("cell")), 0);
     assert_eq!(count(&figure, "image", None), 1);
     let names = texts(&figure).iter().filter(|text| text.starts_with(|c: char| c.is_ascii_lowercase())).count();
-    assert_eq!(names, 50);
+    assert_eq!(names, 100);
 }
 
 #[test]
@@ -536,4 +537,63 @@ fn a_run_without_some_data_gets_the_other_figures() {
     std::fs::write(dir.path().join("taken"), b"").unwrap();
     let refused = draw_all(&dir.path().join("taken"), &metrics(3), &[], &[], &[], &context(10));
     assert!(matches!(refused, Err(FigureError::File(_))), "{refused:?}");
+}
+
+/// Whatever the number of classes and epochs, a figure fits a screen, every class that it shows has its name, and it says
+/// which of many classes these are.
+#[test]
+fn figures_of_1000_classes_have_a_bounded_size_and_say_what_they_show() {
+    for (count, epochs) in [(128, 3), (129, 1), (1000, 2), (1000, 100)] {
+        let mut context = context(count);
+        context.class_names =
+            (0..count).map(|class| format!("a class with a name of some length, number {class}")).collect();
+        let rows = classes(epochs, count as u32);
+        let counts = confusion(count);
+        let equal = vec![1; count * count];
+        for figure in [
+            cfps_heatmap(&rows, &context),
+            confusion_matrix(&counts, CellUnit::Percent, &context),
+            confusion_matrix(&counts, CellUnit::Count, &context),
+            confusion_difference(&counts, &equal, CellUnit::Percent, "epoch 2", &context),
+            class_epsilon(&vec![0.02; count], &vec![0.03; count], &context),
+            epsilon_curves(&rows, &context),
+            target_distribution(&rows, &context),
+            class_accuracy(&rows, &context),
+        ]
+        .map(Result::unwrap)
+        {
+            let name = figure.name;
+            let png = figure.png().unwrap();
+            let side = |at: usize| u32::from_be_bytes(png[at..at + 4].try_into().unwrap());
+            assert!(side(16) < 4096 && side(20) < 4096, "{name}, {count}: {} × {}", side(16), side(20));
+            assert!(figure.svg.len() < 1 << 20, "{name}, {count}: {} bytes", figure.svg.len());
+            let told = texts(&figure).join(" ");
+            let expected = if name == "epsilon" { "of the others in grey" } else { "Shown: the " };
+            assert_eq!(told.contains(expected), count > 128, "{name}, {count}: {told}");
+        }
+    }
+}
+
+/// The confusion matrix of many classes shows those of the most frequent errors, the bars the best and the worst.
+#[test]
+fn of_many_classes_those_that_matter_are_shown() {
+    let context = context(1000);
+    let mut counts = vec![0; 1_000_000];
+    (0..1000).for_each(|class| counts[class * 1001] = 10);
+    counts[777 * 1000 + 3] = 9;
+    let told = texts(&confusion_matrix(&counts, CellUnit::Count, &context).unwrap());
+    for class in [777, 3] {
+        assert!(told.contains(&context.class_names[class]), "{told:?}");
+    }
+    assert!(!told.contains(&context.class_names[500]), "{told:?}");
+    let mut rows = classes(1, 1000);
+    rows.iter_mut().for_each(|row| row.val_robust_accuracy = 0.5 + 0.0001 * f64::from(row.class));
+    rows[500].val_robust_accuracy = 0.0;
+    let told = texts(&class_accuracy(&rows, &context).unwrap());
+    for class in [500, 0, 30, 999, 992] {
+        assert!(told.contains(&context.class_names[class]), "{class}: {told:?}");
+    }
+    assert!(!told.contains(&context.class_names[600]), "{told:?}");
+    assert!(told.contains(&"… 960 classes in between …".to_owned()), "{told:?}");
+    assert!(told.iter().any(|text| text.contains("worst 10% of the classes: 50.0%")), "{told:?}");
 }

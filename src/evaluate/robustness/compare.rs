@@ -96,7 +96,9 @@ fn of(report: &Report) -> String {
 fn worst(report: &Report) -> String {
     let [low, high] = report.worst_class_interval;
     let accuracy = 100.0 * report.worst_class_accuracy;
-    format!("{}, {accuracy:.1} [{:.1}, {:.1}]", escaped(&report.worst_class), 100.0 * low, 100.0 * high)
+    let tenth = report.shown_worst_tenth();
+    let tenth = tenth.map_or(String::new(), |tenth| format!("; worst 10 % of classes {:.1}", 100.0 * tenth));
+    format!("{}, {accuracy:.1} [{:.1}, {:.1}]{tenth}", escaped(&report.worst_class), 100.0 * low, 100.0 * high)
 }
 
 /// The comparison as Markdown.
@@ -159,9 +161,11 @@ pub fn markdown(rows: &[Compared], transfers: &[Transfer]) -> String {
 
 /// The comparison as CSV: one line for each checkpoint and attack.
 pub fn csv(rows: &[Compared]) -> String {
-    let mut text = String::from(
+    let many = rows.iter().any(|row| row.robust.shown_worst_tenth().is_some());
+    let mut text = format!(
         "checkpoint,sha256,method,dataset,images,norm,epsilon,seed,attack,accuracy,low,high,worst_class,\
-         worst_class_accuracy,worst_class_low,worst_class_high\n",
+         worst_class_accuracy,worst_class_low,worst_class_high{}\n",
+        if many { ",worst_tenth_accuracy" } else { "" }
     );
     for row in rows {
         let (d, all) = (&row.described, [("clean", &row.clean)]);
@@ -170,7 +174,7 @@ pub fn csv(rows: &[Compared]) -> String {
             let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
             let [low, high] = report.interval;
             let [worst_low, worst_high] = report.worst_class_interval;
-            let cells = [
+            let mut cells = vec![
                 quoted(&d.checkpoint),
                 d.checkpoint_sha256.clone(),
                 quoted(d.method.as_deref().unwrap_or("")),
@@ -188,6 +192,9 @@ pub fn csv(rows: &[Compared]) -> String {
                 worst_low.to_string(),
                 worst_high.to_string(),
             ];
+            if many {
+                cells.push(report.worst_tenth_accuracy.to_string());
+            }
             let _ = writeln!(text, "{}", cells.join(","));
         }
     }

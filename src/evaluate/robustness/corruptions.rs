@@ -12,7 +12,7 @@ use crate::attack::{Attack, Measured, Report, measure};
 use crate::data::corruptions::{Corruption, PublishedSet, Severity, corrupt_set};
 use crate::data::{DataError, Dataset, ImageShape};
 use crate::engine::Engine;
-use crate::fairness::Confusion;
+use crate::fairness::{Confusion, DENSE_CLASSES, MANY_CLASSES};
 use crate::model::Network;
 use crate::train::limited;
 
@@ -126,6 +126,9 @@ pub struct CorruptedMean {
     pub classes: Vec<f64>,
     /// Name and mean accuracy of the worst class.
     pub worst_class: (String, f64),
+    /// Mean accuracy of the worst tenth of the classes; `None` up to [`MANY_CLASSES`] classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worst_tenth: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -176,6 +179,14 @@ impl Corrupted {
         Some((self.class_names.get(worst)?, classes[worst]))
     }
 
+    /// Mean of the lowest tenth of these accuracies, of classes with images. `None` up to [`MANY_CLASSES`] classes.
+    pub fn worst_tenth_of(&self, classes: &[f64]) -> Option<f64> {
+        let mut measured: Vec<f64> = classes.iter().copied().filter(|accuracy| !accuracy.is_nan()).collect();
+        measured.sort_by(f64::total_cmp);
+        let worst = &measured[..measured.len().div_ceil(10)];
+        (classes.len() > MANY_CLASSES && !worst.is_empty()).then(|| worst.iter().sum::<f64>() / worst.len() as f64)
+    }
+
     /// Mean accuracy of each class under a corruption.
     pub fn classes(&self, corruption: Corruption) -> Vec<f64> {
         self.mean_of(|row| row.corruption == corruption).1
@@ -201,7 +212,8 @@ impl Corrupted {
         let mean = |(name, set): (String, Vec<Corruption>)| {
             let (accuracy, classes) = self.mean_of(|row| set.contains(&row.corruption));
             let worst_class = self.worst_of(&classes).map_or((String::new(), 0.0), |(name, v)| (name.to_owned(), v));
-            CorruptedMean { name, corruptions: set.len(), accuracy, classes, worst_class }
+            let worst_tenth = self.worst_tenth_of(&classes);
+            CorruptedMean { name, corruptions: set.len(), accuracy, classes, worst_class, worst_tenth }
         };
         sets.into_iter().map(mean).collect()
     }
@@ -214,12 +226,16 @@ impl Corrupted {
         }
     }
 
-    /// Everything as JSON.
+    /// Everything as JSON. Of more than [`DENSE_CLASSES`] classes the results have no lists of classes: those are in
+    /// [`Self::csv`], with a line for each.
     pub fn to_json(&self) -> serde_json::Value {
-        let row = |row: &CorruptedRow| JsonRow {
-            corruption: row.corruption.name(),
-            severity: row.severity.get(),
-            report: self.report(row),
+        let row = |row: &CorruptedRow| {
+            let mut report = self.report(row);
+            if self.class_names.len() > DENSE_CLASSES {
+                report.classes.clear();
+                report.worst_class_ties.clear();
+            }
+            JsonRow { corruption: row.corruption.name(), severity: row.severity.get(), report }
         };
         serde_json::json!({
             "source": self.source,
@@ -257,11 +273,12 @@ impl Corrupted {
             let (class, worst) = &mean.worst_class;
             let _ = writeln!(
                 text,
-                "| {} | {} | {}, {} |",
+                "| {} | {} | {}, {}{} |",
                 mean.name,
                 percent(mean.accuracy),
                 escaped(class),
-                percent(*worst)
+                percent(*worst),
+                mean.worst_tenth.map_or(String::new(), |tenth| format!("; worst 10 % of classes {}", percent(tenth)))
             );
         }
         text += "\n| corruption | 1 | 2 | 3 | 4 | 5 | mean | worst class |\n|---|---|---|---|---|---|---|---|\n";

@@ -13,6 +13,7 @@ use crate::engine::Norm;
 use crate::evaluate::figures::{
     self, AttackBar, BarKind, Context, CurveAxis, CurvePoint, Figure, FigureError, RobustnessCurve,
 };
+use crate::fairness::{DENSE_CLASSES, MANY_CLASSES};
 use crate::files::{FileError, write_atomic};
 
 /// What was evaluated, and how: without it a number means nothing.
@@ -84,6 +85,9 @@ struct Json<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     corruptions: Option<serde_json::Value>,
 }
+
+/// Number of classes that `report.md` shows of more than [`DENSE_CLASSES`].
+const WORST_SHOWN: usize = 40;
 
 /// RobustBench's description of a model (its directory `model_info`).
 #[derive(Debug, Serialize)]
@@ -201,7 +205,7 @@ impl ReportFiles<'_> {
             write_atomic(&directory.join("robustbench.json"), &json(&entry))?;
         }
         write_atomic(&directory.join("report.csv"), &self.csv())?;
-        write_atomic(&directory.join("report.json"), &json(&self.json()))?;
+        write_atomic(&directory.join("report.json"), &class_json(&self.json(), evaluation.class_names().len()))?;
         Ok(write_atomic(&directory.join("report.md"), self.markdown().as_bytes())?)
     }
 
@@ -445,9 +449,12 @@ impl ReportFiles<'_> {
                 worst.worst_class_interval,
                 &worst.worst_class_ties,
             );
+            let tenth = worst.shown_worst_tenth();
+            let tenth =
+                tenth.map_or(String::new(), |tenth| format!(" Worst 10 % of the classes: {} %.", percent(tenth)));
             let _ = write!(
                 text,
-                "**Robust accuracy {} %**: the images that withstand every attack below. Worst class: {}.\n\n",
+                "**Robust accuracy {} %**: the images that withstand every attack below. Worst class: {}.{tenth}\n\n",
                 within(worst.accuracy, worst.interval),
                 escaped(&class)
             );
@@ -479,8 +486,12 @@ impl ReportFiles<'_> {
     }
 
     fn attacks_table(&self, text: &mut String) {
-        *text += "## Attacks\n\n| attack | accuracy % | worst class % | gap | attacked | broken | passes of an image | seconds \
-                  |\n|---|---|---|---|---|---|---|---|\n";
+        let (tenth, rule) = self.tenth_column();
+        let _ = write!(
+            text,
+            "## Attacks\n\n| attack | accuracy % | worst class % |{tenth} gap | attacked | broken | passes of an image | \
+             seconds |\n|---|---|---|{rule}---|---|---|---|---|\n"
+        );
         let suites = self.evaluation.suites();
         let is_point = |row: &&Row| matches!(row.entry.role, Role::EpsilonSweep | Role::StepsSweep);
         for row in self.evaluation.rows.iter().filter(|row| !is_point(row)) {
@@ -490,11 +501,12 @@ impl ReportFiles<'_> {
             let passes = (row.cost.forward + row.cost.gradient) as f64 / row.attacked.max(1) as f64;
             let _ = writeln!(
                 text,
-                "| {indent}{}{control} | {} | {}, {} | {} | {} | {} | {passes:.0} | {:.1} |",
+                "| {indent}{}{control} | {} | {}, {} |{} {} | {} | {} | {passes:.0} | {:.1} |",
                 report.attack,
                 within(report.accuracy, report.interval),
                 escaped(&report.worst_class),
                 within(report.worst_class_accuracy, report.worst_class_interval),
+                tenth_cell(&report),
                 percent(report.gap),
                 row.attacked,
                 self.evaluation.fallen(row).len(),
@@ -504,8 +516,9 @@ impl ReportFiles<'_> {
                 let share = hit as f64 / images.max(1) as f64;
                 let _ = writeln!(
                     text,
-                    "| ↳ reached its target | {} | | | {images} | {hit} | | |",
-                    within(share, crate::fairness::wilson(hit, images).into())
+                    "| ↳ reached its target | {} | |{} | {images} | {hit} | | |",
+                    within(share, crate::fairness::wilson(hit, images).into()),
+                    if tenth.is_empty() { "" } else { " |" }
                 );
             }
             if let Some((suite, _)) = suites.iter().find(|(_, last)| last.entry.name == row.entry.name) {
@@ -527,9 +540,11 @@ impl ReportFiles<'_> {
         ] {
             let points: Vec<&Row> = self.evaluation.rows.iter().filter(|row| row.entry.role == role).collect();
             let Some(first) = points.first() else { continue };
+            let (tenth, rule) = self.tenth_column();
             let _ = write!(
                 text,
-                "\n## {title}\n\n![{title}](figures/{figure}.png)\n\n{}.\n\n| {x} | accuracy % | worst class % |\n|---|---|---|\n",
+                "\n## {title}\n\n![{title}](figures/{figure}.png)\n\n{}.\n\n| {x} | accuracy % | worst class % |{tenth}\n\
+                 |---|---|---|{rule}\n",
                 first.entry.attack.kind.title()
             );
             for row in points {
@@ -538,19 +553,27 @@ impl ReportFiles<'_> {
                 let at = if role == Role::EpsilonSweep { attack.epsilon.to_string() } else { attack.steps.to_string() };
                 let worst = within(report.worst_class_accuracy, report.worst_class_interval);
                 let mean = within(report.accuracy, report.interval);
-                let _ = writeln!(text, "| {at} | {mean} | {}, {worst} |", escaped(&report.worst_class));
+                let tenth = tenth_cell(&report);
+                let _ = writeln!(text, "| {at} | {mean} | {}, {worst} |{tenth}", escaped(&report.worst_class));
             }
         }
+    }
+
+    /// Head and rule of the column of the worst tenth of the classes; empty without it.
+    fn tenth_column(&self) -> (&'static str, &'static str) {
+        let many = self.evaluation.class_names().len() > MANY_CLASSES;
+        if many { (" worst 10 % of classes |", "---|") } else { ("", "") }
     }
 
     fn total(&self, text: &mut String, report: &Report, seconds: f64) {
         let _ = writeln!(
             text,
-            "| **{}** | **{}** | {}, {} | {} | {} | | | {seconds:.1} |",
+            "| **{}** | **{}** | {}, {} |{} {} | {} | | | {seconds:.1} |",
             report.attack,
             within(report.accuracy, report.interval),
             escaped(&report.worst_class),
             within(report.worst_class_accuracy, report.worst_class_interval),
+            tenth_cell(report),
             percent(report.gap),
             report.images,
         );
@@ -573,8 +596,10 @@ impl ReportFiles<'_> {
             names.join(" | "),
             "---|".repeat(names.len())
         );
-        let Some((_, first)) = columns.first() else { return };
-        for (k, class) in first.classes.iter().enumerate() {
+        let (Some((_, first)), Some((name, last))) = (columns.first(), columns.last()) else { return };
+        let all = first.classes.len();
+        let shown = if all > DENSE_CLASSES { last.worst_classes(WORST_SHOWN) } else { (0..all).collect() };
+        for (k, class) in shown.iter().map(|k| (*k, &first.classes[*k])) {
             let cells: Vec<String> = columns
                 .iter()
                 .map(|(_, report)| &report.classes[k])
@@ -582,13 +607,32 @@ impl ReportFiles<'_> {
                 .collect();
             let _ = writeln!(text, "| {} | {} | {} |", escaped(&class.name), class.images, cells.join(" | "));
         }
+        if shown.len() < all {
+            let count = shown.len();
+            let _ = write!(text, "\nShown are the {count} worst of {all} classes by `{name}`; `report.csv` has all.\n");
+        }
     }
+}
+
+/// The cell of the worst tenth of the classes; empty without that column.
+fn tenth_cell(report: &Report) -> String {
+    report.shown_worst_tenth().map_or(String::new(), |tenth| format!(" {} |", percent(tenth)))
 }
 
 /// A text that Markdown shows as it is, in tables too.
 pub(super) fn escaped(text: &str) -> String {
     let special = |c| matches!(c, '|' | '*' | '_' | '`' | '<' | '\\' | '[');
     text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
+}
+
+/// A value with entries for each of `classes` classes, indented up to [`DENSE_CLASSES`] of them.
+fn class_json(value: &impl Serialize, classes: usize) -> Vec<u8> {
+    if classes <= DENSE_CLASSES {
+        return json(value);
+    }
+    let mut bytes = serde_json::to_vec(value).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {

@@ -311,6 +311,7 @@ fn points_come_from_the_rows_of_their_epoch() {
         val_attack: String::new(),
         val_without_gradient: None,
         method: String::new(),
+        val_robust_worst_tenth: None,
     };
     let classes = [class(0, 0, Some(0.5)), class(0, 1, Some(0.5)), class(1, 0, None), class(1, 1, None)];
     let points = points(&[row(0), row(1)], &classes);

@@ -114,9 +114,55 @@ pub struct Evidence<'a> {
 
 /// Values of a method by name: the state that it carries from one epoch to the next, in addition to [`Evidence`], or its
 /// sums over the batches of an epoch. Part of the checkpoint, so that a resumed run ends with the same bytes.
+///
+/// In JSON an array of up to [`DENSE_CLASSES`](crate::fairness::DENSE_CLASSES)² numbers is a list; a longer one, such as a
+/// table of 1,000 × 1,000 classes, is `{"count": N, "compressed": "..."}`: in base64 the zlib stream of `N` 64-bit floats,
+/// little-endian.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Memory(pub BTreeMap<String, Vec<f64>>);
+pub struct Memory(#[serde(with = "stored")] pub BTreeMap<String, Vec<f64>>);
+
+/// The form of [`Memory`] in JSON.
+mod stored {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::fairness::DENSE_CLASSES;
+    use crate::packed;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Numbers {
+        List(Vec<f64>),
+        Compressed { count: u64, compressed: String },
+    }
+
+    pub(super) fn serialize<S: Serializer>(memory: &BTreeMap<String, Vec<f64>>, to: S) -> Result<S::Ok, S::Error> {
+        let stored = |values: &Vec<f64>| -> std::io::Result<Numbers> {
+            if values.len() <= DENSE_CLASSES * DENSE_CLASSES {
+                return Ok(Numbers::List(values.clone()));
+            }
+            let compressed = packed::pack_words(values.iter().map(|value| value.to_bits()))?;
+            Ok(Numbers::Compressed { count: values.len() as u64, compressed })
+        };
+        let all: std::io::Result<BTreeMap<&String, Numbers>> =
+            memory.iter().map(|(name, values)| Ok((name, stored(values)?))).collect();
+        all.map_err(serde::ser::Error::custom)?.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Vec<f64>>, D::Error> {
+        let stored = BTreeMap::<String, Numbers>::deserialize(from)?;
+        let numbers = |(name, numbers)| match numbers {
+            Numbers::List(values) => Ok((name, values)),
+            Numbers::Compressed { count, compressed } => match packed::unpack_words(&compressed, count) {
+                Ok(words) => Ok((name, words.into_iter().map(f64::from_bits).collect())),
+                Err(what) => Err(serde::de::Error::custom(format!("'{name}': {what}"))),
+            },
+        };
+        stored.into_iter().map(numbers).collect()
+    }
+}
 
 impl Memory {
     /// Whether there is no state.

@@ -250,3 +250,33 @@ fn no_part_of_a_config_passes_for_the_whole() {
     run.check_config().unwrap();
     assert_eq!(run.load_config().unwrap().optimizer.lr, 0.5);
 }
+
+/// Of many classes the counts are compressed; files of earlier versions, which never were, still read.
+#[test]
+fn confusion_of_many_classes_is_compressed_and_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = begun(dir.path());
+    let counts = |classes: usize| {
+        let mut found = Confusion::new(classes);
+        (0..3 * classes).for_each(|i| found.add((i % classes) as u32, (i * i % classes) as u32));
+        found
+    };
+    for (epoch, classes, extension) in [(0, 10, "npy"), (1, DENSE_CLASSES, "npy"), (2, 1000, "npz")] {
+        run.write_confusion(epoch, "train", &counts(classes)).unwrap();
+        let name = RunDir::confusion_name(epoch, "train", classes);
+        assert!(name.ends_with(extension), "{name}");
+        let bytes = std::fs::metadata(dir.path().join(name)).unwrap().len();
+        assert!(bytes < 200_000, "{bytes} bytes");
+        assert_eq!(run.confusion(epoch, "train").unwrap(), Some(counts(classes)));
+    }
+    let old = write_npy_u64(&[200, 200], &[7; 200 * 200]).unwrap();
+    run.write("confusion/epoch-0003-train.npy", &old).unwrap();
+    assert_eq!(run.confusion(3, "train").unwrap().unwrap().counts(), [7; 200 * 200]);
+    // The epoch was trained again.
+    run.write_confusion(3, "train", &counts(200)).unwrap();
+    assert_eq!(run.confusion(3, "train").unwrap(), Some(counts(200)));
+    assert_eq!(run.confusion(4, "train").unwrap(), None);
+    run.write("confusion/epoch-0004-train.npz", b"PK").unwrap();
+    let error = run.confusion(4, "train").unwrap_err().to_string();
+    assert!(error.contains("epoch-0004-train.npz"), "{error}");
+}

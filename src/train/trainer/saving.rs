@@ -8,11 +8,11 @@ use serde_json::json;
 use super::best::score;
 use super::{TrainError, Trainer, Validation, setup};
 use crate::config::StatisticsSource;
-use crate::fairness::ClassStats;
+use crate::fairness::{ClassStats, DENSE_CLASSES, MANY_CLASSES};
 use crate::files;
 use crate::model::{LOADER, PROBE_LOGITS, State, loader};
 use crate::train::checkpoint::Checkpoint;
-use crate::train::{ClassRow, Event, Hold, MetricsRow, Observer, ValidationSetting, probe_logits};
+use crate::train::{ClassRow, Event, Hold, MetricsRow, Observer, RunDir, ValidationSetting, probe_logits};
 
 impl Trainer {
     /// Averages, statistics, rows, best checkpoint: everything between two epochs.
@@ -106,6 +106,7 @@ impl Trainer {
             val_attack: ValidationSetting::of(&self.experiment).to_string(),
             val_without_gradient: Some(validation.robust.without_gradient),
             method: self.experiment.fairness.method.name(),
+            val_robust_worst_tenth: (robust.classes() > MANY_CLASSES).then(|| robust.worst_tenth()),
         });
         let cfps = match self.experiment.fairness.statistics_source {
             StatisticsSource::Training => counted.robust.cfps(),
@@ -164,6 +165,12 @@ impl Trainer {
         let results = validation.map(
             |v| json!({ "clean": v.clean.report(train.class_names()), "robust": v.robust.report(train.class_names()) }),
         );
+        let counted = &self.progress.counted;
+        let statistics = if counted.classes() <= DENSE_CLASSES {
+            json!(counted)
+        } else {
+            json!({ "classes": counted.classes(), "robust": RunDir::confusion_name(epoch, "train", counted.classes()) })
+        };
         let description = json!({
             "epoch": epoch,
             "architecture": self.experiment.model.arch,
@@ -173,9 +180,9 @@ impl Trainer {
             "score": validation.map(score),
             "optimizer": { "name": "sgd", "momentum": o.momentum, "weight_decay": o.weight_decay, "schedule": o.schedule },
             "rng": { "generator": "philox4x32-10", "seed": self.experiment.run.seed },
-            "statistics": self.progress.counted,
+            "statistics": statistics,
         });
-        Ok(self.directory.write_json(format!("checkpoints/{name}.json"), &description)?)
+        Ok(self.directory.write_class_json(format!("checkpoints/{name}.json"), &description, counted.classes())?)
     }
 
     /// Writes the script, unless it is there already.

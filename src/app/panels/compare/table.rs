@@ -20,13 +20,17 @@ pub(super) struct Tables {
 /// A row of the table: its name, glossary term, value, and whether higher is better.
 type Row = (&'static str, &'static str, fn(&Summary) -> f64, bool);
 
-const ROWS: [Row; 5] = [
+const ROWS: [Row; 6] = [
     ("clean", "clean-accuracy", |summary| summary.clean, true),
     ("clean, worst class", "worst-class", |summary| summary.clean_worst, true),
     ("robust", "robust-accuracy", |summary| summary.robust, true),
     ("robust, worst class", "worst-class", |summary| summary.robust_worst, true),
+    (WORST_TENTH, "worst-class", |summary| summary.robust_worst_tenth.unwrap_or(f64::NAN), true),
     ("gap (robust)", "gap", |summary| summary.gap, false),
 ];
+
+/// A row that is shown only if a run has many classes.
+const WORST_TENTH: &str = "robust, worst 10 %";
 
 impl Tables {
     pub(super) fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>, shown: &[Shown], weights: &mut Weights) {
@@ -60,7 +64,8 @@ impl Tables {
                     });
                 }
                 ui.end_row();
-                for (name, term, value, more) in ROWS {
+                let many = summaries.iter().flatten().any(|summary| summary.robust_worst_tenth.is_some());
+                for (name, term, value, more) in ROWS.into_iter().filter(|row| many || row.0 != WORST_TENTH) {
                     numbers(ui, context, &summaries, (name, term, value, more));
                 }
                 text_row(ui, "measured on", summaries.iter().map(|summary| measured(summary.as_ref())));
@@ -154,8 +159,11 @@ fn warnings(shown: &[Shown], summaries: &[Option<Summary>]) -> Vec<String> {
 
 /// The table with one row per run, and a figure with the robust accuracies as bars.
 fn export(shown: &[Shown], weights: Weights) -> Export {
-    let mut csv = String::from(
-        "run,method,data,architecture,seed,epochs,measured_on,attack,clean,clean_worst,robust,robust_worst,robust_gap\n",
+    let of = |shown: &Shown| shown.run.summary(weights.name());
+    let many = shown.iter().filter_map(of).any(|summary| summary.robust_worst_tenth.is_some());
+    let mut csv = format!(
+        "run,method,data,architecture,seed,epochs,measured_on,attack,clean,clean_worst,robust,robust_worst,robust_gap{}\n",
+        if many { ",robust_worst_tenth" } else { "" }
     );
     let quoted = |text: &str| {
         if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
@@ -167,7 +175,7 @@ fn export(shown: &[Shown], weights: Weights) -> Export {
         let number = |value: fn(&Summary) -> f64| {
             summary.as_ref().map(value).filter(|v| v.is_finite()).map_or_else(String::new, |v| v.to_string())
         };
-        let fields = [
+        let mut fields = vec![
             quoted(&run.name),
             e.fairness.method.title().into(),
             quoted(&e.data.dataset),
@@ -182,6 +190,9 @@ fn export(shown: &[Shown], weights: Weights) -> Export {
             number(|s| s.robust_worst),
             number(|s| s.gap),
         ];
+        if many {
+            fields.push(number(|s| s.robust_worst_tenth.unwrap_or(f64::NAN)));
+        }
         csv += &(fields.join(",") + "\n");
     }
     let svg = super::curves::figure(shown, super::curves::Quantity::Robust).unwrap_or_default();

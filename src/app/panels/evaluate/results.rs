@@ -109,6 +109,13 @@ fn table(ui: &mut Ui, context: &Context<'_>, columns: &[Column]) {
                 cell(ui, column.report.accuracy, Some(column.report.interval), false);
             }
             ui.end_row();
+            if first.report.shown_worst_tenth().is_some() {
+                term(ui, context, "worst 10 %", "worst-class");
+                for column in columns {
+                    cell(ui, column.report.worst_tenth_accuracy, None, false);
+                }
+                ui.end_row();
+            }
             term(ui, context, "gap", "gap");
             for column in columns {
                 cell(ui, column.report.gap, None, false);

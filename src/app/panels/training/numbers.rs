@@ -83,7 +83,11 @@ pub(super) fn show(ui: &mut Ui, context: &Context<'_>) {
                 }
             });
         }
-        let text = format!("After epoch {}, validation split. Robust: under {}.", last.metrics.epoch + 1, attack(run));
+        let mut text =
+            format!("After epoch {}, validation split. Robust: under {}.", last.metrics.epoch + 1, attack(run));
+        if let Some(tenth) = last.metrics.val_robust_worst_tenth {
+            text += &format!(" Worst 10 % of the classes, robust: {}.", percent(tenth));
+        }
         ui.label(weak(ui, text).small());
     });
 }
