@@ -137,12 +137,18 @@ pub struct Trainer {
     warned: Vec<String>,
     /// Whether the warning about validation images without a gradient was already reported.
     warned_of_gradients: bool,
-    /// What to report when the run goes on.
-    resumed: Vec<String>,
     /// When the run was opened or last wrote a checkpoint, and the epoch and batch of the last checkpoint.
     saved: (Instant, Option<(u32, u32)>),
     /// What was found, repaired or missing when the run was opened, until it is reported.
-    notes: Vec<String>,
+    notes: Vec<Note>,
+}
+
+/// What is to be reported about the opening of a run.
+enum Note {
+    /// As [`Event::Note`].
+    Fact(String),
+    /// As [`Event::Warning`].
+    Problem(String),
 }
 
 /// The results of one evaluation after an epoch.
@@ -225,11 +231,11 @@ impl Trainer {
     /// # Errors
     /// If something fails; the last checkpoint is then unchanged. [`TrainError::Diverged`] if a number is not finite.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
-        for note in std::mem::take(&mut self.resumed) {
-            observer.event(&Event::Note(&note));
-        }
         for note in std::mem::take(&mut self.notes) {
-            observer.event(&Event::Warning(&note));
+            observer.event(&match &note {
+                Note::Fact(text) => Event::Note(text),
+                Note::Problem(text) => Event::Warning(text),
+            });
         }
         self.warn_of_experiment(observer);
         loop {

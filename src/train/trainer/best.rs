@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{TrainError, Trainer, Validation};
+use super::{Note, TrainError, Trainer, Validation};
 use crate::config::Experiment;
 use crate::model::{ModelError, State};
 use crate::train::{Event, KeptBest, Observer, Progress, RunDir, RunDirError, ValidationChange, ValidationSetting};
@@ -148,7 +148,7 @@ impl Trainer {
             self.progress.epoch += 1;
             written?;
             self.engine.load_model(&trained)?;
-            self.notes.push(format!("{what}: it was written again from checkpoints/resume.safetensors"));
+            self.notes.push(Note::Problem(format!("{what}: it was written again from checkpoints/resume.safetensors")));
         }
         let Some((_, best)) = self.progress.best else { return Ok(()) };
         let Some(what) = damage(&self.directory, "best") else { return Ok(()) };
@@ -159,10 +159,14 @@ impl Trainer {
                 let bytes = read(&self.directory.path().join(name("last")))?;
                 self.directory.write(name("best"), &bytes)?;
             }
-            self.notes.push(format!("{what}: it was written again, because the best epoch is the last one"));
+            self.notes
+                .push(Note::Problem(format!("{what}: it was written again, because the best epoch is the last one")));
         } else {
             self.progress.best = None;
-            self.notes.push(format!("{what}: the best epoch was {}, from here on others are the best", best + 1));
+            self.notes.push(Note::Problem(format!(
+                "{what}: the best epoch was {}, from here on others are the best",
+                best + 1
+            )));
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::best;
 use super::live::Written;
-use super::{TrainError, Trainer};
+use super::{Note, TrainError, Trainer};
 use crate::config::{Applies, ConfigError, Experiment};
 use crate::data::Dataset;
 use crate::engine::{Engine, EngineError};
@@ -50,7 +50,7 @@ impl Trainer {
         let mut trainer = Self::begin_with(experiment, splits, engine, directory)?;
         if let Some(initial) = initial {
             trainer.directory.write_json("init.json", &initial.record)?;
-            trainer.notes = initial.notes;
+            trainer.notes.extend(initial.notes.into_iter().map(Note::Problem));
         }
         Ok(trainer)
     }
@@ -149,8 +149,9 @@ impl Trainer {
         let mut trainer = Self::assemble(in_force, splits, engine, directory, progress, epochs)?;
         trainer.wanted = (trainer.experiment != experiment).then_some(experiment);
         trainer.written.experiment = trainer.wanted().clone();
-        trainer.notes.extend(found);
-        (trainer.resumed, trainer.saved) = (notes, saved);
+        trainer.notes.splice(0..0, notes.into_iter().map(Note::Fact));
+        trainer.notes.extend(found.into_iter().map(Note::Problem));
+        trainer.saved = saved;
         (trainer.ema, trainer.fawa) = (Average::new(checkpoint.ema), Average::new(checkpoint.fawa));
         (trainer.metrics, trainer.classes) = rows;
         trainer.restore_checkpoints()?;
@@ -181,7 +182,7 @@ impl Trainer {
             directory.write_kernels(&kernels)?;
         }
         directory.check()?;
-        let notes = directory.unprotected().into_iter().collect();
+        let notes = directory.unprotected().into_iter().map(Note::Problem).collect();
         let board =
             EventWriter::create(directory.path(), u64::from(progress.epoch)).map_err(TrainError::TensorBoard)?;
         let (wanted, ema, fawa, metrics, classes, watched, warned, warned_of_gradients) = Default::default();
@@ -205,7 +206,6 @@ impl Trainer {
             warned_of_gradients,
             notes,
             saved: (Instant::now(), None),
-            resumed: Vec::new(),
         })
     }
 }
