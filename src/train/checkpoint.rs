@@ -187,6 +187,13 @@ pub struct Checkpoint {
 
 /// The version of the format. Files without one are of version 1: neither experiment nor checksum.
 const FORMAT: u32 = 2;
+/// What to do with a file of a later version.
+const LATER_VERSION: &str = "continue with the version of fairtat that wrote it";
+
+/// Whether an error of [`Checkpoint::load`] is that a later version wrote the file.
+pub(super) fn is_of_later_version(error: &ModelError) -> bool {
+    matches!(error, ModelError::Format { what, .. } if what.ends_with(LATER_VERSION))
+}
 
 impl Checkpoint {
     /// The name of the first array that is not finite. A run cannot go on from such a state.
@@ -241,8 +248,7 @@ impl Checkpoint {
             _ => {
                 let format = text("format").unwrap_or_default();
                 return Err(fail(format!(
-                    "its format is {format}, and this program knows those up to {FORMAT}: continue with the version of \
-                     fairtat that wrote it"
+                    "its format is {format}, and this program knows those up to {FORMAT}: {LATER_VERSION}"
                 )));
             }
         };

@@ -59,6 +59,14 @@ pub enum TrainError {
     /// TensorBoard's file cannot be written.
     #[error(transparent)]
     TensorBoard(FileError),
+    /// The checkpoint to resume from cannot be read, or holds what no run can have written.
+    #[error("{error}; {advice}")]
+    Damaged {
+        /// What is wrong with it; part of the message, and therefore not its source.
+        error: Box<ModelError>,
+        /// What is left, and what to do.
+        advice: String,
+    },
     /// The run or its images are not those of the checkpoint.
     #[error("{changes}; undo this, or go on with it by `fairtat resume {path} --accept-changes`")]
     Changed {

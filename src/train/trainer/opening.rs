@@ -9,13 +9,13 @@ use super::live::Written;
 use super::{Note, TrainError, Trainer};
 use crate::config::{Applies, ConfigError, Experiment};
 use crate::data::Dataset;
-use crate::engine::{Engine, EngineError};
-use crate::engines::open_engine;
+use crate::engine::{Cancel, Engine, EngineError};
+use crate::engines::open_engine_unless;
 use crate::model::{ModelError, State};
 use crate::train::average::Average;
 use crate::train::batches::Batches;
 use crate::train::binding::{Differences, HeldOut, checksum};
-use crate::train::checkpoint::{Checkpoint, Progress};
+use crate::train::checkpoint::{Checkpoint, Progress, is_of_later_version};
 use crate::train::initial::InitialWeights;
 use crate::train::run_dir::RunDir;
 use crate::train::setup::{self, Splits};
@@ -37,6 +37,19 @@ impl Trainer {
     /// # Errors
     /// If the experiment is invalid, or if data, engine or directory cannot be opened.
     pub fn begin(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
+        Self::begin_unless(experiment, splits, directory, &mut || false)
+    }
+
+    /// As [`Self::begin`], unless `stop` asks to stop before the engine is open.
+    ///
+    /// # Errors
+    /// As [`Self::begin`]; [`EngineError::Stopped`].
+    pub fn begin_unless(
+        experiment: Experiment,
+        splits: Splits,
+        directory: RunDir,
+        stop: Cancel<'_>,
+    ) -> Result<Self, TrainError> {
         let network = setup::network(&experiment, &splits.train);
         let initial = InitialWeights::of(&experiment, &network)?;
         let state = match &initial {
@@ -46,7 +59,7 @@ impl Trainer {
             }
             None => State::initialise(&network, experiment.run.seed),
         };
-        let engine = open_engine(&experiment.run.engine_options(), network, &state)?;
+        let engine = open_engine_unless(&experiment.run.engine_options(), network, &state, None, stop)?;
         let mut trainer = Self::begin_with(experiment, splits, engine, directory)?;
         if let Some(initial) = initial {
             trainer.directory.write_json("init.json", &initial.record)?;
@@ -90,7 +103,7 @@ impl Trainer {
     /// As [`Self::begin`]; [`TrainError::EngineGone`]; [`TrainError::Changed`]; and if there is no checkpoint or it does
     /// not fit.
     pub fn resume(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
-        Self::resume_with(experiment, splits, directory, ResumeOptions::default())
+        Self::resume_unless(experiment, splits, directory, ResumeOptions::default(), &mut || false)
     }
 
     /// As [`Self::resume`], with options.
@@ -103,8 +116,25 @@ impl Trainer {
         directory: RunDir,
         options: ResumeOptions,
     ) -> Result<Self, TrainError> {
+        Self::resume_unless(experiment, splits, directory, options, &mut || false)
+    }
+
+    /// As [`Self::resume_with`], unless `stop` asks to stop before the engine is open.
+    ///
+    /// # Errors
+    /// As [`Self::resume`]; [`EngineError::Stopped`].
+    pub fn resume_unless(
+        experiment: Experiment,
+        splits: Splits,
+        directory: RunDir,
+        options: ResumeOptions,
+        stop: Cancel<'_>,
+    ) -> Result<Self, TrainError> {
         let path = directory.checkpoint("resume");
-        let mut checkpoint = Checkpoint::load(&path)?;
+        let mut checkpoint = Checkpoint::load(&path).map_err(|error| damaged(error, &directory))?;
+        if stop() {
+            return Err(EngineError::Stopped.into());
+        }
         let Differences { changes, mut notes } =
             Differences::of(&checkpoint, &experiment, &splits, &directory.path().join("log.jsonl"));
         if !changes.is_empty() && !options.accept_changes {
@@ -117,9 +147,9 @@ impl Trainer {
         }
         notes.extend(changes);
         let network = setup::network(&experiment, &splits.train);
-        let began = if options.any_engine { None } else { directory.engine() };
-        let mut engine =
-            setup::reopen_engine(&experiment, network, &checkpoint.engine.model, &directory, began.as_ref())?;
+        let model = &checkpoint.engine.model;
+        let (mut engine, problems) =
+            setup::reopen_engine(&experiment, network, model, &directory, options.any_engine, stop)?;
         if let Some(name) = checkpoint.not_finite() {
             let what = format!(
                 "'{name}' is not finite: the run had diverged when it was saved; begin another run from \
@@ -150,7 +180,7 @@ impl Trainer {
         trainer.wanted = (trainer.experiment != experiment).then_some(experiment);
         trainer.written.experiment = trainer.wanted().clone();
         trainer.notes.splice(0..0, notes.into_iter().map(Note::Fact));
-        trainer.notes.extend(found.into_iter().map(Note::Problem));
+        trainer.notes.extend(problems.into_iter().chain(found).map(Note::Problem));
         trainer.saved = saved;
         (trainer.ema, trainer.fawa) = (Average::new(checkpoint.ema), Average::new(checkpoint.fawa));
         (trainer.metrics, trainer.classes) = rows;
@@ -172,11 +202,14 @@ impl Trainer {
         let o = &experiment.optimizer;
         let batches = Batches::new(splits.train.len(), o.batch_size, o.last_batch);
         batches.check(engine.network())?;
-        let impossible = |what| ModelError::Format { path: directory.checkpoint("resume"), what };
+        let impossible = |what| {
+            let path = directory.checkpoint("resume");
+            damaged(ModelError::Format { path, what }, &directory)
+        };
         progress.check(classes, epochs, &batches).map_err(impossible)?;
         let method = methods::build(&experiment, classes);
         if method.needs().validation && progress.batch > 0 && progress.validation.is_none() {
-            return Err(impossible("its counts on the validation split are missing".into()).into());
+            return Err(impossible("its counts on the validation split are missing".into()));
         }
         if let Some(kernels) = engine.kernels() {
             directory.write_kernels(&kernels)?;
@@ -208,6 +241,33 @@ impl Trainer {
             saved: (Instant::now(), None),
         })
     }
+}
+
+/// The error that `resume.safetensors` cannot be continued from, with what is left of the run. A file that is missing, or that
+/// a later version wrote, is not damaged.
+fn damaged(error: ModelError, directory: &RunDir) -> TrainError {
+    if matches!(error, ModelError::File(_)) || is_of_later_version(&error) {
+        return error.into();
+    }
+    let run = directory.path();
+    let again = format!("fairtat train --config {}", run.join("config.toml").display());
+    // Only what can be read is recommended.
+    let is_whole = |name: &&&str| State::load(&directory.checkpoint(name)).is_ok();
+    let advice = match ["best", "last", "ema", "fawa"].iter().find(is_whole) {
+        Some(name) => {
+            let file = directory.checkpoint(name);
+            let file = file.display();
+            format!(
+                "put back another copy of it; or begin another run from the weights in {file}, which is whole, with `{again} \
+                 --init {file}`; `fairtat eval {file}` evaluates them"
+            )
+        }
+        None => format!(
+            "put back another copy of it; no other checkpoint of the run can be read: otherwise it has to be trained again, \
+             in a new directory, with `{again}`"
+        ),
+    };
+    TrainError::Damaged { error: Box::new(error), advice }
 }
 
 /// Checks an experiment, and that it fits images such as those of `set`.
