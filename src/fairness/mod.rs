@@ -10,5 +10,5 @@ mod targets;
 
 pub use interval::wilson;
 pub use margins::{Combine, EpsilonRule, Margins, Reference, Statistic};
-pub use statistics::{ClassStats, Confusion};
+pub use statistics::{ClassStats, Confusion, ratio};
 pub use targets::{TargetDistribution, TargetMode};

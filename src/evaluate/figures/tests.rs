@@ -105,7 +105,7 @@ fn every_figure(context: &Context, epochs: u32) -> Vec<Figure> {
         time_by_epoch(&metrics(epochs), context),
         epsilon_curves(&rows, context),
         target_distribution(&rows, context),
-        class_accuracy(&rows, context),
+        class_accuracy(&rows, &metrics(epochs), context),
         adversarial_examples(&[example(1, 8, 8), example(3, 32, 32)], context),
     ]
     .into_iter()
@@ -380,8 +380,13 @@ fn the_worst_class_stands_last_with_the_gap() {
     for (row, accuracy) in rows.iter_mut().zip([0.5, 0.25, f64::NAN, 0.75]) {
         row.val_robust_accuracy = accuracy;
     }
-    let figure = class_accuracy(&rows, &context(4)).unwrap();
+    let figure = class_accuracy(&rows, &[], &context(4)).unwrap();
     assert!(says(&figure, "gap 50.0 points") && says(&figure, "mean robust 50.0%"));
+    // Classes of different sizes: the mean over images is that of metrics.csv.
+    let mut of_epoch = metrics(1);
+    of_epoch[0].val_robust_accuracy = 0.4125;
+    let figure = class_accuracy(&rows, &of_epoch, &context(4)).unwrap();
+    assert!(says(&figure, &format!("mean robust {}", axes::percent(0.4125))));
     let texts = texts(&figure);
     let place = |name: &str| texts.iter().position(|text| text == name).unwrap();
     assert!(place("cat0") < place("airplane0") && place("airplane0") < place("automobile0"));
@@ -442,7 +447,7 @@ fn values_that_are_not_finite_are_left_out() {
             cfps_heatmap(&rows, &context),
             epsilon_curves(&rows, &context),
             target_distribution(&rows, &context),
-            class_accuracy(&rows, &context),
+            class_accuracy(&rows, &[], &context),
         ] {
             check(&figure.unwrap());
         }
@@ -487,7 +492,7 @@ fn nothing_to_draw_is_an_error_that_says_so() {
         confusion_matrix(&[0; 100], CellUnit::Percent, &context),
         epsilon_curves(&[], &context),
         target_distribution(&[], &context),
-        class_accuracy(&[], &context),
+        class_accuracy(&[], &[], &context),
         adversarial_examples(&[], &context),
         confusion_difference(&[], &[], CellUnit::Percent, "epoch 0", &context),
         class_epsilon(&[], &[], &context),
