@@ -74,7 +74,10 @@ fn every_signal_is_one_ctrl_c_with_its_own_status() {
 fn a_signal_saves_the_run_of_the_window_and_ends_it() {
     for (signal, status) in [("TERM", 143), ("HUP", 129), ("INT", 130)] {
         let dir = tempfile::tempdir().unwrap();
-        let shown = ok(dir.path(), &["config", "show", "--epochs", "5000", "--engine", "candle"]);
+        let small =
+            ["--limit", "60", "--validation-per-class", "2", "--width", "4", "--steps", "1", "--eval-steps", "1"];
+        let long = ["config", "show", "--epochs", "5000", "--engine", "candle"];
+        let shown = ok(dir.path(), &[&long[..], &small].concat());
         std::fs::write(dir.path().join("long.toml"), shown).unwrap();
         let mut child = command(dir.path(), &["window", "--tour", "pictures", "--tour-epochs", "4000", "long.toml"])
             .env("XDG_CONFIG_HOME", dir.path().join("config"))
