@@ -186,10 +186,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         _ => Path::new("."),
     };
     fs::create_dir_all(directory)?;
-    // A new name for each file, which nobody can foresee, and `create_new`: neither an earlier file nor a link is followed.
-    let random = RandomState::new().build_hasher().finish();
-    let temporary = directory.join(format!("{}{random:016x}{}", TEMPORARY[0], TEMPORARY[1]));
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+    let (mut file, temporary) = temporary(directory)?;
     let written = file.write_all(bytes).and_then(|()| {
         if let Some(old) = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file) {
             // Best effort: some file systems have no permissions.
@@ -208,6 +205,36 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     #[cfg(unix)]
     let _ = fs::File::open(directory).and_then(|directory| directory.sync_all());
     Ok(())
+}
+
+/// A new temporary file in a directory, and its path.
+fn temporary(directory: &Path) -> io::Result<(File, PathBuf)> {
+    // A new name for each file, which nobody can foresee, and `create_new`: neither an earlier file nor a link is followed.
+    let random = RandomState::new().build_hasher().finish();
+    let path = directory.join(format!("{}{random:016x}{}", TEMPORARY[0], TEMPORARY[1]));
+    Ok((OpenOptions::new().write(true).create_new(true).open(&path)?, path))
+}
+
+/// Checks that [`write_atomic`] can write a file at `path`, and changes nothing: a temporary file is made and removed in its
+/// directory, or in the one in which that directory would be made.
+///
+/// # Errors
+/// Returns the error that [`write_atomic`] would return.
+pub fn check_writable(path: &Path) -> Result<(), FileError> {
+    let check = || {
+        match fs::symlink_metadata(path) {
+            Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+            // Such as a name that is too long.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let absolute = std::path::absolute(path)?;
+        let existing = absolute.ancestors().skip(1).find(|directory| directory.exists());
+        let (file, made) = temporary(existing.ok_or(io::ErrorKind::NotFound)?)?;
+        drop(file);
+        fs::remove_file(made)
+    };
+    check().map_err(FileError::writing(path))
 }
 
 /// Removes the temporary files that killed processes have left in `directory`, also those of earlier versions. No other

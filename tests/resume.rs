@@ -520,7 +520,7 @@ fn the_wgsl_engine_trains_to_the_same_bytes_stopped_or_not() {
         assert_eq!(trainer.run(&mut ()).unwrap(), Outcome::Finished);
     }
     assert_same(&whole, &again);
-    let kernels = |run: &Path| RunDir::open(run).unwrap().0.kernels().unwrap();
+    let kernels = |run: &Path| RunDir::open(run).unwrap().0.kernels().unwrap().unwrap();
     let named: BTreeSet<String> = kernels(&whole).convolutions.into_iter().flat_map(|row| row.layers).collect();
     let expected: BTreeSet<String> = State::load(&whole.join("checkpoints/last.safetensors"))
         .unwrap()

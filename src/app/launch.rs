@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use resvg::{tiny_skia, usvg};
 
+use super::closing::Ending;
 use super::dialogs::SystemDialogs;
 use super::storage::StoredSettings;
 use super::tour::{Tour, TourOptions};
@@ -32,6 +33,8 @@ pub struct LaunchOptions {
     pub size: Option<[f32; 2]>,
     /// Run the tour, then close.
     pub tour: Option<TourOptions>,
+    /// Ends the window from outside.
+    pub ending: Ending,
 }
 
 /// Whether there is a display.
@@ -40,14 +43,15 @@ pub fn has_display() -> bool {
     !cfg!(all(unix, not(target_os = "macos"))) || set("WAYLAND_DISPLAY") || set("WAYLAND_SOCKET") || set("DISPLAY")
 }
 
-/// Opens the window and blocks until it is closed.
+/// Opens the window and blocks until it is closed. `opening` is called when it is about to open.
 ///
 /// # Errors
 /// [`LaunchError`]; no window has been shown then.
-pub fn run(options: LaunchOptions) -> Result<(), LaunchError> {
+pub fn run(options: LaunchOptions, opening: impl FnOnce()) -> Result<(), LaunchError> {
     if !has_display() {
         return Err(LaunchError::NoDisplay);
     }
+    opening();
     let began = Instant::now();
     let state = StoredSettings::place();
     let last = state.as_deref().map(StoredSettings::load).and_then(|stored| stored.size);
@@ -68,7 +72,8 @@ pub fn run(options: LaunchOptions) -> Result<(), LaunchError> {
         Box::new(move |creation| {
             let context = &creation.egui_ctx;
             let dialogs = Box::new(SystemDialogs::new(context.clone()));
-            let mut app = App::new(context, Surroundings { runs: runs(), state, dialogs });
+            let mut app =
+                App::new(context, Surroundings { runs: runs(), state, dialogs, ending: options.ending.clone() });
             let drawn_by = creation.wgpu_render_state.as_ref().map(|state| state.adapter.get_info().device_type);
             if drawn_by == Some(wgpu::DeviceType::Cpu) {
                 app.spare_the_cpu();

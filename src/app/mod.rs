@@ -43,6 +43,7 @@ pub mod view;
 pub mod widgets;
 mod window;
 
+pub use closing::Ending;
 pub use launch::{LaunchError, LaunchOptions, has_display, run};
 pub use tour::TourOptions;
 pub use window::{App, Surroundings};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable;
 
-use super::closing::Closing;
+use super::closing::{Closing, Ending};
 use super::command::Command;
 use super::context::Action;
 use super::dialogs::{Chosen, Dialogs, Purpose};
@@ -15,6 +15,7 @@ use super::layout::PanelKind;
 use super::testing::shoot;
 use super::view::Status;
 use super::window::{App, Surroundings};
+use crate::train::RunDir;
 
 /// Answers every dialog with the next of these paths.
 #[derive(Default)]
@@ -37,9 +38,18 @@ impl Dialogs for Scripted {
 type Window<'a> = Harness<'a, Option<App>>;
 
 fn open<'a>(directory: &std::path::Path, paths: Vec<PathBuf>, size: [f32; 2], scale: f32, dark: bool) -> Window<'a> {
+    open_with(directory, paths, (size, scale, dark), Ending::default())
+}
+
+fn open_with<'a>(
+    directory: &std::path::Path,
+    paths: Vec<PathBuf>,
+    (size, scale, dark): ([f32; 2], f32, bool),
+    ending: Ending,
+) -> Window<'a> {
     let (runs, state) = (directory.join("runs"), Some(directory.join("window.json")));
     let mut surroundings =
-        Some(Surroundings { runs, state, dialogs: Box::new(Scripted { paths, ..Scripted::default() }) });
+        Some(Surroundings { runs, state, dialogs: Box::new(Scripted { paths, ..Scripted::default() }), ending });
     Harness::builder()
         .with_size(size)
         .with_pixels_per_point(scale)
@@ -263,6 +273,33 @@ fn closing_asks_saves_and_leaves_a_run_that_can_be_resumed() {
     let again = open(directory.path(), vec![], [1000.0, 700.0], 1.0, false);
     assert_eq!(again.app().form.experiment.data.limit, Some(500));
     assert_eq!(again.app().settings.last_run, Some(run));
+}
+
+#[test]
+fn a_window_that_is_ended_from_outside_saves_its_run_without_drawing_a_frame() {
+    for paused in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let ending = Ending::default();
+        let mut window = open_with(directory.path(), vec![], ([1000.0, 700.0], 1.0, false), ending.clone());
+        window.run_steps(3);
+        make_small(&mut window);
+        window.state_mut().as_mut().unwrap().form.experiment.optimizer.epochs = 500;
+        window.press("Start");
+        window.wait("a batch", |app| !app.view.batches.is_empty());
+        if paused {
+            window.press("Pause");
+            window.wait("the pause", |app| app.view.status == Status::Paused);
+        }
+        ending.save_and_stop();
+        let run = directory.path().join("runs/digits-60s");
+        assert!(run.join("checkpoints/resume.safetensors").exists());
+        assert!(RunDir::claim(&run).is_ok(), "the run still has its directory");
+        // If there is a frame, it says so; nothing is asked, and no request is answered.
+        window.run_steps(2);
+        assert!(window.query_by_label("Finishing the batch that is under way, then closing…").is_some());
+        assert_eq!(window.app().closing, Closing::Stopping);
+        window.state_mut().as_mut().unwrap().finish();
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use egui::Ui;
 
 use super::bars;
-use super::closing::Closing;
+use super::closing::{Closing, Ending};
 use super::command::Command;
 use super::context::{Action, Context, OpenFor};
 use super::dialogs::{Chosen, Dialogs, Purpose};
@@ -49,6 +49,8 @@ pub struct Surroundings {
     pub state: Option<PathBuf>,
     /// File dialogs.
     pub dialogs: Box<dyn Dialogs>,
+    /// Ends the window from outside.
+    pub ending: Ending,
 }
 
 /// The window.
@@ -71,7 +73,6 @@ pub struct App {
     /// Panels drawn in the last frame.
     seen: Vec<PanelKind>,
     surroundings: Surroundings,
-    worker: Option<Worker>,
     pub(super) evaluator: Option<Evaluator>,
     update_interval: Arc<AtomicU64>,
     before_lesson: Option<Before>,
@@ -100,11 +101,13 @@ impl App {
             move || context.request_repaint_after(Duration::from_millis(every.load(Ordering::Relaxed)))
         };
         let evaluator = Evaluator::spawn(wake.clone()).ok();
-        let (worker, failure) = match Worker::spawn(wake) {
-            Ok(worker) => (Some(worker), None),
-            Err(error) => {
-                (None, Some(format!("The thread for training could not be started: {error}. Close other programs.")))
+        surroundings.ending.watch(context);
+        let failure = match Worker::spawn(wake) {
+            Ok(worker) => {
+                surroundings.ending.put(worker);
+                None
             }
+            Err(error) => Some(format!("The thread for training could not be started: {error}. Close other programs.")),
         };
         let mut app = Self {
             view: RunView::default(),
@@ -124,7 +127,6 @@ impl App {
             actions: Vec::new(),
             seen: Vec::new(),
             surroundings,
-            worker,
             evaluator,
             update_interval,
             before_lesson: None,
@@ -186,7 +188,7 @@ impl App {
     /// Handles everything that arrived since the last frame.
     fn receive(&mut self, context: &egui::Context) {
         let now = Instant::now();
-        for update in self.worker.as_ref().map(Worker::updates).unwrap_or_default() {
+        for update in self.surroundings.ending.worker(Worker::updates).unwrap_or_default() {
             match &update {
                 Update::Warning(text) => self.toasts.add(now, Level::Warning, text.clone()),
                 // The inspector displays its own failures.
@@ -431,7 +433,7 @@ impl App {
 
     /// Sends a request to the worker.
     pub(super) fn send(&mut self, request: Request) {
-        let sent = self.worker.as_ref().map(|worker| worker.send(request));
+        let sent = self.surroundings.ending.worker(|worker| worker.send(request));
         if let Some(Err(busy)) = sent {
             self.tell(Level::Warning, busy.to_string());
         }
@@ -625,11 +627,16 @@ impl App {
         }
     }
 
+    /// Whether the window is being ended from outside.
+    pub(super) fn is_ended(&self) -> bool {
+        self.surroundings.ending.is_asked()
+    }
+
     /// Shuts down the worker: saves a run that is under way and waits for it.
     pub(super) fn finish(&mut self) {
         self.store();
         self.cancel_evaluation();
-        self.worker = None;
+        self.surroundings.ending.stop();
         self.evaluator = None;
     }
 }

@@ -1,16 +1,16 @@
 //! `--json`: the results of a command for other programs.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use serde::Serialize;
 
 use super::{Usage, print, print_or_warn};
 use crate::console::note;
-use crate::files::{FileError, write_atomic};
+use crate::files::{self, FileError, write_atomic};
 
 /// Where the results go.
 #[derive(Debug, Clone, Default, Args)]
@@ -21,11 +21,18 @@ pub(super) struct JsonArgs {
 }
 
 impl JsonArgs {
-    /// Refuses what can be seen to be no file before anything is computed.
-    pub(super) fn check(&self) -> Result<(), Usage> {
+    /// Refuses a file that cannot be written before anything is computed. Nothing is changed, and neither a pipe nor a device
+    /// is opened.
+    ///
+    /// # Errors
+    /// [`Usage`] for a directory; otherwise the reason.
+    pub(super) fn check(&self) -> Result<()> {
         match &self.path {
             Some(path) if path.is_dir() => {
-                Err(Usage(format!("--json: {} is a directory; name a file in it", path.display())))
+                bail!(Usage(format!("--json: {} is a directory; name a file in it", path.display())))
+            }
+            Some(path) if !is_standard_output(path) => {
+                check_writable(path).map_err(|error| anyhow!("--json: {error}; name another file"))
             }
             _ => Ok(()),
         }
@@ -102,6 +109,43 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     }
 }
 
+/// Checks what [`write`] needs.
+fn check_writable(path: &Path) -> Result<(), FileError> {
+    let fail = FileError::writing(path);
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() && has_one_name(&found) => {
+            files::check_writable(&path.canonicalize().map_err(FileError::writing(path))?)
+        }
+        Ok(found) if found.is_file() => OpenOptions::new().write(true).open(path).map(drop).map_err(fail),
+        // Opening a pipe waits for its reader, and tells the reader that there was a writer.
+        Ok(found) => may_be_written(path, &found).map_err(fail),
+        // A link to a file that is yet to be made, in a directory that must exist.
+        Err(_) if path.is_symlink() => {
+            let to = fs::read_link(path).map_err(FileError::writing(path))?;
+            let to = path.parent().unwrap_or(Path::new("")).join(to);
+            match to.parent().filter(|directory| !directory.as_os_str().is_empty() && !directory.is_dir()) {
+                Some(_) => Err(fail(ErrorKind::NotFound.into())),
+                None => files::check_writable(&to),
+            }
+        }
+        Err(_) => files::check_writable(path),
+    }
+}
+
+/// Whether this process may write into a pipe or a device.
+#[cfg(unix)]
+fn may_be_written(path: &Path, found: &fs::Metadata) -> std::io::Result<()> {
+    if std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) {
+        return Err(std::io::Error::new(ErrorKind::InvalidInput, "it is a socket"));
+    }
+    Ok(nix::unistd::access(path, nix::unistd::AccessFlags::W_OK)?)
+}
+
+#[cfg(not(unix))]
+fn may_be_written(_path: &Path, _found: &fs::Metadata) -> std::io::Result<()> {
+    Ok(())
+}
+
 #[cfg(unix)]
 fn has_one_name(found: &fs::Metadata) -> bool {
     std::os::unix::fs::MetadataExt::nlink(found) == 1
@@ -164,5 +208,56 @@ mod tests {
         assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
         assert!(json(dir.path()).check().unwrap_err().to_string().contains("is a directory; name a file in it"));
         assert!(json(&pipe).check().is_ok() && JsonArgs::default().check().is_ok());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_refused_at_the_start_and_nothing_is_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, other, link, dangling, pipe, socket] =
+            ["file", "other", "link", "dangling", "pipe", "socket"].map(|name| dir.path().join(name));
+        fs::write(&file, "results").unwrap();
+        fs::hard_link(&file, &other).unwrap();
+        fs::write(dir.path().join("single"), "results").unwrap();
+        symlink("file", &link).unwrap();
+        symlink("yet-to-be-made", &dangling).unwrap();
+        symlink("nowhere/file", dir.path().join("lost")).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let listing = || {
+            let mut all: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap()).collect();
+            all.sort_by_key(fs::DirEntry::file_name);
+            let state = |entry: &fs::DirEntry| {
+                let found = entry.metadata().unwrap();
+                let unchanged = std::os::unix::fs::MetadataExt::ino(&found);
+                (entry.file_name(), unchanged, found.len(), found.modified().unwrap())
+            };
+            all.iter().map(state).collect::<Vec<_>>()
+        };
+        let before = listing();
+        // The pipe has no reader: opening it would wait for one.
+        for good in [&file, &other, &link, &dangling, &pipe, &dir.path().join("single"), &dir.path().join("a/b/new")] {
+            json(good).check().unwrap();
+        }
+        for good in ["-", "/dev/null", "/dev/stdout"] {
+            json(Path::new(good)).check().unwrap();
+        }
+        for (bad, expected) in [
+            (dir.path().join("file/new"), "Not a directory"),
+            (dir.path().join("lost"), "not found"),
+            (dir.path().join("n".repeat(300)), "too long"),
+            (socket, "it is a socket"),
+        ] {
+            let error = json(&bad).check().unwrap_err().to_string();
+            let start = format!("--json: cannot write {}: ", bad.display());
+            assert!(error.starts_with(&start) && error.contains(expected), "{error}");
+            assert!(error.ends_with("; name another file"), "{error}");
+            assert!(json(&bad).write(&1).is_err(), "{bad:?}");
+        }
+        assert_eq!(listing(), before);
+        if cfg!(target_os = "linux") {
+            // Not even root can make files there.
+            let error = json(Path::new("/proc/results.json")).check().unwrap_err().to_string();
+            assert!(error.starts_with("--json: cannot write /proc/results.json: "), "{error}");
+        }
     }
 }

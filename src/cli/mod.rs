@@ -182,7 +182,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    // A window asks before it closes, and the system ends it as any other.
+    // The window handles signals itself once it is about to open.
     if !matches!(cli.command, None | Some(Command::Window(_))) {
         interrupt::install();
     }

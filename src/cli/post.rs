@@ -71,7 +71,7 @@ pub(super) struct NormalizeHeadArgs {
     /// Seed of the random starts
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Evaluate only this many test images: the first ones of each class
+    /// Evaluate only this many test images: the first ones of each class [default: the whole test set]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     #[command(flatten)]
@@ -207,8 +207,8 @@ fn normalize(arguments: &NormalizeHeadArgs) -> Result<()> {
 /// The checkpoint and its experiment, with the data that the arguments name.
 fn load(arguments: &NormalizeHeadArgs) -> Result<StoredNetwork> {
     let mut stored = arguments.stored.load()?;
-    let data = &mut stored.experiment.data;
-    data.test_limit = arguments.limit.or(data.test_limit);
+    // As in `fairtat eval`: the run's own limit was for its own evaluations.
+    stored.experiment.data.test_limit = arguments.limit;
     stored.experiment.validate()?;
     Ok(stored)
 }

@@ -66,7 +66,7 @@ pub(super) fn line(bar: Option<&ProgressBar>, text: &str) {
     }
 }
 
-/// Where a run stops before and while its images are loaded, while it trains, and in the evaluation after it.
+/// Where a run stops until its engine is open, while it trains, and in the evaluation after it.
 const LOADING: &str = "before training begins";
 const TRAINING: &str = "after this batch, with a checkpoint";
 const TESTING: &str = "after this batch; what is trained is saved";
@@ -98,7 +98,7 @@ pub(super) struct Terminal {
 
 impl Terminal {
     pub(super) fn new() -> Self {
-        Self::stopped_by(interrupt::stops(LOADING))
+        Self::stopped_by(interrupt::stops_early(LOADING))
     }
 
     fn stopped_by(stop: &'static AtomicBool) -> Self {
@@ -152,13 +152,13 @@ impl Host for Terminal {
         self.finish();
         match stage {
             Stage::LoadingData(name) => {
-                interrupt::stops(LOADING);
+                interrupt::stops_early(LOADING);
                 self.loading = Some(spinner(format!("loading {name}")));
             }
             Stage::BeginningAnew(path) => {
                 tell!("{} was stopped before its first checkpoint; starting from the beginning.", path.display());
             }
-            Stage::OpeningEngine => {}
+            Stage::OpeningEngine => self.loading = Some(spinner("opening the engine")),
             Stage::Testing => {
                 interrupt::stops(TESTING);
                 self.tested = true;
@@ -167,6 +167,7 @@ impl Host for Terminal {
     }
 
     fn opened(&mut self, trainer: &mut Trainer) {
+        self.loading = None;
         interrupt::stops(TRAINING);
         let engine = trainer.engine().describe();
         let parameters = grouped(trainer.engine().network().parameter_count());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::Usage;
+use super::{Usage, interrupt};
 use crate::app::{self, LaunchError, LaunchOptions, TourOptions};
 
 #[derive(Debug, Args)]
@@ -35,7 +35,12 @@ fn size(text: &str) -> Result<[f32; 2], String> {
 
 /// Opens the window without any argument.
 pub(super) fn open() -> Result<(), LaunchError> {
-    app::run(LaunchOptions::default())
+    launch(LaunchOptions::default())
+}
+
+fn launch(options: LaunchOptions) -> Result<(), LaunchError> {
+    let ending = options.ending.clone();
+    app::run(options, || interrupt::closes(move || ending.save_and_stop()))
 }
 
 pub(super) fn window(arguments: WindowArgs) -> Result<()> {
@@ -49,5 +54,6 @@ pub(super) fn window(arguments: WindowArgs) -> Result<()> {
         _ => {}
     }
     let tour = arguments.tour.map(|directory| TourOptions { directory, epochs: arguments.tour_epochs });
-    Ok(app::run(LaunchOptions { open: arguments.path, lesson: arguments.lesson, size: arguments.size, tour })?)
+    let (open, lesson, size) = (arguments.path, arguments.lesson, arguments.size);
+    Ok(launch(LaunchOptions { open, lesson, size, tour, ..LaunchOptions::default() })?)
 }

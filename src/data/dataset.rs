@@ -50,12 +50,18 @@ pub struct Dataset {
     labels: Vec<u32>,
 }
 
+/// The first two of these names that are the same.
+pub(crate) fn same_name(names: &[String]) -> Option<(usize, usize)> {
+    let mut known = std::collections::HashMap::new();
+    names.iter().enumerate().find_map(|(place, name)| known.insert(name, place).map(|first| (first, place)))
+}
+
 impl Dataset {
     /// Builds a set from `N × C × H × W` bytes and `N` labels.
     ///
     /// # Errors
     /// Returns [`DataError::Inconsistent`] if the byte count is not `labels.len() × shape.len()`, if there is no image
-    /// or fewer than two classes, or if a label is not below `class_names.len()`.
+    /// or fewer than two classes, if two classes have one name, or if a label is not below `class_names.len()`.
     pub fn new(
         name: impl Into<String>,
         class_names: Vec<String>,
@@ -70,6 +76,9 @@ impl Dataset {
         }
         if class_names.len() < 2 {
             return fail(format!("a classifier needs at least two classes, found {}", class_names.len()));
+        }
+        if let Some((a, b)) = same_name(&class_names) {
+            return fail(format!("classes {a} and {b} are both called '{}'; rename one of them", class_names[a]));
         }
         if images.len() != labels.len() * shape.len() {
             return fail(format!(
@@ -267,5 +276,20 @@ impl DataError {
     /// A [`DataError::Format`] for `path`.
     pub fn format(path: impl AsRef<Path>, what: impl Into<String>) -> Self {
         Self::Format { path: path.as_ref().to_path_buf(), what: what.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_classes_never_have_one_name() {
+        let set = |names: [&str; 3]| {
+            Dataset::new("pets", names.map(str::to_owned).to_vec(), ImageShape::new(1, 1, 1), vec![0; 3], vec![0, 1, 2])
+        };
+        assert!(set(["cat", "dog", "Cat"]).is_ok());
+        let message = set(["cat", "dog", "cat"]).unwrap_err().to_string();
+        assert!(message.contains("classes 0 and 2 are both called 'cat'; rename one of them"), "{message}");
     }
 }

@@ -462,3 +462,34 @@ proptest! {
         }
     }
 }
+
+/// Converted to text, two such names would be the same.
+#[cfg(target_os = "linux")]
+#[test]
+fn names_of_classes_that_are_not_utf_8_are_refused_in_every_part() {
+    use std::os::unix::ffi::OsStrExt;
+    for part in ["", "train", "test"] {
+        let dir = tempfile::tempdir().unwrap();
+        let image = png(&grey(7, 2, 2));
+        let parts: &[&str] = if part.is_empty() { &[""] } else { &["train", "test"] };
+        for place in parts {
+            for class in ["a", "b"] {
+                for number in 0..2 {
+                    put(
+                        dir.path(),
+                        &Path::new(place).join(class).join(format!("{number}.png")).display().to_string(),
+                        &image,
+                    );
+                }
+            }
+        }
+        for name in [b"cat\xff", b"cat\xfe"] {
+            let class = dir.path().join(part).join(std::ffi::OsStr::from_bytes(name));
+            fs::create_dir(&class).unwrap();
+            fs::write(class.join("0.png"), &image).unwrap();
+        }
+        let message = message(dir.path(), FolderOptions::default());
+        assert!(message.ends_with("the name of this class is not UTF-8; rename it"), "{message}");
+        assert!(message.contains(&dir.path().join(part).display().to_string()), "{message}");
+    }
+}

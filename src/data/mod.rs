@@ -24,6 +24,7 @@ mod summary;
 
 pub(crate) use cifar::check_cifar;
 pub use cifar::{Cifar, load_cifar};
+pub(crate) use dataset::same_name;
 pub use dataset::{DataError, Dataset, ImageShape, TrainTest};
 pub use digits::digits;
 pub use fit::{MAX_IMAGE_SIZE, check_memory};

@@ -212,8 +212,8 @@ impl Corruptions {
     /// Lists a directory and reads its labels.
     ///
     /// # Errors
-    /// Returns an error if `labels.npy` is missing or damaged, if the number of labels is not a multiple of five, or if
-    /// there is no corruption.
+    /// Returns an error if `labels.npy` is missing or damaged, if the number of labels is not a multiple of five, if there
+    /// is no corruption, or if the name of one is not UTF-8.
     pub fn open(directory: &Path, class_names: &[String]) -> Result<Self, DataError> {
         let labels_path = directory.join("labels.npy");
         let labels = read_labels(&labels_path, Some(class_names.len()))?;
@@ -225,7 +225,15 @@ impl Corruptions {
         for entry in entries(directory)? {
             let path = entry.path();
             if path.extension().is_some_and(|e| e == "npy") && path != labels_path {
-                names.push(path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
+                match path.file_stem().unwrap_or_default().to_str() {
+                    Some(name) => names.push(name.to_owned()),
+                    None => {
+                        return Err(DataError::format(
+                            path,
+                            "the name of this corruption is not UTF-8; rename the file",
+                        ));
+                    }
+                }
             }
         }
         if names.is_empty() {
@@ -394,6 +402,23 @@ mod tests {
         // One label that is far off is damage.
         put(dir.path(), "train_labels.npy", array("|u1", &[3], &[1, 200, 2]));
         assert!(message().ends_with("label 200 of image 1, expected 0 to 2"), "{}", message());
+    }
+
+    /// Converted to text, both names would be the same.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn names_of_corruptions_that_are_not_utf_8_are_refused() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        put(dir.path(), "labels.npy", array("|u1", &[10], &[0, 1].repeat(5)));
+        let images: Vec<u8> = (0..30).collect();
+        for name in [b"fog\xff.npy", b"fog\xfe.npy"] {
+            let path = dir.path().join(std::ffi::OsStr::from_bytes(name));
+            std::fs::write(path, array("|u1", &[10, 1, 1, 3], &images)).unwrap();
+        }
+        let message = Corruptions::open(dir.path(), &names(2)).unwrap_err().to_string();
+        assert!(message.ends_with("the name of this corruption is not UTF-8; rename the file"), "{message}");
+        assert!(message.contains(&dir.path().display().to_string()), "{message}");
     }
 
     #[test]

@@ -67,7 +67,13 @@ pub enum EngineError {
     /// The requested engine is not part of this build or not available on this machine.
     #[error("{0}")]
     Unavailable(String),
+    /// [`Cancel`] asked to stop while the engine was being opened.
+    #[error("stopped while the engine was being opened")]
+    Stopped,
 }
+
+/// Asked between the steps of an operation that takes long: whether to stop.
+pub type Cancel<'a> = &'a mut dyn FnMut() -> bool;
 
 /// Runs one network.
 ///

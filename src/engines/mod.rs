@@ -9,7 +9,7 @@ use crate::config::{DeviceChoice, EngineChoice, EngineOptions};
 use crate::console::tell;
 use crate::engine::candle::{CandleDevice, CandleEngine};
 use crate::engine::wgsl::{self, AdapterKind, KernelTable, Subgroups, Tuning, WgslEngine, WgslOptions};
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Cancel, Engine, EngineError};
 use crate::memory;
 use crate::model::{Network, State};
 
@@ -91,39 +91,52 @@ pub fn check_memory(
 /// Returns an error if the options contradict each other, if this machine or this build does not have the engine, or if
 /// the state does not fit the network.
 pub fn open_engine(options: &EngineOptions, network: Network, state: &State) -> Result<Box<dyn Engine>, EngineError> {
-    open_engine_with(options, network, state, None)
+    open_engine_unless(options, network, state, None, &mut || false)
 }
 
-/// As [`open_engine`] for a run that is resumed: uses its kernels if the device and the program are unchanged.
+/// As [`open_engine`] for a run, which may be stopped before its engine is open. A run that is resumed uses its `kernels`
+/// if the device and the program are unchanged.
+///
+/// `stop` is asked between the steps: finding the devices, opening each, measuring each kernel. A call of a driver is not
+/// interrupted.
 ///
 /// # Errors
-/// As [`open_engine`].
-pub fn open_engine_with(
+/// As [`open_engine`]; [`EngineError::Stopped`].
+pub fn open_engine_unless(
     options: &EngineOptions,
     network: Network,
     state: &State,
     kernels: Option<KernelTable>,
+    stop: Cancel<'_>,
 ) -> Result<Box<dyn Engine>, EngineError> {
     options.validate().map_err(|error| EngineError::Invalid(error.to_string()))?;
-    match choose_engine(options) {
-        ChosenEngine::Candle(device) => Ok(Box::new(CandleEngine::new(network, state, device)?)),
+    let mut go_on = || if stop() { Err(EngineError::Stopped) } else { Ok(()) };
+    go_on()?;
+    let chosen = choose_engine(options);
+    go_on()?;
+    let opened: Box<dyn Engine> = match chosen {
+        ChosenEngine::Candle(device) => Box::new(CandleEngine::new(network, state, device)?),
         ChosenEngine::Wgsl => {
             let wgsl = WgslOptions { choices: kernels, ..wgsl_options(options) };
             let asked_for = options.engine == EngineChoice::Wgsl || options.adapter.is_some();
-            let opened = WgslEngine::new(network.clone(), state, &wgsl);
+            let opened = WgslEngine::new_unless(network.clone(), state, &wgsl, &mut || go_on().is_err());
+            go_on()?;
             match opened {
                 Err(EngineError::Gpu(error)) if !asked_for => {
                     tell!("warning: the GPU cannot be used, using the CPU instead: {error}");
-                    Ok(Box::new(CandleEngine::new(network, state, CandleDevice::Cpu)?))
+                    Box::new(CandleEngine::new(network, state, CandleDevice::Cpu)?)
                 }
-                opened if asked_for || options.deterministic || !is_doubtful() => Ok(Box::new(opened?)),
+                opened if asked_for || options.deterministic || !is_doubtful() => Box::new(opened?),
                 opened => {
                     let cpu = CandleEngine::new(network, state, CandleDevice::Cpu)?;
-                    probe::faster(Box::new(opened?), Box::new(cpu))
+                    go_on()?;
+                    probe::faster(Box::new(opened?), Box::new(cpu), &mut || go_on().is_err())?
                 }
             }
         }
-    }
+    };
+    go_on()?;
+    Ok(opened)
 }
 
 /// The options of the WGSL engine for `options`.
@@ -173,6 +186,32 @@ mod tests {
             "{message}"
         );
         assert!(message.ends_with(" of memory: choose a smaller network, batch or image"), "{message}");
+    }
+
+    /// Stops at each point at which the opening of an engine can be stopped.
+    #[test]
+    fn opening_an_engine_stops_between_its_steps() {
+        use crate::data::ImageShape;
+        use crate::model::Architecture;
+        let network = Architecture::DigitsCnn.build(ImageShape::new(1, 8, 8), 10, None, Some(4));
+        let state = State::initialise(&network, 0);
+        let adapter = std::env::var("FAIRTAT_TEST_ADAPTER").ok();
+        for (engine, adapter, least) in [(EngineChoice::Candle, None, 3), (EngineChoice::Wgsl, adapter, 6)] {
+            let options = EngineOptions { engine, adapter, deterministic: true, ..EngineOptions::default() };
+            let mut stopped = 0;
+            loop {
+                let mut asked = 0;
+                let mut stop = || {
+                    asked += 1;
+                    asked > stopped
+                };
+                match open_engine_unless(&options, network.clone(), &state, None, &mut stop) {
+                    Err(EngineError::Stopped) => stopped += 1,
+                    opened => break drop(opened.unwrap()),
+                }
+            }
+            assert!(stopped >= least, "{engine:?}: {stopped}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Norm, Objective, SearchSpec, Start, View};
+use crate::engine::{Batch, BatchNormMode, Cancel, Engine, EngineError, Norm, Objective, SearchSpec, Start, View};
 
 /// Batch size: enough to fill a small GPU.
 const IMAGES: usize = 16;
@@ -17,9 +17,17 @@ const REPEATS: usize = 4;
 /// The engine that attacks faster; the first one if they are equal. Neither engine's state changes.
 ///
 /// # Errors
-/// Returns an error if the second engine fails. If the first one fails, the second is returned.
-pub(super) fn faster(mut a: Box<dyn Engine>, mut b: Box<dyn Engine>) -> Result<Box<dyn Engine>, EngineError> {
+/// Returns an error if the second engine fails, or [`EngineError::Stopped`] between the two. If the first one fails, the
+/// second is returned.
+pub(super) fn faster(
+    mut a: Box<dyn Engine>,
+    mut b: Box<dyn Engine>,
+    stop: Cancel<'_>,
+) -> Result<Box<dyn Engine>, EngineError> {
     let Ok(first) = attack_time(a.as_mut()) else { return Ok(b) };
+    if stop() {
+        return Err(EngineError::Stopped);
+    }
     let second = attack_time(b.as_mut())?;
     Ok(if second < first { b } else { a })
 }
@@ -79,7 +87,7 @@ mod tests {
         // The wide network computes two hundred times as much.
         for (a, b) in [(4, 64), (64, 4)] {
             let before = engine(4).state().unwrap();
-            let mut found = faster(engine(a), engine(b)).unwrap();
+            let mut found = faster(engine(a), engine(b), &mut || false).unwrap();
             assert_eq!(found.state().unwrap(), before);
         }
     }

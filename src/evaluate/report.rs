@@ -234,7 +234,7 @@ pub fn finish(trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<Opti
     let examples = examples(trainer.engine(), &experiment, statistics.as_ref(), &test, epoch)?;
     directory.check()?;
     write_examples(&directory, &examples)?;
-    draw(trainer, confusion.as_ref(), &attack, &examples)?;
+    draw(trainer, confusion.as_ref(), &attack, &examples, observer)?;
     Ok(Some(report))
 }
 
@@ -288,6 +288,7 @@ fn draw(
     confusion: Option<&Confusion>,
     test_attack: &Attack,
     examples: &[Example],
+    observer: &mut dyn Observer,
 ) -> Result<(), ReportError> {
     let (metrics, classes) = trainer.rows();
     if metrics.is_empty() {
@@ -306,7 +307,10 @@ fn draw(
         Some(confusion) => ("test set", test_attack.to_string(), confusion.counts().to_vec()),
         None => {
             let last = metrics.last().map_or(0, |row| row.epoch);
-            let counts = trainer.directory().confusion(last, "validation").ok().flatten();
+            let counts = trainer.directory().confusion(last, "validation").unwrap_or_else(|error| {
+                observer.event(&Event::Warning(&format!("{error}: the confusion matrix is not drawn")));
+                None
+            });
             let counts = counts.map(|confusion| confusion.counts().to_vec()).unwrap_or_default();
             ("validation split", context.attack.clone(), counts)
         }

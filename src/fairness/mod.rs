@@ -11,6 +11,6 @@ mod targets;
 
 pub use interval::wilson;
 pub use margins::{Combine, EpsilonRule, Margins, Reference, Statistic};
-pub use statistics::{ClassStats, Confusion, MANY_CLASSES};
+pub use statistics::{ClassStats, Confusion, MANY_CLASSES, ratio};
 pub use stored::DENSE_CLASSES;
 pub use targets::{TargetDistribution, TargetMode};

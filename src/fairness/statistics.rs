@@ -158,7 +158,9 @@ impl Confusion {
     }
 }
 
-fn ratio(part: u64, whole: u64) -> f64 {
+/// `part / whole`; 0 without a whole. Every share of images is computed by this function, so that tables and figures round
+/// the same number.
+pub fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 

@@ -190,6 +190,13 @@ const FORMAT: u32 = 2;
 /// The version with compressed counts, for more than [`DENSE_CLASSES`] classes. Earlier versions of the program then say
 /// that they do not know it.
 const COMPRESSED: u32 = 3;
+/// What to do with a file of a later version.
+const LATER_VERSION: &str = "continue with the version of fairtat that wrote it";
+
+/// Whether an error of [`Checkpoint::load`] is that a later version wrote the file.
+pub(super) fn is_of_later_version(error: &ModelError) -> bool {
+    matches!(error, ModelError::Format { what, .. } if what.ends_with(LATER_VERSION))
+}
 
 impl Checkpoint {
     /// The name of the first array that is not finite. A run cannot go on from such a state.
@@ -245,8 +252,7 @@ impl Checkpoint {
             _ => {
                 let format = text("format").unwrap_or_default();
                 return Err(fail(format!(
-                    "its format is {format}, and this program knows those up to {COMPRESSED}: continue with the version of \
-                     fairtat that wrote it"
+                    "its format is {format}, and this program knows those up to {COMPRESSED}: {LATER_VERSION}"
                 )));
             }
         };

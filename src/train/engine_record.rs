@@ -31,6 +31,12 @@ impl EngineRecord {
         }
     }
 
+    /// Whether this program knows the engine.
+    pub(super) fn is_known(&self) -> bool {
+        let auto = EngineOptions::default();
+        self.put_over(&auto) != auto
+    }
+
     /// `options` with this engine in place of an automatic choice. Returns `options` unchanged if they name an engine,
     /// device or adapter, or if this program does not know the recorded engine.
     pub fn put_over(&self, options: &EngineOptions) -> EngineOptions {
@@ -88,5 +94,6 @@ mod tests {
             assert_eq!(record("wgsl", Some("Radeon 780M")).put_over(&chosen), chosen);
         }
         assert_eq!(record("abacus", None).put_over(&auto), auto);
+        assert!(record("wgsl", None).is_known() && !record("abacus", None).is_known());
     }
 }

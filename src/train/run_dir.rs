@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -469,10 +470,25 @@ impl RunDir {
             .ok_or_else(|| fail(format!("expected a table with one row and one column per class, found {shape:?}")))
     }
 
-    /// The kernels that the run computes with, as [`Self::write_kernels`] wrote them. `None` if the file is missing or
-    /// cannot be read: they are then chosen again.
-    pub fn kernels(&self) -> Option<KernelTable> {
-        serde_json::from_slice(&files::read(&self.path.join(KERNELS)).ok()?).ok()
+    /// The kernels that the run computes with, as [`Self::write_kernels`] wrote them. `None` if the file is missing.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn kernels(&self) -> Result<Option<KernelTable>, RunDirError> {
+        self.read_json(KERNELS)
+    }
+
+    /// A value that [`Self::write_json`] wrote. `None` if the file is missing.
+    fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, RunDirError> {
+        let path = self.path.join(name);
+        match files::read(&path) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(value) => Ok(Some(value)),
+                Err(error) => Err(RunDirError::Format { path, what: format!("it is damaged ({error})") }),
+            },
+            Err(error) if error.cause().kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Writes the kernels of an engine that chooses them.
@@ -483,9 +499,12 @@ impl RunDir {
         self.write_json(KERNELS, kernels)
     }
 
-    /// The engine that the run began with. `None` in directories of earlier versions, or if the file cannot be read.
-    pub fn engine(&self) -> Option<EngineRecord> {
-        serde_json::from_slice(&files::read(&self.path.join(ENGINE)).ok()?).ok()
+    /// The engine that the run began with. `None` in directories of earlier versions.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn engine(&self) -> Result<Option<EngineRecord>, RunDirError> {
+        self.read_json(ENGINE)
     }
 
     /// Records the engine that the run begins with.

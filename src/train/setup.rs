@@ -6,8 +6,8 @@ use super::engine_record::is_automatic;
 use super::{EngineRecord, RunDir, TrainError};
 use crate::config::Experiment;
 use crate::data::{self, DataError, Dataset, TrainTest, channel_statistics};
-use crate::engine::{Engine, EngineError};
-use crate::engines::open_engine_with;
+use crate::engine::{Cancel, Engine, EngineError};
+use crate::engines::open_engine_unless;
 use crate::model::{Network, State};
 
 /// The images of a run.
@@ -110,22 +110,28 @@ pub fn network(experiment: &Experiment, train: &Dataset) -> Network {
     experiment.model.arch.build(train.shape(), train.classes(), normalisation, experiment.model.width)
 }
 
-/// Opens the engine for a resumed run: the engine that it began with if `experiment` chooses automatically and `began`
-/// is known, else the engine that is asked for.
+/// Opens the engine for a resumed run: the engine that it began with if `experiment` chooses automatically and that engine
+/// is recorded, else, or for `any_engine`, the engine that is asked for. Also returns which records cannot be read, and what
+/// is used in their place.
 ///
 /// # Errors
 /// [`TrainError::EngineGone`] if the engine that the run began with is not available; otherwise as
-/// [`open_engine_with`].
+/// [`open_engine_unless`].
 pub(super) fn reopen_engine(
     experiment: &Experiment,
     network: Network,
     state: &State,
     directory: &RunDir,
-    began: Option<&EngineRecord>,
-) -> Result<Box<dyn Engine>, TrainError> {
+    any_engine: bool,
+    stop: Cancel<'_>,
+) -> Result<(Box<dyn Engine>, Vec<String>), TrainError> {
     let asked_for = experiment.run.engine_options();
+    let recorded = directory.engine();
+    let began = recorded.as_ref().ok().and_then(Option::as_ref).filter(|_| !any_engine);
     let options = began.map_or_else(|| asked_for.clone(), |began| began.put_over(&asked_for));
-    let opened = open_engine_with(&options, network, state, directory.kernels());
+    let kernels = directory.kernels();
+    let known = kernels.as_ref().ok().cloned().flatten();
+    let opened = open_engine_unless(&options, network, state, known, stop);
     let engine = opened.map_err(|source| match (began, &source) {
         (Some(began), EngineError::Gpu(_) | EngineError::Unavailable(_) | EngineError::Candle(_))
             if options != asked_for =>
@@ -135,11 +141,30 @@ pub(super) fn reopen_engine(
         }
         _ => source.into(),
     })?;
-    // A directory of an earlier version: record the engine from now on.
-    if directory.engine().is_none() && is_automatic(&asked_for) {
+    let mut problems = Vec::new();
+    let now = engine.describe();
+    match &recorded {
+        Err(error) => problems.push(format!(
+            "{error}: the engine that the run began with is not known, so it goes on with {now}; results of another engine \
+             differ by rounding"
+        )),
+        Ok(Some(began)) if !any_engine && is_automatic(&asked_for) && !began.is_known() => problems.push(format!(
+            "the run began with the engine '{}', which this version of fairtat does not have; it goes on with {now}, and \
+             results differ by rounding",
+            began.name
+        )),
+        Ok(_) => {}
+    }
+    if let (Err(error), true) = (&kernels, engine.kernels().is_some()) {
+        problems.push(format!(
+            "{error}: the kernels of the convolutions are chosen again, and with other ones results differ by rounding"
+        ));
+    }
+    // Nothing that can be read: record the engine from now on.
+    if !matches!(recorded, Ok(Some(_))) && is_automatic(&asked_for) {
         directory.write_engine(&EngineRecord::of(engine.as_ref()))?;
     }
-    Ok(engine)
+    Ok((engine, problems))
 }
 
 #[cfg(test)]
@@ -150,7 +175,7 @@ mod tests {
     use crate::engine::candle::CandleDevice;
     use crate::engine::wgsl::AdapterKind;
     use crate::engines::{ChosenEngine, decide};
-    use crate::train::Trainer;
+    use crate::train::{Event, Observer, ResumeOptions, Trainer};
 
     /// The choice of `auto` may change between the beginning of a run and its resume.
     #[test]
@@ -174,19 +199,25 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_engine_that_is_gone_is_named_and_never_replaced_silently() {
-        let dir = tempfile::tempdir().unwrap();
+    /// An experiment of one short epoch on the CPU.
+    fn small() -> Experiment {
         let mut experiment = Experiment::preset("digits-60s").unwrap();
         (experiment.data.limit, experiment.data.validation_per_class) = (Some(60), Some(2));
         (experiment.model.width, experiment.attack.steps, experiment.evaluation.eval_steps) = (Some(4), 1, 1);
         (experiment.optimizer.epochs, experiment.run.engine) = (1, EngineChoice::Candle);
+        experiment
+    }
+
+    #[test]
+    fn an_engine_that_is_gone_is_named_and_never_replaced_silently() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut experiment = small();
         let path = dir.path().join("run");
         let splits = Splits::load(&experiment).unwrap();
         let run = RunDir::create(&path, &experiment).unwrap();
         let mut trainer = Trainer::begin(experiment.clone(), splits.clone(), run.clone()).unwrap();
         trainer.run(&mut ()).unwrap();
-        let began = run.engine().unwrap();
+        let began = run.engine().unwrap().unwrap();
         assert_eq!(began, EngineRecord::of(trainer.engine()));
         assert!(began.name.starts_with("candle-"));
 
@@ -212,13 +243,66 @@ mod tests {
             chosen
         };
         assert_eq!(resume(&on_candle(&experiment)).unwrap().engine().name(), "candle-cpu");
-        assert_eq!(run.engine(), Some(gone));
+        assert_eq!(run.engine().unwrap(), Some(gone));
         // A directory of an earlier version has no record: the current choice is recorded.
         std::fs::remove_file(path.join("engine.json")).unwrap();
         assert_eq!(resume(&on_candle(&experiment)).unwrap().engine().name(), "candle-cpu");
-        assert_eq!(run.engine(), None, "an engine chosen by hand does not show what the run began with");
+        assert_eq!(run.engine().unwrap(), None, "an engine chosen by hand does not show what the run began with");
         let now = resume(&experiment).unwrap().engine().name();
-        assert_eq!(run.engine().unwrap().name, now);
+        assert_eq!(run.engine().unwrap().unwrap().name, now);
+    }
+
+    /// Everything that a run says.
+    #[derive(Default)]
+    struct Told(Vec<String>);
+
+    impl Observer for Told {
+        fn event(&mut self, event: &Event<'_>) {
+            if let Event::Warning(text) = event {
+                self.0.push((*text).to_owned());
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_of_the_engine_that_cannot_be_read_is_named_with_the_engine_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut experiment = small();
+        let path = dir.path().join("run");
+        let splits = Splits::load(&experiment).unwrap();
+        let run = RunDir::create(&path, &experiment).unwrap();
+        Trainer::begin(experiment.clone(), splits.clone(), run.clone()).unwrap().run(&mut ()).unwrap();
+        experiment.run.engine = EngineChoice::Auto;
+        let resume = |experiment: &Experiment, any_engine| {
+            let options = ResumeOptions { any_engine, ..ResumeOptions::default() };
+            let mut trainer = Trainer::resume_with(experiment.clone(), splits.clone(), run.clone(), options).unwrap();
+            let mut told = Told::default();
+            trainer.run(&mut told).unwrap();
+            (trainer.engine().describe(), told.0)
+        };
+        let about_engines =
+            |told: &[String]| told.iter().filter(|text| text.contains("engine")).cloned().collect::<Vec<_>>();
+        let file = path.join("engine.json");
+        for damaged in [&b""[..], b"{\"name\": \"candle-cpu\"", b"[]", b"\xff"] {
+            std::fs::write(&file, damaged).unwrap();
+            let (engine, told) = resume(&experiment, false);
+            let told = about_engines(&told);
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].starts_with(&format!("{}: ", file.display())), "{told:?}");
+            let then =
+                format!("is not known, so it goes on with {engine}; results of another engine differ by rounding");
+            assert!(told[0].ends_with(&then), "{told:?}");
+            // Recorded anew, so that the next resume has nothing to say.
+            assert!(about_engines(&resume(&experiment, false).1).is_empty());
+        }
+        let unknown = EngineRecord { name: "abacus".into(), adapter: None, description: "abacus (wood)".into() };
+        run.write_engine(&unknown).unwrap();
+        let (engine, told) = resume(&experiment, false);
+        let told = about_engines(&told);
+        assert!(told[0].starts_with("the run began with the engine 'abacus', which this version"), "{told:?}");
+        assert!(told[0].contains(&format!("goes on with {engine}")), "{told:?}");
+        // Another engine was asked for.
+        assert!(about_engines(&resume(&experiment, true).1).is_empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Splits, network};
 use crate::config::{ConfigError, EngineOptions, Experiment};
-use crate::data::{DataError, ImageShape};
+use crate::data::{DataError, ImageShape, same_name};
 use crate::engine::{Engine, EngineError};
 use crate::engines::{check_memory, open_engine};
 use crate::files::{self, FileError};
@@ -396,7 +396,11 @@ fn class_names_in(metadata: &Facts) -> Result<Option<Vec<String>>, String> {
         Some(names) if names.len() < 2 => {
             Err(format!("'class_names' has {} names, expected at least two", names.len()))
         }
-        names => Ok(names),
+        Some(names) => match same_name(&names) {
+            Some((a, b)) => Err(format!("'class_names' has the name '{}' for class {a} and class {b}", names[a])),
+            None => Ok(Some(names)),
+        },
+        None => Ok(None),
     }
 }
 
@@ -439,6 +443,7 @@ mod tests {
             (&[three, ("std", "0.2")], "'std' is not a list of numbers"),
             (&[("shape", "3×8")], "'shape' is '3×8', expected channels×height×width"),
             (&[("class_names", "[\"a\"]")], "'class_names' has 1 names, expected at least two"),
+            (&[("class_names", "[\"a\",\"a\"]")], "'class_names' has the name 'a' for class 0 and class 1"),
             (&[("class_names", "7")], "'class_names' is not a list of names"),
         ] {
             checkpoint(&path, facts);

@@ -5,35 +5,32 @@ mod best;
 #[cfg(test)]
 mod epoch_tests;
 mod live;
+mod opening;
 mod saving;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use self::live::Written;
 pub use live::{Change, Live};
+pub use opening::{ResumeOptions, check_classes};
 
 use super::average::Average;
 use super::batches::Batches;
-use super::binding::{Differences, HeldOut, checksum};
-use super::checkpoint::{Checkpoint, Progress};
+use super::checkpoint::Progress;
 use super::evaluation::evaluation_attack;
 use super::events::{Event, Observer};
-use super::initial::InitialWeights;
-use super::methods::{self, ClassCosts, Evidence, Method, Needs, Radii, ValidationCounts};
+use super::methods::{ClassCosts, Evidence, Method, Needs, Radii, ValidationCounts};
 use super::recalibrate::RunningAverage;
 use super::run_dir::{RunDir, RunDirError};
 use super::setup::{self, Splits};
 use super::tensorboard::EventWriter;
 use super::warnings::{missing_averages, run_warnings};
-use super::{ClassRow, EngineRecord, MetricsRow, StoredError};
+use super::{ClassRow, MetricsRow, StoredError};
 use crate::attack::{Attack, Measured, measure};
-use crate::config::{Applies, ConfigError, Experiment};
-use crate::data::{DataError, Dataset};
+use crate::config::{ConfigError, Experiment};
+use crate::data::DataError;
 use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Start, View};
-use crate::engines::open_engine;
 use crate::files::FileError;
 use crate::model::{ModelError, State};
 use crate::rng::{Purpose, Stream};
@@ -62,6 +59,14 @@ pub enum TrainError {
     /// TensorBoard's file cannot be written.
     #[error(transparent)]
     TensorBoard(FileError),
+    /// The checkpoint to resume from cannot be read, or holds what no run can have written.
+    #[error("{error}; {advice}")]
+    Damaged {
+        /// What is wrong with it; part of the message, and therefore not its source.
+        error: Box<ModelError>,
+        /// What is left, and what to do.
+        advice: String,
+    },
     /// The run or its images are not those of the checkpoint.
     #[error("{changes}; undo this, or go on with it by `fairtat resume {path} --accept-changes`")]
     Changed {
@@ -105,15 +110,6 @@ impl From<StoredError> for TrainError {
     }
 }
 
-/// How a run is resumed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ResumeOptions {
-    /// Make an automatic choice of the engine again, instead of the engine that the run began with.
-    pub any_engine: bool,
-    /// Go on with an experiment or images that are not those of the checkpoint, even if that alters results.
-    pub accept_changes: bool,
-}
-
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -149,12 +145,18 @@ pub struct Trainer {
     warned: Vec<String>,
     /// Whether the warning about validation images without a gradient was already reported.
     warned_of_gradients: bool,
-    /// What to report when the run goes on.
-    resumed: Vec<String>,
     /// When the run was opened or last wrote a checkpoint, and the epoch and batch of the last checkpoint.
     saved: (Instant, Option<(u32, u32)>),
     /// What was found, repaired or missing when the run was opened, until it is reported.
-    notes: Vec<String>,
+    notes: Vec<Note>,
+}
+
+/// What is to be reported about the opening of a run.
+enum Note {
+    /// As [`Event::Note`].
+    Fact(String),
+    /// As [`Event::Warning`].
+    Problem(String),
 }
 
 /// The results of one evaluation after an epoch.
@@ -176,183 +178,6 @@ impl Validation {
 }
 
 impl Trainer {
-    /// Begins a run in a new directory.
-    ///
-    /// # Errors
-    /// If the experiment is invalid, or if data, engine or directory cannot be opened.
-    pub fn begin(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
-        let network = setup::network(&experiment, &splits.train);
-        let initial = InitialWeights::of(&experiment, &network)?;
-        let state = match &initial {
-            Some(initial) => {
-                initial.check(&network)?;
-                initial.state.clone()
-            }
-            None => State::initialise(&network, experiment.run.seed),
-        };
-        let engine = open_engine(&experiment.run.engine_options(), network, &state)?;
-        let mut trainer = Self::begin_with(experiment, splits, engine, directory)?;
-        if let Some(initial) = initial {
-            trainer.directory.write_json("init.json", &initial.record)?;
-            trainer.notes = initial.notes;
-        }
-        Ok(trainer)
-    }
-
-    /// Begins a run with an existing engine and the parameters in it: fine-tuning, or a network that the experiment
-    /// cannot describe. The experiment's network, engine and device are ignored.
-    ///
-    /// # Errors
-    /// As [`Self::begin`], and if the engine's network is not for these images.
-    pub fn begin_with(
-        experiment: Experiment,
-        splits: Splits,
-        engine: Box<dyn Engine>,
-        directory: RunDir,
-    ) -> Result<Self, TrainError> {
-        let (shape, classes) = (splits.train.shape(), splits.train.classes());
-        let network = engine.network();
-        if network.input != shape || network.classes != classes {
-            let what = format!(
-                "the images are {shape} of {classes} classes, the engine's network takes {} of {}",
-                network.input, network.classes
-            );
-            return Err(EngineError::Invalid(what).into());
-        }
-        let (images, held_out) = (checksum(&splits.train), Some(HeldOut::of(&splits)));
-        let start = Progress { images, held_out, ..Progress::start(classes) };
-        let began = EngineRecord::of(engine.as_ref());
-        let epochs = experiment.optimizer.epochs;
-        let trainer = Self::assemble(experiment, splits, engine, directory, start, epochs)?;
-        trainer.directory.write_engine(&began)?;
-        Ok(trainer)
-    }
-
-    /// Resumes a run from its last checkpoint, with the engine that it began with if the choice is automatic.
-    ///
-    /// # Errors
-    /// As [`Self::begin`]; [`TrainError::EngineGone`]; [`TrainError::Changed`]; and if there is no checkpoint or it does
-    /// not fit.
-    pub fn resume(experiment: Experiment, splits: Splits, directory: RunDir) -> Result<Self, TrainError> {
-        Self::resume_with(experiment, splits, directory, ResumeOptions::default())
-    }
-
-    /// As [`Self::resume`], with options.
-    ///
-    /// # Errors
-    /// As [`Self::resume`].
-    pub fn resume_with(
-        experiment: Experiment,
-        splits: Splits,
-        directory: RunDir,
-        options: ResumeOptions,
-    ) -> Result<Self, TrainError> {
-        let path = directory.checkpoint("resume");
-        let mut checkpoint = Checkpoint::load(&path)?;
-        let Differences { changes, mut notes } =
-            Differences::of(&checkpoint, &experiment, &splits, &directory.path().join("log.jsonl"));
-        if !changes.is_empty() && !options.accept_changes {
-            let path = directory.path().to_path_buf();
-            return Err(TrainError::Changed { path, changes: changes.join("; ") });
-        }
-        if !changes.is_empty() {
-            let (epoch, batch) = (checkpoint.progress.epoch, checkpoint.progress.batch);
-            directory.log(&json!({ "event": "accepted", "epoch": epoch, "batch": batch, "changes": changes }))?;
-        }
-        notes.extend(changes);
-        let network = setup::network(&experiment, &splits.train);
-        let began = if options.any_engine { None } else { directory.engine() };
-        let mut engine =
-            setup::reopen_engine(&experiment, network, &checkpoint.engine.model, &directory, began.as_ref())?;
-        if let Some(name) = checkpoint.not_finite() {
-            let what = format!(
-                "'{name}' is not finite: the run had diverged when it was saved; begin another run from \
-                 checkpoints/best.safetensors with --init and a lower --lr"
-            );
-            return Err(ModelError::Format { path, what }.into());
-        }
-        engine.load_state(&checkpoint.engine)?;
-        for average in [&checkpoint.ema, &checkpoint.fawa].into_iter().flatten() {
-            average.check(engine.network())?;
-        }
-        best::settle(&mut checkpoint.progress, &directory)?;
-        let mut progress = checkpoint.progress;
-        // With accepted changes these are the images from now on.
-        (progress.images, progress.held_out) = (checksum(&splits.train), Some(HeldOut::of(&splits)));
-        let (rows, found) = directory.continue_rows(progress.epoch, splits.train.classes())?;
-        // A change was waiting for the next epoch, or was accepted within one: the rest of this one runs without it.
-        let recorded = checkpoint.experiment.as_ref();
-        let old = progress.this_epoch.as_deref().or(recorded.filter(|_| progress.batch > 0));
-        let in_force = old.map_or_else(|| experiment.clone(), |old| experiment.with(old, &[Applies::NextEpoch]));
-        if progress.batch == 0 && recorded.is_some_and(|old| old.fairness.method != experiment.fairness.method) {
-            progress.forget_method();
-        }
-        progress.this_epoch = (in_force != experiment).then(|| Box::new(in_force.clone()));
-        let epochs = recorded.map_or(experiment.optimizer.epochs, |old| old.optimizer.epochs);
-        let saved = (Instant::now(), Some((progress.epoch, progress.batch)));
-        let mut trainer = Self::assemble(in_force, splits, engine, directory, progress, epochs)?;
-        trainer.wanted = (trainer.experiment != experiment).then_some(experiment);
-        trainer.written.experiment = trainer.wanted().clone();
-        trainer.notes.extend(found);
-        (trainer.resumed, trainer.saved) = (notes, saved);
-        (trainer.ema, trainer.fawa) = (Average::new(checkpoint.ema), Average::new(checkpoint.fawa));
-        (trainer.metrics, trainer.classes) = rows;
-        trainer.restore_checkpoints()?;
-        Ok(trainer)
-    }
-
-    /// `epochs` is how many epochs the run had when `progress` was written.
-    fn assemble(
-        experiment: Experiment,
-        splits: Splits,
-        engine: Box<dyn Engine>,
-        directory: RunDir,
-        progress: Progress,
-        epochs: u32,
-    ) -> Result<Self, TrainError> {
-        let classes = splits.train.classes();
-        check(&experiment, &splits.train)?;
-        let o = &experiment.optimizer;
-        let batches = Batches::new(splits.train.len(), o.batch_size, o.last_batch);
-        batches.check(engine.network())?;
-        let impossible = |what| ModelError::Format { path: directory.checkpoint("resume"), what };
-        progress.check(classes, epochs, &batches).map_err(impossible)?;
-        let method = methods::build(&experiment, classes);
-        if method.needs().validation && progress.batch > 0 && progress.validation.is_none() {
-            return Err(impossible("its counts on the validation split are missing".into()).into());
-        }
-        if let Some(kernels) = engine.kernels() {
-            directory.write_kernels(&kernels)?;
-        }
-        directory.check()?;
-        let notes = directory.unprotected().into_iter().collect();
-        let board =
-            EventWriter::create(directory.path(), u64::from(progress.epoch)).map_err(TrainError::TensorBoard)?;
-        let (wanted, ema, fawa, metrics, classes, watched, warned, warned_of_gradients) = Default::default();
-        let written = Written { experiment: experiment.clone(), holds: progress.holds.clone() };
-        Ok(Self {
-            experiment,
-            wanted,
-            splits,
-            engine,
-            method,
-            directory,
-            progress,
-            ema,
-            fawa,
-            metrics,
-            classes,
-            board,
-            written,
-            watched,
-            warned,
-            warned_of_gradients,
-            notes,
-            saved: (Instant::now(), None),
-            resumed: Vec::new(),
-        })
-    }
-
     /// The experiment.
     pub fn experiment(&self) -> &Experiment {
         &self.experiment
@@ -414,11 +239,11 @@ impl Trainer {
     /// # Errors
     /// If something fails; the last checkpoint is then unchanged. [`TrainError::Diverged`] if a number is not finite.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
-        for note in std::mem::take(&mut self.resumed) {
-            observer.event(&Event::Note(&note));
-        }
         for note in std::mem::take(&mut self.notes) {
-            observer.event(&Event::Warning(&note));
+            observer.event(&match &note {
+                Note::Fact(text) => Event::Note(text),
+                Note::Problem(text) => Event::Warning(text),
+            });
         }
         self.warn_of_experiment(observer);
         loop {
@@ -699,23 +524,4 @@ impl Trainer {
         self.watched += waited;
         Ok(measured)
     }
-}
-
-/// Checks an experiment, and that it fits images such as those of `set`.
-fn check(experiment: &Experiment, set: &Dataset) -> Result<(), ConfigError> {
-    experiment.validate()?;
-    experiment.check_distances(Some(set.shape()))?;
-    check_classes(experiment, set.classes())
-}
-
-/// Checks that an experiment fits images of `classes` classes.
-///
-/// # Errors
-/// If it names a class that does not exist.
-pub fn check_classes(experiment: &Experiment, classes: usize) -> Result<(), ConfigError> {
-    if experiment.fairness.fixed_target as usize >= classes {
-        let what = format!("expected 0 to {}, found {}", classes - 1, experiment.fairness.fixed_target);
-        return Err(ConfigError::Invalid { field: "fairness.fixed_target", what });
-    }
-    Ok(())
 }

@@ -57,7 +57,7 @@ impl<'a> Root<'a> {
             TrainError::TensorBoard(file) => Self::Io(file.cause()),
             TrainError::Initial(error) => Self::of_stored(error),
             // The error itself says what to do.
-            TrainError::Changed { .. } | TrainError::EngineGone { .. } => Self::Other,
+            TrainError::Changed { .. } | TrainError::EngineGone { .. } | TrainError::Damaged { .. } => Self::Other,
             TrainError::Diverged { .. } => Self::Diverged,
         }
     }

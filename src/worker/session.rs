@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::config::{ConfigError, Derived, EngineOptions, Experiment};
 use crate::data::DataError;
+use crate::engine::EngineError;
 use crate::engines;
 use crate::evaluate::{self, FinalReport, ReportError};
 use crate::train::{
@@ -64,6 +65,9 @@ pub enum Stage<'a> {
 pub trait Host: Observer {
     /// The run enters a stage.
     fn stage(&mut self, _stage: Stage<'_>) {}
+
+    /// Called often while the run is being opened, before [`Observer::stop`] is asked. It must not block.
+    fn attend(&mut self) {}
 
     /// Everything is open; training is next.
     fn opened(&mut self, _trainer: &mut Trainer) {}
@@ -178,10 +182,19 @@ fn open(start: RunStart, host: &mut dyn Host) -> Result<Trainer, SessionError> {
             let splits = load(&experiment, host)?;
             host.stage(Stage::OpeningEngine);
             if has_checkpoint {
-                let resumed = Trainer::resume_with(experiment, splits, directory, options);
-                resumed.map_err(|error| SessionError::Resume { path, source: Box::new(error) })
+                let resumed =
+                    Trainer::resume_unless(experiment, splits, directory, options, &mut || wants_to_stop(host));
+                resumed.map_err(|error| match error {
+                    TrainError::Engine(EngineError::Stopped) => SessionError::Stopped,
+                    error => SessionError::Resume { path, source: Box::new(error) },
+                })
             } else {
-                Ok(Trainer::begin(experiment, splits, directory)?)
+                Trainer::begin_unless(experiment, splits, directory, &mut || wants_to_stop(host)).map_err(|error| {
+                    match error {
+                        TrainError::Engine(EngineError::Stopped) => SessionError::Stopped,
+                        error => error.into(),
+                    }
+                })
             }
         }
     }
@@ -202,7 +215,17 @@ fn begin(
     let splits = load(&experiment, host)?;
     host.stage(Stage::OpeningEngine);
     directory.begin(&experiment, comment)?;
-    Trainer::begin(experiment, splits, directory.clone()).map_err(SessionError::Begin)
+    let begun = Trainer::begin_unless(experiment, splits, directory.clone(), &mut || wants_to_stop(host));
+    begun.map_err(|error| match error {
+        TrainError::Engine(EngineError::Stopped) => SessionError::Stopped,
+        error => SessionError::Begin(error),
+    })
+}
+
+/// Whether the host asks to stop the run that is being opened.
+fn wants_to_stop(host: &mut dyn Host) -> bool {
+    host.attend();
+    host.stop() || host.discard()
 }
 
 /// Time between two looks at whether the host asks to stop.
@@ -220,7 +243,7 @@ fn load(experiment: &Experiment, host: &mut dyn Host) -> Result<Splits, SessionE
     let splits = loop {
         match receiver.recv_timeout(LOOK) {
             Ok(loaded) => break loaded,
-            Err(RecvTimeoutError::Timeout) if host.stop() || host.discard() => return Err(SessionError::Stopped),
+            Err(RecvTimeoutError::Timeout) if wants_to_stop(host) => return Err(SessionError::Stopped),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => match reader.join() {
                 Err(panic) => std::panic::resume_unwind(panic),
@@ -230,7 +253,7 @@ fn load(experiment: &Experiment, host: &mut dyn Host) -> Result<Splits, SessionE
     };
     let name = || experiment.data.dataset.clone();
     let splits = splits.map_err(|source| SessionError::Data { name: name(), source })?;
-    if host.stop() || host.discard() {
+    if wants_to_stop(host) {
         return Err(SessionError::Stopped);
     }
     check_memory(experiment, &splits)?;
@@ -356,6 +379,54 @@ mod tests {
         let error = run(resume(&path), &mut quiet()).err().unwrap();
         assert!(matches!(error, SessionError::Directory(RunDirError::NoCheckpoint { epochs: 1, .. })), "{error}");
         assert!(before == contents());
+    }
+
+    /// A host that asks to stop once the engine is being opened and it has been asked a number of times.
+    struct StopOpening {
+        patience: usize,
+        asked: std::cell::Cell<Option<usize>>,
+    }
+
+    impl Observer for StopOpening {
+        fn event(&mut self, _event: &Event<'_>) {}
+
+        fn stop(&self) -> bool {
+            let asked = self.asked.get().map(|asked| asked + 1);
+            self.asked.set(asked);
+            asked.is_some_and(|asked| asked > self.patience)
+        }
+    }
+
+    impl Host for StopOpening {
+        fn stage(&mut self, stage: Stage<'_>) {
+            if stage == Stage::OpeningEngine {
+                self.asked.set(Some(0));
+            }
+        }
+
+        fn opened(&mut self, _: &mut Trainer) {
+            panic!("the run has begun");
+        }
+    }
+
+    #[test]
+    fn a_run_that_is_stopped_while_its_engine_is_opened_leaves_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let [fresh, path] = ["fresh", "run"].map(|name| dir.path().join(name));
+        drop(run(new(&experiment(), &path), &mut quiet()).unwrap());
+        let contents = || {
+            ["config.toml", "log.jsonl", "checkpoints/resume.safetensors", "checkpoints/best.safetensors"]
+                .map(|name| std::fs::read(path.join(name)).unwrap())
+        };
+        let before = contents();
+        for patience in 0..3 {
+            let host = || StopOpening { patience, asked: None.into() };
+            for start in [new(&experiment(), &fresh), resume(&path)] {
+                let stopped = run(start, &mut host()).err().unwrap();
+                assert!(matches!(stopped, SessionError::Stopped), "{stopped}");
+            }
+            assert!(!fresh.exists() && contents() == before, "{patience}");
+        }
     }
 
     /// A host that asks to stop from the beginning.

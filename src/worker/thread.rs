@@ -7,7 +7,7 @@ use std::sync::mpsc::Receiver;
 use super::desk::Desk;
 use super::mailbox::Mailbox;
 use super::open::Open;
-use super::session::{self, Ending, RunStart};
+use super::session::{self, Ending, RunStart, SessionError};
 use super::watcher::Watcher;
 use super::{Ended, INSPECTING, Phase, Request, RunInfo, Update, failure};
 use crate::config::EngineOptions;
@@ -69,6 +69,11 @@ fn run(desk: &mut Desk<'_>, doing: &str, start: RunStart, paused: bool, former: 
     });
     let open = match ended {
         None => None,
+        // There was nothing to save yet, or nothing new.
+        Some((_, former, Err(SessionError::Stopped))) => {
+            desk.tell(Update::Ended(Ended::Discarded));
+            former
+        }
         Some((opened, former, Err(error))) => {
             let doing = if opened { "training" } else { doing };
             desk.tell(Update::Failed(failure::of_run(doing, &error, &directory)));

@@ -199,6 +199,10 @@ impl Host for Watcher<'_, '_> {
         }
     }
 
+    fn attend(&mut self) {
+        self.drain();
+    }
+
     fn opened(&mut self, trainer: &mut Trainer) {
         let (engine, parameters) = (trainer.engine().describe(), trainer.engine().network().parameter_count());
         let history = history(trainer).unwrap_or_else(|error| {

@@ -67,6 +67,53 @@ fn every_signal_is_one_ctrl_c_with_its_own_status() {
     }
 }
 
+/// The window, as a desktop that ends a session, a service manager and a terminal end it.
+#[test]
+#[cfg(all(target_os = "linux", feature = "window"))]
+#[ignore = "needs a display: run it by `xvfb-run cargo test --test cli -- --ignored a_signal_saves`"]
+fn a_signal_saves_the_run_of_the_window_and_ends_it() {
+    for (signal, status) in [("TERM", 143), ("HUP", 129), ("INT", 130)] {
+        let dir = tempfile::tempdir().unwrap();
+        let small =
+            ["--limit", "60", "--validation-per-class", "2", "--width", "4", "--steps", "1", "--eval-steps", "1"];
+        let long = ["config", "show", "--epochs", "5000", "--engine", "candle"];
+        let shown = ok(dir.path(), &[&long[..], &small].concat());
+        std::fs::write(dir.path().join("long.toml"), shown).unwrap();
+        let mut child = command(dir.path(), &["window", "--tour", "pictures", "--tour-epochs", "4000", "long.toml"])
+            .env("XDG_CONFIG_HOME", dir.path().join("config"))
+            .env("XDG_DATA_HOME", dir.path().join("data"))
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let began = std::time::Instant::now();
+        let metrics = || -> Option<std::path::PathBuf> {
+            let runs = std::fs::read_dir(dir.path().join("runs")).ok()?;
+            runs.flatten().map(|run| run.path()).find(|run| run.join("metrics.csv").exists())
+        };
+        let run = loop {
+            if let Some(run) = metrics() {
+                break run;
+            }
+            assert!(began.elapsed().as_secs() < 300 && child.try_wait().unwrap().is_none(), "no epoch was trained");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        };
+        let checkpoint = run.join("checkpoints/resume.safetensors");
+        let modified = || std::fs::metadata(&checkpoint).and_then(|found| found.modified()).ok();
+        let before = modified();
+        send(signal, child.id());
+        let output = child.wait_with_output().unwrap();
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{message}");
+        assert!(
+            message.contains("Stopping and closing the window; a run that is under way is saved first"),
+            "{message}"
+        );
+        assert!(modified().is_some() && modified() != before);
+        let log = std::fs::read_to_string(run.join("log.jsonl")).unwrap();
+        assert!(log.lines().last().unwrap().contains("\"checkpoint\""), "{log}");
+    }
+}
+
 #[test]
 #[cfg(unix)]
 fn a_run_outlives_the_terminal_that_began_it() {

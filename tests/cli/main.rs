@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests report failures by panicking")]
 
 mod attacks;
+mod damage;
 mod engines;
 mod evaluation;
 #[cfg(unix)]

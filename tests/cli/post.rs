@@ -82,9 +82,12 @@ fn the_new_checkpoint_is_what_was_measured_and_the_old_one_stays() {
         assert!(shown.contains(&format!("  {norm:>9.4}  ")), "{norm}: {shown}");
     }
 
-    // `fairtat eval` measures the same with either file, under the same attack.
+    // `fairtat eval` measures the same with either file, under the same attack: on the whole test set, not on the 100 images
+    // of the run's own evaluation.
+    assert_eq!(json(&d.join("run/evaluation.json"))["images"], 100);
+    assert_eq!(report["evaluation"]["before"][0]["images"], 355);
     for (file, when) in [(&best, "before"), (&new, "after")] {
-        ok(d, &["eval", file.to_str().unwrap(), "--engine", "candle", "--limit", "100", "--json", "e.json"]);
+        ok(d, &["eval", file.to_str().unwrap(), "--engine", "candle", "--json", "e.json"]);
         assert_eq!(accuracies(&json(&d.join("e.json"))["results"]), accuracies(&report["evaluation"][when]), "{when}");
     }
     let evaluation = &report["evaluation"];

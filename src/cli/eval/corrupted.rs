@@ -73,7 +73,7 @@ pub(super) fn text(corrupted: &Corrupted) -> String {
     text += &format!("{:<width$}     1     2     3     4     5  mean  worst class\n", "severity");
     for corruption in all {
         let severities = corrupted.severities(corruption);
-        let mean = severities.iter().sum::<f64>() / severities.len().max(1) as f64;
+        let mean = corrupted.mean(corruption);
         let classes = corrupted.classes(corruption);
         let worst = corrupted.worst_of(&classes);
         let worst = worst.map_or(String::new(), |(name, v)| format!("{name}, {:.1}", 100.0 * v));

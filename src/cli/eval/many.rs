@@ -12,8 +12,9 @@ use crate::console::tell;
 use crate::evaluate::figures::{self, CheckpointBar, Context};
 use crate::evaluate::robustness::{
     Compared, Described, Evaluation, ReportFiles, Role, Suite, Transfer, adversarial_images, classify, compare_csv,
-    compare_markdown, finish,
+    compare_markdown, finish, sweep,
 };
+use crate::fairness::ratio;
 use crate::files::{FileError, write_atomic};
 
 /// Evaluates every checkpoint under the same attacks, and writes one table.
@@ -78,6 +79,7 @@ pub(super) fn many(arguments: &EvalArgs) -> Result<()> {
     let json = serde_json::json!({ "checkpoints": rows, "transfer": transfers });
     if let Some(report) = &arguments.report {
         std::fs::create_dir_all(report).map_err(FileError::writing(report))?;
+        sweep(report);
         draw(arguments, &rows, &transfers, &subjects)?;
         write_atomic(&report.join("report.md"), markdown.as_bytes())?;
         write_atomic(&report.join("report.csv"), compare_csv(&rows).as_bytes())?;
@@ -200,7 +202,7 @@ fn draw(arguments: &EvalArgs, rows: &[Compared], transfers: &[Transfer], subject
     figures::checkpoint_bars(&bars, &context(&attacks.join("; ")))?.save(report)?;
     let names: Vec<String> = rows.iter().map(|row| row.described.checkpoint.clone()).collect();
     for (i, transfer) in transfers.iter().enumerate() {
-        let share = |correct: &u64| Some(*correct as f64 / transfer.images.max(1) as f64);
+        let share = |correct: &u64| Some(ratio(*correct, transfer.images));
         let values: Vec<Vec<Option<f64>>> =
             transfer.correct.iter().map(|row| row.iter().map(share).collect()).collect();
         let figure = figures::transfer_matrix(&names, &values, &context(&transfer.attack))?;

@@ -305,9 +305,33 @@ mod tests {
         }
     }
 
-    /// Two images of the class `a`, none of `b`, one of `c`.
+    #[test]
+    fn what_killed_evaluations_left_is_swept_when_the_report_is_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let left: Vec<std::path::PathBuf> = ["figures", "flags", "adversarial", "transfer-2/figures"]
+            .map(|part| dir.path().join(part).join(".fairtat-0123456789abcdef.tmp"))
+            .to_vec();
+        let kept = dir.path().join("figures/notes.tmp");
+        for path in left.iter().chain([&kept]) {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "half a figure").unwrap();
+        }
+        let (evaluation, described) = evaluation_without_a_class();
+        ReportFiles { evaluation: &evaluation, described: &described, corrupted: None }
+            .write_files(dir.path())
+            .unwrap();
+        assert!(!left.iter().any(|path| path.exists()) && kept.exists());
+    }
+
     #[test]
     fn a_class_without_images_is_not_measured_in_any_table() {
+        let (evaluation, described) = evaluation_without_a_class();
+        let files = ReportFiles { evaluation: &evaluation, described: &described, corrupted: None };
+        assert_tables(&files);
+    }
+
+    /// Two images of the class `a`, none of `b`, one of `c`.
+    fn evaluation_without_a_class() -> (Evaluation, Described) {
         let names = ["a", "b", "c"].map(str::to_owned).to_vec();
         let set = Dataset::new("s", names, ImageShape::new(1, 1, 1), vec![0; 3], vec![0, 0, 2]).unwrap();
         let mut evaluation = Evaluation::new(&set);
@@ -321,8 +345,11 @@ mod tests {
             cost: Cost::default(),
             seconds: 0.0,
         });
-        let described = described();
-        let files = ReportFiles { evaluation: &evaluation, described: &described, corrupted: None };
+        (evaluation, described())
+    }
+
+    fn assert_tables(files: &ReportFiles<'_>) {
+        let (evaluation, described) = (files.evaluation, files.described);
         let csv = String::from_utf8(files.csv()).unwrap();
         let line = |start: &str| csv.lines().find(|line| line.contains(start)).unwrap().to_owned();
         assert!(line(",\"a\",").contains(",\"a\",0.5,") && line(",\"c\",").contains(",\"c\",1,"), "{csv}");
@@ -337,7 +364,7 @@ mod tests {
         assert!(!report.worst_class_ties.contains(&"b".to_owned()), "{:?}", report.worst_class_ties);
         let markdown = files.markdown();
         assert!(markdown.contains("| b | 0 | n/a |") && markdown.contains("| c | 1 | 100.0 ["), "{markdown}");
-        let text = table::text(&evaluation, &described, &[Vec::new()]);
+        let text = table::text(evaluation, described, &[Vec::new()]);
         let of_class = |name: &str| text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap().to_owned();
         assert!(of_class("b").ends_with("n/a") && of_class("c").contains("100.0 %"), "{text}");
     }

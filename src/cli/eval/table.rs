@@ -108,7 +108,7 @@ fn lines(evaluation: &Evaluation, warnings: &[Vec<String>]) -> Vec<Line> {
         let mut notes = Vec::new();
         if let Some(targets) = row.targets {
             let interval = crate::fairness::wilson(targets.hit, targets.images).into();
-            let share = 100.0 * targets.hit as f64 / targets.images.max(1) as f64;
+            let share = 100.0 * crate::fairness::ratio(targets.hit, targets.images);
             notes.push(format!("reached its target: {share:.1} % {}", bounds(interval)));
         }
         if row.entry.suite.is_some() {

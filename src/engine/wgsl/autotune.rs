@@ -37,7 +37,7 @@ use super::programs::{self, AttackStep, Key, Target};
 use super::recorded::{Command, Recorded, SlotPool};
 use super::tuning::{Algorithm, Choices, KernelDevice, KernelTable, Timing, Tuning, fixed, wide_tiles};
 use crate::console::tell;
-use crate::engine::{BatchNormMode, View};
+use crate::engine::{BatchNormMode, Cancel, View};
 use crate::model::{Network, Op};
 use crate::rng::{Purpose, Stream};
 
@@ -73,7 +73,7 @@ pub(super) struct Subject<'a> {
 }
 
 /// The choices for a network on a device, in order of precedence: those that its run recorded, those measured on this
-/// device earlier, those measured now.
+/// device earlier, those measured now. Measurements end early if `stop` asks to stop.
 ///
 /// # Errors
 /// If the device is lost. If it only lacks memory for the measurements, the fixed choices are kept.
@@ -81,8 +81,8 @@ pub(super) fn choices(
     gpu: &mut Gpu,
     subject: Subject<'_>,
     tuning: Tuning,
-    recorded: Option<&KernelTable>,
-    folder: Option<&Path>,
+    (recorded, folder): (Option<&KernelTable>, Option<&Path>),
+    stop: Cancel<'_>,
 ) -> Result<Choices, GpuError> {
     let mut choices = Choices { subgroups: subject.subgroups, ..Choices::default() };
     let budget = match tuning {
@@ -106,7 +106,7 @@ pub(super) fn choices(
     let deadline = Instant::now() + budget;
     let found = gpu.apart(|gpu| {
         let mut bench = Bench::new(gpu, subject, deadline)?;
-        let found = bench.measure(&units)?;
+        let found = bench.measure(&units, stop)?;
         Ok((found, bench.rejected))
     });
     match found {
@@ -265,10 +265,13 @@ impl<'a> Bench<'a> {
         Instant::now() >= self.deadline
     }
 
-    /// Measures units in order until the deadline.
-    fn measure(&mut self, units: &[Unit]) -> Result<Choices, GpuError> {
+    /// Measures units in order until the deadline, or until `stop` asks to stop.
+    fn measure(&mut self, units: &[Unit], stop: Cancel<'_>) -> Result<Choices, GpuError> {
         let mut found = Choices { subgroups: self.subject.subgroups, ..Choices::default() };
         for unit in units {
+            if stop() {
+                break;
+            }
             let images = self.images(&unit.conv);
             let timed = unit.passes.iter().map(|pass| self.pass(unit, *pass, images));
             // A unit that is not finished in time is left out as a whole.

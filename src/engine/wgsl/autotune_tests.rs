@@ -318,13 +318,29 @@ fn every_candidate_computes_the_same_within_the_bound() {
     assert_eq!(worst.len(), 7);
 }
 
+#[test]
+fn measurements_end_when_they_are_asked_to() {
+    let network = small();
+    let measured = |most: usize| {
+        let mut asked = 0;
+        let mut stop = || {
+            asked += 1;
+            asked > most
+        };
+        with_bench(&network, |bench| bench.measure(&units(&network), &mut stop).unwrap().measured.len())
+    };
+    assert_eq!(measured(0), 0);
+    assert!((1..units(&network).iter().map(|unit| unit.passes.len()).sum()).contains(&measured(1)));
+}
+
 /// Candidates that skip most of their work are fast and wrong: none is chosen, and none is kept.
 #[test]
 fn a_wrong_kernel_is_neither_chosen_nor_kept() {
     let network = small();
     check::sabotage::WRONG.set(|pass, algorithm| algorithm != fixed(&shapes(&small())[0].0, pass, false));
-    let (found, rejected) =
-        with_bench(&network, |bench| (bench.measure(&units(&network)).unwrap(), std::mem::take(&mut bench.rejected)));
+    let (found, rejected) = with_bench(&network, |bench| {
+        (bench.measure(&units(&network), &mut || false).unwrap(), std::mem::take(&mut bench.rejected))
+    });
     let conv = shapes(&network)[0].0;
     for pass in PASSES {
         assert_eq!(found.of(&conv, pass), fixed(&conv, pass, false), "{pass}");

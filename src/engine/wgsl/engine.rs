@@ -22,7 +22,7 @@ use super::recorded::{Recorded, SlotPool};
 use super::tuning::{Choices, KernelDevice, KernelTable, Tuning};
 use super::{adapters, autotune, cache};
 use crate::engine::held::Held;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Cancel, Engine, EngineError};
 use crate::model::{Network, Op, State, StateSpec};
 
 /// Options of a [`WgslEngine`].
@@ -127,18 +127,42 @@ impl WgslEngine {
     /// If `network` is invalid ([`Network::check`]), no adapter matches, the adapter's limits are too small for the
     /// network, or `state` does not match the network.
     pub fn new(network: Network, state: &State, options: &WgslOptions) -> Result<Self, EngineError> {
+        Self::new_unless(network, state, options, &mut || false)
+    }
+
+    /// As [`Self::new`], unless `stop` asks to stop between the steps.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; [`EngineError::Stopped`].
+    pub fn new_unless(
+        network: Network,
+        state: &State,
+        options: &WgslOptions,
+        stop: Cancel<'_>,
+    ) -> Result<Self, EngineError> {
         let found = adapters::choose(options.adapter.as_deref())?;
+        if stop() {
+            return Err(EngineError::Stopped);
+        }
         let gpu = Gpu::open_with(&found.adapter, &GpuOptions::of(options, false))?;
-        Self::on(gpu, network, state, options)
+        Self::on_unless(gpu, network, state, options, stop)
     }
 
     /// As [`Self::new`], on an open device.
-    pub(super) fn on(
+    pub(super) fn on(gpu: Gpu, network: Network, state: &State, options: &WgslOptions) -> Result<Self, EngineError> {
+        Self::on_unless(gpu, network, state, options, &mut || false)
+    }
+
+    fn on_unless(
         mut gpu: Gpu,
         network: Network,
         state: &State,
         options: &WgslOptions,
+        stop: Cancel<'_>,
     ) -> Result<Self, EngineError> {
+        if stop() {
+            return Err(EngineError::Stopped);
+        }
         let mut limits = gpu.limits.clone();
         if let Some(limit) = options.binding_limit {
             limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(limit);
@@ -151,8 +175,11 @@ impl WgslEngine {
             let (network, subgroups) = (&network, gpu.subgroups);
             let subject = autotune::Subject { network, parameters: &parameters, limits: &limits, subgroups };
             let (recorded, folder) = (options.choices.as_ref(), options.pipelines.as_deref());
-            autotune::choices(&mut gpu, subject, options.tuning, recorded, folder)?
+            autotune::choices(&mut gpu, subject, options.tuning, (recorded, folder), stop)?
         };
+        if stop() {
+            return Err(EngineError::Stopped);
+        }
         let mut engine = Self {
             specs: network.state_specs(),
             pacer: Pacer::new(gpu.budget().submission_target),

@@ -4,13 +4,13 @@ use super::axes::{
     BLUE, LABEL, MARGIN, Plot, SMALL, VERMILLION, evaluation_note, gutter, header, named, nice_above, percent,
     row_labels, thinning, ticks, trimmed,
 };
-use super::classes::ClassTable;
+use super::classes::{ClassTable, is_fraction};
 use super::shown::{MOST_SHOWN, NAMED_PITCH, Shown};
 use super::svg::{AXIS, Canvas, GRID, INK, MUTED, Stroke, Style};
 use super::text::{self, Weight};
 use super::{Context, Figure, FigureError};
 use crate::fairness::{DENSE_CLASSES, MANY_CLASSES};
-use crate::train::ClassRow;
+use crate::train::{ClassRow, MetricsRow};
 
 /// Height of the row of a class.
 fn pitch(classes: usize) -> f64 {
@@ -124,12 +124,13 @@ pub(super) fn share_axis(canvas: &mut Canvas, plot: &Plot, values: &[f64]) {
 const BEST_SHOWN: usize = 8;
 
 /// Robust accuracy of each class in the last epoch, best first, with clean accuracy behind, mean, worst class and gap. Of
-/// many classes the best and the worst.
+/// many classes the best and the worst. The mean is that of the epoch's row in `metrics`, over images; without one, the mean
+/// over the classes.
 ///
 /// # Errors
 /// [`FigureError::Empty`] without class names or without a robust accuracy, [`FigureError::Class`] for a class without
 /// a name.
-pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, FigureError> {
+pub fn class_accuracy(rows: &[ClassRow], metrics: &[MetricsRow], context: &Context) -> Result<Figure, FigureError> {
     const NAME: &str = "classes";
     const CLEAN: &str = "#cfdce8";
     let table = ClassTable::new(NAME, rows, context)?;
@@ -145,7 +146,8 @@ pub fn class_accuracy(rows: &[ClassRow], context: &Context) -> Result<Figure, Fi
     });
     let known: Vec<f64> = order.iter().filter_map(|&class| robust[class]).collect();
     let (Some(&best), Some(&worst)) = (known.first(), known.last()) else { return Err(missing) };
-    let mean = known.iter().sum::<f64>() / known.len() as f64;
+    let of_epoch = metrics.iter().find(|row| row.epoch == table.epochs[last]).map(|row| row.val_robust_accuracy);
+    let mean = of_epoch.filter(is_fraction).unwrap_or_else(|| known.iter().sum::<f64>() / known.len() as f64);
     let tenth = &known[known.len() - known.len().div_ceil(10)..];
     let tenth = tenth.iter().sum::<f64>() / tenth.len() as f64;
     // Of many classes the best and, above all, the worst; a row between them says how many are left out.

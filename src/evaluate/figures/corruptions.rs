@@ -19,6 +19,19 @@ pub struct CorruptionRow {
     pub severities: Vec<f64>,
     /// Accuracy of each class, the mean over the severities.
     pub classes: Vec<f64>,
+    /// Mean accuracy over the severities.
+    pub mean: f64,
+}
+
+/// The means over all corruptions. They are not computed here, so that they are those of the tables beside the figure.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CorruptionMeans {
+    /// At each severity.
+    pub severities: Vec<f64>,
+    /// Of each class.
+    pub classes: Vec<f64>,
+    /// Over all severities.
+    pub all: f64,
 }
 
 const PITCH: f64 = 22.0;
@@ -39,10 +52,14 @@ const NAMES: f64 = 170.0;
 /// # Errors
 /// [`FigureError::Empty`] without an accuracy, [`FigureError::Length`] if the corruptions differ in their number of
 /// severities.
-pub fn corruption_heatmap(rows: &[CorruptionRow], context: &Context) -> Result<Figure, FigureError> {
+pub fn corruption_heatmap(
+    rows: &[CorruptionRow],
+    means: &CorruptionMeans,
+    context: &Context,
+) -> Result<Figure, FigureError> {
     const NAME: &str = "corruptions";
     let severities = some(NAME, rows, "no corruptions")?[0].severities.len();
-    let table = Table::new(NAME, rows, severities, |row| &row.severities)?;
+    let table = Table::new(NAME, rows, severities, (&means.severities, means.all), |row| &row.severities)?;
     let notes = ["Accuracy on corrupted images, without an attack; best corruption first".to_owned()];
     let (canvas, bottom) = table.draw("Accuracy under corruptions", &notes, context, |canvas, area| {
         let bottom = area.top + area.cell.1;
@@ -64,7 +81,11 @@ pub fn corruption_heatmap(rows: &[CorruptionRow], context: &Context) -> Result<F
 /// # Errors
 /// [`FigureError::Empty`] without an accuracy or class names, [`FigureError::Length`] if a corruption has another
 /// number of classes than there are names.
-pub fn corruption_classes(rows: &[CorruptionRow], context: &Context) -> Result<Figure, FigureError> {
+pub fn corruption_classes(
+    rows: &[CorruptionRow],
+    means: &CorruptionMeans,
+    context: &Context,
+) -> Result<Figure, FigureError> {
     const NAME: &str = "corruptions-classes";
     /// Widest name of a class.
     const LIMIT: f64 = 130.0;
@@ -73,9 +94,9 @@ pub fn corruption_classes(rows: &[CorruptionRow], context: &Context) -> Result<F
     if classes == 0 {
         return Err(FigureError::Empty { figure: NAME, missing: "no class names" });
     }
-    let mut table = Table::new(NAME, rows, classes, |row| &row.classes)?;
-    let by_class: Vec<Option<f64>> = (0..classes).map(|class| table.of_column(class)).collect();
-    let shown = Shown::highest(classes, |class| by_class[class].map_or(f64::NAN, |accuracy| -accuracy));
+    let mut table = Table::new(NAME, rows, classes, (&means.classes, means.all), |row| &row.classes)?;
+    let by_class = &means.classes;
+    let shown = Shown::highest(classes, |class| by_class.get(class).map_or(f64::NAN, |accuracy| -accuracy));
     table.keep(&shown.classes);
     let names = &shown.names(context);
     table.width = (560.0 / names.len() as f64).clamp(NAMED_PITCH, 46.0);
@@ -100,9 +121,9 @@ struct Table {
     figure: &'static str,
     names: Vec<String>,
     values: Vec<Vec<Option<f64>>>,
-    /// Mean of each row over all columns, shown or not.
-    by_row: Vec<Option<f64>>,
     columns: usize,
+    /// The mean of each row, of each column, and of all.
+    means: (Vec<Option<f64>>, Vec<Option<f64>>, Option<f64>),
     /// Left end of the cells.
     left: f64,
     /// Width of a cell.
@@ -116,6 +137,7 @@ impl Table {
         figure: &'static str,
         rows: &[CorruptionRow],
         columns: usize,
+        (of_columns, of_all): (&[f64], f64),
         values: impl Fn(&CorruptionRow) -> &Vec<f64>,
     ) -> Result<Self, FigureError> {
         if rows.iter().all(|row| !values(row).iter().any(is_fraction)) {
@@ -125,31 +147,32 @@ impl Table {
             let what = format!("corruption `{}`", row.name);
             return Err(FigureError::Length { figure, what, expected: columns, found: values(row).len() });
         }
-        let mut order: Vec<(&CorruptionRow, Vec<Option<f64>>)> = rows
-            .iter()
-            .map(|row| (row, values(row).iter().map(|value| Some(*value).filter(is_fraction)).collect()))
-            .collect();
+        if of_columns.len() != columns {
+            let (what, found) = ("the means".to_owned(), of_columns.len());
+            return Err(FigureError::Length { figure, what, expected: columns, found });
+        }
+        let measured = |value: f64| Some(value).filter(is_fraction);
+        let mut order: Vec<(&CorruptionRow, Vec<Option<f64>>)> =
+            rows.iter().map(|row| (row, values(row).iter().map(|value| measured(*value)).collect())).collect();
         // Corruptions without an accuracy are last.
-        let key = |values: &[Option<f64>]| mean(values.iter().copied()).unwrap_or(-1.0);
-        order.sort_by(|a, b| key(&b.1).total_cmp(&key(&a.1)));
+        let key = |row: &CorruptionRow| measured(row.mean).unwrap_or(-1.0);
+        order.sort_by(|a, b| key(b.0).total_cmp(&key(a.0)));
+        let of_rows = order.iter().map(|(row, _)| measured(row.mean)).collect();
+        let means = (of_rows, of_columns.iter().map(|value| measured(*value)).collect(), measured(of_all));
         let names: Vec<String> = order.iter().map(|(row, _)| row.name.clone()).collect();
         let name_room = gutter(&names, SMALL, NAMES).max(text::width(MEAN, SMALL, Weight::SemiBold).ceil());
         let values: Vec<Vec<Option<f64>>> = order.into_iter().map(|row| row.1).collect();
-        let by_row = values.iter().map(|values| mean(values.iter().copied())).collect();
         let left = MARGIN + name_room + 8.0;
-        Ok(Self { figure, names, values, by_row, columns, left, width: 46.0, with_worst: false })
+        Ok(Self { figure, names, values, columns, means, left, width: 46.0, with_worst: false })
     }
 
-    /// Mean of a column.
-    fn of_column(&self, column: usize) -> Option<f64> {
-        mean(self.values.iter().map(|values| values[column]))
-    }
-
-    /// Shows these columns only.
+    /// Shows these columns only. The means of rows stay those of all columns.
     fn keep(&mut self, columns: &[usize]) {
+        let kept = |values: &[Option<f64>]| columns.iter().map(|column| values[*column]).collect::<Vec<_>>();
         for values in &mut self.values {
-            *values = columns.iter().map(|column| values[*column]).collect();
+            *values = kept(values);
         }
+        self.means.1 = kept(&self.means.1);
         self.columns = columns.len();
     }
 
@@ -181,15 +204,13 @@ impl Table {
         row_labels(&mut canvas, &self.names, left - 8.0, top, PITCH, left - 8.0 - MARGIN);
         matrix.draw(&mut canvas, self.figure, |row, column| cell(self.values[row][column]))?;
 
-        let by_row = &self.by_row;
-        let by_column: Vec<Option<f64>> = (0..self.columns).map(|column| self.of_column(column)).collect();
+        let (by_row, by_column, whole) = &self.means;
         let strip = |left, top, width, rows, columns| Matrix { left, top, cell: (width, PITCH), rows, columns };
         let below = bottom + GAP;
         strip(means_left, top, MEANS, by_row.len(), 1).draw(&mut canvas, self.figure, |row, _| cell(by_row[row]))?;
         let row = strip(left, below, width, 1, self.columns);
         row.draw(&mut canvas, self.figure, |_, column| cell(by_column[column]))?;
-        let whole = mean(by_row.iter().copied());
-        strip(means_left, below, MEANS, 1, 1).draw(&mut canvas, self.figure, |_, _| cell(whole))?;
+        strip(means_left, below, MEANS, 1, 1).draw(&mut canvas, self.figure, |_, _| cell(*whole))?;
         let style = Style::new(SMALL).bold();
         canvas.text(means_left + MEANS / 2.0, top - 8.0, style.middle(), MEAN);
         canvas.centered_text(left - 8.0, below + PITCH / 2.0, style.end(), MEAN);
@@ -247,11 +268,6 @@ pub(super) fn scale_marks(classes: usize) -> Vec<(f64, String)> {
     marks
 }
 
-fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
-    let known: Vec<f64> = values.flatten().collect();
-    (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
-}
-
 /// The column with the lowest value.
 fn worst(values: &[Option<f64>]) -> Option<usize> {
     let known = values.iter().enumerate().filter_map(|(column, value)| Some((column, (*value)?)));
@@ -269,8 +285,36 @@ mod tests {
             name: format!("corruption_{row}"),
             severities: (0..5).map(|severity| value(row * 7 + severity)).collect(),
             classes: (0..classes).map(|class| value(row * 31 + class)).collect(),
+            mean: (0..5).map(|severity| value(row * 7 + severity)).sum::<f64>() / 5.0,
         };
         (0..count).map(row).collect()
+    }
+
+    fn heatmap(rows: &[CorruptionRow], context: &Context) -> Result<Figure, FigureError> {
+        corruption_heatmap(rows, &means(rows), context)
+    }
+
+    fn by_class(rows: &[CorruptionRow], context: &Context) -> Result<Figure, FigureError> {
+        corruption_classes(rows, &means(rows), context)
+    }
+
+    /// The means over the corruptions that have an accuracy.
+    fn means(rows: &[CorruptionRow]) -> CorruptionMeans {
+        let mean = |values: Vec<f64>| {
+            let known: Vec<f64> = values.into_iter().filter(is_fraction).collect();
+            known.iter().sum::<f64>() / known.len() as f64
+        };
+        let column = |of: fn(&CorruptionRow) -> &Vec<f64>| {
+            let columns = rows.first().map_or(0, |row| of(row).len());
+            (0..columns)
+                .map(|k| mean(rows.iter().map(|row| of(row).get(k).copied().unwrap_or(f64::NAN)).collect()))
+                .collect()
+        };
+        CorruptionMeans {
+            severities: column(|row| &row.severities),
+            classes: column(|row| &row.classes),
+            all: mean(rows.iter().map(|row| row.mean).collect()),
+        }
     }
 
     #[test]
@@ -279,9 +323,10 @@ mod tests {
             name: name.to_owned(),
             severities: severities.to_vec(),
             classes: vec![severities[0], 0.0],
+            mean: (severities[0] + severities[1]) / 2.0,
         };
         let rows = [row("fog", [0.5, 0.25]), row("blur", [0.75, 0.5]), row("snow", [f64::NAN; 2])];
-        let figure = corruption_heatmap(&rows, &context(2)).unwrap();
+        let figure = heatmap(&rows, &context(2)).unwrap();
         check(&figure);
         // 3 × 2 cells, 3 means of corruptions, 2 of severities, 1 of all.
         assert_eq!(count(&figure, "rect", Some("cell")), 12);
@@ -291,9 +336,9 @@ mod tests {
         }
         let place = |name: &str| texts.iter().position(|text| text == name).unwrap();
         assert!(place("blur") < place("fog") && place("fog") < place("snow"));
-        let by_class = corruption_classes(&rows, &context(2)).unwrap();
-        check(&by_class);
-        assert!(says(&by_class, "frame: worst class"));
+        let of_classes = by_class(&rows, &context(2)).unwrap();
+        check(&of_classes);
+        assert!(says(&of_classes, "frame: worst class"));
     }
 
     #[test]
@@ -301,8 +346,8 @@ mod tests {
         for (corruptions, classes) in [(15, 10), (15, 100), (1, 2), (4, 1), (19, 43), (60, 100)] {
             let context = context(classes);
             let rows = rows(corruptions, classes);
-            check(&corruption_heatmap(&rows, &context).unwrap());
-            let figure = corruption_classes(&rows, &context).unwrap();
+            check(&heatmap(&rows, &context).unwrap());
+            let figure = by_class(&rows, &context).unwrap();
             check(&figure);
             assert!(says(&figure, "airplane0"));
         }
@@ -312,9 +357,9 @@ mod tests {
         rows[0].name = "<b>".repeat(50);
         rows[1].name = String::new();
         rows[2].name = "fog".to_owned();
-        check(&corruption_heatmap(&rows, &long).unwrap());
-        check(&corruption_classes(&rows, &long).unwrap());
-        check(&corruption_classes(&rows[2..], &long).unwrap());
+        check(&heatmap(&rows, &long).unwrap());
+        check(&by_class(&rows, &long).unwrap());
+        check(&by_class(&rows[2..], &long).unwrap());
     }
 
     #[test]
@@ -323,25 +368,25 @@ mod tests {
             let mut rows = rows(5, 10);
             rows[1].severities[2] = wrong;
             rows[2].classes[3] = wrong;
-            check(&corruption_heatmap(&rows, &context(10)).unwrap());
-            check(&corruption_classes(&rows, &context(10)).unwrap());
+            check(&heatmap(&rows, &context(10)).unwrap());
+            check(&by_class(&rows, &context(10)).unwrap());
             for row in &mut rows {
                 row.severities.fill(wrong);
                 row.classes.fill(wrong);
             }
-            assert!(matches!(corruption_heatmap(&rows, &context(10)), Err(FigureError::Empty { .. })));
-            assert!(matches!(corruption_classes(&rows, &context(10)), Err(FigureError::Empty { .. })));
+            assert!(matches!(heatmap(&rows, &context(10)), Err(FigureError::Empty { .. })));
+            assert!(matches!(by_class(&rows, &context(10)), Err(FigureError::Empty { .. })));
         }
-        assert!(matches!(corruption_heatmap(&[], &context(10)), Err(FigureError::Empty { .. })));
-        assert!(matches!(corruption_classes(&[], &context(10)), Err(FigureError::Empty { .. })));
+        assert!(matches!(heatmap(&[], &context(10)), Err(FigureError::Empty { .. })));
+        assert!(matches!(by_class(&[], &context(10)), Err(FigureError::Empty { .. })));
         let nameless = Context { class_names: Vec::new(), ..context(1) };
-        assert!(corruption_heatmap(&rows(2, 3), &nameless).is_ok());
-        assert!(matches!(corruption_classes(&rows(2, 3), &nameless), Err(FigureError::Empty { .. })));
+        assert!(heatmap(&rows(2, 3), &nameless).is_ok());
+        assert!(matches!(by_class(&rows(2, 3), &nameless), Err(FigureError::Empty { .. })));
         let mut uneven = rows(2, 3);
         uneven[1].severities.pop();
-        let error = corruption_heatmap(&uneven, &context(3)).unwrap_err().to_string();
+        let error = heatmap(&uneven, &context(3)).unwrap_err().to_string();
         assert!(error.contains("corruption_1") && error.contains('4') && error.contains('5'), "{error}");
-        let error = corruption_classes(&uneven, &context(10)).unwrap_err();
+        let error = by_class(&uneven, &context(10)).unwrap_err();
         assert!(matches!(error, FigureError::Length { expected: 10, found: 3, .. }), "{error}");
     }
 }

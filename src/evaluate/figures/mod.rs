@@ -37,7 +37,7 @@ pub use attacks::{AttackBar, BarKind, attack_bars};
 pub use bars::{class_accuracy, class_epsilon, target_distribution};
 pub use checkpoints::{CheckpointBar, checkpoint_bars, transfer_matrix};
 pub use compared::{ComparedRun, compared_curves};
-pub use corruptions::{CorruptionRow, corruption_classes, corruption_heatmap};
+pub use corruptions::{CorruptionMeans, CorruptionRow, corruption_classes, corruption_heatmap};
 pub use curves::{accuracy_curves, epsilon_curves};
 pub use grid::{Example, adversarial_examples};
 pub use heatmap::{CellUnit, cfps_heatmap, confusion_difference, confusion_matrix};
@@ -196,7 +196,7 @@ pub fn draw_all(
         confusion_matrix(confusion, CellUnit::Percent, context),
         epsilon_curves(classes, context),
         target_distribution(classes, context),
-        class_accuracy(classes, context),
+        class_accuracy(classes, metrics, context),
         adversarial_examples(examples, context),
     ];
     let mut written = Vec::new();

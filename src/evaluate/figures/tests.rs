@@ -106,7 +106,7 @@ fn every_figure(context: &Context, epochs: u32) -> Vec<Figure> {
         time_by_epoch(&metrics(epochs), context),
         epsilon_curves(&rows, context),
         target_distribution(&rows, context),
-        class_accuracy(&rows, context),
+        class_accuracy(&rows, &metrics(epochs), context),
         adversarial_examples(&[example(1, 8, 8), example(3, 32, 32)], context),
     ]
     .into_iter()
@@ -381,8 +381,13 @@ fn the_worst_class_stands_last_with_the_gap() {
     for (row, accuracy) in rows.iter_mut().zip([0.5, 0.25, f64::NAN, 0.75]) {
         row.val_robust_accuracy = accuracy;
     }
-    let figure = class_accuracy(&rows, &context(4)).unwrap();
+    let figure = class_accuracy(&rows, &[], &context(4)).unwrap();
     assert!(says(&figure, "gap 50.0 points") && says(&figure, "mean robust 50.0%"));
+    // Classes of different sizes: the mean over images is that of metrics.csv.
+    let mut of_epoch = metrics(1);
+    of_epoch[0].val_robust_accuracy = 0.4125;
+    let figure = class_accuracy(&rows, &of_epoch, &context(4)).unwrap();
+    assert!(says(&figure, &format!("mean robust {}", axes::percent(0.4125))));
     let texts = texts(&figure);
     let place = |name: &str| texts.iter().position(|text| text == name).unwrap();
     assert!(place("cat0") < place("airplane0") && place("airplane0") < place("automobile0"));
@@ -443,7 +448,7 @@ fn values_that_are_not_finite_are_left_out() {
             cfps_heatmap(&rows, &context),
             epsilon_curves(&rows, &context),
             target_distribution(&rows, &context),
-            class_accuracy(&rows, &context),
+            class_accuracy(&rows, &[], &context),
         ] {
             check(&figure.unwrap());
         }
@@ -488,7 +493,7 @@ fn nothing_to_draw_is_an_error_that_says_so() {
         confusion_matrix(&[0; 100], CellUnit::Percent, &context),
         epsilon_curves(&[], &context),
         target_distribution(&[], &context),
-        class_accuracy(&[], &context),
+        class_accuracy(&[], &[], &context),
         adversarial_examples(&[], &context),
         confusion_difference(&[], &[], CellUnit::Percent, "epoch 0", &context),
         class_epsilon(&[], &[], &context),
@@ -558,7 +563,7 @@ fn figures_of_1000_classes_have_a_bounded_size_and_say_what_they_show() {
             class_epsilon(&vec![0.02; count], &vec![0.03; count], &context),
             epsilon_curves(&rows, &context),
             target_distribution(&rows, &context),
-            class_accuracy(&rows, &context),
+            class_accuracy(&rows, &[], &context),
         ]
         .map(Result::unwrap)
         {
@@ -589,7 +594,7 @@ fn of_many_classes_those_that_matter_are_shown() {
     let mut rows = classes(1, 1000);
     rows.iter_mut().for_each(|row| row.val_robust_accuracy = 0.5 + 0.0001 * f64::from(row.class));
     rows[500].val_robust_accuracy = 0.0;
-    let told = texts(&class_accuracy(&rows, &context).unwrap());
+    let told = texts(&class_accuracy(&rows, &[], &context).unwrap());
     for class in [500, 0, 30, 999, 992] {
         assert!(told.contains(&context.class_names[class]), "{class}: {told:?}");
     }

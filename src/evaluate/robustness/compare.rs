@@ -9,7 +9,7 @@ use super::{Described, RobustnessError};
 use crate::attack::{Attack, AttackError, Report};
 use crate::data::Dataset;
 use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, loss};
-use crate::fairness::wilson;
+use crate::fairness::{ratio, wilson};
 
 /// One checkpoint of a comparison.
 #[derive(Debug, Clone, Serialize)]
@@ -85,7 +85,7 @@ pub fn adversarial_images(
 
 fn within(correct: u64, images: u64) -> String {
     let (low, high) = wilson(correct, images);
-    format!("{:.1} [{:.1}, {:.1}]", 100.0 * correct as f64 / images.max(1) as f64, 100.0 * low, 100.0 * high)
+    format!("{:.1} [{:.1}, {:.1}]", 100.0 * ratio(correct, images), 100.0 * low, 100.0 * high)
 }
 
 fn of(report: &Report) -> String {
@@ -199,4 +199,20 @@ pub fn csv(rows: &[Compared]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 100 · correct / images and 100 · (correct / images) are rounded to other digits for some counts, such as 255 of 400.
+    #[test]
+    fn a_share_is_the_same_number_in_the_table_and_in_the_figure() {
+        for images in 1..=400 {
+            for correct in 0..=images {
+                let in_figure = format!("{:.1} ", 100.0 * ratio(correct, images));
+                assert!(within(correct, images).starts_with(&in_figure), "{correct} of {images}");
+            }
+        }
+    }
 }

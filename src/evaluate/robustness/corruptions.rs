@@ -12,6 +12,9 @@ use crate::attack::{Attack, Measured, Report, measure};
 use crate::data::corruptions::{Corruption, PublishedSet, Severity, corrupt_set};
 use crate::data::{DataError, Dataset, ImageShape};
 use crate::engine::Engine;
+use crate::evaluate::figures::{
+    Context, CorruptionMeans, CorruptionRow, Figure, FigureError, corruption_classes, corruption_heatmap,
+};
 use crate::fairness::{Confusion, DENSE_CLASSES, MANY_CLASSES};
 use crate::model::Network;
 use crate::train::limited;
@@ -192,6 +195,11 @@ impl Corrupted {
         self.mean_of(|row| row.corruption == corruption).1
     }
 
+    /// Mean accuracy under a corruption.
+    pub fn mean(&self, corruption: Corruption) -> f64 {
+        self.mean_of(|row| row.corruption == corruption).0
+    }
+
     /// Mean accuracy of each severity.
     pub fn by_severity(&self) -> Vec<f64> {
         Severity::ALL.iter().map(|severity| self.mean_of(|row| row.severity == *severity).0).collect()
@@ -285,15 +293,15 @@ impl Corrupted {
         for corruption in self.corruptions() {
             let severities = self.severities(corruption);
             let cells: Vec<String> = severities.iter().map(|value| percent(*value)).collect();
-            let mean = severities.iter().sum::<f64>() / severities.len().max(1) as f64;
+            let mean = self.mean(corruption);
             let classes = self.classes(corruption);
             let worst =
                 self.worst_of(&classes).map_or(String::new(), |(name, v)| format!("{}, {}", escaped(name), percent(v)));
             let _ = writeln!(text, "| {} | {} | {} | {worst} |", corruption.title(), cells.join(" | "), percent(mean));
         }
         let cells: Vec<String> = self.by_severity().iter().map(|value| percent(*value)).collect();
-        let all = self.means().first().map_or(0.0, |mean| mean.accuracy);
-        let _ = writeln!(text, "| **mean** | {} | {} | |", cells.join(" | "), percent(all));
+        let all = percent(self.mean_of(|_| true).0);
+        let _ = writeln!(text, "| **mean** | {} | {all} | |", cells.join(" | "));
         text
     }
 
@@ -301,25 +309,86 @@ impl Corrupted {
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub fn write(&self, directory: &Path, context: &crate::evaluate::figures::Context) -> Result<(), RobustnessError> {
-        use crate::evaluate::figures::{CorruptionRow, corruption_classes, corruption_heatmap};
+    pub fn write(&self, directory: &Path, context: &Context) -> Result<(), RobustnessError> {
+        for figure in self.figures(context)? {
+            figure.save(directory)?;
+        }
+        let json = serde_json::to_vec_pretty(&self.to_json()).unwrap_or_default();
+        crate::files::write_atomic(&directory.join("corruptions.json"), &json)?;
+        Ok(crate::files::write_atomic(&directory.join("corruptions.csv"), self.csv().as_bytes())?)
+    }
+
+    /// The figures by severity and by class. Their means are those of the tables.
+    fn figures(&self, context: &Context) -> Result<[Figure; 2], FigureError> {
         let row = |corruption: &Corruption| CorruptionRow {
             name: corruption.title().into(),
             severities: self.severities(*corruption),
             classes: self.classes(*corruption),
+            mean: self.mean(*corruption),
         };
         let rows: Vec<CorruptionRow> = self.corruptions().iter().map(row).collect();
-        corruption_heatmap(&rows, context)?.save(directory)?;
-        corruption_classes(&rows, context)?.save(directory)?;
-        let json = serde_json::to_vec_pretty(&self.to_json()).unwrap_or_default();
-        crate::files::write_atomic(&directory.join("corruptions.json"), &json)?;
-        Ok(crate::files::write_atomic(&directory.join("corruptions.csv"), self.csv().as_bytes())?)
+        let (all, classes) = self.mean_of(|_| true);
+        let means = CorruptionMeans { severities: self.by_severity(), classes, all };
+        Ok([corruption_heatmap(&rows, &means, context)?, corruption_classes(&rows, &means, context)?])
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// 200 images make ten rows whose mean is often halfway between two tenths of a percent, where the order of a sum decides
+    /// the last digit. The classes are of different sizes.
+    #[test]
+    fn means_in_figures_are_those_of_the_tables() {
+        let class_names = ["a", "b"].map(str::to_owned).to_vec();
+        let context = Context {
+            title: "t".into(),
+            attack: "no attack".into(),
+            train_attack: String::new(),
+            targeted: false,
+            statistics: String::new(),
+            frozen_after: None,
+            class_names: class_names.clone(),
+            base_epsilon: 0.0,
+        };
+        let mut random = crate::rng::Stream::new(1, crate::rng::Purpose::Test, 0, 0).sequence();
+        for _ in 0..200 {
+            let mut rows = Vec::new();
+            for corruption in &Corruption::STANDARD[..2] {
+                for severity in Severity::ALL {
+                    let mut confusion = Confusion::new(2);
+                    let (a, b) = (random.word() % 151, random.word() % 51);
+                    confusion.add_counts(&[a, 150 - a, 50 - b, b]);
+                    rows.push(CorruptedRow { corruption: *corruption, severity, confusion });
+                }
+            }
+            let corrupted = Corrupted { rows, source: "here".into(), class_names: class_names.clone() };
+            let table = corrupted.markdown();
+            let cells = |start: &str| -> Vec<String> {
+                let line = table.lines().find(|line| line.starts_with(start)).unwrap();
+                line.split('|').map(|cell| cell.trim().to_owned()).collect()
+            };
+            let last = cells("| **mean** |");
+            let mut of_rows: Vec<String> =
+                corrupted.corruptions().iter().map(|c| cells(&format!("| {} |", c.title()))[7].clone()).collect();
+            of_rows.sort();
+            let figures = corrupted.figures(&context).unwrap();
+            for (figure, columns) in figures.iter().zip([5, 2]) {
+                // The cells, then the means of the rows, of the columns, and of all.
+                let texts = figure.svg.split(['<', '>']).map(str::trim);
+                let is_cell = |text: &&str| text.len() >= 3 && text.parse::<f64>().is_ok() && text.contains('.');
+                let numbers: Vec<&str> = texts.filter(is_cell).skip(2 * columns).collect();
+                let mut means = numbers[..2].to_vec();
+                means.sort();
+                assert_eq!(means, of_rows, "{table}");
+                assert_eq!(numbers[2 + columns], last[7], "{table}");
+                if columns == 5 {
+                    assert_eq!(numbers[2..7], last[2..7], "{table}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_class_without_images_has_no_accuracy_under_corruptions() {

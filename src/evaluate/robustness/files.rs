@@ -182,6 +182,7 @@ impl ReportFiles<'_> {
     /// # Errors
     /// If a file cannot be written.
     pub fn write_files(&self, directory: &Path) -> Result<(), RobustnessError> {
+        super::sweep(directory);
         let flags = directory.join("flags");
         std::fs::create_dir_all(&flags).map_err(FileError::writing(&flags))?;
         let evaluation = self.evaluation;
@@ -513,7 +514,7 @@ impl ReportFiles<'_> {
                 row.seconds,
             );
             if let Some(TargetCount { hit, images }) = row.targets {
-                let share = hit as f64 / images.max(1) as f64;
+                let share = crate::fairness::ratio(hit, images);
                 let _ = writeln!(
                     text,
                     "| ↳ reached its target | {} | |{} | {images} | {hit} | | |",

@@ -27,7 +27,7 @@ pub use plan::{Budget, Entry, Plan, Role, Suite, Wanted};
 pub use result::{Evaluation, Row, TargetCount};
 pub use run::{Options, Progress, identity, network_sha256, run, sha256};
 pub use signals::signals;
-pub use state::{Held, clear, finish, held};
+pub use state::{Held, clear, finish, held, sweep};
 
 use crate::engine::EngineError;
 use crate::files::FileError;

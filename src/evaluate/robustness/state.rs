@@ -184,6 +184,26 @@ impl Store {
     }
 }
 
+/// The directories below that of a report in which only evaluations write.
+const PARTS: [&str; 3] = ["figures", "flags", "adversarial"];
+
+/// Removes the temporary files that killed evaluations have left in the directories of a report.
+pub fn sweep(directory: &Path) {
+    PARTS.iter().for_each(|part| files::sweep(&directory.join(part)));
+    for path in transfers(directory) {
+        files::sweep(&path.join("figures"));
+    }
+}
+
+/// The directories of the figures of a comparison's attacks.
+fn transfers(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let number = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.strip_prefix("transfer-").is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).filter(number)
+}
+
 /// Removes the records of an evaluation whose report has taken their place.
 ///
 /// # Errors
@@ -198,12 +218,11 @@ pub fn finish(directory: &Path) -> Result<(), files::FileError> {
 /// If something cannot be removed.
 pub fn clear(directory: &Path) -> Result<(), files::FileError> {
     OWN.iter().try_for_each(|name| remove(&directory.join(name)))?;
-    // The figures of a comparison's attacks, and the reports of its checkpoints.
+    transfers(directory).try_for_each(|path| remove(&path))?;
+    // The reports of its checkpoints.
     for path in std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.strip_prefix("transfer-").is_some_and(|number| number.parse::<u32>().is_ok()) {
-            remove(&path)?;
-        } else if name.len() == 2 && name.parse::<u32>().is_ok() && held(&path, &Value::Null) == Held::Report {
+        if name.len() == 2 && name.parse::<u32>().is_ok() && held(&path, &Value::Null) == Held::Report {
             clear(&path)?;
             let _ = std::fs::remove_dir(&path);
         }

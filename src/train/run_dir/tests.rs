@@ -32,7 +32,7 @@ fn what_an_earlier_version_left_still_reads() {
     assert_eq!((metrics[0].val_attack.as_str(), metrics[0].val_without_gradient), ("", None));
     // The validation attack is then known from the experiment alone.
     assert!(metrics[0].validation_attack(&experiment).starts_with("PGD-10, L∞, ε 8/255"));
-    assert!(run.engine().is_none() && run.kept_bests().is_empty());
+    assert!(run.engine().unwrap().is_none() && run.kept_bests().is_empty());
 
     let new = MetricsRow {
         epoch: 1,

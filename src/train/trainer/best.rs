@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{TrainError, Trainer, Validation};
+use super::{Note, TrainError, Trainer, Validation};
 use crate::config::Experiment;
 use crate::model::{ModelError, State};
 use crate::train::{Event, KeptBest, Observer, Progress, RunDir, RunDirError, ValidationChange, ValidationSetting};
@@ -68,22 +68,36 @@ fn read(path: &Path) -> Result<Vec<u8>, RunDirError> {
     Ok(crate::files::read(path)?)
 }
 
+/// What became of the best checkpoint of a comparison that ended.
+#[derive(Debug, PartialEq)]
+enum Kept {
+    /// It is kept under this name.
+    As(KeptBest),
+    /// There was nothing to keep.
+    Nothing,
+    /// Its file cannot be read, for this reason.
+    Damaged(String),
+}
+
 /// Keeps the best checkpoint of a comparison that ended with an epoch as `best-until-epoch-NNNN`. No file is ever
 /// overwritten: if two different comparisons ended with the same epoch, the second gets the suffix `-2`, and so on.
-/// `None` if there is nothing to keep: no file, a damaged one, or one that already belongs to the comparison under `new`.
+/// Nothing is kept if there is no file, or if it already belongs to the comparison under `new`; a damaged one is named.
 fn keep(
     directory: &RunDir,
     progress: &Progress,
     old: &ValidationSetting,
     new: &ValidationSetting,
-) -> Result<Option<KeptBest>, TrainError> {
+) -> Result<Kept, TrainError> {
     let best = directory.checkpoint("best");
-    let Some((score, epoch)) = progress.best.filter(|_| best.exists()) else { return Ok(None) };
-    let Ok(found) = Identity::read(&best) else { return Ok(None) };
+    let Some((score, epoch)) = progress.best.filter(|_| best.exists()) else { return Ok(Kept::Nothing) };
+    let (found, bytes) = match Identity::read(&best).and_then(|found| Ok((found, crate::files::read(&best)?))) {
+        Ok(read) => read,
+        Err(error) => return Ok(Kept::Damaged(error.to_string())),
+    };
     // If the file does not record them, it is the one that progress records.
     let (found, setting) = (found.epoch.unwrap_or(epoch), found.setting.unwrap_or_else(|| old.clone()));
     if setting == *new {
-        return Ok(None);
+        return Ok(Kept::Nothing);
     }
     let until = progress.epoch.saturating_sub(1);
     let described = crate::files::read(&directory.path().join("checkpoints/best.json")).ok();
@@ -95,10 +109,9 @@ fn keep(
     }
     description["attack"] = setting.to_string().into();
     description["until_epoch"] = until.into();
-    let bytes = read(&best)?;
     let kept = |name: String| {
         let (attack, score) = (setting.to_string(), description["score"].as_f64());
-        Some(KeptBest { name, epoch: found, until_epoch: until, attack, score })
+        Kept::As(KeptBest { name, epoch: found, until_epoch: until, attack, score })
     };
     let first = format!("{}{until:04}", KeptBest::PREFIX);
     let numbered = (2u32..).map(|n| format!("{first}-{n}"));
@@ -114,7 +127,7 @@ fn keep(
             return Ok(kept(name));
         }
     }
-    Ok(None)
+    Ok(Kept::Nothing)
 }
 
 impl Trainer {
@@ -148,21 +161,28 @@ impl Trainer {
             self.progress.epoch += 1;
             written?;
             self.engine.load_model(&trained)?;
-            self.notes.push(format!("{what}: it was written again from checkpoints/resume.safetensors"));
+            self.notes.push(Note::Problem(format!("{what}: it was written again from checkpoints/resume.safetensors")));
         }
         let Some((_, best)) = self.progress.best else { return Ok(()) };
         let Some(what) = damage(&self.directory, "best") else { return Ok(()) };
         let last = Identity::read(&self.directory.checkpoint("last")).ok();
         if last.is_some_and(|last| last.epoch == Some(best) && last.setting == self.progress.best_under) {
-            for extension in ["safetensors", "json"] {
-                let name = |name: &str| format!("checkpoints/{name}.{extension}");
-                let bytes = read(&self.directory.path().join(name("last")))?;
-                self.directory.write(name("best"), &bytes)?;
+            let file = |name: &str, extension: &str| format!("checkpoints/{name}.{extension}");
+            let of_last = |extension: &str| read(&self.directory.path().join(file("last", extension)));
+            self.directory.write(file("best", "safetensors"), &of_last("safetensors")?)?;
+            match of_last("json") {
+                Ok(description) => self.directory.write(file("best", "json"), &description)?,
+                // Nothing depends on it.
+                Err(_) => self.directory.write_json(file("best", "json"), &json!({ "epoch": best }))?,
             }
-            self.notes.push(format!("{what}: it was written again, because the best epoch is the last one"));
+            self.notes
+                .push(Note::Problem(format!("{what}: it was written again, because the best epoch is the last one")));
         } else {
             self.progress.best = None;
-            self.notes.push(format!("{what}: the best epoch was {}, from here on others are the best", best + 1));
+            self.notes.push(Note::Problem(format!(
+                "{what}: the best epoch was {}, from here on others are the best",
+                best + 1
+            )));
         }
         Ok(())
     }
@@ -178,7 +198,19 @@ impl Trainer {
         let epoch = self.progress.epoch;
         let setting = ValidationSetting::of(&self.experiment);
         if let Some(old) = self.progress.best_under.take().filter(|old| *old != setting) {
-            let kept = keep(&self.directory, &self.progress, &old, &setting)?;
+            let kept = match keep(&self.directory, &self.progress, &old, &setting)? {
+                Kept::As(kept) => Some(kept),
+                Kept::Nothing => None,
+                Kept::Damaged(what) => {
+                    let text = format!(
+                        "{what}: the best checkpoint until now is lost, and the search for the best epoch begins again with \
+                         epoch {}",
+                        epoch + 1
+                    );
+                    observer.event(&Event::Warning(&text));
+                    None
+                }
+            };
             let change = ValidationChange { epoch, old: old.to_string(), new: setting.to_string() };
             let name = kept.as_ref().map(|kept| &kept.name);
             self.directory.log(

@@ -135,7 +135,7 @@ impl Trainer {
             return Ok(change);
         }
         let wanted = self.wanted().with(new, &[Applies::Now, Applies::NextEpoch]);
-        super::check(&wanted, &self.splits.train)?;
+        super::opening::check(&wanted, &self.splits.train)?;
         let epoch = self.progress.epoch;
         let epochs = self.wanted().optimizer.epochs;
         if wanted.optimizer.epochs != epochs && wanted.optimizer.epochs <= epoch {

@@ -28,6 +28,18 @@ fn radii(examples: &Examples) -> Vec<f32> {
 }
 
 #[test]
+fn a_run_that_is_stopped_while_it_is_opened_ends_at_once_and_is_no_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = run_in(&dir);
+    let mut driver = Driver::new();
+    driver.begin(experiment(), &path, false);
+    driver.send(Request::Stop { save: true });
+    assert!(matches!(driver.until_ended(), Ended::Discarded));
+    assert!(!path.exists());
+    assert!(!driver.told.iter().any(|update| matches!(update, Update::Failed(_) | Update::Opened(_))));
+}
+
+#[test]
 fn a_run_is_steered_from_its_first_batch_to_its_report() {
     let dir = tempfile::tempdir().unwrap();
     let path = run_in(&dir);

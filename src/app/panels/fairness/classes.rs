@@ -33,7 +33,11 @@ impl Classes {
                 let experiment = run.experiment.as_deref()?;
                 let draw = |figure: &figures::Context| {
                     let attack = epoch.metrics.validation_attack(experiment);
-                    figures::class_accuracy(&rows, &figures::Context { attack, ..figure.clone() })
+                    figures::class_accuracy(
+                        &rows,
+                        std::slice::from_ref(&epoch.metrics),
+                        &figures::Context { attack, ..figure.clone() },
+                    )
                 };
                 drawn(run, draw, || csv(epoch))
             });

@@ -185,15 +185,19 @@ fn recalibrating_batch_norm_begins_a_new_comparison_too() {
     state.save(&directory.checkpoint("best"), &metadata(3)).unwrap();
     let progress = Progress { epoch: 6, best: Some((0.75, 3)), ..Progress::start(10) };
     // Under the same setting there is nothing to keep.
-    assert_eq!(keep(&directory, &progress, &old, &old).unwrap(), None);
-    let kept = keep(&directory, &progress, &old, &new).unwrap().unwrap();
+    assert_eq!(keep(&directory, &progress, &old, &old).unwrap(), Kept::Nothing);
+    let keep_as_new = || match keep(&directory, &progress, &old, &new).unwrap() {
+        Kept::As(kept) => kept,
+        other => panic!("{other:?}"),
+    };
+    let kept = keep_as_new();
     assert_eq!((kept.name.as_str(), kept.epoch, kept.score), ("best-until-epoch-0005", 3, Some(0.75)));
     let bytes = std::fs::read(directory.checkpoint(&kept.name)).unwrap();
     // A second call, as after a kill: the file stays.
-    assert_eq!(keep(&directory, &progress, &old, &new).unwrap(), Some(kept.clone()));
+    assert_eq!(keep_as_new(), kept);
     // Another best checkpoint until the same epoch gets another name.
     state.save(&directory.checkpoint("best"), &metadata(4)).unwrap();
-    let other = keep(&directory, &progress, &old, &new).unwrap().unwrap();
+    let other = keep_as_new();
     assert_eq!((other.name.as_str(), other.epoch), ("best-until-epoch-0005-2", 4));
     assert_eq!(std::fs::read(directory.checkpoint(&kept.name)).unwrap(), bytes);
     assert_eq!(directory.kept_bests().len(), 2);
@@ -359,6 +363,80 @@ fn a_damaged_best_checkpoint_is_found_at_the_start_and_does_not_end_the_run() {
         let report = crate::evaluate::finish(&mut trainer, &mut ()).unwrap().unwrap();
         assert_eq!(report.of("best").is_some(), was_last);
         assert_eq!(std::fs::read(&best).is_ok_and(|bytes| bytes == whole), was_last);
+    }
+}
+
+#[test]
+fn the_best_checkpoint_comes_back_from_the_last_one_also_without_its_description() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    short(&run, u32::MAX);
+    let [path, best, last] = ["resume", "best", "last"].map(|name| run.join(format!("checkpoints/{name}.safetensors")));
+    let mut checkpoint = Checkpoint::load(&path).unwrap();
+    checkpoint.progress.best = Some((9.0, 1));
+    checkpoint.save(&path).unwrap();
+    std::fs::write(&best, "no weights").unwrap();
+    std::fs::remove_file(last.with_extension("json")).unwrap();
+    let mut told = Told::default();
+    resume(&run).run(&mut told).unwrap();
+    assert!(told.0.iter().any(|text| text.contains("because the best epoch is the last one")), "{:?}", told.0);
+    assert!(std::fs::read(&best).unwrap() == std::fs::read(&last).unwrap());
+    assert_eq!(json_of(&run, "best")["epoch"], 1);
+}
+
+#[test]
+fn counts_that_cannot_be_drawn_at_the_end_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let mut e = experiment();
+    (e.data.limit, e.optimizer.epochs, e.evaluation.test_steps, e.run.examples) = (Some(100), 1, 0, 0);
+    let mut trainer = begin(&e, &run);
+    trainer.run(&mut ()).unwrap();
+    std::fs::write(run.join("confusion/epoch-0000-validation.npy"), "no counts").unwrap();
+    let mut told = Told::default();
+    crate::evaluate::finish(&mut trainer, &mut told).unwrap();
+    let about: Vec<&String> = told.0.iter().filter(|text| text.contains("epoch-0000-validation.npy")).collect();
+    assert!(about.len() == 1 && about[0].ends_with("the confusion matrix is not drawn"), "{:?}", told.0);
+}
+
+/// Damages the best checkpoint while a run is under way, before its validation attack changes.
+struct Damage {
+    raise: Raise,
+    file: std::path::PathBuf,
+    content: &'static [u8],
+    told: Told,
+}
+
+impl Observer for Damage {
+    fn event(&mut self, event: &Event<'_>) {
+        self.raise.event(event);
+        self.told.event(event);
+        if matches!(event, Event::Batch { epoch: CHANGE, done: 1, .. }) {
+            std::fs::write(&self.file, self.content).unwrap();
+        }
+    }
+
+    fn between(&mut self, live: &mut Live<'_>) {
+        self.raise.between(live);
+    }
+}
+
+#[test]
+fn a_best_checkpoint_that_is_damaged_when_the_attack_changes_is_named_and_replaced() {
+    for content in [&b"no weights"[..], b""] {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("run");
+        let file = run.join("checkpoints/best.safetensors");
+        let (raise, told) = (raise(CHANGE), Told::default());
+        let mut observer = Damage { raise, file: file.clone(), content, told };
+        let mut trainer = begin(&experiment(), &run);
+        assert_eq!(trainer.run(&mut observer).unwrap(), Outcome::Finished);
+        let about: Vec<&String> = observer.told.0.iter().filter(|text| text.contains("best.safetensors")).collect();
+        assert!(about.len() == 1 && about[0].contains("the best checkpoint until now is lost"), "{about:?}");
+        let [(_, kept)] = observer.raise.told.as_slice() else { panic!("{:?}", observer.raise.told) };
+        assert_eq!(kept, &None);
+        assert_eq!(trainer.progress().best.unwrap(), highest(&trainer.rows().0[CHANGE as usize..]));
+        assert_eq!(Identity::read(&file).unwrap().epoch, Some(trainer.progress().best.unwrap().1));
     }
 }
 
