@@ -67,32 +67,29 @@ fn claims(cell: &CellReport) -> String {
             };
             let mut all = of(&mut arm.metrics.iter());
             all.extend(of(&mut transfer.into_iter()));
-            let _ = writeln!(text, "* {} against {other}: {}.", arm.arm, sentence(&all));
+            let _ = writeln!(text, "* {} against {other}. {}", arm.arm, sentences(&all));
         }
     }
     if text.is_empty() { "* One arm: nothing is compared.\n".into() } else { text }
 }
 
-fn sentence(all: &[(String, Comparison)]) -> String {
+fn sentences(all: &[(String, Comparison)]) -> String {
     if all.iter().all(|(_, comparison)| comparison.verdict == Verdict::OneSeed) {
-        return "one seed has no interval, so no difference is stated".into();
+        return "One seed has no interval, so no difference is stated.".into();
     }
     let of = |verdict: Verdict| {
         let found = all.iter().filter(move |(_, comparison)| comparison.verdict == verdict);
         found.map(|(name, comparison)| format!("{name} {}", difference(comparison))).collect::<Vec<_>>()
     };
-    let mut parts = Vec::new();
-    for (word, found) in [("higher", of(Verdict::Higher)), ("lower", of(Verdict::Lower))] {
-        if !found.is_empty() {
-            parts.push(format!("{word}: {}", found.join(", ")));
-        }
-    }
-    let not_shown: Vec<&str> =
-        all.iter().filter(|(_, c)| c.verdict == Verdict::NotShown).map(|(name, _)| name.as_str()).collect();
-    if !not_shown.is_empty() {
-        parts.push(format!("no difference shown: {}", not_shown.join(", ")));
-    }
-    parts.join("; ")
+    let not_shown = all.iter().filter(|(_, comparison)| comparison.verdict == Verdict::NotShown);
+    let parts = [
+        ("Higher", of(Verdict::Higher)),
+        ("Lower", of(Verdict::Lower)),
+        ("No difference shown", not_shown.map(|(name, _)| name.clone()).collect()),
+    ];
+    // Names of attacks contain commas.
+    let told = parts.into_iter().filter(|(_, found)| !found.is_empty());
+    told.map(|(word, found)| format!("{word}: {}.", found.join("; "))).collect::<Vec<_>>().join(" ")
 }
 
 /// `+3.2 [-1.0, 7.4]` in points.

@@ -293,8 +293,10 @@ impl Work<'_> {
             classes(corruption.title().into(), "mean over five severities".into(), &sum(Some(*corruption)), None)
         };
         let mut rows: Vec<MeasuredClasses> = all.iter().map(of).collect();
-        let title = format!("mean of {} corruptions", all.len());
-        rows.push(classes(title, format!("five severities each, {}", found.source), &sum(None), None));
+        if all.len() > 1 {
+            let title = format!("mean of {} corruptions", all.len());
+            rows.push(classes(title, format!("five severities each, {}", found.source), &sum(None), None));
+        }
         Ok(Some(rows))
     }
 

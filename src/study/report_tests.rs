@@ -89,10 +89,10 @@ fn differences_are_paired_by_seed_and_stated_only_where_both_intervals_agree() {
     assert!(worst(&found, "AT").comparisons.is_empty());
     let text = crate::study::markdown(&found);
     assert!(
-        text.contains("* up against AT: higher: robust worst class +12.0 [7.0, 17.0]; no difference shown: clean, "),
+        text.contains("* up against AT. Higher: robust worst class +12.0 [7.0, 17.0]. No difference shown: clean; "),
         "{text}"
     );
-    assert!(text.contains("* same against AT: no difference shown: clean,"), "{text}");
+    assert!(text.contains("* same against AT. No difference shown: clean;"), "{text}");
     assert!(text.contains("| AT | 3 | 90.0 ± 0.0 |"), "{text}");
 }
 
@@ -113,7 +113,7 @@ fn what_is_missing_is_named_and_never_counted() {
     assert_eq!((classes[0].spread.unwrap().mean, classes[1].spread), (0.5, None));
     let text = crate::study::markdown(&found);
     assert!(text.contains("**4 of 9 runs are complete.**") && text.contains("* other-seed-0: no memory"), "{text}");
-    assert!(text.contains("one seed has no interval, so no difference is stated"), "{text}");
+    assert!(text.contains("One seed has no interval, so no difference is stated"), "{text}");
     assert!(text.contains("| b | n/a | n/a |"), "{text}");
 }
 

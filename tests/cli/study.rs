@@ -56,7 +56,7 @@ fn a_study_is_trained_measured_and_reported() {
     let text = ok(d, &["study", "run", &study, "--out", "out"]);
     let out = d.join("out");
     assert!(text.starts_with("# A | small study\n"), "{text}");
-    assert!(text.contains("* FAIR-TAT against PGD-AT: ") && text.contains("no difference shown"), "{text}");
+    assert!(text.contains("* FAIR-TAT against PGD-AT. ") && text.contains("No difference shown"), "{text}");
     assert!(text.contains("### CFPS and the success of targeted attacks"), "{text}");
 
     // The means are those of the runs.
@@ -81,7 +81,7 @@ fn a_study_is_trained_measured_and_reported() {
     // Student's interval of two differences, by hand: t = 12.706.
     let half = 12.7062047 * ((a - c) - (b - e)).abs() / 2.0;
     assert!((of("t_high") - of("difference") - half).abs() < 1e-6, "{found:?} {half}");
-    row("PGD-AT", "transfer", "PGD, L2, ε 0.5, 5 steps");
+    row("PGD-AT", "transfer", "PGD, L2, ε 127.5/255, 5 steps");
     row("PGD-AT", "transfer", "FGSM, 1.5 ε, worst class");
     row("PGD-AT", "transfer", "Fog");
     row("PGD-AT", "class", "7");
@@ -180,7 +180,9 @@ fn what_is_no_study_is_refused_with_what_to_do() {
     );
     assert!(fails(d, &["study", "run", "seeds", "--method", "at"], 2).contains("--method is varied by the study"));
     assert!(fails(d, &["study", "run", "seeds", "--shard", "3/2"], 2).contains("expected I/N with I from 1 to N"));
-    assert!(fails(d, &["study", "report", "."], 1).contains("expected the directory of a study, with a study.toml"));
+    assert!(
+        fails(d, &["study", "report", "nowhere"], 1).contains("expected the directory of a study, with a study.toml")
+    );
     let list = ok(d, &["study", "list"]);
     assert!(list.contains("ablation       What each part of FAIR-TAT does, 18 runs"), "{list}");
     for (name, _) in list.lines().map(|line| line.split_once(' ').unwrap()) {

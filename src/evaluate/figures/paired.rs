@@ -77,7 +77,7 @@ pub fn paired_seeds(
             let mean = own.iter().sum::<f64>() / own.len() as f64;
             let (x, level) = (plot.px(arm as f64), plot.py(mean));
             canvas.line((x - 16.0, level), (x + 16.0, level), Stroke::new(INK, 2.0));
-            canvas.text(x + 18.0, level + 4.0, Style::new(SMALL).bold(), &percent(mean));
+            canvas.text(x + 18.0, level - 4.0, Style::new(SMALL).bold(), &percent(mean));
         }
         canvas.line((plot.left, plot.bottom()), (plot.right(), plot.bottom()), Stroke::new(AXIS, 1.0));
         y = plot.bottom() + 14.0;
@@ -134,7 +134,7 @@ pub fn class_scatter(
         bounds(&all().map(|point| point.2).collect::<Vec<_>>()),
     ];
     let left = MARGIN + 52.0;
-    let plot = Plot { left, top: top + 24.0, width: canvas.width() - left - MARGIN - 20.0, height: 340.0, x, y };
+    let plot = Plot { left, top: top + 34.0, width: canvas.width() - left - MARGIN - 20.0, height: 340.0, x, y };
     let levels: Vec<f64> = ticks(y.0, y.1, 6).into_iter().filter(|level| (y.0..=y.1).contains(level)).collect();
     plot.grid(&mut canvas, &levels);
     let tick = |value: f64| format!("{}%", trimmed(100.0 * value, 1));
@@ -148,7 +148,7 @@ pub fn class_scatter(
         canvas.text(at, plot.bottom() + 16.0, Style::new(SMALL).fill(MUTED).middle(), &tick(value));
     }
     canvas.text(plot.left + plot.width / 2.0, plot.bottom() + 34.0, Style::new(LABEL).middle(), axes[0]);
-    canvas.text(MARGIN, plot.top - 8.0, Style::new(LABEL), axes[1]);
+    canvas.text(MARGIN, plot.top - 16.0, Style::new(LABEL), axes[1]);
     let named = all().count() <= 40;
     for (i, group) in groups.iter().enumerate() {
         let color = CLASS_COLORS[i % CLASS_COLORS.len()];
@@ -203,7 +203,7 @@ fn bounds(values: &[f64]) -> (f64, f64) {
     if !low.is_finite() || !high.is_finite() {
         return (0.0, 1.0);
     }
-    let step = nice_above(((high - low) / 4.0).max(0.005));
+    let step = nice_above(((high - low) / 4.0).max(0.01));
     let (low, high) = (((low - 0.1 * step) / step).floor() * step, ((high + 0.1 * step) / step).ceil() * step);
     let (low, high) = (low.max(0.0), high.min(1.0));
     if high - low < step { ((low - step).max(0.0), (high + step).min(1.0)) } else { (low, high) }
