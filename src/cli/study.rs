@@ -259,7 +259,7 @@ fn run(arguments: &RunArgs) -> Result<()> {
     let out = std::path::absolute(&out).map_err(FileError::reading(&out))?;
     std::fs::create_dir_all(&out).map_err(FileError::writing(&out))?;
     write_study(&out, &file)?;
-    let own: Vec<&PlannedRun> = plan.iter().filter(|run| arguments.shard.holds(run)).collect();
+    let own = arguments.shard.of(&plan);
     tell!("{}: {} of {} runs, in {}.", file.title, own.len(), plan.len(), out.display());
     let mut failed = 0;
     for (at, run) in own.iter().enumerate() {

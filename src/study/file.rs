@@ -308,7 +308,7 @@ pub struct PlannedRun {
     pub experiment: Experiment,
     /// Name of the run whose last weights it begins with.
     pub after: Option<String>,
-    /// Number of the part that runs it if the study is divided among several.
+    /// Number of its group: itself and the runs that begin with its weights.
     place: usize,
 }
 
@@ -323,9 +323,21 @@ impl Shard {
     /// The whole.
     pub const ALL: Self = Self { index: 0, count: 1 };
 
-    /// Whether the run belongs to this part. Runs that begin with the weights of another belong to its part.
-    pub fn holds(self, run: &PlannedRun) -> bool {
-        run.place % self.count == self.index
+    /// The runs of this part. Runs that begin with the weights of another belong to its part; each group of them goes to
+    /// the part that has the fewest runs so far.
+    pub fn of(self, runs: &[PlannedRun]) -> Vec<&PlannedRun> {
+        let groups = runs.iter().map(|run| run.place + 1).max().unwrap_or(0);
+        let mut sizes = vec![0; groups];
+        runs.iter().for_each(|run| sizes[run.place] += 1);
+        // More parts than groups: the last ones are empty.
+        let mut loads = vec![0; self.count.min(groups)];
+        let mut owner = Vec::new();
+        for size in sizes {
+            let least = (0..loads.len()).min_by_key(|part| loads[*part]).unwrap_or(0);
+            loads[least] += size;
+            owner.push(least);
+        }
+        runs.iter().filter(|run| owner[run.place] == self.index).collect()
     }
 }
 
@@ -405,8 +417,9 @@ impl StudyFile {
             }
         }
         for axis in &self.axes {
-            let named = axis.field.is_some() != axis.named.is_empty() && axis.field.is_some() != axis.values.is_empty();
-            if !named || (axis.values.is_empty() && axis.named.is_empty()) {
+            let of_field = axis.field.is_some() && !axis.values.is_empty() && axis.named.is_empty();
+            let by_name = axis.field.is_none() && axis.values.is_empty() && !axis.named.is_empty();
+            if !of_field && !by_name {
                 return Err(format!("axis '{}': expected either a field with values, or [[axis.value]]", axis.title()));
             }
             let names: BTreeSet<String> = axis.choices().iter().map(|choice| slug(&choice.name)).collect();
@@ -694,18 +707,18 @@ preset = "shapes-unfair"
         let runs = file().runs().unwrap();
         for count in [1, 2, 3, 7, 40] {
             let shards: Vec<Shard> = (1..=count).map(|i| format!("{i}/{count}").parse().unwrap()).collect();
+            let held = |shard: &Shard, run: &PlannedRun| shard.of(&runs).iter().any(|own| own.name == run.name);
             for run in &runs {
-                assert_eq!(shards.iter().filter(|shard| shard.holds(run)).count(), 1, "{}", run.name);
+                assert_eq!(shards.iter().filter(|shard| held(shard, run)).count(), 1, "{}", run.name);
                 if let Some(after) = runs.iter().find(|other| run.after.as_ref() == Some(&other.name)) {
-                    assert!(shards.iter().all(|shard| shard.holds(run) == shard.holds(after)), "{}", run.name);
+                    assert!(shards.iter().all(|shard| held(shard, run) == held(shard, after)), "{}", run.name);
                 }
             }
         }
-        let sizes = ["1/2", "2/2"].map(|text| {
-            let shard: Shard = text.parse().unwrap();
-            runs.iter().filter(|run| shard.holds(run)).count()
-        });
+        let sizes = ["1/2", "2/2"].map(|text| text.parse::<Shard>().unwrap().of(&runs).len());
         assert_eq!(sizes, [12, 12]);
+        let huge: Shard = "1/18446744073709551615".parse().unwrap();
+        assert_eq!(huge.of(&runs).len(), 2);
         for text in ["0/2", "3/2", "1", "1/0", "a/b", "-1/2"] {
             assert!(text.parse::<Shard>().is_err(), "{text}");
         }
