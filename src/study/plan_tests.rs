@@ -1,6 +1,8 @@
 //! Tests of study files and the runs that they stand for.
 
+use super::super::file::*;
 use super::*;
+use crate::units::Epsilon;
 
 const TEXT: &str = r#"
 title = "t"
