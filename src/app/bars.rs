@@ -2,7 +2,7 @@
 
 use egui::{Align, Layout, Ui};
 
-use super::command::{Command, Menu};
+use super::command::{Command, Menu, SpeedChoice};
 use super::context::Action;
 use super::settings::Theme;
 use super::theme;
@@ -45,7 +45,8 @@ fn entries(app: &mut App, ui: &mut Ui, menu: Menu) {
             Command::ThemeLight => app.settings.theme == Theme::Light,
             Command::ThemeDark => app.settings.theme == Theme::Dark,
             Command::ThemeSystem => app.settings.theme == Theme::System,
-            Command::SlowMotion => app.slow,
+            Command::SlowMotion => app.speed == SpeedChoice::Step.speed(),
+            Command::Speed(choice) => app.speed == choice.speed(),
             _ => false,
         };
         let button = egui::Button::selectable(chosen, command.title()).shortcut_text(keys);
@@ -69,14 +70,37 @@ fn controls(app: &mut App, ui: &mut Ui, narrow: bool) {
         _ => (Icon::Play, "Start"),
     };
     let accent = Look { fill: Some(theme::palette(ui).accent), selected: false };
-    let slow = Look { fill: None, selected: app.slow };
     let wide = ui.available_width() > 640.0;
-    control(app, ui, Command::PlayPause, play, true, accent);
+    // After a run, the button starts a new one; the key that pauses does not.
+    let command = if app.view.status.is_live() { Command::PlayPause } else { Command::Start };
+    control(app, ui, command, play, true, accent);
     control(app, ui, Command::OneBatch, (Icon::Step, "One batch"), wide, Look::default());
     control(app, ui, Command::OneAttackStep, (Icon::AttackStep, "One attack step"), wide, Look::default());
-    control(app, ui, Command::SlowMotion, (Icon::Slow, "Slow motion"), wide && !narrow, slow);
+    speeds(app, ui, wide && !narrow);
     control(app, ui, Command::StopAndSave, (Icon::Stop, "Stop and save"), wide, Look::default());
     control(app, ui, Command::StopWithoutSaving, (Icon::Discard, "Stop without saving"), false, Look::default());
+}
+
+/// The speed of the run, and its choices.
+fn speeds(app: &mut App, ui: &mut Ui, with_words: bool) {
+    let now = SpeedChoice::ALL.into_iter().find(|choice| choice.speed() == app.speed).unwrap_or(SpeedChoice::Full);
+    let look = Look { fill: None, selected: now != SpeedChoice::Full };
+    let words = if with_words { now.title() } else { "Speed" };
+    let button = icon_button(ui, Icon::Slow, words, with_words, look);
+    let button = button.on_hover_text("How fast the run goes; `,` takes single attack steps");
+    egui::Popup::menu(&button).show(|ui| {
+        for choice in SpeedChoice::ALL {
+            let command = Command::Speed(choice);
+            if ui.selectable_label(choice == now, choice.title()).on_hover_text(command.tooltip()).clicked() {
+                app.queue(Action::Command(command));
+                ui.close();
+            }
+        }
+        if ui.button("Single attack steps").on_hover_text(Command::OneAttackStep.tooltip()).clicked() {
+            app.queue(Action::Command(Command::OneAttackStep));
+            ui.close();
+        }
+    });
 }
 
 fn control(app: &mut App, ui: &mut Ui, command: Command, (icon, words): (Icon, &str), with_words: bool, look: Look) {
@@ -146,4 +170,34 @@ pub(super) fn clock(secs: f64) -> String {
     let secs = secs.round().clamp(0.0, 1e9) as u64;
     let (hours, minutes, seconds) = (secs / 3600, secs / 60 % 60, secs % 60);
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+/// Moves all panels to an earlier epoch, and back. Shown once there is an earlier one.
+pub(super) fn scrubber(app: &mut App, ui: &mut Ui) {
+    let (Some(first), Some(last)) = (app.view.epochs.first(), app.view.epochs.last()) else { return };
+    let ends = first.metrics.epoch + 1..=last.metrics.epoch + 1;
+    if ends.start() == ends.end() {
+        return;
+    }
+    let mut number = app.focus.record(&app.view).map_or(*ends.end(), |record| record.metrics.epoch + 1);
+    let mut focus = app.focus;
+    egui::Panel::bottom("scrubber").show(ui, |ui| {
+        ui.horizontal(|ui| {
+            let label = ui.label("Epoch shown").on_hover_text("Moves all panels to an earlier epoch of this run");
+            ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+                let live = ui.selectable_label(focus.is_live(), "Live");
+                let live = live.on_hover_text("Follow the newest epoch");
+                if live.clicked() {
+                    focus.epoch = None;
+                }
+                ui.add_sized([76.0, 18.0], egui::Label::new(format!("{number} of {}", ends.end())));
+                ui.spacing_mut().slider_width = (ui.available_width() - 12.0).max(60.0);
+                let slider = egui::Slider::new(&mut number, ends.clone()).show_value(false);
+                if ui.add(slider).labelled_by(label.id).changed() {
+                    focus.epoch = Some(number - 1);
+                }
+            });
+        });
+    });
+    app.focus = focus;
 }

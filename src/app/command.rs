@@ -1,8 +1,11 @@
 //! Everything the window can be told to do: one enum behind menus, keys and the palette.
 
+use std::time::Duration;
+
 use egui::{Key, KeyboardShortcut, Modifiers};
 
 use super::layout::PanelKind;
+use crate::worker::Speed;
 
 /// See the [module](self).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,6 +20,8 @@ pub enum Command {
     OneAttackStep,
     /// Show every attack step, slowly, or train at full speed again.
     SlowMotion,
+    /// Choose how fast the run goes.
+    Speed(SpeedChoice),
     /// Stop and write a checkpoint.
     StopAndSave,
     /// Stop and write nothing.
@@ -69,6 +74,45 @@ pub enum Command {
     ThemeSystem,
     /// Close the window.
     Quit,
+}
+
+/// The speeds that are offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SpeedChoice {
+    /// Full speed.
+    Full,
+    /// One epoch a second, or slower if it takes longer.
+    Epoch,
+    /// One batch a second.
+    Batch,
+    /// One step of the attack a second.
+    Step,
+}
+
+impl SpeedChoice {
+    /// All, fastest first.
+    pub const ALL: [Self; 4] = [Self::Full, Self::Epoch, Self::Batch, Self::Step];
+
+    /// As the worker is told.
+    pub const fn speed(self) -> Speed {
+        const SECOND: Duration = Duration::from_secs(1);
+        match self {
+            Self::Full => Speed::Full,
+            Self::Epoch => Speed::Epoch(SECOND),
+            Self::Batch => Speed::Batch(SECOND),
+            Self::Step => Speed::Step(SECOND),
+        }
+    }
+
+    /// Its name on the button.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Full => "Full speed",
+            Self::Epoch => "1 epoch/s",
+            Self::Batch => "1 batch/s",
+            Self::Step => "1 attack step/s",
+        }
+    }
 }
 
 /// A menu of the menu bar.
@@ -147,7 +191,7 @@ impl Command {
             Palette,
             Help,
         ];
-        fixed.into_iter().chain(PanelKind::ALL.map(Show))
+        fixed.into_iter().chain(SpeedChoice::ALL.map(Self::Speed)).chain(PanelKind::ALL.map(Show))
     }
 
     /// Its name in menus and the palette.
@@ -158,6 +202,12 @@ impl Command {
             Self::OneBatch => "Train on one batch",
             Self::OneAttackStep => "Take one attack step",
             Self::SlowMotion => "Slow motion",
+            Self::Speed(choice) => match choice {
+                SpeedChoice::Full => "Speed: full",
+                SpeedChoice::Epoch => "Speed: one epoch a second",
+                SpeedChoice::Batch => "Speed: one batch a second",
+                SpeedChoice::Step => "Speed: one attack step a second",
+            },
             Self::StopAndSave => "Stop and save",
             Self::StopWithoutSaving => "Stop without saving",
             Self::Resume => "Resume a run…",
@@ -197,7 +247,13 @@ impl Command {
                 "Move the images of the current batch by one attack step, then wait. After the last step the network is \
                  updated."
             }
-            Self::SlowMotion => "Show every attack step for a moment; again for full speed.",
+            Self::SlowMotion => "Show every attack step for a second; again for full speed.",
+            Self::Speed(choice) => match choice {
+                SpeedChoice::Full => "Train as fast as the machine can.",
+                SpeedChoice::Epoch => "Wait after each epoch, so that it takes a second at least.",
+                SpeedChoice::Batch => "Wait after each batch, so that it takes a second at least.",
+                SpeedChoice::Step => "Show every attack step for a second.",
+            },
             Self::StopAndSave => "End the run with a checkpoint, so that it can be resumed from there.",
             Self::StopWithoutSaving => "End the run and write nothing more; earlier checkpoints stay.",
             Self::Resume => "Choose a run directory and resume from its last checkpoint.",
@@ -247,12 +303,27 @@ impl Command {
             | Self::OneBatch
             | Self::OneAttackStep
             | Self::SlowMotion
+            | Self::Speed(_)
             | Self::StopAndSave
             | Self::StopWithoutSaving
             | Self::CancelEvaluation => Menu::Run,
             Self::Palette | Self::Help => Menu::Help,
             _ => Menu::View,
         }
+    }
+
+    /// All shortcuts, those with more modifiers first: a pressed combination also matches the same key with fewer, and
+    /// the first match takes it. Some commands have a second one.
+    pub fn shortcuts() -> Vec<(Self, KeyboardShortcut)> {
+        let second = [(Self::Redo, KeyboardShortcut::new(COMMAND, Key::Y))];
+        let mut all: Vec<_> = Self::all().filter_map(|command| Some((command, command.shortcut()?))).collect();
+        all.extend(second);
+        let modifiers = |keys: &KeyboardShortcut| {
+            let keys = keys.modifiers;
+            [keys.command, keys.shift, keys.alt].into_iter().filter(|pressed| *pressed).count()
+        };
+        all.sort_by_key(|(_, keys)| std::cmp::Reverse(modifiers(keys)));
+        all
     }
 
     /// Its keyboard shortcut.
@@ -283,5 +354,32 @@ impl Command {
             _ => return None,
         };
         Some(KeyboardShortcut::new(modifiers, key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Presses the keys of every shortcut and takes the first command that matches, as the window does.
+    #[test]
+    fn every_shortcut_runs_its_own_command() {
+        for (command, keys) in Command::shortcuts() {
+            let context = egui::Context::default();
+            let mut modifiers = keys.modifiers;
+            modifiers.ctrl |= modifiers.command;
+            let key =
+                egui::Event::Key { key: keys.logical_key, physical_key: None, pressed: true, repeat: false, modifiers };
+            let input = egui::RawInput { events: vec![key], ..egui::RawInput::default() };
+            let mut found = Vec::new();
+            let _ = context.run_ui(input, |ui| {
+                for (command, keys) in Command::shortcuts() {
+                    if ui.ctx().input_mut(|input| input.consume_shortcut(&keys)) {
+                        found.push(command);
+                    }
+                }
+            });
+            assert_eq!(found, [command], "{keys:?}");
+        }
     }
 }

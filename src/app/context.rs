@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::command::Command;
 use super::evaluation::EvaluationView;
+use super::focus::Focus;
 use super::form::Form;
 use super::glossary::Glossary;
 use super::layout::PanelKind;
@@ -20,6 +21,8 @@ pub struct Context<'a> {
     pub run: &'a RunView,
     /// The evaluation under way, or the last one.
     pub evaluation: &'a EvaluationView,
+    /// The epoch that all panels show.
+    pub focus: &'a mut Focus,
     /// The experiment being edited.
     pub form: &'a mut Form,
     /// Settings that persist across starts.
@@ -53,6 +56,8 @@ pub enum Action {
     StartEvaluation(Box<EvaluationJob>),
     /// Run a command, as from the menu.
     Command(Command),
+    /// Start the finished run's experiment again as PGD-AT.
+    TrainBaseline,
     /// Bring a panel to the front.
     Show(PanelKind),
     /// Open an image in the inspector.

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub enum PanelKind {
     /// The experiment, and the run's controls.
     Experiment,
+    /// Each class, from its mistakes to what came of them.
+    Story,
     /// Curves, phase, rate.
     Training,
     /// CFPS, confusion, class-wise epsilon, targets.
@@ -31,8 +33,9 @@ pub enum PanelKind {
 
 impl PanelKind {
     /// All panels, in the order of the menu.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Experiment,
+        Self::Story,
         Self::Training,
         Self::Fairness,
         Self::Examples,
@@ -48,6 +51,7 @@ impl PanelKind {
     pub const fn title(self) -> &'static str {
         match self {
             Self::Experiment => "Experiment",
+            Self::Story => "Story",
             Self::Training => "Training",
             Self::Fairness => "Fairness",
             Self::Examples => "Examples",
@@ -64,6 +68,9 @@ impl PanelKind {
     pub const fn tooltip(self) -> &'static str {
         match self {
             Self::Experiment => "Every setting of the run.",
+            Self::Story => {
+                "Each class: the mistakes that land on it, what the method does about them, what came of it."
+            }
             Self::Training => "Loss and accuracy, speed, remaining time, and where the time goes.",
             Self::Fairness => "Which classes suffer: CFPS, confusion under attack, epsilon and targets of each class.",
             Self::Examples => "Images of the current batch before and after the attack.",
@@ -80,6 +87,7 @@ impl PanelKind {
     pub const fn shortcut(self) -> Option<KeyboardShortcut> {
         let key = match self {
             Self::Experiment => Key::Num1,
+            Self::Story => Key::T,
             Self::Training => Key::Num2,
             Self::Fairness => Key::Num3,
             Self::Examples => Key::Num4,
@@ -131,7 +139,9 @@ impl Arrangement {
     }
 
     fn tree(self) -> egui_tiles::Tree<PanelKind> {
-        use PanelKind::{Compare, Evaluate, Examples, Experiment, Fairness, Inspector, Learn, Log, Training, Watch};
+        use PanelKind::{
+            Compare, Evaluate, Examples, Experiment, Fairness, Inspector, Learn, Log, Story, Training, Watch,
+        };
         let mut tiles = egui_tiles::Tiles::default();
         let tabs = |tiles: &mut egui_tiles::Tiles<PanelKind>, kinds: &[PanelKind]| {
             let children: Vec<_> = kinds.iter().map(|kind| tiles.insert_pane(*kind)).collect();
@@ -143,12 +153,14 @@ impl Arrangement {
         let root = match self {
             Self::Single => tabs(
                 &mut tiles,
-                &[Experiment, Training, Fairness, Examples, Inspector, Evaluate, Compare, Watch, Learn, Log],
+                &[Experiment, Story, Training, Fairness, Examples, Inspector, Evaluate, Compare, Watch, Learn, Log],
             ),
             Self::Beside => {
                 let left = tabs(&mut tiles, &[Experiment]);
-                let right =
-                    tabs(&mut tiles, &[Training, Fairness, Examples, Inspector, Evaluate, Compare, Watch, Learn, Log]);
+                let right = tabs(
+                    &mut tiles,
+                    &[Story, Training, Fairness, Examples, Inspector, Evaluate, Compare, Watch, Learn, Log],
+                );
                 let linear = egui_tiles::Linear::new_binary(egui_tiles::LinearDir::Horizontal, [left, right], 0.36);
                 tiles.insert_container(linear)
             }
@@ -156,14 +168,14 @@ impl Arrangement {
                 let left = tabs(&mut tiles, &[Learn]);
                 let right = tabs(
                     &mut tiles,
-                    &[Experiment, Training, Fairness, Examples, Inspector, Evaluate, Compare, Watch, Log],
+                    &[Experiment, Story, Training, Fairness, Examples, Inspector, Evaluate, Compare, Watch, Log],
                 );
                 let linear = egui_tiles::Linear::new_binary(egui_tiles::LinearDir::Horizontal, [left, right], 0.4);
                 tiles.insert_container(linear)
             }
             Self::Full => {
                 let left = tabs(&mut tiles, &[Experiment]);
-                let top = tabs(&mut tiles, &[Training, Fairness, Evaluate, Compare, Learn]);
+                let top = tabs(&mut tiles, &[Story, Training, Fairness, Evaluate, Compare, Learn]);
                 let bottom = tabs(&mut tiles, &[Examples, Inspector, Watch, Log]);
                 let right = egui_tiles::Linear::new_binary(egui_tiles::LinearDir::Vertical, [top, bottom], 0.58);
                 let right = tiles.insert_container(right);

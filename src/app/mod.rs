@@ -14,6 +14,7 @@ pub mod context;
 pub mod dialogs;
 pub mod evaluation;
 mod export;
+pub mod focus;
 pub mod form;
 mod frame_times;
 pub mod glossary;

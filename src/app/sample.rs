@@ -53,6 +53,60 @@ pub(in crate::app) fn run() -> RunView {
     view
 }
 
+/// A finished run of three epochs on `classes` classes; the lower ones are harder.
+pub(in crate::app) fn of_classes(classes: usize) -> RunView {
+    let now = Instant::now();
+    let mut view = RunView::default();
+    let names: Vec<String> = (0..classes).map(|k| format!("class {k}")).collect();
+    let shape = ImageShape { channels: 1, height: 4, width: 4 };
+    let labels: Vec<u32> = (0..2 * classes as u32).map(|i| i / 2).collect();
+    let pixels = (0..labels.len() * shape.len()).map(|i| (i * 37 % 256) as u8).collect();
+    let images = Arc::new(Dataset::new("many", names.clone(), shape, pixels, labels).unwrap());
+    let epoch = |epoch: u32| {
+        let robust = |k: usize| (0.1 + 0.1 * f64::from(epoch) + 0.5 * k as f64 / classes as f64).min(1.0);
+        let mut counts = Confusion::new(classes);
+        let mut all = vec![0; classes * classes];
+        for k in 0..classes {
+            let right = (50.0 * robust(k)).round() as u32;
+            all[k * classes + k] = right;
+            all[k * classes + (k + 1) % classes] += 50 - right;
+        }
+        counts.add_counts(&all);
+        let cfps = counts.cfps();
+        let mut record = self::epoch(epoch);
+        let row = record.classes[0].clone();
+        record.classes = (0..classes)
+            .map(|k| ClassRow {
+                class: k as u32,
+                name: names[k].clone(),
+                epsilon: (0.5 + robust(k)) * 8.0 / 255.0,
+                target_probability: Some(1.0 / classes as f64),
+                cfps: cfps[k],
+                val_clean_accuracy: (robust(k) + 0.2).min(1.0),
+                val_robust_accuracy: robust(k),
+                ..row.clone()
+            })
+            .collect();
+        (record.train, record.validation) = (Some(counts.clone()), Some(counts));
+        record
+    };
+    let info = RunInfo {
+        directory: Some(PathBuf::from("runs/many")),
+        experiment: Box::new(Experiment::preset("cifar10-small").unwrap_or_default()),
+        engine: "candle (cpu)".into(),
+        parameters: 1_000,
+        train: images.clone(),
+        validation: images.clone(),
+        test: images,
+        history: (0..3).map(epoch).collect(),
+        checkpoints: Vec::new(),
+        kept: Vec::new(),
+    };
+    view.apply(Update::Opened(Box::new(info)), now);
+    view.apply(Update::Phase(Phase::Idle), now);
+    view
+}
+
 /// Class accuracies of an epoch: clean, robust on the training images, robust on the validation split.
 fn accuracies(epoch: u32) -> [Vec<f64>; 3] {
     let t = 1.0 - (-f64::from(epoch + 1) / 7.0).exp();

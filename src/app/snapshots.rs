@@ -144,6 +144,18 @@ fn experiment() {
 }
 
 #[test]
+fn story() {
+    check(PanelKind::Story, sample::run, CURVES);
+}
+
+#[test]
+fn story_of_two_and_of_a_hundred_classes() {
+    let none = EvaluationView::default;
+    check_as("story-2", PanelKind::Story, || sample::of_classes(2), none, CURVES);
+    check_as("story-100", PanelKind::Story, || sample::of_classes(100), none, CURVES);
+}
+
+#[test]
 fn training() {
     check(PanelKind::Training, sample::run, CURVES);
 }

@@ -4,6 +4,7 @@ use egui_kittest::Harness;
 
 use super::context::{Action, Context, Panel};
 use super::evaluation::EvaluationView;
+use super::focus::{self, Focus};
 use super::form::Form;
 use super::glossary::Glossary;
 use super::settings::Settings;
@@ -14,6 +15,7 @@ pub(in crate::app) struct Stage<P> {
     pub(in crate::app) panel: P,
     pub(in crate::app) run: RunView,
     pub(in crate::app) evaluation: EvaluationView,
+    pub(in crate::app) focus: Focus,
     pub(in crate::app) form: Form,
     pub(in crate::app) settings: Settings,
     pub(in crate::app) glossary: Glossary,
@@ -23,8 +25,8 @@ pub(in crate::app) struct Stage<P> {
 
 impl<P: Panel> Stage<P> {
     pub(in crate::app) fn new(panel: P, run: RunView) -> Self {
-        let (form, settings, glossary, evaluation) = Default::default();
-        Self { panel, run, evaluation, form, settings, glossary, actions: Vec::new(), ready: false }
+        let (form, settings, glossary, evaluation, focus) = Default::default();
+        Self { panel, run, evaluation, focus, form, settings, glossary, actions: Vec::new(), ready: false }
     }
 
     /// Draws the panel as the window would.
@@ -36,9 +38,11 @@ impl<P: Panel> Stage<P> {
             ui.ctx().request_repaint();
             return;
         }
-        let Self { panel, run, evaluation, form, settings, glossary, actions, .. } = self;
-        let mut context = Context { run, evaluation, form, settings, glossary, actions };
+        focus::begin_frame(ui.ctx());
+        let Self { panel, run, evaluation, focus, form, settings, glossary, actions, .. } = self;
+        let mut context = Context { run, evaluation, focus, form, settings, glossary, actions };
         egui::Frame::central_panel(ui.style()).show(ui, |ui| panel.ui(ui, &mut context));
+        focus::end_frame(ui.ctx());
     }
 }
 

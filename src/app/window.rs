@@ -9,11 +9,12 @@ use egui::Ui;
 
 use super::bars;
 use super::closing::{Closing, Ending};
-use super::command::Command;
+use super::command::{Command, SpeedChoice};
 use super::context::{Action, Context, OpenFor};
 use super::dialogs::{Chosen, Dialogs, Purpose};
 use super::evaluation::EvaluationView;
 use super::export::Exporter;
+use super::focus::{self, Focus};
 use super::form::Form;
 use super::frame_times::FrameTimes;
 use super::glossary::Glossary;
@@ -31,10 +32,7 @@ use super::view::{RunView, Status};
 use crate::evaluate::signatures;
 use crate::train::RunDir;
 use crate::worker::evaluation::Evaluator;
-use crate::worker::{ExamplesWish, INSPECTING, MAPPING, Request, Update, Worker};
-
-/// Delay of slow motion per attack step.
-const SLOW: Duration = Duration::from_millis(400);
+use crate::worker::{ExamplesWish, INSPECTING, MAPPING, Request, Speed, Update, Worker};
 
 /// Minimum interval between frames that only updates of the run request.
 const UPDATE_INTERVAL: Duration = Duration::from_millis(40);
@@ -57,13 +55,14 @@ pub struct Surroundings {
 pub struct App {
     pub(super) view: RunView,
     pub(super) evaluation: EvaluationView,
+    pub(super) focus: Focus,
     pub(super) form: Form,
     pub(super) settings: Settings,
     pub(super) layout: Layout,
     pub(super) panels: Panels,
     pub(super) frame_times: FrameTimes,
     pub(super) closing: Closing,
-    pub(super) slow: bool,
+    pub(super) speed: Speed,
     glossary: Glossary,
     palette: CommandPalette,
     toasts: Toasts,
@@ -112,13 +111,14 @@ impl App {
         let mut app = Self {
             view: RunView::default(),
             evaluation: EvaluationView::default(),
+            focus: Focus::default(),
             form,
             layout: stored.layout.unwrap_or_default(),
             settings: stored.settings,
             panels: Panels::default(),
             frame_times: FrameTimes::default(),
             closing: Closing::default(),
-            slow: false,
+            speed: Speed::Full,
             glossary: Glossary::default(),
             palette: CommandPalette::default(),
             toasts: Toasts::default(),
@@ -163,11 +163,13 @@ impl App {
     pub fn show(&mut self, ui: &mut Ui) {
         let began = Instant::now();
         let context = ui.ctx().clone();
+        focus::begin_frame(&context);
         self.receive(&context);
         self.dropped(&context);
         self.shortcuts(&context);
         bars::top(self, ui);
         bars::bottom(self, ui);
+        bars::scrubber(self, ui);
         egui::CentralPanel::default().frame(egui::Frame::new()).show(ui, |ui| self.tiles(ui));
         let mut palette = std::mem::take(&mut self.palette);
         let chosen = palette.ui(&context, |command| self.enabled(command));
@@ -182,6 +184,7 @@ impl App {
             self.act(action, &context);
         }
         self.remember(&context);
+        focus::end_frame(&context);
         self.frame_times.add(began.elapsed());
     }
 
@@ -196,8 +199,8 @@ impl App {
                 Update::Failed(failure) => self.toasts.add(now, Level::Error, format!("{failure}")),
                 Update::Opened(info) => {
                     self.settings.last_run = info.directory.clone().or(self.settings.last_run.take());
-                    if self.slow {
-                        self.send(Request::Slow(SLOW));
+                    if self.speed != Speed::Full {
+                        self.send(Request::Speed(self.speed));
                     }
                 }
                 _ => {}
@@ -205,6 +208,7 @@ impl App {
             let (opened, epoch) = (matches!(update, Update::Opened(_)), matches!(update, Update::Epoch(_)));
             self.view.apply(update, now);
             if opened {
+                self.focus = Focus::default();
                 // Do not announce signatures that a resumed run had before.
                 self.announced = panels::watch::present(&self.view).iter().map(|signature| signature.kind).collect();
             }
@@ -267,8 +271,7 @@ impl App {
         // A key without modifiers belongs to the focused widget, and every key to a text field.
         let (focused, typing) =
             (context.memory(|memory| memory.focused().is_some()), context.egui_wants_keyboard_input());
-        for command in Command::all() {
-            let Some(keys) = command.shortcut() else { continue };
+        for (command, keys) in Command::shortcuts() {
             let plain = keys.modifiers.is_none() && !matches!(keys.logical_key, egui::Key::F1 | egui::Key::F11);
             let edits = matches!(command, Command::Undo | Command::Redo | Command::PasteImage);
             if (plain && focused) || (edits && typing) {
@@ -281,8 +284,8 @@ impl App {
     }
 
     fn tiles(&mut self, ui: &mut Ui) {
-        let Self { layout, view, evaluation, form, settings, glossary, actions, panels, seen, .. } = self;
-        let mut context = Context { run: view, evaluation, form, settings, glossary, actions };
+        let Self { layout, view, evaluation, focus, form, settings, glossary, actions, panels, seen, .. } = self;
+        let mut context = Context { run: view, evaluation, focus, form, settings, glossary, actions };
         let hidden = context.settings.hidden.clone();
         let mut now = Vec::new();
         layout.ui(ui, &hidden, &mut |kind, ui| {
@@ -306,10 +309,15 @@ impl App {
             Command::Start | Command::CopyAsCommand | Command::SaveExperiment if !self.form.errors().is_empty() => {
                 Err("The experiment has an invalid value; see the panel Experiment.")
             }
-            Command::PlayPause if !live && !self.form.errors().is_empty() => {
+            Command::PlayPause | Command::OneBatch | Command::OneAttackStep
+                if !live && !self.form.errors().is_empty() =>
+            {
                 Err("The experiment has an invalid value; see the panel Experiment.")
             }
-            Command::Start | Command::PlayPause
+            Command::PlayPause | Command::OneBatch | Command::OneAttackStep if self.view.status == Status::Over => {
+                Err("The run has ended. Start begins a new one (Ctrl+Enter).")
+            }
+            Command::Start | Command::PlayPause | Command::OneBatch | Command::OneAttackStep
                 if !live && self.panels.experiment.lacks_images(&self.form.experiment) =>
             {
                 Err("The images are not on this machine; the panel Experiment says how to get them.")
@@ -352,9 +360,10 @@ impl App {
             }
             Command::OneBatch | Command::OneAttackStep => self.begin(true),
             Command::SlowMotion => {
-                self.slow = !self.slow;
-                self.send(Request::Slow(if self.slow { SLOW } else { Duration::ZERO }));
+                let step = SpeedChoice::Step.speed();
+                self.go(if self.speed == step { Speed::Full } else { step });
             }
+            Command::Speed(choice) => self.go(choice.speed()),
             Command::StopAndSave => self.send(Request::Stop { save: true }),
             Command::StopWithoutSaving => self.send(Request::Stop { save: false }),
             Command::Resume => self.ask(OpenFor::Resume),
@@ -427,6 +436,24 @@ impl App {
         self.view.status = Status::Opening;
     }
 
+    /// Runs at a speed from now on, in this run and in later ones.
+    fn go(&mut self, speed: Speed) {
+        self.speed = speed;
+        self.send(Request::Speed(speed));
+    }
+
+    /// Starts the experiment of the finished run with PGD-AT instead of its method.
+    fn train_baseline(&mut self) {
+        let Some(mut experiment) = self.view.experiment.as_deref().cloned() else { return };
+        if self.view.status.is_live() {
+            return self.tell(Level::Warning, "A run is under way; stop it first.".into());
+        }
+        experiment.fairness.method = crate::config::MethodChoice::At;
+        experiment.model.init = None;
+        self.form.load(experiment);
+        self.begin(false);
+    }
+
     fn ask(&mut self, purpose: OpenFor) {
         self.surroundings.dialogs.ask(Purpose::Open(purpose));
     }
@@ -457,6 +484,7 @@ impl App {
             Action::Command(command) => self.run(command, context),
             Action::LookAtEvaluation(job) => self.look_at_evaluation(*job),
             Action::StartEvaluation(job) => self.start_evaluation(*job),
+            Action::TrainBaseline => self.train_baseline(),
             Action::Show(kind) => self.layout.show(kind),
             Action::Inspect(subject) => {
                 self.panels.inspector.open(subject);

@@ -322,12 +322,7 @@ impl Observer for Terminal {
                 self.points.push(Point::new(row, classes));
                 self.say_signatures();
             }
-            Event::Attack
-            | Event::Update
-            | Event::Examples(_)
-            | Event::Held(_)
-            | Event::Saving
-            | Event::Checkpoint { .. } => {}
+            Event::Attack | Event::Update | Event::Examples(_) | Event::Saving | Event::Checkpoint { .. } => {}
             Event::NewComparison { change, kept } => {
                 self.say(&format!(
                     "From epoch {} on, {}: the best epoch is chosen anew.",

@@ -87,15 +87,11 @@ impl Progress {
         }
     }
 
-    /// Moves on to the next epoch. Releases the radii that are held by hand but not locked.
+    /// Moves on to the next epoch. Radii that are held by hand stay held.
     pub fn next_epoch(&mut self) {
         let (images, epoch, classes) = (self.images, self.epoch + 1, self.counted.classes());
         let held_out = self.held_out.take();
-        let mut holds = std::mem::take(&mut self.holds);
-        holds.iter_mut().filter(|hold| !hold.locked).for_each(|hold| hold.epsilon = None);
-        if holds.iter().all(|hold| *hold == Hold::default()) {
-            holds.clear();
-        }
+        let holds = std::mem::take(&mut self.holds);
         let (statistics, best, best_under) = (self.statistics.take(), self.best, self.best_under.take());
         let (validation, memory) = (self.validation.take(), std::mem::take(&mut self.memory));
         let last_sums = std::mem::take(&mut self.sums);
@@ -329,9 +325,8 @@ mod tests {
         let text = serde_json::to_string(&progress).unwrap();
         assert_eq!(serde_json::from_str::<Progress>(&text).unwrap(), progress);
         progress.next_epoch();
-        assert_eq!(progress.holds, [hold(Some(0.1), true), hold(None, false)]);
-        progress.holds[0].locked = false;
-        progress.next_epoch();
+        assert_eq!(progress.holds, [hold(Some(0.1), true), hold(Some(0.2), false)]);
+        progress.holds.clear();
         assert_eq!(serde_json::to_string(&Progress { epoch: 0, ..progress }).unwrap(), plain);
     }
 

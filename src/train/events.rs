@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::trainer::Live;
-use super::{ClassRow, Examples, Hold, KeptBest, MetricsRow, ValidationChange, WatchRequest};
+use super::{ClassRow, Examples, KeptBest, MetricsRow, ValidationChange, WatchRequest};
 use crate::engine::Engine;
 use crate::fairness::Confusion;
 
@@ -84,8 +84,6 @@ pub enum Event<'a> {
         /// The best checkpoint until then; `None` if its file is missing.
         kept: Option<&'a KeptBest>,
     },
-    /// The radii set by hand changed: an epoch ended, which releases those that are not locked.
-    Held(&'a [Hold]),
     /// A checkpoint or figures are about to be written.
     Saving,
     /// A checkpoint was written.

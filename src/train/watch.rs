@@ -9,7 +9,7 @@ use crate::data::ImageShape;
 pub struct Hold {
     /// The radius in `[0, 1]` pixel units; `None` leaves it to the method's rule.
     pub epsilon: Option<f64>,
-    /// Keep it when the next epoch begins; otherwise the method's rule applies again from there.
+    /// Keep it when other classes are changed together with this one.
     pub locked: bool,
 }
 

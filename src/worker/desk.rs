@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::failure;
 use super::inspect::{INSPECTING, InspectionJob, MAPPING, MapJob, inspect, map};
 use super::mailbox::Mailbox;
-use super::{ExamplesWish, Phase, Request, Update};
+use super::{ExamplesWish, Phase, Request, Speed, Update};
 use crate::engine::{Engine, EngineError};
 
 /// See the [module](self).
@@ -18,7 +18,7 @@ pub(super) struct Desk<'a> {
     later: VecDeque<Request>,
     closed: bool,
     pub(super) wish: Option<ExamplesWish>,
-    pub(super) slow: Duration,
+    pub(super) speed: Speed,
     inspection: Option<Box<InspectionJob>>,
     map: Option<Box<MapJob>>,
     phase: Phase,
@@ -33,7 +33,7 @@ impl<'a> Desk<'a> {
             later: VecDeque::new(),
             closed: false,
             wish: None,
-            slow: Duration::ZERO,
+            speed: Speed::Full,
             inspection: None,
             map: None,
             phase: Phase::Idle,
@@ -101,7 +101,7 @@ impl<'a> Desk<'a> {
     /// Handles a request that does not depend on a run; returns any other.
     pub(super) fn take(&mut self, request: Request) -> Option<Request> {
         match request {
-            Request::Slow(duration) => self.slow = duration,
+            Request::Speed(speed) => self.speed = speed,
             Request::Examples(wish) => self.wish = wish,
             Request::Inspect(job) => self.inspection = Some(job),
             Request::Map(job) => self.map = Some(job),

@@ -45,8 +45,8 @@ pub enum Request {
     OneBatch,
     /// Take one step of the attack on the current batch, then pause; after the last step, train on the batch first.
     OneAttackStep,
-    /// Slow motion: show every step of the attack for at least this time; zero for full speed.
-    Slow(Duration),
+    /// How fast the run goes from now on.
+    Speed(Speed),
     /// End the run after the current operation.
     Stop {
         /// Whether to write a checkpoint first. If not, files of earlier epochs and checkpoints do not change.
@@ -69,6 +69,33 @@ pub enum Request {
         /// Engine that runs it.
         engine: EngineOptions,
     },
+}
+
+/// How fast a run goes: at full speed, or with a least time for one of its parts, so that it can be watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Speed {
+    /// Full speed.
+    #[default]
+    Full,
+    /// An epoch takes at least this time.
+    Epoch(Duration),
+    /// A batch takes at least this time.
+    Batch(Duration),
+    /// Every step of the attack is shown for at least this time.
+    Step(Duration),
+}
+
+impl Speed {
+    /// Least time of a step of the attack, of a batch and of an epoch.
+    pub(super) fn least(self) -> [Duration; 3] {
+        let none = Duration::ZERO;
+        match self {
+            Self::Full => [none; 3],
+            Self::Step(time) => [time, none, none],
+            Self::Batch(time) => [none, time, none],
+            Self::Epoch(time) => [none, none, time],
+        }
+    }
 }
 
 /// The images of the current batch that a window wants.

@@ -23,7 +23,7 @@ pub use inspect::{
     Subject, inspect, map,
 };
 pub use messages::{
-    BatchPoint, Ended, EpochRecord, Examples, ExamplesWish, Failure, Hold, Phase, Request, RunInfo, Update,
+    BatchPoint, Ended, EpochRecord, Examples, ExamplesWish, Failure, Hold, Phase, Request, RunInfo, Speed, Update,
 };
 
 pub(crate) use failure::{is_full, sentence};

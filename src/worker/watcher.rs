@@ -37,6 +37,10 @@ pub(super) struct Watcher<'d, 'a> {
     pace: Pace,
     /// Whether the batch of [`Pace::OneBatch`] or [`Pace::OneStep`] is done.
     batch_done: bool,
+    /// Whether a batch and an epoch have ended since the last wait for the speed, and when the ones after them began.
+    batch_ended: bool,
+    epoch_ended: bool,
+    began: [Instant; 2],
     /// `None` while the run continues; otherwise whether to save before it ends.
     ending: Option<bool>,
     change: Option<Box<Experiment>>,
@@ -56,6 +60,9 @@ impl<'d, 'a> Watcher<'d, 'a> {
             open: false,
             pace: if paused { Pace::Paused } else { Pace::Running },
             batch_done: false,
+            batch_ended: false,
+            epoch_ended: false,
+            began: [Instant::now(); 2],
             ending: None,
             change: None,
             holds: None,
@@ -103,7 +110,7 @@ impl<'d, 'a> Watcher<'d, 'a> {
             }
             Request::Resume { .. } => self.desk.tell(Update::Failed(failure::busy("resuming a run"))),
             Request::Look { .. } => self.desk.tell(Update::Failed(failure::busy("opening a checkpoint"))),
-            Request::Slow(_) | Request::Examples(_) | Request::Inspect(_) | Request::Map(_) => {}
+            Request::Speed(_) | Request::Examples(_) | Request::Inspect(_) | Request::Map(_) => {}
         }
     }
 
@@ -165,11 +172,11 @@ impl<'d, 'a> Watcher<'d, 'a> {
         }
     }
 
-    /// Waits so that a step of the attack is visible in slow motion.
-    fn linger(&mut self, live: &mut Live<'_>) {
-        let begun = Instant::now();
+    /// Waits until a part of the run that began at `begun` has taken the time that the speed prescribes for it: 0 a step of
+    /// the attack, 1 a batch, 2 an epoch.
+    fn linger(&mut self, live: &mut Live<'_>, part: usize, begun: Instant) {
         while matches!(self.pace, Pace::Running | Pace::OneBatch) && self.ending.is_none() {
-            let deadline = begun + self.desk.slow;
+            let deadline = begun + self.desk.speed.least()[part];
             if Instant::now() >= deadline {
                 return;
             }
@@ -274,7 +281,7 @@ impl Observer for Watcher<'_, '_> {
                 rule,
                 targets,
             } => {
-                self.batch_done = true;
+                (self.batch_done, self.batch_ended) = (true, true);
                 self.last_update = self.update_began.take().map_or(Duration::ZERO, |began| began.elapsed());
                 self.desk.tell(Update::Batch(BatchPoint {
                     epoch: *epoch,
@@ -299,6 +306,7 @@ impl Observer for Watcher<'_, '_> {
                 self.desk.tell(Update::Evaluating { done: *done, total: *total });
             }
             Event::EpochDone { row, classes, train, validation } => {
+                self.epoch_ended = true;
                 self.desk.tell(Update::Epoch(Box::new(EpochRecord {
                     metrics: (*row).clone(),
                     classes: classes.to_vec(),
@@ -306,7 +314,6 @@ impl Observer for Watcher<'_, '_> {
                     validation: Some((*validation).clone()),
                 })));
             }
-            Event::Held(holds) => self.desk.tell(Update::Held(holds.to_vec())),
             Event::Saving => self.desk.phase(Phase::Saving),
             Event::Checkpoint { epoch, batch, batches, .. } => {
                 let position = f64::from(*epoch) + f64::from(*batch) / f64::from((*batches).max(1));
@@ -336,10 +343,16 @@ impl Observer for Watcher<'_, '_> {
             self.pace = Pace::Paused;
         }
         self.hold_up(live);
+        for (part, done) in [(1, std::mem::take(&mut self.batch_ended)), (2, std::mem::take(&mut self.epoch_ended))] {
+            if done {
+                self.linger(live, part, self.began[part - 1]);
+                self.began[part - 1] = Instant::now();
+            }
+        }
     }
 
     fn watch(&self) -> WatchRequest {
-        let slow = self.pace == Pace::OneStep || !self.desk.slow.is_zero();
+        let slow = self.pace == Pace::OneStep || !self.desk.speed.least()[0].is_zero();
         let step_by_step = slow && self.ending.is_none();
         let due = |every: Duration| self.shown.get().is_none_or(|shown| shown.elapsed() >= every);
         // A single step that the user requested is always shown.
@@ -354,7 +367,7 @@ impl Observer for Watcher<'_, '_> {
         let last_of_one = self.pace == Pace::OneStep && done == total;
         self.hold_up(live);
         if !last_of_one && self.pace != Pace::OneStep {
-            self.linger(live);
+            self.linger(live, 0, Instant::now());
         }
         if self.ending.is_none() {
             self.desk.phase(Phase::Attack);

@@ -8,6 +8,7 @@ pub mod fairness;
 pub mod inspector;
 pub mod learn;
 pub mod log;
+pub mod story;
 pub mod training;
 pub mod watch;
 
@@ -18,6 +19,7 @@ use super::layout::PanelKind;
 #[derive(Debug, Default)]
 pub struct Panels {
     pub(super) experiment: experiment::Experiment,
+    pub(super) story: story::Story,
     pub(super) training: training::Training,
     pub(super) fairness: fairness::Fairness,
     pub(super) examples: examples::Examples,
@@ -34,6 +36,7 @@ impl Panels {
     pub fn of(&mut self, kind: PanelKind) -> &mut dyn Panel {
         match kind {
             PanelKind::Experiment => &mut self.experiment,
+            PanelKind::Story => &mut self.story,
             PanelKind::Training => &mut self.training,
             PanelKind::Fairness => &mut self.fairness,
             PanelKind::Examples => &mut self.examples,

@@ -57,6 +57,8 @@ pub fn stacked(ui: &mut Ui, parts: &[Part<'_>]) {
 
 /// A class in a chart of [`bars`].
 pub struct BarRow<'a> {
+    /// The class, for the highlight.
+    pub class: usize,
     /// Its name.
     pub name: &'a str,
     /// Colour of the name if it is highlighted.
@@ -132,6 +134,7 @@ pub fn bars<'a>(ui: &mut Ui, what: &Bars<'_>, count: usize, row: impl Fn(usize) 
         let (rect, _) = ui.allocate_exact_size(vec2(ui.available_width(), height), Sense::hover());
         let (left, middle) = (rect.left(), rect.center().y);
         let painter = ui.painter();
+        crate::app::focus::row(ui, rect, row.class);
         let ground =
             Rect::from_x_y_ranges(x_of(left, 0.0)..=x_of(left, what.maximum), rect.shrink2(vec2(0.0, 3.0)).y_range());
         painter.rect_filled(ground, 2, ui.visuals().faint_bg_color);

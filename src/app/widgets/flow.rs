@@ -21,7 +21,11 @@ pub struct Flow<'a, P> {
 
 /// Shows the parts of a panel in two columns or, if it is narrow, in one; the whole scrolls.
 pub fn flow<P: Copy>(ui: &mut Ui, parts: &Flow<'_, P>, mut show: impl FnMut(&mut Ui, P)) {
+    // The same width with and without a scroll bar: otherwise, at some heights, the text fits only while there is none, and
+    // the bar comes and goes in every frame.
+    let width = ui.available_width() - ui.spacing().scroll.allocated_width();
     egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+        ui.set_max_width(width);
         parts.top.iter().for_each(|part| show(ui, *part));
         if ui.available_width() >= WIDE {
             let columns = [parts.left, parts.right];

@@ -24,6 +24,7 @@ mod raster;
 mod robustness_curves;
 mod series;
 mod shown;
+mod story;
 mod svg;
 mod text;
 mod training;
@@ -46,6 +47,7 @@ pub use plane::{PlaneFigure, decision_map};
 pub use raster::RenderError;
 pub use robustness_curves::{CurveAxis, CurvePoint, RobustnessCurve, robustness_curve};
 pub use series::{SeriesScale, class_series};
+pub use story::{Rated, Story, StoryRow, story, story_span};
 pub use training::{learning_rate, loss_curve, time_by_epoch};
 
 /// Device pixels of a PNG per unit of its SVG.

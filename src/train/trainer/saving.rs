@@ -12,7 +12,7 @@ use crate::fairness::{ClassStats, DENSE_CLASSES, MANY_CLASSES};
 use crate::files;
 use crate::model::{LOADER, PROBE_LOGITS, State, loader};
 use crate::train::checkpoint::Checkpoint;
-use crate::train::{ClassRow, Event, Hold, MetricsRow, Observer, RunDir, ValidationSetting, probe_logits};
+use crate::train::{ClassRow, Event, MetricsRow, Observer, RunDir, ValidationSetting, probe_logits};
 
 impl Trainer {
     /// Averages, statistics, rows, best checkpoint: everything between two epochs.
@@ -68,14 +68,7 @@ impl Trainer {
         }
         self.progress.validation = validation.counts(self.method.needs());
         self.progress.memory = self.method.memory();
-        let holds = self.progress.holds.len();
-        let held = self.progress.holds.iter().filter(|hold| hold.epsilon.is_some()).count();
         self.progress.next_epoch();
-        if self.progress.holds.iter().filter(|hold| hold.epsilon.is_some()).count() != held {
-            let now =
-                if self.progress.holds.is_empty() { vec![Hold::default(); holds] } else { self.progress.holds.clone() };
-            observer.event(&Event::Held(&now));
-        }
         if let Some(wanted) = self.wanted.take() {
             self.put_in_force(wanted, false);
         }

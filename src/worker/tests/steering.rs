@@ -111,13 +111,18 @@ fn a_run_is_steered_from_its_first_batch_to_its_report() {
     assert_eq!((changed.optimizer.lr, changed.optimizer.epochs), (0.0125, 2));
     assert_eq!((point.lr, point.done), (changed.optimizer.lr_at(0, 3, 4), 4));
 
-    // The epoch ends, and with it all radii that are not locked.
-    let still = driver.until("radii at the end of the epoch", held);
-    assert_eq!((still[3], still[4]), (holds[3], Hold::default()));
+    // The epoch ends, and the radii set by hand stay until they are given back.
     driver.until_paused();
     driver.send(Request::OneBatch);
     let point = next_batch(&mut driver);
-    assert_eq!((point.epoch, point.epsilon[3], point.epsilon[4]), (1, 0.5 / 255.0, point.rule[4]));
+    assert_eq!((point.epoch, point.epsilon[3], point.epsilon[4]), (1, 0.5 / 255.0, 1.0 / 255.0));
+    driver.until_paused();
+    holds[4] = Hold::default();
+    driver.send(Request::Epsilon(holds.clone()));
+    assert_eq!(driver.until("one radius given back", held), holds);
+    driver.send(Request::OneBatch);
+    let point = next_batch(&mut driver);
+    assert_eq!((point.epsilon[3], point.epsilon[4]), (0.5 / 255.0, point.rule[4]));
     driver.until_paused();
     driver.send(Request::Stop { save: true });
     assert!(matches!(driver.until_ended(), Ended::Saved));
@@ -131,7 +136,7 @@ fn a_run_is_steered_from_its_first_batch_to_its_report() {
     let events: Vec<_> = log(&path).into_iter().filter(|line| line["event"] != "epoch").collect();
     let names: Vec<_> = events.iter().map(|line| line["event"].as_str().unwrap()).collect();
     assert_eq!(names, ["hold", "change", "hold", "checkpoint", "checkpoint"]);
-    assert_eq!((events[2]["epoch"].as_u64(), events[2]["batch"].as_u64()), (Some(1), Some(0)), "one is given back");
+    assert_eq!((events[2]["epoch"].as_u64(), events[2]["batch"].as_u64()), (Some(1), Some(1)), "one is given back");
     assert_eq!((events[0]["batch"].as_u64(), events[0]["new"][3]["epsilon"].as_f64()), (Some(2), Some(0.5 / 255.0)));
     let fields = events[1]["fields"].as_array().unwrap();
     let lr = fields.iter().find(|field| field["field"] == "optimizer.lr").unwrap();
@@ -306,7 +311,7 @@ fn stopping_without_saving_leaves_earlier_files_as_they_are() {
 fn slow_motion_shows_every_step_and_ends_on_request() {
     let dir = tempfile::tempdir().unwrap();
     let mut driver = Driver::new();
-    driver.send(Request::Slow(HOURS));
+    driver.send(Request::Speed(Speed::Step(HOURS)));
     driver.send(wish());
     driver.begin(experiment(), &run_in(&dir), false);
     let step = |update: &Update| if let Update::Examples(e) = update { Some((e.batch, e.step)) } else { None };
@@ -317,7 +322,7 @@ fn slow_motion_shows_every_step_and_ends_on_request() {
     driver.send(Request::OneAttackStep);
     assert_eq!(driver.until("a step", step), (0, (1, 3)));
     driver.until_paused();
-    driver.send(Request::Slow(Duration::from_millis(1)));
+    driver.send(Request::Speed(Speed::Step(Duration::from_millis(1))));
     driver.send(Request::Continue);
     let mut steps = Vec::new();
     while steps.last() != Some(&(1, (3, 3))) {
@@ -328,10 +333,37 @@ fn slow_motion_shows_every_step_and_ends_on_request() {
     // The mailbox keeps only the newest examples; those received are in order.
     let mut expected = all.iter();
     assert!(steps.iter().all(|step| expected.any(|e| e == step)), "{steps:?}");
-    driver.send(Request::Slow(Duration::ZERO));
+    driver.send(Request::Speed(Speed::Full));
     driver.send(Request::Examples(None));
     assert!(matches!(driver.until_ended(), Ended::Finished(_)));
     assert_eq!(driver.batches().len(), 8);
+}
+
+#[test]
+fn a_batch_and_an_epoch_take_the_time_that_the_speed_prescribes() {
+    const TIME: Duration = Duration::from_millis(300);
+    let dir = tempfile::tempdir().unwrap();
+    for (speed, waits_after) in [(Speed::Batch(HOURS), 1), (Speed::Epoch(HOURS), 4)] {
+        let mut driver = Driver::new();
+        driver.send(Request::Speed(speed));
+        let run = dir.path().join(format!("after-{waits_after}"));
+        driver.begin(experiment(), &run, false);
+        (0..waits_after).for_each(|_| drop(next_batch(&mut driver)));
+        std::thread::sleep(TIME);
+        driver.send(Request::Pause);
+        driver.until_paused();
+        assert_eq!(driver.batches().len(), waits_after, "{speed:?}");
+        driver.send(Request::Continue);
+        // The wait ends at once with another speed; the next batch takes its time again.
+        driver.send(Request::Speed(Speed::Batch(TIME)));
+        next_batch(&mut driver);
+        let began = std::time::Instant::now();
+        next_batch(&mut driver);
+        assert!(began.elapsed() >= TIME / 2, "{speed:?}: {:?}", began.elapsed());
+        driver.send(Request::Speed(Speed::Full));
+        assert!(matches!(driver.until_ended(), Ended::Finished(_)));
+        assert_eq!(driver.batches().len(), 8);
+    }
 }
 
 /// A stop within an attack finishes the batch first, because its running statistics have changed already.

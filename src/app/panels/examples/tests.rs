@@ -26,8 +26,8 @@ fn requests(window: &Window<'_>) -> Vec<Option<ExamplesWish>> {
 }
 
 fn with_context(stage: &mut Stage<Examples>, call: impl FnOnce(&mut Examples, &mut Context<'_>)) {
-    let Stage { panel, run, evaluation, form, settings, glossary, actions, .. } = stage;
-    call(panel, &mut Context { run, evaluation, form, settings, glossary, actions });
+    let Stage { panel, run, evaluation, focus, form, settings, glossary, actions, .. } = stage;
+    call(panel, &mut Context { run, evaluation, focus, form, settings, glossary, actions });
 }
 
 #[test]

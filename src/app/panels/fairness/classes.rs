@@ -90,6 +90,7 @@ impl Classes {
                 let is_worst = class == worst;
                 let color = if is_worst { palette.worst } else { palette.robust };
                 BarRow {
+                    class,
                     name: &names[class],
                     emphasis: is_worst.then_some(palette.worst),
                     bars: vec![(clean(class), palette.clean), (robust(class), color)],

@@ -7,11 +7,12 @@ use egui::{
 
 use super::{round_above, row};
 use crate::app::context::{Action, Context};
+use crate::app::focus;
 use crate::app::theme::{self, Palette};
 use crate::app::view::{RunView, Status};
 use crate::app::widgets::{self, drawn, elided, export_menu, mark_key, name_room, rows, section, table, weak};
 use crate::evaluate::figures;
-use crate::worker::{Hold, Request};
+use crate::worker::{EpochRecord, Hold, Request};
 
 /// Minimum interval between two requests while a bar is dragged; the last value is always sent.
 const EVERY_SECS: f64 = 0.25;
@@ -71,10 +72,23 @@ impl Epsilon {
         let names = run.class_names();
         self.listen(run);
         let base = run.experiment.as_ref().map_or(0.0, |experiment| experiment.attack.epsilon.exact());
-        let rule = rule(run, base);
-        let holds = self.holds(run);
-        let radii = self.radii(run, &holds, &rule, base);
-        let reason = unavailable(run);
+        // An earlier epoch: what it used, without holds, which belong to the running one.
+        let earlier = if context.focus.is_live() { None } else { context.focus.record(run) };
+        let (rule, holds, radii) = match earlier {
+            Some(epoch) => {
+                let used: Vec<f64> = (0..names.len()).map(|k| of_epoch(epoch, k).unwrap_or(base)).collect();
+                (used.clone(), vec![Hold::default(); names.len()], used)
+            }
+            None => {
+                let (rule, holds) = (rule(run, base), self.holds(run));
+                let radii = self.radii(run, &holds, &rule, base);
+                (rule, holds, radii)
+            }
+        };
+        let reason = match earlier {
+            Some(epoch) => Some(format!("Used in epoch {}; radii are changed live.", epoch.metrics.epoch + 1)),
+            None => unavailable(run).map(str::to_owned),
+        };
         let mut wanted: Option<Vec<Hold>> = None;
         let explanation = context.glossary.tooltip("class-epsilon");
         let controls = |ui: &mut Ui| {
@@ -101,7 +115,7 @@ impl Epsilon {
                 mark_key(ui, ui.visuals().text_color(), "what the rule says");
                 mark_key(ui, theme::palette(ui).weak, &format!("base ε {}", widgets::epsilon(base)));
             });
-            if let Some(reason) = reason {
+            if let Some(reason) = &reason {
                 ui.label(weak(ui, reason));
             }
             let highest = radii.iter().chain(&rule).copied().chain([2.0 * base]).fold(0.0, f64::max);
@@ -133,8 +147,8 @@ impl Epsilon {
             if !held {
                 self.drag = None;
             }
-            let text = "Drag a bar's end or type a value to hold a radius; it is in force from the next batch. A hold that is \
-                        not locked ends with the epoch: then the rule takes over again.";
+            let text = "Drag a bar's end or type a value to hold a radius; it is in force from the next batch, until it is \
+                        given back to the rule.";
             ui.label(weak(ui, text).small());
         });
         if let Some(holds) = wanted {
@@ -197,7 +211,12 @@ impl Epsilon {
 
 /// The radius of a class in the last finished epoch.
 fn last(run: &RunView, class: usize) -> Option<f64> {
-    row(run.epochs.last()?, class).map(|row| row.epsilon).filter(|epsilon| epsilon.is_finite())
+    of_epoch(run.epochs.last()?, class)
+}
+
+/// The radius of a class in an epoch.
+fn of_epoch(epoch: &EpochRecord, class: usize) -> Option<f64> {
+    row(epoch, class).map(|row| row.epsilon).filter(|epsilon| epsilon.is_finite())
 }
 
 /// The radii by the method's rule.
@@ -263,6 +282,7 @@ impl Chart<'_> {
         let label = Rect::from_min_max(rect.min, pos2(from, rect.max.y));
         ui.interact(label, ui.scope_id().with("name"), Sense::HOVER).on_hover_text(name);
 
+        focus::row(ui, rect, class);
         self.bar(ui, class, (from, to), rect, palette);
         self.handle(ui, class, (from, to), rect, &mut found);
 
@@ -290,9 +310,9 @@ impl Chart<'_> {
             let color = if self.live { ui.visuals().text_color() } else { ui.visuals().weak_text_color() };
             padlock(ui, lock.rect.center(), hold.locked, color);
             let lock = lock.on_hover_text(if hold.locked {
-                format!("{name} keeps its radius over epochs. Click to let it go at the end of this one.")
+                format!("{name} keeps its radius when linked classes change. Click to let it change with them.")
             } else {
-                format!("Keep the radius of {name} over epochs")
+                format!("Keep the radius of {name} when linked classes change")
             });
             lock.widget_info(|| WidgetInfo::selected(Role::Button, self.live, hold.locked, format!("Lock {name}")));
             if lock.clicked() {

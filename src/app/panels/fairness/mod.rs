@@ -17,15 +17,13 @@ use egui::Ui;
 
 use crate::app::context::{Context, Panel};
 use crate::app::view::{RunView, Status};
-use crate::app::widgets::{Flow, card, empty, flow, strong, weak};
+use crate::app::widgets::{Flow, empty, flow};
 use crate::train::ClassRow;
 use crate::worker::EpochRecord;
 
 /// See the [module](self).
 #[derive(Default)]
 pub struct Fairness {
-    /// The displayed epoch; `None` follows the newest.
-    epoch: Option<u32>,
     heatmap: heatmap::Heatmap,
     confusion: confusion::Pairs,
     epsilon: epsilon::Epsilon,
@@ -35,13 +33,12 @@ pub struct Fairness {
 
 impl std::fmt::Debug for Fairness {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fairness").field("epoch", &self.epoch).finish_non_exhaustive()
+        f.debug_struct("Fairness").finish_non_exhaustive()
     }
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Part {
-    Epoch,
     Heatmap,
     Confusion,
     Epsilon,
@@ -57,66 +54,32 @@ impl Panel for Fairness {
             return empty(ui, what, "Start one in the Experiment panel: what happens to each class shows up here.");
         }
         let parts = Flow {
-            top: &[Part::Epoch],
+            top: &[],
             left: &[Part::Heatmap, Part::Confusion, Part::Series],
             right: &[Part::Epsilon, Part::Classes, Part::Targets],
             narrow: &[Part::Heatmap, Part::Epsilon, Part::Series, Part::Confusion, Part::Classes, Part::Targets],
         };
         let run = context.run;
         flow(ui, &parts, |ui, part| {
-            let shown = shown(run, self.epoch);
+            let shown = context.focus.record(run);
             match part {
-                Part::Epoch => self.epoch_slider(ui, run),
                 Part::Heatmap => {
                     if let Some(epoch) = self.heatmap.show(ui, context, shown) {
-                        self.epoch = Some(epoch);
+                        context.focus.epoch = Some(epoch);
                     }
                 }
                 Part::Confusion => self.confusion.show(ui, context, shown),
                 Part::Epsilon => self.epsilon.show(ui, context),
-                Part::Targets => targets::show(ui, context, shown, self.epoch.is_none()),
+                Part::Targets => targets::show(ui, context, shown),
                 Part::Series => {
                     if let Some(epoch) = self.series.show(ui, context, shown) {
-                        self.epoch = Some(epoch);
+                        context.focus.epoch = Some(epoch);
                     }
                 }
                 Part::Classes => self.classes.show(ui, context, shown),
             }
         });
     }
-}
-
-impl Fairness {
-    /// One slider for all cards that show an epoch.
-    fn epoch_slider(&mut self, ui: &mut Ui, run: &RunView) {
-        let (Some(first), Some(last)) = (run.epochs.first(), run.epochs.last()) else { return };
-        card(ui, "", |ui| {
-            ui.set_width(ui.available_width());
-            ui.horizontal_wrapped(|ui| {
-                let label = ui.label(strong("Epoch shown"));
-                let ends = first.metrics.epoch + 1..=last.metrics.epoch + 1;
-                let mut number = shown(run, self.epoch).map_or(*ends.end(), |epoch| epoch.metrics.epoch + 1);
-                ui.spacing_mut().slider_width = (ui.available_width() - 220.0).clamp(80.0, 420.0);
-                let slider = ui.add(egui::Slider::new(&mut number, ends)).labelled_by(label.id);
-                if slider.changed() {
-                    self.epoch = Some(number - 1);
-                }
-                let mut follow = self.epoch.is_none();
-                if ui.checkbox(&mut follow, "Follow the newest").changed() {
-                    self.epoch = if follow { None } else { Some(number - 1) };
-                }
-                ui.label(
-                    weak(ui, "for CFPS, confusion, accuracies and targets; epsilon is always the run's own").small(),
-                );
-            });
-        });
-    }
-}
-
-/// The record of an epoch, or the last one before it; the newest if `epoch` is `None`.
-fn shown(run: &RunView, epoch: Option<u32>) -> Option<&EpochRecord> {
-    let Some(epoch) = epoch else { return run.epochs.last() };
-    run.epochs.iter().rev().find(|record| record.metrics.epoch <= epoch).or(run.epochs.first())
 }
 
 /// The row of a class. It is at the index of the class except in files that were edited.

@@ -231,6 +231,7 @@ fn of_one_epoch(
         numbers: 1,
     };
     bars(ui, &what, values.len(), |class| BarRow {
+        class,
         name: &names[class],
         emphasis: None,
         bars: vec![(values[class], palette.accent)],

@@ -100,7 +100,7 @@ fn a_cell_selects_its_epoch() {
     harness.key_press(Key::ArrowRight);
     harness.key_press(Key::Enter);
     harness.run();
-    assert_eq!(harness.state().panel.epoch, Some(2));
+    assert_eq!(harness.state().focus.epoch, Some(2));
     assert!(harness.query_by_label("cat: Weight of the loss 1.000, 1.00 × the mean weight").is_some());
 }
 

@@ -23,8 +23,9 @@ pub(super) fn effective(probabilities: &[f64]) -> f64 {
 }
 
 /// Shows the card: for the epoch under way if the newest is followed, otherwise for the displayed epoch.
-pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, shown: Option<&EpochRecord>, newest: bool) {
+pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, shown: Option<&EpochRecord>) {
     let run = context.run;
+    let newest = context.focus.is_live();
     let names = run.class_names();
     let found = distribution(run, shown, newest);
     let explanation = context.glossary.tooltip("target-distribution");
@@ -69,6 +70,7 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, shown: Option<&EpochR
         bars(ui, &what, classes, |class| {
             let p = probabilities[class];
             BarRow {
+                class,
                 name: &names[class],
                 emphasis: None,
                 bars: vec![(p, palette.accent)],

@@ -121,7 +121,7 @@ impl MapForm {
             let (position, experiment) = (map.position, context.run.experiment.clone());
             export_menu(ui, context, "decision map", || export::map(&map, experiment.as_deref(), &names));
             if let Some(position) = position {
-                ui.label(weak(ui, format!("network after {position:.2} epochs")));
+                ui.label(weak(ui, super::steps::after(position)));
             }
         });
     }

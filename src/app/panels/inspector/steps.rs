@@ -70,7 +70,7 @@ impl Steps {
             let experiment = context.run.experiment.clone();
             export_menu(ui, context, "attack", || export::triple(&inspection, step, experiment.as_deref(), &names));
             if let Some(position) = shown.position {
-                ui.label(weak(ui, format!("network after {position:.2} epochs")));
+                ui.label(weak(ui, after(position)));
             }
         });
     }
@@ -215,6 +215,15 @@ fn attack_line(shown: &Inspection, names: &[String]) -> String {
     format!("{}; {from}; {}", shown.job.subject.name, describe(&shown.job.attack, names))
 }
 
+/// How long the network had been trained: `network after 14 epochs`.
+pub(super) fn after(position: f64) -> String {
+    if position.fract() == 0.0 {
+        let epochs = if position == 1.0 { "epoch" } else { "epochs" };
+        return format!("network after {position:.0} {epochs}");
+    }
+    format!("network in epoch {:.0}, at {:.0} % of it", position.floor() + 1.0, 100.0 * position.fract())
+}
+
 /// The outcome of the attack and the step at which it was first reached.
 pub(super) fn verdict(shown: &Inspection, names: &[String]) -> egui::RichText {
     let Some((clean, last)) = shown.steps.first().zip(shown.steps.last()) else { return strong("") };
@@ -224,8 +233,8 @@ pub(super) fn verdict(shown: &Inspection, names: &[String]) -> egui::RichText {
     let before = says(clean);
     let first = |wanted: &dyn Fn(u32) -> bool| shown.steps.iter().skip(1).position(|step| wanted(says(step)));
     let at = |step: Option<usize>| match step {
-        Some(0) => " at the start already".to_owned(),
-        Some(step) => format!(" at step {step} first"),
+        Some(0) => " at once, from its random start".to_owned(),
+        Some(step) => format!(", first at step {step}"),
         None => String::new(),
     };
     let steps = shown.steps.len().saturating_sub(2);

@@ -170,9 +170,17 @@ fn at(hover: &HoverPosition<'_>) -> f64 {
     }
 }
 
+/// A line at the end of the epoch that the window shows.
+fn focus_line(plot: &mut PlotUi<'_>, epoch: Option<f64>, palette: &Palette) {
+    if let Some(epoch) = epoch {
+        plot.vline(VLine::new("epoch shown", epoch).color(palette.accent).width(1.5));
+    }
+}
+
 impl Curves {
     pub(super) fn accuracy(&mut self, ui: &mut Ui, context: &mut Context<'_>, height: f32) {
         let run = context.run;
+        let epoch = context.focus.epoch.map(|epoch| f64::from(epoch) + 1.0);
         let explanation = context.glossary.tooltip("robust-accuracy");
         let controls = |ui: &mut Ui| {
             export_menu(ui, context, "accuracy", || {
@@ -210,6 +218,7 @@ impl Curves {
                 .label_formatter(reading);
             let last = run.position().map_or(1.0, |(position, _)| position.max(1.0));
             plot.show(ui, |plot| {
+                focus_line(plot, epoch, palette);
                 changes.draw(plot, palette, last);
                 for line in &shown {
                     let breaks = changes.breaking(line, palette);
@@ -256,6 +265,7 @@ impl Curves {
 
     pub(super) fn loss(&mut self, ui: &mut Ui, context: &mut Context<'_>, height: f32) {
         let run = context.run;
+        let epoch = context.focus.epoch.map(|epoch| f64::from(epoch) + 1.0);
         self.within.update(run);
         let within = &self.within.points;
         let explanation = context.glossary.tooltip("outer-loss");
@@ -285,6 +295,7 @@ impl Curves {
                 .y_axis_formatter(|mark, _| decimal(mark))
                 .label_formatter(reading);
             plot.show(ui, |plot| {
+                focus_line(plot, epoch, palette);
                 let points = PlotPoints::Borrowed(within);
                 plot.line(Line::new("epoch so far", points).color(palette.accent.gamma_multiply(0.7)).width(1.0));
                 let points: PlotPoints<'_> = run.epochs.iter().map(|e| [position(e), e.metrics.train_loss]).collect();
@@ -297,6 +308,7 @@ impl Curves {
 
     pub(super) fn rate(&mut self, ui: &mut Ui, context: &mut Context<'_>, height: f32) {
         let run = context.run;
+        let epoch = context.focus.epoch.map(|epoch| f64::from(epoch) + 1.0);
         let explanation = context.glossary.tooltip("learning-rate");
         let controls = |ui: &mut Ui| {
             export_menu(ui, context, "learning rate", || {
@@ -325,8 +337,10 @@ impl Curves {
                 .y_grid_spacer(uniform_grid_spacer(|_| [1.0, 1.0, 1.0]))
                 .y_axis_formatter(move |mark, _| decade(mark))
                 .label_formatter(reading);
+            let palette = theme::palette(ui);
             plot.show(ui, |plot| {
-                plot.line(Line::new("learning rate", points).color(color).width(2.0).allow_band(false))
+                focus_line(plot, epoch, palette);
+                plot.line(Line::new("learning rate", points).color(color).width(2.0).allow_band(false));
             });
             ui.label(weak(ui, "At the last step of each epoch, and now. Logarithmic scale.").small());
         });

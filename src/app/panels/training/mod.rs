@@ -15,11 +15,13 @@ use crate::app::widgets::{Flow, empty, flow};
 #[derive(Debug, Default)]
 pub struct Training {
     curves: curves::Curves,
+    result: crate::app::panels::story::ResultCard,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Part {
     Status,
+    Result,
     Numbers,
     Accuracy,
     Loss,
@@ -33,7 +35,7 @@ impl Panel for Training {
             return empty(ui, "No run yet", "Start one in the Experiment panel, or resume a run directory.");
         }
         let parts = Flow {
-            top: &[Part::Status, Part::Numbers],
+            top: &[Part::Status, Part::Result, Part::Numbers],
             left: &[Part::Accuracy, Part::Rate],
             right: &[Part::Loss, Part::Time],
             narrow: &[Part::Accuracy, Part::Time, Part::Loss, Part::Rate],
@@ -42,6 +44,7 @@ impl Panel for Training {
         let height = (0.38 * ui.available_height()).clamp(180.0, 460.0);
         flow(ui, &parts, |ui, part| match part {
             Part::Status => status::show(ui, context),
+            Part::Result => self.result.show(ui, context),
             Part::Numbers => numbers::show(ui, context),
             Part::Accuracy => self.curves.accuracy(ui, context, height),
             Part::Loss => self.curves.loss(ui, context, 0.7 * height),

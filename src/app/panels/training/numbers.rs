@@ -19,6 +19,12 @@ pub(super) fn attack(run: &RunView) -> String {
     experiment.map_or_else(String::new, of)
 }
 
+/// The attack of the robust numbers of an epoch.
+fn under(run: &RunView, epoch: &EpochRecord) -> String {
+    let experiment = run.experiment.as_deref();
+    experiment.map_or_else(String::new, |experiment| epoch.metrics.validation_attack(experiment))
+}
+
 /// The worst and the best class of an epoch under the evaluation attack; `None` if nothing was measured.
 pub(super) fn extremes(epoch: &EpochRecord) -> Option<(&ClassRow, &ClassRow)> {
     let measured = || epoch.classes.iter().filter(|row| row.val_robust_accuracy.is_finite());
@@ -37,12 +43,13 @@ pub(super) fn show(ui: &mut Ui, context: &Context<'_>) {
     card(ui, "", |ui| {
         ui.set_width(ui.available_width());
         let palette = theme::palette(ui);
-        let Some(last) = run.epochs.last() else {
+        let epochs = context.focus.until(run);
+        let Some(last) = epochs.last() else {
             ui.label(strong("Accuracy"));
             ui.label(weak(ui, "Measured on the validation split when the first epoch is done."));
             return;
         };
-        let before = run.epochs.len().checked_sub(2).map(|i| &run.epochs[i]);
+        let before = epochs.len().checked_sub(2).map(|i| &epochs[i]);
         let changed = before.and_then(|before| changes_between([&before.metrics, &last.metrics]).pop());
         let difference = |of: &dyn Fn(&EpochRecord) -> f64| before.map(|before| of(last) - of(before));
         // If the attack differs from that of the epoch before, the difference would be due to the attack.
@@ -84,7 +91,7 @@ pub(super) fn show(ui: &mut Ui, context: &Context<'_>) {
             });
         }
         let mut text =
-            format!("After epoch {}, validation split. Robust: under {}.", last.metrics.epoch + 1, attack(run));
+            format!("After epoch {}, validation split. Robust: under {}.", last.metrics.epoch + 1, under(run, last));
         if let Some(tenth) = last.metrics.val_robust_worst_tenth {
             text += &format!(" Worst 10 % of the classes, robust: {}.", percent(tenth));
         }

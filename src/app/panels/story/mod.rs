@@ -1,0 +1,163 @@
+//! The panel `Story`: one row per class, left to right as the data flow, from the mistakes that land on a class to what the
+//! method does about them and what came of it.
+
+mod result;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod told;
+
+use egui::{RichText, Ui};
+
+use crate::app::context::{Action, Context, Panel};
+use crate::app::theme;
+use crate::app::view::Status;
+use crate::app::widgets::picture::Textures;
+use crate::app::widgets::{drawn, elided, empty, export_menu, percent, strong, weak};
+use crate::evaluate::figures::{self, Story as Facts};
+
+pub use result::ResultCard;
+
+/// With more classes than this, the least robust stand first and classes can be searched.
+const MANY: usize = 20;
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct Story {
+    order: Option<Order>,
+    search: String,
+    textures: Textures,
+    result: ResultCard,
+}
+
+/// The order of the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Class,
+    LeastRobust,
+    MostMistakes,
+}
+
+impl Order {
+    const ALL: [Self; 3] = [Self::Class, Self::LeastRobust, Self::MostMistakes];
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Class => "Class order",
+            Self::LeastRobust => "Least robust first",
+            Self::MostMistakes => "Most mistakes first",
+        }
+    }
+}
+
+impl Panel for Story {
+    fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
+        let run = context.run;
+        if run.class_names().is_empty() {
+            let what = if run.status == Status::Opening { "The run is being opened" } else { "No run yet" };
+            return empty(ui, what, "What happens to each class is told here, epoch by epoch.");
+        }
+        let facts = told::facts(run, *context.focus);
+        self.result.show(ui, context);
+        self.heading(ui, context, &facts);
+        self.controls(ui, context, &facts);
+        let order = self.rows_in_order(run.class_names(), &facts);
+        if order.is_empty() {
+            ui.label(weak(ui, format!("No class has “{}” in its name.", self.search)));
+            return;
+        }
+        let clicked = rows::show(ui, context, &facts, &order, &mut self.textures);
+        if let Some((label, prediction)) = clicked {
+            context.ask(Action::ShowCell { label: Some(label as u32), prediction: Some(prediction as u32) });
+        }
+    }
+}
+
+impl Story {
+    /// The worst class and the gap, with the attack, and the story in a sentence.
+    fn heading(&self, ui: &mut Ui, context: &Context<'_>, facts: &Facts) {
+        let (run, palette) = (context.run, theme::palette(ui));
+        let names = run.class_names();
+        let record = context.focus.record(run);
+        let (Some(record), Some((worst, best))) = (record, facts.extremes()) else {
+            ui.label(strong("What happens to each class"));
+            ui.label(weak(ui, "Accuracies are measured when the first epoch is done."));
+            return;
+        };
+        let rated = |class: usize| facts.rows[class].robust;
+        let (Some(low), Some(high)) = (rated(worst), rated(best)) else { return };
+        ui.horizontal_wrapped(|ui| {
+            let large =
+                |text: String, color| RichText::new(text).size(22.0).family(theme::strong_family()).color(color);
+            ui.label(large(format!("Worst: {} {}", names[worst], percent(low.value)), palette.worst));
+            if let Some(interval) = low.interval {
+                ui.label(weak(ui, told::interval(interval)));
+            }
+            ui.add_space(12.0);
+            ui.label(large(format!("Gap {:.1} points", 100.0 * (high.value - low.value)), palette.gap));
+            ui.label(weak(ui, format!("to {}", names[best])));
+            ui.add_space(12.0);
+            ui.label(large(format!("Robust {}", percent(record.metrics.val_robust_accuracy)), palette.robust));
+            ui.label(large(format!("Clean {}", percent(record.metrics.val_clean_accuracy)), palette.clean));
+        });
+        if let Some(experiment) = run.experiment.as_deref() {
+            let attack = record.metrics.validation_attack(experiment);
+            let text = format!("After epoch {}, validation split. Robust: under {attack}.", record.metrics.epoch + 1);
+            ui.label(weak(ui, text).small());
+        }
+        if let Some(sentence) = told::sentence(run, facts) {
+            ui.label(sentence);
+        }
+    }
+
+    fn controls(&mut self, ui: &mut Ui, context: &mut Context<'_>, facts: &Facts) {
+        let run = context.run;
+        ui.horizontal_wrapped(|ui| {
+            let now = self.order(facts.rows.len());
+            for order in Order::ALL {
+                if ui.selectable_label(order == now, order.title()).clicked() {
+                    self.order = Some(order);
+                }
+            }
+            if facts.rows.len() > MANY {
+                let field =
+                    egui::TextEdit::singleline(&mut self.search).hint_text("Search classes").desired_width(140.0);
+                ui.add(field).accessible_name("Search classes");
+            }
+            export_menu(ui, context, "story", || {
+                let csv = || told::csv(run.class_names(), facts);
+                drawn(run, |figure| figures::story(facts, figure), csv)
+            });
+        });
+    }
+
+    fn order(&self, classes: usize) -> Order {
+        self.order.unwrap_or(if classes > MANY { Order::LeastRobust } else { Order::Class })
+    }
+
+    /// The classes to show, in their order.
+    fn rows_in_order(&self, names: &[String], facts: &Facts) -> Vec<usize> {
+        let wanted = self.search.trim().to_lowercase();
+        let mut order: Vec<usize> =
+            (0..names.len()).filter(|class| names[*class].to_lowercase().contains(&wanted)).collect();
+        let rows = &facts.rows;
+        match self.order(names.len()) {
+            Order::Class => {}
+            // Unknown ones last.
+            Order::LeastRobust => {
+                let of = |class: &usize| rows[*class].robust.map_or(f64::INFINITY, |robust| robust.value);
+                order.sort_by(|a, b| of(a).total_cmp(&of(b)));
+            }
+            Order::MostMistakes => {
+                let of = |class: &usize| rows[*class].cfps.unwrap_or(f64::NEG_INFINITY);
+                order.sort_by(|a, b| of(b).total_cmp(&of(a)));
+            }
+        }
+        order
+    }
+}
+
+/// A class name within a width.
+fn name(ui: &Ui, text: &str, width: f32) -> std::sync::Arc<egui::Galley> {
+    elided(ui, text, egui::TextStyle::Body.resolve(ui.style()), width, ui.visuals().text_color())
+}
