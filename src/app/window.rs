@@ -23,6 +23,7 @@ use super::level::Level;
 use super::palette::CommandPalette;
 use super::panels::{self, Panels};
 use super::paths::TypedPath;
+use super::runs::holds_study;
 use super::settings::{Settings, Theme};
 use super::storage::StoredSettings;
 use super::theme;
@@ -244,14 +245,14 @@ impl App {
     pub(super) fn open_any(&mut self, path: &Path) {
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
         let purpose = match extension.as_str() {
-            _ if path.is_dir() && path.join("config.toml").exists() => OpenFor::Compare,
+            _ if path.is_dir() && (path.join("config.toml").exists() || holds_study(path)) => OpenFor::Compare,
             "png" | "jpg" | "jpeg" => OpenFor::Image,
             "toml" => OpenFor::Experiment,
             "safetensors" => OpenFor::Checkpoint,
             "pth" | "pt" => OpenFor::Evaluate,
             _ => {
                 let text = format!(
-                    "{}: expected an image (PNG, JPEG), an experiment (TOML), a checkpoint (safetensors, pth, pt) or a run directory.",
+                    "{}: expected an image (PNG, JPEG), an experiment (TOML), a checkpoint (safetensors, pth, pt), or the directory of a run or a study.",
                     path.display()
                 );
                 return self.tell(Level::Error, text);
