@@ -32,7 +32,7 @@ use super::view::{RunView, Status};
 use crate::evaluate::signatures;
 use crate::train::RunDir;
 use crate::worker::evaluation::Evaluator;
-use crate::worker::{ExamplesWish, INSPECTING, MAPPING, Request, Update, Worker};
+use crate::worker::{COUNTING, ExamplesWish, INSPECTING, MAPPING, Request, Update, Worker};
 
 /// Delay of slow motion per attack step.
 const SLOW: Duration = Duration::from_millis(400);
@@ -193,7 +193,7 @@ impl App {
             match &update {
                 Update::Warning(text) => self.toasts.add(now, Level::Warning, text.clone()),
                 // The inspector displays its own failures.
-                Update::Failed(failure) if [INSPECTING, MAPPING].contains(&failure.doing.as_str()) => {}
+                Update::Failed(failure) if [INSPECTING, MAPPING, COUNTING].contains(&failure.doing.as_str()) => {}
                 Update::Failed(failure) => self.toasts.add(now, Level::Error, format!("{failure}")),
                 Update::Opened(info) => {
                     self.settings.last_run = info.directory.clone().or(self.settings.last_run.take());
@@ -463,8 +463,8 @@ impl App {
                 self.panels.inspector.open(subject);
                 self.layout.show(PanelKind::Inspector);
             }
-            Action::ShowCell { label, prediction } => {
-                self.panels.examples.show_cell(label, prediction);
+            Action::ShowCell(cell) => {
+                self.panels.examples.show_cell(cell);
                 self.layout.show(PanelKind::Examples);
             }
             Action::Lesson(id) => self.begin_lesson(&id),

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::desk::Desk;
@@ -103,7 +104,7 @@ impl<'d, 'a> Watcher<'d, 'a> {
             }
             Request::Resume { .. } => self.desk.tell(Update::Failed(failure::busy("resuming a run"))),
             Request::Look { .. } => self.desk.tell(Update::Failed(failure::busy("opening a checkpoint"))),
-            Request::Slow(_) | Request::Examples(_) | Request::Inspect(_) | Request::Map(_) => {}
+            Request::Slow(_) | Request::Examples(_) | Request::Inspect(_) | Request::Map(_) | Request::Cell(_) => {}
         }
     }
 
@@ -157,6 +158,9 @@ impl<'d, 'a> Watcher<'d, 'a> {
             }
             if self.pace != Pace::Paused {
                 return;
+            }
+            if self.desk.has_jobs() {
+                continue;
             }
             self.desk.phase(Phase::Paused);
             if let Some(request) = self.desk.next(None) {
@@ -240,6 +244,7 @@ fn history(trainer: &Trainer) -> Result<Vec<EpochRecord>, RunDirError> {
             classes: classes.iter().filter(|class| class.epoch == row.epoch).cloned().collect(),
             train: trainer.directory().confusion(row.epoch, "train")?,
             validation: trainer.directory().confusion(row.epoch, "validation")?,
+            predicted: None,
         })
     };
     metrics.iter().map(record).collect()
@@ -298,12 +303,13 @@ impl Observer for Watcher<'_, '_> {
                 }
                 self.desk.tell(Update::Evaluating { done: *done, total: *total });
             }
-            Event::EpochDone { row, classes, train, validation } => {
+            Event::EpochDone { row, classes, train, validation, predicted } => {
                 self.desk.tell(Update::Epoch(Box::new(EpochRecord {
                     metrics: (*row).clone(),
                     classes: classes.to_vec(),
                     train: Some((*train).clone()),
                     validation: Some((*validation).clone()),
+                    predicted: Some(Arc::new((*predicted).clone())),
                 })));
             }
             Event::Held(holds) => self.desk.tell(Update::Held(holds.to_vec())),
@@ -369,6 +375,9 @@ impl Observer for Watcher<'_, '_> {
                 && self.ending.is_none()
             {
                 self.desk.do_jobs(*engine, Some(*position));
+                if self.pace == Pace::Paused && self.desk.has_jobs() {
+                    continue;
+                }
             }
             if self.pace != Pace::Paused || self.ending.is_some() {
                 break;
