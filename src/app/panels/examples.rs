@@ -133,7 +133,7 @@ impl Examples {
             (self.cell, self.shown) = (None, None);
             return;
         }
-        self.sizes(ui, context);
+        ui.horizontal_wrapped(|ui| self.sliders(ui, context));
         ui.separator();
         let Some(images) = images else { return };
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
@@ -203,30 +203,28 @@ impl Examples {
                 "Keep these images while looking; the run goes on. Released, the newest images appear again.",
             );
             ui.label(format!("{shown} of {} shown", rows.len()));
+            ui.add_space(if is_narrow(ui) { 0.0 } else { 8.0 });
+            self.sliders(ui, context);
         });
-        self.sizes(ui, context);
         ui.separator();
     }
 
     /// The sliders for perturbation and size.
-    fn sizes(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
-        ui.horizontal_wrapped(|ui| {
-            let narrow = ui.max_rect().width() < 560.0;
-            ui.spacing_mut().slider_width = if narrow { 40.0 } else { 90.0 };
-            let label = ui.label("Perturbation");
-            ui.add(
-                egui::Slider::new(&mut context.settings.magnification, 1.0..=50.0)
-                    .logarithmic(true)
-                    .max_decimals(0)
-                    .prefix("×"),
-            )
+    fn sliders(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
+        ui.spacing_mut().slider_width = if is_narrow(ui) { 40.0 } else { 90.0 };
+        let label = ui.label("Perturbation");
+        ui.add(
+            egui::Slider::new(&mut context.settings.magnification, 1.0..=50.0)
+                .logarithmic(true)
+                .max_decimals(0)
+                .prefix("×"),
+        )
+        .labelled_by(label.id)
+        .on_hover_text("Factor by which the displayed change is magnified; ×1 is the change itself.");
+        let label = ui.label("Size");
+        ui.add(egui::Slider::new(&mut self.side, 40.0..=160.0).show_value(false))
             .labelled_by(label.id)
-            .on_hover_text("Factor by which the displayed change is magnified; ×1 is the change itself.");
-            let label = ui.label("Size");
-            ui.add(egui::Slider::new(&mut self.side, 40.0..=160.0).show_value(false))
-                .labelled_by(label.id)
-                .on_hover_text("Size of the images.");
-        });
+            .on_hover_text("Size of the images.");
     }
 
     /// The number of columns that comes closest to the chosen image size; the cards then fill the width.
@@ -286,6 +284,11 @@ impl Examples {
             context.ask(Action::Inspect(subject));
         }
     }
+}
+
+/// Whether the panel is too narrow for long sliders.
+fn is_narrow(ui: &Ui) -> bool {
+    ui.max_rect().width() < 560.0
 }
 
 /// The training attack in one line; the radius differs between classes and is shown at each image.

@@ -159,8 +159,8 @@ impl Open {
             )
         } else {
             format!(
-                "Which images were counted is known only for epochs of this session. These are the first {shown} of {} that \
-                 {network} takes for {predicted}.",
+                "Which images were counted is known only for epochs of this session. Of the first {} candidates, {network} takes \
+                 {shown} for {predicted}.",
                 images.tried
             )
         };
@@ -183,12 +183,16 @@ impl Open {
                 )
             }
             Counted::Validation => {
-                let now = ValidationSetting::of(experiment).to_string();
+                let setting = ValidationSetting::of(experiment);
                 let record = run.epochs.iter().find(|record| record.metrics.epoch == self.cell.epoch);
-                match record.map(|record| record.metrics.validation_attack(experiment)).filter(|then| *then != now) {
-                    Some(then) => format!("Under {now}. That epoch was evaluated under {then}."),
-                    None => format!("Under {now}."),
+                let then = record.map(|record| record.metrics.validation_attack(experiment));
+                let mut text = format!("Under {}.", setting.attack);
+                if let Some(then) = then.filter(|then| *then != setting.to_string()) {
+                    text += &format!(" That epoch was evaluated under {then}.");
+                } else if setting.recalibrate_bn > 0 {
+                    text += " The evaluation recalibrated batch norm, which this does not.";
                 }
+                text
             }
         }
     }
