@@ -13,8 +13,8 @@ use crate::data::{Dataset, ImageShape};
 use crate::fairness::Confusion;
 use crate::train::{ClassRow, MetricsRow};
 use crate::worker::{
-    BatchPoint, CellImages, DecisionMap, EpochRecord, Examples, Inspection, InspectionStep, Phase, Request, RunInfo,
-    Update,
+    BatchPoint, CellImages, DecisionMap, Direction, EpochRecord, Examples, Inspection, InspectionStep, Phase, Request,
+    RunInfo, Update,
 };
 
 const NAMES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
@@ -368,7 +368,8 @@ pub(in crate::app) fn answer(request: &Request) -> Option<Update> {
             Some(Update::Inspected(Arc::new(Inspection { job: (**job).clone(), label, steps, position: Some(18.5) })))
         }
         Request::Map(job) => {
-            let (n, extent) = (job.resolution, job.extent.exact());
+            let radius = job.attack.epsilon.exact();
+            let (n, extent) = (job.resolution, job.extent.map_or(2.0 * radius, |extent| extent.exact()));
             let mut predictions = Vec::new();
             let mut confidence = Vec::new();
             for row in 0..n {
@@ -381,9 +382,25 @@ pub(in crate::app) fn answer(request: &Request) -> Option<Update> {
                     confidence.push((0.45 + 0.5 * right.abs().min(up.abs())) as f32);
                 }
             }
-            let e = job.epsilon.exact().min(extent);
+            let e = radius.min(extent);
             let ball = vec![[e, 0.0], [0.7 * e, 0.7 * e], [0.0, e], [-e, 0.0], [-0.7 * e, -0.7 * e], [0.0, -e]];
-            let map = DecisionMap { job: (**job).clone(), predictions, confidence, ball, position: Some(18.5) };
+            let steps = f64::from(job.attack.steps.max(1));
+            let along = |step: u32| f64::from(step) / steps;
+            let path =
+                (0..=job.attack.steps).map(|step| [e * along(step), 0.5 * e * along(step) * (1.0 - along(step))]);
+            // What the axis towards the rival stands for.
+            let wrong = job.attack.target.unwrap_or((job.subject.label.unwrap_or(0) + 2) % 10);
+            let resolved = |axis| if axis == Direction::Rival { Direction::Class(wrong) } else { axis };
+            let map = DecisionMap {
+                job: (**job).clone(),
+                predictions,
+                confidence,
+                axes: job.axes.map(resolved),
+                extent,
+                ball,
+                path: path.collect(),
+                position: Some(18.5),
+            };
             Some(Update::Mapped(Arc::new(map)))
         }
         Request::Cell(Some(job)) => {
