@@ -9,6 +9,7 @@ use super::form::Form;
 use super::glossary::Glossary;
 use super::layout::PanelKind;
 use super::level::Level;
+use super::panels::Cell;
 use super::settings::Settings;
 use super::view::RunView;
 use crate::worker::evaluation::EvaluationJob;
@@ -62,13 +63,8 @@ pub enum Action {
     Show(PanelKind),
     /// Open an image in the inspector.
     Inspect(Subject),
-    /// Show the images of a cell of the confusion matrix: true class, predicted class.
-    ShowCell {
-        /// True class; `None` for any.
-        label: Option<u32>,
-        /// Predicted class; `None` for any.
-        prediction: Option<u32>,
-    },
+    /// Show the images that were counted in a cell of a statistic.
+    ShowCell(Cell),
     /// Begin the lesson with this file name.
     Lesson(String),
     /// Show the user a transient message.

@@ -40,7 +40,7 @@ impl Purpose {
             Self::Open(OpenFor::Resume) => "Choose the run directory to resume",
             Self::Open(OpenFor::Image) => "Open an image (PNG or JPEG)",
             Self::Open(OpenFor::Checkpoint) => "Open a checkpoint (safetensors)",
-            Self::Open(OpenFor::Compare) => "Choose a run directory to compare",
+            Self::Open(OpenFor::Compare) => "Choose the directory of a run or a study",
             Self::Open(OpenFor::DataPath) => "Choose the directory of the data set",
             Self::Open(OpenFor::Evaluate) => "Choose the checkpoint to evaluate (safetensors, pth, pt)",
             Self::Open(OpenFor::EvaluateRun) => "Choose the run directory to evaluate",

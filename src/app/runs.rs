@@ -1,4 +1,4 @@
-//! Run directories for the comparison, read on a separate thread because a directory may be on a slow disk.
+//! Run directories and studies for the comparison, read on separate threads because a directory may be on a slow disk.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use crate::config::Experiment;
 use crate::evaluate::FinalReport;
 use crate::fairness::MANY_CLASSES;
+use crate::study::{PlannedRun, Results, StudyFile, StudyReport, open_study};
 use crate::train::{ClassRow, MetricsRow, RunDir, ValidationSetting};
 
 /// Maximum number of examples shown side by side.
@@ -152,6 +153,77 @@ impl Run {
     }
 }
 
+/// The contents of a study's directory, and what its runs show so far.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Study {
+    /// The directory.
+    pub path: PathBuf,
+    /// Last component of the path.
+    pub name: String,
+    /// The study.
+    pub file: StudyFile,
+    /// Its runs.
+    pub plan: Vec<PlannedRun>,
+    /// What became of them.
+    pub results: Results,
+    /// The comparison of those that are complete.
+    pub report: StudyReport,
+    /// The runs by cell and arm, both in the order of the study.
+    pub groups: Vec<StudyGroup>,
+}
+
+/// The runs of an arm in a cell.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StudyGroup {
+    /// The values of the axes; empty without axes.
+    pub cell: String,
+    /// The arm.
+    pub arm: String,
+    /// Places of its runs in the plan.
+    pub runs: Vec<usize>,
+}
+
+impl Study {
+    /// Reads a directory, as `fairtat study report` does.
+    ///
+    /// # Errors
+    /// A sentence that says what is missing or damaged.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let directories = [path.to_owned()];
+        let (file, plan) = open_study(&directories).map_err(|error| error.to_string())?;
+        let results = Results::read(&directories, &plan);
+        let report = StudyReport::new(&file, &plan, &results);
+        let groups = groups(&plan);
+        Ok(Self { path: path.to_owned(), name: name_of(path), file, plan, results, report, groups })
+    }
+
+    /// The cells, in the order of the study.
+    pub fn cells(&self) -> Vec<&str> {
+        let mut cells: Vec<&str> = self.groups.iter().map(|group| group.cell.as_str()).collect();
+        cells.dedup();
+        cells
+    }
+}
+
+fn groups(plan: &[PlannedRun]) -> Vec<StudyGroup> {
+    // The plan has all cells and arms for the first seed, then for the next one.
+    let mut groups: Vec<StudyGroup> = Vec::new();
+    let mut places: HashMap<(&str, &str), usize> = HashMap::new();
+    for (at, run) in plan.iter().enumerate() {
+        let place = *places.entry((&run.cell, &run.arm)).or_insert_with(|| {
+            groups.push(StudyGroup { cell: run.cell.clone(), arm: run.arm.clone(), runs: Vec::new() });
+            groups.len() - 1
+        });
+        groups[place].runs.push(at);
+    }
+    groups
+}
+
+/// Whether a directory is that of a study.
+pub fn holds_study(path: &Path) -> bool {
+    path.join("study.toml").is_file()
+}
+
 fn name_of(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
@@ -238,13 +310,15 @@ pub fn differences(experiments: &[&Experiment]) -> Vec<Difference> {
 pub enum Entry {
     /// It is being read.
     Reading,
-    /// It has been read.
+    /// It is a run.
     Ready(Arc<Run>),
+    /// It is a study.
+    Study(Arc<Study>),
     /// It could not be read; the reason.
     Failed(String),
 }
 
-/// All runs read so far. Separate threads read the files; [`Self::poll`] collects their results.
+/// All runs and studies read so far. Separate threads read the files; [`Self::poll`] collects their results.
 #[derive(Debug)]
 pub struct Library {
     entries: HashMap<PathBuf, Entry>,
@@ -256,7 +330,7 @@ pub struct Library {
 
 #[derive(Debug)]
 enum Found {
-    Run(PathBuf, Box<Result<Run, String>>),
+    Directory(PathBuf, Entry),
     Directories(Vec<PathBuf>),
 }
 
@@ -274,13 +348,7 @@ impl Library {
         while let Ok(found) = self.receiver.try_recv() {
             any = true;
             match found {
-                Found::Run(path, result) => {
-                    let entry = match *result {
-                        Ok(run) => Entry::Ready(Arc::new(run)),
-                        Err(what) => Entry::Failed(what),
-                    };
-                    self.entries.insert(path, entry);
-                }
+                Found::Directory(path, entry) => drop(self.entries.insert(path, entry)),
                 Found::Directories(found) => self.found = Some(found),
             }
         }
@@ -295,9 +363,12 @@ impl Library {
         self.entries.insert(path.to_owned(), Entry::Reading);
         let (sender, path) = (self.sender.clone(), path.to_owned());
         std::thread::spawn(move || {
-            let result = Box::new(Run::read(&path));
+            let entry = match holds_study(&path) {
+                true => Study::read(&path).map(|study| Entry::Study(Arc::new(study))),
+                false => Run::read(&path).map(|run| Entry::Ready(Arc::new(run))),
+            };
             // If the window is closed by now, nothing receives the result.
-            let _ = sender.send(Found::Run(path, result));
+            let _ = sender.send(Found::Directory(path, entry.unwrap_or_else(Entry::Failed)));
             wake();
         });
         Entry::Reading
@@ -308,13 +379,14 @@ impl Library {
         self.entries.remove(path);
     }
 
-    /// The run directories below `directory`, newest first; `None` while the search is running.
-    pub fn below(&mut self, directory: &Path, wake: impl FnOnce() + Send + 'static) -> Option<&[PathBuf]> {
+    /// The runs and studies below `directories`, newest first; `None` while the search is running.
+    pub fn below(&mut self, directories: &[&Path], wake: impl FnOnce() + Send + 'static) -> Option<&[PathBuf]> {
         if !self.scanning {
             self.scanning = true;
-            let (sender, directory) = (self.sender.clone(), directory.to_owned());
+            let sender = self.sender.clone();
+            let directories: Vec<PathBuf> = directories.iter().map(|path| (*path).to_owned()).collect();
             std::thread::spawn(move || {
-                let _ = sender.send(Found::Directories(run_directories(&directory)));
+                let _ = sender.send(Found::Directories(run_directories(&directories)));
                 wake();
             });
         }
@@ -327,92 +399,32 @@ impl Library {
     }
 }
 
-/// Directories that hold a run, one or two levels below `directory`; newest first.
-fn run_directories(directory: &Path) -> Vec<PathBuf> {
+/// Directories that hold a run or a study, one or two levels below `directories`; newest first. The runs of a study are
+/// not listed.
+fn run_directories(directories: &[PathBuf]) -> Vec<PathBuf> {
     let below = |directory: &Path| -> Vec<PathBuf> {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
     };
-    let holds_run = |path: &PathBuf| path.join("config.toml").is_file();
+    let is_listed = |path: &PathBuf| holds_study(path) || path.join("config.toml").is_file();
     let mut found = Vec::new();
-    for path in below(directory) {
-        if holds_run(&path) {
+    for path in directories.iter().flat_map(|directory| below(directory)) {
+        if is_listed(&path) {
             found.push(path);
         } else {
-            found.extend(below(&path).into_iter().filter(holds_run));
+            found.extend(below(&path).into_iter().filter(is_listed));
         }
     }
-    let changed = |path: &PathBuf| path.join("config.toml").metadata().and_then(|data| data.modified()).ok();
+    let changed = |path: &PathBuf| {
+        let file = path.join(if holds_study(path) { "study.toml" } else { "config.toml" });
+        file.metadata().and_then(|data| data.modified()).ok()
+    };
     found.sort_by_key(|path| std::cmp::Reverse((changed(path), path.clone())));
     found
 }
 
-/// Run directories for tests.
 #[cfg(test)]
-pub(in crate::app) mod testing {
-    use super::*;
-    use crate::app::sample;
-    use crate::config::MethodChoice;
-    use crate::evaluate::WeightsReport;
-    use crate::train::evaluation_attack;
-
-    /// Writes a run as training does: some epochs of the sample run, a report if `robust` is given, and two examples.
-    pub(in crate::app) fn write(path: &Path, method: MethodChoice, epochs: u32, robust: Option<f64>) -> Experiment {
-        let mut experiment = Experiment::preset("cifar10-small").unwrap();
-        experiment.fairness.method = method;
-        let directory = RunDir::create(path, &experiment).unwrap();
-        let records: Vec<_> = (0..epochs).map(sample::epoch).collect();
-        let metrics: Vec<MetricsRow> = records
-            .iter()
-            .map(|record| MetricsRow {
-                val_robust_accuracy: record.metrics.val_robust_accuracy + robust.unwrap_or(0.4) - 0.4,
-                ..record.metrics.clone()
-            })
-            .collect();
-        let classes: Vec<ClassRow> = records.iter().flat_map(|record| record.classes.clone()).collect();
-        directory.write_rows(&metrics, &classes).unwrap();
-        if let Some(robust) = robust {
-            let of_class = |k: usize| robust + 0.05 * (k as f64 - 4.5);
-            let weights = ["last", "best"].map(|weights| WeightsReport {
-                weights: weights.into(),
-                clean: 0.8,
-                clean_worst: 0.6,
-                robust,
-                robust_worst: of_class(0),
-                robust_gap: 0.45,
-                robust_worst_tenth: of_class(0),
-                clean_classes: vec![Some(0.8); 10],
-                robust_classes: (0..10).map(of_class).map(Some).collect(),
-                ..WeightsReport::default()
-            });
-            let report = FinalReport {
-                method: method.title().into(),
-                dataset: "cifar10".into(),
-                architecture: "small-cnn".into(),
-                seed: 0,
-                attack: evaluation_attack(&experiment, 20).to_string(),
-                images: 10_000,
-                class_names: records[0].classes.iter().map(|class| class.name.clone()).collect(),
-                weights: weights.to_vec(),
-                ..FinalReport::default()
-            };
-            directory.write_json("evaluation.json", &report).unwrap();
-        }
-        let set = sample::images(1);
-        for i in 0..2 {
-            let pixels = set.image(i);
-            let original = |x: u32, y: u32| [0, 1, 2].map(|c| pixels[c * 1024 + (y * 32 + x) as usize]);
-            let original = image::RgbImage::from_fn(32, 32, |x, y| image::Rgb(original(x, y)));
-            let shift = if method == MethodChoice::At { 8 } else { 4 };
-            let mut adversarial = original.clone();
-            adversarial.pixels_mut().for_each(|pixel| pixel.0[0] = pixel.0[0].saturating_add(shift));
-            std::fs::create_dir_all(path.join("examples")).unwrap();
-            original.save(path.join(format!("examples/{i:02}-original.png"))).unwrap();
-            adversarial.save(path.join(format!("examples/{i:02}-adversarial.png"))).unwrap();
-        }
-        experiment
-    }
-}
+pub(in crate::app) mod testing;
 
 #[cfg(test)]
 mod tests {
@@ -490,7 +502,11 @@ mod tests {
         wait(&mut library);
         assert!(matches!(library.get(&path, || unreachable!()), Entry::Failed(what) if what.contains("holds no run")));
         testing::write(&path.with_file_name("two"), MethodChoice::At, 1, None);
-        assert_eq!(run_directories(place.path()), [path.with_file_name("two")]);
-        assert!(run_directories(&place.path().join("nowhere")).is_empty());
+        let below = |path: &Path| run_directories(&[path.to_owned()]);
+        assert_eq!(below(place.path()), [path.with_file_name("two")]);
+        assert!(below(&place.path().join("nowhere")).is_empty());
+        // A study stands for its runs.
+        std::fs::write(place.path().join("study/study.toml"), "").unwrap();
+        assert_eq!(below(place.path()), [place.path().join("study")]);
     }
 }

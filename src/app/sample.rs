@@ -13,7 +13,8 @@ use crate::data::{Dataset, ImageShape};
 use crate::fairness::Confusion;
 use crate::train::{ClassRow, MetricsRow};
 use crate::worker::{
-    BatchPoint, DecisionMap, EpochRecord, Examples, Inspection, InspectionStep, Phase, Request, RunInfo, Update,
+    BatchPoint, CellImages, DecisionMap, Direction, EpochRecord, Examples, Inspection, InspectionStep, Phase, Request,
+    RunInfo, Update,
 };
 
 const NAMES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
@@ -206,7 +207,7 @@ pub(in crate::app) fn epoch(epoch: u32) -> EpochRecord {
         val_robust_worst_tenth: None,
     };
     let validation = confusion(&robust, 100.0);
-    EpochRecord { metrics, classes, train: Some(counted), validation: Some(validation) }
+    EpochRecord { metrics, classes, train: Some(counted), validation: Some(validation), predicted: None }
 }
 
 /// The rows of a run whose validation attack became stronger before epoch `at`, which lowers the robust accuracy by
@@ -421,7 +422,8 @@ pub(in crate::app) fn answer(request: &Request) -> Option<Update> {
             Some(Update::Inspected(Arc::new(Inspection { job: (**job).clone(), label, steps, position: Some(18.5) })))
         }
         Request::Map(job) => {
-            let (n, extent) = (job.resolution, job.extent.exact());
+            let radius = job.attack.epsilon.exact();
+            let (n, extent) = (job.resolution, job.extent.map_or(2.0 * radius, |extent| extent.exact()));
             let mut predictions = Vec::new();
             let mut confidence = Vec::new();
             for row in 0..n {
@@ -434,10 +436,50 @@ pub(in crate::app) fn answer(request: &Request) -> Option<Update> {
                     confidence.push((0.45 + 0.5 * right.abs().min(up.abs())) as f32);
                 }
             }
-            let e = job.epsilon.exact().min(extent);
+            let e = radius.min(extent);
             let ball = vec![[e, 0.0], [0.7 * e, 0.7 * e], [0.0, e], [-e, 0.0], [-0.7 * e, -0.7 * e], [0.0, -e]];
-            let map = DecisionMap { job: (**job).clone(), predictions, confidence, ball, position: Some(18.5) };
+            let steps = f64::from(job.attack.steps.max(1));
+            let along = |step: u32| f64::from(step) / steps;
+            let path =
+                (0..=job.attack.steps).map(|step| [e * along(step), 0.5 * e * along(step) * (1.0 - along(step))]);
+            // What the axis towards the rival stands for.
+            let wrong = job.attack.target.unwrap_or((job.subject.label.unwrap_or(0) + 2) % 10);
+            let resolved = |axis| if axis == Direction::Rival { Direction::Class(wrong) } else { axis };
+            let map = DecisionMap {
+                job: (**job).clone(),
+                predictions,
+                confidence,
+                axes: job.axes.map(resolved),
+                extent,
+                ball,
+                path: path.collect(),
+                position: Some(18.5),
+            };
             Some(Update::Mapped(Arc::new(map)))
+        }
+        Request::Cell(Some(job)) => {
+            let (set, chosen) = (&job.set, &job.images[..job.images.len().min(job.most)]);
+            let scaled = |image: &u32| set.image(*image as usize).iter().map(|v| f32::from(*v) / 255.0);
+            let clean: Vec<f32> = chosen.iter().flat_map(scaled).collect();
+            let labels: Vec<u32> = chosen.iter().map(|image| set.labels()[*image as usize]).collect();
+            let row = |class: u32| (0..10).map(move |k| if k == class { 0.82 } else { 0.02 });
+            let said = |label: &u32| row(job.wanted.unwrap_or((label + 2) % 10));
+            let images = Examples {
+                epoch: job.epoch.epoch,
+                batch: 0,
+                step: (10, 10),
+                shape: set.shape(),
+                ids: chosen.to_vec(),
+                targets: None,
+                epsilon: vec![8.0 / 255.0; chosen.len()],
+                adversarial: clean.iter().enumerate().map(|(i, v)| v + if i % 3 == 0 { 0.03 } else { -0.03 }).collect(),
+                clean,
+                clean_probabilities: labels.iter().flat_map(|label| row(*label)).collect(),
+                probabilities: labels.iter().flat_map(said).collect(),
+                labels,
+            };
+            let tried = job.images.len();
+            Some(Update::Cell(Arc::new(CellImages { id: job.id, images, tried, done: true, position: Some(18.5) })))
         }
         _ => None,
     }

@@ -21,10 +21,15 @@ const PLAIN: usize = 20;
 /// The same for a panel with curves, whose edges are antialiased over many pixels.
 const CURVES: usize = 200;
 
+/// Name of the pictures of a study in the comparison.
+const STUDY: &str = "compare-study";
+
 /// One panel, selected at run time.
 struct One {
     panels: Panels,
     kind: PanelKind,
+    /// Whether the comparison is of a study.
+    study: bool,
 }
 
 impl Panel for One {
@@ -51,7 +56,7 @@ fn check_as(
     for (width, height) in [(1024.0, 700.0), (1600.0, 1000.0)] {
         for scale in [1.0, 2.0] {
             for dark in [true, false] {
-                let mut stage = Stage::new(One { panels: Panels::default(), kind }, run());
+                let mut stage = Stage::new(One { panels: Panels::default(), kind, study: name == STUDY }, run());
                 let _ = stage.form.load_preset("cifar10-small");
                 let mut harness = harness(stage, [width / scale, height / scale], scale, dark);
                 prepare(&mut harness, kind);
@@ -95,10 +100,20 @@ fn prepare(harness: &mut Harness<'_, Stage<One>>, kind: PanelKind) {
     }
     if kind == PanelKind::Compare {
         let directory = tempfile::tempdir().unwrap();
-        let paths = ["fair-tat-0", "pgd-at-0"].map(|name| directory.path().join(name));
-        runs::testing::write(&paths[0], MethodChoice::FairTat, 12, Some(0.42));
-        runs::testing::write(&paths[1], MethodChoice::At, 9, Some(0.36));
-        harness.state_mut().settings.compare = paths.to_vec();
+        let paths = ["fair-tat-0", "pgd-at-0", "study"].map(|name| directory.path().join(name));
+        harness.state_mut().settings.compare = if harness.state().panel.study {
+            let text = runs::testing::study_text("[0, 1, 2]", "");
+            // One run is missing.
+            runs::testing::write_study(&paths[2], &text, |run| {
+                let missing = run.arm == "FAIR-TAT" && run.seed == 2;
+                (!missing).then(|| runs::testing::robust_classes(run, 10))
+            });
+            paths[2..].to_vec()
+        } else {
+            runs::testing::write(&paths[0], MethodChoice::FairTat, 12, Some(0.42));
+            runs::testing::write(&paths[1], MethodChoice::At, 9, Some(0.36));
+            paths[..2].to_vec()
+        };
         let began = Instant::now();
         harness.run_steps(10);
         while harness.query_all_by_label("reading…").count() > 0 {
@@ -199,6 +214,11 @@ fn evaluate_done() {
 #[test]
 fn compare() {
     check(PanelKind::Compare, sample::run, CURVES);
+}
+
+#[test]
+fn compare_study() {
+    check_as(STUDY, PanelKind::Compare, sample::run, EvaluationView::default, CURVES);
 }
 
 #[test]

@@ -9,12 +9,14 @@ use crate::config::Experiment;
 use crate::evaluate::FinalReport;
 use crate::train::KeptBest;
 use crate::worker::{
-    BatchPoint, DecisionMap, Ended, EpochRecord, Examples, Failure, Hold, INSPECTING, Inspection, MAPPING, Phase,
-    RunInfo, Update,
+    BatchPoint, COUNTING, CellImages, DecisionMap, Ended, EpochRecord, Examples, Failure, Hold, INSPECTING, Inspection,
+    MAPPING, Phase, RunInfo, Update,
 };
 
 /// Number of batches kept for the loss curve; all epochs are kept.
 const BATCHES: usize = 20_000;
+/// Number of epochs whose predictions of every image are kept.
+const PREDICTED: usize = 50;
 /// Number of log lines kept.
 const LOG: usize = 2_000;
 
@@ -81,6 +83,8 @@ pub struct RunView {
     pub inspection: Option<Arc<Inspection>>,
     /// The newest decision map.
     pub map: Option<Arc<DecisionMap>>,
+    /// The newest images of a cell that was asked for.
+    pub cell: Option<Arc<CellImages>>,
     /// Radii set by hand, one entry per class; empty if there is no run.
     pub holds: Vec<Hold>,
     /// The report on the test set, once all epochs are finished.
@@ -143,6 +147,9 @@ impl RunView {
             Update::Epoch(record) => {
                 self.epochs.retain(|old| old.metrics.epoch < record.metrics.epoch);
                 self.epochs.push(*record);
+                if let Some(old) = self.epochs.len().checked_sub(PREDICTED + 1) {
+                    self.epochs[old].predicted = None;
+                }
             }
             Update::Checkpoint(position) => self.checkpoints.push(position),
             Update::Kept(kept) => {
@@ -154,6 +161,7 @@ impl RunView {
             Update::Examples(examples) => self.examples = Some(examples),
             Update::Inspected(inspection) => self.inspection = Some(inspection),
             Update::Mapped(map) => self.map = Some(map),
+            Update::Cell(cell) => self.cell = Some(cell),
             Update::Warning(text) => self.say(now, Warning, text),
             Update::Ended(ended) => {
                 self.status = Status::Over;
@@ -173,7 +181,7 @@ impl RunView {
                     text = format!("{text} {advice}");
                 }
                 self.say(now, Error, text);
-                if [INSPECTING, MAPPING].contains(&failure.doing.as_str()) {
+                if [INSPECTING, MAPPING, COUNTING].contains(&failure.doing.as_str()) {
                     self.job_failure = Some(failure);
                 } else {
                     self.failure = Some(failure);

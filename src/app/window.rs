@@ -24,6 +24,7 @@ use super::level::Level;
 use super::palette::CommandPalette;
 use super::panels::{self, Panels};
 use super::paths::TypedPath;
+use super::runs::holds_study;
 use super::settings::{Settings, Theme};
 use super::storage::StoredSettings;
 use super::theme;
@@ -32,7 +33,7 @@ use super::view::{RunView, Status};
 use crate::evaluate::signatures;
 use crate::train::RunDir;
 use crate::worker::evaluation::Evaluator;
-use crate::worker::{ExamplesWish, INSPECTING, MAPPING, Request, Speed, Update, Worker};
+use crate::worker::{COUNTING, ExamplesWish, INSPECTING, MAPPING, Request, Speed, Update, Worker};
 
 /// Minimum interval between frames that only updates of the run request.
 const UPDATE_INTERVAL: Duration = Duration::from_millis(40);
@@ -195,7 +196,7 @@ impl App {
             match &update {
                 Update::Warning(text) => self.toasts.add(now, Level::Warning, text.clone()),
                 // The inspector displays its own failures.
-                Update::Failed(failure) if [INSPECTING, MAPPING].contains(&failure.doing.as_str()) => {}
+                Update::Failed(failure) if [INSPECTING, MAPPING, COUNTING].contains(&failure.doing.as_str()) => {}
                 Update::Failed(failure) => self.toasts.add(now, Level::Error, format!("{failure}")),
                 Update::Opened(info) => {
                     self.settings.last_run = info.directory.clone().or(self.settings.last_run.take());
@@ -248,14 +249,14 @@ impl App {
     pub(super) fn open_any(&mut self, path: &Path) {
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
         let purpose = match extension.as_str() {
-            _ if path.is_dir() && path.join("config.toml").exists() => OpenFor::Compare,
+            _ if path.is_dir() && (path.join("config.toml").exists() || holds_study(path)) => OpenFor::Compare,
             "png" | "jpg" | "jpeg" => OpenFor::Image,
             "toml" => OpenFor::Experiment,
             "safetensors" => OpenFor::Checkpoint,
             "pth" | "pt" => OpenFor::Evaluate,
             _ => {
                 let text = format!(
-                    "{}: expected an image (PNG, JPEG), an experiment (TOML), a checkpoint (safetensors, pth, pt) or a run directory.",
+                    "{}: expected an image (PNG, JPEG), an experiment (TOML), a checkpoint (safetensors, pth, pt), or the directory of a run or a study.",
                     path.display()
                 );
                 return self.tell(Level::Error, text);
@@ -490,8 +491,8 @@ impl App {
                 self.panels.inspector.open(subject);
                 self.layout.show(PanelKind::Inspector);
             }
-            Action::ShowCell { label, prediction } => {
-                self.panels.examples.show_cell(label, prediction);
+            Action::ShowCell(cell) => {
+                self.panels.examples.show_cell(cell);
                 self.layout.show(PanelKind::Examples);
             }
             Action::Lesson(id) => self.begin_lesson(&id),

@@ -14,6 +14,8 @@ pub struct Measured {
     pub attack: Attack,
     /// True class × prediction.
     pub confusion: Confusion,
+    /// The prediction for each image; empty if they are not known.
+    pub predictions: Vec<u32>,
     /// Images whose gradient was exactly zero in at least one step ([`Predictions::without_gradient`]).
     pub without_gradient: u64,
 }
@@ -34,6 +36,7 @@ pub fn measure(
 ) -> Result<Option<Measured>, EngineError> {
     let mut confusion = Confusion::new(set.classes());
     let mut images_without_gradient = 0;
+    let mut all = Vec::with_capacity(set.len());
     let image = set.shape().len();
     for first in (0..set.len()).step_by(batch_size.max(1)) {
         if !progress(engine, first) {
@@ -46,10 +49,16 @@ pub fn measure(
         let batch = Batch { pixels, labels, ids: &ids, augment: None, seed: attack.seed, epoch: 0 };
         let Predictions { predictions, without_gradient, .. } = attack.predictions(engine, &batch)?;
         confusion.add_all(labels, &predictions);
+        all.extend(predictions);
         images_without_gradient += without_gradient.iter().filter(|without| **without).count() as u64;
     }
     progress(engine, set.len());
-    Ok(Some(Measured { attack: attack.clone(), confusion, without_gradient: images_without_gradient }))
+    Ok(Some(Measured {
+        attack: attack.clone(),
+        confusion,
+        predictions: all,
+        without_gradient: images_without_gradient,
+    }))
 }
 
 /// A [`Measured`] as text and numbers, for machine-readable files.
@@ -213,8 +222,13 @@ mod tests {
     fn a_report_has_an_interval_for_every_number() {
         let mut confusion = Confusion::new(2);
         confusion.add_all(&[0, 0, 0, 0, 1], &[0, 0, 1, 1, 1]);
-        let report = Measured { attack: Attack::clean(), confusion: confusion.clone(), without_gradient: 0 }
-            .report(&["a".into(), "b".into()]);
+        let report = Measured {
+            attack: Attack::clean(),
+            confusion: confusion.clone(),
+            predictions: Vec::new(),
+            without_gradient: 0,
+        }
+        .report(&["a".into(), "b".into()]);
         assert_eq!((report.interval, report.worst_class_interval), (confusion.interval(), confusion.worst_interval()));
         assert_eq!(report.classes[0].interval, report.worst_class_interval);
         assert_eq!((report.worst_class.as_str(), report.worst_class_ties), ("a", vec!["b".to_owned()]));
@@ -226,12 +240,18 @@ mod tests {
         confusion.add_all(&[0; 300], &[0; 300]);
         let attack = Attack::fgsm(crate::units::Epsilon::levels(8.0), crate::engine::Norm::Linf);
         let warning = |without_gradient| {
-            Measured { attack: attack.clone(), confusion: confusion.clone(), without_gradient }.warning()
+            Measured { attack: attack.clone(), confusion: confusion.clone(), predictions: Vec::new(), without_gradient }
+                .warning()
         };
         assert_eq!((warning(0), warning(3)), (None, None));
         let told = warning(4).unwrap();
         assert!(told.starts_with("FGSM, L∞, ε 8/255") && told.contains("4 of 300 images had no gradient"), "{told}");
-        let nothing = Measured { attack: attack.clone(), confusion: Confusion::new(2), without_gradient: 0 };
+        let nothing = Measured {
+            attack: attack.clone(),
+            confusion: Confusion::new(2),
+            predictions: Vec::new(),
+            without_gradient: 0,
+        };
         assert_eq!(nothing.warning(), None);
     }
 }

@@ -18,7 +18,7 @@ use crate::files::{FileError, write_atomic};
 use crate::lock::DirectoryLock;
 use crate::study::{
     CostReport, Outcome, PlannedRun, READY_MADE, Results, Shard, StudyError, StudyFile, StudyReport, add_peak,
-    cost_csv, cost_markdown, figures, find_study, markdown, measure, measured, name_of_failure, named, report_csv,
+    cost_csv, cost_markdown, figures, markdown, measure, measured, name_of_failure, named, open_study, report_csv,
     runs_csv, vulnerability_csv,
 };
 use crate::train::{RunDir, evaluation_attack, run_steps};
@@ -153,7 +153,7 @@ pub(super) fn study(command: &StudyCommand) -> Result<()> {
         StudyCommand::Status(arguments) => status(arguments),
         StudyCommand::Report(arguments) => {
             let directories = &arguments.dirs;
-            let (file, plan) = of_directories(directories)?;
+            let (file, plan) = open_study(directories)?;
             let out = arguments.out.as_ref().unwrap_or(&directories[0]);
             report(&file, &plan, directories, out)
         }
@@ -429,47 +429,20 @@ fn peak_of(status: &str) -> Option<u64> {
 }
 
 fn status(arguments: &StatusArgs) -> Result<()> {
-    let (file, plan) = of_directories(&arguments.dirs)?;
+    let (file, plan) = open_study(&arguments.dirs)?;
     let results = Results::read(&arguments.dirs, &plan);
     let width = plan.iter().map(|run| run.name.chars().count()).max().unwrap_or(0);
     let mut text = format!("{}\n", file.title);
     let mut done = 0;
     for run in &plan {
-        let epochs = run.experiment.optimizer.epochs;
-        let state = match results.runs.get(&run.name) {
-            Some(Outcome::Finished(finished)) => {
-                done += 1;
-                let measured =
-                    if file.measure.needs_network() && finished.measured.is_none() { ", not measured yet" } else { "" };
-                format!("complete{measured}")
-            }
-            Some(Outcome::Failed(what)) => format!("failed: {what}"),
-            Some(Outcome::Running { holder, epochs: at }) => format!("epoch {} of {epochs}, {holder}", at + 1),
-            Some(Outcome::Stopped { epochs: at }) => format!("stopped after {at} of {epochs} epochs"),
-            Some(Outcome::Waiting) | None => "waiting".into(),
-        };
+        let outcome = results.runs.get(&run.name).unwrap_or(&Outcome::Waiting);
+        done += usize::from(matches!(outcome, Outcome::Finished(_)));
+        let state = outcome.described(run, file.measure.needs_network());
         text += &format!("{:<width$}  {state}\n", run.name);
     }
     text += &format!("{done} of {} runs complete\n", plan.len());
     results.problems.iter().for_each(|problem| text += &format!("warning: {problem}\n"));
     print(&text)
-}
-
-/// The study whose parts are in `directories`.
-fn of_directories(directories: &[PathBuf]) -> Result<(StudyFile, Vec<PlannedRun>)> {
-    let mut first: Option<(StudyFile, PathBuf)> = None;
-    for directory in directories {
-        let (text, path) = find_study(directory)?;
-        let file = StudyFile::from_toml(&text, &path.display().to_string())?;
-        match &first {
-            None => first = Some((file, path)),
-            Some((known, _)) if *known == file => {}
-            Some((_, other)) => bail!("{} and {} are different studies", other.display(), path.display()),
-        }
-    }
-    let Some((file, _)) = first else { bail!(Usage("expected the directory of a study".into())) };
-    let plan = file.runs()?;
-    Ok((file, plan))
 }
 
 /// Writes the report into `out`, and prints it.

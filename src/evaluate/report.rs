@@ -479,7 +479,12 @@ mod tests {
     fn a_class_without_test_images_is_not_measured_and_keeps_its_place() {
         let mut confusion = Confusion::new(3);
         confusion.add_all(&[0, 0, 2], &[0, 1, 2]);
-        let robust = Measured { attack: Attack::clean(), confusion: confusion.clone(), without_gradient: 0 };
+        let robust = Measured {
+            attack: Attack::clean(),
+            confusion: confusion.clone(),
+            predictions: Vec::new(),
+            without_gradient: 0,
+        };
         let row = row("last", &confusion, &robust);
         assert_eq!(row.robust_classes, [Some(0.5), None, Some(1.0)]);
         assert_eq!((row.robust_worst_class, row.robust_worst, row.robust_gap), (Some(0), 0.5, 0.5));

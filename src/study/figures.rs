@@ -28,7 +28,7 @@ pub fn figures(report: &StudyReport, directory: &Path) -> Result<Vec<String>, Fi
             Err(FigureError::Empty { .. }) => Ok(()),
             Err(error) => Err(error),
         };
-        save("paired", paired(report, cell))?;
+        save("paired", paired_figure(report, cell, &["clean", "robust", "robust worst class"]))?;
         save("cfps-towards", scatter(report, cell, "towards"))?;
         save("cfps-from", scatter(report, cell, "from"))?;
     }
@@ -39,22 +39,19 @@ fn title(report: &StudyReport, cell: &CellReport) -> String {
     if cell.cell.is_empty() { report.title.clone() } else { format!("{}: {}", report.title, cell.cell) }
 }
 
-fn paired(report: &StudyReport, cell: &CellReport) -> Result<Figure, FigureError> {
-    let seeds: Vec<u64> = {
-        let all = cell.arms.iter().flat_map(|arm| &arm.metrics).flat_map(|metric| &metric.values);
-        all.map(|(seed, _)| *seed).collect::<std::collections::BTreeSet<u64>>().into_iter().collect()
-    };
-    let panel = |name: &str| {
-        let of = |arm: &ArmReport, seed: u64| {
-            let metric = arm.metrics.iter().find(|metric| metric.name == name)?;
-            metric.values.iter().find(|(of, _)| *of == seed).map(|(_, value)| *value)
-        };
-        let row = |seed: &u64| cell.arms.iter().map(|arm| of(arm, *seed)).collect();
+/// The arms of a cell paired by seed, a panel for each of the quantities with these names.
+///
+/// # Errors
+/// [`FigureError::Empty`] if no arm has one of them.
+pub fn paired_figure(report: &StudyReport, cell: &CellReport, quantities: &[&str]) -> Result<Figure, FigureError> {
+    let seeds = cell.seeds();
+    let panel = |name: &&str| {
+        let row = |seed: &u64| cell.arms.iter().map(|arm| arm.quantity(name)?.of_seed(*seed)).collect();
         PairedPanel { name: format!("{name}, {} weights", report.weights), values: seeds.iter().map(row).collect() }
     };
     let arms: Vec<String> = cell.arms.iter().map(|arm| arm.arm.clone()).collect();
     let notes = [cell.subject.clone(), format!("Robust: under {}", cell.attack)];
-    let panels = ["clean", "robust", "robust worst class"].map(panel);
+    let panels: Vec<PairedPanel> = quantities.iter().map(panel).collect();
     paired_seeds(&title(report, cell), &notes, &arms, &seeds, &panels)
 }
 

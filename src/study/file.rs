@@ -77,6 +77,14 @@ pub enum StudyError {
         /// What was asked for.
         name: String,
     },
+    /// Two directories that should be parts of one study are not.
+    #[error("{first} and {second} are different studies")]
+    Different {
+        /// The file of one study.
+        first: PathBuf,
+        /// The file of the other.
+        second: PathBuf,
+    },
     /// The directory of a study lacks something.
     #[error("{path}: {what}")]
     Directory {

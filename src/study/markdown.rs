@@ -8,6 +8,10 @@ use super::{ArmReport, CellReport, CostReport, StudyReport};
 /// Most classes whose accuracies get a table of their own.
 const MOST_CLASSES: usize = 20;
 
+/// How [`claims`] are made.
+pub const HOW_STATED: &str = "Differences are in points, paired by seed. A difference is stated if its bootstrap interval over the \
+     seeds and Student's interval (both 95 %) exclude 0; the interval in brackets is Student's, which is the wider one for few seeds.";
+
 /// The report: what was found in sentences, then the tables.
 pub fn markdown(report: &StudyReport) -> String {
     let mut text = format!("# {}\n", report.title);
@@ -19,16 +23,15 @@ pub fn markdown(report: &StudyReport) -> String {
         let _ = write!(text, "\n**{done} of {all} runs are complete.**\n");
     }
     text += "\n## What the numbers show\n\n";
-    let _ = writeln!(
-        text,
-        "Differences are in points, paired by seed. A difference is stated if its bootstrap interval over the seeds and \
-         Student's interval (both 95 %) exclude 0; the interval in brackets is Student's, which is the wider one for few seeds.\n"
-    );
+    let _ = writeln!(text, "{HOW_STATED}\n");
     for cell in &report.cells {
         if !cell.cell.is_empty() {
             let _ = writeln!(text, "{}:\n", cell.cell);
         }
-        text += &claims(cell);
+        match claims(cell).as_slice() {
+            [] => text += "* One arm: nothing is compared.\n",
+            claims => claims.iter().for_each(|claim| _ = writeln!(text, "* {claim}")),
+        }
         text += "\n";
     }
     for cell in &report.cells {
@@ -49,9 +52,9 @@ pub fn markdown(report: &StudyReport) -> String {
     text
 }
 
-/// A sentence for each arm and what it is compared with.
-fn claims(cell: &CellReport) -> String {
-    let mut text = String::new();
+/// A sentence for each arm and what it is compared with; none if there is only one arm.
+pub fn claims(cell: &CellReport) -> Vec<String> {
+    let mut claims = Vec::new();
     for arm in &cell.arms {
         let against: Vec<&str> = arm.metrics.first().map_or_else(Vec::new, |metric| {
             metric.comparisons.iter().map(|comparison| comparison.against.as_str()).collect()
@@ -59,18 +62,15 @@ fn claims(cell: &CellReport) -> String {
         for other in against {
             let transfer = arm.transfer.iter().flatten();
             let of = |metrics: &mut dyn Iterator<Item = &Metric>| {
-                let found = metrics.filter_map(|metric| {
-                    let comparison = metric.comparisons.iter().find(|comparison| comparison.against == other)?;
-                    Some((metric.name.clone(), comparison.clone()))
-                });
+                let found = metrics.filter_map(|metric| Some((metric.name.clone(), metric.against(other)?.clone())));
                 found.collect::<Vec<_>>()
             };
             let mut all = of(&mut arm.metrics.iter());
             all.extend(of(&mut transfer.into_iter()));
-            let _ = writeln!(text, "* {} against {other}. {}", arm.arm, sentences(&all));
+            claims.push(format!("{} against {other}. {}", arm.arm, sentences(&all)));
         }
     }
-    if text.is_empty() { "* One arm: nothing is compared.\n".into() } else { text }
+    claims
 }
 
 fn sentences(all: &[(String, Comparison)]) -> String {
@@ -79,7 +79,7 @@ fn sentences(all: &[(String, Comparison)]) -> String {
     }
     let of = |verdict: Verdict| {
         let found = all.iter().filter(move |(_, comparison)| comparison.verdict == verdict);
-        found.map(|(name, comparison)| format!("{name} {}", difference(comparison))).collect::<Vec<_>>()
+        found.map(|(name, comparison)| format!("{name} {comparison}")).collect::<Vec<_>>()
     };
     let not_shown = all.iter().filter(|(_, comparison)| comparison.verdict == Verdict::NotShown);
     let parts = [
@@ -92,20 +92,11 @@ fn sentences(all: &[(String, Comparison)]) -> String {
     told.map(|(word, found)| format!("{word}: {}.", found.join("; "))).collect::<Vec<_>>().join(" ")
 }
 
-/// `+3.2 [-1.0, 7.4]` in points.
-fn difference(comparison: &Comparison) -> String {
-    let mean = format!("{:+.1}", 100.0 * comparison.spread.mean);
-    match comparison.t {
-        Some([low, high]) => format!("{mean} [{:.1}, {:.1}]", 100.0 * low, 100.0 * high),
-        None => mean,
-    }
-}
-
 /// Mean and deviation, and the difference from the baseline.
 fn cell_of(metric: &Metric, baseline: &str) -> String {
     let Some(spread) = metric.spread else { return "n/a".into() };
-    match metric.comparisons.iter().find(|comparison| comparison.against == baseline) {
-        Some(comparison) => format!("{spread} ({})", difference(comparison)),
+    match metric.against(baseline) {
+        Some(comparison) => format!("{spread} ({comparison})"),
         None => spread.to_string(),
     }
 }

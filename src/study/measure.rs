@@ -74,6 +74,12 @@ pub struct Targeted {
 }
 
 impl Targeted {
+    /// Whether every count is there for this number of classes. A file can be damaged and still be JSON.
+    pub fn is_of(&self, classes: usize) -> bool {
+        let lengths = [self.hits.len(), self.images.len(), self.cfps.len()];
+        lengths.into_iter().chain(self.hits.iter().map(Vec::len)).all(|length| length == classes)
+    }
+
     /// Mean success of the attacks on images of `class`, over all targets. `None` without images.
     pub fn from_class(&self, class: usize) -> Option<f64> {
         let tries = self.images[class] * (self.images.len() as u64 - 1);

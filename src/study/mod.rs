@@ -22,11 +22,11 @@ mod results;
 
 pub use cost::{CostReport, CostRow};
 pub use csv::{cost_csv, report_csv, runs_csv, vulnerability_csv};
-pub use figures::figures;
+pub use figures::{figures, paired_figure};
 pub use file::{Arm, Axis, AxisValue, MeasuredAttack, Measures, READY_MADE, StudyError, StudyFile, named};
-pub use markdown::{cost_markdown, markdown};
+pub use markdown::{HOW_STATED, claims, cost_markdown, markdown};
 pub use measure::{MEASURES, Measured, MeasuredClasses, Targeted, add_peak, measure, measured};
 pub use plan::{PlannedRun, Shard};
 pub use recipe::recipe;
 pub use report::{ArmReport, CellReport, Comparison, Correlation, Metric, Spread, StudyReport, Verdict, Vulnerability};
-pub use results::{Finished, Outcome, Problem, Results, find_study, name_of_failure};
+pub use results::{Finished, Outcome, Problem, Results, find_study, name_of_failure, open_study};

@@ -1,5 +1,7 @@
 //! The comparison of the arms of a study: means over seeds, paired differences with intervals, correlations.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::measure::Targeted;
@@ -58,6 +60,18 @@ pub enum Verdict {
     OneSeed,
 }
 
+impl Verdict {
+    /// In words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Higher => "higher",
+            Self::Lower => "lower",
+            Self::NotShown => "no difference shown",
+            Self::OneSeed => "one seed, no interval",
+        }
+    }
+}
+
 /// The differences of an arm from another, of the same cell and seed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
@@ -90,6 +104,19 @@ impl Comparison {
         };
         let seeds = pairs.iter().map(|(seed, _)| *seed).collect();
         Some(Self { against: against.into(), seeds, spread: Spread::of(&values)?, bootstrap, t, verdict })
+    }
+}
+
+/// `+3.2 [-1.0, 7.4]` in points, with Student's interval.
+impl std::fmt::Display for Comparison {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // No minus sign before a 0.
+        let points = |value: f64| (1000.0 * value).round() / 10.0 + 0.0;
+        write!(f, "{:+.1}", points(self.spread.mean))?;
+        match self.t {
+            Some([low, high]) => write!(f, " [{:.1}, {:.1}]", points(low), points(high)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -134,6 +161,18 @@ pub struct Vulnerability {
     pub correlations: Vec<Correlation>,
 }
 
+impl Metric {
+    /// The difference from an arm.
+    pub fn against(&self, arm: &str) -> Option<&Comparison> {
+        self.comparisons.iter().find(|comparison| comparison.against == arm)
+    }
+
+    /// The value with a seed.
+    pub fn of_seed(&self, seed: u64) -> Option<f64> {
+        self.values.iter().find(|(of, _)| *of == seed).map(|(_, value)| *value)
+    }
+}
+
 /// One arm of a cell.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ArmReport {
@@ -149,6 +188,18 @@ pub struct ArmReport {
     pub vulnerability: Option<Vulnerability>,
 }
 
+impl ArmReport {
+    /// Its numbers on the test set, then those under each attack or corruption that was measured.
+    pub fn quantities(&self) -> impl Iterator<Item = &Metric> {
+        self.metrics.iter().chain(self.transfer.iter().flatten())
+    }
+
+    /// The number of this name.
+    pub fn quantity(&self, name: &str) -> Option<&Metric> {
+        self.quantities().find(|metric| metric.name == name)
+    }
+}
+
 /// All arms under one combination of the values of the axes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CellReport {
@@ -162,6 +213,25 @@ pub struct CellReport {
     pub class_names: Vec<String>,
     /// The arms, the baseline first.
     pub arms: Vec<ArmReport>,
+}
+
+impl CellReport {
+    /// The seeds of all its arms, in increasing order.
+    pub fn seeds(&self) -> Vec<u64> {
+        let values = self.arms.iter().flat_map(|arm| &arm.metrics).flat_map(|metric| &metric.values);
+        values.map(|(seed, _)| *seed).collect::<BTreeSet<u64>>().into_iter().collect()
+    }
+
+    /// The names of all numbers that an arm has.
+    pub fn quantities(&self) -> Vec<&str> {
+        let mut names = Vec::new();
+        for metric in self.arms.iter().flat_map(ArmReport::quantities) {
+            if !names.contains(&metric.name.as_str()) {
+                names.push(&metric.name);
+            }
+        }
+        names
+    }
 }
 
 /// The report of a study.
@@ -314,7 +384,8 @@ impl Context<'_> {
             [mean, worst]
         });
         let transfer = transfer.collect();
-        let targeted = runs.iter().filter_map(|run| run.measured.as_ref()?.targeted.as_ref()).collect::<Vec<_>>();
+        let targeted = runs.iter().filter_map(|run| run.measured.as_ref()?.targeted.as_ref());
+        let targeted = targeted.filter(|targeted| targeted.is_of(self.class_names.len())).collect::<Vec<_>>();
         let vulnerability = (!targeted.is_empty()).then(|| vulnerability(&targeted));
         ArmReport { arm: arm.into(), metrics, classes, transfer, vulnerability }
     }
@@ -332,7 +403,7 @@ impl Context<'_> {
             let theirs = of(other);
             let pair = |(seed, value): &(u64, f64)| {
                 let other = theirs.iter().find(|(other, _)| other == seed)?.1;
-                Some((*seed, value - other))
+                Some((*seed, difference(*value, other)))
             };
             Comparison::of(other, &values.iter().filter_map(pair).collect::<Vec<_>>())
         });
@@ -340,6 +411,13 @@ impl Context<'_> {
         let spread = Spread::of(&values.iter().map(|(_, value)| *value).collect::<Vec<_>>());
         Metric { name: name.into(), values, spread, comparisons }
     }
+}
+
+/// `value - other`, and 0 where only rounding makes a difference: accuracies are fractions, and equal ones of different sums
+/// would differ by the same 1e-17 for every seed.
+fn difference(value: f64, other: f64) -> f64 {
+    let difference = value - other;
+    if difference.abs() < 1e-12 { 0.0 } else { difference }
 }
 
 fn vulnerability(runs: &[&Targeted]) -> Vulnerability {

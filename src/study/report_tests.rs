@@ -140,3 +140,14 @@ fn rates_of_targeted_attacks_count_each_class_alike() {
     let silent = Targeted { mistakes: 0, ..targeted };
     assert!(vulnerability(&[&silent]).cfps.iter().all(Option::is_none), "CFPS without mistakes is not measured");
 }
+
+/// Equal gaps from different sums: 0.7 - 0.3 and 0.8 - 0.4 differ by 1e-16.
+#[test]
+fn rounding_is_no_difference() {
+    let file = file(&["AT", "same"]);
+    let (a, b) = (0.7_f64 - 0.3, 0.8_f64 - 0.4);
+    assert_ne!(a, b);
+    let found = report(&file, &[("AT", [a, a, a]), ("same", [b, b, b])]);
+    let same = &worst(&found, "same").comparisons[0];
+    assert_eq!((same.verdict, same.to_string().as_str()), (Verdict::NotShown, "+0.0 [0.0, 0.0]"));
+}

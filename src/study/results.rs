@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::measure::{Measured, measured};
-use super::{PlannedRun, StudyError};
+use super::{PlannedRun, StudyError, StudyFile};
 use crate::config::Experiment;
 use crate::evaluate::FinalReport;
 use crate::files;
@@ -77,6 +77,42 @@ pub fn find_study(directory: &Path) -> Result<(String, PathBuf), StudyError> {
         return Err(StudyError::Directory { path: directory.into(), what });
     }
     Ok((files::read_to_string(&file)?, file))
+}
+
+/// The study whose parts are in `directories`, and its runs.
+///
+/// # Errors
+/// If a directory holds no study, or one of them another than the first.
+pub fn open_study(directories: &[PathBuf]) -> Result<(StudyFile, Vec<PlannedRun>), StudyError> {
+    let mut first: Option<(StudyFile, PathBuf)> = None;
+    for directory in directories {
+        let (text, path) = find_study(directory)?;
+        let file = StudyFile::from_toml(&text, &path.display().to_string())?;
+        match &first {
+            None => first = Some((file, path)),
+            Some((known, _)) if *known == file => {}
+            Some((_, other)) => return Err(StudyError::Different { first: other.clone(), second: path }),
+        }
+    }
+    let nothing = || StudyError::Directory { path: PathBuf::new(), what: "expected the directory of a study".into() };
+    let (file, _) = first.ok_or_else(nothing)?;
+    let plan = file.runs()?;
+    Ok((file, plan))
+}
+
+impl Outcome {
+    /// What became of `run`, in words. `measures` is whether something is measured with its network after training.
+    pub fn described(&self, run: &PlannedRun, measures: bool) -> String {
+        let epochs = run.experiment.optimizer.epochs;
+        match self {
+            Self::Finished(finished) if measures && finished.measured.is_none() => "complete, not measured yet".into(),
+            Self::Finished(_) => "complete".into(),
+            Self::Failed(what) => format!("failed: {what}"),
+            Self::Running { holder, epochs: at } => format!("epoch {} of {epochs}, {holder}", at + 1),
+            Self::Stopped { epochs: at } => format!("stopped after {at} of {epochs} epochs"),
+            Self::Waiting => "waiting".into(),
+        }
+    }
 }
 
 impl Results {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::trainer::Live;
-use super::{ClassRow, Examples, KeptBest, MetricsRow, ValidationChange, WatchRequest};
+use super::{ClassRow, Examples, KeptBest, MetricsRow, Predicted, ValidationChange, WatchRequest};
 use crate::engine::Engine;
 use crate::fairness::Confusion;
 
@@ -75,6 +75,8 @@ pub enum Event<'a> {
         train: &'a Confusion,
         /// Counts on the validation split under the evaluation attack.
         validation: &'a Confusion,
+        /// What each image was counted as.
+        predicted: &'a Predicted,
     },
     /// The validation attack changed: scores before and after are not comparable, and the search for the best epoch
     /// restarts.

@@ -26,7 +26,7 @@ use super::run_dir::{RunDir, RunDirError};
 use super::setup::{self, Splits};
 use super::tensorboard::EventWriter;
 use super::warnings::{missing_averages, run_warnings};
-use super::{ClassRow, MetricsRow, StoredError};
+use super::{ClassRow, MetricsRow, Predicted, StoredError};
 use crate::attack::{Attack, Measured, measure};
 use crate::config::{ConfigError, Experiment};
 use crate::data::DataError;
@@ -139,6 +139,8 @@ pub struct Trainer {
     board: EventWriter,
     /// The changes by hand that the run directory already records.
     written: Written,
+    /// What the images of this epoch were counted as.
+    predicted: Predicted,
     /// Time in this epoch spent in observers or on work for them alone.
     watched: Duration,
     /// Current warnings about the experiment that were already reported.
@@ -305,6 +307,7 @@ impl Trainer {
         let started = Instant::now();
         let already = self.progress.seconds[0];
         self.watched = Duration::ZERO;
+        self.predicted = Predicted::of_training_images(self.splits.train.len());
         let (epoch, batches) = (self.progress.epoch, self.batches());
         if !self.gather_evidence(observer)? {
             return Ok(Outcome::Stopped);

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Instant;
 
+use super::cell::{COUNTING, CellWork};
 use super::failure;
 use super::inspect::{INSPECTING, InspectionJob, MAPPING, MapJob, inspect, map};
 use super::mailbox::Mailbox;
@@ -21,6 +22,7 @@ pub(super) struct Desk<'a> {
     pub(super) speed: Speed,
     inspection: Option<Box<InspectionJob>>,
     map: Option<Box<MapJob>>,
+    cell: Option<CellWork>,
     phase: Phase,
 }
 
@@ -36,6 +38,7 @@ impl<'a> Desk<'a> {
             speed: Speed::Full,
             inspection: None,
             map: None,
+            cell: None,
             phase: Phase::Idle,
         }
     }
@@ -105,6 +108,7 @@ impl<'a> Desk<'a> {
             Request::Examples(wish) => self.wish = wish,
             Request::Inspect(job) => self.inspection = Some(job),
             Request::Map(job) => self.map = Some(job),
+            Request::Cell(job) => self.cell = job.map(CellWork::new),
             other => return Some(other),
         }
         None
@@ -112,10 +116,10 @@ impl<'a> Desk<'a> {
 
     /// Whether a job waits for an engine.
     pub(super) fn has_jobs(&self) -> bool {
-        self.inspection.is_some() || self.map.is_some()
+        self.inspection.is_some() || self.map.is_some() || self.cell.is_some()
     }
 
-    /// Runs the waiting jobs. They do not change the engine's state.
+    /// Runs the waiting jobs, of the images of a cell one portion. They do not change the engine's state.
     pub(super) fn do_jobs(&mut self, engine: &mut dyn Engine, position: Option<f64>) {
         if let Some(job) = self.inspection.take() {
             match inspect(engine, &job, position) {
@@ -129,6 +133,17 @@ impl<'a> Desk<'a> {
                 Err(error) => self.tell(Update::Failed(failure::of_job(MAPPING, &job.subject.name, &error))),
             }
         }
+        if let Some(mut work) = self.cell.take() {
+            match work.portion(engine, position) {
+                Ok(found) => {
+                    if !found.done {
+                        self.cell = Some(work);
+                    }
+                    self.tell(Update::Cell(found.into()));
+                }
+                Err(error) => self.tell(Update::Failed(failure::of_job(COUNTING, &work.name(), &error))),
+            }
+        }
     }
 
     /// Reports for each waiting job why the engine cannot run it.
@@ -139,6 +154,9 @@ impl<'a> Desk<'a> {
         if let Some(job) = self.map.take() {
             self.tell(Update::Failed(failure::of_job(MAPPING, &job.subject.name, error)));
         }
+        if let Some(work) = self.cell.take() {
+            self.tell(Update::Failed(failure::of_job(COUNTING, &work.name(), error)));
+        }
     }
 
     /// Reports for each waiting job that no network is open.
@@ -148,6 +166,9 @@ impl<'a> Desk<'a> {
         }
         if self.map.take().is_some() {
             self.tell(Update::Failed(failure::no_network(MAPPING)));
+        }
+        if self.cell.take().is_some() {
+            self.tell(Update::Failed(failure::no_network(COUNTING)));
         }
     }
 }

@@ -100,6 +100,11 @@ pub struct Inspection {
 /// The direction of an axis of a decision map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
+    /// The change by the attack: from the image to its last step.
+    Attack,
+    /// Along the gradient towards the target of the attack; without one, towards the class other than the label that is most
+    /// likely after the attack.
+    Rival,
     /// Along the gradient towards a class.
     Class(u32),
     /// Along a random direction with this seed.
@@ -115,12 +120,13 @@ pub struct MapJob {
     pub subject: Subject,
     /// The two directions; the second is orthogonalised to the first.
     pub axes: [Direction; 2],
-    /// Half the side of the plane, in pixel units along an axis.
-    pub extent: Epsilon,
+    /// Half the side of the plane, in pixel units along an axis; `None` for twice the distance from the image to the border of
+    /// the attack's ball along the first axis.
+    pub extent: Option<Epsilon>,
     /// Number of points along a side.
     pub resolution: usize,
-    /// Radius of the L∞ ball that is drawn into the map.
-    pub epsilon: Epsilon,
+    /// The attack whose ball and path are drawn into the map.
+    pub attack: InspectionAttack,
 }
 
 /// The result of a [`MapJob`].
@@ -132,8 +138,15 @@ pub struct DecisionMap {
     pub predictions: Vec<u32>,
     /// Probability of the predicted class of each point.
     pub confidence: Vec<f32>,
-    /// Corners of the ball's section with the plane, in pixel units along both axes.
+    /// The axes that were used: [`Direction::Rival`] is the class that it stands for, or a random direction if there is no
+    /// gradient towards it beside the first axis.
+    pub axes: [Direction; 2],
+    /// Half the side of the plane, in pixel units along an axis.
+    pub extent: f64,
+    /// Corners of the section of the attack's ball with the plane, in pixel units along both axes.
     pub ball: Vec<[f64; 2]>,
+    /// The attack's start and its images after each step, projected onto the plane.
+    pub path: Vec<[f64; 2]>,
     /// Number of epochs that the network had been trained for, if known.
     pub position: Option<f64>,
 }

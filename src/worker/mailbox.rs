@@ -30,6 +30,7 @@ impl Queued for Update {
     fn supersede(&self, waiting: &mut VecDeque<Self>) {
         match self {
             Self::Examples(_) => waiting.retain(|old| !matches!(old, Self::Examples(_))),
+            Self::Cell(_) => waiting.retain(|old| !matches!(old, Self::Cell(_))),
             Self::Evaluating { .. } => waiting.retain(|old| !matches!(old, Self::Evaluating { .. })),
             Self::Batch(_) => {
                 let is_batch = |old: &Self| matches!(old, Self::Batch(_));

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cell::{CellImages, CellJob};
 use super::inspect::{DecisionMap, Inspection, InspectionJob, MapJob};
 use crate::config::{Derived, EngineOptions, Experiment};
 use crate::data::{Dataset, ImageShape};
 use crate::evaluate::FinalReport;
 use crate::fairness::Confusion;
-use crate::train::{ClassRow, KeptBest, MetricsRow, RunDir};
+use crate::train::{ClassRow, KeptBest, MetricsRow, Predicted, RunDir};
 pub use crate::train::{Examples, Hold};
 
 /// A request to the worker.
@@ -62,6 +63,9 @@ pub enum Request {
     Inspect(Box<InspectionJob>),
     /// Colour a plane of images by predicted class. A newer job replaces one that has not started.
     Map(Box<MapJob>),
+    /// Attack the images of a cell of a statistic, in portions, instead of those that were asked for before; `None` ends
+    /// that work.
+    Cell(Option<Box<CellJob>>),
     /// Load a checkpoint for inspections, without a run.
     Look {
         /// The checkpoint, or a run directory, whose best checkpoint is used.
@@ -193,6 +197,8 @@ pub struct EpochRecord {
     pub train: Option<Confusion>,
     /// Counts on the validation split under the evaluation attack; `None` if the file is missing.
     pub validation: Option<Confusion>,
+    /// What each image was counted as; `None` for an epoch of an earlier session.
+    pub predicted: Option<Arc<Predicted>>,
 }
 
 /// Progress of a run after a batch.
@@ -294,6 +300,8 @@ pub enum Update {
     Inspected(Arc<Inspection>),
     /// The answer to [`Request::Map`].
     Mapped(Arc<DecisionMap>),
+    /// Images for [`Request::Cell`], all that there are so far. Only the newest is kept.
+    Cell(Arc<CellImages>),
     /// A message that does not stop the run.
     Warning(String),
     /// A run ended.

@@ -3,6 +3,7 @@
 //! Requests arrive over a bounded channel. Updates leave through a mailbox that never blocks either side: the newest
 //! progress and the newest examples replace older ones that were not fetched yet; everything else is kept in order.
 
+mod cell;
 mod desk;
 pub mod evaluation;
 mod failure;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
+pub use cell::{COUNTING, CellImages, CellJob, Counted};
 pub use inspect::{
     DecisionMap, Direction, INSPECTING, Inspection, InspectionAttack, InspectionJob, InspectionStep, MAPPING, MapJob,
     Subject, inspect, map,

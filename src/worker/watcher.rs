@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::desk::Desk;
@@ -110,7 +111,7 @@ impl<'d, 'a> Watcher<'d, 'a> {
             }
             Request::Resume { .. } => self.desk.tell(Update::Failed(failure::busy("resuming a run"))),
             Request::Look { .. } => self.desk.tell(Update::Failed(failure::busy("opening a checkpoint"))),
-            Request::Speed(_) | Request::Examples(_) | Request::Inspect(_) | Request::Map(_) => {}
+            Request::Speed(_) | Request::Examples(_) | Request::Inspect(_) | Request::Map(_) | Request::Cell(_) => {}
         }
     }
 
@@ -164,6 +165,9 @@ impl<'d, 'a> Watcher<'d, 'a> {
             }
             if self.pace != Pace::Paused {
                 return;
+            }
+            if self.desk.has_jobs() {
+                continue;
             }
             self.desk.phase(Phase::Paused);
             if let Some(request) = self.desk.next(None) {
@@ -247,6 +251,7 @@ fn history(trainer: &Trainer) -> Result<Vec<EpochRecord>, RunDirError> {
             classes: classes.iter().filter(|class| class.epoch == row.epoch).cloned().collect(),
             train: trainer.directory().confusion(row.epoch, "train")?,
             validation: trainer.directory().confusion(row.epoch, "validation")?,
+            predicted: None,
         })
     };
     metrics.iter().map(record).collect()
@@ -305,13 +310,14 @@ impl Observer for Watcher<'_, '_> {
                 }
                 self.desk.tell(Update::Evaluating { done: *done, total: *total });
             }
-            Event::EpochDone { row, classes, train, validation } => {
+            Event::EpochDone { row, classes, train, validation, predicted } => {
                 self.epoch_ended = true;
                 self.desk.tell(Update::Epoch(Box::new(EpochRecord {
                     metrics: (*row).clone(),
                     classes: classes.to_vec(),
                     train: Some((*train).clone()),
                     validation: Some((*validation).clone()),
+                    predicted: Some(Arc::new((*predicted).clone())),
                 })));
             }
             Event::Saving => self.desk.phase(Phase::Saving),
@@ -382,6 +388,9 @@ impl Observer for Watcher<'_, '_> {
                 && self.ending.is_none()
             {
                 self.desk.do_jobs(*engine, Some(*position));
+                if self.pace == Pace::Paused && self.desk.has_jobs() {
+                    continue;
+                }
             }
             if self.pace != Pace::Paused || self.ending.is_some() {
                 break;

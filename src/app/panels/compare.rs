@@ -1,22 +1,24 @@
-//! Several runs compared: numbers, curves, classes, settings, images.
+//! Several runs compared: numbers, curves, classes, settings, images; and the comparison that a study makes of its runs.
 
 mod classes;
 mod curves;
 mod images;
+mod study;
 mod table;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use egui::{Color32, RichText, Ui};
 
 use crate::app::context::{Action, Context, OpenFor, Panel};
-use crate::app::runs::{Entry, Library, Run};
+use crate::app::runs::{Entry, Library, Run, Study};
 use crate::app::theme;
 use crate::app::widgets::{card, empty, strong, weak};
 
-/// Where to look for runs; the default output directory of `fairtat train`.
-const RUNS: &str = "runs";
+/// Where to look for runs and studies; the default output directories of `fairtat train` and `fairtat study run`.
+const PLACES: [&str; 2] = ["runs", "studies"];
 /// Minimum width for results and curves side by side.
 const TWO_COLUMNS: f32 = 1100.0;
 
@@ -29,6 +31,8 @@ pub struct Compare {
     quantity: curves::Quantity,
     images: images::Images,
     tables: table::Tables,
+    /// What is chosen in each study.
+    studies: HashMap<PathBuf, study::Choices>,
 }
 
 /// A set of weights of a finished run.
@@ -94,7 +98,8 @@ impl Panel for Compare {
             .collect();
         self.tools(ui, context);
         if entries.is_empty() {
-            return empty(ui, "No runs to compare yet", "Add two or more run directories; they are only read.");
+            let how = "Add two or more run directories, or the directory of a study; they are only read.";
+            return empty(ui, "No runs to compare yet", how);
         }
         let shown: Vec<Shown> = entries
             .iter()
@@ -106,6 +111,16 @@ impl Panel for Compare {
             .collect();
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
             self.list(ui, context, &entries);
+            let studies: Vec<Arc<Study>> = entries
+                .iter()
+                .filter_map(|(_, entry)| if let Entry::Study(study) = entry { Some(study.clone()) } else { None })
+                .collect();
+            for study in studies {
+                ui.push_id(&study.path, |ui| {
+                    let choices = self.studies.entry(study.path.clone()).or_default();
+                    study::ui(ui, context, &study, choices);
+                });
+            }
             if shown.is_empty() {
                 return;
             }
@@ -126,15 +141,16 @@ impl Compare {
     /// The controls that add runs.
     fn tools(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
         ui.horizontal_wrapped(|ui| {
-            if ui.button("Add a run…").on_hover_text("Choose a run directory.").clicked() {
+            if ui.button("Add a run…").on_hover_text("Choose the directory of a run or a study.").clicked() {
                 context.ask(Action::Open(OpenFor::Compare));
             }
             let mut chosen = None;
+            let places = PLACES.map(|place| format!("{place}/")).join(" and ");
             let menu = ui.menu_button("Runs found", |ui| {
                 let wake = ui.ctx().clone();
-                match self.library.below(Path::new(RUNS), move || wake.request_repaint()) {
+                match self.library.below(&PLACES.map(Path::new), move || wake.request_repaint()) {
                     None => drop(ui.label("Looking…")),
-                    Some([]) => drop(ui.label(weak(ui, format!("There are no runs below {RUNS}/.")))),
+                    Some([]) => drop(ui.label(weak(ui, format!("There are no runs or studies below {places}.")))),
                     Some(found) => {
                         egui::ScrollArea::vertical().max_height(300.0).show(ui, |ui| {
                             for path in found.iter().filter(|path| !context.settings.compare.contains(path)) {
@@ -146,7 +162,7 @@ impl Compare {
                     }
                 }
             });
-            if menu.response.on_hover_text(format!("Run directories below {RUNS}/.")).clicked() {
+            if menu.response.on_hover_text(format!("Runs and studies below {places}.")).clicked() {
                 self.library.rescan();
             }
             let own = context.run.directory().filter(|own| !context.settings.compare.contains(own)).cloned();
@@ -174,7 +190,9 @@ impl Compare {
         let mut removed = None;
         for (index, (path, entry)) in entries.iter().enumerate() {
             ui.horizontal_wrapped(|ui| {
-                swatch(ui, index);
+                if !matches!(entry, Entry::Study(_)) {
+                    swatch(ui, index);
+                }
                 let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
                 ui.label(strong(&name)).on_hover_text(path.display().to_string());
                 let remove = ui.small_button("Remove");
@@ -185,6 +203,11 @@ impl Compare {
                 match entry {
                     Entry::Reading => drop(ui.label(weak(ui, "reading…"))),
                     Entry::Ready(run) => drop(ui.label(weak(ui, described(run)))),
+                    Entry::Study(study) => {
+                        let [done, all] = study.report.complete;
+                        let text = format!("study, {done} of {all} runs complete: {}", study.report.title);
+                        drop(ui.label(weak(ui, text)));
+                    }
                     Entry::Failed(what) => drop(ui.label(RichText::new(what).color(palette.error))),
                 }
             });
@@ -192,6 +215,7 @@ impl Compare {
         if let Some(index) = removed {
             let path = context.settings.compare.remove(index);
             self.library.forget(&path);
+            self.studies.remove(&path);
         }
         ui.add_space(4.0);
     }

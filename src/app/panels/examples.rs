@@ -1,6 +1,8 @@
-//! The gallery: images of the current batch before and after the attack, with the network's predictions.
+//! The gallery: images of the current batch before and after the attack, with the network's predictions; or those that
+//! were counted in a cell of a statistic.
 
 mod card;
+mod cell;
 mod filter;
 #[cfg(test)]
 mod tests;
@@ -17,8 +19,9 @@ use crate::app::widgets::{empty, strong, weak};
 use crate::config::Experiment;
 use crate::data::Dataset;
 use crate::engine::Norm;
-use crate::worker::{self, ExamplesWish, Request};
+use crate::worker::{self, Counted, ExamplesWish, Request};
 
+pub use cell::Cell;
 pub use filter::Outcome;
 use filter::{Filter, Row};
 
@@ -41,6 +44,12 @@ pub struct Examples {
     asked: Option<ExamplesWish>,
     /// The images of the run that received the last request; another run needs a new request.
     asked_of: Option<Arc<Dataset>>,
+    /// A cell that is to be shown.
+    wanted: Option<Cell>,
+    /// The cell that is shown instead of the current batch.
+    cell: Option<cell::Open>,
+    /// Counts the cells that were asked for.
+    cells: u64,
 }
 
 impl Default for Examples {
@@ -54,6 +63,9 @@ impl Default for Examples {
             side: 72.0,
             asked: None,
             asked_of: None,
+            wanted: None,
+            cell: None,
+            cells: 0,
         }
     }
 }
@@ -61,6 +73,10 @@ impl Default for Examples {
 impl Panel for Examples {
     fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
         self.request_images(ui, context);
+        self.open_cell(context);
+        if self.cell.is_some() {
+            return self.cell_ui(ui, context);
+        }
         self.take(context);
         let Some(set) = self.shown.clone() else {
             return empty(
@@ -82,9 +98,48 @@ impl Panel for Examples {
 }
 
 impl Examples {
-    /// Shows the images of a cell of the confusion matrix: their true class and their predicted class.
-    pub fn show_cell(&mut self, label: Option<u32>, prediction: Option<u32>) {
-        self.filter = Filter { label, prediction, ..Filter::default() };
+    /// Shows the images that were counted in a cell of a statistic.
+    pub fn show_cell(&mut self, cell: Cell) {
+        self.wanted = Some(cell);
+    }
+
+    /// Asks for the images of a cell that is to be shown, and takes those that the worker has attacked.
+    fn open_cell(&mut self, context: &mut Context<'_>) {
+        if let Some(wanted) = self.wanted.take() {
+            self.cells += 1;
+            self.cell = cell::Open::ask(wanted, self.cells, context);
+            self.renew();
+        }
+        if self.cell.as_ref().is_some_and(|cell| !cell.belongs_to(context.run)) {
+            self.cell = None;
+            self.shown = None;
+        }
+        if self.cell.as_mut().is_some_and(|cell| cell.renew(context.run)) {
+            self.renew();
+        }
+    }
+
+    /// Drops the textures of other images.
+    fn renew(&mut self) {
+        self.generation += 1;
+        self.textures.clear();
+    }
+
+    fn cell_ui(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
+        let Some(cell) = &self.cell else { return };
+        let (part, images) = (cell.cell.of, cell.images.clone());
+        if cell.heading(ui, context) {
+            context.request(Request::Cell(None));
+            (self.cell, self.shown) = (None, None);
+            return;
+        }
+        ui.horizontal_wrapped(|ui| self.sliders(ui, context));
+        ui.separator();
+        let Some(images) = images else { return };
+        egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+            let rows = Row::all(&images.images);
+            self.cards(ui, context, &images.images, part, &rows);
+        });
     }
 
     /// Called when the panel is no longer drawn: the run can stop sending images.
@@ -122,8 +177,7 @@ impl Examples {
         let new = self.shown.as_ref().is_none_or(|shown| !Arc::ptr_eq(shown, newest));
         if new && !(self.frozen && self.shown.is_some()) {
             self.shown = Some(Arc::clone(newest));
-            self.generation += 1;
-            self.textures.clear();
+            self.renew();
         }
     }
 
@@ -149,24 +203,28 @@ impl Examples {
                 "Keep these images while looking; the run goes on. Released, the newest images appear again.",
             );
             ui.label(format!("{shown} of {} shown", rows.len()));
-            let narrow = ui.max_rect().width() < 560.0;
-            ui.add_space(if narrow { 0.0 } else { 8.0 });
-            ui.spacing_mut().slider_width = if narrow { 40.0 } else { 90.0 };
-            let label = ui.label("Perturbation");
-            ui.add(
-                egui::Slider::new(&mut context.settings.magnification, 1.0..=50.0)
-                    .logarithmic(true)
-                    .max_decimals(0)
-                    .prefix("×"),
-            )
-            .labelled_by(label.id)
-            .on_hover_text("Factor by which the displayed change is magnified; ×1 is the change itself.");
-            let label = ui.label("Size");
-            ui.add(egui::Slider::new(&mut self.side, 40.0..=160.0).show_value(false))
-                .labelled_by(label.id)
-                .on_hover_text("Size of the images.");
+            ui.add_space(if is_narrow(ui) { 0.0 } else { 8.0 });
+            self.sliders(ui, context);
         });
         ui.separator();
+    }
+
+    /// The sliders for perturbation and size.
+    fn sliders(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
+        ui.spacing_mut().slider_width = if is_narrow(ui) { 40.0 } else { 90.0 };
+        let label = ui.label("Perturbation");
+        ui.add(
+            egui::Slider::new(&mut context.settings.magnification, 1.0..=50.0)
+                .logarithmic(true)
+                .max_decimals(0)
+                .prefix("×"),
+        )
+        .labelled_by(label.id)
+        .on_hover_text("Factor by which the displayed change is magnified; ×1 is the change itself.");
+        let label = ui.label("Size");
+        ui.add(egui::Slider::new(&mut self.side, 40.0..=160.0).show_value(false))
+            .labelled_by(label.id)
+            .on_hover_text("Size of the images.");
     }
 
     /// The number of columns that comes closest to the chosen image size; the cards then fill the width.
@@ -184,6 +242,11 @@ impl Examples {
             }
             return;
         }
+        self.cards(ui, context, set, Counted::Training, &rows);
+    }
+
+    /// The images of a part of the data set; each opens in the inspector.
+    fn cards(&mut self, ui: &mut Ui, context: &mut Context<'_>, set: &worker::Examples, part: Counted, rows: &[Row]) {
         let width = ui.available_width();
         let columns = self.columns(width);
         let pitch = ((width + card::GAP) / columns as f32).min(600.0);
@@ -201,6 +264,7 @@ impl Examples {
             }
             let card = card::Card {
                 set,
+                part,
                 row,
                 names: context.run.class_names(),
                 generation: self.generation,
@@ -215,11 +279,16 @@ impl Examples {
             }
         }
         if let (Some(id), Some(info)) = (chosen, &context.run.info)
-            && let Some(subject) = subject_from_set("training", &info.train, id as usize)
+            && let Some(subject) = subject_from_set(part.name(), part.set(info), id as usize)
         {
             context.ask(Action::Inspect(subject));
         }
     }
+}
+
+/// Whether the panel is too narrow for long sliders.
+fn is_narrow(ui: &Ui) -> bool {
+    ui.max_rect().width() < 560.0
 }
 
 /// The training attack in one line; the radius differs between classes and is shown at each image.

@@ -183,7 +183,7 @@ impl Inspector {
         if first {
             self.attack = AttackForm::of_run(context.run.experiment.as_ref().unwrap_or(&info.experiment));
         }
-        self.map.choose_axes(classes, self.subject.as_ref().and_then(|subject| subject.label), first);
+        self.map.choose_axes(classes);
     }
 
     fn follow_run(&mut self, ui: &Ui, context: &Context<'_>) {
@@ -245,7 +245,7 @@ impl Inspector {
         let failure = context.run.job_failure.as_ref();
         let seeking = self.source.seeking.is_some();
         let settings = self.attack.attack();
-        let radius = settings.epsilon;
+        let of_map = settings.clone();
         // Without attack steps, the inspection only evaluates the image itself.
         let settings = if seeking { InspectionAttack { steps: 0, random_start: false, ..settings } } else { settings };
         let mut job = InspectionJob { id: self.follow.revision, subject: subject.clone(), attack: settings };
@@ -258,7 +258,7 @@ impl Inspector {
         if seeking {
             return;
         }
-        let mut job = self.map.job(self.follow.revision, subject, radius);
+        let mut job = self.map.job(self.follow.revision, subject, of_map);
         let failure = context.run.job_failure.as_ref();
         if let Some(id) = self.mapping.due(ui, &job, failure, false) {
             job.id = id;
@@ -283,7 +283,7 @@ impl Inspector {
         });
         card(ui, "Plane of the decision map", |ui| {
             ui.set_width(ui.available_width());
-            self.map.controls(ui, context.run.class_names());
+            self.map.controls(ui, context.run.class_names(), &self.attack.attack());
         });
         if context.run.status.is_live() {
             ui.checkbox(&mut self.follow.on, "Follow the run").on_hover_text(
@@ -312,7 +312,14 @@ impl Inspector {
             let failed = self.mapping.failed(ui, context.run.job_failure.as_ref(), MAPPING);
             note(ui, "Decision map", self.mapping.is_waiting(), failed);
             if let Some(shown) = self.shown_map.clone() {
-                self.map.ui(ui, context, &shown);
+                // The step of another attack, or of another image, has no place in this map.
+                let step = self.inspection.as_ref().filter(|inspection| {
+                    inspection.job.attack == shown.job.attack && inspection.job.subject == shown.job.subject
+                });
+                let step = step.and_then(|inspection| self.steps.shown(inspection));
+                if let Some(chosen) = self.map.ui(ui, context, &shown, step) {
+                    self.steps.show(chosen);
+                }
             }
         });
     }

@@ -14,6 +14,7 @@ pub mod watch;
 
 use super::context::{Context, Panel};
 use super::layout::PanelKind;
+pub use examples::Cell;
 
 /// All panels with their state.
 #[derive(Debug, Default)]

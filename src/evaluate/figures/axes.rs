@@ -75,7 +75,7 @@ pub(super) fn nice_above(value: f64) -> f64 {
 }
 
 /// Multiples of a round step in `[low, high]`, about `count` of them.
-pub(super) fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
+pub fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
     if !(low.is_finite() && high.is_finite() && high > low) {
         return vec![low];
     }

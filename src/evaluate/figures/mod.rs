@@ -18,6 +18,7 @@ mod corruptions;
 mod curves;
 mod grid;
 mod heatmap;
+mod labels;
 mod paired;
 mod plane;
 mod raster;
@@ -35,6 +36,7 @@ use crate::files::{FileError, write_atomic};
 use crate::train::{ClassRow, MetricsRow};
 
 pub use attacks::{AttackBar, BarKind, attack_bars};
+pub use axes::ticks;
 pub use bars::{class_accuracy, class_epsilon, target_distribution};
 pub use checkpoints::{CheckpointBar, checkpoint_bars, transfer_matrix};
 pub use compared::{ComparedRun, compared_curves};
@@ -42,7 +44,7 @@ pub use corruptions::{CorruptionMeans, CorruptionRow, corruption_classes, corrup
 pub use curves::{accuracy_curves, epsilon_curves};
 pub use grid::{Example, adversarial_examples};
 pub use heatmap::{CellUnit, cfps_heatmap, confusion_difference, confusion_matrix};
-pub use paired::{PairedPanel, ScatterGroup, class_scatter, paired_seeds};
+pub use paired::{PairedPanel, ScatterGroup, class_scatter, paired_seeds, share_bounds};
 pub use plane::{PlaneFigure, decision_map};
 pub use raster::RenderError;
 pub use robustness_curves::{CurveAxis, CurvePoint, RobustnessCurve, robustness_curve};

@@ -1,6 +1,7 @@
 //! Figures of studies: values of several arms paired by seed, and one quantity of each class against another.
 
 use super::axes::{CLASS_COLORS, LABEL, MARGIN, Plot, SMALL, nice_above, percent, ticks, trimmed};
+use super::labels::{self, Anchor};
 use super::svg::{AXIS, Canvas, INK, MUTED, Stroke, Style};
 use super::text::{self, Weight};
 use super::{Figure, FigureError};
@@ -14,6 +15,10 @@ pub struct PairedPanel {
     pub values: Vec<Vec<Option<f64>>>,
 }
 
+/// Most points of a scatter plot that have names.
+const NAMED: usize = 80;
+/// Size of these names.
+const NAME_SIZE: f64 = 9.5;
 /// Most arms whose names stand horizontally below their points.
 const WIDE_ARMS: usize = 4;
 
@@ -43,7 +48,7 @@ pub fn paired_seeds(
     for (at, panel) in panels.iter().enumerate() {
         canvas.text(MARGIN, y + 14.0, Style::new(LABEL).bold(), &panel.name);
         let values = known(panel);
-        let (low, high) = bounds(&values);
+        let (low, high) = share_bounds(&values);
         let left = MARGIN + 46.0;
         let plot = Plot {
             left,
@@ -77,7 +82,7 @@ pub fn paired_seeds(
             let mean = own.iter().sum::<f64>() / own.len() as f64;
             let (x, level) = (plot.px(arm as f64), plot.py(mean));
             canvas.line((x - 16.0, level), (x + 16.0, level), Stroke::new(INK, 2.0));
-            canvas.text(x + 18.0, level - 4.0, Style::new(SMALL).bold(), &percent(mean));
+            canvas.text_on_ground(x + 19.0, level + 4.0, Style::new(SMALL).bold(), &percent(mean));
         }
         canvas.line((plot.left, plot.bottom()), (plot.right(), plot.bottom()), Stroke::new(AXIS, 1.0));
         y = plot.bottom() + 14.0;
@@ -130,8 +135,8 @@ pub fn class_scatter(
         top = canvas.paragraph(MARGIN + 16.0, top + 11.0, width, Style::new(SMALL), &group.name) - 7.0;
     }
     let [x, y] = [
-        bounds(&all().map(|point| point.1).collect::<Vec<_>>()),
-        bounds(&all().map(|point| point.2).collect::<Vec<_>>()),
+        share_bounds(&all().map(|point| point.1).collect::<Vec<_>>()),
+        share_bounds(&all().map(|point| point.2).collect::<Vec<_>>()),
     ];
     let left = MARGIN + 52.0;
     let plot = Plot { left, top: top + 34.0, width: canvas.width() - left - MARGIN - 20.0, height: 340.0, x, y };
@@ -149,26 +154,42 @@ pub fn class_scatter(
     }
     canvas.text(plot.left + plot.width / 2.0, plot.bottom() + 34.0, Style::new(LABEL).middle(), axes[0]);
     canvas.text(MARGIN, plot.top - 16.0, Style::new(LABEL), axes[1]);
-    let named = all().count() <= 40;
-    for (i, group) in groups.iter().enumerate() {
-        let color = CLASS_COLORS[i % CLASS_COLORS.len()];
-        for (class, a, b) in &group.points {
-            let (px, py) = (plot.px(*a), plot.py(*b));
-            canvas.dot((px, py), 3.5, color);
-            if named {
-                // Names of points at the right edge stand on their left.
-                let name = text::fit(class, 9.5, Weight::Regular, 90.0);
-                let width = text::width(&name, 9.5, Weight::Regular);
-                let style = Style::new(9.5).fill(color);
-                if px + 6.0 + width > plot.right() + 16.0 {
-                    canvas.text(px - 6.0, py - 3.0, style.end(), &name);
-                } else {
-                    canvas.text(px + 6.0, py - 3.0, style, &name);
-                }
-            }
+    let points: Vec<(&str, (f64, f64), &str)> = groups
+        .iter()
+        .enumerate()
+        .flat_map(|(i, group)| group.points.iter().map(move |point| (i, point)))
+        .map(|(i, (class, a, b))| (class.as_str(), (plot.px(*a), plot.py(*b)), CLASS_COLORS[i % CLASS_COLORS.len()]))
+        .collect();
+    if points.len() <= NAMED {
+        names(&mut canvas, &plot, &points);
+    }
+    points.iter().for_each(|(_, at, color)| canvas.dot(*at, 3.5, color));
+    Ok(Figure { name: NAME, svg: canvas.finish(plot.bottom() + 34.0 + MARGIN, heading) })
+}
+
+/// The names of the points, apart from each other.
+fn names(canvas: &mut Canvas, plot: &Plot, points: &[(&str, (f64, f64), &str)]) {
+    let names: Vec<String> =
+        points.iter().map(|(class, ..)| text::fit(class, NAME_SIZE, Weight::Regular, 90.0)).collect();
+    let anchors: Vec<Anchor> = points
+        .iter()
+        .zip(&names)
+        .map(|((_, at, _), name)| Anchor {
+            at: *at,
+            size: (text::width(name, NAME_SIZE, Weight::Regular) + 2.0, NAME_SIZE + 1.5),
+        })
+        .collect();
+    let inside = [plot.left + 2.0, plot.top - 8.0, plot.right() + 18.0, plot.bottom() - 2.0];
+    let placed = labels::place(&anchors, inside);
+    for (place, (_, _, color)) in placed.iter().zip(points) {
+        if let Some([from, to]) = place.leader {
+            canvas.line(from, to, Stroke::new(color, 0.6));
         }
     }
-    Ok(Figure { name: NAME, svg: canvas.finish(plot.bottom() + 34.0 + MARGIN, heading) })
+    for ((place, name), (_, _, color)) in placed.iter().zip(&names).zip(points) {
+        let [left, top, _, bottom] = place.area;
+        canvas.centered_text(left + 1.0, f64::midpoint(top, bottom), Style::new(NAME_SIZE).fill(color), name);
+    }
 }
 
 /// Heading and notes; returns the y coordinate below them.
@@ -198,7 +219,7 @@ fn seed_legend(canvas: &mut Canvas, seeds: &[u64], y: f64) -> f64 {
 }
 
 /// Ends of a scale for shares: round numbers around the values, within 0 and 1.
-fn bounds(values: &[f64]) -> (f64, f64) {
+pub fn share_bounds(values: &[f64]) -> (f64, f64) {
     let (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(*v), b.max(*v)));
     if !low.is_finite() || !high.is_finite() {
         return (0.0, 1.0);
@@ -228,10 +249,57 @@ mod tests {
         assert!(paired_seeds("study", &[], &arms, &[], &[]).is_err());
     }
 
+    /// Lines between arms pass below the numbers.
+    #[test]
+    fn means_stand_on_a_ground() {
+        let panel = PairedPanel { name: "robust".into(), values: vec![vec![Some(0.5), Some(0.6)]] };
+        let arms = ["PGD-AT".to_owned(), "FAIR-TAT".to_owned()];
+        let svg = paired_seeds("study", &[], &arms, &[0], &[panel]).unwrap().svg;
+        let lines: Vec<&str> = svg.lines().collect();
+        for mean in [">50.0%<", ">60.0%<"] {
+            let labels: Vec<usize> = (0..lines.len()).filter(|i| lines[*i].contains(mean)).collect();
+            let ground = |i: &usize| lines[i - 1].starts_with("<rect") && lines[i - 1].contains("#ffffff");
+            assert!(labels.iter().any(ground), "{mean}");
+            let last = *labels.last().unwrap();
+            assert!(!lines[last..].iter().any(|line| line.starts_with("<polyline")), "{mean}");
+        }
+    }
+
+    /// Figures to look at, if `SHOTS` names a directory.
+    #[test]
+    fn many_arms_are_drawn() {
+        let classes = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+        for count in [3, 6] {
+            let arms: Vec<String> = ["AT", "targets uniform", "targets CFPS", "class epsilon", "both", "FAIR-TAT"]
+                .map(str::to_owned)[..count]
+                .to_vec();
+            let value = |arm: usize, seed: usize| 0.3 + 0.012 * ((3 * arm + 5 * seed) % 7) as f64;
+            let row = |seed: usize| (0..count).map(|arm| Some(value(arm, seed))).collect();
+            let panel = |name: &str| PairedPanel { name: name.into(), values: (0..3).map(row).collect() };
+            let paired = paired_seeds("study", &[], &arms, &[0, 1, 2], &[panel("robust"), panel("worst")]).unwrap();
+            let point = |arm: usize, k: usize, name: &&str| {
+                let cfps = 0.04 + 0.02 * ((7 * k) % 10) as f64 / 1.5 + 0.002 * ((arm * 5 + k) % 4) as f64;
+                ((*name).to_owned(), cfps, 0.3 + 2.1 * cfps + 0.015 * ((arm * 3 + k * 5) % 6) as f64)
+            };
+            let group = |(arm, name): (usize, &String)| ScatterGroup {
+                name: name.clone(),
+                points: classes.iter().enumerate().map(|(k, name)| point(arm, k, name)).collect(),
+            };
+            let groups: Vec<ScatterGroup> = arms.iter().enumerate().map(group).collect();
+            let scatter = class_scatter("study", &[], ["CFPS", "success of attacks"], &groups).unwrap();
+            assert_eq!(scatter.svg.matches(">cat<").count(), count);
+            if let Some(directory) = std::env::var_os("SHOTS") {
+                let directory = std::path::PathBuf::from(directory);
+                std::fs::write(directory.join(format!("paired-{count}.png")), paired.png().unwrap()).unwrap();
+                std::fs::write(directory.join(format!("scatter-{count}.png")), scatter.png().unwrap()).unwrap();
+            }
+        }
+    }
+
     #[test]
     fn scales_enclose_the_values_within_0_and_1() {
         for values in [vec![0.0], vec![1.0], vec![0.5, 0.5], vec![0.01, 0.99], vec![0.333, 0.334], vec![]] {
-            let (low, high) = bounds(&values);
+            let (low, high) = share_bounds(&values);
             assert!(low >= 0.0 && high <= 1.0 && low < high, "{values:?} {low} {high}");
             assert!(values.iter().all(|value| (low..=high).contains(value)), "{values:?} {low} {high}");
         }
@@ -246,6 +314,13 @@ mod tests {
         let figure = class_scatter("CFPS", &[], ["CFPS", "success"], &[group("AT, r 0.9"), group("TAT")]).unwrap();
         assert_eq!(figure.svg.matches(">cat<").count(), 2);
         assert!(figure.svg.contains("AT, r 0.9") && !figure.png().unwrap().is_empty());
+        // More points than can be named.
+        let many = |name: &str| ScatterGroup {
+            name: name.into(),
+            points: (0..50).map(|k| (format!("class {k}"), 0.02 * f64::from(k), 0.5)).collect(),
+        };
+        let figure = class_scatter("CFPS", &[], ["CFPS", "success"], &[many("AT"), many("TAT")]).unwrap();
+        assert!(!figure.svg.contains(">class 7<") && figure.svg.matches("<circle").count() >= 100);
         assert!(class_scatter("CFPS", &[], ["", ""], &[]).is_err());
     }
 }

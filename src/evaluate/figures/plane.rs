@@ -20,8 +20,14 @@ pub struct PlaneFigure<'a> {
     pub predictions: &'a [u32],
     /// Probability of the predicted class of each point.
     pub confidence: &'a [f32],
-    /// Corners of the section of the L∞ ball, in `[0, 1]` pixel units along the axes.
+    /// Corners of the section of the attack's ball, in `[0, 1]` pixel units along the axes.
     pub ball: &'a [[f64; 2]],
+    /// The attack's steps, likewise; empty if they are not drawn.
+    pub path: &'a [[f64; 2]],
+    /// The step that is marked.
+    pub step: Option<usize>,
+    /// The norm of the ball, such as `L∞`.
+    pub norm: &'a str,
     /// Radius of the ball.
     pub epsilon: f64,
 }
@@ -57,8 +63,10 @@ pub fn decision_map(plane: &PlaneFigure<'_>, context: &Context) -> Result<Figure
     let mut canvas = Canvas::new(left + SIDE + gap + 170.0 + MARGIN);
     let middle = format!("Middle: {}", plane.image);
     let ball = format!(
-        "Outline: the section of the L∞ ball of radius {}; colour: predicted class, paler where it is less certain",
-        k255(plane.epsilon)
+        "Outline: the section of the {} ball of radius {}; colour: predicted class, paler where it is less certain{}",
+        plane.norm,
+        k255(plane.epsilon),
+        if plane.path.is_empty() { "" } else { "; line: the attack, projected onto the plane" }
     );
     let top = header(&mut canvas, "Decision map", context, &[middle, ball]) + 12.0;
     let side = SIDE / n as f64;
@@ -90,6 +98,20 @@ pub fn decision_map(plane: &PlaneFigure<'_>, context: &Context) -> Result<Figure
     if outline.len() > 3 {
         canvas.polyline(&outline, Stroke::new("#ffffff", 3.5));
         canvas.polyline(&outline, Stroke::new(INK, 1.5));
+    }
+    let steps: Vec<(f64, f64)> = plane
+        .path
+        .iter()
+        .map(|[a, b]| place(a.clamp(-plane.extent, plane.extent), b.clamp(-plane.extent, plane.extent)))
+        .collect();
+    if steps.len() > 1 {
+        canvas.polyline(&steps, Stroke::new("#ffffff", 3.5));
+        canvas.polyline(&steps, Stroke::new(INK, 1.5));
+    }
+    for (step, at) in steps.iter().enumerate() {
+        let radius = if plane.step == Some(step) { 5.0 } else { 2.5 };
+        canvas.dot(*at, radius + 1.5, "#ffffff");
+        canvas.dot(*at, radius, INK);
     }
     canvas.dot(place(0.0, 0.0), 5.0, "#ffffff");
     canvas.dot(place(0.0, 0.0), 3.0, INK);
@@ -179,6 +201,9 @@ mod tests {
             predictions: &[2, 2, 2, 0, 0, 2, 0, 0, 0],
             confidence: &[0.9; 9],
             ball: &[[-0.1, -0.1], [0.1, -0.1], [0.1, 0.1], [-0.1, 0.1]],
+            path: &[],
+            step: None,
+            norm: "L∞",
             epsilon: 0.1,
         };
         let figure = decision_map(&plane, &context()).unwrap();
@@ -188,6 +213,10 @@ mod tests {
         }
         assert_eq!(figure.svg.matches("<polyline").count(), 2);
         assert!(figure.png().unwrap().starts_with(b"\x89PNG"));
+        let path = [[0.0, 0.0], [0.05, 0.02], [0.3, 0.0]];
+        let attacked = decision_map(&PlaneFigure { path: &path, step: Some(1), ..plane.clone() }, &context()).unwrap();
+        assert_eq!(attacked.svg.matches("<polyline").count(), 4, "the outline and the path, each on a ground");
+        assert_eq!(attacked.svg.matches("<circle").count(), 2 + 2 * 3);
         let short = PlaneFigure { predictions: &[0; 8], ..plane.clone() };
         assert!(matches!(decision_map(&short, &context()), Err(FigureError::Length { expected: 9, found: 8, .. })));
         let none = PlaneFigure { resolution: 0, ..plane };

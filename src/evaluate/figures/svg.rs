@@ -8,6 +8,8 @@ use super::text::{self, Weight};
 pub(super) const FONT_FAMILY: &str =
     "'Fairtat Sans', Inter, 'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif";
 
+/// Colour of the page.
+pub(super) const GROUND: &str = "#ffffff";
 pub(super) const INK: &str = "#1a1a1a";
 pub(super) const MUTED: &str = "#636363";
 pub(super) const AXIS: &str = "#8c8c8c";
@@ -175,6 +177,14 @@ impl Canvas {
         self.rotated_text(x, y + style.drop(), 0.0, style, text);
     }
 
+    /// Text on a ground in the colour of the page, so that what is below it does not cross it. The style is aligned at its
+    /// start.
+    pub(super) fn text_on_ground(&mut self, x: f64, y: f64, style: Style<'_>, text: &str) {
+        let width = text::width(text, style.size, style.weight);
+        self.rect(x - 2.0, y - 0.82 * style.size - 1.0, width + 4.0, 1.08 * style.size + 2.0, GROUND);
+        self.text(x, y, style, text);
+    }
+
     /// Text rotated clockwise by `degrees` about its anchor.
     pub(super) fn rotated_text(&mut self, x: f64, y: f64, degrees: f64, style: Style<'_>, text: &str) {
         if text.is_empty() {
@@ -238,7 +248,7 @@ impl Canvas {
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" xmlns:xlink=\"http://www.w3.org/1999/xlink\" width=\"{width}\" \
              height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"img\" font-family=\"{FONT_FAMILY}\">\n\
-             <title>{}</title>\n<rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n{}</svg>\n",
+             <title>{}</title>\n<rect width=\"{width}\" height=\"{height}\" fill=\"{GROUND}\"/>\n{}</svg>\n",
             escape(title),
             self.body
         )

@@ -227,7 +227,12 @@ impl Corrupted {
     }
 
     fn report(&self, row: &CorruptedRow) -> Report {
-        let measured = Measured { attack: Attack::clean(), confusion: row.confusion.clone(), without_gradient: 0 };
+        let measured = Measured {
+            attack: Attack::clean(),
+            confusion: row.confusion.clone(),
+            predictions: Vec::new(),
+            without_gradient: 0,
+        };
         Report {
             attack: format!("{}, severity {}", row.corruption, row.severity),
             ..measured.report(&self.class_names)

@@ -178,14 +178,24 @@ impl Evaluation {
     /// The numbers of one attack.
     pub fn report(&self, row: &Row) -> Report {
         let confusion = self.confusion(&row.predictions);
-        Measured { attack: row.entry.attack.clone(), confusion, without_gradient: row.without_gradient }
-            .report(&self.class_names)
+        Measured {
+            attack: row.entry.attack.clone(),
+            confusion,
+            predictions: Vec::new(),
+            without_gradient: row.without_gradient,
+        }
+        .report(&self.class_names)
     }
 
     /// The numbers of any predictions, under the name of an attack.
     pub fn report_of(&self, name: &str, predictions: &[u32]) -> Report {
         let confusion = self.confusion(predictions);
-        let measured = Measured { attack: crate::attack::Attack::clean(), confusion, without_gradient: 0 };
+        let measured = Measured {
+            attack: crate::attack::Attack::clean(),
+            confusion,
+            predictions: Vec::new(),
+            without_gradient: 0,
+        };
         Report { attack: name.into(), settings: None, ..measured.report(&self.class_names) }
     }
 }

@@ -56,6 +56,9 @@ impl Trainer {
         if let Some(counts) = result.confusion(View::Adversarial) {
             counted.robust.add_counts(counts);
         }
+        if let Some(predictions) = result.predictions(View::Adversarial) {
+            self.predicted.add(ids, predictions);
+        }
         if let (Some(targets), Some(predictions)) = (engine.targets(&views)?, result.predictions(View::Adversarial)) {
             // Where only some classes have targets, these counts would not be shares of one attack.
             if !self.experiment.method().mixed {

@@ -20,7 +20,7 @@ use crate::train::initial::InitialWeights;
 use crate::train::run_dir::RunDir;
 use crate::train::setup::{self, Splits};
 use crate::train::tensorboard::EventWriter;
-use crate::train::{EngineRecord, methods};
+use crate::train::{EngineRecord, Predicted, methods};
 
 /// How a run is resumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -234,6 +234,7 @@ impl Trainer {
             classes,
             board,
             written,
+            predicted: Predicted::default(),
             watched,
             warned,
             warned_of_gradients,

@@ -43,7 +43,9 @@ impl Trainer {
         self.directory.log_epoch(row, rows)?;
         self.board.epoch(row, &self.classes).map_err(TrainError::TensorBoard)?;
         let train = &self.progress.counted.robust;
-        observer.event(&Event::EpochDone { row, classes: rows, train, validation: robust });
+        self.predicted.validation = validation.robust.predictions.iter().copied().map(Some).collect();
+        let predicted = &self.predicted;
+        observer.event(&Event::EpochDone { row, classes: rows, train, validation: robust, predicted });
 
         self.compare(model, validation, observer)?;
         self.save_model("last", model, Some(validation))?;

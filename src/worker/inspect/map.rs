@@ -2,9 +2,12 @@
 //!
 //! A point `(a, b)` of the plane is the image `clip(x + a·u + b·v)`. `u` and `v` are orthogonal, and the largest
 //! absolute entry of each is 1, so that a step of 1 along an axis changes at least one value by 1 and none by more.
+//!
+//! The attack on the image runs first: its change may be an axis, and each of its steps `δ` is drawn at its projection
+//! `(δ·u / u·u, δ·v / v·v)`. If the first axis is the change by the whole attack, the last step is on the plane itself.
 
-use super::{DecisionMap, Direction, MapJob, probabilities};
-use crate::engine::{BatchNormMode, Engine, EngineError, Input, Objective, loss};
+use super::{DecisionMap, Direction, InspectionJob, MapJob, inspect, probabilities};
+use crate::engine::{BatchNormMode, Engine, EngineError, Input, Norm, Objective, loss};
 use crate::rng::{Purpose, Stream};
 
 /// Largest number of points along a side.
@@ -14,6 +17,10 @@ const BATCH: usize = 256;
 /// The second direction counts as parallel to the first if its orthogonal component has less than this fraction of its
 /// length.
 const PARALLEL: f64 = 1e-4;
+/// The section of an L2 ball is drawn with this many corners.
+const CORNERS: usize = 64;
+/// The random direction that stands in for one that does not exist.
+const STAND_IN: Direction = Direction::Random(1);
 
 /// Predicts every point of the plane of `job`.
 ///
@@ -28,18 +35,39 @@ pub fn map(engine: &mut dyn Engine, job: &MapJob, position: Option<f64>) -> Resu
         let found = job.resolution;
         return fail(format!("a decision map has 1 to {MAX_RESOLUTION} points along a side, found {found}"));
     }
-    if job.extent.exact() == 0.0 {
-        return fail("a decision map needs an extent above 0".into());
-    }
     let x = job.subject.scaled();
-    let first = direction(engine, &x, job.axes[0])?;
-    let second = direction(engine, &x, job.axes[1])?;
-    let Some([u, v]) = plane(&first, &second) else {
-        let [a, b] = job.axes.map(describe);
+    let attack = Attacked::new(engine, job, &x)?;
+    let mut axes = job.axes.map(|axis| if axis == Direction::Rival { Direction::Class(attack.rival) } else { axis });
+    let first = direction(engine, &x, &attack, axes[0])?;
+    let second = match direction(engine, &x, &attack, axes[1]).map(|second| plane(&first, &second)) {
+        Ok(Some(found)) => Some(found),
+        // Where the class was not chosen by anyone, another plane through the attack is better than none.
+        _ if job.axes[1] == Direction::Rival => {
+            axes[1] = STAND_IN;
+            plane(&first, &direction(engine, &x, &attack, STAND_IN)?)
+        }
+        Ok(None) => None,
+        Err(error) => return Err(error),
+    };
+    let Some([u, v]) = second else {
+        let [a, b] = axes.map(describe);
         return fail(format!("the directions {a} and {b} are parallel and span no plane; choose another second one"));
     };
+    let radius = job.attack.epsilon.exact();
+    let ball = match job.attack.norm {
+        Norm::Linf => section(&u, &v, radius),
+        Norm::L2 => ellipse(&u, &v, radius),
+    };
+    let border = match job.attack.norm {
+        Norm::Linf => radius,
+        Norm::L2 => radius / dot(&u, &u).sqrt(),
+    };
+    let extent = job.extent.map_or(2.0 * border, crate::units::Epsilon::exact);
+    if extent <= 0.0 {
+        return fail("a decision map needs an extent above 0, or an attack with a radius above 0".into());
+    }
     let n = job.resolution;
-    let mut points = (0..n * n).map(|i| [coordinate(job, i % n), -coordinate(job, i / n)]);
+    let mut points = (0..n * n).map(|i| [coordinate(n, extent, i % n), -coordinate(n, extent, i / n)]);
     let (mut predictions, mut confidence) = (Vec::with_capacity(n * n), Vec::with_capacity(n * n));
     let mut images = Vec::with_capacity(BATCH.min(n * n) * x.len());
     loop {
@@ -59,27 +87,69 @@ pub fn map(engine: &mut dyn Engine, job: &MapJob, position: Option<f64>) -> Resu
             confidence.push(probabilities(row)[predicted as usize]);
         }
     }
-    let ball = section(&u, &v, job.epsilon.exact());
-    Ok(DecisionMap { job: job.clone(), predictions, confidence, ball, position })
+    let path = attack.changes.iter().map(|change| [&u, &v].map(|axis| dot(change, axis) / dot(axis, axis))).collect();
+    Ok(DecisionMap { job: job.clone(), predictions, confidence, axes, extent, ball, path, position })
 }
 
-/// Coordinate of column `index` on the first axis; that of row `index` on the second has the opposite sign.
-fn coordinate(job: &MapJob, index: usize) -> f64 {
-    match job.resolution {
+/// The attack on the image of a map.
+struct Attacked {
+    /// Changes of the image: at the start of the attack, and after each step.
+    changes: Vec<Vec<f64>>,
+    /// The class that [`Direction::Rival`] stands for.
+    rival: u32,
+}
+
+impl Attacked {
+    fn new(engine: &mut dyn Engine, job: &MapJob, x: &[f32]) -> Result<Self, EngineError> {
+        let asked = InspectionJob { id: job.id, subject: job.subject.clone(), attack: job.attack.clone() };
+        let found = inspect(engine, &asked, None)?;
+        let changes = found
+            .steps
+            .iter()
+            .skip(1)
+            .map(|step| step.image.iter().zip(x).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect())
+            .collect();
+        let likely = found.steps.last().map_or(&[][..], |last| &last.probabilities);
+        let others = likely.iter().enumerate().filter(|(class, _)| *class != found.label as usize);
+        let rival = others.max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(class, _)| class as u32);
+        Ok(Self { changes, rival: job.attack.target.unwrap_or(rival) })
+    }
+}
+
+/// Coordinate of column `index` of `n` on the first axis; that of row `index` on the second has the opposite sign.
+fn coordinate(n: usize, extent: f64, index: usize) -> f64 {
+    match n {
         1 => 0.0,
-        n => job.extent.exact() * (2.0 * index as f64 / (n - 1) as f64 - 1.0),
+        n => extent * (2.0 * index as f64 / (n - 1) as f64 - 1.0),
     }
 }
 
 fn describe(direction: Direction) -> String {
     match direction {
+        Direction::Attack => "of the attack".into(),
+        Direction::Rival => "towards the rival class".into(),
         Direction::Class(class) => format!("towards class {class}"),
         Direction::Random(seed) => format!("at random with seed {seed}"),
     }
 }
 
-fn direction(engine: &mut dyn Engine, x: &[f32], direction: Direction) -> Result<Vec<f64>, EngineError> {
+fn direction(
+    engine: &mut dyn Engine,
+    x: &[f32],
+    attack: &Attacked,
+    direction: Direction,
+) -> Result<Vec<f64>, EngineError> {
     let values = match direction {
+        Direction::Attack => {
+            let change = attack.changes.last().filter(|change| change.iter().any(|value| *value != 0.0));
+            let nowhere = || {
+                let what =
+                    "the attack does not change this image, so it is no axis; give it steps, or choose other axes";
+                EngineError::Invalid(what.into())
+            };
+            return change.cloned().map(scaled).ok_or_else(nowhere);
+        }
+        Direction::Rival => return self::direction(engine, x, attack, Direction::Class(attack.rival)),
         Direction::Random(seed) => {
             let stream = Stream::new(seed, Purpose::Direction, 0, 0);
             (0..x.len() as u32).map(|i| stream.normal(i)).collect()
@@ -106,6 +176,10 @@ fn direction(engine: &mut dyn Engine, x: &[f32], direction: Direction) -> Result
     Ok(scaled(values.iter().map(|v| f64::from(*v)).collect()))
 }
 
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
 fn scaled(mut values: Vec<f64>) -> Vec<f64> {
     let largest = values.iter().fold(0.0, |largest: f64, v| largest.max(v.abs()));
     values.iter_mut().for_each(|v| *v /= largest);
@@ -114,7 +188,6 @@ fn scaled(mut values: Vec<f64>) -> Vec<f64> {
 
 /// Gram–Schmidt, then scaled so that the largest entry is 1; `None` for parallel vectors.
 fn plane(first: &[f64], second: &[f64]) -> Option<[Vec<f64>; 2]> {
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let share = dot(first, second) / dot(first, first);
     let rest: Vec<f64> = first.iter().zip(second).map(|(a, b)| b - share * a).collect();
     (dot(&rest, &rest) > PARALLEL * PARALLEL * dot(second, second)).then(|| [first.to_vec(), scaled(rest)])
@@ -132,6 +205,13 @@ fn section(u: &[f64], v: &[f64], epsilon: f64) -> Vec<[f64; 2]> {
         [epsilon * (q[1] - p[1]) / determinant, epsilon * (p[0] - q[0]) / determinant]
     };
     hull.iter().enumerate().map(corner).collect()
+}
+
+/// Corners of a polygon within `{(a, b): ‖a·u + b·v‖₂ ≤ ε}`, an ellipse, as `u` and `v` are orthogonal; counter-clockwise.
+fn ellipse(u: &[f64], v: &[f64], epsilon: f64) -> Vec<[f64; 2]> {
+    let [right, up] = [u, v].map(|axis| epsilon / dot(axis, axis).sqrt());
+    let angle = |corner: usize| std::f64::consts::TAU * corner as f64 / CORNERS as f64;
+    (0..CORNERS).map(|corner| [right * angle(corner).cos(), up * angle(corner).sin()]).collect()
 }
 
 /// Corners of the convex hull, counter-clockwise (Andrew's monotone chain).
@@ -207,6 +287,15 @@ mod tests {
                 let change = u.iter().zip(&v).map(|(u, v)| (a * u + b * v).abs()).fold(0.0, f64::max);
                 assert!((change - epsilon).abs() < 1e-9, "a corner changes {change}");
             }
+        }
+    }
+
+    #[test]
+    fn the_section_of_an_l2_ball_is_an_ellipse() {
+        let [u, v] = plane(&scaled(random(30, 5)), &scaled(random(30, 6))).unwrap();
+        for [a, b] in ellipse(&u, &v, 0.5) {
+            let length = u.iter().zip(&v).map(|(u, v)| (a * u + b * v).powi(2)).sum::<f64>().sqrt();
+            assert!((length - 0.5).abs() < 1e-12, "{length}");
         }
     }
 

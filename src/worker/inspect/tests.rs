@@ -47,8 +47,8 @@ fn pgd(norm: Norm, random_start: bool, target: Option<u32>) -> InspectionAttack 
 }
 
 fn map_job(set: &Dataset, axes: [Direction; 2], resolution: usize) -> MapJob {
-    let (extent, epsilon) = (Epsilon::levels(64.0), Epsilon::levels(16.0));
-    MapJob { id: 3, subject: subject(set, 11), axes, extent, resolution, epsilon }
+    let attack = InspectionAttack { epsilon: Epsilon::levels(16.0), ..pgd(Norm::Linf, false, None) };
+    MapJob { id: 3, subject: subject(set, 11), axes, extent: Some(Epsilon::levels(64.0)), resolution, attack }
 }
 
 fn message<T: std::fmt::Debug>(result: Result<T, EngineError>) -> String {
@@ -233,4 +233,60 @@ fn jobs_that_do_not_fit_say_why() {
     assert!(map([Direction::Random(1); 2], 3).contains("parallel"));
     assert!(map([Direction::Class(2); 2], 3).contains("parallel"));
     assert!(map([Direction::Class(10), Direction::Random(2)], 3).contains("expected 0 to 9"));
+}
+
+/// The plane of the attack: its end is on the first axis, at the distance of its largest change, and has the colour of its
+/// prediction.
+#[test]
+fn the_plane_through_the_attack_shows_where_it_ends() {
+    let (mut engine, set) = trained();
+    let axes = [Direction::Attack, Direction::Rival];
+    for (norm, target) in [(Norm::Linf, None), (Norm::Linf, Some(3)), (Norm::L2, None)] {
+        for index in [1, 4, 11, 20] {
+            let subject = Subject { label: Some(set.labels()[index]), ..subject(&set, index) };
+            if subject.label == target {
+                continue;
+            }
+            let attack = pgd(norm, false, target);
+            let asked = InspectionJob { id: 1, subject: subject.clone(), attack: attack.clone() };
+            let found = inspect(&mut engine, &asked, None).unwrap();
+            let job = MapJob { id: 1, subject, axes, extent: None, resolution: 5, attack: attack.clone() };
+            let plane = map(&mut engine, &job, None).unwrap();
+            assert_eq!(plane.path.len(), 7, "the start and six steps");
+            assert_eq!(plane.path[0], [0.0, 0.0], "it starts at the image");
+            let last = found.steps.last().unwrap();
+            let [right, up] = plane.path[6];
+            assert!((right - last.linf).abs() < 1e-6 && up.abs() < 1e-6, "{norm:?} {right} {up} {}", last.linf);
+            // Twice the ball.
+            if norm == Norm::Linf {
+                assert_eq!(plane.extent, 2.0 * attack.epsilon.exact());
+                // The column at one radius is the last step, if that used the whole radius and was not clipped.
+                if (last.linf - attack.epsilon.exact()).abs() < 1e-6 {
+                    assert_eq!(plane.predictions[2 * 5 + 3], loss::argmax(&last.probabilities));
+                }
+            } else {
+                let border = plane.ball.iter().map(|[a, _]| *a).fold(0.0, f64::max);
+                assert!((plane.extent - 2.0 * border).abs() < 1e-9);
+                assert!(right <= border + 1e-6);
+            }
+            assert_eq!(plane.axes[0], Direction::Attack);
+            let said = loss::argmax(&last.probabilities);
+            match (target, plane.axes[1]) {
+                (Some(target), rival) => assert_eq!(rival, Direction::Class(target)),
+                (None, Direction::Class(rival)) => {
+                    assert_ne!(rival, found.label);
+                    assert!(said == found.label || said == rival, "{said} {rival}");
+                }
+                (None, other) => panic!("{other:?}"),
+            }
+        }
+    }
+    // Without a change there is no such axis.
+    let attack = InspectionAttack { steps: 0, ..pgd(Norm::Linf, false, None) };
+    let job = MapJob { id: 1, subject: subject(&set, 1), axes, extent: None, resolution: 3, attack };
+    assert!(message(map(&mut engine, &job, None)).contains("does not change this image"));
+    let nothing = InspectionAttack { epsilon: Epsilon::levels(0.0), ..pgd(Norm::Linf, false, None) };
+    let axes = [Direction::Random(1), Direction::Random(2)];
+    let job = MapJob { attack: nothing, axes, ..job };
+    assert!(message(map(&mut engine, &job, None)).contains("extent above 0"));
 }

@@ -1,5 +1,6 @@
 //! Tests of the worker through requests, updates and files, with small digits on the CPU.
 
+mod cells;
 mod evaluation;
 mod failures;
 mod steering;

@@ -7,7 +7,7 @@ use super::filter::Row;
 use crate::app::theme;
 use crate::app::widgets::picture::{self, Textures};
 use crate::app::widgets::{epsilon, percent};
-use crate::worker;
+use crate::worker::{self, Counted};
 
 /// Space between cards.
 pub(super) const GAP: f32 = 10.0;
@@ -26,6 +26,8 @@ pub(super) fn size(side: f32) -> Vec2 {
 /// See the [module](self).
 pub(super) struct Card<'a> {
     pub(super) set: &'a worker::Examples,
+    /// The part of the data set that the images belong to.
+    pub(super) part: Counted,
     pub(super) row: &'a Row,
     pub(super) names: &'a [String],
     pub(super) generation: u64,
@@ -42,7 +44,11 @@ impl Card<'_> {
         let Row { label, target, prediction, confidence, outcome, .. } = *self.row;
         let target = target.map_or_else(String::new, |target| format!(", target {}", self.name(target)));
         format!(
-            "Training image {}: {}{target}, predicted {} {}, {}",
+            "{} image {}: {}{target}, predicted {} {}, {}",
+            match self.part {
+                Counted::Training => "Training",
+                Counted::Validation => "Validation",
+            },
             self.set.ids[self.row.index],
             self.name(label),
             self.name(prediction),

@@ -45,18 +45,90 @@ fn outcomes_are_told_apart_counted_and_filtered() {
     assert_eq!(cards(&window), 16);
 }
 
+/// The last job for the images of a cell.
+fn job(window: &Window<'_>) -> worker::CellJob {
+    let job = window.state().actions.iter().rev().find_map(|action| match action {
+        Action::Worker(Request::Cell(Some(job))) => Some((**job).clone()),
+        _ => None,
+    });
+    job.unwrap()
+}
+
+/// Answers it as a worker would.
+fn answer(window: &mut Window<'_>) {
+    let request = Request::Cell(Some(Box::new(job(window))));
+    window.state_mut().run.apply(sample::answer(&request).unwrap(), std::time::Instant::now());
+    window.run();
+}
+
 #[test]
-fn a_cell_of_the_confusion_matrix_is_shown_and_left_again() {
+fn the_images_of_a_cell_are_searched_for_if_their_predictions_are_not_known() {
     let mut window = window([1000.0, 900.0], true);
-    window.state_mut().panel.show_cell(Some(2), Some(7));
+    let cell = Cell { of: Counted::Validation, epoch: 17, label: Some(2), prediction: 7 };
+    window.state_mut().panel.show_cell(cell);
     window.run();
-    assert_eq!(cards(&window), 1);
-    assert_eq!(window.query_all_by_label_contains(": bird, target").count(), 1);
-    window.state_mut().panel.show_cell(Some(2), Some(9));
+    assert!(window.query_by_label_contains("Attacking the images").is_some());
+    assert_eq!(cards(&window), 0, "the current batch is not among them");
+    let asked = job(&window);
+    let validation = window.state().run.info.as_ref().unwrap().validation.clone();
+    assert!(asked.images.iter().all(|image| validation.labels()[*image as usize] == 2));
+    assert_eq!((asked.images.len(), asked.wanted, asked.epoch.epoch), (20, Some(7), 17));
+    assert_eq!((asked.epoch.radii.len(), asked.epoch.targets.as_ref().map(Vec::len)), (10, Some(10)));
+    answer(&mut window);
+    assert!(window.query_by_label("True bird, predicted horse").is_some());
+    assert_eq!(window.query_all_by_label_contains("Validation image").count(), 20);
+    assert!(window.query_by_label_contains("only for epochs of this session").is_some());
+    shoot(&mut window, "examples-cell");
+    window.get_by_label_contains("Validation image 12:").click();
     window.run();
-    assert_eq!(cards(&window), 0);
-    assert!(window.query_by_label_contains("None of these images").is_some());
-    assert!(window.query_by_label("0 of 16 shown").is_some());
+    let opened = window.state().actions.iter().find_map(|action| match action {
+        Action::Inspect(subject) => Some(subject.clone()),
+        _ => None,
+    });
+    assert_eq!(opened.unwrap().name, "validation image 12");
+    window.get_by_label("Back to the current batch").click();
+    window.run();
+    assert!(matches!(window.state().actions.last(), Some(Action::Worker(Request::Cell(None)))));
+    assert_eq!(cards(&window), 16);
+}
+
+#[test]
+fn the_images_of_a_cell_are_those_that_were_counted() {
+    let mut run = sample::run();
+    let train = run.info.as_ref().unwrap().train.clone();
+    // Every third image of the training set was taken for a horse, all others were classified right.
+    let horse = |(i, label): (usize, &u32)| Some(if i % 3 == 0 { 7 } else { *label });
+    let predicted = crate::train::Predicted {
+        train: train.labels().iter().enumerate().map(horse).collect(),
+        validation: Vec::new(),
+    };
+    run.epochs[5].predicted = Some(Arc::new(predicted));
+    let mut window = harness(Stage::new(Examples::default(), run), [1000.0, 900.0], 1.0, false);
+    window.run();
+    let cell = |label| Cell { of: Counted::Training, epoch: 5, label, prediction: 7 };
+    window.state_mut().panel.show_cell(cell(Some(2)));
+    window.run();
+    let asked = job(&window);
+    assert!(asked.images.iter().all(|image| image % 3 == 0 && train.labels()[*image as usize] == 2));
+    assert_eq!((asked.images.len(), asked.wanted), (13, None));
+    answer(&mut window);
+    assert_eq!(cards(&window), 13);
+    assert!(window.query_by_label_contains("These are the images that were counted.").is_some());
+    assert!(window.query_by_label_contains("0 of 13 are taken for horse by the network after 18.50 epochs").is_some());
+    // The mistakes of all classes that land on one, as CFPS counts them.
+    window.state_mut().panel.show_cell(cell(None));
+    window.run();
+    let asked = job(&window);
+    assert!(asked.images.iter().all(|image| image % 3 == 0 && train.labels()[*image as usize] != 7));
+    assert!(window.query_by_label("Mistaken for horse").is_some());
+    // A cell without images.
+    window.state_mut().panel.show_cell(Cell { prediction: 4, ..cell(Some(2)) });
+    window.run();
+    assert!(window.query_by_label("No image was counted there.").is_some());
+    // Another run ends the display.
+    window.state_mut().run = sample::run();
+    window.run();
+    assert_eq!(cards(&window), 16);
 }
 
 #[test]

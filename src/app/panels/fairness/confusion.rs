@@ -5,6 +5,7 @@ use egui::{Color32, Ui, vec2};
 use super::version;
 use crate::app::context::{Action, Context, Export};
 use crate::app::layout::PanelKind;
+use crate::app::panels::Cell;
 use crate::app::settings::CellUnit;
 use crate::app::theme;
 use crate::app::view::RunView;
@@ -13,7 +14,7 @@ use crate::app::widgets::{
 };
 use crate::evaluate::figures;
 use crate::fairness::Confusion;
-use crate::worker::EpochRecord;
+use crate::worker::{Counted, EpochRecord};
 
 /// The predictions that are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -114,8 +115,13 @@ impl Pairs {
         });
         context.settings.cell_unit = unit;
         context.settings.confusion_scale_fixed = fixed;
-        if let Some((truth, prediction)) = clicked {
-            context.ask(Action::ShowCell { label: Some(truth as u32), prediction: Some(prediction as u32) });
+        if let (Some((truth, prediction)), Some(shown)) = (clicked, shown) {
+            let of = match self.source {
+                Source::Train => Counted::Training,
+                Source::Validation => Counted::Validation,
+            };
+            let (label, prediction) = (Some(truth as u32), prediction as u32);
+            context.ask(Action::ShowCell(Cell { of, epoch: shown.metrics.epoch, label, prediction }));
             context.ask(Action::Show(PanelKind::Examples));
         }
     }
@@ -232,7 +238,9 @@ impl Pairs {
         };
         let text = match pinned {
             Some(pinned) => format!("Epoch {number} minus epoch {}. {under}.", pinned.metrics.epoch + 1),
-            None => format!("Epoch {number}. {under}. Correct predictions are grey. Click a cell to see its images."),
+            None => format!(
+                "Epoch {number}. {under}. Correct predictions are grey. Click a cell to see the images that were counted there."
+            ),
         };
         ui.label(weak(ui, text).small());
         clicked

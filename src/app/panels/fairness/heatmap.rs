@@ -4,7 +4,8 @@ use egui::{ComboBox, DragValue, Ui, vec2};
 use egui_extras::{Column, TableBuilder};
 
 use super::{row, version};
-use crate::app::context::Context;
+use crate::app::context::{Action, Context};
+use crate::app::panels::Cell;
 use crate::app::settings::CfpsScale;
 use crate::app::theme;
 use crate::app::view::RunView;
@@ -13,7 +14,7 @@ use crate::app::widgets::{
 };
 use crate::evaluate::figures;
 use crate::train::ClassRow;
-use crate::worker::EpochRecord;
+use crate::worker::{Counted, EpochRecord};
 
 /// See the [module](self).
 #[derive(Default)]
@@ -22,6 +23,8 @@ pub(super) struct Heatmap {
     table: bool,
     /// The version of the data, CFPS by class and epoch, and the largest value.
     cells: Option<(u64, Vec<f64>, f64)>,
+    /// The epoch and class of the cell that was clicked last.
+    picked: Option<(u32, u32)>,
 }
 
 impl Heatmap {
@@ -29,7 +32,7 @@ impl Heatmap {
     pub(super) fn show(&mut self, ui: &mut Ui, context: &mut Context<'_>, shown: Option<&EpochRecord>) -> Option<u32> {
         let run = context.run;
         let names = run.class_names();
-        let mut chosen = None;
+        let (mut chosen, mut wanted) = (None, None);
         let mut scale = context.settings.cfps_scale;
         let as_table = self.table;
         let toggled = &mut self.table;
@@ -93,17 +96,35 @@ impl Heatmap {
                 cell: (vec2(4.0, if many { 14.0 } else { 20.0 }), vec2(44.0, if many { 14.0 } else { 26.0 })),
                 height: 420.0,
             };
-            if let Some((_, column)) = matrix(ui, &mut self.matrix, &what) {
+            if let Some((class, column)) = matrix(ui, &mut self.matrix, &what) {
                 chosen = run.epochs.get(column).map(|epoch| epoch.metrics.epoch);
+                self.picked = chosen.map(|epoch| (epoch, class as u32));
             }
             let mark = format!("chance, 1/{}: {}", names.len(), percent(chance));
             color_bar(ui, &|v| theme::sequential(v / top), (0.0, top), &short_percent, Some((chance, &mark)));
             ui.horizontal_wrapped(|ui| {
                 choose_scale(ui, &mut scale);
-                ui.label(weak(ui, "Click a column to show its epoch below.").small());
+                ui.label(weak(ui, "Click a cell to show its epoch below.").small());
             });
+            // Another run may not have it.
+            let picked = self.picked.filter(|(epoch, class)| {
+                (*class as usize) < names.len() && run.epochs.iter().any(|record| record.metrics.epoch == *epoch)
+            });
+            if let Some((epoch, prediction)) = picked {
+                let name = &names[prediction as usize];
+                let button = ui.button(format!("Show the images mistaken for {name} in epoch {}", epoch + 1));
+                if button
+                    .on_hover_text("The training images whose share CFPS is, attacked as they were counted")
+                    .clicked()
+                {
+                    wanted = Some(Cell { of: Counted::Training, epoch, label: None, prediction });
+                }
+            }
         });
         context.settings.cfps_scale = scale;
+        if let Some(cell) = wanted {
+            context.ask(Action::ShowCell(cell));
+        }
         chosen
     }
 }

@@ -9,7 +9,7 @@ use crate::app::sample;
 use crate::app::settings::CellUnit;
 use crate::app::testing::{Stage, harness, shoot};
 use crate::config::MethodChoice;
-use crate::worker::{Hold, Phase, Request, Update};
+use crate::worker::{Counted, Hold, Phase, Request, Update};
 
 pub(super) type Shown<'a> = Harness<'a, Stage<Fairness>>;
 
@@ -162,7 +162,10 @@ fn a_cell_shows_its_images_by_pointer_and_by_keyboard() {
     harness.drop_at(at);
     harness.run();
     let cell = |action: &Action| match action {
-        Action::ShowCell { label, prediction } => Some((label.unwrap(), prediction.unwrap())),
+        Action::ShowCell(cell) => {
+            assert_eq!((cell.of, cell.epoch), (Counted::Validation, 17));
+            Some((cell.label.unwrap(), cell.prediction))
+        }
         _ => None,
     };
     assert_eq!(harness.state().actions.iter().find_map(cell), Some((3, 5)));
@@ -346,4 +349,24 @@ fn the_workers_echo_replaces_what_was_asked_for() {
         harness.run();
     }
     assert!(harness.query_by_label_contains("Bar of dog: 5/255").is_some());
+}
+
+#[test]
+fn a_cell_of_cfps_shows_the_training_images_that_were_mistaken_for_its_class() {
+    let mut harness = tall(sample::run());
+    let rect = harness.get_by_label("CFPS by class and epoch").rect();
+    let at = pos2(rect.left() + 2.5 * rect.width() / 18.0, rect.top() + 3.5 * rect.height() / 10.0);
+    harness.hover_at(at);
+    harness.drag_at(at);
+    harness.drop_at(at);
+    harness.run();
+    assert_eq!(harness.state().panel.epoch, Some(2));
+    harness.get_by_label("Show the images mistaken for cat in epoch 3").click();
+    harness.run();
+    let cell = harness.state().actions.iter().find_map(|action| match action {
+        Action::ShowCell(cell) => Some(*cell),
+        _ => None,
+    });
+    let cell = cell.unwrap();
+    assert_eq!((cell.of, cell.epoch, cell.label, cell.prediction), (Counted::Training, 2, None, 3));
 }

@@ -60,25 +60,33 @@ pub(super) fn triple(
 }
 
 /// The decision map.
-pub(super) fn map(shown: &DecisionMap, experiment: Option<&Experiment>, names: &[String]) -> Option<Export> {
+pub(super) fn map(
+    shown: &DecisionMap,
+    step: Option<usize>,
+    experiment: Option<&Experiment>,
+    names: &[String],
+) -> Option<Export> {
     let job = &shown.job;
-    let [right, up] = job.axes.map(|axis| plane::describe(axis, names));
+    let [right, up] = shown.axes.map(|axis| plane::describe(axis, names));
     let figure = PlaneFigure {
         image: &job.subject.name,
         axes: [&right, &up],
         resolution: job.resolution,
-        extent: job.extent.exact(),
+        extent: shown.extent,
         predictions: &shown.predictions,
         confidence: &shown.confidence,
         ball: &shown.ball,
-        epsilon: job.epsilon.exact(),
+        path: &shown.path,
+        step,
+        norm: crate::attack::norm_name(job.attack.norm),
+        epsilon: job.attack.epsilon.exact(),
     };
-    let context = figure_context(experiment, names, String::new(), job.epsilon.exact());
+    let context = figure_context(experiment, names, String::new(), job.attack.epsilon.exact());
     let svg = decision_map(&figure, &context).ok()?.svg;
     let n = job.resolution;
     let offset = |index: usize| match n {
         1 => 0.0,
-        _ => job.extent.exact() * (2.0 * index as f64 / (n - 1) as f64 - 1.0),
+        _ => shown.extent * (2.0 * index as f64 / (n - 1) as f64 - 1.0),
     };
     let mut csv = String::from("right,up,class,name,confidence\n");
     for (i, (class, confidence)) in shown.predictions.iter().zip(&shown.confidence).enumerate() {

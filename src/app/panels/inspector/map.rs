@@ -13,8 +13,10 @@ use crate::app::context::Context;
 use crate::app::theme;
 use crate::app::widgets::picture::Textures;
 use crate::app::widgets::{epsilon, export_menu, percent, strong, weak};
+use crate::attack::norm_name;
+use crate::engine::Norm;
 use crate::units::Epsilon;
-use crate::worker::{DecisionMap, Direction, MapJob, Subject};
+use crate::worker::{DecisionMap, Direction, InspectionAttack, MapJob, Subject};
 
 /// Longest side of the map in points.
 const LARGEST: f32 = 460.0;
@@ -23,16 +25,17 @@ const LARGEST: f32 = 460.0;
 #[derive(Debug)]
 pub(super) struct MapForm {
     pub(super) axes: [Direction; 2],
-    /// Half of the side length, in levels of 255.
-    pub(super) extent: f64,
+    /// Half of the side length, in levels of 255; `None` for twice the radius of the attack.
+    pub(super) extent: Option<f64>,
     pub(super) resolution: usize,
     textures: Textures,
 }
 
 impl Default for MapForm {
     fn default() -> Self {
-        let axes = [Direction::Random(1), Direction::Random(2)];
-        Self { axes, extent: 24.0, resolution: 33, textures: Textures::default() }
+        // Any two directions may show a single class, even of an image that the attack moves across a border.
+        let axes = [Direction::Attack, Direction::Rival];
+        Self { axes, extent: None, resolution: 33, textures: Textures::default() }
     }
 }
 
@@ -42,13 +45,9 @@ impl MapForm {
         self.textures.clear();
     }
 
-    /// Points the axes to existing classes; if `anew`, to two classes other than that of the image.
-    pub(super) fn choose_axes(&mut self, classes: usize, label: Option<u32>, anew: bool) {
+    /// Points the axes to existing classes.
+    pub(super) fn choose_axes(&mut self, classes: usize) {
         let count = classes.max(1) as u32;
-        if anew && classes > 2 {
-            let label = label.unwrap_or(0);
-            self.axes = [Direction::Class((label + 1) % count), Direction::Class((label + 2) % count)];
-        }
         for (i, axis) in self.axes.iter_mut().enumerate() {
             if matches!(axis, Direction::Class(class) if *class >= count) {
                 *axis = Direction::Random(1 + i as u64);
@@ -56,24 +55,37 @@ impl MapForm {
         }
     }
 
-    pub(super) fn job(&self, id: u64, subject: Subject, radius: Epsilon) -> MapJob {
-        let extent = Epsilon::levels(self.extent.max(0.25));
-        MapJob { id, subject, axes: self.axes, extent, resolution: self.resolution, epsilon: radius }
+    pub(super) fn job(&self, id: u64, subject: Subject, attack: InspectionAttack) -> MapJob {
+        let extent = self.extent.map(|extent| Epsilon::levels(extent.max(0.25)));
+        MapJob { id, subject, axes: self.axes, extent, resolution: self.resolution, attack }
     }
 
-    pub(super) fn controls(&mut self, ui: &mut Ui, names: &[String]) {
+    pub(super) fn controls(&mut self, ui: &mut Ui, names: &[String], attack: &InspectionAttack) {
         ui.spacing_mut().slider_width = (ui.available_width() - 200.0).clamp(60.0, 180.0);
         Grid::new("map").num_columns(2).spacing([8.0, 4.0]).show(ui, |ui| {
             for (i, name) in ["Axis right", "Axis up"].into_iter().enumerate() {
                 ui.label(name).on_hover_text(
-                    "Along the gradient that leads towards a class, or along a random direction. The second axis is made \
-                     orthogonal to the first; 1/255 along an axis changes no value by more than one level.",
+                    "Along the change by the attack, along the gradient that leads towards a class, or along a random \
+                     direction. The runner-up is the target of the attack, or the most likely other class after it. The \
+                     second axis is made orthogonal to the first; 1/255 along an axis changes no value by more than one \
+                     level.",
                 );
                 ui.horizontal(|ui| axis(ui, name, &mut self.axes[i], names));
                 ui.end_row();
             }
-            distance(ui, "Extent", &mut self.extent, 128.0, "Half of the side of the plane.");
-            self.extent = self.extent.max(0.25);
+            ui.label("Extent").on_hover_text("Half of the side of the plane.");
+            ui.horizontal(|ui| {
+                let mut follows = self.extent.is_none();
+                if ui.checkbox(&mut follows, "2 ε").on_hover_text("Twice the radius of the attack").changed() {
+                    let radius = 2.0 * 255.0 * attack.epsilon.exact();
+                    self.extent = (!follows).then_some(if attack.norm == Norm::L2 { 24.0 } else { radius.max(0.25) });
+                }
+            });
+            ui.end_row();
+            if let Some(extent) = &mut self.extent {
+                distance(ui, "Half of the side", extent, 128.0, "Half of the side of the plane.");
+                *extent = extent.max(0.25);
+            }
             ui.label("Points").on_hover_text("Points along a side. More take longer, and training waits meanwhile.");
             ui.horizontal(|ui| {
                 for resolution in [33, 65, 97] {
@@ -84,12 +96,19 @@ impl MapForm {
         });
     }
 
-    /// Draws the newest answer.
-    pub(super) fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>, map: &Arc<DecisionMap>) {
+    /// Draws the newest answer, with a mark at a step of the attack. Returns the step that was chosen.
+    pub(super) fn ui(
+        &mut self,
+        ui: &mut Ui,
+        context: &mut Context<'_>,
+        map: &Arc<DecisionMap>,
+        step: Option<usize>,
+    ) -> Option<usize> {
         let n = map.job.resolution;
         if n == 0 || map.predictions.len() != n * n || map.confidence.len() != n * n {
-            return;
+            return None;
         }
+        let mut chosen = None;
         let names = context.run.class_names().to_vec();
         let classes = names.len().max(2);
         let dark = ui.visuals().dark_mode;
@@ -102,7 +121,7 @@ impl MapForm {
             ui.vertical(|ui| {
                 let texture = self.textures.get(ui.ctx(), (map.job.id, dark), || colours(map, classes, dark));
                 let texture = texture.id();
-                draw(ui, map, texture, side, &names);
+                chosen = draw(ui, map, texture, side, &names, step);
             });
             if wide {
                 ui.vertical(|ui| shares(ui, map, &names));
@@ -111,19 +130,28 @@ impl MapForm {
         if !wide {
             ui.horizontal_wrapped(|ui| shares(ui, map, &names));
         }
-        let radius = epsilon(map.job.epsilon.exact());
+        let attack = &map.job.attack;
+        let (radius, norm) = (epsilon(attack.epsilon.exact()), norm_name(attack.norm));
+        let on_the_plane = match map.axes[0] {
+            Direction::Attack => "; its end lies on the plane",
+            _ => "",
+        };
         ui.label(weak(
             ui,
-            format!("Outline: where the plane cuts the L∞ ball of radius {radius}. Paler: less certain."),
+            format!(
+                "Outline: where the plane cuts the {norm} ball of radius {radius}. Line: the attack, projected onto the \
+                 plane{on_the_plane}. Paler: less certain."
+            ),
         ));
         ui.horizontal(|ui| {
             let (map, names) = (Arc::clone(map), names);
             let (position, experiment) = (map.position, context.run.experiment.clone());
-            export_menu(ui, context, "decision map", || export::map(&map, experiment.as_deref(), &names));
+            export_menu(ui, context, "decision map", || export::map(&map, step, experiment.as_deref(), &names));
             if let Some(position) = position {
                 ui.label(weak(ui, super::steps::after(position)));
             }
         });
+        chosen
     }
 }
 
@@ -132,12 +160,15 @@ fn axis(ui: &mut Ui, name: &str, direction: &mut Direction, names: &[String]) {
     let response = ComboBox::from_id_salt(name)
         .selected_text(&text)
         .width(140.0)
+        .truncate()
         .show_ui(ui, |ui| {
             let seed = match direction {
                 Direction::Random(seed) => *seed,
-                Direction::Class(_) => 1 + u64::from(name.ends_with("up")),
+                _ => 1 + u64::from(name.ends_with("up")),
             };
-            ui.selectable_value(direction, Direction::Random(seed), "random");
+            for choice in [Direction::Attack, Direction::Rival, Direction::Random(seed)] {
+                ui.selectable_value(direction, choice, describe(choice, names));
+            }
             for (class, name) in names.iter().enumerate() {
                 ui.selectable_value(direction, Direction::Class(class as u32), format!("towards {name}"));
             }
@@ -154,6 +185,8 @@ fn axis(ui: &mut Ui, name: &str, direction: &mut Direction, names: &[String]) {
 /// Description of the direction of an axis.
 pub(super) fn describe(direction: Direction, names: &[String]) -> String {
     match direction {
+        Direction::Attack => "the attack".into(),
+        Direction::Rival => "towards runner-up".into(),
         Direction::Class(class) => {
             let name = names.get(class as usize).cloned().unwrap_or_else(|| format!("class {class}"));
             format!("towards {name}")
@@ -174,16 +207,27 @@ fn colours(map: &DecisionMap, classes: usize, dark: bool) -> ColorImage {
     ColorImage::new([n, n], map.predictions.iter().zip(&map.confidence).map(point).collect())
 }
 
-fn draw(ui: &mut Ui, map: &DecisionMap, texture: egui::TextureId, side: f32, names: &[String]) {
+/// Draws the map; returns the step of the attack that was clicked.
+fn draw(
+    ui: &mut Ui,
+    map: &DecisionMap,
+    texture: egui::TextureId,
+    side: f32,
+    names: &[String],
+    step: Option<usize>,
+) -> Option<usize> {
     let palette = theme::palette(ui);
-    let (whole, response) = ui.allocate_exact_size(vec2(side + 26.0, side + 38.0), Sense::hover());
+    let (whole, response) = ui.allocate_exact_size(vec2(side + 26.0, side + 38.0), Sense::click());
     let rect = Rect::from_min_size(whole.min + vec2(24.0, 0.0), vec2(side, side));
-    let label = format!("Decision map of {}", map.job.subject.name);
+    let mut label = format!("Decision map of {}", map.job.subject.name);
+    if let Some((step, last)) = step.zip(map.path.len().checked_sub(1)) {
+        label += &format!(", at step {step} of {last}");
+    }
     response.widget_info(|| WidgetInfo::labeled(Role::Image, true, &label));
     let painter = ui.painter();
     painter.image(texture, rect, Rect::from_min_max(pos2(0.0, 0.0), pos2(1.0, 1.0)), Color32::WHITE);
     painter.rect_stroke(rect, 0, (1.0, palette.line), egui::StrokeKind::Outside);
-    let extent = map.job.extent.exact();
+    let extent = map.extent;
     // Points are at the centres of their squares, so the outermost ones are half a square inside.
     let inset = 1.0 - 1.0 / map.job.resolution as f64;
     let place = |a: f64, b: f64| {
@@ -198,6 +242,16 @@ fn draw(ui: &mut Ui, map: &DecisionMap, texture: egui::TextureId, side: f32, nam
         }
     }
     painter.circle(rect.center(), 4.5, Color32::BLACK, (1.5, Color32::WHITE));
+    let steps: Vec<Pos2> = map.path.iter().map(|[a, b]| place(*a, *b)).collect();
+    for (width, color) in [(4.0, Color32::from_white_alpha(200)), (1.6, Color32::BLACK)] {
+        clipped.add(Shape::line(steps.clone(), Stroke::new(width, color)));
+    }
+    for at in &steps {
+        clipped.circle(*at, 2.6, Color32::BLACK, (1.0, Color32::WHITE));
+    }
+    if let Some(at) = step.and_then(|step| steps.get(step)) {
+        clipped.circle(*at, 6.0, palette.accent, (2.0, Color32::WHITE));
+    }
     let small = FontId::proportional(11.0);
     let levels = format!("{}/255", (extent * 25500.0).round() / 100.0);
     let below = rect.bottom() + 9.0;
@@ -210,15 +264,23 @@ fn draw(ui: &mut Ui, map: &DecisionMap, texture: egui::TextureId, side: f32, nam
     );
     painter.text(pos2(rect.center().x, below), egui::Align2::CENTER_CENTER, "0", small.clone(), palette.weak);
     painter.text(pos2(rect.right(), below), egui::Align2::RIGHT_CENTER, format!("+{levels}"), small, palette.weak);
-    let [right, up] = map.job.axes.map(|axis| format!("{} →", describe(axis, names)));
+    let [right, up] = map.axes.map(|axis| format!("{} →", describe(axis, names)));
     let (font, ink) = (FontId::proportional(12.5), ui.visuals().text_color());
     painter.text(pos2(rect.center().x, rect.bottom() + 26.0), egui::Align2::CENTER_CENTER, right, font.clone(), ink);
     let galley = painter.layout_no_wrap(up, font, ink);
     let start = pos2(whole.left() + 2.0, rect.center().y + galley.size().x / 2.0);
     painter.add(egui::epaint::TextShape::new(start, galley, ink).with_angle(-std::f32::consts::FRAC_PI_2));
+    let chosen = response.interact_pointer_pos().filter(|_| response.clicked()).and_then(|at| nearest(&steps, at));
     if let Some(text) = response.hover_pos().and_then(|at| at_point(map, rect, at, names)) {
         response.on_hover_text_at_pointer(text);
     }
+    chosen
+}
+
+/// The step whose mark is nearest to a point, the last of those at the same place.
+fn nearest(steps: &[Pos2], at: Pos2) -> Option<usize> {
+    let near = steps.iter().enumerate().rev().map(|(step, mark)| (step, mark.distance(at)));
+    near.min_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, distance)| *distance < 24.0).map(|(step, _)| step)
 }
 
 /// Class, confidence and offset of the point under the pointer.
@@ -231,7 +293,7 @@ fn at_point(map: &DecisionMap, rect: Rect, at: Pos2, names: &[String]) -> Option
     let name = names.get(*class as usize).cloned().unwrap_or_else(|| format!("class {class}"));
     let levels = |index: usize| match n {
         1 => 0.0,
-        _ => 255.0 * map.job.extent.exact() * (2.0 * index as f64 / (n - 1) as f64 - 1.0),
+        _ => 255.0 * map.extent * (2.0 * index as f64 / (n - 1) as f64 - 1.0),
     };
     let (right, up) = (levels(column), -levels(row));
     Some(format!("{name}, {}\n{right:+.1}/255 right, {up:+.1}/255 up", percent(f64::from(*confidence))))
@@ -263,17 +325,29 @@ mod tests {
     use crate::data::ImageShape;
 
     #[test]
+    fn a_click_chooses_the_nearest_step() {
+        let steps = [pos2(0.0, 0.0), pos2(30.0, 0.0), pos2(60.0, 10.0)];
+        assert_eq!(nearest(&steps, pos2(50.0, 8.0)), Some(2));
+        assert_eq!(nearest(&steps, pos2(200.0, 8.0)), None);
+        assert_eq!(nearest(&[steps[0], steps[1], steps[0]], pos2(1.0, 0.0)), Some(2));
+        assert_eq!(nearest(&[], pos2(0.0, 0.0)), None);
+    }
+
+    #[test]
     fn the_point_under_the_pointer_is_named_with_its_offset() {
         let shape = ImageShape::new(1, 1, 1);
         let subject = Subject { name: "x".into(), shape, pixels: vec![0].into(), label: None };
         let axes = [Direction::Random(1), Direction::Random(2)];
-        let (extent, radius) = (Epsilon::levels(10.0), Epsilon::levels(4.0));
-        let job = MapJob { id: 1, subject, axes, extent, resolution: 3, epsilon: radius };
+        let attack = super::super::AttackForm::default().attack();
+        let job = MapJob { id: 1, subject, axes, extent: None, resolution: 3, attack };
         let map = DecisionMap {
             job,
             predictions: vec![0, 0, 1, 0, 0, 0, 0, 0, 0],
             confidence: vec![0.5, 0.5, 0.9, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5],
+            axes,
+            extent: 10.0 / 255.0,
             ball: Vec::new(),
+            path: Vec::new(),
             position: None,
         };
         let rect = Rect::from_min_size(pos2(10.0, 10.0), vec2(90.0, 90.0));

@@ -40,6 +40,17 @@ impl Steps {
         self.textures.clear();
     }
 
+    /// The step that is displayed: 0 is the start.
+    pub(super) fn shown(&self, inspection: &Inspection) -> Option<usize> {
+        let last = inspection.steps.len().checked_sub(2)?;
+        Some(self.step.unwrap_or(last).min(last))
+    }
+
+    /// Displays a step, and ends playback.
+    pub(super) fn show(&mut self, step: usize) {
+        (self.step, self.playing_since) = (Some(step), None);
+    }
+
     /// Draws the newest answer.
     pub(super) fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>, shown: &Arc<Inspection>) {
         let Some((clean, last)) = shown.steps.first().zip(shown.steps.len().checked_sub(2)) else { return };

@@ -105,7 +105,8 @@ fn an_opened_image_is_attacked_as_the_run_is() {
     assert_eq!((found.target, found.norm, found.steps), (None, attack.norm, attack.steps));
     assert_eq!((found.epsilon, found.step_size), (attack.epsilon, attack.step_size));
     assert_eq!(maps(&window).last().unwrap().subject, subject);
-    assert_eq!(maps(&window).last().unwrap().axes, [Direction::Class(1), Direction::Class(2)]);
+    let plane = maps(&window).pop().unwrap();
+    assert_eq!((plane.axes, plane.extent, &plane.attack), ([Direction::Attack, Direction::Rival], None, found));
 }
 
 #[test]
@@ -121,12 +122,13 @@ fn every_change_is_asked_for_once_and_under_a_new_id() {
     assert_eq!((inspections.len(), planes.len()), (2, 2), "the ball of the map follows");
     assert!(inspections[1].id > inspections[0].id && planes[1].id > planes[0].id);
     assert_eq!(inspections[1].attack.epsilon, Epsilon::levels(12.0));
-    assert_eq!(planes[1].epsilon, Epsilon::levels(12.0));
+    assert_eq!(planes[1].attack.epsilon, Epsilon::levels(12.0));
     window.get_by_label("FGSM").click();
     window.run_steps(4);
     let last = jobs(&window).pop().unwrap();
     assert_eq!((last.attack.steps, last.attack.step_size), (1, Epsilon::levels(12.0)));
-    assert_eq!(maps(&window).len(), 2, "the kind of attack does not touch the plane");
+    let planes = maps(&window);
+    assert_eq!((planes.len(), &planes[2].attack), (3, &last.attack), "the plane is that of the attack");
 }
 
 #[test]
@@ -323,13 +325,14 @@ fn figures_leave_with_their_numbers() {
     let triple = export::triple(&shown, 10, None, set.class_names()).unwrap();
     assert_eq!(triple.csv.lines().count(), 1 + 64);
     assert!(triple.svg.contains("PGD-10, untargeted, L∞, ε 8/255"), "the attack is named");
-    let figure = export::map(&plane, None, set.class_names()).unwrap();
+    let figure = export::map(&plane, Some(3), None, set.class_names()).unwrap();
     assert_eq!(figure.csv.lines().count(), 1 + 33 * 33);
-    let right = map::describe(plane.job.axes[0], set.class_names());
+    let [right, up] = plane.axes.map(|axis| map::describe(axis, set.class_names()));
     assert!(
-        figure.svg.contains("test image 0") && figure.svg.contains(&right) && right.starts_with("towards "),
-        "{right}"
+        figure.svg.contains("test image 0") && figure.svg.contains(&right) && figure.svg.contains(&up),
+        "{right} {up}"
     );
+    assert_eq!(right, "the attack");
     let first: Vec<&str> = figure.csv.lines().nth(1).unwrap().split(',').collect();
     assert!(first[0].starts_with('-') && !first[1].starts_with('-'), "rows begin top left: {first:?}");
 }
@@ -351,7 +354,7 @@ fn it_looks_well_at_every_size() {
             let run = if what == "grey" { digits_run() } else { sample::run() };
             let mut window = window(run, size, dark);
             window.state_mut().panel.attack.target = Some(3);
-            window.state_mut().panel.map.extent = 96.0;
+            window.state_mut().panel.map.extent = (what == "grey").then_some(96.0);
             window.run_steps(4);
             answer(&mut window, engine);
             assert!(window.state().panel.shown_map.is_some(), "{name}");
@@ -380,5 +383,46 @@ fn a_small_panel_shows_one_part_at_a_time() {
     assert!(!shows(&window, "original") && shows(&window, "Epsilon"));
     window.get_by_label("Decision map").click();
     window.run_steps(3);
+    assert!(window.query_by_label("Decision map of test image 0, at step 10 of 10").is_some());
+}
+
+/// The slider moves the mark in the map, and a click on the path moves the slider.
+#[test]
+fn the_map_shows_the_step_of_the_slider() {
+    let set = digits().unwrap().test;
+    let mut engine = network(&set, 20);
+    let mut window = window(digits_run(), [1600.0, 1000.0], true);
+    window.state_mut().panel.attack.random_start = false;
+    window.run_steps(4);
+    answer(&mut window, &mut engine);
+    let at = |window: &Window<'_>, step: usize| {
+        window.query_by_label(&format!("Decision map of test image 0, at step {step} of 10")).is_some()
+    };
+    assert!(at(&window, 10));
+    window.get_by_label("First step").click();
+    window.run_steps(2);
+    assert!(at(&window, 0));
+    window.get_by_label("Step forward").click();
+    window.run_steps(2);
+    assert!(at(&window, 1));
+    // The end of the attack is on the first axis, half way to the border.
+    let rect = window.get_by_label_contains("Decision map of").rect();
+    let side = rect.width() - 26.0;
+    let end = egui::pos2(rect.left() + 24.0 + 0.75 * side, rect.top() + 0.5 * side);
+    window.hover_at(end);
+    window.drag_at(end);
+    window.drop_at(end);
+    window.run_steps(3);
+    assert!(at(&window, 10), "{:?}", window.state().panel.shown_map.as_ref().unwrap().path);
+    assert!(window.query_by_label("After step 10").is_some());
+    shoot(&mut window, "inspector-map");
+    // A map of another attack than the one on the left has no mark.
+    window.state_mut().panel.attack.epsilon = 20.0;
+    window.run_steps(4);
+    if let Some(job) = jobs(&window).last() {
+        let found = worker::inspect(&mut engine, job, Some(18.5)).unwrap();
+        window.state_mut().run.inspection = Some(Arc::new(found));
+    }
+    window.run_steps(2);
     assert!(window.query_by_label("Decision map of test image 0").is_some());
 }
