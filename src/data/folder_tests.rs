@@ -377,6 +377,31 @@ fn a_pipe_in_a_folder_is_named_and_never_waited_for() {
     assert!(is_folder(dir.path()));
 }
 
+/// Also where a directory's name continues that of a file with a character before `/`.
+#[test]
+fn the_first_image_is_found_without_reading_what_follows_it() {
+    let dir = tempfile::tempdir().unwrap();
+    small_set(dir.path());
+    for (name, side) in [("a/b.png", 3), ("a-b/c.png", 4), ("a/a/z.png", 5), ("a/notes.txt", 0)] {
+        let bytes = if side == 0 { b"text".to_vec() } else { png(&grey(9, side, side)) };
+        put(&dir.path().join("train/a"), name, &bytes);
+    }
+    fs::remove_file(dir.path().join("train/a/0.png")).unwrap();
+    let first = first_file(dir.path()).unwrap();
+    assert_eq!(first, dir.path().join("train/a/a-b/c.png"));
+    assert_eq!(list(dir.path()).unwrap().train[0].0, first);
+    // A directory after it that nothing may read.
+    let deep = (0..9).fold(dir.path().join("train/a/z"), |path, _| path.join("z"));
+    fs::create_dir_all(deep).unwrap();
+    assert!(list(dir.path()).is_err());
+    assert_eq!(first_shape(dir.path()).unwrap(), ImageShape::new(1, 4, 4));
+    // Without any image the error is that of the whole reader.
+    let empty = tempfile::tempdir().unwrap();
+    put(empty.path(), "a/notes.txt", b"text");
+    put(empty.path(), "b/0.png", &png(&grey(1, 2, 2)));
+    assert!(first_file(empty.path()).unwrap_err().to_string().contains("has 0 images"));
+}
+
 #[test]
 fn files_that_are_not_images_are_named() {
     let dir = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 use egui::{ComboBox, DragValue, Id, Response, RichText, Ui, vec2};
 use serde_json::{Value, json};
 
+use super::machine::Unknown;
 use super::row::Sheet;
 use crate::app::context::{Action, Context, OpenFor};
 use crate::app::level::Level;
@@ -72,7 +73,16 @@ pub(super) fn note(sheet: &Sheet<'_>, field: &Field) -> Option<Note> {
             Some(images) => {
                 Some(Note { text: images.text.clone(), serious: images.missing, command: images.command.clone() })
             }
-            None => known("looking at the disk…".into()),
+            None => match sheet.machine.unknown() {
+                Unknown::Typing => known("checked when you stop typing".into()),
+                Unknown::Reading => known("looking at the disk…".into()),
+                Unknown::Unanswered => Some(Note {
+                    text: "the disk does not answer; a network or removable drive may be away: choose another folder"
+                        .into(),
+                    serious: true,
+                    command: None,
+                }),
+            },
         },
         "run.engine" if sheet.experiment.run.engine != EngineChoice::Candle => known(match sheet.machine.gpus() {
             Some(gpus) if sheet.experiment.run.engine == EngineChoice::Auto => format!("selects {}", gpus.engine),
@@ -180,13 +190,21 @@ fn several(ui: &mut Ui, context: &mut Context<'_>, field: &Field, label: Id, val
 /// A name or a path.
 fn text(ui: &mut Ui, context: &mut Context<'_>, field: &Field, label: Id, value: &Value) -> Response {
     let path = field.kind == Kind::Path;
-    let mut text = value.as_str().unwrap_or_default().to_owned();
+    // While it is typed, the text is kept as it is: `/tmp/` and `/tmp` are the same path, but not the same beginning.
+    let id = ui.make_persistent_id((field.path, "typed"));
+    let typed = ui.data(|data| data.get_temp::<String>(id));
+    let mut text = typed.unwrap_or_else(|| value.as_str().unwrap_or_default().to_owned());
     let width = ui.available_width() - if path { 30.0 } else { 0.0 };
     let edit = egui::TextEdit::singleline(&mut text).hint_text(field.unset.unwrap_or_default());
     let response = ui.add_sized(vec2(width, ui.available_height()), edit).labelled_by(label);
     if response.changed() {
-        let value = if text.is_empty() && field.unset.is_some() { Value::Null } else { json!(text) };
+        let value = if text.is_empty() && field.unset.is_some() { Value::Null } else { json!(&text) };
         change(context, field, value);
+    }
+    if response.has_focus() {
+        ui.data_mut(|data| data.insert_temp(id, text));
+    } else {
+        ui.data_mut(|data| data.remove::<String>(id));
     }
     if response.lost_focus() {
         context.form.settle();

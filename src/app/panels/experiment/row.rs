@@ -88,7 +88,9 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, fi
     }
     let mut cell = |name: &str, range: (f32, f32)| {
         let layout = Layout::left_to_right(Align::Center);
-        let builder = UiBuilder::new().id_salt((field.path, name)).max_rect(part(range)).layout(layout);
+        // Not by the number of widgets before it: a note that appears above must not take the focus from what is typed.
+        let id = ui.scope_id().with((field.path, name));
+        let builder = UiBuilder::new().scope_id(id).max_rect(part(range)).layout(layout);
         let mut cell = ui.new_child(builder);
         cell.spacing_mut().item_spacing.x = 4.0;
         cell

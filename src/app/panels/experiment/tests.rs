@@ -354,3 +354,59 @@ fn it_looks_well() {
         }
     }
 }
+
+/// The real disk: what is typed on the way to a path is not looked up.
+#[cfg(unix)]
+#[test]
+fn a_path_is_looked_up_when_its_typing_ends() {
+    let place = tempfile::tempdir().unwrap();
+    let pipe = place.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut stage = Stage::new(Experiment::default(), RunView::default());
+    stage.form.set("data.dataset", json!("folder")).unwrap();
+    let mut window = harness(stage, TALL, 1.0, true);
+    window.run_steps(4);
+    click_soon(&mut window, "Folder");
+    let mut looked_up = Vec::new();
+    for letter in pipe.to_str().unwrap().chars() {
+        window.get_by_label("Folder").type_text(&letter.to_string());
+        window.run_steps(2);
+        let path = window.state().form.experiment.data.path.clone();
+        let told = window.query_by_label("checked when you stop typing").is_some();
+        assert!(told, "after '{letter}': {path:?}, {:?}", window.state().panel.machine.unknown());
+        looked_up.extend(window.state().panel.machine.asked().cloned());
+    }
+    assert_eq!(looked_up, Vec::<std::path::PathBuf>::new());
+    window.key_press(Key::Enter);
+    let found = wait_for(&mut window, "is a file, expected the directory of a data set");
+    assert!(found.contains("pipe"), "{found}");
+    assert_eq!(window.state().panel.machine.asked().collect::<Vec<_>>(), [&pipe]);
+
+    // After a pause, too.
+    click_soon(&mut window, "Folder");
+    window.get_by_label("Folder").type_text("-2");
+    window.run_steps(2);
+    assert!(window.query_by_label("checked when you stop typing").is_some());
+    window.run_steps(8);
+    wait_for(&mut window, "No such file");
+}
+
+/// A click on a panel that keeps asking for frames.
+fn click_soon(window: &mut Window<'_>, label: &str) {
+    window.get_by_label(label).click();
+    window.run_steps(2);
+}
+
+/// Waits for a label with this text, and returns all of it.
+fn wait_for(window: &mut Window<'_>, text: &str) -> String {
+    for _ in 0..2000 {
+        window.step();
+        if let Some(found) = window.query_by_label_contains(text) {
+            let node = found.accesskit_node();
+            return node.label().or_else(|| node.value()).unwrap_or_default();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let (panel, experiment) = (&window.state().panel, &window.state().form.experiment);
+    panic!("no {text}: {:?}, {:?}", experiment.data.path, panel.machine.images(experiment));
+}
