@@ -128,6 +128,11 @@ pub(super) fn bottom(app: &mut App, ui: &mut Ui) {
                 let hover = format!("A frame takes {:.1} ms; one in a hundred over {:.1} ms.", ms(0.5), ms(0.99));
                 let text = engine.unwrap_or_else(|| "no engine open".into());
                 ui.add(egui::Label::new(weak(ui, text)).truncate()).on_hover_text(hover);
+                if let Some(run) = app.view.title() {
+                    ui.separator();
+                    let place = app.view.directory().map_or_else(|| run.clone(), |path| path.display().to_string());
+                    ui.add(egui::Label::new(run).truncate()).on_hover_text(place);
+                }
                 if app.view.status.is_live() {
                     if let Some(eta) = app.view.eta_secs() {
                         ui.label(format!("{} left", clock(eta)));

@@ -80,6 +80,8 @@ pub enum Action {
     Opened(OpenFor, PathBuf),
     /// Load the image on the clipboard into the inspector.
     PasteImage,
+    /// Empty the panels of a run that is over. Its files stay.
+    ClearRun,
     /// Leave the open lesson and restore what was there before it.
     LeaveLesson,
 }

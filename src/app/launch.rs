@@ -58,7 +58,7 @@ pub fn run(options: LaunchOptions, opening: impl FnOnce()) -> Result<(), LaunchE
     let size = options.size.or(last).unwrap_or([1280.0, 820.0]);
     let native = eframe::NativeOptions {
         viewport: egui::ViewportBuilder::default()
-            .with_title("fairtat")
+            .with_title(super::window::TITLE)
             .with_app_id("fairtat")
             .with_icon(icon().unwrap_or_default())
             .with_inner_size(size)

@@ -21,6 +21,8 @@ mod launch;
 pub mod layout;
 pub mod lessons;
 pub mod level;
+#[cfg(test)]
+mod naming_tests;
 mod palette;
 pub mod panels;
 mod paths;

@@ -93,6 +93,8 @@ pub struct RunView {
     pub log: VecDeque<LogLine>,
     /// Images per second over the last seconds.
     pub rate: Rate,
+    /// Whether this run was open before the lesson that is open now began.
+    pub before_lesson: bool,
     began: Option<Instant>,
 }
 
@@ -204,6 +206,29 @@ impl RunView {
     /// The run directory.
     pub fn directory(&self) -> Option<&PathBuf> {
         self.info.as_ref()?.directory.as_ref()
+    }
+
+    /// The name of the run directory, without the directories above it; `None` if there is no run directory.
+    pub fn directory_name(&self) -> Option<String> {
+        Some(self.directory()?.file_name()?.to_string_lossy().into_owned())
+    }
+
+    /// Method, data set and directory, such as `FAIR-TAT on digits, digits-60s`; `None` if nothing is open.
+    pub fn title(&self) -> Option<String> {
+        let experiment = self.experiment.as_ref()?;
+        let title = format!("{} on {}", experiment.fairness.method.title(), experiment.data.dataset);
+        Some(match self.directory_name() {
+            Some(directory) => format!("{title}, {directory}"),
+            None => format!("{title}, a checkpoint"),
+        })
+    }
+
+    /// Forgets a run that is over; the log stays.
+    pub fn clear(&mut self) {
+        if !self.status.is_live() {
+            let (log, began) = (std::mem::take(&mut self.log), self.began);
+            *self = Self { log, began, ..Self::default() };
+        }
     }
 
     /// Finished epochs including the fraction of the current one, and the total number of epochs.

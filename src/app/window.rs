@@ -33,6 +33,9 @@ use crate::train::RunDir;
 use crate::worker::evaluation::Evaluator;
 use crate::worker::{ExamplesWish, INSPECTING, MAPPING, Request, Update, Worker};
 
+/// Title of a window without a run.
+pub(super) const TITLE: &str = "fairtat";
+
 /// Delay of slow motion per attack step.
 const SLOW: Duration = Duration::from_millis(400);
 
@@ -79,6 +82,8 @@ pub struct App {
     /// Failure signatures of this run that the user has been told about.
     announced: Vec<signatures::Kind>,
     window_size: Option<[f32; 2]>,
+    /// The title of the window.
+    title: String,
     stored: Option<(Instant, String)>,
 }
 
@@ -132,6 +137,7 @@ impl App {
             before_lesson: None,
             announced: Vec::new(),
             window_size: stored.size,
+            title: TITLE.to_owned(),
             stored: None,
         };
         app.apply_theme(context);
@@ -181,6 +187,7 @@ impl App {
         for action in std::mem::take(&mut self.actions) {
             self.act(action, &context);
         }
+        self.name(&context);
         self.remember(&context);
         self.frame_times.add(began.elapsed());
     }
@@ -468,6 +475,12 @@ impl App {
             }
             Action::Lesson(id) => self.begin_lesson(&id),
             Action::LeaveLesson => self.leave_lesson(),
+            Action::ClearRun => {
+                self.view.clear();
+                if self.view.info.is_none() {
+                    self.panels.forget_run();
+                }
+            }
             Action::Toast(level, text) => self.tell(level, text),
             Action::OpenPath(path) => context.open_url(egui::OpenUrl::new_tab(super::evaluation::file_url(&path))),
             Action::CopyText(text) => {
@@ -567,6 +580,7 @@ impl App {
             Ok(before) => {
                 // When one lesson follows another, the state from before the first is restored in the end.
                 self.before_lesson.get_or_insert(before);
+                self.view.before_lesson = self.view.info.is_some();
                 self.layout.begin_lesson();
                 self.layout.hide(&self.settings.hidden);
                 self.layout.show(PanelKind::Learn);
@@ -577,6 +591,7 @@ impl App {
     }
 
     fn leave_lesson(&mut self) {
+        self.view.before_lesson = false;
         match self.before_lesson.take() {
             Some(before) => before.restore(&mut self.settings, &mut self.form),
             None => lessons::leave(&mut self.settings),
@@ -594,6 +609,15 @@ impl App {
                 let text = format!("{}. See the panel Failure watch.", signature.kind.title());
                 self.tell(Level::Warning, text);
             }
+        }
+    }
+
+    /// Names the run in the title bar.
+    fn name(&mut self, context: &egui::Context) {
+        let title = self.view.title().map_or_else(|| TITLE.to_owned(), |run| format!("{run} – {TITLE}"));
+        if title != self.title {
+            self.title.clone_from(&title);
+            context.send_viewport_cmd(egui::ViewportCommand::Title(title));
         }
     }
 

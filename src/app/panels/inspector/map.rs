@@ -118,8 +118,8 @@ impl MapForm {
         ));
         ui.horizontal(|ui| {
             let (map, names) = (Arc::clone(map), names);
-            let (position, experiment) = (map.position, context.run.experiment.clone());
-            export_menu(ui, context, "decision map", || export::map(&map, experiment.as_deref(), &names));
+            let (position, run) = (map.position, context.run);
+            export_menu(ui, context, "decision map", || export::map(&map, run, &names));
             if let Some(position) = position {
                 ui.label(weak(ui, format!("network after {position:.2} epochs")));
             }
