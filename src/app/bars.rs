@@ -75,7 +75,12 @@ fn controls(app: &mut App, ui: &mut Ui, narrow: bool) {
     control(app, ui, Command::OneBatch, (Icon::Step, "One batch"), wide, Look::default());
     control(app, ui, Command::OneAttackStep, (Icon::AttackStep, "One attack step"), wide, Look::default());
     control(app, ui, Command::SlowMotion, (Icon::Slow, "Slow motion"), wide && !narrow, slow);
-    control(app, ui, Command::StopAndSave, (Icon::Stop, "Stop and save"), wide, Look::default());
+    // In the same place, because only one of them is possible.
+    if app.enabled(Command::ResumeThis).is_ok() {
+        control(app, ui, Command::ResumeThis, (Icon::Play, "Resume"), wide, Look::default());
+    } else {
+        control(app, ui, Command::StopAndSave, (Icon::Stop, "Stop and save"), wide, Look::default());
+    }
     control(app, ui, Command::StopWithoutSaving, (Icon::Discard, "Stop without saving"), false, Look::default());
 }
 

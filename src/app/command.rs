@@ -23,6 +23,8 @@ pub enum Command {
     StopWithoutSaving,
     /// Choose a run directory and resume it.
     Resume,
+    /// Resume the run that was stopped.
+    ResumeThis,
     /// Load a checkpoint for inspection.
     OpenCheckpoint,
     /// Load an experiment file into the form.
@@ -112,7 +114,7 @@ impl Command {
         use Command::{
             AddToComparison, CancelEvaluation, CopyAsCommand, Evaluate, FullScreen, Help, OneAttackStep, OneBatch,
             OpenCheckpoint, OpenExperiment, OpenImage, Palette, PasteImage, PlayPause, Quit, Redo, ResetLayout, Resume,
-            SaveExperiment, Show, SlowMotion, Start, StopAndSave, StopWithoutSaving, ThemeDark, ThemeLight,
+            ResumeThis, SaveExperiment, Show, SlowMotion, Start, StopAndSave, StopWithoutSaving, ThemeDark, ThemeLight,
             ThemeSystem, Undo, ZoomIn, ZoomOut, ZoomReset,
         };
         let fixed = [
@@ -135,6 +137,7 @@ impl Command {
             SlowMotion,
             StopAndSave,
             StopWithoutSaving,
+            ResumeThis,
             CancelEvaluation,
             ThemeSystem,
             ThemeLight,
@@ -161,6 +164,7 @@ impl Command {
             Self::StopAndSave => "Stop and save",
             Self::StopWithoutSaving => "Stop without saving",
             Self::Resume => "Resume a run…",
+            Self::ResumeThis => "Resume this run",
             Self::OpenCheckpoint => "Open a checkpoint…",
             Self::OpenExperiment => "Open experiment…",
             Self::SaveExperiment => "Save experiment…",
@@ -201,6 +205,7 @@ impl Command {
             Self::StopAndSave => "End the run with a checkpoint, so that it can be resumed from there.",
             Self::StopWithoutSaving => "End the run and write nothing more; earlier checkpoints stay.",
             Self::Resume => "Choose a run directory and resume from its last checkpoint.",
+            Self::ResumeThis => "Continue the run that was stopped, from its last checkpoint.",
             Self::OpenCheckpoint => "Load trained weights for inspecting images, without training.",
             Self::OpenExperiment => "Read an experiment (TOML) into the experiment panel.",
             Self::SaveExperiment => "Write the experiment panel's values as TOML; `fairtat train --config` runs it.",
@@ -249,6 +254,7 @@ impl Command {
             | Self::SlowMotion
             | Self::StopAndSave
             | Self::StopWithoutSaving
+            | Self::ResumeThis
             | Self::CancelEvaluation => Menu::Run,
             Self::Palette | Self::Help => Menu::Help,
             _ => Menu::View,

@@ -12,6 +12,8 @@ mod closing;
 pub mod command;
 pub mod context;
 pub mod dialogs;
+#[cfg(test)]
+mod dialogs_tests;
 pub mod evaluation;
 mod export;
 pub mod form;
@@ -21,6 +23,7 @@ mod launch;
 pub mod layout;
 pub mod lessons;
 pub mod level;
+mod message_window;
 #[cfg(test)]
 mod naming_tests;
 mod palette;
@@ -30,6 +33,7 @@ pub mod pictures;
 pub mod runs;
 #[cfg(test)]
 mod sample;
+mod session_bus;
 pub mod settings;
 #[cfg(test)]
 mod snapshots;

@@ -85,6 +85,8 @@ pub struct RunView {
     pub holds: Vec<Hold>,
     /// The report on the test set, once all epochs are finished.
     pub report: Option<Box<FinalReport>>,
+    /// The directory of the run if it was stopped, or failed, and can be resumed; otherwise `None`.
+    pub resumable: Option<PathBuf>,
     /// The failure that ended the last run.
     pub failure: Option<Failure>,
     /// The failure of the last inspection or decision map.
@@ -164,7 +166,10 @@ impl RunView {
                         self.report = Some(report);
                         "The run is done."
                     }
-                    Ended::Saved => "Stopped with a checkpoint; the run can be resumed.",
+                    Ended::Saved => {
+                        self.resumable = self.directory().cloned();
+                        "Stopped with a checkpoint; the run can be resumed."
+                    }
                     Ended::Discarded => "Stopped without a new checkpoint.",
                 };
                 self.say(now, Info, text.into());
@@ -178,6 +183,7 @@ impl RunView {
                 if [INSPECTING, MAPPING].contains(&failure.doing.as_str()) {
                     self.job_failure = Some(failure);
                 } else {
+                    self.resumable = failure.run.clone().or(self.resumable.take());
                     self.failure = Some(failure);
                 }
             }

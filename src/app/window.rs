@@ -182,6 +182,14 @@ impl App {
         if let Some((purpose, path)) = self.typed.ui(&context) {
             self.chosen(purpose, path);
         }
+        let waiting = self.surroundings.dialogs.waiting().map(|(purpose, since)| (purpose.clone(), since));
+        if let Some((purpose, since)) = waiting
+            && !self.typed.is_open()
+            && super::paths::offer(&context, since)
+        {
+            self.surroundings.dialogs.give_up();
+            self.type_path(purpose);
+        }
         self.toasts.ui(&context, began);
         self.closing_ui(&context);
         for action in std::mem::take(&mut self.actions) {
@@ -224,7 +232,7 @@ impl App {
             match answer {
                 Chosen::Path(purpose, path) => self.chosen(purpose, path),
                 Chosen::Cancelled => {}
-                Chosen::Unavailable(purpose) => self.typed.ask(purpose),
+                Chosen::Unavailable(purpose) => self.type_path(purpose),
             }
         }
         for (level, text) in self.exporter.done() {
@@ -325,7 +333,10 @@ impl App {
                 Err("The run is being opened.")
             }
             Command::StopAndSave | Command::StopWithoutSaving if !live => Err("No run is under way."),
-            Command::Resume | Command::OpenCheckpoint if live => Err("A run is under way; stop it first."),
+            Command::Resume | Command::ResumeThis | Command::OpenCheckpoint if live => {
+                Err("A run is under way; stop it first.")
+            }
+            Command::ResumeThis if self.view.resumable.is_none() => Err("No run is shown that was stopped."),
             Command::CancelEvaluation if !self.evaluation.is_running() => Err("No evaluation is under way."),
             Command::Undo if !self.form.can_undo() => Err("There is nothing to undo."),
             Command::Redo if !self.form.can_redo() => Err("There is nothing to redo."),
@@ -365,6 +376,11 @@ impl App {
             Command::StopAndSave => self.send(Request::Stop { save: true }),
             Command::StopWithoutSaving => self.send(Request::Stop { save: false }),
             Command::Resume => self.ask(OpenFor::Resume),
+            Command::ResumeThis => {
+                if let Some(directory) = self.view.resumable.clone() {
+                    self.queue(Action::Opened(OpenFor::Resume, directory));
+                }
+            }
             Command::OpenCheckpoint => self.ask(OpenFor::Checkpoint),
             Command::OpenExperiment => self.ask(OpenFor::Experiment),
             Command::SaveExperiment => self.ask(OpenFor::SaveExperiment),
@@ -436,6 +452,23 @@ impl App {
 
     fn ask(&mut self, purpose: OpenFor) {
         self.surroundings.dialogs.ask(Purpose::Open(purpose));
+    }
+
+    /// Asks the user to type a path, starting from the most likely one.
+    fn type_path(&mut self, purpose: Purpose) {
+        let last = || self.settings.last_run.clone().unwrap_or_else(|| self.surroundings.runs.clone());
+        let suggestion = match &purpose {
+            Purpose::Save { name, .. } => PathBuf::from(name),
+            Purpose::Open(OpenFor::SaveExperiment) => "experiment.toml".into(),
+            Purpose::Open(OpenFor::DataPath) => self.form.experiment.data.path.clone().unwrap_or_default(),
+            Purpose::Open(OpenFor::Resume | OpenFor::EvaluateRun | OpenFor::Compare) => last(),
+            Purpose::Open(OpenFor::Checkpoint | OpenFor::Evaluate) => last().join("checkpoints/best.safetensors"),
+            Purpose::Open(OpenFor::Report) => last().join("evaluation"),
+            Purpose::Open(OpenFor::Experiment | OpenFor::Image) => PathBuf::new(),
+        };
+        // Relative paths start where the program was started, which a user of a window does not see.
+        let absolute = std::path::absolute(&suggestion).unwrap_or(suggestion);
+        self.typed.ask(purpose, &absolute);
     }
 
     /// Sends a request to the worker.
