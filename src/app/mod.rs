@@ -16,6 +16,7 @@ pub mod dialogs;
 mod dialogs_tests;
 pub mod evaluation;
 mod export;
+mod fonts;
 pub mod form;
 mod frame_times;
 pub mod glossary;

@@ -14,6 +14,7 @@ use super::context::{Action, Context, OpenFor};
 use super::dialogs::{Chosen, Dialogs, Purpose};
 use super::evaluation::EvaluationView;
 use super::export::Exporter;
+use super::fonts;
 use super::form::Form;
 use super::frame_times::FrameTimes;
 use super::glossary::Glossary;
@@ -28,6 +29,7 @@ use super::storage::StoredSettings;
 use super::theme;
 use super::toasts::Toasts;
 use super::view::{RunView, Status};
+use crate::evaluate::figures::SystemFonts;
 use crate::evaluate::signatures;
 use crate::train::RunDir;
 use crate::worker::evaluation::Evaluator;
@@ -91,6 +93,7 @@ impl App {
     /// An application in `context` with the stored state.
     pub fn new(context: &egui::Context, surroundings: Surroundings) -> Self {
         theme::install(context);
+        fonts::install(context, SystemFonts::installed);
         context.options_mut(|options| options.zoom_with_keyboard = false);
         let stored = surroundings.state.as_deref().map(StoredSettings::load).unwrap_or_default();
         let mut form = Form::default();

@@ -25,6 +25,7 @@ mod robustness_curves;
 mod series;
 mod shown;
 mod svg;
+pub(crate) mod system_fonts;
 mod text;
 mod training;
 
@@ -46,6 +47,7 @@ pub use plane::{PlaneFigure, decision_map};
 pub use raster::RenderError;
 pub use robustness_curves::{CurveAxis, CurvePoint, RobustnessCurve, robustness_curve};
 pub use series::{SeriesScale, class_series};
+pub use system_fonts::{FoundFont, SystemFonts};
 pub use training::{learning_rate, loss_curve, time_by_epoch};
 
 /// Device pixels of a PNG per unit of its SVG.
