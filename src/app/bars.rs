@@ -39,6 +39,9 @@ pub(super) fn top(app: &mut App, ui: &mut Ui) {
 
 fn entries(app: &mut App, ui: &mut Ui, menu: Menu) {
     for command in Command::all().filter(|command| command.menu() == menu) {
+        if command.begins_group() {
+            ui.separator();
+        }
         let enabled = app.enabled(command);
         let keys = command.shortcut().map(|keys| ui.ctx().format_shortcut(&keys)).unwrap_or_default();
         let chosen = match command {

@@ -261,6 +261,24 @@ impl Command {
         }
     }
 
+    /// Whether a line separates it from the command before it in its menu.
+    pub const fn begins_group(self) -> bool {
+        matches!(
+            self,
+            Self::Resume
+                | Self::OpenImage
+                | Self::AddToComparison
+                | Self::Quit
+                | Self::CopyAsCommand
+                | Self::OneBatch
+                | Self::StopAndSave
+                | Self::CancelEvaluation
+                | Self::ZoomIn
+                | Self::FullScreen
+                | Self::Show(PanelKind::Experiment)
+        )
+    }
+
     /// Its keyboard shortcut.
     pub const fn shortcut(self) -> Option<KeyboardShortcut> {
         let (modifiers, key) = match self {
@@ -289,5 +307,20 @@ impl Command {
             _ => return None,
         };
         Some(KeyboardShortcut::new(modifiers, key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_menu_begins_with_a_line_and_long_ones_have_some() {
+        for menu in Menu::ALL {
+            let commands: Vec<Command> = Command::all().filter(|command| command.menu() == menu).collect();
+            assert!(!commands[0].begins_group(), "{menu:?}");
+            let longest = commands.split(|command| command.begins_group()).map(<[_]>::len).max().unwrap();
+            assert!(longest <= 10, "{menu:?}: {longest} commands without a line");
+        }
     }
 }

@@ -161,7 +161,8 @@ fn transparent_images_are_composited_on_white_and_counted() {
     assert_eq!(data.train.images(), [100, 224, 100, 255]);
     assert_eq!(data.notes, ["4 images were transparent and composited on white"]);
     let rgba = [10, 20, 30, 0, 10, 20, 30, 255];
-    assert_eq!(image_from_rgba("c", 2, 1, &rgba, ImageShape::new(3, 1, 2)).unwrap(), [255, 10, 255, 20, 255, 30]);
+    let image = image_from_rgba("c", 2, 1, &rgba, ImageShape::new(3, 1, 2)).unwrap();
+    assert_eq!(image, LoadedImage { pixels: vec![255, 10, 255, 20, 255, 30], on_white: true });
 }
 
 /// A JPEG file with an orientation in its EXIF data.
@@ -191,7 +192,7 @@ fn the_orientation_in_exif_data_is_applied() {
     assert_eq!(data.notes, ["4 images were turned or mirrored as the EXIF data says"]);
     let path = dir.path().join("train/a/0");
     let opened = load_image(&path, ImageShape::new(1, 32, 16)).unwrap();
-    assert_eq!(opened, pixels, "an image that is opened alone");
+    assert_eq!(opened.pixels, pixels, "an image that is opened alone");
     // The size that counts is that after turning.
     put(dir.path(), "test/b/0", &encode(&image, ImageFormat::Jpeg));
     let text = message(dir.path(), KEEP);
