@@ -66,6 +66,10 @@ pub enum Action {
     },
     /// Begin the lesson with this file name.
     Lesson(String),
+    /// Show the setting with this path in the experiment panel.
+    FindSetting(&'static str),
+    /// Show the term with this key in the glossary.
+    FindTerm(String),
     /// Show the user a transient message.
     Toast(Level, String),
     /// Show a file or directory in the system's own program for it.

@@ -28,6 +28,8 @@ mod message_window;
 #[cfg(test)]
 mod naming_tests;
 mod palette;
+#[cfg(test)]
+mod palette_tests;
 pub mod panels;
 mod paths;
 pub mod pictures;

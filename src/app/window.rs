@@ -179,9 +179,9 @@ impl App {
         bars::bottom(self, ui);
         egui::CentralPanel::default().frame(egui::Frame::new()).show(ui, |ui| self.tiles(ui));
         let mut palette = std::mem::take(&mut self.palette);
-        let chosen = palette.ui(&context, |command| self.enabled(command));
+        let chosen = palette.ui(&context, &self.glossary, |command| self.enabled(command));
         self.palette = palette;
-        self.actions.extend(chosen.map(Action::Command));
+        self.actions.extend(chosen);
         if let Some((purpose, path)) = self.typed.ui(&context) {
             self.chosen(purpose, path);
         }
@@ -508,6 +508,14 @@ impl App {
             Action::ShowCell { label, prediction } => {
                 self.panels.examples.show_cell(label, prediction);
                 self.layout.show(PanelKind::Examples);
+            }
+            Action::FindSetting(path) => {
+                self.panels.experiment.find(path);
+                self.layout.show(PanelKind::Experiment);
+            }
+            Action::FindTerm(key) => {
+                self.panels.learn.find(&key);
+                self.layout.show(PanelKind::Learn);
             }
             Action::Lesson(id) => self.begin_lesson(&id),
             Action::LeaveLesson => self.leave_lesson(),

@@ -62,6 +62,13 @@ impl Experiment {
         self.machine.images(experiment).is_some_and(|images| images.missing)
     }
 
+    /// Shows the setting with this path.
+    pub fn find(&mut self, path: &str) {
+        if let Some(field) = fields::field(path) {
+            field.label.clone_into(&mut self.search);
+        }
+    }
+
     /// Shape of the first image of an experiment's folder or npy files; `None` while unknown.
     pub fn on_disk(&self, experiment: &crate::config::Experiment) -> Option<ImageShape> {
         self.machine.images(experiment).and_then(|images| images.shape)
