@@ -66,6 +66,10 @@ pub enum Action {
     },
     /// Begin the lesson with this file name.
     Lesson(String),
+    /// Fetch this data set from its publisher.
+    Download(String),
+    /// End the download that is under way.
+    CancelDownload,
     /// Show the setting with this path in the experiment panel.
     FindSetting(&'static str),
     /// Show the term with this key in the glossary.

@@ -29,6 +29,7 @@ use super::storage::StoredSettings;
 use super::theme;
 use super::toasts::Toasts;
 use super::view::{RunView, Status};
+use crate::data::DataError;
 use crate::evaluate::figures::SystemFonts;
 use crate::evaluate::signatures;
 use crate::train::RunDir;
@@ -238,6 +239,14 @@ impl App {
                 Chosen::Unavailable(purpose) => self.type_path(purpose),
             }
         }
+        match self.panels.experiment.downloaded() {
+            Some((name, Ok(()))) => self.tell(Level::Info, format!("{name} is downloaded and verified.")),
+            Some((name, Err(DataError::Stopped(_)))) => {
+                self.tell(Level::Info, format!("The download of {name} is cancelled; it can go on later."));
+            }
+            Some((name, Err(error))) => self.tell(Level::Error, format!("{name} was not downloaded: {error}")),
+            None => {}
+        }
         for (level, text) in self.exporter.done() {
             self.tell(level, text);
         }
@@ -330,7 +339,7 @@ impl App {
             Command::Start | Command::PlayPause
                 if !live && self.panels.experiment.lacks_images(&self.form.experiment) =>
             {
-                Err("The images are not on this machine; the panel Experiment says how to get them.")
+                Err("The images are not on this machine; the panel Experiment downloads them.")
             }
             Command::PlayPause | Command::OneBatch | Command::OneAttackStep if self.view.status == Status::Opening => {
                 Err("The run is being opened.")
@@ -509,6 +518,8 @@ impl App {
                 self.panels.examples.show_cell(label, prediction);
                 self.layout.show(PanelKind::Examples);
             }
+            Action::Download(name) => self.panels.experiment.download(context, &name),
+            Action::CancelDownload => self.panels.experiment.cancel_download(),
             Action::FindSetting(path) => {
                 self.panels.experiment.find(path);
                 self.layout.show(PanelKind::Experiment);
@@ -704,6 +715,7 @@ impl App {
     pub(super) fn finish(&mut self) {
         self.store();
         self.cancel_evaluation();
+        self.panels.experiment.cancel_download();
         self.surroundings.ending.stop();
         self.evaluator = None;
     }

@@ -3,6 +3,7 @@
 use egui::{ComboBox, DragValue, Id, Response, RichText, Ui, vec2};
 use serde_json::{Value, json};
 
+use super::download::Offered;
 use super::machine::Unknown;
 use super::row::Sheet;
 use crate::app::context::{Action, Context, OpenFor};
@@ -62,17 +63,22 @@ pub(super) struct Note {
     pub(super) serious: bool,
     /// A command that fixes the problem.
     pub(super) command: Option<String>,
+    /// A download that fixes it.
+    pub(super) download: Option<Offered>,
 }
 
 /// The note below the line of a field, if any.
 pub(super) fn note(sheet: &Sheet<'_>, field: &Field) -> Option<Note> {
-    let known = |text: String| Some(Note { text, serious: false, command: None });
+    let known = |text: String| Some(Note { text, serious: false, command: None, download: None });
     match field.path {
         "data.dataset" => match sheet.machine.images(&sheet.experiment) {
             Some(images) if images.text.is_empty() => None,
-            Some(images) => {
-                Some(Note { text: images.text.clone(), serious: images.missing, command: images.command.clone() })
-            }
+            Some(images) => Some(Note {
+                text: images.text.clone(),
+                serious: images.missing,
+                command: images.command.clone(),
+                download: images.download.clone(),
+            }),
             None => match sheet.machine.unknown() {
                 Unknown::Typing => known("checked when you stop typing".into()),
                 Unknown::Reading => known("looking at the disk…".into()),
@@ -81,6 +87,7 @@ pub(super) fn note(sheet: &Sheet<'_>, field: &Field) -> Option<Note> {
                         .into(),
                     serious: true,
                     command: None,
+                    download: None,
                 }),
             },
         },

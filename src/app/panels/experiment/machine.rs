@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
+use super::download::{Downloads, Offered};
 use crate::config::{EngineOptions, Experiment};
 use crate::data::download::{self, Status};
-use crate::data::{ImageShape, detect, first_shape, publishers};
+use crate::data::{DataError, ImageShape, detect, first_shape, publishers};
 use crate::engine::candle::CandleDevice;
 use crate::engine::wgsl::{AdapterSummary, adapters, default_adapter};
 use crate::engines::{ChosenEngine, choose_engine};
@@ -103,6 +104,8 @@ pub(in crate::app) struct Images {
     pub(in crate::app) text: String,
     /// A command that fetches them.
     pub(in crate::app) command: Option<String>,
+    /// What a download would fetch; `None` if they are here, or cannot be fetched.
+    pub(in crate::app) download: Option<Offered>,
     /// Whether a run could not start without them.
     pub(in crate::app) missing: bool,
     /// Shape of the first image of a folder or of npy files on disk; `None` if unknown.
@@ -140,6 +143,7 @@ pub(in crate::app) struct Machine {
     typed_at: f64,
     /// Whether the data set is still being typed.
     typing: bool,
+    downloads: Downloads,
     /// Fixed answers for tests.
     fixed: Option<(Gpus, Images)>,
 }
@@ -149,6 +153,29 @@ impl Machine {
     #[cfg(test)]
     pub(in crate::app) fn fixed(gpus: Gpus, images: Images) -> Self {
         Self { fixed: Some((gpus, images)), ..Self::default() }
+    }
+
+    /// Fetches data sets with `downloads`.
+    #[cfg(test)]
+    pub(super) fn fetching(self, downloads: Downloads) -> Self {
+        Self { downloads, ..self }
+    }
+
+    /// The downloads.
+    pub(super) fn downloads(&self) -> &Downloads {
+        &self.downloads
+    }
+
+    /// Fetches a data set.
+    pub(super) fn download(&mut self, context: &egui::Context, name: &str) {
+        self.downloads.start(context, name);
+    }
+
+    /// The outcome of a download that has ended since the last call; the disk is then looked at again.
+    pub(super) fn downloaded(&mut self) -> Option<(String, Result<(), DataError>)> {
+        let ended = self.downloads.ended()?;
+        self.images.known = None;
+        Some(ended)
     }
 
     /// The paths of images that are known or being looked up, oldest first.
@@ -238,8 +265,8 @@ fn gpus(options: &EngineOptions) -> Gpus {
 }
 
 fn images(name: &str, path: Option<&PathBuf>) -> Images {
-    let here = |text: String| Images { text, command: None, missing: false, shape: None };
-    let gone = |text: String| Images { text, command: None, missing: true, shape: None };
+    let here = |text: String| Images { text, command: None, download: None, missing: false, shape: None };
+    let gone = |text: String| Images { missing: true, ..here(text) };
     match (name, path) {
         ("digits", _) => here("built in: 1,797 handwritten digits, 8×8 grey".into()),
         ("shapes", _) => here("built in: drawn shapes, 32×32 colour".into()),
@@ -260,8 +287,10 @@ fn images(name: &str, path: Option<&PathBuf>) -> Images {
                 Ok(Status::Absent) => "not on this disk, must be fetched".to_owned(),
                 Err(error) => error.to_string(),
             };
-            let missing = !root.join(name).exists();
-            Images { text, command: Some(format!("fairtat data fetch {name}")), missing, shape: None }
+            // A directory with half a download is not a data set.
+            let missing = detect(&publisher.directory(&root)).is_err();
+            let command = Some(format!("fairtat data fetch {name}"));
+            Images { text, command, download: Some(Offered::of(&publisher)), missing, shape: None }
         }
     }
 }
