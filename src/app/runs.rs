@@ -471,7 +471,9 @@ mod tests {
             std::fs::remove_file(&pipe).unwrap();
             assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
             let (sender, receiver) = channel();
-            std::thread::spawn(move || sender.send(Run::read(&path)));
+            std::thread::spawn(move || {
+                let _ = sender.send(Run::read(&path));
+            });
             let read = receiver.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
             // A table that is not there is that of a run without epochs.
             match read {
