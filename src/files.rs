@@ -121,6 +121,19 @@ fn too_long(length: u64, max: u64) -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, format!("it is {length} bytes long, expected at most {max}"))
 }
 
+/// Checks that a file at `path` can be opened for writing without waiting: that nothing is there, or a regular file.
+/// Opening a pipe waits for its other end, and writing to a device has side effects.
+///
+/// # Errors
+/// Returns an error that names what is there instead.
+pub fn check_plain(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) => check_regular(&metadata),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// The content of a regular file of at most `max` bytes, see [`open`].
 ///
 /// # Errors

@@ -86,7 +86,9 @@ pub fn is_all_there_is(directory: &Path) -> bool {
 /// The process that has locked a directory, in words; `None` if none has.
 pub fn holder(directory: &Path) -> Option<String> {
     // Writing, because some systems lock only files that are open for it.
-    let file = OpenOptions::new().write(true).open(lock_path(directory)).ok()?;
+    let path = lock_path(directory);
+    files::check_plain(&path).ok()?;
+    let file = OpenOptions::new().write(true).open(path).ok()?;
     matches!(file.try_lock(), Err(TryLockError::WouldBlock)).then(|| holder_of(directory))
 }
 
@@ -218,5 +220,18 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("victim"), lock_path(dir.path())).unwrap();
         let error = DirectoryLock::take(dir.path()).unwrap_err().to_string();
         assert!(error.contains("not a plain file") && !dir.path().join("victim").exists(), "{error}");
+    }
+
+    /// Opening a pipe for writing waits until somebody reads it.
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_in_place_of_the_lock_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = lock_path(dir.path());
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let directory = dir.path().to_path_buf();
+        std::thread::spawn(move || sender.send((holder(&directory), DirectoryLock::take(&directory).is_err())));
+        assert_eq!(receiver.recv_timeout(std::time::Duration::from_secs(20)).unwrap(), (None, true));
     }
 }

@@ -39,6 +39,9 @@ pub(super) fn top(app: &mut App, ui: &mut Ui) {
 
 fn entries(app: &mut App, ui: &mut Ui, menu: Menu) {
     for command in Command::all().filter(|command| command.menu() == menu) {
+        if command.begins_group() {
+            ui.separator();
+        }
         let enabled = app.enabled(command);
         let keys = command.shortcut().map(|keys| ui.ctx().format_shortcut(&keys)).unwrap_or_default();
         let chosen = match command {
@@ -77,7 +80,12 @@ fn controls(app: &mut App, ui: &mut Ui, narrow: bool) {
     control(app, ui, Command::OneBatch, (Icon::Step, "One batch"), wide, Look::default());
     control(app, ui, Command::OneAttackStep, (Icon::AttackStep, "One attack step"), wide, Look::default());
     speeds(app, ui, wide && !narrow);
-    control(app, ui, Command::StopAndSave, (Icon::Stop, "Stop and save"), wide, Look::default());
+    // In the same place, because only one of them is possible.
+    if app.enabled(Command::ResumeThis).is_ok() {
+        control(app, ui, Command::ResumeThis, (Icon::Play, "Resume"), wide, Look::default());
+    } else {
+        control(app, ui, Command::StopAndSave, (Icon::Stop, "Stop and save"), wide, Look::default());
+    }
     control(app, ui, Command::StopWithoutSaving, (Icon::Discard, "Stop without saving"), false, Look::default());
 }
 
@@ -152,6 +160,11 @@ pub(super) fn bottom(app: &mut App, ui: &mut Ui) {
                 let hover = format!("A frame takes {:.1} ms; one in a hundred over {:.1} ms.", ms(0.5), ms(0.99));
                 let text = engine.unwrap_or_else(|| "no engine open".into());
                 ui.add(egui::Label::new(weak(ui, text)).truncate()).on_hover_text(hover);
+                if let Some(run) = app.view.title() {
+                    ui.separator();
+                    let place = app.view.directory().map_or_else(|| run.clone(), |path| path.display().to_string());
+                    ui.add(egui::Label::new(run).truncate()).on_hover_text(place);
+                }
                 if app.view.status.is_live() {
                     if let Some(eta) = app.view.eta_secs() {
                         ui.label(format!("{} left", clock(eta)));

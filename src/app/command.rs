@@ -28,6 +28,8 @@ pub enum Command {
     StopWithoutSaving,
     /// Choose a run directory and resume it.
     Resume,
+    /// Resume the run that was stopped.
+    ResumeThis,
     /// Load a checkpoint for inspection.
     OpenCheckpoint,
     /// Load an experiment file into the form.
@@ -156,7 +158,7 @@ impl Command {
         use Command::{
             AddToComparison, CancelEvaluation, CopyAsCommand, Evaluate, FullScreen, Help, OneAttackStep, OneBatch,
             OpenCheckpoint, OpenExperiment, OpenImage, Palette, PasteImage, PlayPause, Quit, Redo, ResetLayout, Resume,
-            SaveExperiment, Show, SlowMotion, Start, StopAndSave, StopWithoutSaving, ThemeDark, ThemeLight,
+            ResumeThis, SaveExperiment, Show, SlowMotion, Start, StopAndSave, StopWithoutSaving, ThemeDark, ThemeLight,
             ThemeSystem, Undo, ZoomIn, ZoomOut, ZoomReset,
         };
         let fixed = [
@@ -179,6 +181,7 @@ impl Command {
             SlowMotion,
             StopAndSave,
             StopWithoutSaving,
+            ResumeThis,
             CancelEvaluation,
             ThemeSystem,
             ThemeLight,
@@ -211,6 +214,7 @@ impl Command {
             Self::StopAndSave => "Stop and save",
             Self::StopWithoutSaving => "Stop without saving",
             Self::Resume => "Resume a run…",
+            Self::ResumeThis => "Resume this run",
             Self::OpenCheckpoint => "Open a checkpoint…",
             Self::OpenExperiment => "Open experiment…",
             Self::SaveExperiment => "Save experiment…",
@@ -257,6 +261,7 @@ impl Command {
             Self::StopAndSave => "End the run with a checkpoint, so that it can be resumed from there.",
             Self::StopWithoutSaving => "End the run and write nothing more; earlier checkpoints stay.",
             Self::Resume => "Choose a run directory and resume from its last checkpoint.",
+            Self::ResumeThis => "Continue the run that was stopped, from its last checkpoint.",
             Self::OpenCheckpoint => "Load trained weights for inspecting images, without training.",
             Self::OpenExperiment => "Read an experiment (TOML) into the experiment panel.",
             Self::SaveExperiment => "Write the experiment panel's values as TOML; `fairtat train --config` runs it.",
@@ -306,6 +311,7 @@ impl Command {
             | Self::Speed(_)
             | Self::StopAndSave
             | Self::StopWithoutSaving
+            | Self::ResumeThis
             | Self::CancelEvaluation => Menu::Run,
             Self::Palette | Self::Help => Menu::Help,
             _ => Menu::View,
@@ -324,6 +330,24 @@ impl Command {
         };
         all.sort_by_key(|(_, keys)| std::cmp::Reverse(modifiers(keys)));
         all
+    }
+
+    /// Whether a line separates it from the command before it in its menu.
+    pub const fn begins_group(self) -> bool {
+        matches!(
+            self,
+            Self::Resume
+                | Self::OpenImage
+                | Self::AddToComparison
+                | Self::Quit
+                | Self::CopyAsCommand
+                | Self::OneBatch
+                | Self::StopAndSave
+                | Self::CancelEvaluation
+                | Self::ZoomIn
+                | Self::FullScreen
+                | Self::Show(PanelKind::Experiment)
+        )
     }
 
     /// Its keyboard shortcut.
@@ -380,6 +404,16 @@ mod tests {
                 }
             });
             assert_eq!(found, [command], "{keys:?}");
+        }
+    }
+
+    #[test]
+    fn no_menu_begins_with_a_line_and_long_ones_have_some() {
+        for menu in Menu::ALL {
+            let commands: Vec<Command> = Command::all().filter(|command| command.menu() == menu).collect();
+            assert!(!commands[0].begins_group(), "{menu:?}");
+            let longest = commands.split(|command| command.begins_group()).map(<[_]>::len).max().unwrap();
+            assert!(longest <= 10, "{menu:?}: {longest} commands without a line");
         }
     }
 }

@@ -67,6 +67,14 @@ pub enum Action {
     ShowCell(Cell),
     /// Begin the lesson with this file name.
     Lesson(String),
+    /// Fetch this data set from its publisher.
+    Download(String),
+    /// End the download that is under way.
+    CancelDownload,
+    /// Show the setting with this path in the experiment panel.
+    FindSetting(&'static str),
+    /// Show the term with this key in the glossary.
+    FindTerm(String),
     /// Show the user a transient message.
     Toast(Level, String),
     /// Show a file or directory in the system's own program for it.
@@ -81,6 +89,8 @@ pub enum Action {
     Opened(OpenFor, PathBuf),
     /// Load the image on the clipboard into the inspector.
     PasteImage,
+    /// Empty the panels of a run that is over. Its files stay.
+    ClearRun,
     /// Leave the open lesson and restore what was there before it.
     LeaveLesson,
 }

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::context::OpenFor;
+use super::session_bus;
 
 /// The answer to a dialog.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,19 @@ impl Purpose {
             Self::Save { .. } => "Save the figure",
         }
     }
+
+    /// What to type where the system has no dialog.
+    pub fn typed(&self) -> &'static str {
+        match self {
+            Self::Save { .. } | Self::Open(OpenFor::SaveExperiment) => "Type the path of the file to write.",
+            Self::Open(
+                OpenFor::Resume | OpenFor::Compare | OpenFor::DataPath | OpenFor::EvaluateRun | OpenFor::Report,
+            ) => "Type the path of the directory.",
+            Self::Open(OpenFor::Experiment | OpenFor::Image | OpenFor::Checkpoint | OpenFor::Evaluate) => {
+                "Type the path of the file, or drop the file onto the window."
+            }
+        }
+    }
 }
 
 /// Asks the user for paths.
@@ -57,13 +71,29 @@ pub trait Dialogs {
 
     /// The next answer; `None` if there is none yet.
     fn poll(&mut self) -> Option<Chosen<Purpose>>;
+
+    /// The dialog that was asked for and has not answered, and since when; `None` if there is none, or if the system shows
+    /// its dialogs without another program that may hang.
+    fn waiting(&self) -> Option<(&Purpose, Instant)> {
+        None
+    }
+
+    /// Ignores the answer of the dialog that [`Self::waiting`] returns.
+    fn give_up(&mut self) {}
 }
+
+/// Time after which the user is offered to type a path although the system has been asked for a dialog.
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The system's own dialogs.
 pub(super) struct SystemDialogs {
-    answers: Receiver<Chosen<Purpose>>,
-    sender: Sender<Chosen<Purpose>>,
+    answers: Receiver<(u64, Chosen<Purpose>)>,
+    sender: Sender<(u64, Chosen<Purpose>)>,
     wake: egui::Context,
+    /// Number of dialogs asked for.
+    asked: u64,
+    /// The dialogs without an answer: number, purpose, and since when. The newest is last.
+    open: Vec<(u64, Purpose, Instant)>,
 }
 
 /// A dialog that closes faster than a user can react was never shown.
@@ -73,7 +103,7 @@ impl SystemDialogs {
     /// Dialogs that repaint `context` when they are answered.
     pub(super) fn new(context: egui::Context) -> Self {
         let (sender, answers) = channel();
-        Self { answers, sender, wake: context }
+        Self { answers, sender, wake: context, asked: 0, open: Vec::new() }
     }
 }
 
@@ -98,9 +128,22 @@ impl Dialogs for SystemDialogs {
             ) => Box::pin(dialog.pick_folder()),
             Purpose::Save { name, .. } => Box::pin(dialog.set_file_name(name).save_file()),
         };
+        self.asked += 1;
+        let number = self.asked;
+        let started = Instant::now();
+        self.open.push((number, purpose.clone(), started));
+        self.wake.request_repaint_after(PATIENCE);
+        let (sender, wake, again) = (self.sender.clone(), self.wake.clone(), purpose.clone());
+        let hung = move || {
+            if !session_bus::answers(PATIENCE) {
+                let _ = sender.send((number, Chosen::Unavailable(again)));
+                wake.request_repaint();
+            }
+        };
+        // Without this thread the user is still offered to type the path.
+        let _ = std::thread::Builder::new().name("dialog".into()).spawn(hung);
         let (sender, wake) = (self.sender.clone(), self.wake.clone());
         let again = purpose.clone();
-        let started = Instant::now();
         let thread = std::thread::Builder::new().name("dialog".into()).spawn(move || {
             let answer = match pollster::block_on(asked) {
                 Some(file) => Chosen::Path(purpose, file.path().to_path_buf()),
@@ -108,15 +151,33 @@ impl Dialogs for SystemDialogs {
                 None => Chosen::Cancelled,
             };
             // If the window is closed by now, nothing receives the answer.
-            let _ = sender.send(answer);
+            let _ = sender.send((number, answer));
             wake.request_repaint();
         });
         if thread.is_err() {
-            let _ = self.sender.send(Chosen::Unavailable(again));
+            let _ = self.sender.send((number, Chosen::Unavailable(again)));
         }
     }
 
     fn poll(&mut self) -> Option<Chosen<Purpose>> {
-        self.answers.try_recv().ok()
+        while let Ok((number, answer)) = self.answers.try_recv() {
+            let before = self.open.len();
+            self.open.retain(|(open, ..)| *open != number);
+            // A second answer, or one to a dialog that was given up.
+            if self.open.len() < before {
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    fn waiting(&self) -> Option<(&Purpose, Instant)> {
+        // Elsewhere a dialog is part of this program.
+        let portal = cfg!(all(unix, not(target_os = "macos")));
+        self.open.last().filter(|_| portal).map(|(_, purpose, since)| (purpose, *since))
+    }
+
+    fn give_up(&mut self) {
+        self.open.pop();
     }
 }

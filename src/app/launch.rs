@@ -7,9 +7,10 @@ use resvg::{tiny_skia, usvg};
 
 use super::closing::Ending;
 use super::dialogs::SystemDialogs;
+use super::message_window;
 use super::storage::StoredSettings;
 use super::tour::{Tour, TourOptions};
-use super::window::{App, Surroundings};
+use super::window::{App, Surroundings, TITLE};
 
 /// Why no window could be opened.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +19,10 @@ pub enum LaunchError {
     #[error("the window cannot be opened: there is no display")]
     NoDisplay,
     /// The system refused to open a window.
-    #[error("the window could not be opened: {0}")]
+    #[error(
+        "the window could not be opened: {0}. It needs a graphics adapter with Vulkan, Metal or Direct3D 12, or a driver \
+         that does without: the package mesa-vulkan-drivers on Debian and Ubuntu. `fairtat train` needs no window"
+    )]
     Refused(String),
 }
 
@@ -52,13 +56,15 @@ pub fn run(options: LaunchOptions, opening: impl FnOnce()) -> Result<(), LaunchE
         return Err(LaunchError::NoDisplay);
     }
     opening();
+    // A tour is run by a script, which nobody watches.
+    let watched = options.tour.is_none();
     let began = Instant::now();
     let state = StoredSettings::place();
     let last = state.as_deref().map(StoredSettings::load).and_then(|stored| stored.size);
     let size = options.size.or(last).unwrap_or([1280.0, 820.0]);
     let native = eframe::NativeOptions {
         viewport: egui::ViewportBuilder::default()
-            .with_title("fairtat")
+            .with_title(TITLE)
             .with_app_id("fairtat")
             .with_icon(icon().unwrap_or_default())
             .with_inner_size(size)
@@ -83,7 +89,19 @@ pub fn run(options: LaunchOptions, opening: impl FnOnce()) -> Result<(), LaunchE
             Ok(Box::new(Window { app, tour }))
         }),
     )
-    .map_err(|error| LaunchError::Refused(error.to_string()))
+    .map_err(|error| {
+        let error = LaunchError::Refused(error.to_string());
+        if watched {
+            // Who starts the program from a menu does not see its standard error.
+            message_window::show(TITLE, &capital(&error.to_string()));
+        }
+        error
+    })
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).chain(['.']).collect())
 }
 
 /// Directory of new runs: `runs` in the current directory if that is writable, otherwise in the user's data directory.

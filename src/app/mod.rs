@@ -12,9 +12,12 @@ mod closing;
 pub mod command;
 pub mod context;
 pub mod dialogs;
+#[cfg(test)]
+mod dialogs_tests;
 pub mod evaluation;
 mod export;
 pub mod focus;
+mod fonts;
 pub mod form;
 mod frame_times;
 pub mod glossary;
@@ -22,13 +25,19 @@ mod launch;
 pub mod layout;
 pub mod lessons;
 pub mod level;
+mod message_window;
+#[cfg(test)]
+mod naming_tests;
 mod palette;
+#[cfg(test)]
+mod palette_tests;
 pub mod panels;
 mod paths;
 pub mod pictures;
 pub mod runs;
 #[cfg(test)]
 mod sample;
+mod session_bus;
 pub mod settings;
 #[cfg(test)]
 mod snapshots;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::data::{DataError, Dataset, ImageShape, image_from_rgba, load_image};
+use crate::data::{DataError, Dataset, ImageShape, LoadedImage, image_from_rgba, load_image};
 use crate::worker::Subject;
 
 /// Reads a PNG or JPEG file.
@@ -10,9 +10,8 @@ use crate::worker::Subject;
 /// # Errors
 /// As [`load_image`]; the message names the file and suggests what to do.
 pub fn subject_from_file(path: &Path, shape: ImageShape) -> Result<Subject, DataError> {
-    let pixels = load_image(path, shape)?.into();
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    Ok(Subject { name, shape, pixels, label: None })
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    Ok(subject(&name, load_image(path, shape)?, shape))
 }
 
 /// Converts an image with 4 bytes per pixel, as read from the clipboard.
@@ -26,8 +25,13 @@ pub fn subject_from_rgba(
     rgba: &[u8],
     shape: ImageShape,
 ) -> Result<Subject, DataError> {
-    let pixels = image_from_rgba(name, width, height, rgba, shape)?.into();
-    Ok(Subject { name: name.to_owned(), shape, pixels, label: None })
+    Ok(subject(name, image_from_rgba(name, width, height, rgba, shape)?, shape))
+}
+
+/// An image without a label, whose name says what its background is if it had none.
+fn subject(name: &str, LoadedImage { pixels, on_white }: LoadedImage, shape: ImageShape) -> Subject {
+    let name = if on_white { format!("{name}, transparent pixels on white") } else { name.to_owned() };
+    Subject { name, shape, pixels: pixels.into(), label: None }
 }
 
 /// Image `index` of a part of the data set, such as `test`; `None` if there is no such image.
@@ -59,6 +63,24 @@ mod tests {
         assert!(colour.pixels[32..].iter().all(|v| *v == 0), "no blue: {:?}", &colour.pixels[32..]);
         let grey = subject_from_file(&path, ImageShape::new(1, 32, 32)).unwrap();
         assert_eq!((grey.pixels[0], grey.pixels[31 * 32]), (76, 150));
+    }
+
+    #[test]
+    fn transparent_pixels_are_white_and_the_name_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cat.png");
+        let opacity = |x: u32| if x < 2 { 0 } else { 255 };
+        let image = image::RgbaImage::from_fn(4, 4, |x, _| image::Rgba([10, 10, 10, opacity(x)]));
+        image.save(&path).unwrap();
+        let shape = ImageShape::new(1, 4, 4);
+        let subject = subject_from_file(&path, shape).unwrap();
+        assert_eq!(subject.name, "cat.png, transparent pixels on white");
+        assert_eq!(subject.pixels[..4], [255, 255, 10, 10]);
+        let pasted = subject_from_rgba("pasted image", 4, 4, &image, shape).unwrap();
+        assert_eq!(
+            (pasted.name.as_str(), &pasted.pixels),
+            ("pasted image, transparent pixels on white", &subject.pixels)
+        );
     }
 
     #[test]

@@ -470,6 +470,34 @@ mod tests {
         assert!(Run::read(&path).unwrap_err().contains("did you mean 'epsilon'"));
     }
 
+    /// Every file of a run that somebody else may have made.
+    #[cfg(unix)]
+    #[test]
+    fn pipes_in_a_run_directory_are_named_and_never_waited_for() {
+        let files = ["config.toml", "metrics.csv", "classes.csv", "evaluation.json", "examples/00-original.png"];
+        for name in files {
+            let place = tempfile::tempdir().unwrap();
+            let path = place.path().join("a");
+            testing::write(&path, MethodChoice::At, 2, Some(0.5));
+            let pipe = path.join(name);
+            std::fs::remove_file(&pipe).unwrap();
+            assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+            let (sender, receiver) = channel();
+            std::thread::spawn(move || {
+                let _ = sender.send(Run::read(&path));
+            });
+            let read = receiver.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+            // A table that is not there is that of a run without epochs.
+            match read {
+                Ok(run) => {
+                    assert!(name.ends_with(".csv") && (run.metrics.is_empty() || run.classes.is_empty()), "{name}");
+                }
+                Err(error) => assert!(error.contains("it is a pipe, expected a regular file"), "{name}: {error}"),
+            }
+            assert!(run_directories(&[place.path().to_owned()]).len() == usize::from(name != "config.toml"));
+        }
+    }
+
     #[test]
     fn only_what_differs_is_listed() {
         let a = Experiment::default();

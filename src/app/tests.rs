@@ -35,9 +35,15 @@ impl Dialogs for Scripted {
     }
 }
 
-type Window<'a> = Harness<'a, Option<App>>;
+pub(super) type Window<'a> = Harness<'a, Option<App>>;
 
-fn open<'a>(directory: &std::path::Path, paths: Vec<PathBuf>, size: [f32; 2], scale: f32, dark: bool) -> Window<'a> {
+pub(super) fn open<'a>(
+    directory: &std::path::Path,
+    paths: Vec<PathBuf>,
+    size: [f32; 2],
+    scale: f32,
+    dark: bool,
+) -> Window<'a> {
     open_with(directory, paths, (size, scale, dark), Ending::default())
 }
 
@@ -47,9 +53,18 @@ fn open_with<'a>(
     (size, scale, dark): ([f32; 2], f32, bool),
     ending: Ending,
 ) -> Window<'a> {
+    open_asking(directory, Box::new(Scripted { paths, ..Scripted::default() }), (size, scale, dark), ending)
+}
+
+/// A window with these file dialogs.
+pub(super) fn open_asking<'a>(
+    directory: &std::path::Path,
+    dialogs: Box<dyn Dialogs>,
+    (size, scale, dark): ([f32; 2], f32, bool),
+    ending: Ending,
+) -> Window<'a> {
     let (runs, state) = (directory.join("runs"), Some(directory.join("window.json")));
-    let mut surroundings =
-        Some(Surroundings { runs, state, dialogs: Box::new(Scripted { paths, ..Scripted::default() }), ending });
+    let mut surroundings = Some(Surroundings { runs, state, dialogs, ending });
     Harness::builder()
         .with_size(size)
         .with_pixels_per_point(scale)
@@ -94,7 +109,7 @@ impl WindowExt for Window<'_> {
 /// Training on digits takes seconds; a busy machine may need longer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-trait WindowExt {
+pub(super) trait WindowExt {
     fn app(&self) -> &App;
     fn wait(&mut self, what: &str, done: impl FnMut(&App) -> bool);
     fn press(&mut self, label: &str);
@@ -113,7 +128,7 @@ fn the_window_opens_and_finds_commands() {
 }
 
 /// A run small enough for a test.
-fn make_small(window: &mut Window<'_>) {
+pub(super) fn make_small(window: &mut Window<'_>) {
     let experiment = &mut window.state_mut().as_mut().unwrap().form.experiment;
     experiment.data.limit = Some(500);
     experiment.optimizer.epochs = 2;
@@ -121,7 +136,7 @@ fn make_small(window: &mut Window<'_>) {
     experiment.evaluation.test_steps = 2;
 }
 
-fn show(window: &mut Window<'_>, kind: PanelKind) {
+pub(super) fn show(window: &mut Window<'_>, kind: PanelKind) {
     window.state_mut().as_mut().unwrap().queue(Action::Show(kind));
     window.run_steps(4);
 }

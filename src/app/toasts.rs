@@ -11,6 +11,15 @@ use super::widgets::strong;
 /// Maximum number of messages; new ones replace the oldest.
 const MOST: usize = 4;
 
+/// Time for which a message is shown. An error has a next step to read, and may come while nobody looks.
+const fn life(level: Level) -> Duration {
+    Duration::from_secs(match level {
+        Level::Info => 5,
+        Level::Warning => 12,
+        Level::Error => 40,
+    })
+}
+
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Toasts {
@@ -27,15 +36,10 @@ impl Toasts {
         self.shown.push((now, level, text));
     }
 
-    /// Draws the current messages, newest at the bottom. Errors stay until they are closed.
+    /// Draws the current messages, newest at the bottom. None of them stays: the log has all.
     pub(super) fn ui(&mut self, context: &egui::Context, now: Instant) {
-        let life = |level| match level {
-            Level::Info => Some(Duration::from_secs(5)),
-            Level::Warning => Some(Duration::from_secs(12)),
-            Level::Error => None,
-        };
-        self.shown.retain(|(at, level, _)| life(*level).is_none_or(|life| now - *at < life));
-        let next = self.shown.iter().filter_map(|(at, level, _)| Some(life(*level)?.saturating_sub(now - *at))).min();
+        self.shown.retain(|(at, level, _)| now - *at < life(*level));
+        let next = self.shown.iter().map(|(at, level, _)| life(*level).saturating_sub(now - *at)).min();
         if let Some(next) = next {
             context.request_repaint_after(next);
         }
@@ -80,6 +84,36 @@ impl Toasts {
             });
         if let Some(closed) = closed {
             self.shown.remove(closed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use egui_kittest::Harness;
+    use egui_kittest::kittest::Queryable;
+
+    use super::*;
+
+    #[test]
+    fn every_message_expires_an_error_last() {
+        let began = Instant::now();
+        let mut toasts = Toasts::default();
+        for (level, text) in [(Level::Info, "saved"), (Level::Warning, "careful"), (Level::Error, "broken")] {
+            toasts.add(began, level, text.into());
+        }
+        for (secs, expected) in [(0, 3), (4, 3), (6, 2), (13, 1), (39, 1), (41, 0)] {
+            let now = began + Duration::from_secs(secs);
+            let harness = Harness::builder().with_size([500.0, 400.0]).build_ui_state(
+                |ui, toasts: &mut Toasts| {
+                    super::theme::install(ui.ctx());
+                    toasts.ui(ui.ctx(), now);
+                },
+                std::mem::take(&mut toasts),
+            );
+            let shown = ["saved", "careful", "broken"].iter().filter(|text| harness.query_by_label(text).is_some());
+            assert_eq!(shown.count(), expected, "after {secs} s");
+            toasts.shown.clone_from(&harness.state().shown);
         }
     }
 }

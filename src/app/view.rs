@@ -89,6 +89,8 @@ pub struct RunView {
     pub holds: Vec<Hold>,
     /// The report on the test set, once all epochs are finished.
     pub report: Option<Box<FinalReport>>,
+    /// The directory of the run if it was stopped, or failed, and can be resumed; otherwise `None`.
+    pub resumable: Option<PathBuf>,
     /// The failure that ended the last run.
     pub failure: Option<Failure>,
     /// The failure of the last inspection or decision map.
@@ -97,6 +99,8 @@ pub struct RunView {
     pub log: VecDeque<LogLine>,
     /// Images per second over the last seconds.
     pub rate: Rate,
+    /// Whether this run was open before the lesson that is open now began.
+    pub before_lesson: bool,
     began: Option<Instant>,
 }
 
@@ -170,7 +174,10 @@ impl RunView {
                         self.report = Some(report);
                         "The run is done."
                     }
-                    Ended::Saved => "Stopped with a checkpoint; the run can be resumed.",
+                    Ended::Saved => {
+                        self.resumable = self.directory().cloned();
+                        "Stopped with a checkpoint; the run can be resumed."
+                    }
                     Ended::Discarded => "Stopped without a new checkpoint.",
                 };
                 self.say(now, Info, text.into());
@@ -184,6 +191,7 @@ impl RunView {
                 if [INSPECTING, MAPPING, COUNTING].contains(&failure.doing.as_str()) {
                     self.job_failure = Some(failure);
                 } else {
+                    self.resumable = failure.run.clone().or(self.resumable.take());
                     self.failure = Some(failure);
                 }
             }
@@ -212,6 +220,29 @@ impl RunView {
     /// The run directory.
     pub fn directory(&self) -> Option<&PathBuf> {
         self.info.as_ref()?.directory.as_ref()
+    }
+
+    /// The name of the run directory, without the directories above it; `None` if there is no run directory.
+    pub fn directory_name(&self) -> Option<String> {
+        Some(self.directory()?.file_name()?.to_string_lossy().into_owned())
+    }
+
+    /// Method, data set and directory, such as `FAIR-TAT on digits, digits-60s`; `None` if nothing is open.
+    pub fn title(&self) -> Option<String> {
+        let experiment = self.experiment.as_ref()?;
+        let title = format!("{} on {}", experiment.fairness.method.title(), experiment.data.dataset);
+        Some(match self.directory_name() {
+            Some(directory) => format!("{title}, {directory}"),
+            None => format!("{title}, a checkpoint"),
+        })
+    }
+
+    /// Forgets a run that is over; the log stays.
+    pub fn clear(&mut self) {
+        if !self.status.is_live() {
+            let (log, began) = (std::mem::take(&mut self.log), self.began);
+            *self = Self { log, began, ..Self::default() };
+        }
     }
 
     /// Finished epochs including the fraction of the current one, and the total number of epochs.

@@ -15,6 +15,7 @@ use super::dialogs::{Chosen, Dialogs, Purpose};
 use super::evaluation::EvaluationView;
 use super::export::Exporter;
 use super::focus::{self, Focus};
+use super::fonts;
 use super::form::Form;
 use super::frame_times::FrameTimes;
 use super::glossary::Glossary;
@@ -30,10 +31,15 @@ use super::storage::StoredSettings;
 use super::theme;
 use super::toasts::Toasts;
 use super::view::{RunView, Status};
+use crate::data::DataError;
+use crate::evaluate::figures::SystemFonts;
 use crate::evaluate::signatures;
 use crate::train::RunDir;
 use crate::worker::evaluation::Evaluator;
 use crate::worker::{COUNTING, ExamplesWish, INSPECTING, MAPPING, Request, Speed, Update, Worker};
+
+/// Title of a window without a run.
+pub(super) const TITLE: &str = "fairtat";
 
 /// Minimum interval between frames that only updates of the run request.
 const UPDATE_INTERVAL: Duration = Duration::from_millis(40);
@@ -79,6 +85,8 @@ pub struct App {
     /// Failure signatures of this run that the user has been told about.
     announced: Vec<signatures::Kind>,
     window_size: Option<[f32; 2]>,
+    /// The title of the window.
+    title: String,
     stored: Option<(Instant, String)>,
 }
 
@@ -86,6 +94,7 @@ impl App {
     /// An application in `context` with the stored state.
     pub fn new(context: &egui::Context, surroundings: Surroundings) -> Self {
         theme::install(context);
+        fonts::install(context, SystemFonts::installed);
         context.options_mut(|options| options.zoom_with_keyboard = false);
         let stored = surroundings.state.as_deref().map(StoredSettings::load).unwrap_or_default();
         let mut form = Form::default();
@@ -133,6 +142,7 @@ impl App {
             before_lesson: None,
             announced: Vec::new(),
             window_size: stored.size,
+            title: TITLE.to_owned(),
             stored: None,
         };
         app.apply_theme(context);
@@ -173,17 +183,26 @@ impl App {
         bars::scrubber(self, ui);
         egui::CentralPanel::default().frame(egui::Frame::new()).show(ui, |ui| self.tiles(ui));
         let mut palette = std::mem::take(&mut self.palette);
-        let chosen = palette.ui(&context, |command| self.enabled(command));
+        let chosen = palette.ui(&context, &self.glossary, |command| self.enabled(command));
         self.palette = palette;
-        self.actions.extend(chosen.map(Action::Command));
+        self.actions.extend(chosen);
         if let Some((purpose, path)) = self.typed.ui(&context) {
             self.chosen(purpose, path);
+        }
+        let waiting = self.surroundings.dialogs.waiting().map(|(purpose, since)| (purpose.clone(), since));
+        if let Some((purpose, since)) = waiting
+            && !self.typed.is_open()
+            && super::paths::offer(&context, since)
+        {
+            self.surroundings.dialogs.give_up();
+            self.type_path(purpose);
         }
         self.toasts.ui(&context, began);
         self.closing_ui(&context);
         for action in std::mem::take(&mut self.actions) {
             self.act(action, &context);
         }
+        self.name(&context);
         self.remember(&context);
         focus::end_frame(&context);
         self.frame_times.add(began.elapsed());
@@ -222,8 +241,16 @@ impl App {
             match answer {
                 Chosen::Path(purpose, path) => self.chosen(purpose, path),
                 Chosen::Cancelled => {}
-                Chosen::Unavailable(purpose) => self.typed.ask(purpose),
+                Chosen::Unavailable(purpose) => self.type_path(purpose),
             }
+        }
+        match self.panels.experiment.downloaded() {
+            Some((name, Ok(()))) => self.tell(Level::Info, format!("{name} is downloaded and verified.")),
+            Some((name, Err(DataError::Stopped(_)))) => {
+                self.tell(Level::Info, format!("The download of {name} is cancelled; it can go on later."));
+            }
+            Some((name, Err(error))) => self.tell(Level::Error, format!("{name} was not downloaded: {error}")),
+            None => {}
         }
         for (level, text) in self.exporter.done() {
             self.tell(level, text);
@@ -321,13 +348,16 @@ impl App {
             Command::Start | Command::PlayPause | Command::OneBatch | Command::OneAttackStep
                 if !live && self.panels.experiment.lacks_images(&self.form.experiment) =>
             {
-                Err("The images are not on this machine; the panel Experiment says how to get them.")
+                Err("The images are not on this machine; the panel Experiment downloads them.")
             }
             Command::PlayPause | Command::OneBatch | Command::OneAttackStep if self.view.status == Status::Opening => {
                 Err("The run is being opened.")
             }
             Command::StopAndSave | Command::StopWithoutSaving if !live => Err("No run is under way."),
-            Command::Resume | Command::OpenCheckpoint if live => Err("A run is under way; stop it first."),
+            Command::Resume | Command::ResumeThis | Command::OpenCheckpoint if live => {
+                Err("A run is under way; stop it first.")
+            }
+            Command::ResumeThis if self.view.resumable.is_none() => Err("No run is shown that was stopped."),
             Command::CancelEvaluation if !self.evaluation.is_running() => Err("No evaluation is under way."),
             Command::Undo if !self.form.can_undo() => Err("There is nothing to undo."),
             Command::Redo if !self.form.can_redo() => Err("There is nothing to redo."),
@@ -368,6 +398,11 @@ impl App {
             Command::StopAndSave => self.send(Request::Stop { save: true }),
             Command::StopWithoutSaving => self.send(Request::Stop { save: false }),
             Command::Resume => self.ask(OpenFor::Resume),
+            Command::ResumeThis => {
+                if let Some(directory) = self.view.resumable.clone() {
+                    self.queue(Action::Opened(OpenFor::Resume, directory));
+                }
+            }
             Command::OpenCheckpoint => self.ask(OpenFor::Checkpoint),
             Command::OpenExperiment => self.ask(OpenFor::Experiment),
             Command::SaveExperiment => self.ask(OpenFor::SaveExperiment),
@@ -459,6 +494,23 @@ impl App {
         self.surroundings.dialogs.ask(Purpose::Open(purpose));
     }
 
+    /// Asks the user to type a path, starting from the most likely one.
+    fn type_path(&mut self, purpose: Purpose) {
+        let last = || self.settings.last_run.clone().unwrap_or_else(|| self.surroundings.runs.clone());
+        let suggestion = match &purpose {
+            Purpose::Save { name, .. } => PathBuf::from(name),
+            Purpose::Open(OpenFor::SaveExperiment) => "experiment.toml".into(),
+            Purpose::Open(OpenFor::DataPath) => self.form.experiment.data.path.clone().unwrap_or_default(),
+            Purpose::Open(OpenFor::Resume | OpenFor::EvaluateRun | OpenFor::Compare) => last(),
+            Purpose::Open(OpenFor::Checkpoint | OpenFor::Evaluate) => last().join("checkpoints/best.safetensors"),
+            Purpose::Open(OpenFor::Report) => last().join("evaluation"),
+            Purpose::Open(OpenFor::Experiment | OpenFor::Image) => PathBuf::new(),
+        };
+        // Relative paths start where the program was started, which a user of a window does not see.
+        let absolute = std::path::absolute(&suggestion).unwrap_or(suggestion);
+        self.typed.ask(purpose, &absolute);
+    }
+
     /// Sends a request to the worker.
     pub(super) fn send(&mut self, request: Request) {
         let sent = self.surroundings.ending.worker(|worker| worker.send(request));
@@ -495,8 +547,24 @@ impl App {
                 self.panels.examples.show_cell(cell);
                 self.layout.show(PanelKind::Examples);
             }
+            Action::Download(name) => self.panels.experiment.download(context, &name),
+            Action::CancelDownload => self.panels.experiment.cancel_download(),
+            Action::FindSetting(path) => {
+                self.panels.experiment.find(path);
+                self.layout.show(PanelKind::Experiment);
+            }
+            Action::FindTerm(key) => {
+                self.panels.learn.find(&key);
+                self.layout.show(PanelKind::Learn);
+            }
             Action::Lesson(id) => self.begin_lesson(&id),
             Action::LeaveLesson => self.leave_lesson(),
+            Action::ClearRun => {
+                self.view.clear();
+                if self.view.info.is_none() {
+                    self.panels.forget_run();
+                }
+            }
             Action::Toast(level, text) => self.tell(level, text),
             Action::OpenPath(path) => context.open_url(egui::OpenUrl::new_tab(super::evaluation::file_url(&path))),
             Action::CopyText(text) => {
@@ -596,6 +664,7 @@ impl App {
             Ok(before) => {
                 // When one lesson follows another, the state from before the first is restored in the end.
                 self.before_lesson.get_or_insert(before);
+                self.view.before_lesson = self.view.info.is_some();
                 self.layout.begin_lesson();
                 self.layout.hide(&self.settings.hidden);
                 self.layout.show(PanelKind::Learn);
@@ -606,6 +675,7 @@ impl App {
     }
 
     fn leave_lesson(&mut self) {
+        self.view.before_lesson = false;
         match self.before_lesson.take() {
             Some(before) => before.restore(&mut self.settings, &mut self.form),
             None => lessons::leave(&mut self.settings),
@@ -623,6 +693,15 @@ impl App {
                 let text = format!("{}. See the panel Failure watch.", signature.kind.title());
                 self.tell(Level::Warning, text);
             }
+        }
+    }
+
+    /// Names the run in the title bar.
+    fn name(&mut self, context: &egui::Context) {
+        let title = self.view.title().map_or_else(|| TITLE.to_owned(), |run| format!("{run} – {TITLE}"));
+        if title != self.title {
+            self.title.clone_from(&title);
+            context.send_viewport_cmd(egui::ViewportCommand::Title(title));
         }
     }
 
@@ -665,6 +744,7 @@ impl App {
     pub(super) fn finish(&mut self) {
         self.store();
         self.cancel_evaluation();
+        self.panels.experiment.cancel_download();
         self.surroundings.ending.stop();
         self.evaluator = None;
     }

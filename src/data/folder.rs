@@ -193,12 +193,21 @@ fn compare(first: &Path, expected: ImageShape, path: &Path, found: ImageShape) -
     Ok(())
 }
 
+/// An image that was converted to a shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadedImage {
+    /// Its planar bytes.
+    pub pixels: Vec<u8>,
+    /// Whether some of its pixels were transparent, which were composited on white.
+    pub on_white: bool,
+}
+
 /// One PNG or JPEG file as planar bytes of `shape`, by the rules of a folder: converted to grey or colour, cropped to
 /// the largest centred square, then scaled.
 ///
 /// # Errors
 /// Returns an error if the file is not an image or cannot be decoded, or if no image can be converted to `shape`.
-pub fn load_image(path: &Path, shape: ImageShape) -> Result<Vec<u8>, DataError> {
+pub fn load_image(path: &Path, shape: ImageShape) -> Result<LoadedImage, DataError> {
     let bytes = read_file(path, MAX_FILE_BYTES)?;
     let Some(format) = format_of(&bytes) else {
         let start = describe_start(&bytes, &mut std::io::empty());
@@ -218,7 +227,7 @@ pub fn image_from_rgba(
     height: usize,
     rgba: &[u8],
     shape: ImageShape,
-) -> Result<Vec<u8>, DataError> {
+) -> Result<LoadedImage, DataError> {
     let name = Path::new(name);
     let expected = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(4));
     if width == 0 || height == 0 || expected != Some(rgba.len()) {
@@ -229,17 +238,18 @@ pub fn image_from_rgba(
     fit_to(name, Decoded { shape: ImageShape::new(3, height, width), planar, turned: false, transparent }, shape)
 }
 
-fn fit_to(path: &Path, image: Decoded, to: ImageShape) -> Result<Vec<u8>, DataError> {
+fn fit_to(path: &Path, image: Decoded, to: ImageShape) -> Result<LoadedImage, DataError> {
     let planar = convert_channels(&image.planar, image.shape.channels, to.channels);
     let from = ImageShape { channels: to.channels, ..image.shape };
+    let loaded = |pixels| Ok(LoadedImage { pixels, on_white: image.transparent });
     if from == to {
-        return Ok(planar.into_owned());
+        return loaded(planar.into_owned());
     }
     if to.height != to.width || planar.len() != from.len() {
         let what = format!("cannot be converted to {to}: only to squares with 1 or 3 channels");
         return Err(DataError::format(path, what));
     }
-    Ok(fit_square(&planar, from, to.height))
+    loaded(fit_square(&planar, from, to.height))
 }
 
 /// Decodes a file; `check` gets its shape before its pixels are decoded.

@@ -119,7 +119,39 @@ pub(super) fn first_file(directory: &Path) -> Result<PathBuf, DataError> {
     let directory = parts(directory)?.map_or_else(|| directory.to_path_buf(), |parts| parts.train);
     let mut skipped = Skipped::default();
     let (_, class) = class_directories(&directory, &mut skipped)?.swap_remove(0);
-    Ok(files_of_class(&class, 1, &mut skipped)?.swap_remove(0))
+    match first_below(&class, 0)? {
+        Some(file) => Ok(file),
+        // The error says what is missing.
+        None => Ok(files_of_class(&class, 1, &mut skipped)?.swap_remove(0)),
+    }
+}
+
+/// The first file that [`files_of_class`] would list. Directories after it are not read: a path that is still being typed
+/// may name the root of a file system.
+fn first_below(directory: &Path, depth: usize) -> Result<Option<PathBuf>, DataError> {
+    if depth > MAX_DEPTH {
+        return Ok(None);
+    }
+    let mut found = Vec::new();
+    for entry in all_entries(directory)?.iter().filter(|entry| !is_litter(&entry.path())) {
+        let path = entry.path();
+        let is_directory = path.is_dir();
+        let mut key = path.as_os_str().as_encoded_bytes().to_vec();
+        // In the order of the paths below it.
+        key.extend(is_directory.then_some(b'/'));
+        found.push((key, path, is_directory));
+    }
+    found.sort();
+    for (_, path, is_directory) in found {
+        if is_directory {
+            if let Some(file) = first_below(&path, depth + 1)? {
+                return Ok(Some(file));
+            }
+        } else if !has_extension_of_no_image(&path) || starts_as_image(&path) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a directory looks like an image folder: parts, of which `train` holds directories, or directories that hold

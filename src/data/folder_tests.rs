@@ -161,7 +161,8 @@ fn transparent_images_are_composited_on_white_and_counted() {
     assert_eq!(data.train.images(), [100, 224, 100, 255]);
     assert_eq!(data.notes, ["4 images were transparent and composited on white"]);
     let rgba = [10, 20, 30, 0, 10, 20, 30, 255];
-    assert_eq!(image_from_rgba("c", 2, 1, &rgba, ImageShape::new(3, 1, 2)).unwrap(), [255, 10, 255, 20, 255, 30]);
+    let image = image_from_rgba("c", 2, 1, &rgba, ImageShape::new(3, 1, 2)).unwrap();
+    assert_eq!(image, LoadedImage { pixels: vec![255, 10, 255, 20, 255, 30], on_white: true });
 }
 
 /// A JPEG file with an orientation in its EXIF data.
@@ -191,7 +192,7 @@ fn the_orientation_in_exif_data_is_applied() {
     assert_eq!(data.notes, ["4 images were turned or mirrored as the EXIF data says"]);
     let path = dir.path().join("train/a/0");
     let opened = load_image(&path, ImageShape::new(1, 32, 16)).unwrap();
-    assert_eq!(opened, pixels, "an image that is opened alone");
+    assert_eq!(opened.pixels, pixels, "an image that is opened alone");
     // The size that counts is that after turning.
     put(dir.path(), "test/b/0", &encode(&image, ImageFormat::Jpeg));
     let text = message(dir.path(), KEEP);
@@ -375,6 +376,31 @@ fn a_pipe_in_a_folder_is_named_and_never_waited_for() {
     let text = message(dir.path(), KEEP);
     assert!(text.contains("train/a/1.png: it is a pipe, expected a regular file"), "{text}");
     assert!(is_folder(dir.path()));
+}
+
+/// Also where a directory's name continues that of a file with a character before `/`.
+#[test]
+fn the_first_image_is_found_without_reading_what_follows_it() {
+    let dir = tempfile::tempdir().unwrap();
+    small_set(dir.path());
+    for (name, side) in [("a/b.png", 3), ("a-b/c.png", 4), ("a/a/z.png", 5), ("a/notes.txt", 0)] {
+        let bytes = if side == 0 { b"text".to_vec() } else { png(&grey(9, side, side)) };
+        put(&dir.path().join("train/a"), name, &bytes);
+    }
+    fs::remove_file(dir.path().join("train/a/0.png")).unwrap();
+    let first = first_file(dir.path()).unwrap();
+    assert_eq!(first, dir.path().join("train/a/a-b/c.png"));
+    assert_eq!(list(dir.path()).unwrap().train[0].0, first);
+    // A directory after it that nothing may read.
+    let deep = (0..9).fold(dir.path().join("train/a/z"), |path, _| path.join("z"));
+    fs::create_dir_all(deep).unwrap();
+    assert!(list(dir.path()).is_err());
+    assert_eq!(first_shape(dir.path()).unwrap(), ImageShape::new(1, 4, 4));
+    // Without any image the error is that of the whole reader.
+    let empty = tempfile::tempdir().unwrap();
+    put(empty.path(), "a/notes.txt", b"text");
+    put(empty.path(), "b/0.png", &png(&grey(1, 2, 2)));
+    assert!(first_file(empty.path()).unwrap_err().to_string().contains("has 0 images"));
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub(crate) use dataset::same_name;
 pub use dataset::{DataError, Dataset, ImageShape, TrainTest};
 pub use digits::digits;
 pub use fit::{MAX_IMAGE_SIZE, check_memory};
-pub use folder::{FolderOptions, MAX_PIXELS, MAX_SIDE, image_from_rgba, load_folder, load_image};
+pub use folder::{FolderOptions, LoadedImage, MAX_PIXELS, MAX_SIDE, image_from_rgba, load_folder, load_image};
 pub(crate) use folder_files::check_annotations;
 pub use folder_files::has_parts;
 pub(crate) use idx::check_idx;

@@ -137,6 +137,8 @@ pub struct Publisher {
     pub title: String,
     /// The publisher's own page.
     pub page: String,
+    /// Its licence, and where that is stated.
+    pub licence: String,
     /// All its files.
     pub files: Vec<PublishedFile>,
 }
@@ -220,6 +222,7 @@ pub fn publishers() -> Vec<Publisher> {
             name: "cifar10".into(),
             title: "CIFAR-10, binary version: 60,000 colour images of 32×32 in 10 classes".into(),
             page: CIFAR_PAGE.into(),
+            licence: format!("no licence is stated; {CIFAR_PAGE} asks to cite the technical report of 2009"),
             files: vec![cifar(
                 "cifar-10-binary.tar.gz",
                 162,
@@ -231,12 +234,14 @@ pub fn publishers() -> Vec<Publisher> {
             name: "cifar100".into(),
             title: "CIFAR-100, binary version: 60,000 colour images of 32×32 in 100 classes".into(),
             page: CIFAR_PAGE.into(),
+            licence: format!("no licence is stated; {CIFAR_PAGE} asks to cite the technical report of 2009"),
             files: vec![cifar("cifar-100-binary.tar.gz", 161, "03b5dce01913d631647c71ecec9e9cb8", "cifar-100-binary")],
         },
         Publisher {
             name: "mnist".into(),
             title: "MNIST: 70,000 grey handwritten digits of 28×28 in 10 classes".into(),
             page: MNIST_PAGE.into(),
+            licence: format!("no licence is stated; copyright of Yann LeCun and Corinna Cortes, see {MNIST_PAGE}"),
             files: vec![
                 mnist("train-images-idx3-ubyte.gz", 9_912_422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
                 mnist("train-labels-idx1-ubyte.gz", 28_881, "d53e105ee54ea40749a09fcbcd1e9432"),
@@ -248,6 +253,7 @@ pub fn publishers() -> Vec<Publisher> {
             name: "fashion-mnist".into(),
             title: "Fashion-MNIST: 70,000 grey pictures of clothes of 28×28 in 10 classes".into(),
             page: FASHION_PAGE.into(),
+            licence: format!("MIT, see {FASHION_PAGE}"),
             files: vec![
                 fashion("train-images-idx3-ubyte.gz", "26 MBytes", 27 * MIB, "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
                 fashion("train-labels-idx1-ubyte.gz", "29 KBytes", 30 * KIB, "25c81989df183df01b3e8a0aad5dffbe"),
@@ -259,6 +265,7 @@ pub fn publishers() -> Vec<Publisher> {
             name: "cifar10-c".into(),
             title: "CIFAR-10-C: the CIFAR-10 test images under 19 corruptions at 5 severities".into(),
             page: ZENODO_PAGE.into(),
+            licence: format!("CC BY 4.0, see {ZENODO_PAGE}"),
             files: vec![PublishedFile {
                 name: "CIFAR-10-C.tar".into(),
                 urls: vec![format!("{ZENODO_PAGE}/files/CIFAR-10-C.tar?download=1")],
@@ -301,6 +308,7 @@ mod tests {
         let all = publishers();
         for publisher in &all {
             assert_eq!(all.iter().filter(|p| p.name == publisher.name).count(), 1);
+            assert!(publisher.licence.contains(&publisher.page), "{}", publisher.licence);
             for file in &publisher.files {
                 assert!(!file.urls.is_empty() && file.urls.iter().all(|url| url.starts_with("http")));
                 assert!(!file.size_source.is_empty() && !file.checksum_source.is_empty());

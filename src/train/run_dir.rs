@@ -592,6 +592,7 @@ impl RunDir {
         self.check()?;
         let path = self.path.join(LOG);
         let write = || {
+            files::check_plain(&path)?;
             let mut file = OpenOptions::new().create(true).read(true).append(true).open(&path)?;
             // A full disk may have cut off the last line.
             let mut last = [b'\n'];

@@ -37,6 +37,7 @@ fn published(server: &Server, name: &str, body: &[u8], packing: Packing) -> Publ
         name: "tiny".into(),
         title: "a test".into(),
         page: "http://page.invalid/tiny".into(),
+        licence: "none".into(),
         files: vec![PublishedFile {
             name: name.into(),
             urls: vec![server.url(name)],

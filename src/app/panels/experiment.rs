@@ -4,6 +4,7 @@
 //! from the preset and, while a run is live, shows when a change takes effect.
 
 mod control;
+mod download;
 mod icon;
 mod machine;
 mod offer;
@@ -60,6 +61,28 @@ impl Experiment {
     /// Whether the images of an experiment are known to be missing on this machine.
     pub fn lacks_images(&self, experiment: &crate::config::Experiment) -> bool {
         self.machine.images(experiment).is_some_and(|images| images.missing)
+    }
+
+    /// Fetches a data set from its publisher, on a thread of its own.
+    pub fn download(&mut self, context: &egui::Context, name: &str) {
+        self.machine.download(context, name);
+    }
+
+    /// Ends the download; what has been received stays.
+    pub fn cancel_download(&self) {
+        self.machine.downloads().cancel();
+    }
+
+    /// The name and outcome of a download that has ended since the last call.
+    pub fn downloaded(&mut self) -> Option<(String, Result<(), crate::data::DataError>)> {
+        self.machine.downloaded()
+    }
+
+    /// Shows the setting with this path.
+    pub fn find(&mut self, path: &str) {
+        if let Some(field) = fields::field(path) {
+            field.label.clone_into(&mut self.search);
+        }
     }
 
     /// Shape of the first image of an experiment's folder or npy files; `None` while unknown.

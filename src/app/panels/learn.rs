@@ -58,6 +58,12 @@ impl Panel for Learn {
 }
 
 impl Learn {
+    /// Shows a term of the glossary.
+    pub fn find(&mut self, key: &str) {
+        self.tab = Tab::Glossary;
+        self.terms.select(key);
+    }
+
     /// Carries out a link.
     fn follow(&mut self, address: &str, context: &mut Context<'_>) {
         let tell = |text: String| Action::Toast(Level::Warning, text);
@@ -66,8 +72,7 @@ impl Learn {
             Some(Link::Show(panel)) => Action::Show(panel),
             Some(Link::Lesson(id)) => Action::Lesson(id),
             Some(Link::Term(key)) => {
-                self.tab = Tab::Glossary;
-                self.terms.select(&key);
+                self.find(&key);
                 return;
             }
             Some(Link::Inspect(index)) => match subject(context, index) {

@@ -50,6 +50,15 @@ impl Panels {
         }
     }
 
+    /// Drops what the panels keep of a run that is no longer shown.
+    pub fn forget_run(&mut self) {
+        self.training = training::Training::default();
+        self.fairness = fairness::Fairness::default();
+        self.examples = examples::Examples::default();
+        self.inspector = inspector::Inspector::default();
+        self.watch = watch::Watch::default();
+    }
+
     /// Called for a panel that was visible in the last frame and no longer is.
     pub fn hidden(&mut self, kind: PanelKind, context: &mut Context<'_>) {
         if kind == PanelKind::Examples {

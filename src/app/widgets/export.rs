@@ -17,11 +17,21 @@ pub fn drawn(
         // Right after a change, the numbers were not measured under the experiment's current attack.
         context.attack = last.metrics.validation_attack(experiment);
     }
+    context.title = title(run, &context.title);
     let figure = draw(&context).ok()?;
-    let directory = run.directory().and_then(|directory| directory.file_name());
-    let name = match directory {
-        Some(directory) => format!("{}-{}", directory.to_string_lossy(), figure.name),
-        None => figure.name.to_owned(),
-    };
-    Some(Export { name, svg: figure.svg, csv: csv() })
+    Some(Export { name: file_name(run, figure.name), svg: figure.svg, csv: csv() })
+}
+
+/// The title of a figure, with the run directory.
+pub fn title(run: &RunView, title: &str) -> String {
+    match run.directory_name() {
+        Some(directory) if title.is_empty() => directory,
+        Some(directory) => format!("{title}, {directory}"),
+        None => title.to_owned(),
+    }
+}
+
+/// A file name, without an extension, that begins with the run directory.
+pub fn file_name(run: &RunView, name: &str) -> String {
+    run.directory_name().map_or_else(|| name.to_owned(), |directory| format!("{directory}-{name}"))
 }

@@ -14,6 +14,7 @@ use super::unpack::remove_file;
 use super::{FetchOptions, Phase, Watch, html, length};
 use crate::data::DataError;
 use crate::data::publishers::PublishedFile;
+use crate::files;
 
 /// Data about a `.part` file, stored next to it so that a later run can resume.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -244,6 +245,7 @@ impl<'a> Transfer<'a> {
     }
 
     fn open(&self, start: u64) -> Result<File, DataError> {
+        files::check_plain(&self.part).map_err(DataError::writing(&self.part))?;
         if start == 0 {
             return File::create(&self.part).map_err(DataError::writing(&self.part));
         }

@@ -27,6 +27,7 @@ mod series;
 mod shown;
 mod story;
 mod svg;
+pub(crate) mod system_fonts;
 mod text;
 mod training;
 
@@ -50,6 +51,7 @@ pub use raster::RenderError;
 pub use robustness_curves::{CurveAxis, CurvePoint, RobustnessCurve, robustness_curve};
 pub use series::{SeriesScale, class_series};
 pub use story::{Rated, Story, StoryRow, story, story_span};
+pub use system_fonts::{FoundFont, SystemFonts};
 pub use training::{learning_rate, loss_curve, time_by_epoch};
 
 /// Device pixels of a PNG per unit of its SVG.

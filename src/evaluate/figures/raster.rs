@@ -6,6 +6,7 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder, ImageError};
 use resvg::{tiny_skia, usvg};
 
+use super::system_fonts::{SystemFonts, embedded};
 use super::text;
 
 /// Why an SVG cannot be rendered as a PNG.
@@ -36,14 +37,23 @@ pub(super) fn encode(pixels: &[u8], width: u32, height: u32, channels: usize) ->
     Ok(png)
 }
 
+fn options(fonts: &Arc<fontdb::Database>) -> usvg::Options<'static> {
+    usvg::Options { font_family: text::FAMILY.to_owned(), fontdb: Arc::clone(fonts), ..usvg::Options::default() }
+}
+
 /// Draws `svg` at `scale` device pixels per unit on a white background.
 pub(super) fn render(svg: &str, scale: f32) -> Result<Vec<u8>, RenderError> {
     // Only names from users can contain characters that the embedded font lacks. Without them, every machine renders
     // the same pixels.
-    let fonts = if text::is_covered(svg) { &*EMBEDDED } else { &*WITH_SYSTEM };
-    let options =
-        usvg::Options { font_family: text::FAMILY.to_owned(), fontdb: Arc::clone(fonts), ..usvg::Options::default() };
-    let tree = usvg::Tree::from_str(svg, &options)?;
+    let tree = if text::is_covered(svg) {
+        usvg::Tree::from_str(svg, &options(&EMBEDDED))?
+    } else {
+        let fonts = SystemFonts::installed();
+        let mut options = options(fonts.database());
+        options.font_resolver.select_fallback =
+            Box::new(|character, except, _: &mut Arc<fontdb::Database>| fonts.face(character, except));
+        usvg::Tree::from_str(svg, &options)?
+    };
     let (width, height) = ((tree.size().width() * scale).ceil() as u32, (tree.size().height() * scale).ceil() as u32);
     let mut pixmap = tiny_skia::Pixmap::new(width, height).ok_or(RenderError::TooLarge { width, height })?;
     pixmap.fill(tiny_skia::Color::WHITE);
@@ -53,17 +63,3 @@ pub(super) fn render(svg: &str, scale: f32) -> Result<Vec<u8>, RenderError> {
 }
 
 static EMBEDDED: LazyLock<Arc<fontdb::Database>> = LazyLock::new(|| Arc::new(embedded()));
-
-static WITH_SYSTEM: LazyLock<Arc<fontdb::Database>> = LazyLock::new(|| {
-    let mut database = embedded();
-    database.load_system_fonts();
-    Arc::new(database)
-});
-
-fn embedded() -> fontdb::Database {
-    let mut database = fontdb::Database::new();
-    database.load_font_data(text::REGULAR.to_vec());
-    database.load_font_data(text::SEMI_BOLD.to_vec());
-    database.set_sans_serif_family(text::FAMILY);
-    database
-}

@@ -280,3 +280,18 @@ fn confusion_of_many_classes_is_compressed_and_read_back() {
     let error = run.confusion(4, "train").unwrap_err().to_string();
     assert!(error.contains("epoch-0004-train.npz"), "{error}");
 }
+
+/// Opening a pipe for appending waits until somebody reads it.
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_place_of_the_log_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = begun(dir.path());
+    let path = dir.path().join(LOG);
+    std::fs::remove_file(&path).unwrap_or_default();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(run.log(&serde_json::json!({})).map_err(|error| error.to_string())));
+    let error = receiver.recv_timeout(std::time::Duration::from_secs(20)).unwrap().unwrap_err();
+    assert!(error.contains("it is a pipe, expected a regular file"), "{error}");
+}

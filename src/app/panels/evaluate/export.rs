@@ -1,12 +1,20 @@
 //! Figures and numbers of an evaluation.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use crate::app::context::Export;
+use crate::app::evaluation::short_name;
 use crate::data::ImageShape;
 use crate::evaluate::figures::{Example, adversarial_examples};
 use crate::evaluate::robustness::{Fallen, ReportFiles, Row};
 use crate::worker::evaluation::FinishedEvaluation;
+
+/// A file name that begins with the run and weights that were evaluated.
+fn name(finished: &FinishedEvaluation, figure: &str) -> String {
+    let checkpoint = short_name(Path::new(&finished.described.checkpoint));
+    format!("{}-{figure}", checkpoint.replace(['/', '\\'], "-"))
+}
 
 fn files(finished: &FinishedEvaluation) -> ReportFiles<'_> {
     ReportFiles { evaluation: &finished.evaluation, described: &finished.described, corrupted: None }
@@ -16,7 +24,7 @@ fn files(finished: &FinishedEvaluation) -> ReportFiles<'_> {
 pub(super) fn bars(finished: &FinishedEvaluation) -> Option<Export> {
     let files = files(finished);
     let figure = files.bars_figure().ok()??;
-    Some(Export { name: figure.name.into(), svg: figure.svg, csv: String::from_utf8(files.csv()).ok()? })
+    Some(Export { name: name(finished, figure.name), svg: figure.svg, csv: String::from_utf8(files.csv()).ok()? })
 }
 
 /// The adversarial images that are shown of one attack.
@@ -57,5 +65,5 @@ pub(super) fn examples(
             changes.fold(0.0, f32::max)
         );
     }
-    Some(Export { name: format!("adversarial-{}", row.entry.name), svg: figure.svg, csv })
+    Some(Export { name: name(finished, &format!("adversarial-{}", row.entry.name)), svg: figure.svg, csv })
 }

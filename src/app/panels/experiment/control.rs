@@ -3,6 +3,8 @@
 use egui::{ComboBox, DragValue, Id, Response, RichText, Ui, vec2};
 use serde_json::{Value, json};
 
+use super::download::Offered;
+use super::machine::Unknown;
 use super::row::Sheet;
 use crate::app::context::{Action, Context, OpenFor};
 use crate::app::level::Level;
@@ -61,18 +63,33 @@ pub(super) struct Note {
     pub(super) serious: bool,
     /// A command that fixes the problem.
     pub(super) command: Option<String>,
+    /// A download that fixes it.
+    pub(super) download: Option<Offered>,
 }
 
 /// The note below the line of a field, if any.
 pub(super) fn note(sheet: &Sheet<'_>, field: &Field) -> Option<Note> {
-    let known = |text: String| Some(Note { text, serious: false, command: None });
+    let known = |text: String| Some(Note { text, serious: false, command: None, download: None });
     match field.path {
         "data.dataset" => match sheet.machine.images(&sheet.experiment) {
             Some(images) if images.text.is_empty() => None,
-            Some(images) => {
-                Some(Note { text: images.text.clone(), serious: images.missing, command: images.command.clone() })
-            }
-            None => known("looking at the disk…".into()),
+            Some(images) => Some(Note {
+                text: images.text.clone(),
+                serious: images.missing,
+                command: images.command.clone(),
+                download: images.download.clone(),
+            }),
+            None => match sheet.machine.unknown() {
+                Unknown::Typing => known("checked when you stop typing".into()),
+                Unknown::Reading => known("looking at the disk…".into()),
+                Unknown::Unanswered => Some(Note {
+                    text: "the disk does not answer; a network or removable drive may be away: choose another folder"
+                        .into(),
+                    serious: true,
+                    command: None,
+                    download: None,
+                }),
+            },
         },
         "run.engine" if sheet.experiment.run.engine != EngineChoice::Candle => known(match sheet.machine.gpus() {
             Some(gpus) if sheet.experiment.run.engine == EngineChoice::Auto => format!("selects {}", gpus.engine),
@@ -180,13 +197,21 @@ fn several(ui: &mut Ui, context: &mut Context<'_>, field: &Field, label: Id, val
 /// A name or a path.
 fn text(ui: &mut Ui, context: &mut Context<'_>, field: &Field, label: Id, value: &Value) -> Response {
     let path = field.kind == Kind::Path;
-    let mut text = value.as_str().unwrap_or_default().to_owned();
+    // While it is typed, the text is kept as it is: `/tmp/` and `/tmp` are the same path, but not the same beginning.
+    let id = ui.make_persistent_id((field.path, "typed"));
+    let typed = ui.data(|data| data.get_temp::<String>(id));
+    let mut text = typed.unwrap_or_else(|| value.as_str().unwrap_or_default().to_owned());
     let width = ui.available_width() - if path { 30.0 } else { 0.0 };
     let edit = egui::TextEdit::singleline(&mut text).hint_text(field.unset.unwrap_or_default());
     let response = ui.add_sized(vec2(width, ui.available_height()), edit).labelled_by(label);
     if response.changed() {
-        let value = if text.is_empty() && field.unset.is_some() { Value::Null } else { json!(text) };
+        let value = if text.is_empty() && field.unset.is_some() { Value::Null } else { json!(&text) };
         change(context, field, value);
+    }
+    if response.has_focus() {
+        ui.data_mut(|data| data.insert_temp(id, text));
+    } else {
+        ui.data_mut(|data| data.remove::<String>(id));
     }
     if response.lost_focus() {
         context.form.settle();

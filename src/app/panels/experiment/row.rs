@@ -4,6 +4,7 @@ use egui::{Align, Layout, Rect, RichText, Ui, UiBuilder, pos2, vec2};
 use serde_json::Value;
 
 use super::control;
+use super::download::Offered;
 use super::icon::{self, Icon};
 use super::machine::Machine;
 use super::pending::tag;
@@ -88,7 +89,9 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, fi
     }
     let mut cell = |name: &str, range: (f32, f32)| {
         let layout = Layout::left_to_right(Align::Center);
-        let builder = UiBuilder::new().id_salt((field.path, name)).max_rect(part(range)).layout(layout);
+        // Not by the number of widgets before it: a note that appears above must not take the focus from what is typed.
+        let id = ui.scope_id().with((field.path, name));
+        let builder = UiBuilder::new().scope_id(id).max_rect(part(range)).layout(layout);
         let mut cell = ui.new_child(builder);
         cell.spacing_mut().item_spacing.x = 4.0;
         cell
@@ -132,10 +135,13 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, fi
 fn below(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, field: &Field) {
     let palette = theme::palette(ui);
     let error = sheet.errors.iter().find(|error| error.path == field.path);
-    let error = error.map(|error| (sentence(&error.what), palette.error, None));
+    let error = error.map(|error| (sentence(&error.what), palette.error, None, None));
     let note = control::note(sheet, field);
-    let note = note.map(|note| (note.text, if note.serious { palette.warning } else { palette.weak }, note.command));
-    for (text, color, command) in error.into_iter().chain(note) {
+    let note = note.map(|note| {
+        let color = if note.serious { palette.warning } else { palette.weak };
+        (note.text, color, note.command, note.download)
+    });
+    for (text, color, command, download) in error.into_iter().chain(note) {
         // Closer to its own line than to the next one.
         ui.add_space(-4.0);
         ui.horizontal(|ui| {
@@ -144,6 +150,9 @@ fn below(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, field: &Fiel
             ui.vertical(|ui| {
                 ui.spacing_mut().item_spacing.y = 2.0;
                 ui.add(egui::Label::new(RichText::new(text).small().color(color)).wrap());
+                if let Some(offered) = download {
+                    fetching(ui, context, sheet, &offered);
+                }
                 if let Some(command) = command
                     && ui.link(RichText::new(&command).small()).on_hover_text("Copy this command").clicked()
                 {
@@ -152,6 +161,41 @@ fn below(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, field: &Fiel
             });
         });
     }
+}
+
+/// A button that downloads a data set, with its size and licence; or the progress of the download, and a button that ends it.
+fn fetching(ui: &mut Ui, context: &mut Context<'_>, sheet: &Sheet<'_>, offered: &Offered) {
+    let now = sheet.machine.downloads().now();
+    let Some((name, now)) = now else {
+        let button = egui::Button::new(format!("Download {} ({})", offered.name, offered.size));
+        if ui
+            .add(button)
+            .on_hover_text("Fetch it from its publisher and verify it. Can be cancelled and resumed.")
+            .clicked()
+        {
+            context.ask(Action::Download(offered.name.clone()));
+        }
+        ui.add(egui::Label::new(weak(ui, format!("Licence: {}.", offered.licence)).small()).wrap());
+        return;
+    };
+    if name != offered.name {
+        ui.add(egui::Label::new(weak(ui, format!("{name} is being downloaded; then this one can be.")).small()).wrap());
+    }
+    let what = now.as_ref().map_or_else(|| format!("Connecting for {name}"), |now| now.what.clone());
+    ui.add(egui::Label::new(RichText::new(what).small()).truncate());
+    ui.horizontal(|ui| {
+        let bar = egui::ProgressBar::new(now.as_ref().and_then(|now| now.share).unwrap_or_default());
+        let text = now.map(|now| now.bytes).unwrap_or_default();
+        let bar = bar.desired_width((ui.available_width() - 80.0).clamp(60.0, 220.0)).text(RichText::new(text).small());
+        ui.add(bar);
+        if ui
+            .button("Cancel")
+            .on_hover_text("What has been downloaded stays, and the download can go on later.")
+            .clicked()
+        {
+            context.ask(Action::CancelDownload);
+        }
+    });
 }
 
 /// The tooltip of a field.

@@ -1,15 +1,21 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use egui::Key;
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 use serde_json::json;
 
 use super::Experiment;
+use super::download::{Downloads, Offered};
 use super::machine::{Gpus, Images, Machine};
 use crate::app::command::Command;
 use crate::app::context::{Action, OpenFor};
 use crate::app::sample;
 use crate::app::testing::{Stage, harness, shoot};
 use crate::app::view::RunView;
+use crate::data::DataError;
+use crate::data::download::{Phase, Progress};
 use crate::units::Epsilon;
 use crate::worker::Request;
 
@@ -19,9 +25,12 @@ fn machine(missing: bool) -> Machine {
     let gpus = Gpus { adapters: Vec::new(), engine: "WGSL on Example GPU (discrete)".into() };
     let images = if missing {
         let command = Some("fairtat data fetch cifar10".to_owned());
-        Images { text: "not on this disk, must be fetched".into(), command, missing, shape: None }
+        let download =
+            Some(Offered { name: "cifar10".into(), size: "171 MB".into(), licence: "none, see example.org".into() });
+        Images { text: "not on this disk, must be fetched".into(), command, download, missing, shape: None }
     } else {
-        Images { text: "built in: 1,797 handwritten digits, 8×8 grey".into(), command: None, missing, shape: None }
+        let text = "built in: 1,797 handwritten digits, 8×8 grey".into();
+        Images { text, command: None, download: None, missing, shape: None }
     };
     Machine::fixed(gpus, images)
 }
@@ -353,4 +362,117 @@ fn it_looks_well() {
             }
         }
     }
+}
+
+/// The real disk: what is typed on the way to a path is not looked up.
+#[cfg(unix)]
+#[test]
+fn a_path_is_looked_up_when_its_typing_ends() {
+    let place = tempfile::tempdir().unwrap();
+    let pipe = place.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut stage = Stage::new(Experiment::default(), RunView::default());
+    stage.form.set("data.dataset", json!("folder")).unwrap();
+    let mut window = harness(stage, TALL, 1.0, true);
+    window.run_steps(4);
+    click_soon(&mut window, "Folder");
+    let mut looked_up = Vec::new();
+    for letter in pipe.to_str().unwrap().chars() {
+        window.get_by_label("Folder").type_text(&letter.to_string());
+        window.run_steps(2);
+        let path = window.state().form.experiment.data.path.clone();
+        let told = window.query_by_label("checked when you stop typing").is_some();
+        assert!(told, "after '{letter}': {path:?}, {:?}", window.state().panel.machine.unknown());
+        looked_up.extend(window.state().panel.machine.asked().cloned());
+    }
+    assert_eq!(looked_up, Vec::<std::path::PathBuf>::new());
+    window.key_press(Key::Enter);
+    let found = wait_for(&mut window, "is a file, expected the directory of a data set");
+    assert!(found.contains("pipe"), "{found}");
+    assert_eq!(window.state().panel.machine.asked().collect::<Vec<_>>(), [&pipe]);
+
+    // After a pause, too.
+    click_soon(&mut window, "Folder");
+    window.get_by_label("Folder").type_text("-2");
+    window.run_steps(2);
+    assert!(window.query_by_label("checked when you stop typing").is_some());
+    window.run_steps(8);
+    wait_for(&mut window, "No such file");
+}
+
+/// A click on a panel that keeps asking for frames.
+fn click_soon(window: &mut Window<'_>, label: &str) {
+    window.get_by_label(label).click();
+    window.run_steps(2);
+}
+
+/// Waits for a label with this text, and returns all of it.
+fn wait_for(window: &mut Window<'_>, text: &str) -> String {
+    for _ in 0..2000 {
+        window.step();
+        if let Some(found) = window.query_by_label_contains(text) {
+            let node = found.accesskit_node();
+            return node.label().or_else(|| node.value()).unwrap_or_default();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let (panel, experiment) = (&window.state().panel, &window.state().form.experiment);
+    panic!("no {text}: {:?}, {:?}", experiment.data.path, panel.machine.images(experiment));
+}
+
+#[test]
+fn missing_images_are_downloaded_with_progress_and_can_be_cancelled() {
+    let (report, reports) = std::sync::mpsc::sync_channel::<u64>(0);
+    let reports = std::sync::Mutex::new(reports);
+    let fetch = move |name: &str, stop: &AtomicBool, progress: &mut dyn FnMut(Progress<'_>)| {
+        let file = format!("{name}.tar.gz");
+        while let Ok(done) = reports.lock().unwrap().recv() {
+            progress(Progress { file: &file, phase: Phase::Downloading, done, total: Some(170_000_000) });
+            if stop.load(Ordering::Relaxed) {
+                return Err(DataError::Stopped("the download".into()));
+            }
+        }
+        Ok(())
+    };
+    let machine = machine(true).fetching(Downloads::with(Arc::new(fetch)));
+    let stage = Stage::new(Experiment::on(machine), RunView::default());
+    let mut window = harness(stage, TALL, 1.0, true);
+    window.state_mut().form.load_preset("cifar10-small").unwrap();
+    window.run();
+    shoot(&mut window, "download-offered");
+    assert!(window.query_by_label_contains("Licence: none, see example.org").is_some());
+    click(&mut window, "Download cifar10 (171 MB)");
+    let asked = window.state_mut().actions.pop();
+    assert!(matches!(asked, Some(Action::Download(name)) if name == "cifar10"));
+    let context = window.ctx.clone();
+    window.state_mut().panel.download(&context, "cifar10");
+    report.send(68_000_000).unwrap();
+    wait_for(&mut window, "Downloading cifar10.tar.gz");
+    assert!(window.query_by_label_contains("Download cifar10 (").is_none());
+    shoot(&mut window, "downloading");
+    window.get_by_label("Cancel").click();
+    window.run_steps(2);
+    assert!(matches!(window.state_mut().actions.pop(), Some(Action::CancelDownload)));
+    window.state_mut().panel.cancel_download();
+    report.send(70_000_000).unwrap();
+    let mut ended = || loop {
+        if let Some(ended) = window.state_mut().panel.downloaded() {
+            return ended;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    assert!(matches!(ended(), (name, Err(DataError::Stopped(_))) if name == "cifar10"));
+    // Again, to the end.
+    window.state_mut().panel.download(&context, "cifar10");
+    report.send(170_000_000).unwrap();
+    drop(report);
+    let mut ended = || loop {
+        if let Some(ended) = window.state_mut().panel.downloaded() {
+            return ended;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    assert!(matches!(ended(), (_, Ok(()))));
+    window.run_steps(2);
+    assert!(window.query_by_label("Download cifar10 (171 MB)").is_some());
 }

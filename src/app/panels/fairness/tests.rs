@@ -360,7 +360,7 @@ fn a_cell_of_cfps_shows_the_training_images_that_were_mistaken_for_its_class() {
     harness.drag_at(at);
     harness.drop_at(at);
     harness.run();
-    assert_eq!(harness.state().panel.epoch, Some(2));
+    assert_eq!(harness.state().focus.epoch, Some(2));
     harness.get_by_label("Show the images mistaken for cat in epoch 3").click();
     harness.run();
     let cell = harness.state().actions.iter().find_map(|action| match action {

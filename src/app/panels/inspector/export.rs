@@ -4,18 +4,19 @@ use std::fmt::Write;
 
 use super::{attack, map as plane};
 use crate::app::context::Export;
-use crate::config::Experiment;
+use crate::app::view::RunView;
+use crate::app::widgets::{export_file_name as file_name, export_title as in_directory};
 use crate::engine::loss::argmax;
 use crate::evaluate::figures::{Context, Example, PlaneFigure, adversarial_examples, decision_map};
 use crate::worker::{DecisionMap, Inspection};
 
-fn figure_context(experiment: Option<&Experiment>, names: &[String], attack: String, radius: f64) -> Context {
-    let title = experiment.map_or_else(String::new, |experiment| {
+fn figure_context(run: &RunView, names: &[String], attack: String, radius: f64) -> Context {
+    let title = run.experiment.as_ref().map_or_else(String::new, |experiment| {
         let (method, data, arch) = (experiment.fairness.method, &experiment.data.dataset, experiment.model.arch);
         format!("{} on {data}, {arch}", method.title())
     });
     Context {
-        title,
+        title: in_directory(run, &title),
         train_attack: attack.clone(),
         attack,
         targeted: false,
@@ -27,12 +28,7 @@ fn figure_context(experiment: Option<&Experiment>, names: &[String], attack: Str
 }
 
 /// Original, perturbation and adversarial image of a step.
-pub(super) fn triple(
-    shown: &Inspection,
-    step: usize,
-    experiment: Option<&Experiment>,
-    names: &[String],
-) -> Option<Export> {
+pub(super) fn triple(shown: &Inspection, step: usize, run: &RunView, names: &[String]) -> Option<Export> {
     let (clean, current) = (shown.steps.first()?, shown.steps.get(step + 1)?);
     let (shape, settings) = (shown.job.subject.shape, &shown.job.attack);
     let line = format!("{}; after step {step}, {}", attack::describe(settings, names), shown.job.subject.name);
@@ -48,7 +44,7 @@ pub(super) fn triple(
         clean_prediction: Some(argmax(&clean.probabilities) as usize),
         epsilon: settings.epsilon.exact(),
     };
-    let context = figure_context(experiment, names, line, settings.epsilon.exact());
+    let context = figure_context(run, names, line, settings.epsilon.exact());
     let svg = adversarial_examples(&[example], &context).ok()?.svg;
     let mut csv = String::from("channel,row,column,original,adversarial,difference\n");
     for (i, (before, after)) in clean.image.iter().zip(&current.image).enumerate() {
@@ -56,16 +52,11 @@ pub(super) fn triple(
         let (row, column) = (pixel / shape.width, pixel % shape.width);
         let _ = writeln!(csv, "{plane},{row},{column},{before},{after},{}", after - before);
     }
-    Some(Export { name: format!("attack-step-{step}"), svg, csv })
+    Some(Export { name: file_name(run, &format!("attack-step-{step}")), svg, csv })
 }
 
 /// The decision map.
-pub(super) fn map(
-    shown: &DecisionMap,
-    step: Option<usize>,
-    experiment: Option<&Experiment>,
-    names: &[String],
-) -> Option<Export> {
+pub(super) fn map(shown: &DecisionMap, step: Option<usize>, run: &RunView, names: &[String]) -> Option<Export> {
     let job = &shown.job;
     let [right, up] = shown.axes.map(|axis| plane::describe(axis, names));
     let figure = PlaneFigure {
@@ -81,7 +72,7 @@ pub(super) fn map(
         norm: crate::attack::norm_name(job.attack.norm),
         epsilon: job.attack.epsilon.exact(),
     };
-    let context = figure_context(experiment, names, String::new(), job.attack.epsilon.exact());
+    let context = figure_context(run, names, String::new(), job.attack.epsilon.exact());
     let svg = decision_map(&figure, &context).ok()?.svg;
     let n = job.resolution;
     let offset = |index: usize| match n {
@@ -93,5 +84,5 @@ pub(super) fn map(
         let name = names.get(*class as usize).map_or("", String::as_str).replace('"', "\"\"");
         let _ = writeln!(csv, "{},{},{class},\"{name}\",{confidence}", offset(i % n), -offset(i / n));
     }
-    Some(Export { name: "decision-map".into(), svg, csv })
+    Some(Export { name: file_name(run, "decision-map"), svg, csv })
 }

@@ -145,8 +145,8 @@ impl MapForm {
         ));
         ui.horizontal(|ui| {
             let (map, names) = (Arc::clone(map), names);
-            let (position, experiment) = (map.position, context.run.experiment.clone());
-            export_menu(ui, context, "decision map", || export::map(&map, step, experiment.as_deref(), &names));
+            let (position, run) = (map.position, context.run);
+            export_menu(ui, context, "decision map", || export::map(&map, step, run, &names));
             if let Some(position) = position {
                 ui.label(weak(ui, super::steps::after(position)));
             }

@@ -78,8 +78,8 @@ impl Steps {
         bars(ui, &clean.probabilities, &current.probabilities, shown, step, &names);
         ui.horizontal(|ui| {
             let (inspection, names) = (Arc::clone(shown), names);
-            let experiment = context.run.experiment.clone();
-            export_menu(ui, context, "attack", || export::triple(&inspection, step, experiment.as_deref(), &names));
+            let run = context.run;
+            export_menu(ui, context, "attack", || export::triple(&inspection, step, run, &names));
             if let Some(position) = shown.position {
                 ui.label(weak(ui, after(position)));
             }

@@ -322,10 +322,10 @@ fn figures_leave_with_their_numbers() {
     answer(&mut window, &mut engine);
     let panel = &window.state().panel;
     let (shown, plane) = (panel.inspection.clone().unwrap(), panel.shown_map.clone().unwrap());
-    let triple = export::triple(&shown, 10, None, set.class_names()).unwrap();
+    let triple = export::triple(&shown, 10, &window.state().run, set.class_names()).unwrap();
     assert_eq!(triple.csv.lines().count(), 1 + 64);
     assert!(triple.svg.contains("PGD-10, untargeted, L∞, ε 8/255"), "the attack is named");
-    let figure = export::map(&plane, Some(3), None, set.class_names()).unwrap();
+    let figure = export::map(&plane, Some(3), &window.state().run, set.class_names()).unwrap();
     assert_eq!(figure.csv.lines().count(), 1 + 33 * 33);
     let [right, up] = plane.axes.map(|axis| map::describe(axis, set.class_names()));
     assert!(

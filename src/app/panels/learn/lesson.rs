@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use egui::{RichText, Ui};
 
 use super::column;
+use crate::app::command::Command;
 use crate::app::context::{Action, Context};
 use crate::app::glossary::Glossary;
 use crate::app::lessons::{Lesson, Link};
@@ -142,6 +143,35 @@ fn header(ui: &mut Ui, lesson: &Lesson, size: f32, context: &mut Context<'_>) {
         });
     });
     ui.separator();
+    if context.run.before_lesson {
+        column(ui, size, |ui| earlier_run(ui, size, context));
+    }
+}
+
+/// Says that the panels show a run from before the lesson, whose numbers are not those that the lesson speaks of.
+fn earlier_run(ui: &mut Ui, size: f32, context: &mut Context<'_>) {
+    let Some(run) = context.run.title() else { return };
+    let live = context.run.status.is_live();
+    let palette = theme::palette(ui);
+    egui::Frame::new().stroke((1.0, palette.warning)).corner_radius(6).inner_margin(8).show(ui, |ui| {
+        ui.horizontal_wrapped(|ui| {
+            let text = if live {
+                format!(
+                    "A run from before this lesson is under way: {run}. Stop it before you start that of the lesson."
+                )
+            } else {
+                format!("The panels show a run from before this lesson: {run}.")
+            };
+            ui.label(RichText::new(text).size(0.9 * size));
+            if live {
+                if ui.button("Stop and save").clicked() {
+                    context.ask(Action::Command(Command::StopAndSave));
+                }
+            } else if ui.button("Clear it").on_hover_text("Empty the panels. The files of the run stay.").clicked() {
+                context.ask(Action::ClearRun);
+            }
+        });
+    });
 }
 
 /// Previous, a dot for each step, next.

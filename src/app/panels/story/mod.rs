@@ -10,11 +10,13 @@ mod told;
 use egui::{RichText, Ui};
 
 use crate::app::context::{Action, Context, Panel};
+use crate::app::panels::Cell;
 use crate::app::theme;
 use crate::app::view::Status;
 use crate::app::widgets::picture::Textures;
 use crate::app::widgets::{drawn, elided, empty, export_menu, percent, strong, weak};
 use crate::evaluate::figures::{self, Story as Facts};
+use crate::worker::Counted;
 
 pub use result::ResultCard;
 
@@ -68,7 +70,9 @@ impl Panel for Story {
         }
         let clicked = rows::show(ui, context, &facts, &order, &mut self.textures);
         if let Some((label, prediction)) = clicked {
-            context.ask(Action::ShowCell { label: Some(label as u32), prediction: Some(prediction as u32) });
+            let epoch = facts.measured.unwrap_or(facts.epoch);
+            let (label, prediction) = (Some(label as u32), prediction as u32);
+            context.ask(Action::ShowCell(Cell { of: Counted::Validation, epoch, label, prediction }));
         }
     }
 }

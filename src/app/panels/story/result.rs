@@ -124,7 +124,7 @@ impl ResultCard {
         }
         self.library.poll();
         let wake = ui.ctx().clone();
-        let found = self.library.below(own.parent()?, move || wake.request_repaint())?.to_vec();
+        let found = self.library.below(&[own.parent()?], move || wake.request_repaint())?.to_vec();
         let others = found.into_iter().filter(|path| path != own).take(NEIGHBOURS);
         let read = others.filter_map(|path| {
             let wake = ui.ctx().clone();

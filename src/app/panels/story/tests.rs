@@ -80,10 +80,10 @@ fn a_mistake_leads_to_its_images_and_a_row_is_highlighted_under_the_pointer() {
     window.get_by_label_contains("of the images of cat are taken for dog").click();
     window.run_steps(4);
     let cell = window.state().actions.iter().find_map(|action| match action {
-        Action::ShowCell { label, prediction } => Some((*label, *prediction)),
+        Action::ShowCell(cell) => Some((cell.of, cell.epoch, cell.label, cell.prediction)),
         _ => None,
     });
-    assert_eq!(cell, Some((Some(3), Some(5))));
+    assert_eq!(cell, Some((crate::worker::Counted::Validation, 17, Some(3), 5)));
     let at = window.get_by_label_contains("of the images of bird are taken for").rect().left_center();
     window.hover_at(at);
     window.run_steps(4);
