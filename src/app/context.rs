@@ -67,6 +67,8 @@ pub enum Action {
     ShowCell(Cell),
     /// Begin the lesson with this file name.
     Lesson(String),
+    /// Train the first preset, as the window of a new user offers.
+    WatchItTrain,
     /// Fetch this data set from its publisher.
     Download(String),
     /// End the download that is under way.
@@ -102,6 +104,8 @@ pub enum OpenFor {
     Experiment,
     /// Save the experiment of the form (TOML).
     SaveExperiment,
+    /// Look into this run directory: its curves, and its best checkpoint.
+    Run,
     /// Resume this run directory.
     Resume,
     /// Show an image in the inspector.

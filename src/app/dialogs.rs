@@ -38,6 +38,7 @@ impl Purpose {
         match self {
             Self::Open(OpenFor::Experiment) => "Open an experiment (TOML)",
             Self::Open(OpenFor::SaveExperiment) => "Save the experiment (TOML)",
+            Self::Open(OpenFor::Run) => "Choose the run directory to open",
             Self::Open(OpenFor::Resume) => "Choose the run directory to resume",
             Self::Open(OpenFor::Image) => "Open an image (PNG or JPEG)",
             Self::Open(OpenFor::Checkpoint) => "Open a checkpoint (safetensors)",
@@ -55,7 +56,12 @@ impl Purpose {
         match self {
             Self::Save { .. } | Self::Open(OpenFor::SaveExperiment) => "Type the path of the file to write.",
             Self::Open(
-                OpenFor::Resume | OpenFor::Compare | OpenFor::DataPath | OpenFor::EvaluateRun | OpenFor::Report,
+                OpenFor::Run
+                | OpenFor::Resume
+                | OpenFor::Compare
+                | OpenFor::DataPath
+                | OpenFor::EvaluateRun
+                | OpenFor::Report,
             ) => "Type the path of the directory.",
             Self::Open(OpenFor::Experiment | OpenFor::Image | OpenFor::Checkpoint | OpenFor::Evaluate) => {
                 "Type the path of the file, or drop the file onto the window."
@@ -124,7 +130,12 @@ impl Dialogs for SystemDialogs {
                 Box::pin(dialog.add_filter("Checkpoint", &["safetensors", "pth", "pt"]).pick_file())
             }
             Purpose::Open(
-                OpenFor::Resume | OpenFor::Compare | OpenFor::DataPath | OpenFor::EvaluateRun | OpenFor::Report,
+                OpenFor::Run
+                | OpenFor::Resume
+                | OpenFor::Compare
+                | OpenFor::DataPath
+                | OpenFor::EvaluateRun
+                | OpenFor::Report,
             ) => Box::pin(dialog.pick_folder()),
             Purpose::Save { name, .. } => Box::pin(dialog.set_file_name(name).save_file()),
         };

@@ -50,6 +50,9 @@ pub mod theme;
 mod toasts;
 mod tour;
 pub mod view;
+mod welcome;
+#[cfg(test)]
+mod welcome_tests;
 pub mod widgets;
 mod window;
 

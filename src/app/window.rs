@@ -31,6 +31,7 @@ use super::storage::StoredSettings;
 use super::theme;
 use super::toasts::Toasts;
 use super::view::{RunView, Status};
+use super::welcome::Welcome;
 use crate::data::DataError;
 use crate::evaluate::figures::SystemFonts;
 use crate::evaluate::signatures;
@@ -74,6 +75,9 @@ pub struct App {
     palette: CommandPalette,
     toasts: Toasts,
     typed: TypedPath,
+    welcome: Welcome,
+    /// Whether the panels have taken the place of the welcome.
+    welcomed: bool,
     exporter: Exporter,
     actions: Vec<Action>,
     /// Panels drawn in the last frame.
@@ -133,6 +137,8 @@ impl App {
             palette: CommandPalette::default(),
             toasts: Toasts::default(),
             typed: TypedPath::default(),
+            welcome: Welcome::default(),
+            welcomed: false,
             exporter: Exporter::new(context.clone()),
             actions: Vec::new(),
             seen: Vec::new(),
@@ -181,7 +187,15 @@ impl App {
         bars::top(self, ui);
         bars::bottom(self, ui);
         bars::scrubber(self, ui);
-        egui::CentralPanel::default().frame(egui::Frame::new()).show(ui, |ui| self.tiles(ui));
+        let ground = egui::Frame::new().fill(ui.visuals().panel_fill);
+        egui::CentralPanel::default().frame(ground).show(ui, |ui| {
+            if self.is_empty() {
+                let asked = self.welcome.ui(ui, &self.surroundings.runs);
+                self.actions.extend(asked);
+            } else {
+                self.tiles(ui);
+            }
+        });
         let mut palette = std::mem::take(&mut self.palette);
         let chosen = palette.ui(&context, &self.glossary, |command| self.enabled(command));
         self.palette = palette;
@@ -311,6 +325,18 @@ impl App {
         }
     }
 
+    /// Whether there is nothing to show yet, and no panel has been asked for.
+    fn is_empty(&self) -> bool {
+        let nothing = self.view.status == Status::Empty && self.view.info.is_none();
+        nothing && !self.welcomed && self.settings.lesson.is_none()
+    }
+
+    /// Brings a panel to the front.
+    fn reveal(&mut self, kind: PanelKind) {
+        self.welcomed = true;
+        self.layout.show(kind);
+    }
+
     fn tiles(&mut self, ui: &mut Ui) {
         let Self { layout, view, evaluation, focus, form, settings, glossary, actions, panels, seen, .. } = self;
         let mut context = Context { run: view, evaluation, focus, form, settings, glossary, actions };
@@ -381,7 +407,7 @@ impl App {
             Command::OneAttackStep if self.view.status.is_live() => {
                 // The user takes a single step in order to look at it.
                 if !self.settings.hidden.contains(&PanelKind::Examples) {
-                    self.layout.show(PanelKind::Examples);
+                    self.reveal(PanelKind::Examples);
                 }
                 if !self.seen.contains(&PanelKind::Examples) {
                     // The panel requests images when it is drawn, which is after this step.
@@ -417,13 +443,14 @@ impl App {
             }
             Command::Undo => self.form.undo(),
             Command::Redo => self.form.redo(),
-            Command::Show(kind) => self.layout.show(kind),
+            Command::Show(kind) => self.reveal(kind),
             Command::ResetLayout => {
+                self.welcomed = true;
                 self.layout.reset();
                 self.layout.hide(&self.settings.hidden);
             }
             Command::Palette => self.palette.toggle(),
-            Command::Help => self.layout.show(PanelKind::Learn),
+            Command::Help => self.reveal(PanelKind::Learn),
             Command::FullScreen => {
                 let full = context.input(|input| input.viewport().fullscreen.unwrap_or(false));
                 context.send_viewport_cmd(egui::ViewportCommand::Fullscreen(!full));
@@ -501,7 +528,7 @@ impl App {
             Purpose::Save { name, .. } => PathBuf::from(name),
             Purpose::Open(OpenFor::SaveExperiment) => "experiment.toml".into(),
             Purpose::Open(OpenFor::DataPath) => self.form.experiment.data.path.clone().unwrap_or_default(),
-            Purpose::Open(OpenFor::Resume | OpenFor::EvaluateRun | OpenFor::Compare) => last(),
+            Purpose::Open(OpenFor::Run | OpenFor::Resume | OpenFor::EvaluateRun | OpenFor::Compare) => last(),
             Purpose::Open(OpenFor::Checkpoint | OpenFor::Evaluate) => last().join("checkpoints/best.safetensors"),
             Purpose::Open(OpenFor::Report) => last().join("evaluation"),
             Purpose::Open(OpenFor::Experiment | OpenFor::Image) => PathBuf::new(),
@@ -538,24 +565,31 @@ impl App {
             Action::LookAtEvaluation(job) => self.look_at_evaluation(*job),
             Action::StartEvaluation(job) => self.start_evaluation(*job),
             Action::TrainBaseline => self.train_baseline(),
-            Action::Show(kind) => self.layout.show(kind),
+            Action::Show(kind) => self.reveal(kind),
             Action::Inspect(subject) => {
                 self.panels.inspector.open(subject);
-                self.layout.show(PanelKind::Inspector);
+                self.reveal(PanelKind::Inspector);
             }
             Action::ShowCell(cell) => {
                 self.panels.examples.show_cell(cell);
-                self.layout.show(PanelKind::Examples);
+                self.reveal(PanelKind::Examples);
             }
+            Action::WatchItTrain => match self.form.load_preset(super::welcome::FIRST_PRESET) {
+                Ok(()) => {
+                    self.reveal(PanelKind::Story);
+                    self.run(Command::Start, context);
+                }
+                Err(error) => self.tell(Level::Error, error.to_string()),
+            },
             Action::Download(name) => self.panels.experiment.download(context, &name),
             Action::CancelDownload => self.panels.experiment.cancel_download(),
             Action::FindSetting(path) => {
                 self.panels.experiment.find(path);
-                self.layout.show(PanelKind::Experiment);
+                self.reveal(PanelKind::Experiment);
             }
             Action::FindTerm(key) => {
                 self.panels.learn.find(&key);
-                self.layout.show(PanelKind::Learn);
+                self.reveal(PanelKind::Learn);
             }
             Action::Lesson(id) => self.begin_lesson(&id),
             Action::LeaveLesson => self.leave_lesson(),
@@ -598,6 +632,16 @@ impl App {
                     Err(error) => self.tell(Level::Error, format!("{error}; choose another place.")),
                 }
             }
+            Purpose::Open(OpenFor::Run) => {
+                if !self.settings.compare.contains(&path) {
+                    self.settings.compare.push(path.clone());
+                }
+                self.reveal(PanelKind::Compare);
+                if !self.view.status.is_live() {
+                    let engine = self.form.experiment.run.engine_options();
+                    self.send(Request::Look { path, engine });
+                }
+            }
             Purpose::Open(OpenFor::Resume) => {
                 self.view.status = Status::Opening;
                 self.send(Request::Resume { directory: path, engine: None, paused: false });
@@ -611,11 +655,11 @@ impl App {
                 if !self.settings.compare.contains(&path) {
                     self.settings.compare.push(path);
                 }
-                self.layout.show(PanelKind::Compare);
+                self.reveal(PanelKind::Compare);
             }
             Purpose::Open(OpenFor::Evaluate | OpenFor::EvaluateRun) => {
                 self.panels.evaluate.add(path);
-                self.layout.show(PanelKind::Evaluate);
+                self.reveal(PanelKind::Evaluate);
             }
             Purpose::Open(OpenFor::Report) => self.panels.evaluate.report_to(&path),
             Purpose::Open(OpenFor::DataPath) => {
@@ -667,8 +711,8 @@ impl App {
                 self.view.before_lesson = self.view.info.is_some();
                 self.layout.begin_lesson();
                 self.layout.hide(&self.settings.hidden);
-                self.layout.show(PanelKind::Learn);
-                self.layout.show(lesson.focus);
+                self.reveal(PanelKind::Learn);
+                self.reveal(lesson.focus);
             }
             Err(error) => self.tell(Level::Error, error.to_string()),
         }
@@ -682,7 +726,7 @@ impl App {
         }
         self.layout.end_lesson();
         self.layout.hide(&self.settings.hidden);
-        self.layout.show(PanelKind::Learn);
+        self.reveal(PanelKind::Learn);
     }
 
     /// Tells the user when a failure signature appears.

@@ -50,7 +50,8 @@ enum Part {
 impl Panel for Fairness {
     fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
         if context.run.class_names().is_empty() {
-            let what = if context.run.status == Status::Opening { "The run is being opened" } else { "No run yet" };
+            let what =
+                if context.run.status == Status::Opening { "The run is being opened" } else { "Nothing is training" };
             return empty(ui, what, "Start one in the Experiment panel: what happens to each class shows up here.");
         }
         let parts = Flow {

@@ -307,7 +307,7 @@ fn it_draws_at_every_size() {
     let mut harness = tall(sample::run_with(2));
     shoot(&mut harness, "fairness-two");
     let mut harness = harness_empty();
-    assert!(harness.query_by_label("No run yet").is_some());
+    assert!(harness.query_by_label("Nothing is training").is_some());
     shoot(&mut harness, "fairness-empty");
 }
 

@@ -9,6 +9,7 @@ mod time;
 
 use crate::app::context::{Context, Panel};
 use crate::app::view::Status;
+use crate::app::welcome::buttons;
 use crate::app::widgets::{Flow, empty, flow};
 
 /// See the [module](self).
@@ -32,7 +33,9 @@ enum Part {
 impl Panel for Training {
     fn ui(&mut self, ui: &mut egui::Ui, context: &mut Context<'_>) {
         if context.run.info.is_none() && context.run.status == Status::Empty {
-            return empty(ui, "No run yet", "Start one in the Experiment panel, or resume a run directory.");
+            empty(ui, "Nothing is training", "Start what the Experiment panel describes, or begin with one of these.");
+            ui.add_space(8.0);
+            return buttons(ui, context.actions);
         }
         let parts = Flow {
             top: &[Part::Status, Part::Result, Part::Numbers],

@@ -154,5 +154,5 @@ fn it_draws_at_every_size() {
     let empty = RunView::default();
     let mut harness = crate::app::testing::harness(Stage::new(Training::default(), empty), [600.0, 300.0], 1.0, false);
     harness.run();
-    assert!(harness.query_by_label("No run yet").is_some());
+    assert!(harness.query_by_label("Nothing is training").is_some());
 }
