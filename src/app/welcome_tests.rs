@@ -66,7 +66,7 @@ fn watching_it_train_starts_the_first_preset() {
     window.press("Watch it train");
     window.wait("a batch", |app| !app.view.batches.is_empty());
     assert_eq!(window.app().form.preset, super::welcome::FIRST_PRESET);
-    assert!(window.app().layout.visible().contains(&PanelKind::Training));
+    assert!(window.app().layout.visible().contains(&PanelKind::Story));
     assert!(!has(&window, SENTENCE));
     window.press("Stop without saving");
     window.wait("the stop", |app| app.view.status == Status::Over);

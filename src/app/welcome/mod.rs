@@ -193,7 +193,7 @@ impl Welcome {
     /// The newest runs, each of which can be opened, or resumed if it is not done.
     fn recent(&mut self, ui: &mut Ui, runs: &Path, actions: &mut Vec<Action>) {
         let wake = |context: egui::Context| move || context.request_repaint();
-        let found = self.library.below(runs, wake(ui.ctx().clone())).unwrap_or_default();
+        let found = self.library.below(&[runs], wake(ui.ctx().clone())).unwrap_or_default();
         let newest: Vec<_> = found.iter().take(RECENT).cloned().collect();
         if newest.is_empty() {
             return;
@@ -206,11 +206,13 @@ impl Welcome {
             ui.horizontal(|ui| {
                 let open = ui.button(strong(&name)).on_hover_text(format!("Open {}.", path.display()));
                 if open.clicked() {
-                    actions.push(Action::Opened(OpenFor::Run, path.clone()));
+                    let purpose = if matches!(entry, Entry::Study(_)) { OpenFor::Compare } else { OpenFor::Run };
+                    actions.push(Action::Opened(purpose, path.clone()));
                 }
                 match &entry {
                     Entry::Reading => drop(ui.label(weak(ui, "reading…"))),
                     Entry::Failed(what) => drop(ui.add(egui::Label::new(weak(ui, what)).truncate())),
+                    Entry::Study(_) => drop(ui.label(weak(ui, "a study"))),
                     Entry::Ready(run) => {
                         if run.report.is_none() && ui.button("Resume").clicked() {
                             actions.push(Action::Opened(OpenFor::Resume, path.clone()));
