@@ -10,7 +10,7 @@ const MOST_CLASSES: usize = 20;
 
 /// How [`claims`] are made.
 pub const HOW_STATED: &str = "Differences are in points, paired by seed. A difference is stated if its bootstrap interval over the \
-     seeds and Student's interval (both 95 %) exclude 0; the interval in brackets is Student's, which is the wider one for few seeds.";
+     seeds and Student's interval (both 95 %) exclude 0 and there are at least three seeds; the interval in brackets is Student's, which is the wider one for few seeds.";
 
 /// The report: what was found in sentences, then the tables.
 pub fn markdown(report: &StudyReport) -> String {
@@ -74,8 +74,8 @@ pub fn claims(cell: &CellReport) -> Vec<String> {
 }
 
 fn sentences(all: &[(String, Comparison)]) -> String {
-    if all.iter().all(|(_, comparison)| comparison.verdict == Verdict::OneSeed) {
-        return "One seed has no interval, so no difference is stated.".into();
+    if all.iter().all(|(_, comparison)| comparison.verdict == Verdict::TooFewSeeds) {
+        return "Fewer than three seeds, so no difference is stated.".into();
     }
     let of = |verdict: Verdict| {
         let found = all.iter().filter(move |(_, comparison)| comparison.verdict == verdict);

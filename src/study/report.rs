@@ -46,6 +46,9 @@ impl std::fmt::Display for Spread {
     }
 }
 
+/// A difference is stated from at least as many seeds.
+const FEWEST_SEEDS: usize = 3;
+
 /// What paired differences show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -56,8 +59,8 @@ pub enum Verdict {
     Lower,
     /// At least one interval contains 0.
     NotShown,
-    /// There is one pair, so there is no interval.
-    OneSeed,
+    /// There are fewer than three pairs: nothing is stated from them.
+    TooFewSeeds,
 }
 
 impl Verdict {
@@ -67,7 +70,7 @@ impl Verdict {
             Self::Higher => "higher",
             Self::Lower => "lower",
             Self::NotShown => "no difference shown",
-            Self::OneSeed => "one seed, no interval",
+            Self::TooFewSeeds => "fewer than three seeds",
         }
     }
 }
@@ -97,10 +100,12 @@ impl Comparison {
         let (bootstrap, t) = (bootstrap_mean(&values, RESAMPLES, SEED), t_interval(&values));
         let bootstrap = bootstrap.map(|found| found.percentile);
         let verdict = match (bootstrap, t) {
+            // Two accuracies that are multiples of one image are often equally far apart, and Student's interval is then a
+            // point.
+            _ if values.len() < FEWEST_SEEDS => Verdict::TooFewSeeds,
             (Some([a, _]), Some([b, _])) if a > 0.0 && b > 0.0 => Verdict::Higher,
             (Some([_, a]), Some([_, b])) if a < 0.0 && b < 0.0 => Verdict::Lower,
-            (Some(_), Some(_)) => Verdict::NotShown,
-            _ => Verdict::OneSeed,
+            _ => Verdict::NotShown,
         };
         let seeds = pairs.iter().map(|(seed, _)| *seed).collect();
         Some(Self { against: against.into(), seeds, spread: Spread::of(&values)?, bootstrap, t, verdict })

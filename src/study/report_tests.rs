@@ -96,6 +96,16 @@ fn differences_are_paired_by_seed_and_stated_only_where_both_intervals_agree() {
     assert!(text.contains("| AT | 3 | 90.0 ± 0.0 |"), "{text}");
 }
 
+/// Student's interval of two equal differences is a point, which excludes 0.
+#[test]
+fn two_equal_differences_state_nothing() {
+    let file = file(&["AT", "up"]);
+    let found = report(&file, &[("AT", [0.10, 0.20, f64::NAN]), ("up", [0.15, 0.25, 0.3])]);
+    let up = &worst(&found, "up").comparisons[0];
+    assert!(up.t.unwrap()[0] > 0.0 && up.seeds == [0, 1]);
+    assert_eq!(up.verdict, Verdict::TooFewSeeds);
+}
+
 #[test]
 fn what_is_missing_is_named_and_never_counted() {
     let file = file(&["AT", "other", "never"]);
@@ -106,14 +116,14 @@ fn what_is_missing_is_named_and_never_counted() {
     assert_eq!(found.missing, ["never-seed-0", "never-seed-1", "never-seed-2"]);
     // The difference is that of the seed that both have.
     let other = &worst(&found, "other").comparisons[0];
-    assert_eq!((other.seeds.as_slice(), other.verdict, other.t), (&[1][..], Verdict::OneSeed, None));
+    assert_eq!((other.seeds.as_slice(), other.verdict, other.t), (&[1][..], Verdict::TooFewSeeds, None));
     assert!((other.spread.mean - 0.05).abs() < 1e-12);
     // A class without test images has no value, and does not shift the others.
     let classes = &found.cells[0].arms[0].classes;
     assert_eq!((classes[0].spread.unwrap().mean, classes[1].spread), (0.5, None));
     let text = crate::study::markdown(&found);
     assert!(text.contains("**4 of 9 runs are complete.**") && text.contains("* other-seed-0: no memory"), "{text}");
-    assert!(text.contains("One seed has no interval, so no difference is stated"), "{text}");
+    assert!(text.contains("Fewer than three seeds, so no difference is stated"), "{text}");
     assert!(text.contains("| b | n/a | n/a |"), "{text}");
 }
 

@@ -299,6 +299,7 @@ fn it_draws_at_every_size() {
     harness.run();
     harness.state_mut().focus.epoch = None;
     harness.state_mut().run.apply(Update::Phase(Phase::Paused), std::time::Instant::now());
+    harness.run();
     type_epsilon(&mut harness, "cat", "12");
     let holds = asked(&harness);
     harness.state_mut().run.apply(Update::Held(holds), std::time::Instant::now());

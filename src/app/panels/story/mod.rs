@@ -13,6 +13,7 @@ use crate::app::context::{Action, Context, Panel};
 use crate::app::panels::Cell;
 use crate::app::theme;
 use crate::app::view::Status;
+use crate::app::welcome::buttons;
 use crate::app::widgets::picture::Textures;
 use crate::app::widgets::{drawn, elided, empty, export_menu, percent, strong, weak};
 use crate::evaluate::figures::{self, Story as Facts};
@@ -56,8 +57,16 @@ impl Panel for Story {
     fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
         let run = context.run;
         if run.class_names().is_empty() {
-            let what = if run.status == Status::Opening { "The run is being opened" } else { "No run yet" };
-            return empty(ui, what, "What happens to each class is told here, epoch by epoch.");
+            if run.status == Status::Opening {
+                return empty(
+                    ui,
+                    "The run is being opened",
+                    "What happens to each class is told here, epoch by epoch.",
+                );
+            }
+            empty(ui, "Nothing is training", "Start what the Experiment panel describes, or begin with one of these.");
+            ui.add_space(8.0);
+            return buttons(ui, context.actions);
         }
         let facts = told::facts(run, *context.focus);
         self.result.show(ui, context);

@@ -200,7 +200,7 @@ impl Plot<'_> {
                     inside.circle(at, 4.5, palette.card, Stroke::new(2.0, color));
                 }
                 let words = match found.verdict {
-                    Verdict::OneSeed => format!("{found} (one seed)"),
+                    Verdict::TooFewSeeds => format!("{found} (too few seeds)"),
                     _ => found.to_string(),
                 };
                 let at = pos2(f32::midpoint(differences.left, differences.right), rect.center().y + 12.0);
