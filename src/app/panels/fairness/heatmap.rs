@@ -12,7 +12,7 @@ use crate::app::view::RunView;
 use crate::app::widgets::{
     Matrix, MatrixState, color_bar, drawn, export_menu, matrix, percent, section, short_percent, table, weak,
 };
-use crate::evaluate::figures;
+use crate::evaluate::{figure_context, figures};
 use crate::train::ClassRow;
 use crate::worker::{Counted, EpochRecord};
 
@@ -106,6 +106,12 @@ impl Heatmap {
                 choose_scale(ui, &mut scale);
                 ui.label(weak(ui, "Click a cell to show its epoch below.").small());
             });
+            if let Some(experiment) = run.experiment.as_deref() {
+                let counted = figure_context(experiment, names).statistics;
+                let text =
+                    format!("Mistakes on {counted}. The confusion matrix shows either these or the validation split.");
+                ui.label(weak(ui, text).small());
+            }
             // Another run may not have it.
             let picked = self.picked.filter(|(epoch, class)| {
                 (*class as usize) < names.len() && run.epochs.iter().any(|record| record.metrics.epoch == *epoch)

@@ -100,8 +100,9 @@ impl Story {
         let rated = |class: usize| facts.rows[class].robust;
         let (Some(low), Some(high)) = (rated(worst), rated(best)) else { return };
         ui.horizontal_wrapped(|ui| {
+            let size = if ui.available_width() < 640.0 { 15.0 } else { 22.0 };
             let large =
-                |text: String, color| RichText::new(text).size(22.0).family(theme::strong_family()).color(color);
+                |text: String, color| RichText::new(text).size(size).family(theme::strong_family()).color(color);
             ui.label(large(format!("Worst: {} {}", names[worst], percent(low.value)), palette.worst));
             if let Some(interval) = low.interval {
                 ui.label(weak(ui, told::interval(interval)));

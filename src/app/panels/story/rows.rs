@@ -19,10 +19,14 @@ const NUMBER: f32 = 58.0;
 /// Minimum width of the panel for pictures of the most frequent mistake, and for its name.
 const PICTURES: f32 = 860.0;
 const NAMED: f32 = 640.0;
+/// Columns narrower than this have short titles.
+const NARROW: f32 = 130.0;
 
 /// A column of bars that begin at a value without effect.
 struct Column<'a> {
     title: String,
+    /// The same for a narrow column.
+    short: &'static str,
     tooltip: &'static str,
     value: fn(&StoryRow) -> Option<f64>,
     /// A second value, shown as a mark.
@@ -109,21 +113,21 @@ fn columns<'a>(ui: &Ui, run: &RunView, facts: &Story) -> Vec<Column<'a>> {
     let now = facts.epoch + 1;
     let all = [
         (
-            format!("CFPS{counted}"),
+            (format!("CFPS{counted}"), "CFPS"),
             "Share of all mistakes under the training attack that landed on this class",
             (|row: &StoryRow| row.cfps) as fn(&StoryRow) -> Option<f64>,
             (|_: &StoryRow| None) as fn(&StoryRow) -> Option<f64>,
             (even, "even share", percent as fn(f64) -> String, palette.gap),
         ),
         (
-            format!("Target, epoch {now}"),
+            (format!("Target, epoch {now}"), "Target"),
             "Probability that an image is attacked towards this class",
             |row: &StoryRow| row.target,
             |_: &StoryRow| None,
             (even, "even share", percent, palette.accent),
         ),
         (
-            format!("Epsilon, epoch {now}"),
+            (format!("Epsilon, epoch {now}"), "Epsilon"),
             "Radius of the attack on images of this class",
             |row: &StoryRow| row.epsilon,
             |row: &StoryRow| row.rule,
@@ -132,15 +136,15 @@ fn columns<'a>(ui: &Ui, run: &RunView, facts: &Story) -> Vec<Column<'a>> {
     ];
     let known = all.into_iter().filter(|(_, _, value, ..)| facts.rows.iter().any(|row| value(row).is_some()));
     known
-        .map(|(title, tooltip, value, mark, (base, base_name, write, color))| {
+        .map(|((title, short), tooltip, value, mark, (base, base_name, write, color))| {
             let span = story_span(facts.rows.iter().flat_map(|row| [value(row), mark(row)]), base);
-            Column { title, tooltip, value, mark, base, base_name, span, write, color }
+            Column { title, short, tooltip, value, mark, base, base_name, span, write, color }
         })
         .collect()
 }
 
 /// A radius in levels of 255.
-fn levels(value: f64) -> String {
+pub(super) fn levels(value: f64) -> String {
     format!("{}/255", (25_500.0 * value).round() / 100.0)
 }
 
@@ -161,11 +165,13 @@ fn header(ui: &mut Ui, left: f32, layout: &Layout, columns: &[Column<'_>], facts
     for (index, column) in columns.iter().enumerate() {
         let tooltip =
             format!("{}. The line is the {}: {}", column.tooltip, column.base_name, (column.write)(column.base));
-        put(index, &column.title, &tooltip, layout.column);
+        let title = if layout.column < NARROW { column.short } else { &column.title };
+        put(index, title, &tooltip, layout.column);
     }
     let after = facts.measured.map_or_else(String::new, |epoch| format!(", after epoch {}", epoch + 1));
     let tooltip = "Clean and robust accuracy of the validation images of this class";
-    put(columns.len(), &format!("Accuracy{after}"), tooltip, layout.column);
+    let title = if layout.column < NARROW { "Accuracy".to_owned() } else { format!("Accuracy{after}") };
+    put(columns.len(), &title, tooltip, layout.column);
     if layout.mistake > 0.0 {
         let tooltip = "The class that images of this class are most often mistaken for under the evaluation attack";
         put(columns.len() + 1, "Most often mistaken for", tooltip, layout.mistake);

@@ -1,8 +1,9 @@
 //! The facts of an epoch, and their sentence.
 
+use super::rows::levels as epsilon;
 use crate::app::focus::Focus;
 use crate::app::view::RunView;
-use crate::app::widgets::{epsilon, percent, table};
+use crate::app::widgets::{percent, table};
 use crate::evaluate::figure_context;
 use crate::evaluate::figures::{Rated, Story};
 
