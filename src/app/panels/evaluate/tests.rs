@@ -216,7 +216,11 @@ fn the_result_is_a_table_with_examples_and_exports() {
     };
     assert!(table.csv.starts_with("name,attack,class,accuracy,low,high,images\nclean,"), "{}", table.csv);
     assert!(table.csv.contains("worst-case,") && table.svg.contains("APGD-T"));
-    assert!(images.svg.contains("APGD-CE") && images.name == "adversarial-apgd-ce", "{}", images.name);
+    assert!(
+        images.svg.contains("APGD-CE") && images.name == "cifar10-small-best-adversarial-apgd-ce",
+        "{}",
+        images.name
+    );
     assert_eq!(images.csv.lines().count(), 9);
 }
 

@@ -109,7 +109,7 @@ fn runs_that_are_missing_failed_or_under_way_are_shown_by_cell() {
     assert!(harness.query_by_label("seed 0: stopped after 0").is_some());
     assert_eq!(harness.query_all_by_label("seed 1: missing").count(), 6);
     assert!(says(&harness, &format!("{} failed: the disk is full", other[0].name)));
-    assert!(says(&harness, "One seed has no interval, so no difference is stated."));
+    assert!(says(&harness, "Fewer than three seeds, so no difference is stated."));
     assert!(says(&harness, "fewer than three seeds"));
     shoot(&mut harness, "compare-study-incomplete");
     // A run that has begun joins the comparison of runs.
