@@ -305,7 +305,7 @@ fn verdicts_are_told_in_words() {
     says(&mut found, [0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4]);
     assert_eq!(said(&found), "Misclassified as 4, first at step 3.");
     found.job.attack.target = Some(4);
-    assert_eq!(said(&found), "Reached the target 4 at step 3 first.");
+    assert_eq!(said(&found), "Reached the target 4, first at step 3.");
     found.job.attack.target = Some(5);
     assert_eq!(said(&found), "Misclassified as 4, not the target 5, first at step 3.");
     says(&mut found, [7; 12]);
