@@ -135,8 +135,8 @@ fn a_run_is_steered_from_its_first_batch_to_its_report() {
     assert_eq!(Experiment::load(&path.join("config.begin.toml")).unwrap(), experiment());
     let events: Vec<_> = log(&path).into_iter().filter(|line| line["event"] != "epoch").collect();
     let names: Vec<_> = events.iter().map(|line| line["event"].as_str().unwrap()).collect();
-    assert_eq!(names, ["hold", "change", "hold", "checkpoint", "checkpoint"]);
-    assert_eq!((events[2]["epoch"].as_u64(), events[2]["batch"].as_u64()), (Some(1), Some(1)), "one is given back");
+    assert_eq!(names, ["hold", "change", "checkpoint", "hold", "checkpoint"]);
+    assert_eq!((events[3]["epoch"].as_u64(), events[3]["batch"].as_u64()), (Some(1), Some(1)), "one is given back");
     assert_eq!((events[0]["batch"].as_u64(), events[0]["new"][3]["epsilon"].as_f64()), (Some(2), Some(0.5 / 255.0)));
     let fields = events[1]["fields"].as_array().unwrap();
     let lr = fields.iter().find(|field| field["field"] == "optimizer.lr").unwrap();
