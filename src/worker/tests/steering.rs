@@ -151,7 +151,7 @@ fn a_run_is_steered_from_its_first_batch_to_its_report() {
     assert_eq!(*driver.opened().experiment, changed);
     assert_eq!(driver.until("the radii", held)[3], holds[3]);
     let point = next_batch(&mut driver);
-    assert_eq!((point.epoch, point.done, point.lr), (1, 2, changed.optimizer.lr_at(1, 1, 4)));
+    assert_eq!((point.epoch, point.done, point.lr), (1, 3, changed.optimizer.lr_at(1, 2, 4)));
     assert_eq!(point.epsilon[3], 0.5 / 255.0);
     assert!(matches!(driver.until_ended(), Ended::Finished(_)));
     assert!(path.join("evaluation.json").exists());
