@@ -197,7 +197,7 @@ pub struct EpochRecord {
     pub train: Option<Confusion>,
     /// Counts on the validation split under the evaluation attack; `None` if the file is missing.
     pub validation: Option<Confusion>,
-    /// What each image was counted as; `None` for an epoch of an earlier session.
+    /// What each image was counted as; `None` for an epoch from before the run was opened.
     pub predicted: Option<Arc<Predicted>>,
 }
 

@@ -15,7 +15,7 @@ use crate::worker::{COUNTING, CellImages, CellJob, Counted, EpochRecord, Request
 
 /// Maximum number of images that are shown.
 const MOST: usize = 60;
-/// Maximum number of images that are attacked to find those of an epoch of an earlier session.
+/// Maximum number of images that are attacked to find those of an epoch from before the run was opened.
 const TRIED: usize = 1000;
 
 /// A cell: the images of an epoch with this true class that the network took for this class.
@@ -159,7 +159,7 @@ impl Open {
             )
         } else {
             format!(
-                "Which images were counted is known only for epochs of this session. Of the first {} candidates, {network} takes \
+                "Which images were counted is known only for epochs since the run was opened. Of the first {} candidates, {network} takes \
                  {shown} for {predicted}.",
                 images.tried
             )

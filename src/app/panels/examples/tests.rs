@@ -77,7 +77,7 @@ fn the_images_of_a_cell_are_searched_for_if_their_predictions_are_not_known() {
     answer(&mut window);
     assert!(window.query_by_label("True bird, predicted horse").is_some());
     assert_eq!(window.query_all_by_label_contains("Validation image").count(), 20);
-    assert!(window.query_by_label_contains("only for epochs of this session").is_some());
+    assert!(window.query_by_label_contains("only for epochs since the run was opened").is_some());
     shoot(&mut window, "examples-cell");
     window.get_by_label_contains("Validation image 12:").click();
     window.run();
