@@ -70,7 +70,7 @@ fn every_signal_is_one_ctrl_c_with_its_own_status() {
 /// The window, as a desktop that ends a session, a service manager and a terminal end it.
 #[test]
 #[cfg(all(target_os = "linux", feature = "window"))]
-#[ignore = "needs a display: run it by `xvfb-run cargo test --test cli -- --ignored a_signal_saves`"]
+#[ignore = "needs a display; test.sh runs it by `xvfb-run cargo test --test cli -- --ignored a_signal_saves`"]
 fn a_signal_saves_the_run_of_the_window_and_ends_it() {
     for (signal, status) in [("TERM", 143), ("HUP", 129), ("INT", 130)] {
         let dir = tempfile::tempdir().unwrap();
