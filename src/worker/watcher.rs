@@ -352,7 +352,8 @@ impl Observer for Watcher<'_, '_> {
         for (part, done) in [(1, std::mem::take(&mut self.batch_ended)), (2, std::mem::take(&mut self.epoch_ended))] {
             if done {
                 self.linger(live, part, self.began[part - 1]);
-                self.began[part - 1] = Instant::now();
+                // The batch after an epoch begins with the next epoch.
+                self.began[..part].fill(Instant::now());
             }
         }
     }
