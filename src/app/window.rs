@@ -1,6 +1,9 @@
 //! The application: panels, worker, and the communication between them.
 
-use std::path::{Path, PathBuf};
+mod commands;
+mod opening;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,8 +12,8 @@ use egui::Ui;
 
 use super::bars;
 use super::closing::{Closing, Ending};
-use super::command::{Command, SpeedChoice};
-use super::context::{Action, Context, OpenFor};
+use super::command::Command;
+use super::context::{Action, Context};
 use super::dialogs::{Chosen, Dialogs, Purpose};
 use super::evaluation::EvaluationView;
 use super::export::Exporter;
@@ -25,8 +28,7 @@ use super::level::Level;
 use super::palette::CommandPalette;
 use super::panels::{self, Panels};
 use super::paths::TypedPath;
-use super::runs::holds_study;
-use super::settings::{Settings, Theme};
+use super::settings::Settings;
 use super::storage::StoredSettings;
 use super::theme;
 use super::toasts::Toasts;
@@ -35,9 +37,8 @@ use super::welcome::Welcome;
 use crate::data::DataError;
 use crate::evaluate::figures::SystemFonts;
 use crate::evaluate::signatures;
-use crate::train::RunDir;
 use crate::worker::evaluation::Evaluator;
-use crate::worker::{COUNTING, ExamplesWish, INSPECTING, MAPPING, Request, Speed, Update, Worker};
+use crate::worker::{COUNTING, INSPECTING, MAPPING, Request, Speed, Update, Worker};
 
 /// Title of a window without a run.
 pub(super) const TITLE: &str = "fairtat";
@@ -279,33 +280,6 @@ impl App {
         }
     }
 
-    /// Opens the files that were dropped onto the window.
-    fn dropped(&mut self, context: &egui::Context) {
-        for file in context.input(|input| input.raw.dropped_files.clone()) {
-            self.open_any(file.path());
-        }
-    }
-
-    /// Opens a file or directory according to its type.
-    pub(super) fn open_any(&mut self, path: &Path) {
-        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-        let purpose = match extension.as_str() {
-            _ if path.is_dir() && (path.join("config.toml").exists() || holds_study(path)) => OpenFor::Compare,
-            "png" | "jpg" | "jpeg" => OpenFor::Image,
-            "toml" => OpenFor::Experiment,
-            "safetensors" => OpenFor::Checkpoint,
-            "pth" | "pt" => OpenFor::Evaluate,
-            _ => {
-                let text = format!(
-                    "{}: expected an image (PNG, JPEG), an experiment (TOML), a checkpoint (safetensors, pth, pt), or the directory of a run or a study.",
-                    path.display()
-                );
-                return self.tell(Level::Error, text);
-            }
-        };
-        self.actions.push(Action::Opened(purpose, path.to_path_buf()));
-    }
-
     fn shortcuts(&mut self, context: &egui::Context) {
         if self.palette.is_open() || self.closing.is_asking() || self.typed.is_open() {
             return;
@@ -350,192 +324,6 @@ impl App {
             panels.hidden(*gone, &mut context);
         }
         *seen = now;
-    }
-
-    /// Whether a command can run now.
-    ///
-    /// # Errors
-    /// The reason why it cannot.
-    pub fn enabled(&self, command: Command) -> Result<(), &'static str> {
-        let live = self.view.status.is_live();
-        match command {
-            Command::Start if live => Err("A run is under way; stop it first."),
-            Command::Start | Command::CopyAsCommand | Command::SaveExperiment if !self.form.errors().is_empty() => {
-                Err("The experiment has an invalid value; see the panel Experiment.")
-            }
-            Command::PlayPause | Command::OneBatch | Command::OneAttackStep
-                if !live && !self.form.errors().is_empty() =>
-            {
-                Err("The experiment has an invalid value; see the panel Experiment.")
-            }
-            Command::PlayPause | Command::OneBatch | Command::OneAttackStep if self.view.status == Status::Over => {
-                Err("The run has ended. Start begins a new one (Ctrl+Enter).")
-            }
-            Command::Start | Command::PlayPause | Command::OneBatch | Command::OneAttackStep
-                if !live && self.panels.experiment.lacks_images(&self.form.experiment) =>
-            {
-                Err("The images are not on this machine; the panel Experiment downloads them.")
-            }
-            Command::PlayPause | Command::OneBatch | Command::OneAttackStep if self.view.status == Status::Opening => {
-                Err("The run is being opened.")
-            }
-            Command::StopAndSave | Command::StopWithoutSaving if !live => Err("No run is under way."),
-            Command::Resume | Command::ResumeThis | Command::OpenCheckpoint if live => {
-                Err("A run is under way; stop it first.")
-            }
-            Command::ResumeThis if self.view.resumable.is_none() => Err("No run is shown that was stopped."),
-            Command::CancelEvaluation if !self.evaluation.is_running() => Err("No evaluation is under way."),
-            Command::Undo if !self.form.can_undo() => Err("There is nothing to undo."),
-            Command::Redo if !self.form.can_redo() => Err("There is nothing to redo."),
-            _ => Ok(()),
-        }
-    }
-
-    /// Runs a command.
-    pub fn run(&mut self, command: Command, context: &egui::Context) {
-        if let Err(why) = self.enabled(command) {
-            return self.toasts.add(Instant::now(), Level::Warning, why.into());
-        }
-        match command {
-            Command::Start => self.begin(false),
-            Command::PlayPause => match self.view.status {
-                Status::Running => self.send(Request::Pause),
-                Status::Paused => self.send(Request::Continue),
-                _ => self.begin(false),
-            },
-            Command::OneBatch if self.view.status.is_live() => self.send(Request::OneBatch),
-            Command::OneAttackStep if self.view.status.is_live() => {
-                // The user takes a single step in order to look at it.
-                if !self.settings.hidden.contains(&PanelKind::Examples) {
-                    self.reveal(PanelKind::Examples);
-                }
-                if !self.seen.contains(&PanelKind::Examples) {
-                    // The panel requests images when it is drawn, which is after this step.
-                    self.send(Request::Examples(Some(ExamplesWish { count: 16, every: Duration::from_millis(500) })));
-                }
-                self.send(Request::OneAttackStep);
-            }
-            Command::OneBatch | Command::OneAttackStep => self.begin(true),
-            Command::SlowMotion => {
-                let step = SpeedChoice::Step.speed();
-                self.go(if self.speed == step { Speed::Full } else { step });
-            }
-            Command::Speed(choice) => self.go(choice.speed()),
-            Command::StopAndSave => self.send(Request::Stop { save: true }),
-            Command::StopWithoutSaving => self.send(Request::Stop { save: false }),
-            Command::Resume => self.ask(OpenFor::Resume),
-            Command::ResumeThis => {
-                if let Some(directory) = self.view.resumable.clone() {
-                    self.queue(Action::Opened(OpenFor::Resume, directory));
-                }
-            }
-            Command::OpenCheckpoint => self.ask(OpenFor::Checkpoint),
-            Command::OpenExperiment => self.ask(OpenFor::Experiment),
-            Command::SaveExperiment => self.ask(OpenFor::SaveExperiment),
-            Command::Evaluate => self.ask(OpenFor::Evaluate),
-            Command::CancelEvaluation => self.cancel_evaluation(),
-            Command::OpenImage => self.ask(OpenFor::Image),
-            Command::AddToComparison => self.ask(OpenFor::Compare),
-            Command::PasteImage => context.send_viewport_cmd(egui::ViewportCommand::RequestPaste),
-            Command::CopyAsCommand => {
-                context.copy_text(self.form.command_line());
-                self.tell(Level::Info, "The command line is on the clipboard.".into());
-            }
-            Command::Undo => self.form.undo(),
-            Command::Redo => self.form.redo(),
-            Command::Show(kind) => self.reveal(kind),
-            Command::ResetLayout => {
-                self.welcomed = true;
-                self.layout.reset();
-                self.layout.hide(&self.settings.hidden);
-            }
-            Command::Palette => self.palette.toggle(),
-            Command::Help => self.reveal(PanelKind::Learn),
-            Command::FullScreen => {
-                let full = context.input(|input| input.viewport().fullscreen.unwrap_or(false));
-                context.send_viewport_cmd(egui::ViewportCommand::Fullscreen(!full));
-            }
-            Command::ZoomIn => self.zoom(context, 1.1),
-            Command::ZoomOut => self.zoom(context, 1.0 / 1.1),
-            Command::ZoomReset => self.zoom(context, 1.0 / self.settings.zoom),
-            Command::ThemeLight => self.set_theme(context, Theme::Light),
-            Command::ThemeDark => self.set_theme(context, Theme::Dark),
-            Command::ThemeSystem => self.set_theme(context, Theme::System),
-            Command::Quit => context.send_viewport_cmd(egui::ViewportCommand::Close),
-        }
-    }
-
-    fn zoom(&mut self, context: &egui::Context, factor: f32) {
-        self.settings.zoom = (self.settings.zoom * factor).clamp(0.5, 4.0);
-        context.set_zoom_factor(self.settings.zoom);
-    }
-
-    fn set_theme(&mut self, context: &egui::Context, theme: Theme) {
-        self.settings.theme = theme;
-        self.apply_theme(context);
-    }
-
-    fn apply_theme(&self, context: &egui::Context) {
-        context.set_theme(match self.settings.theme {
-            Theme::System => egui::ThemePreference::System,
-            Theme::Light => egui::ThemePreference::Light,
-            Theme::Dark => egui::ThemePreference::Dark,
-        });
-    }
-
-    /// Starts the form's experiment in a new directory.
-    fn begin(&mut self, paused: bool) {
-        let (runs, name) = (&self.surroundings.runs, self.form.run_name());
-        // The worker reports why a directory cannot be claimed.
-        let directory = RunDir::claim_free(runs, &name)
-            .unwrap_or_else(|_| RunDir::at(crate::worker::session::free_directory(runs, &name)));
-        let experiment = Box::new(self.form.experiment.clone());
-        let derived = self.form.derived(self.panels.experiment.on_disk(&experiment)).map(Box::new);
-        for line in derived.iter().flat_map(|derived| derived.lines()) {
-            let warns = derived.as_ref().is_some_and(|derived| derived.is_warning());
-            self.view.say(Instant::now(), if warns { Level::Warning } else { Level::Info }, line);
-        }
-        self.send(Request::Begin { experiment, directory, derived, paused });
-        self.view.status = Status::Opening;
-    }
-
-    /// Runs at a speed from now on, in this run and in later ones.
-    fn go(&mut self, speed: Speed) {
-        self.speed = speed;
-        self.send(Request::Speed(speed));
-    }
-
-    /// Starts the experiment of the finished run with PGD-AT instead of its method.
-    fn train_baseline(&mut self) {
-        let Some(mut experiment) = self.view.experiment.as_deref().cloned() else { return };
-        if self.view.status.is_live() {
-            return self.tell(Level::Warning, "A run is under way; stop it first.".into());
-        }
-        experiment.fairness.method = crate::config::MethodChoice::At;
-        experiment.model.init = None;
-        self.form.load(experiment);
-        self.begin(false);
-    }
-
-    fn ask(&mut self, purpose: OpenFor) {
-        self.surroundings.dialogs.ask(Purpose::Open(purpose));
-    }
-
-    /// Asks the user to type a path, starting from the most likely one.
-    fn type_path(&mut self, purpose: Purpose) {
-        let last = || self.settings.last_run.clone().unwrap_or_else(|| self.surroundings.runs.clone());
-        let suggestion = match &purpose {
-            Purpose::Save { name, .. } => PathBuf::from(name),
-            Purpose::Open(OpenFor::SaveExperiment) => "experiment.toml".into(),
-            Purpose::Open(OpenFor::DataPath) => self.form.experiment.data.path.clone().unwrap_or_default(),
-            Purpose::Open(OpenFor::Run | OpenFor::Resume | OpenFor::EvaluateRun | OpenFor::Compare) => last(),
-            Purpose::Open(OpenFor::Checkpoint | OpenFor::Evaluate) => last().join("checkpoints/best.safetensors"),
-            Purpose::Open(OpenFor::Report) => last().join("evaluation"),
-            Purpose::Open(OpenFor::Experiment | OpenFor::Image) => PathBuf::new(),
-        };
-        // Relative paths start where the program was started, which a user of a window does not see.
-        let absolute = std::path::absolute(&suggestion).unwrap_or(suggestion);
-        self.typed.ask(purpose, &absolute);
     }
 
     /// Sends a request to the worker.
@@ -613,89 +401,6 @@ impl App {
             Action::Open(purpose) => self.ask(purpose),
             Action::Opened(purpose, path) => self.chosen(Purpose::Open(purpose), path),
             Action::PasteImage => context.send_viewport_cmd(egui::ViewportCommand::RequestPaste),
-        }
-    }
-
-    /// Uses a chosen path.
-    fn chosen(&mut self, purpose: Purpose, path: PathBuf) {
-        let shown = path.display().to_string();
-        match purpose {
-            Purpose::Save { bytes, .. } => self.exporter.write(path, bytes),
-            Purpose::Open(OpenFor::Experiment) => match self.load_experiment(&path) {
-                Ok(()) => self.tell(Level::Info, format!("Read {shown}.")),
-                Err(error) => self.tell(Level::Error, format!("{error}")),
-            },
-            Purpose::Open(OpenFor::SaveExperiment) => {
-                let text = self.form.experiment.to_toml();
-                match crate::files::write_atomic(&path, text.as_bytes()) {
-                    Ok(()) => self.tell(Level::Info, format!("Wrote {shown}.")),
-                    Err(error) => self.tell(Level::Error, format!("{error}; choose another place.")),
-                }
-            }
-            Purpose::Open(OpenFor::Run) => {
-                if !self.settings.compare.contains(&path) {
-                    self.settings.compare.push(path.clone());
-                }
-                self.reveal(PanelKind::Compare);
-                if !self.view.status.is_live() {
-                    let engine = self.form.experiment.run.engine_options();
-                    self.send(Request::Look { path, engine });
-                }
-            }
-            Purpose::Open(OpenFor::Resume) => {
-                self.view.status = Status::Opening;
-                self.send(Request::Resume { directory: path, engine: None, paused: false });
-            }
-            Purpose::Open(OpenFor::Checkpoint) => {
-                let engine = self.form.experiment.run.engine_options();
-                self.send(Request::Look { path, engine });
-            }
-            Purpose::Open(OpenFor::Image) => self.open_image(&path),
-            Purpose::Open(OpenFor::Compare) => {
-                if !self.settings.compare.contains(&path) {
-                    self.settings.compare.push(path);
-                }
-                self.reveal(PanelKind::Compare);
-            }
-            Purpose::Open(OpenFor::Evaluate | OpenFor::EvaluateRun) => {
-                self.panels.evaluate.add(path);
-                self.reveal(PanelKind::Evaluate);
-            }
-            Purpose::Open(OpenFor::Report) => self.panels.evaluate.report_to(&path),
-            Purpose::Open(OpenFor::DataPath) => {
-                if let Err(error) = self.form.set_data_path(&path) {
-                    self.tell(Level::Error, error);
-                }
-            }
-        }
-    }
-
-    fn load_experiment(&mut self, path: &Path) -> Result<(), crate::config::ConfigError> {
-        let shown = path.display().to_string();
-        let text = crate::files::read_to_string(path)?;
-        self.form.load_toml(&text, &shown)
-    }
-
-    fn open_image(&mut self, path: &Path) {
-        let Some(shape) = self.view.info.as_ref().map(|info| info.shape()) else {
-            let text = "Inspecting an image needs a network: start a run or open a checkpoint first.";
-            return self.tell(Level::Warning, text.into());
-        };
-        match super::pictures::subject_from_file(path, shape) {
-            Ok(subject) => self.queue(Action::Inspect(subject)),
-            Err(error) => self.tell(Level::Error, error.to_string()),
-        }
-    }
-
-    fn open_pixels(&mut self, name: &str, image: &egui::ColorImage) {
-        let Some(shape) = self.view.info.as_ref().map(|info| info.shape()) else {
-            let text = "Inspecting an image needs a network: start a run or open a checkpoint first.";
-            return self.tell(Level::Warning, text.into());
-        };
-        let bytes: Vec<u8> = image.pixels.iter().flat_map(|pixel| pixel.to_srgba_unmultiplied()).collect();
-        match super::pictures::subject_from_rgba(name, image.width(), image.height(), &bytes, shape) {
-            Ok(subject) => self.queue(Action::Inspect(subject)),
-            Err(error) => self.tell(Level::Error, error.to_string()),
         }
     }
 
