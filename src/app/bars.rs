@@ -76,17 +76,19 @@ fn controls(app: &mut App, ui: &mut Ui, narrow: bool) {
     let wide = ui.available_width() > 640.0;
     // After a run, the button starts a new one; the key that pauses does not.
     let command = if app.view.status.is_live() { Command::PlayPause } else { Command::Start };
-    control(app, ui, command, play, true, accent);
-    control(app, ui, Command::OneBatch, (Icon::Step, "One batch"), wide, Look::default());
-    control(app, ui, Command::OneAttackStep, (Icon::AttackStep, "One attack step"), wide, Look::default());
+    control(app, ui, command, play, Some(&["Pause", "Continue", "Start"]), accent);
+    let room = |words: &'static [&'static str]| wide.then_some(words);
+    control(app, ui, Command::OneBatch, (Icon::Step, "One batch"), room(&[]), Look::default());
+    control(app, ui, Command::OneAttackStep, (Icon::AttackStep, "One attack step"), room(&[]), Look::default());
     speeds(app, ui, wide && !narrow);
     // In the same place, because only one of them is possible.
+    const STOP: &[&str] = &["Resume", "Stop and save"];
     if app.enabled(Command::ResumeThis).is_ok() {
-        control(app, ui, Command::ResumeThis, (Icon::Play, "Resume"), wide, Look::default());
+        control(app, ui, Command::ResumeThis, (Icon::Play, "Resume"), room(STOP), Look::default());
     } else {
-        control(app, ui, Command::StopAndSave, (Icon::Stop, "Stop and save"), wide, Look::default());
+        control(app, ui, Command::StopAndSave, (Icon::Stop, "Stop and save"), room(STOP), Look::default());
     }
-    control(app, ui, Command::StopWithoutSaving, (Icon::Discard, "Stop without saving"), false, Look::default());
+    control(app, ui, Command::StopWithoutSaving, (Icon::Discard, "Stop without saving"), None, Look::default());
 }
 
 /// The speed of the run, and its choices.
@@ -94,7 +96,8 @@ fn speeds(app: &mut App, ui: &mut Ui, with_words: bool) {
     let now = SpeedChoice::ALL.into_iter().find(|choice| choice.speed() == app.speed).unwrap_or(SpeedChoice::Full);
     let look = Look { fill: None, selected: now != SpeedChoice::Full };
     let words = if with_words { now.title() } else { "Speed" };
-    let button = icon_button(ui, Icon::Slow, words, with_words, look);
+    let titles = SpeedChoice::ALL.map(SpeedChoice::title);
+    let button = icon_button(ui, Icon::Slow, words, with_words.then_some(&titles), look);
     let button = button.on_hover_text("How fast the run goes; `,` takes single attack steps");
     egui::Popup::menu(&button).show(|ui| {
         for choice in SpeedChoice::ALL {
@@ -111,10 +114,18 @@ fn speeds(app: &mut App, ui: &mut Ui, with_words: bool) {
     });
 }
 
-fn control(app: &mut App, ui: &mut Ui, command: Command, (icon, words): (Icon, &str), with_words: bool, look: Look) {
+/// The button of a command; with words, in place of only its sign, if `room` is given: all words that may stand there.
+fn control(
+    app: &mut App,
+    ui: &mut Ui,
+    command: Command,
+    (icon, words): (Icon, &str),
+    room: Option<&[&str]>,
+    look: Look,
+) {
     let enabled = app.enabled(command);
     let keys = command.shortcut().map(|keys| format!(" ({})", ui.ctx().format_shortcut(&keys))).unwrap_or_default();
-    let response = ui.add_enabled_ui(enabled.is_ok(), |ui| icon_button(ui, icon, words, with_words, look)).inner;
+    let response = ui.add_enabled_ui(enabled.is_ok(), |ui| icon_button(ui, icon, words, room, look)).inner;
     let response = response.on_hover_text(format!("{}{keys}\n{}", command.title(), command.tooltip()));
     let response = match enabled {
         Err(why) => response.on_disabled_hover_text(why),
@@ -138,11 +149,15 @@ pub(super) fn bottom(app: &mut App, ui: &mut Ui) {
                 (Status::Over, _) => (palette.weak, "stopped".to_owned()),
                 (Status::Opening, Phase::Idle) => (palette.accent, "opening".to_owned()),
                 (Status::Paused, phase) => (palette.warning, phase.describe()),
-                (_, phase) => (palette.good, phase.describe()),
+                (_, phase) => (palette.good, phase.short()),
             };
             let (dot, _) = ui.allocate_exact_size(egui::vec2(10.0, 10.0), egui::Sense::hover());
             ui.painter().circle_filled(dot.center(), 4.5, color);
-            ui.label(strong(text));
+            // Attack, update and evaluation alternate: what follows keeps its place.
+            let room = if app.view.status.is_live() { 80.0 } else { 0.0 };
+            let before = ui.cursor().left();
+            ui.label(strong(text)).on_hover_text(app.view.phase.describe());
+            ui.add_space((before + room - ui.cursor().left()).max(0.0));
             if let Some((position, epochs)) = app.view.position().filter(|_| app.view.status != Status::Looking) {
                 // An epoch is complete only after its evaluation.
                 let epoch = (app.view.epochs.len() as u32 + 1).min(epochs);
@@ -159,13 +174,20 @@ pub(super) fn bottom(app: &mut App, ui: &mut Ui) {
                 let ms = |share| times.quantile(share).map_or(0.0, |time| 1e3 * time.as_secs_f64());
                 let hover = format!("A frame takes {:.1} ms; one in a hundred over {:.1} ms.", ms(0.5), ms(0.99));
                 let text = engine.unwrap_or_else(|| "no engine open".into());
-                ui.add(egui::Label::new(weak(ui, text)).truncate()).on_hover_text(hover);
-                if let Some(run) = app.view.title() {
-                    ui.separator();
+                let run = app.view.title();
+                // Where only one of them has room, it is the run.
+                let both = ui.available_width() > 320.0;
+                if both || run.is_none() {
+                    ui.add(egui::Label::new(weak(ui, text)).truncate()).on_hover_text(hover);
+                }
+                if let Some(run) = run {
+                    if both {
+                        ui.separator();
+                    }
                     let place = app.view.directory().map_or_else(|| run.clone(), |path| path.display().to_string());
                     ui.add(egui::Label::new(run).truncate()).on_hover_text(place);
                 }
-                if app.view.status.is_live() {
+                if app.view.status.is_live() && ui.available_width() > 160.0 {
                     if let Some(eta) = app.view.eta_secs() {
                         ui.label(format!("{} left", clock(eta)));
                     }

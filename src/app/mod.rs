@@ -34,6 +34,7 @@ mod palette_tests;
 pub mod panels;
 mod paths;
 pub mod pictures;
+mod reading;
 pub mod runs;
 #[cfg(test)]
 mod sample;
@@ -41,6 +42,8 @@ mod session_bus;
 pub mod settings;
 #[cfg(test)]
 mod snapshots;
+#[cfg(test)]
+mod steady_tests;
 mod storage;
 #[cfg(test)]
 mod testing;

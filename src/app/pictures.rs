@@ -41,6 +41,12 @@ pub fn subject_from_set(part: &str, set: &Dataset, index: usize) -> Option<Subje
     Some(Subject { name, shape: set.shape(), pixels: set.image(index).into(), label: Some(label) })
 }
 
+/// The number of this image in a part of the data set; `None` if [`subject_from_set`] did not make it of that part.
+pub fn image_of(part: &str, subject: &Subject) -> Option<usize> {
+    let number = subject.name.strip_prefix(part)?.strip_prefix(" image ")?;
+    number.parse().ok().filter(|_| subject.label.is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use crate::evaluate::FinalReport;
 use crate::train::KeptBest;
 use crate::worker::{
     BatchPoint, COUNTING, CellImages, DecisionMap, Ended, EpochRecord, Examples, Failure, Hold, INSPECTING, Inspection,
-    MAPPING, Phase, RunInfo, Update,
+    MAPPING, Phase, RunInfo, Sought, Update,
 };
 
 /// Number of batches kept for the loss curve; all epochs are kept.
@@ -85,6 +85,8 @@ pub struct RunView {
     pub map: Option<Arc<DecisionMap>>,
     /// The newest images of a cell that was asked for.
     pub cell: Option<Arc<CellImages>>,
+    /// How far the search for a misclassified image is.
+    pub sought: Option<Sought>,
     /// Radii set by hand, one entry per class; empty if there is no run.
     pub holds: Vec<Hold>,
     /// The report on the test set, once all epochs are finished.
@@ -166,6 +168,7 @@ impl RunView {
             Update::Inspected(inspection) => self.inspection = Some(inspection),
             Update::Mapped(map) => self.map = Some(map),
             Update::Cell(cell) => self.cell = Some(cell),
+            Update::Sought(sought) => self.sought = Some(sought),
             Update::Warning(text) => self.say(now, Warning, text),
             Update::Ended(ended) => {
                 self.status = Status::Over;

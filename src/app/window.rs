@@ -28,6 +28,7 @@ use super::level::Level;
 use super::palette::CommandPalette;
 use super::panels::{self, Panels};
 use super::paths::TypedPath;
+use super::reading::Reading;
 use super::settings::Settings;
 use super::storage::StoredSettings;
 use super::theme;
@@ -80,6 +81,7 @@ pub struct App {
     /// Whether the panels have taken the place of the welcome.
     welcomed: bool,
     exporter: Exporter,
+    reading: Reading,
     actions: Vec<Action>,
     /// Panels drawn in the last frame.
     seen: Vec<PanelKind>,
@@ -141,6 +143,7 @@ impl App {
             welcome: Welcome::default(),
             welcomed: false,
             exporter: Exporter::new(context.clone()),
+            reading: Reading::new(context.clone()),
             actions: Vec::new(),
             seen: Vec::new(),
             surroundings,
@@ -266,6 +269,9 @@ impl App {
             }
             Some((name, Err(error))) => self.tell(Level::Error, format!("{name} was not downloaded: {error}")),
             None => {}
+        }
+        for read in self.reading.done() {
+            self.use_read(read);
         }
         for (level, text) in self.exporter.done() {
             self.tell(level, text);

@@ -8,6 +8,7 @@ use super::cell::{COUNTING, CellWork};
 use super::failure;
 use super::inspect::{INSPECTING, InspectionJob, MAPPING, MapJob, inspect, map};
 use super::mailbox::Mailbox;
+use super::seek::{SeekState, SeekWork};
 use super::{ExamplesWish, Phase, Request, Speed, Update};
 use crate::engine::{Engine, EngineError};
 
@@ -23,6 +24,7 @@ pub(super) struct Desk<'a> {
     inspection: Option<Box<InspectionJob>>,
     map: Option<Box<MapJob>>,
     cell: Option<CellWork>,
+    seek: Option<SeekWork>,
     phase: Phase,
 }
 
@@ -39,6 +41,7 @@ impl<'a> Desk<'a> {
             inspection: None,
             map: None,
             cell: None,
+            seek: None,
             phase: Phase::Idle,
         }
     }
@@ -109,6 +112,7 @@ impl<'a> Desk<'a> {
             Request::Inspect(job) => self.inspection = Some(job),
             Request::Map(job) => self.map = Some(job),
             Request::Cell(job) => self.cell = job.map(CellWork::new),
+            Request::Seek(job) => self.seek = job.map(SeekWork::new),
             other => return Some(other),
         }
         None
@@ -116,10 +120,10 @@ impl<'a> Desk<'a> {
 
     /// Whether a job waits for an engine.
     pub(super) fn has_jobs(&self) -> bool {
-        self.inspection.is_some() || self.map.is_some() || self.cell.is_some()
+        self.inspection.is_some() || self.map.is_some() || self.cell.is_some() || self.seek.is_some()
     }
 
-    /// Runs the waiting jobs, of the images of a cell one portion. They do not change the engine's state.
+    /// Runs the waiting jobs, of the longer ones one portion. They do not change the engine's state.
     pub(super) fn do_jobs(&mut self, engine: &mut dyn Engine, position: Option<f64>) {
         if let Some(job) = self.inspection.take() {
             match inspect(engine, &job, position) {
@@ -144,6 +148,13 @@ impl<'a> Desk<'a> {
                 Err(error) => self.tell(Update::Failed(failure::of_job(COUNTING, &work.name(), &error))),
             }
         }
+        if let Some(mut work) = self.seek.take() {
+            let sought = work.portion(engine);
+            if sought.state == SeekState::Trying {
+                self.seek = Some(work);
+            }
+            self.tell(Update::Sought(sought));
+        }
     }
 
     /// Reports for each waiting job why the engine cannot run it.
@@ -157,6 +168,9 @@ impl<'a> Desk<'a> {
         if let Some(work) = self.cell.take() {
             self.tell(Update::Failed(failure::of_job(COUNTING, &work.name(), error)));
         }
+        if let Some(work) = self.seek.take() {
+            self.tell(Update::Sought(work.failed(error)));
+        }
     }
 
     /// Reports for each waiting job that no network is open.
@@ -169,6 +183,9 @@ impl<'a> Desk<'a> {
         }
         if self.cell.take().is_some() {
             self.tell(Update::Failed(failure::no_network(COUNTING)));
+        }
+        if let Some(work) = self.seek.take() {
+            self.tell(Update::Sought(work.refused()));
         }
     }
 }

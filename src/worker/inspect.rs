@@ -5,7 +5,7 @@
 mod attack;
 mod map;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use crate::engine::{Norm, loss};
 use crate::units::Epsilon;
 
 pub use attack::inspect;
+pub(super) use attack::perturbed;
 pub use map::map;
 
 /// [`Failure::doing`](super::Failure) of an inspection.

@@ -31,6 +31,7 @@ impl Queued for Update {
         match self {
             Self::Examples(_) => waiting.retain(|old| !matches!(old, Self::Examples(_))),
             Self::Cell(_) => waiting.retain(|old| !matches!(old, Self::Cell(_))),
+            Self::Sought(_) => waiting.retain(|old| !matches!(old, Self::Sought(_))),
             Self::Evaluating { .. } => waiting.retain(|old| !matches!(old, Self::Evaluating { .. })),
             Self::Batch(_) => {
                 let is_batch = |old: &Self| matches!(old, Self::Batch(_));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::cell::{CellImages, CellJob};
 use super::inspect::{DecisionMap, Inspection, InspectionJob, MapJob};
+use super::seek::{SeekJob, Sought};
 use crate::config::{Derived, EngineOptions, Experiment};
 use crate::data::{Dataset, ImageShape};
 use crate::evaluate::FinalReport;
@@ -66,6 +67,8 @@ pub enum Request {
     /// Attack the images of a cell of a statistic, in portions, instead of those that were asked for before; `None` ends
     /// that work.
     Cell(Option<Box<CellJob>>),
+    /// Look for a misclassified image; `None` ends a search.
+    Seek(Option<Box<SeekJob>>),
     /// Load a checkpoint for inspections, without a run.
     Look {
         /// The checkpoint, or a run directory, whose best checkpoint is used.
@@ -145,6 +148,14 @@ impl Phase {
             Self::Evaluating(attack) => format!("evaluating {attack}"),
             Self::Saving => "saving".into(),
             Self::Paused => "paused".into(),
+        }
+    }
+
+    /// The same without the attack of an evaluation, for a place that is shared by all phases of an epoch.
+    pub fn short(&self) -> String {
+        match self {
+            Self::Evaluating(_) => "evaluation".into(),
+            phase => phase.describe(),
         }
     }
 }
@@ -302,6 +313,8 @@ pub enum Update {
     Mapped(Arc<DecisionMap>),
     /// Images for [`Request::Cell`], all that there are so far. Only the newest is kept.
     Cell(Arc<CellImages>),
+    /// How far [`Request::Seek`] is. Only the newest is kept.
+    Sought(Sought),
     /// A message that does not stop the run.
     Warning(String),
     /// A run ended.

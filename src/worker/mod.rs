@@ -11,6 +11,7 @@ mod inspect;
 mod mailbox;
 mod messages;
 mod open;
+mod seek;
 pub mod session;
 mod thread;
 mod watcher;
@@ -27,6 +28,9 @@ pub use inspect::{
 pub use messages::{
     BatchPoint, Ended, EpochRecord, Examples, ExamplesWish, Failure, Hold, Phase, Request, RunInfo, Speed, Update,
 };
+#[cfg(test)]
+pub(crate) use seek::seek;
+pub use seek::{SeekJob, SeekState, Sought};
 
 pub(crate) use failure::{is_full, sentence};
 use mailbox::Mailbox;

@@ -111,7 +111,12 @@ impl<'d, 'a> Watcher<'d, 'a> {
             }
             Request::Resume { .. } => self.desk.tell(Update::Failed(failure::busy("resuming a run"))),
             Request::Look { .. } => self.desk.tell(Update::Failed(failure::busy("opening a checkpoint"))),
-            Request::Speed(_) | Request::Examples(_) | Request::Inspect(_) | Request::Map(_) | Request::Cell(_) => {}
+            Request::Speed(_)
+            | Request::Examples(_)
+            | Request::Inspect(_)
+            | Request::Map(_)
+            | Request::Cell(_)
+            | Request::Seek(_) => {}
         }
     }
 

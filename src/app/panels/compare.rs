@@ -15,7 +15,7 @@ use egui::{Color32, RichText, Ui};
 use crate::app::context::{Action, Context, OpenFor, Panel};
 use crate::app::runs::{Entry, Library, Run, Study};
 use crate::app::theme;
-use crate::app::widgets::{card, empty, strong, weak};
+use crate::app::widgets::{card, empty, scrolled, strong, weak};
 
 /// Where to look for runs and studies; the default output directories of `fairtat train` and `fairtat study run`.
 const PLACES: [&str; 2] = ["runs", "studies"];
@@ -109,7 +109,7 @@ impl Panel for Compare {
                 _ => None,
             })
             .collect();
-        egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+        scrolled(ui, egui::ScrollArea::vertical().auto_shrink(false), |ui| {
             self.list(ui, context, &entries);
             let studies: Vec<Arc<Study>> = entries
                 .iter()

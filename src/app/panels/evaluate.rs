@@ -17,7 +17,7 @@ use crate::app::command::Command;
 use crate::app::context::{Action, Context, Panel};
 use crate::app::evaluation::{CheckpointView, EvaluationStatus, EvaluationView};
 use crate::app::theme;
-use crate::app::widgets::{card, weak};
+use crate::app::widgets::{card, scrolled, weak};
 use crate::evaluate::robustness::Held;
 use crate::worker::evaluation::{EvaluationJob, Prospect};
 
@@ -91,7 +91,7 @@ impl Panel for Evaluate {
             });
         }
         ui.add_space(2.0);
-        ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+        scrolled(ui, ScrollArea::vertical().auto_shrink(false), |ui| {
             if small {
                 return match self.tab {
                     Tab::Choices => self.choices(ui, context, prospect.as_deref()),

@@ -22,7 +22,7 @@ use crate::app::command::Command;
 use crate::app::context::{Action, Context, Panel};
 use crate::app::form::{PRESET_GROUPS, presets};
 use crate::app::theme;
-use crate::app::widgets::{strong, weak};
+use crate::app::widgets::{scrolled, strong, weak};
 use crate::config::fields::{self, Field, Values};
 use crate::config::without_effect;
 use crate::data::ImageShape;
@@ -125,7 +125,7 @@ impl Panel for Experiment {
                 self.search = fields::field(error.path).map_or_else(String::new, |field| field.label.to_owned());
             }
         }
-        egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+        scrolled(ui, egui::ScrollArea::vertical().auto_shrink(false), |ui| {
             // Keep the lines clear of the scroll bar.
             ui.set_width(ui.available_width() - 4.0);
             offer::show(ui, context, &mut self.choice, on_disk);

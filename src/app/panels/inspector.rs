@@ -15,15 +15,11 @@ use egui::{ComboBox, Role, ScrollArea, Ui, WidgetInfo};
 
 use crate::app::command::Command;
 use crate::app::context::{Action, Context, Panel};
-use crate::app::level::Level;
 use crate::app::theme;
 use crate::app::view::Status;
-use crate::app::widgets::{card, empty, weak};
+use crate::app::widgets::{card, empty, scrolled, weak};
 use crate::data::Dataset;
-use crate::engine::loss::argmax;
-use crate::worker::{
-    DecisionMap, Failure, INSPECTING, Inspection, InspectionAttack, InspectionJob, MAPPING, MapJob, Request, Subject,
-};
+use crate::worker::{DecisionMap, Failure, INSPECTING, Inspection, InspectionJob, MAPPING, MapJob, Request, Subject};
 
 pub(super) use attack::{distance, largest_radius, levels, usual_radius};
 
@@ -96,7 +92,7 @@ impl Panel for Inspector {
                 }
             });
         }
-        ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+        scrolled(ui, ScrollArea::vertical().auto_shrink(false), |ui| {
             if small {
                 return match self.tab {
                     Tab::Settings => self.controls(ui, context),
@@ -153,7 +149,7 @@ fn without_model(ui: &mut Ui, context: &mut Context<'_>) {
 impl Inspector {
     /// Shows this image.
     pub fn open(&mut self, subject: Subject) {
-        self.source.seeking = None;
+        self.source.select(&subject);
         self.steps.step = None;
         self.subject = Some(subject);
     }
@@ -172,7 +168,7 @@ impl Inspector {
         self.model = Some(Arc::clone(&info.train));
         self.follow.revision += 1;
         self.follow.position = context.run.now().map(|now| now.position());
-        self.source.seeking = None;
+        self.source.abandon();
         let classes = info.class_names().len();
         let fits = |subject: &Subject| {
             subject.shape == info.shape() && subject.label.is_none_or(|label| (label as usize) < classes)
@@ -205,7 +201,6 @@ impl Inspector {
         {
             self.steps.renew();
             self.inspection = Some(Arc::clone(newest));
-            self.continue_search(context);
         }
         if let Some(newest) = &context.run.map
             && self.shown_map.as_ref().is_none_or(|shown| !Arc::ptr_eq(shown, newest))
@@ -214,25 +209,11 @@ impl Inspector {
             self.map.renew();
             self.shown_map = Some(Arc::clone(newest));
         }
-    }
-
-    /// Continues a search for a misclassified image with the next one.
-    fn continue_search(&mut self, context: &mut Context<'_>) {
-        let (Some(left), Some(shown), Some(info)) = (self.source.seeking, &self.inspection, &context.run.info) else {
-            return;
-        };
-        let said = shown.steps.first().map(|clean| argmax(&clean.probabilities));
-        if said != Some(shown.label) {
-            self.source.seeking = None;
-        } else if left <= 1 {
-            self.source.seeking = None;
-            let part = self.source.part.name();
-            let text = format!("Every {part} image of this choice is classified right without an attack.");
-            context.actions.push(Action::Toast(Level::Info, text));
-        } else {
-            self.source.seeking = Some(left - 1);
-            self.source.step(info, true);
+        if let (Some(sought), Some(info)) = (&context.run.sought, &context.run.info)
+            && self.source.take(sought, context.actions)
+        {
             self.subject = self.source.subject(info);
+            self.steps.step = None;
         }
     }
 
@@ -243,24 +224,16 @@ impl Inspector {
         let Some(subject) = self.subject.clone() else { return };
         self.attack.avoid(subject.label, context.run.class_names().len());
         let failure = context.run.job_failure.as_ref();
-        let seeking = self.source.seeking.is_some();
         let settings = self.attack.attack();
         let of_map = settings.clone();
-        // Without attack steps, the inspection only evaluates the image itself.
-        let settings = if seeking { InspectionAttack { steps: 0, random_start: false, ..settings } } else { settings };
         let mut job = InspectionJob { id: self.follow.revision, subject: subject.clone(), attack: settings };
-        let mut wanted = None;
-        if let Some(id) = self.inspecting.due(ui, &job, failure, seeking) {
+        if let Some(id) = self.inspecting.due(ui, &job, failure) {
             job.id = id;
-            wanted = Some(Request::Inspect(Box::new(job)));
-        }
-        context.actions.extend(wanted.map(Action::Worker));
-        if seeking {
-            return;
+            context.request(Request::Inspect(Box::new(job)));
         }
         let mut job = self.map.job(self.follow.revision, subject, of_map);
         let failure = context.run.job_failure.as_ref();
-        if let Some(id) = self.mapping.due(ui, &job, failure, false) {
+        if let Some(id) = self.mapping.due(ui, &job, failure) {
             job.id = id;
             context.request(Request::Map(Box::new(job)));
         }
@@ -269,7 +242,7 @@ impl Inspector {
     fn controls(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
         card(ui, "Image", |ui| {
             ui.set_width(ui.available_width());
-            if self.source.ui(ui, context, self.subject.as_mut())
+            if self.source.ui(ui, context, self.subject.as_mut(), &self.attack.attack())
                 && let Some(info) = &context.run.info
             {
                 self.subject = self.source.subject(info);

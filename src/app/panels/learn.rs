@@ -10,7 +10,7 @@ use crate::app::lessons::{self, Lesson, Link};
 use crate::app::level::Level;
 use crate::app::theme;
 use crate::app::widgets::markdown::{measure, reading_size};
-use crate::app::widgets::{strong, weak};
+use crate::app::widgets::{scrolled, strong, weak};
 use crate::worker::Subject;
 
 /// Minimum width of a card in the list of lessons, as a multiple of the font size.
@@ -102,7 +102,7 @@ fn subject(context: &Context<'_>, index: usize) -> Option<Subject> {
 
 /// All lessons as cards, in as many columns as fit.
 fn list(ui: &mut Ui, context: &mut Context<'_>) {
-    egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+    scrolled(ui, egui::ScrollArea::vertical().auto_shrink(false), |ui| {
         let size = reading_size(ui.available_width());
         let text = "Each lesson arranges the window for itself; leaving it gives everything back.";
         ui.label(weak(ui, text).size(0.9 * size));

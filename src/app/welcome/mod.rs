@@ -13,7 +13,7 @@ use super::lessons;
 use super::runs::{Entry, Library, Run};
 use super::theme;
 use super::widgets::picture::{Textures, perturbation, plain};
-use super::widgets::{epsilon, percent, strong, weak};
+use super::widgets::{epsilon, percent, scrolled, strong, weak};
 
 /// The preset of *Watch it train*.
 pub(super) const FIRST_PRESET: &str = "digits-60s";
@@ -45,7 +45,7 @@ impl Welcome {
         let mut actions = Vec::new();
         self.make(ui.ctx());
         self.library.poll();
-        egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+        scrolled(ui, egui::ScrollArea::vertical().auto_shrink(false), |ui| {
             let width = (ui.available_width() - 32.0).min(WIDTH.max(0.62 * ui.available_width()));
             ui.vertical_centered(|ui| {
                 ui.set_max_width(width);

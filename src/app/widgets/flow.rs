@@ -2,7 +2,7 @@
 
 use egui::{Align, Layout, Ui};
 
-use super::{card, strong};
+use super::{card, scrolled, strong};
 
 /// Minimum width for two columns, in points.
 const WIDE: f32 = 900.0;
@@ -24,7 +24,7 @@ pub fn flow<P: Copy>(ui: &mut Ui, parts: &Flow<'_, P>, mut show: impl FnMut(&mut
     // The same width with and without a scroll bar: otherwise, at some heights, the text fits only while there is none, and
     // the bar comes and goes in every frame.
     let width = ui.available_width() - ui.spacing().scroll.allocated_width();
-    egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+    scrolled(ui, egui::ScrollArea::vertical().auto_shrink(false), |ui| {
         ui.set_max_width(width);
         parts.top.iter().for_each(|part| show(ui, *part));
         if ui.available_width() >= WIDE {

@@ -79,15 +79,18 @@ pub struct Look {
     pub selected: bool,
 }
 
-/// A button with an icon, and with text if there is room. `words` is its accessible name in any case.
-pub fn icon_button(ui: &mut Ui, icon: Icon, words: &str, with_words: bool, look: Look) -> Response {
+/// A button with an icon. `words` is its accessible name, and its text if there is `room`: all words that may ever stand there.
+/// The button is as wide as the longest of them, so that nothing moves when they change.
+pub fn icon_button(ui: &mut Ui, icon: Icon, words: &str, room: Option<&[&str]>, look: Look) -> Response {
     const SIGN: f32 = 13.0;
     let padding = ui.spacing().button_padding;
-    let galley = with_words.then(|| {
+    let laid_out = |words: &str| {
         let font = egui::TextStyle::Button.resolve(ui.style());
         ui.painter().layout_no_wrap(words.to_owned(), font, Color32::PLACEHOLDER)
-    });
-    let text = galley.as_ref().map_or(Vec2::ZERO, |galley| galley.size() + vec2(6.0, 0.0));
+    };
+    let galley = room.map(|_| laid_out(words));
+    let longest = room.into_iter().flatten().map(|words| laid_out(words).size().x).fold(0.0, f32::max);
+    let text = galley.as_ref().map_or(Vec2::ZERO, |galley| galley.size().max(vec2(longest, 0.0)) + vec2(6.0, 0.0));
     let size = vec2(SIGN + text.x, SIGN.max(text.y)) + 2.0 * padding;
     let (rect, response) = ui.allocate_at_least(vec2(size.x, size.y.max(ui.spacing().interact_size.y)), Sense::click());
     let enabled = ui.is_enabled();

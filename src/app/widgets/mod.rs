@@ -8,6 +8,7 @@ mod icon;
 pub mod markdown;
 pub mod picture;
 mod quantity;
+mod scroll;
 mod text;
 
 pub use bars::{BarRow, Bars, Part, bars, color_key, elided, mark_key, name_room, rows, stacked};
@@ -16,4 +17,5 @@ pub use flow::{Flow, flow, section};
 pub use heatmap::{Matrix, MatrixState, color_bar, matrix};
 pub use icon::{Icon, Look, icon_button};
 pub use quantity::{duration, grouped, points, short_percent, table};
+pub use scroll::scrolled;
 pub use text::{card, empty, epsilon, export_menu, percent, strong, term, weak};

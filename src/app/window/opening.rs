@@ -8,8 +8,11 @@ use crate::app::dialogs::Purpose;
 use crate::app::layout::PanelKind;
 use crate::app::level::Level;
 use crate::app::pictures;
+use crate::app::reading::Read;
 use crate::app::runs::holds_study;
 use crate::app::view::Status;
+use crate::config::ConfigError;
+use crate::data::ImageShape;
 use crate::worker::Request;
 
 impl App {
@@ -66,10 +69,7 @@ impl App {
         let shown = path.display().to_string();
         match purpose {
             Purpose::Save { bytes, .. } => self.exporter.write(path, bytes),
-            Purpose::Open(OpenFor::Experiment) => match self.load_experiment(&path) {
-                Ok(()) => self.tell(Level::Info, format!("Read {shown}.")),
-                Err(error) => self.tell(Level::Error, format!("{error}")),
-            },
+            Purpose::Open(OpenFor::Experiment) => self.began_to_read(self.reading.experiment(path)),
             Purpose::Open(OpenFor::SaveExperiment) => {
                 let text = self.form.experiment.to_toml();
                 match crate::files::write_atomic(&path, text.as_bytes()) {
@@ -95,7 +95,7 @@ impl App {
                 let engine = self.form.experiment.run.engine_options();
                 self.send(Request::Look { path, engine });
             }
-            Purpose::Open(OpenFor::Image) => self.open_image(&path),
+            Purpose::Open(OpenFor::Image) => self.open_image(path),
             Purpose::Open(OpenFor::Compare) => {
                 if !self.settings.compare.contains(&path) {
                     self.settings.compare.push(path);
@@ -115,28 +115,46 @@ impl App {
         }
     }
 
-    pub(super) fn load_experiment(&mut self, path: &Path) -> Result<(), crate::config::ConfigError> {
-        let shown = path.display().to_string();
-        let text = crate::files::read_to_string(path)?;
-        self.form.load_toml(&text, &shown)
-    }
-
-    pub(super) fn open_image(&mut self, path: &Path) {
-        let Some(shape) = self.view.info.as_ref().map(|info| info.shape()) else {
-            let text = "Inspecting an image needs a network: start a run or open a checkpoint first.";
-            return self.tell(Level::Warning, text.into());
-        };
-        match pictures::subject_from_file(path, shape) {
-            Ok(subject) => self.queue(Action::Inspect(subject)),
-            Err(error) => self.tell(Level::Error, error.to_string()),
+    pub(super) fn open_image(&mut self, path: PathBuf) {
+        if let Some(shape) = self.shape_to_inspect() {
+            self.began_to_read(self.reading.image(path, shape));
         }
     }
 
-    pub(super) fn open_pixels(&mut self, name: &str, image: &egui::ColorImage) {
-        let Some(shape) = self.view.info.as_ref().map(|info| info.shape()) else {
+    fn began_to_read(&mut self, begun: std::io::Result<()>) {
+        if let Err(error) = begun {
+            self.tell(Level::Error, format!("The file was not read: {error}"));
+        }
+    }
+
+    /// Uses a file that was read.
+    pub(super) fn use_read(&mut self, read: Read) {
+        match read {
+            Read::Image(Ok(subject)) => self.queue(Action::Inspect(subject)),
+            Read::Image(Err(error)) => self.tell(Level::Error, error.to_string()),
+            Read::Experiment(path, text) => {
+                let shown = path.display().to_string();
+                let loaded = text.map_err(ConfigError::from).and_then(|text| self.form.load_toml(&text, &shown));
+                match loaded {
+                    Ok(()) => self.tell(Level::Info, format!("Read {shown}.")),
+                    Err(error) => self.tell(Level::Error, error.to_string()),
+                }
+            }
+        }
+    }
+
+    /// The shape of the images that can be inspected; tells the user if there is no network.
+    fn shape_to_inspect(&mut self) -> Option<ImageShape> {
+        let shape = self.view.info.as_ref().map(|info| info.shape());
+        if shape.is_none() {
             let text = "Inspecting an image needs a network: start a run or open a checkpoint first.";
-            return self.tell(Level::Warning, text.into());
-        };
+            self.tell(Level::Warning, text.into());
+        }
+        shape
+    }
+
+    pub(super) fn open_pixels(&mut self, name: &str, image: &egui::ColorImage) {
+        let Some(shape) = self.shape_to_inspect() else { return };
         let bytes: Vec<u8> = image.pixels.iter().flat_map(|pixel| pixel.to_srgba_unmultiplied()).collect();
         match pictures::subject_from_rgba(name, image.width(), image.height(), &bytes, shape) {
             Ok(subject) => self.queue(Action::Inspect(subject)),

@@ -1,7 +1,9 @@
 //! The attack on one image, step by step.
 
-use super::{Inspection, InspectionJob, InspectionStep, Subject, probabilities};
-use crate::engine::{Batch, BatchNormMode, Engine, EngineError, Input, Objective, SearchSpec, Start, View, loss};
+use super::{Inspection, InspectionAttack, InspectionJob, InspectionStep, Subject, probabilities};
+use crate::engine::{
+    Batch, BatchNormMode, Engine, EngineError, Input, Objective, SearchSpec, Start, View, Views, loss,
+};
 use crate::rng::Purpose;
 
 /// Largest number of steps of an attack; the result holds an image for each.
@@ -18,12 +20,6 @@ pub fn inspect(engine: &mut dyn Engine, job: &InspectionJob, position: Option<f6
     let (shape, classes) = (engine.network().input, engine.network().classes);
     subject.check(shape, classes)?;
     let fail = |what: String| Err(EngineError::Invalid(what));
-    if attack.steps > MAX_STEPS {
-        return fail(format!("an inspection takes at most {MAX_STEPS} attack steps, found {}", attack.steps));
-    }
-    if let Some(target) = attack.target.filter(|target| *target as usize >= classes) {
-        return fail(format!("the target is class {target}, expected 0 to {}", classes - 1));
-    }
     let clean = subject.scaled();
     let logits = engine.logits(&Input::Images(&clean, &[subject.label.unwrap_or(0)]), BatchNormMode::Eval)?;
     let label = subject.label.unwrap_or_else(|| loss::argmax(&logits));
@@ -32,22 +28,7 @@ pub fn inspect(engine: &mut dyn Engine, job: &InspectionJob, position: Option<f6
         return fail(format!("the target is class {label}, {whose}; expected another class"));
     }
     let mut steps = vec![step(clean.clone(), &clean, &logits, label)];
-    let batch =
-        Batch { pixels: &subject.pixels, labels: &[label], ids: &[0], augment: None, seed: attack.seed, epoch: 0 };
-    let spec = SearchSpec {
-        objective: attack.target.map_or(Objective::CrossEntropy, |target| Objective::Targeted(vec![target])),
-        norm: attack.norm,
-        epsilon: vec![attack.epsilon.value()],
-        step_size: vec![attack.step_size.value()],
-        steps: attack.steps,
-        start: match attack.random_start {
-            true => Start::Uniform { purpose: Purpose::EvaluationStart, epoch: 0 },
-            false => Start::Zero,
-        },
-        batch_norm: BatchNormMode::Eval,
-        ..SearchSpec::default()
-    };
-    let views = engine.begin(&batch, &spec)?;
+    let views = perturbed(engine, &subject.pixels, &[label], attack, 0)?;
     for taken in 0..=attack.steps {
         if taken > 0 {
             engine.advance(&views, 1)?;
@@ -57,6 +38,50 @@ pub fn inspect(engine: &mut dyn Engine, job: &InspectionJob, position: Option<f6
         steps.push(step(image, &clean, &logits, label));
     }
     Ok(Inspection { job: job.clone(), label, steps, position })
+}
+
+/// Begins the attack on images with these labels and takes some of its steps. Every image starts where it would start alone.
+///
+/// # Errors
+/// Returns [`EngineError::Invalid`] if the attack does not fit the network; otherwise as [`Engine::begin`].
+pub(in crate::worker) fn perturbed(
+    engine: &mut dyn Engine,
+    pixels: &[u8],
+    labels: &[u32],
+    attack: &InspectionAttack,
+    steps: u32,
+) -> Result<Views, EngineError> {
+    let classes = engine.network().classes;
+    let fail = |what: String| Err(EngineError::Invalid(what));
+    if attack.steps > MAX_STEPS {
+        return fail(format!("an inspection takes at most {MAX_STEPS} attack steps, found {}", attack.steps));
+    }
+    if let Some(target) = attack.target.filter(|target| *target as usize >= classes) {
+        return fail(format!("the target is class {target}, expected 0 to {}", classes - 1));
+    }
+    let ids = vec![0; labels.len()];
+    let batch = Batch { pixels, labels, ids: &ids, augment: None, seed: attack.seed, epoch: 0 };
+    let spec = SearchSpec {
+        objective: match attack.target {
+            Some(target) => Objective::Targeted(vec![target; labels.len()]),
+            None => Objective::CrossEntropy,
+        },
+        norm: attack.norm,
+        epsilon: vec![attack.epsilon.value(); labels.len()],
+        step_size: vec![attack.step_size.value(); labels.len()],
+        steps: attack.steps,
+        start: match attack.random_start {
+            true => Start::Uniform { purpose: Purpose::EvaluationStart, epoch: 0 },
+            false => Start::Zero,
+        },
+        batch_norm: BatchNormMode::Eval,
+        ..SearchSpec::default()
+    };
+    let views = engine.begin(&batch, &spec)?;
+    if steps > 0 {
+        engine.advance(&views, steps)?;
+    }
+    Ok(views)
 }
 
 fn step(image: Vec<f32>, clean: &[f32], logits: &[f32], label: u32) -> InspectionStep {
@@ -86,7 +111,7 @@ impl Subject {
     }
 
     /// The image in `[0, 1]`.
-    pub(super) fn scaled(&self) -> Vec<f32> {
+    pub(in crate::worker) fn scaled(&self) -> Vec<f32> {
         self.pixels.iter().map(|pixel| f32::from(*pixel) / 255.0).collect()
     }
 }

@@ -8,7 +8,7 @@ use crate::model::{Architecture, State};
 use crate::rng::Purpose;
 
 /// A small, briefly trained network for digits, and the digits.
-fn trained() -> (CandleEngine, Dataset) {
+pub(in crate::worker) fn trained() -> (CandleEngine, Dataset) {
     let set = digits().unwrap().train;
     let network = Architecture::DigitsCnn.build(set.shape(), set.classes(), None, Some(4));
     let state = State::initialise(&network, 1);
@@ -35,12 +35,12 @@ fn trained() -> (CandleEngine, Dataset) {
     (engine, set)
 }
 
-fn subject(set: &Dataset, index: usize) -> Subject {
+pub(in crate::worker) fn subject(set: &Dataset, index: usize) -> Subject {
     let (pixels, label) = (set.image(index).into(), Some(set.labels()[index]));
     Subject { name: format!("training image {index}"), shape: set.shape(), pixels, label }
 }
 
-fn pgd(norm: Norm, random_start: bool, target: Option<u32>) -> InspectionAttack {
+pub(in crate::worker) fn pgd(norm: Norm, random_start: bool, target: Option<u32>) -> InspectionAttack {
     let epsilon = if norm == Norm::L2 { Epsilon::new(1.0).unwrap() } else { Epsilon::levels(40.0) };
     let step_size = Epsilon::new(epsilon.exact() / 4.0).unwrap();
     InspectionAttack { target, norm, epsilon, step_size, steps: 6, random_start, seed: 5 }

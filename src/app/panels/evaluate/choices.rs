@@ -235,12 +235,11 @@ impl Choices {
             self.controls = Some(controls);
         }
         ui.horizontal(|ui| {
-            let text = ui.checkbox(&mut self.own_steps, "Steps").on_hover_text(published_steps());
-            if self.own_steps {
-                ui.add(DragValue::new(&mut self.steps).range(1..=10_000)).labelled_by(text.id);
-            } else {
-                ui.label(weak(ui, "as published"));
-            }
+            ui.label("Steps").on_hover_text(published_steps());
+            ui.radio_value(&mut self.own_steps, false, "as published");
+            ui.radio_value(&mut self.own_steps, true, "own number");
+            let number = DragValue::new(&mut self.steps).range(1..=10_000);
+            ui.add_enabled(self.own_steps, number).accessible_name("Number of steps");
         });
     }
 

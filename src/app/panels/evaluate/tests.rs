@@ -72,7 +72,7 @@ fn the_choices_become_a_job() {
     assert_eq!(job.wanted, [square, Wanted::Suite(Suite::AutoAttack)]);
     assert!(job.controls && job.keep_images && job.limit.is_none());
     press(&mut window, "Controls that check the attacks");
-    press(&mut window, "Steps");
+    press(&mut window, "own number");
     press(&mut window, "That of the checkpoint's experiment");
     press(&mut window, "L2");
     let job = answer(&mut window, &Held::Nothing);

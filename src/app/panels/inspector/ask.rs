@@ -28,8 +28,8 @@ impl<J> Default for Asking<J> {
 
 impl<J: Clone + PartialEq> Asking<J> {
     /// Whether to send a request now: `wanted` has differed from the last request for long enough. Returns the id of
-    /// the request. Set `at_once` for changes that do not come from a slider.
-    pub(super) fn due(&mut self, ui: &Ui, wanted: &J, failure: Option<&Failure>, at_once: bool) -> Option<u64> {
+    /// the request.
+    pub(super) fn due(&mut self, ui: &Ui, wanted: &J, failure: Option<&Failure>) -> Option<u64> {
         if self.last.as_ref() == Some(wanted) {
             self.changed_at = None;
             return None;
@@ -37,7 +37,6 @@ impl<J: Clone + PartialEq> Asking<J> {
         let now = ui.input(|input| input.time);
         // The first request does not have to wait for the end of a drag.
         let left = match &self.last {
-            _ if at_once => 0.0,
             None => 0.0,
             Some(_) => DEBOUNCE - (now - *self.changed_at.get_or_insert(now)),
         };

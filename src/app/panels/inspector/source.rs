@@ -1,13 +1,16 @@
 //! The source of the image: the data set, a file, or the clipboard.
 
+use std::sync::Arc;
+
 use egui::{ComboBox, DragValue, Ui, vec2};
 
 use super::choose_class;
 use crate::app::context::{Action, Context, OpenFor};
-use crate::app::pictures::subject_from_set;
+use crate::app::level::Level;
+use crate::app::pictures::{image_of, subject_from_set};
 use crate::app::widgets::weak;
 use crate::data::Dataset;
-use crate::worker::{RunInfo, Subject};
+use crate::worker::{InspectionAttack, Request, RunInfo, SeekJob, SeekState, Sought, Subject};
 
 /// A part of the data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,7 +30,7 @@ impl Part {
         }
     }
 
-    pub(super) fn set(self, info: &RunInfo) -> &Dataset {
+    pub(super) fn set(self, info: &RunInfo) -> &Arc<Dataset> {
         match self {
             Self::Train => &info.train,
             Self::Validation => &info.validation,
@@ -42,8 +45,22 @@ pub(super) struct Source {
     pub(super) part: Part,
     pub(super) index: usize,
     pub(super) class: Option<u32>,
-    /// Number of images that the search for a misclassified one has left; `None` if there is no search.
-    pub(super) seeking: Option<usize>,
+    /// The search for a misclassified image under way.
+    pub(super) seeking: Option<Seeking>,
+    /// A search that the worker must be told to end.
+    abandoned: bool,
+    /// Number of searches so far, which identifies the newest.
+    searches: u64,
+}
+
+/// A search for a misclassified image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seeking {
+    pub(super) id: u64,
+    under_attack: bool,
+    /// Images tried, and images to try.
+    tried: usize,
+    images: usize,
 }
 
 impl Source {
@@ -69,10 +86,102 @@ impl Source {
         }
     }
 
+    /// The images of the selected class that follow the selected one, with wrap-around; it comes last.
+    fn following(&self, set: &Dataset) -> Vec<u32> {
+        let n = set.len();
+        let following = (1..=n).map(|distance| (self.index % n + distance) % n);
+        let of_class = |image: &usize| self.class.is_none_or(|class| set.labels()[*image] == class);
+        following.filter(of_class).map(|image| image as u32).collect()
+    }
+
+    /// Begins a search for the next misclassified image.
+    fn seek(&mut self, info: &RunInfo, attack: Option<InspectionAttack>) -> SeekJob {
+        let set = Arc::clone(self.part.set(info));
+        let images = self.following(&set);
+        self.searches += 1;
+        let (id, under_attack) = (self.searches, attack.is_some());
+        self.seeking = Some(Seeking { id, under_attack, tried: 0, images: images.len() });
+        SeekJob { id, set, images, attack }
+    }
+
+    /// Ends a search; the worker learns of it in the next frame.
+    pub(super) fn abandon(&mut self) {
+        self.abandoned |= self.seeking.take().is_some();
+    }
+
+    /// Selects the image, if it is one of the data set's.
+    pub(super) fn select(&mut self, subject: &Subject) {
+        self.abandon();
+        let parts = [Part::Train, Part::Validation, Part::Test];
+        if let Some((part, index)) = parts.into_iter().find_map(|part| Some((part, image_of(part.name(), subject)?))) {
+            (self.part, self.index) = (part, index);
+        }
+    }
+
+    /// Takes the newest answer of a search; returns whether another image was found.
+    pub(super) fn take(&mut self, sought: &Sought, actions: &mut Vec<Action>) -> bool {
+        let Some(seeking) = self.seeking.as_mut().filter(|seeking| seeking.id == sought.id) else { return false };
+        seeking.tried = sought.tried;
+        let attack = if seeking.under_attack { "under this attack" } else { "without an attack" };
+        match &sought.state {
+            SeekState::Trying => return false,
+            SeekState::Found(image) => self.index = *image as usize,
+            SeekState::Exhausted => {
+                let images = match (seeking.images, self.part.name()) {
+                    (1, part) => format!("The only {part} image"),
+                    (n, part) => format!("Each of the {n} {part} images"),
+                };
+                let text = format!("{images} of this choice is classified right {attack}.");
+                actions.push(Action::Toast(Level::Info, text));
+            }
+            SeekState::Failed(failure) => actions.push(Action::Toast(Level::Error, failure.to_string())),
+        }
+        self.seeking = None;
+        matches!(sought.state, SeekState::Found(_))
+    }
+
+    /// The row that begins a search and shows how far it is.
+    fn seek_row(&mut self, ui: &mut Ui, context: &mut Context<'_>, attack: &InspectionAttack) {
+        let Some(info) = context.run.info.as_deref() else { return };
+        let (mut wanted, mut stop) = (None, false);
+        ui.horizontal_wrapped(|ui| {
+            ui.label("Next misclassified:");
+            if let Some(seeking) = &self.seeking {
+                ui.add(egui::Spinner::new().size(14.0));
+                ui.label(format!("{} of {} tried", seeking.tried, seeking.images));
+                if ui.button("Stop").clicked() {
+                    stop = true;
+                }
+                return;
+            }
+            let as_it_is =
+                ui.button("as it is").on_hover_text("The next image that the network misclassifies unchanged.");
+            let attacked = ui
+                .button("under this attack")
+                .on_hover_text("The next image that the network misclassifies after the attack that is set below.");
+            if as_it_is.clicked() {
+                wanted = Some(self.seek(info, None));
+            } else if attacked.clicked() {
+                wanted = Some(self.seek(info, Some(attack.clone())));
+            }
+        });
+        if stop {
+            self.abandon();
+        }
+        if let Some(job) = wanted {
+            context.request(Request::Seek(Some(Box::new(job))));
+        }
+    }
+
     /// Draws the controls. Returns whether another image was chosen.
-    pub(super) fn ui(&mut self, ui: &mut Ui, context: &mut Context<'_>, subject: Option<&mut Subject>) -> bool {
+    pub(super) fn ui(
+        &mut self,
+        ui: &mut Ui,
+        context: &mut Context<'_>,
+        subject: Option<&mut Subject>,
+        attack: &InspectionAttack,
+    ) -> bool {
         let mut changed = false;
-        let mut search = None;
         let names = context.run.class_names();
         let info = context.run.info.as_deref();
         if let Some(info) = info {
@@ -109,25 +218,15 @@ impl Source {
                     self.step(info, true);
                     changed = true;
                 }
-                if self.seeking.is_some() {
-                    ui.add(egui::Spinner::new().size(14.0));
-                    changed |= ui.button("Stop").clicked();
-                } else if ui
-                    .button("Next misclassified")
-                    .on_hover_text("Find the next image that the network misclassifies without any attack.")
-                    .clicked()
-                {
-                    let labels = self.part.set(info).labels();
-                    search =
-                        Some(labels.iter().filter(|label| self.class.is_none_or(|class| class == **label)).count());
-                    self.step(info, true);
-                    changed = true;
-                }
             });
         }
+        self.seek_row(ui, context, attack);
+        // Any other choice ends a search.
         if changed {
-            // Any other choice ends the search.
-            self.seeking = search;
+            self.abandon();
+        }
+        if std::mem::take(&mut self.abandoned) {
+            context.request(Request::Seek(None));
         }
         ui.horizontal_wrapped(|ui| {
             if ui.button("Open…").on_hover_text("Open a PNG or JPEG file.").clicked() {

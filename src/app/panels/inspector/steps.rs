@@ -261,6 +261,15 @@ pub(super) fn verdict(shown: &Inspection, names: &[String]) -> egui::RichText {
                 at(first(&|p| Some(p) == shown.job.attack.target))
             )
         }
+        Outcome::Error if shown.job.subject.label.is_none() => {
+            // Its true class is not known: the network was led away from its own answer.
+            format!(
+                "Now {}, no longer {}{}.",
+                class(names, prediction),
+                class(names, label),
+                at(first(&|p| p != label))
+            )
+        }
         Outcome::Error => {
             let missed = match shown.job.attack.target {
                 Some(target) => format!(", not the target {}", class(names, target)),

@@ -9,6 +9,7 @@ use crate::app::testing::{Stage, harness, shoot};
 use crate::app::view::RunView;
 use crate::data::digits;
 use crate::engine::candle::{CandleDevice, CandleEngine};
+use crate::engine::loss::argmax;
 use crate::engine::{Batch, BatchNormMode, Engine, LossSpec, Norm, Objective, SearchSpec, SgdStep, Start, View};
 use crate::model::{Architecture, State};
 use crate::units::Epsilon;
@@ -194,29 +195,133 @@ fn flicker_shows_the_original_in_turn() {
     assert!(seen[0] >= 3 && seen[1] >= 3, "{seen:?}");
 }
 
+/// The newest search that was asked for; `None` if it was ended.
+fn search(window: &Window<'_>) -> Option<Option<worker::SeekJob>> {
+    let job = |action: &Action| match action {
+        Action::Worker(Request::Seek(job)) => Some(job.as_deref().cloned()),
+        _ => None,
+    };
+    window.state().actions.iter().rev().find_map(job)
+}
+
 #[test]
-fn the_next_misclassified_image_is_looked_for_one_by_one() {
+fn the_next_misclassified_image_is_looked_for_in_the_worker() {
     let set = digits().unwrap().test;
     let mut engine = network(&set, 20);
     let mut window = window(digits_run(), [1024.0, 900.0], true);
     answer(&mut window, &mut engine);
-    window.get_by_label("Next misclassified").click();
-    window.run_steps(2);
-    let mut rounds = 0;
-    while window.state().panel.source.seeking.is_some() {
-        assert_eq!(jobs(&window).last().unwrap().attack.steps, 0, "no attack while looking");
+    for (label, under_attack) in [("as it is", false), ("under this attack", true)] {
+        let from = window.state().panel.source.index;
+        window.get_by_label(label).click();
+        window.run_steps(2);
+        let job = search(&window).unwrap().unwrap();
+        assert_eq!(job.attack.is_some(), under_attack);
+        let n = set.len();
+        let following: Vec<u32> = (1..=n).map(|i| ((from + i) % n) as u32).collect();
+        assert!(job.images == following && job.set.len() == n);
+        assert!(window.query_by_label("0 of 355 tried").is_some());
+        let before = window.get_by_label("Next image").rect();
+        // The image stays while the search goes on.
+        for sought in worker::seek(&mut engine, job) {
+            assert_eq!(window.state().panel.source.index, from);
+            window.state_mut().run.apply(Update::Sought(sought), Instant::now());
+            window.run_steps(2);
+        }
+        assert!(window.state().panel.source.seeking.is_none());
+        assert_eq!(window.get_by_label("Next image").rect(), before, "nothing moves");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        window.run_steps(12);
+        assert_eq!(
+            jobs(&window).last().unwrap().subject.name,
+            format!("test image {}", window.state().panel.source.index)
+        );
         answer(&mut window, &mut engine);
-        rounds += 1;
-        assert!(rounds < 355);
+        let shown = window.state().panel.inspection.clone().unwrap();
+        let step = if under_attack { shown.steps.len() - 1 } else { 0 };
+        assert_ne!(argmax(&shown.steps[step].probabilities), shown.label);
     }
-    window.run_steps(4);
-    let found = jobs(&window).pop().unwrap();
-    assert_eq!(found.attack.steps, 10, "the image that was found is attacked");
+}
+
+#[test]
+fn a_search_can_be_ended_finds_nothing_or_fails() {
+    let mut window = window(digits_run(), [1024.0, 900.0], true);
+    let begin = |window: &mut Window<'_>| {
+        window.get_by_label("as it is").click();
+        window.run_steps(2);
+        search(window).unwrap().unwrap().id
+    };
+    let toast = |window: &Window<'_>| {
+        window.state().actions.iter().rev().find_map(|action| match action {
+            Action::Toast(_, text) => Some(text.clone()),
+            _ => None,
+        })
+    };
+    begin(&mut window);
+    window.get_by_label("Stop").click();
+    window.run_steps(3);
+    assert!(matches!(search(&window), Some(None)) && window.query_by_label("Stop").is_none());
+    // So does another choice.
+    begin(&mut window);
+    window.get_by_label("Next image").click();
+    window.run_steps(3);
+    assert!(matches!(search(&window), Some(None)));
+    let old = begin(&mut window);
+    let state = worker::SeekState::Exhausted;
+    window
+        .state_mut()
+        .run
+        .apply(Update::Sought(worker::Sought { id: old, tried: 355, state: state.clone() }), Instant::now());
+    window.run_steps(2);
+    assert_eq!(
+        toast(&window).unwrap(),
+        "Each of the 355 test images of this choice is classified right without an attack."
+    );
+    // An answer to an earlier search ends no later one.
+    let new = begin(&mut window);
+    window.state_mut().run.apply(Update::Sought(worker::Sought { id: old, tried: 9, state }), Instant::now());
+    window.run_steps(2);
+    assert!(window.query_by_label("Stop").is_some());
+    let failure = Failure { doing: "looking".into(), what: "the device is lost".into(), advice: None, run: None };
+    let state = worker::SeekState::Failed(failure);
+    window.state_mut().run.apply(Update::Sought(worker::Sought { id: new, tried: 9, state }), Instant::now());
+    window.run_steps(2);
+    assert!(toast(&window).unwrap().contains("the device is lost") && window.query_by_label("Stop").is_none());
+}
+
+#[test]
+fn the_selector_names_the_image_that_is_shown() {
+    let mut window = window(digits_run(), [1024.0, 900.0], true);
+    let info = window.state().run.info.clone().unwrap();
+    let subject = crate::app::pictures::subject_from_set("validation", &info.validation, 17).unwrap();
+    window.state_mut().panel.open(subject);
+    window.run_steps(3);
+    let source = &window.state().panel.source;
+    assert_eq!((source.part, source.index), (source::Part::Validation, 17));
+    // An image from elsewhere leaves the choice.
+    let cat = Subject { name: "cat.png".into(), label: None, ..window.state().panel.subject.clone().unwrap() };
+    window.state_mut().panel.open(cat);
+    window.run_steps(3);
+    assert_eq!(window.state().panel.source.index, 17);
+}
+
+#[test]
+fn an_image_of_unknown_class_is_never_called_misclassified() {
+    let set = digits().unwrap().test;
+    let mut engine = network(&set, 20);
+    let mut window = window(digits_run(), [1024.0, 900.0], true);
+    let own = Subject { name: "mine.png".into(), label: None, ..window.state().panel.subject.clone().unwrap() };
+    window.state_mut().panel.open(own);
+    window.state_mut().panel.attack.epsilon = 96.0;
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    window.run_steps(12);
     answer(&mut window, &mut engine);
     let shown = window.state().panel.inspection.clone().unwrap();
-    assert_ne!(argmax(&shown.steps[0].probabilities), shown.label);
-    // All earlier images were classified correctly.
-    assert_eq!(window.state().panel.source.index, rounds, "began at image 0");
+    let text = steps::verdict(&shown, window.state().run.class_names()).text().to_owned();
+    let [before, now] = [0, shown.steps.len() - 1].map(|step| argmax(&shown.steps[step].probabilities));
+    assert_ne!(before, now, "the attack must move the answer");
+    let names = window.state().run.class_names();
+    let expected = format!("Now {}, no longer {}", names[now as usize], names[before as usize]);
+    assert!(text.starts_with(&expected), "{text}");
 }
 
 #[test]

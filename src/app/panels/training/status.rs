@@ -16,8 +16,8 @@ pub(super) fn show(ui: &mut Ui, context: &Context<'_>) {
         let palette = theme::palette(ui);
         ui.horizontal_wrapped(|ui| {
             phase(ui, run, palette);
-            for (name, value, key) in facts(run) {
-                fact(ui, &name, &value, context.glossary.tooltip(key));
+            for fact in facts(run) {
+                fact.show(ui, context.glossary.tooltip(fact.key));
             }
         });
         progress(ui, run, palette);
@@ -27,33 +27,60 @@ pub(super) fn show(ui: &mut Ui, context: &Context<'_>) {
     });
 }
 
-/// Name, value and glossary key of the known facts.
-fn facts(run: &RunView) -> Vec<(String, String, &'static str)> {
+/// A value with its name.
+struct Fact {
+    name: &'static str,
+    value: String,
+    /// The longest that the value becomes in this run: the fact has room for it, so that nothing moves when it changes.
+    longest: String,
+    /// Its glossary key.
+    key: &'static str,
+}
+
+impl Fact {
+    fn show(&self, ui: &mut Ui, tooltip: Option<&str>) {
+        fact_with(ui, self.name, &self.value, &self.longest, tooltip, None);
+    }
+}
+
+/// The known facts. They are the same from the first batch to the end of the run and after it.
+fn facts(run: &RunView) -> Vec<Fact> {
     let mut facts = Vec::new();
-    let mut add = |name: &str, value: String, key| facts.push((name.to_owned(), value, key));
+    let mut add =
+        |name, value: String, longest: &str, key| facts.push(Fact { name, value, longest: longest.to_owned(), key });
     let live = run.status.is_live();
+    let trained = live || run.now().is_some();
     if let Some((position, epochs)) = run.position() {
-        let current = if live { (position.floor() + 1.0).min(f64::from(epochs)) } else { position.floor() };
-        let what = if live { "Epoch" } else { "Epochs done" };
-        add(what, format!("{current:.0} of {epochs}"), "epoch");
+        let (what, current) = match (live, trained) {
+            (true, _) => ("Epoch", (position.floor() + 1.0).min(f64::from(epochs))),
+            // The epoch in which it ended.
+            (false, true) => ("Epoch", position.ceil()),
+            (false, false) => ("Epochs done", position.floor()),
+        };
+        add(what, format!("{current:.0} of {epochs}"), &format!("{epochs} of {epochs}"), "epoch");
     }
-    if let Some(now) = run.now().filter(|_| live) {
-        add("Batch", format!("{} of {}", now.done, now.batches), "batch");
-        let rate = run.rate.per_second().map_or("–".into(), |rate| grouped(rate.round() as u64));
-        add("Images/s", rate, "images-per-second");
+    let none = || "–".to_owned();
+    if trained {
+        let batch = run.now().map_or_else(none, |now| format!("{} of {}", now.done, now.batches));
+        let longest = run.now().map_or_else(none, |now| format!("{0} of {0}", now.batches));
+        add("Batch", batch, &longest, "batch");
+        let rate = run.rate.per_second().filter(|_| live);
+        add("Images/s", rate.map_or_else(none, |rate| grouped(rate.round() as u64)), "99,999", "images-per-second");
     }
-    if let Some(secs) = elapsed_secs(run) {
-        add("Trained for", duration(secs), "elapsed");
+    let of_time = duration(0.0);
+    if let Some(secs) = elapsed_secs(run).or(trained.then_some(0.0)) {
+        add("Trained for", duration(secs), &of_time, "elapsed");
     }
-    if live && let Some(secs) = run.eta_secs() {
-        add("Left, about", duration(secs), "eta");
+    if trained {
+        let left = run.eta_secs().filter(|_| live).map_or_else(none, duration);
+        add("Left, about", left, &of_time, "eta");
     }
     let lr = run.now().map(|now| now.lr).or(run.epochs.last().map(|epoch| epoch.metrics.lr));
     if let Some(lr) = lr {
-        add("Learning rate", rate_text(lr), "learning-rate");
+        add("Learning rate", rate_text(lr), "0.000000", "learning-rate");
     }
     if let Some(info) = &run.info {
-        add("Engine", info.engine.clone(), "engine");
+        add("Engine", info.engine.clone(), "", "engine");
     }
     facts
 }
@@ -78,31 +105,29 @@ fn phase(ui: &mut Ui, run: &RunView, palette: &Palette) {
         (_, Status::Looking) => (palette.weak, "a checkpoint is open; nothing trains".into()),
         (phase @ Phase::Attack, _) => (palette.robust, phase.describe()),
         (phase @ Phase::Update, _) => (palette.good, phase.describe()),
-        (phase @ Phase::Evaluating(_), _) => (palette.clean, phase.describe()),
+        (phase @ Phase::Evaluating(_), _) => (palette.clean, phase.short()),
         (phase @ Phase::Paused, _) => (palette.warning, phase.describe()),
         (phase @ (Phase::LoadingData | Phase::OpeningEngine | Phase::Saving), _) => (palette.accent, phase.describe()),
         (phase @ Phase::Idle, _) => (palette.weak, phase.describe()),
     };
-    // Attack and update alternate many times per second: a fixed width for the longer text avoids flicker.
-    fact_with(ui, "Phase", &text, None, Some(color), 62.0);
-}
-
-fn fact(ui: &mut Ui, name: &str, value: &str, tooltip: Option<&str>) {
-    fact_with(ui, name, value, tooltip, None, 0.0);
+    // Attack and update alternate many times per second, and each epoch ends with an evaluation.
+    fact_with(ui, "Phase", &text, &Phase::Evaluating(String::new()).short(), None, Some(color));
 }
 
 /// A value under its name, kept together so that lines break only between facts.
-fn fact_with(ui: &mut Ui, name: &str, value: &str, tooltip: Option<&str>, dot: Option<Color32>, least: f32) {
+/// There is room for the longest value.
+fn fact_with(ui: &mut Ui, name: &str, value: &str, longest: &str, tooltip: Option<&str>, dot: Option<Color32>) {
     let palette = theme::palette(ui);
     let ink = ui.visuals().text_color();
     let small = TextStyle::Small.resolve(ui.style());
     let body = egui::FontId::new(15.0, theme::strong_family());
     let room = ui.max_rect().width() - 20.0;
     let name_galley = ui.painter().layout_no_wrap(name.to_owned(), small, palette.weak);
-    let value_galley = ui.painter().layout(value.to_owned(), body, ink, room);
+    let value_galley = ui.painter().layout(value.to_owned(), body.clone(), ink, room);
+    let least = ui.painter().layout_no_wrap(longest.to_owned(), body, ink).size().x.min(room);
     let shift = if dot.is_some() { 15.0 } else { 0.0 };
     let size = vec2(
-        (value_galley.size().x + shift).max(name_galley.size().x).max(least) + 14.0,
+        (value_galley.size().x.max(least) + shift).max(name_galley.size().x) + 14.0,
         name_galley.size().y + value_galley.size().y + 1.0,
     );
     let (rect, response) = ui.allocate_exact_size(size, Sense::HOVER);
@@ -152,9 +177,11 @@ fn progress(ui: &mut Ui, run: &RunView, palette: &Palette) {
         pin.widget_info(|| WidgetInfo::labeled(Role::Label, true, &text));
         pin.on_hover_text(text);
     }
-    if let Some((done, total)) = run.evaluating.filter(|(_, total)| *total > 0) {
-        let text = format!("{}: {} of {} images", run.phase.describe(), grouped(done as u64), grouped(total as u64));
+    // Each epoch ends with an evaluation, whose line keeps its place in between.
+    if run.status.is_live() {
         let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), 20.0), Sense::HOVER);
+        let Some((done, total)) = run.evaluating.filter(|(_, total)| *total > 0) else { return };
+        let text = format!("{}: {} of {} images", run.phase.describe(), grouped(done as u64), grouped(total as u64));
         let thin = Rect::from_min_size(rect.min + vec2(4.0, 0.0), vec2(rect.width() - 8.0, 4.0));
         ui.painter().rect_filled(thin, 2, palette.line);
         let part = thin.width() * done as f32 / total as f32;

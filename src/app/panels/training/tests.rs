@@ -6,7 +6,7 @@ use crate::app::context::{Action, Format};
 use crate::app::sample;
 use crate::app::testing::{Stage, harness, shoot};
 use crate::app::view::RunView;
-use crate::worker::{Phase, Update};
+use crate::worker::{Ended, Phase, Update};
 
 #[test]
 fn shares_of_the_time_add_up() {
@@ -39,6 +39,38 @@ fn an_evaluation_shows_its_own_progress() {
     let mut harness = harness(Stage::new(Training::default(), run), [1024.0, 700.0], 1.0, true);
     harness.run();
     assert!(harness.query_by_label("evaluating PGD-20: 1,200 of 5,000 images").is_some());
+}
+
+#[test]
+fn nothing_moves_when_the_phase_changes_or_the_run_ends() {
+    let now = std::time::Instant::now();
+    let mut harness = harness(Stage::new(Training::default(), sample::run()), [1024.0, 700.0], 1.0, true);
+    harness.run();
+    let places = |harness: &egui_kittest::Harness<'_, Stage<Training>>| {
+        let labels = ["Batch: ", "Images/s: ", "Trained for: ", "Left, about: ", "Learning rate: ", "Engine: "];
+        let mut places: Vec<egui::Rect> = labels.map(|label| harness.get_by_label_contains(label).rect()).to_vec();
+        places.push(harness.get_by_label("Export accuracy").rect());
+        places
+    };
+    let before = places(&harness);
+    let long = "PGD-10, L∞, ε 8/255, step 2/255, 1 random start";
+    let updates = [
+        Update::Phase(Phase::Update),
+        Update::Phase(Phase::Evaluating(long.into())),
+        Update::Evaluating { done: 1200, total: 5000 },
+        Update::Phase(Phase::Paused),
+    ];
+    for update in updates {
+        let name = format!("{update:?}");
+        harness.state_mut().run.apply(update, now);
+        harness.run();
+        assert_eq!(places(&harness), before, "{name}");
+    }
+    harness.state_mut().run.apply(Update::Ended(Ended::Saved), now);
+    harness.run();
+    // Only what lies below the progress of an evaluation may move up, once.
+    assert_eq!(places(&harness)[..6], before[..6]);
+    assert!(harness.query_by_label("Left, about: –").is_some());
 }
 
 #[test]
