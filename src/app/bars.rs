@@ -9,7 +9,7 @@ use super::theme;
 use super::view::Status;
 use super::widgets::{Icon, Look, icon_button, strong, weak};
 use super::window::App;
-use crate::worker::Phase;
+use crate::worker::{EpochRecord, Phase};
 
 /// Menus and run controls.
 pub(super) fn top(app: &mut App, ui: &mut Ui) {
@@ -207,31 +207,36 @@ pub(super) fn clock(secs: f64) -> String {
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
 }
 
-/// Moves all panels to an earlier epoch, and back. Shown once there is an earlier one.
+/// Moves all panels to an earlier epoch, and back. It has its place from the beginning of a run, and works once there is an
+/// earlier epoch.
 pub(super) fn scrubber(app: &mut App, ui: &mut Ui) {
-    let (Some(first), Some(last)) = (app.view.epochs.first(), app.view.epochs.last()) else { return };
-    let ends = first.metrics.epoch + 1..=last.metrics.epoch + 1;
-    if ends.start() == ends.end() {
+    let trains = app.view.info.is_some() && app.view.status != Status::Looking;
+    if !trains && app.view.epochs.len() < 2 {
         return;
     }
-    let mut number = app.focus.record(&app.view).map_or(*ends.end(), |record| record.metrics.epoch + 1);
+    let number = |record: Option<&EpochRecord>| record.map_or(0, |record| record.metrics.epoch + 1);
+    let ends = number(app.view.epochs.first())..=number(app.view.epochs.last());
+    let mut number = number(app.focus.record(&app.view));
     let mut focus = app.focus;
     egui::Panel::bottom("scrubber").show(ui, |ui| {
-        ui.horizontal(|ui| {
-            let label = ui.label("Epoch shown").on_hover_text("Moves all panels to an earlier epoch of this run");
-            ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                let live = ui.selectable_label(focus.is_live(), "Live");
-                let live = live.on_hover_text("Follow the newest epoch");
-                if live.clicked() {
-                    focus.epoch = None;
-                }
-                ui.add_sized([76.0, 18.0], egui::Label::new(format!("{number} of {}", ends.end())));
-                ui.spacing_mut().slider_width = (ui.available_width() - 12.0).max(60.0);
-                let slider = egui::Slider::new(&mut number, ends.clone()).show_value(false);
-                if ui.add(slider).labelled_by(label.id).changed() {
-                    focus.epoch = Some(number - 1);
-                }
-            });
+        ui.add_enabled_ui(ends.start() < ends.end(), |ui| {
+            ui.horizontal(|ui| {
+                let label = ui.label("Epoch shown").on_hover_text("Moves all panels to an earlier epoch of this run");
+                ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+                    let live = ui.selectable_label(focus.is_live(), "Live");
+                    let live = live.on_hover_text("Follow the newest epoch");
+                    if live.clicked() {
+                        focus.epoch = None;
+                    }
+                    let shown = if number == 0 { "–".to_owned() } else { format!("{number} of {}", ends.end()) };
+                    ui.add_sized([76.0, 18.0], egui::Label::new(shown));
+                    ui.spacing_mut().slider_width = (ui.available_width() - 12.0).max(60.0);
+                    let slider = egui::Slider::new(&mut number, ends.clone()).show_value(false);
+                    if ui.add(slider).labelled_by(label.id).changed() {
+                        focus.epoch = Some(number - 1);
+                    }
+                });
+            })
         });
     });
     app.focus = focus;

@@ -34,6 +34,20 @@ fn controls_stay_where_they_are_whatever_the_run_does() {
     }
 }
 
+#[test]
+fn the_slider_over_epochs_has_its_place_before_there_are_two() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut window = with_a_run(directory.path(), [1024.0, 700.0]);
+    let place = |window: &Window<'_>| window.get_by_label("Live").rect();
+    let before = place(&window);
+    for (epochs, shown) in [(2, "2 of 2"), (1, "1 of 1"), (0, "–")] {
+        window.state_mut().as_mut().unwrap().view.epochs.truncate(epochs);
+        window.run_steps(3);
+        assert_eq!(place(&window), before, "{epochs} epochs");
+        assert!(window.query_all_by_label(shown).count() > 0, "{shown}");
+    }
+}
+
 /// 1024 × 700 at a zoom of 1.95.
 #[test]
 fn a_small_window_clips_and_overprints_nothing() {

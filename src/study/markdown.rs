@@ -73,6 +73,9 @@ pub fn claims(cell: &CellReport) -> Vec<String> {
     claims
 }
 
+/// Longest list of quantities without a difference, which is long where many attacks and corruptions are measured.
+const MOST_NOT_SHOWN: usize = 6;
+
 fn sentences(all: &[(String, Comparison)]) -> String {
     if all.iter().all(|(_, comparison)| comparison.verdict == Verdict::TooFewSeeds) {
         return "Fewer than three seeds, so no difference is stated.".into();
@@ -82,11 +85,13 @@ fn sentences(all: &[(String, Comparison)]) -> String {
         found.map(|(name, comparison)| format!("{name} {comparison}")).collect::<Vec<_>>()
     };
     let not_shown = all.iter().filter(|(_, comparison)| comparison.verdict == Verdict::NotShown);
-    let parts = [
-        ("Higher", of(Verdict::Higher)),
-        ("Lower", of(Verdict::Lower)),
-        ("No difference shown", not_shown.map(|(name, _)| name.clone()).collect()),
-    ];
+    let mut not_shown: Vec<String> = not_shown.map(|(name, _)| name.clone()).collect();
+    if not_shown.len() > MOST_NOT_SHOWN {
+        let more = not_shown.len() - (MOST_NOT_SHOWN - 1);
+        not_shown.truncate(MOST_NOT_SHOWN - 1);
+        not_shown.push(format!("{more} others in the tables below"));
+    }
+    let parts = [("Higher", of(Verdict::Higher)), ("Lower", of(Verdict::Lower)), ("No difference shown", not_shown)];
     // Names of attacks contain commas.
     let told = parts.into_iter().filter(|(_, found)| !found.is_empty());
     told.map(|(word, found)| format!("{word}: {}.", found.join("; "))).collect::<Vec<_>>().join(" ")
@@ -243,4 +248,27 @@ pub fn cost_markdown(cost: &CostReport) -> String {
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::report::{Comparison, Spread};
+
+    #[test]
+    fn a_long_list_without_a_difference_is_cut() {
+        let of = |count: usize| {
+            let comparison = Comparison {
+                against: "AT".into(),
+                seeds: vec![0, 1, 2],
+                spread: Spread { mean: 0.0, deviation: Some(0.1) },
+                bootstrap: Some([-0.1, 0.1]),
+                t: Some([-0.2, 0.2]),
+                verdict: Verdict::NotShown,
+            };
+            sentences(&(0..count).map(|i| (format!("q{i}"), comparison.clone())).collect::<Vec<_>>())
+        };
+        assert_eq!(of(6), "No difference shown: q0; q1; q2; q3; q4; q5.");
+        assert_eq!(of(40), "No difference shown: q0; q1; q2; q3; q4; 35 others in the tables below.");
+    }
 }

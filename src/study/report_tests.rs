@@ -93,6 +93,8 @@ fn differences_are_paired_by_seed_and_stated_only_where_both_intervals_agree() {
         "{text}"
     );
     assert!(text.contains("* same against AT. No difference shown: clean;"), "{text}");
+    let core = ["clean", "clean worst class", "robust", "robust worst class", "robust gap"].join("; ");
+    assert!(text.contains(&format!("* same against AT. No difference shown: {core}.")), "{text}");
     assert!(text.contains("| AT | 3 | 90.0 ± 0.0 |"), "{text}");
 }
 

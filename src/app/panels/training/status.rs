@@ -177,8 +177,8 @@ fn progress(ui: &mut Ui, run: &RunView, palette: &Palette) {
         pin.widget_info(|| WidgetInfo::labeled(Role::Label, true, &text));
         pin.on_hover_text(text);
     }
-    // Each epoch ends with an evaluation, whose line keeps its place in between.
-    if run.status.is_live() {
+    // Each epoch ends with an evaluation, whose line keeps its place in between and after the run.
+    if run.status.is_live() || run.now().is_some() {
         let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), 20.0), Sense::HOVER);
         let Some((done, total)) = run.evaluating.filter(|(_, total)| *total > 0) else { return };
         let text = format!("{}: {} of {} images", run.phase.describe(), grouped(done as u64), grouped(total as u64));
