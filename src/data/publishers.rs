@@ -241,7 +241,9 @@ pub fn publishers() -> Vec<Publisher> {
             name: "mnist".into(),
             title: "MNIST: 70,000 grey handwritten digits of 28×28 in 10 classes".into(),
             page: MNIST_PAGE.into(),
-            licence: format!("no licence is stated; copyright of Yann LeCun and Corinna Cortes, see {MNIST_PAGE}"),
+            licence: format!(
+                "not stated at {MNIST_PAGE}; copyright of Yann LeCun and Corinna Cortes, CC BY-SA 3.0 according to Keras"
+            ),
             files: vec![
                 mnist("train-images-idx3-ubyte.gz", 9_912_422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
                 mnist("train-labels-idx1-ubyte.gz", 28_881, "d53e105ee54ea40749a09fcbcd1e9432"),
