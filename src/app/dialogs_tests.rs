@@ -87,9 +87,8 @@ fn a_typed_path_has_the_focus_is_prefilled_and_enter_accepts_it() {
     field_of(&window, title).type_text(file.to_str().unwrap());
     window.run_steps(2);
     window.key_press(Key::Enter);
-    window.run_steps(3);
     let told = |line: &super::view::LogLine| line.text.starts_with("Read ") && line.text.contains("own.toml");
-    assert!(window.app().view.log.iter().any(told));
+    window.wait("the experiment", |app| app.view.log.iter().any(told));
     // Directories are told from files.
     command(&mut window, Command::Resume);
     assert!(window.query_by_label_contains("Type the path of the directory.").is_some());

@@ -35,7 +35,7 @@ impl FontProvider for Finder {
 pub(super) fn install(context: &Context, fonts: impl FnOnce() -> Arc<SystemFonts> + Send + 'static) {
     let (wanted, characters) = channel();
     context.add_font_provider(Arc::new(Finder { asked: Mutex::default(), wanted: Mutex::new(wanted) }));
-    // The window's own thread holds the context, which holds the sender: this thread must not keep the context alive.
+    // The thread lives as long as the program: it and the context hold each other. It waits, and a program has one window.
     let context = context.clone();
     let read = move || find(&context, &characters, fonts);
     // Without it, names in other scripts are boxes.

@@ -1,5 +1,6 @@
 //! Opening the window.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -91,8 +92,8 @@ pub fn run(options: LaunchOptions, opening: impl FnOnce()) -> Result<(), LaunchE
     )
     .map_err(|error| {
         let error = LaunchError::Refused(error.to_string());
-        if watched {
-            // Who starts the program from a menu does not see its standard error.
+        // Who starts the program from a menu does not see its standard error.
+        if watched && !std::io::stderr().is_terminal() {
             message_window::show(TITLE, &capital(&error.to_string()));
         }
         error

@@ -181,7 +181,11 @@ impl RunView {
                         self.resumable = self.directory().cloned();
                         "Stopped with a checkpoint; the run can be resumed."
                     }
-                    Ended::Discarded => "Stopped without a new checkpoint.",
+                    Ended::Discarded if self.checkpoints.is_empty() => "Stopped without a checkpoint.",
+                    Ended::Discarded => {
+                        self.resumable = self.directory().cloned();
+                        "Stopped without a new checkpoint; the run can be resumed from its last one."
+                    }
                 };
                 self.say(now, Info, text.into());
             }

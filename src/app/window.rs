@@ -390,6 +390,8 @@ impl App {
             Action::ClearRun => {
                 self.view.clear();
                 if self.view.info.is_none() {
+                    self.send(Request::Seek(None));
+                    self.send(Request::Cell(None));
                     self.panels.forget_run();
                 }
             }

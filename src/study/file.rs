@@ -78,7 +78,7 @@ pub enum StudyError {
         name: String,
     },
     /// Two directories that should be parts of one study are not.
-    #[error("{first} and {second} are different studies")]
+    #[error("{first} and {second} are different studies; report each alone, or name only parts of one study")]
     Different {
         /// The file of one study.
         first: PathBuf,

@@ -73,8 +73,8 @@ pub fn claims(cell: &CellReport) -> Vec<String> {
     claims
 }
 
-/// Longest list of quantities without a difference, which is long where many attacks and corruptions are measured.
-const MOST_NOT_SHOWN: usize = 6;
+/// Longest list of quantities without a difference, of which there are many where many attacks and corruptions are measured.
+const MOST_NAMES: usize = 6;
 
 fn sentences(all: &[(String, Comparison)]) -> String {
     if all.iter().all(|(_, comparison)| comparison.verdict == Verdict::TooFewSeeds) {
@@ -84,14 +84,22 @@ fn sentences(all: &[(String, Comparison)]) -> String {
         let found = all.iter().filter(move |(_, comparison)| comparison.verdict == verdict);
         found.map(|(name, comparison)| format!("{name} {comparison}")).collect::<Vec<_>>()
     };
-    let not_shown = all.iter().filter(|(_, comparison)| comparison.verdict == Verdict::NotShown);
-    let mut not_shown: Vec<String> = not_shown.map(|(name, _)| name.clone()).collect();
-    if not_shown.len() > MOST_NOT_SHOWN {
-        let more = not_shown.len() - (MOST_NOT_SHOWN - 1);
-        not_shown.truncate(MOST_NOT_SHOWN - 1);
-        not_shown.push(format!("{more} others in the tables below"));
-    }
-    let parts = [("Higher", of(Verdict::Higher)), ("Lower", of(Verdict::Lower)), ("No difference shown", not_shown)];
+    let names = |verdict: Verdict| {
+        let of = all.iter().filter(|(_, comparison)| comparison.verdict == verdict);
+        let mut names: Vec<String> = of.map(|(name, _)| name.clone()).collect();
+        if names.len() > MOST_NAMES {
+            let more = names.len() - (MOST_NAMES - 1);
+            names.truncate(MOST_NAMES - 1);
+            names.push(format!("{more} others"));
+        }
+        names
+    };
+    let parts = [
+        ("Higher", of(Verdict::Higher)),
+        ("Lower", of(Verdict::Lower)),
+        ("No difference shown", names(Verdict::NotShown)),
+        ("Fewer than three seeds", names(Verdict::TooFewSeeds)),
+    ];
     // Names of attacks contain commas.
     let told = parts.into_iter().filter(|(_, found)| !found.is_empty());
     told.map(|(word, found)| format!("{word}: {}.", found.join("; "))).collect::<Vec<_>>().join(" ")
@@ -257,18 +265,20 @@ mod tests {
 
     #[test]
     fn a_long_list_without_a_difference_is_cut() {
-        let of = |count: usize| {
+        let of = |count: usize, verdict: Verdict| {
             let comparison = Comparison {
                 against: "AT".into(),
                 seeds: vec![0, 1, 2],
                 spread: Spread { mean: 0.0, deviation: Some(0.1) },
                 bootstrap: Some([-0.1, 0.1]),
                 t: Some([-0.2, 0.2]),
-                verdict: Verdict::NotShown,
+                verdict,
             };
-            sentences(&(0..count).map(|i| (format!("q{i}"), comparison.clone())).collect::<Vec<_>>())
+            (0..count).map(|i| (format!("q{i}"), comparison.clone())).collect::<Vec<_>>()
         };
-        assert_eq!(of(6), "No difference shown: q0; q1; q2; q3; q4; q5.");
-        assert_eq!(of(40), "No difference shown: q0; q1; q2; q3; q4; 35 others in the tables below.");
+        assert_eq!(sentences(&of(6, Verdict::NotShown)), "No difference shown: q0; q1; q2; q3; q4; q5.");
+        assert_eq!(sentences(&of(40, Verdict::NotShown)), "No difference shown: q0; q1; q2; q3; q4; 35 others.");
+        let mixed = [of(1, Verdict::Higher), of(2, Verdict::TooFewSeeds)].concat();
+        assert!(sentences(&mixed).ends_with(". Fewer than three seeds: q0; q1."), "{}", sentences(&mixed));
     }
 }

@@ -99,6 +99,19 @@ impl<'a> Desk<'a> {
         }
     }
 
+    /// Whether a postponed request opens another network.
+    pub(super) fn awaits_a_network(&self) -> bool {
+        let opens = |request: &Request| {
+            matches!(request, Request::Begin { .. } | Request::Resume { .. } | Request::Look { .. })
+        };
+        self.later.iter().any(opens)
+    }
+
+    /// Gives up the work that takes many portions.
+    pub(super) fn drop_long_jobs(&mut self) {
+        (self.cell, self.seek) = (None, None);
+    }
+
     /// Postpones a request until there is no run.
     pub(super) fn put_off(&mut self, request: Request) {
         self.later.push_back(request);

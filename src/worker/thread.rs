@@ -44,6 +44,10 @@ pub(super) fn serve(requests: &Receiver<Request>, mailbox: &Mailbox) {
                     desk.put_off(other);
                 }
             }
+            // Nobody waits for the rest of long work when the window is closed or another network is wanted.
+            if desk.closed() || desk.awaits_a_network() {
+                desk.drop_long_jobs();
+            }
             match &mut open {
                 Some(Open { engine, position }) => {
                     let engine = engine.as_mut();

@@ -45,7 +45,9 @@ impl App {
             Command::Resume | Command::ResumeThis | Command::OpenCheckpoint if live => {
                 Err("A run is under way; stop it first.")
             }
-            Command::ResumeThis if self.view.resumable.is_none() => Err("No run is shown that was stopped."),
+            Command::ResumeThis if self.view.resumable.is_none() => {
+                Err("No run is shown that was stopped and has a checkpoint.")
+            }
             Command::CancelEvaluation if !self.evaluation.is_running() => Err("No evaluation is under way."),
             Command::Undo if !self.form.can_undo() => Err("There is nothing to undo."),
             Command::Redo if !self.form.can_redo() => Err("There is nothing to redo."),

@@ -127,7 +127,7 @@ fn coordinate(n: usize, extent: f64, index: usize) -> f64 {
 fn describe(direction: Direction) -> String {
     match direction {
         Direction::Attack => "of the attack".into(),
-        Direction::Rival => "towards the rival class".into(),
+        Direction::Rival => "towards the runner-up".into(),
         Direction::Class(class) => format!("towards class {class}"),
         Direction::Random(seed) => format!("at random with seed {seed}"),
     }

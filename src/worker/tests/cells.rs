@@ -123,3 +123,38 @@ fn a_cell_without_a_network_or_with_images_that_do_not_exist_is_refused() {
     let failure = driver.failure();
     assert!(failure.doing == COUNTING && failure.what.contains("no network"), "{failure:?}");
 }
+
+/// Long work ends for another run, and with the window.
+#[test]
+fn a_long_search_keeps_nobody_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut driver = Driver::new();
+    driver.begin(experiment(), &run_in(&dir), false);
+    let set = driver.opened().test;
+    driver.until_ended();
+    let seek = |images| SeekJob { id: 1, set: Arc::clone(&set), images, attack: None };
+    let state = |driver: &mut Driver| {
+        driver.until(
+            "an answer",
+            |update| if let Update::Sought(sought) = update { Some(sought.state.clone()) } else { None },
+        )
+    };
+    let right = (0..set.len() as u32).find(|image| {
+        driver.send(Request::Seek(Some(Box::new(seek(vec![*image])))));
+        state(&mut driver) == SeekState::Exhausted
+    });
+    // Minutes of work.
+    let long = seek(vec![right.unwrap(); 20_000_000]);
+    for name in ["next", "last"] {
+        driver.send(Request::Seek(Some(Box::new(long.clone()))));
+        assert_eq!(state(&mut driver), SeekState::Trying);
+        if name == "next" {
+            driver.begin(experiment(), &dir.path().join(name), false);
+            driver.opened();
+            driver.until_ended();
+        }
+    }
+    let clock = Instant::now();
+    drop(driver);
+    assert!(clock.elapsed() < Duration::from_secs(20), "{:?}", clock.elapsed());
+}

@@ -97,7 +97,11 @@ impl Source {
     /// Begins a search for the next misclassified image.
     fn seek(&mut self, info: &RunInfo, attack: Option<InspectionAttack>) -> SeekJob {
         let set = Arc::clone(self.part.set(info));
-        let images = self.following(&set);
+        let mut images = self.following(&set);
+        // An attack towards a class has nothing to do with its own images.
+        if let Some(target) = attack.as_ref().and_then(|attack| attack.target) {
+            images.retain(|image| set.labels()[*image as usize] != target);
+        }
         self.searches += 1;
         let (id, under_attack) = (self.searches, attack.is_some());
         self.seeking = Some(Seeking { id, under_attack, tried: 0, images: images.len() });
