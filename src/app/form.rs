@@ -153,6 +153,13 @@ impl Default for Form {
 }
 
 impl Form {
+    /// The form of the first start, with this preset; the default preset if it does not exist.
+    pub fn with_preset(name: &str) -> Self {
+        let Some(preset) = named(name) else { return Self::default() };
+        let (experiment, preset) = (preset.experiment.clone(), preset.name.to_owned());
+        Self { made_for: experiment.data.clone(), experiment, preset, ..Self::default() }
+    }
+
     /// The form as it was at the end of the last run of the program. Without `made_for`, its settings count as made for
     /// its data.
     pub fn restored(experiment: Experiment, preset: &str, made_for: Option<DataConfig>) -> Self {

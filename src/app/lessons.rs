@@ -337,6 +337,28 @@ mod tests {
         assert!(find("01-adversarial-example").is_some() && find("nothing").is_none());
     }
 
+    /// The first lesson trains without an attack, then with one and nothing else changed, and its images show what it says.
+    #[test]
+    fn the_first_lesson_trains_both_networks_alike_and_names_its_images() {
+        let lesson = &all()[0];
+        let standard = lesson.experiment().unwrap();
+        assert_eq!(standard.fairness.method, MethodChoice::Standard);
+        let set = lesson.steps.iter().flat_map(Step::links).find(|link| link.starts_with("set:"));
+        let Some(Link::Set { field, value }) = set.and_then(Link::parse) else { panic!("{set:?}") };
+        let robust = with_field(&standard, &field, &value).unwrap();
+        assert_eq!(robust.fairness.method, MethodChoice::At);
+        let changed: Vec<String> = standard.differences(&robust).into_iter().map(|change| change.path).collect();
+        assert_eq!(changed, ["fairness.method"]);
+        let options = crate::data::ShapesOptions { train_per_class: 1, test_per_class: 5, ..Default::default() };
+        let test = crate::data::shapes(&options).unwrap().test;
+        let class = |image: usize| test.class_names()[test.labels()[image] as usize].as_str();
+        assert_eq!((class(1), class(48)), ("ellipse", "cross"));
+        let opened: Vec<Link> = lesson.steps.iter().flat_map(Step::links).filter_map(Link::parse).collect();
+        for image in [1, 48] {
+            assert_eq!(opened.iter().filter(|link| **link == Link::Inspect(image)).count(), 2, "before and after");
+        }
+    }
+
     #[test]
     fn a_lesson_is_set_up_and_left_again() {
         let (mut settings, mut form) = (Settings::default(), Form::default());

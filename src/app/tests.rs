@@ -129,7 +129,9 @@ fn the_window_opens_and_finds_commands() {
 
 /// A run small enough for a test.
 pub(super) fn make_small(window: &mut Window<'_>) {
-    let experiment = &mut window.state_mut().as_mut().unwrap().form.experiment;
+    let form = &mut window.state_mut().as_mut().unwrap().form;
+    form.load_preset("digits-60s").unwrap();
+    let experiment = &mut form.experiment;
     experiment.data.limit = Some(500);
     experiment.optimizer.epochs = 2;
     experiment.optimizer.batch_size = 16;

@@ -38,6 +38,7 @@ fn an_empty_window_has_a_sentence_a_living_picture_and_three_ways_to_begin() {
         let mut window = open(directory.path(), vec![], size, 1.0, dark);
         let first = picture(&mut window);
         assert!(has(&window, SENTENCE));
+        assert_eq!(window.app().form.preset, super::welcome::FIRST_PRESET);
         assert!(!has(&window, "Nothing is training") && !has(&window, "Recent runs"));
         for label in ["Watch it train", "First lesson", "Open a run…"] {
             let rect = window.get_by_label(label).rect();

@@ -104,7 +104,7 @@ impl App {
         fonts::install(context, SystemFonts::installed);
         context.options_mut(|options| options.zoom_with_keyboard = false);
         let stored = surroundings.state.as_deref().map(StoredSettings::load).unwrap_or_default();
-        let mut form = Form::default();
+        let mut form = Form::with_preset(super::welcome::FIRST_PRESET);
         if let Ok(experiment) = crate::config::Experiment::from_toml(&stored.experiment, "the last window")
             && !stored.experiment.is_empty()
         {

@@ -112,7 +112,7 @@ impl Terminal {
             tested: false,
             loading: None,
             images: 0,
-            train_robust: methods::train_robust(false),
+            train_robust: "train robust",
             training: None,
             evaluating: None,
             header_shown: false,
@@ -198,7 +198,7 @@ impl Host for Terminal {
         let readings = signatures::readings(&self.points, &self.setup);
         self.present = readings.iter().filter_map(Reading::signature).map(|signature| signature.kind).collect();
         self.images = splits.train.len();
-        self.train_robust = methods::train_robust(experiment.is_targeted());
+        self.train_robust = methods::train_robust(experiment);
     }
 }
 
@@ -346,7 +346,7 @@ impl Observer for Terminal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Schedule;
+    use crate::config::{Experiment, MethodChoice, Schedule};
     use crate::train::ClassRow;
 
     fn row() -> MetricsRow {
@@ -430,9 +430,14 @@ mod tests {
     #[test]
     fn training_accuracy_is_labelled_and_aligned_below_its_label() {
         let row = row();
-        for targeted in [false, true] {
-            let name = methods::train_robust(targeted);
+        for (method, targeted) in
+            [(MethodChoice::At, false), (MethodChoice::FairTat, true), (MethodChoice::Standard, false)]
+        {
+            let mut experiment = Experiment::default();
+            experiment.fairness.method = method;
+            let name = methods::train_robust(&experiment);
             assert_eq!(name.contains("targeted"), targeted);
+            assert_eq!(name.contains("robust"), method != MethodChoice::Standard);
             let (header, line) = (header(name, false), epoch_line(name, &row));
             let end = header.find(name).unwrap() + name.len();
             let number = format!("{:.1} %", 100.0 * row.train_robust_accuracy);

@@ -15,6 +15,8 @@ pub enum SearchKind {
     Attack,
     /// As TRADES: from small normal noise, with batch norm in eval mode.
     Trades,
+    /// Not at all: the images are trained on as they are.
+    None,
 }
 
 /// Properties of a training method.
@@ -139,6 +141,13 @@ const AT: MethodInfo = MethodInfo {
     warmup: |_| None,
     stops_early: never,
     series: &[],
+};
+
+const STANDARD: MethodInfo = MethodInfo {
+    title: "Standard training",
+    citation: "Empirical risk minimisation: the network without a defence in Madry et al., ICLR 2018, arXiv 1706.06083",
+    search: |_| SearchKind::None,
+    ..AT
 };
 
 const TRADES: MethodInfo = MethodInfo {
@@ -282,6 +291,7 @@ impl MethodChoice {
     pub const fn about(self) -> &'static MethodInfo {
         match self {
             Self::FairTat => &FAIR_TAT,
+            Self::Standard => &STANDARD,
             Self::At => &AT,
             Self::Trades => &TRADES,
             Self::Cfa => &CFA,
@@ -315,6 +325,11 @@ impl Experiment {
     /// Whether the training attack is targeted.
     pub fn is_targeted(&self) -> bool {
         (self.method().targeted)(self)
+    }
+
+    /// Whether training images are attacked at all.
+    pub fn trains_on_attacked_images(&self) -> bool {
+        (self.method().search)(self) != SearchKind::None
     }
 
     /// Whether the training attack is the search of TRADES.
@@ -368,6 +383,8 @@ mod tests {
                     assert_eq!(normal, e.searches_as_trades(), "{method:?} {base:?}");
                     assert_eq!(spec.stop != Stop::Never, e.stops_early(), "{method:?} {base:?}");
                     assert_eq!(spec.batch_norm, e.attack_batch_norm(), "{method:?} {base:?}");
+                    let attacked = spec.steps > 0 || spec.start != Start::Zero;
+                    assert_eq!(attacked, e.trains_on_attacked_images(), "{method:?}");
                     let own = spec.step_size != vec![e.attack.step_size.value(); 2];
                     assert_eq!(own, (e.method().own_step_size)(&e), "{method:?}");
                     let shown: Vec<&str> = built.shown(&Memory::default()).iter().map(|series| series.name).collect();
@@ -394,6 +411,9 @@ mod tests {
     fn what_a_method_can_be_is_what_the_form_offers() {
         let field = fields::field("fairness.method").unwrap();
         let offered: Vec<&str> = field.choices.iter().map(|choice| choice.name.as_str()).collect();
-        assert_eq!(offered, ["fair-tat", "at", "trades", "cfa", "frl", "fat", "bat", "wat", "dafa", "faal", "trix"]);
+        assert_eq!(
+            offered,
+            ["fair-tat", "standard", "at", "trades", "cfa", "frl", "fat", "bat", "wat", "dafa", "faal", "trix"]
+        );
     }
 }

@@ -14,11 +14,13 @@ macro_rules! presets {
 }
 
 /// The built-in presets: name and text. The first line of the text describes the preset.
-pub const PRESETS: [(&str, &str); 25] = presets![
+pub const PRESETS: [(&str, &str); 28] = presets![
     "digits-60s",
     "shapes-unfair",
+    "shapes-watch",
     "cifar10-small",
     "cifar10-paper",
+    "digits-standard",
     "digits-at",
     "digits-trades",
     "digits-cfa",
@@ -29,6 +31,7 @@ pub const PRESETS: [(&str, &str); 25] = presets![
     "digits-dafa",
     "digits-faal",
     "digits-trix",
+    "cifar10-paper-standard",
     "cifar10-paper-at",
     "cifar10-paper-trades",
     "cifar10-paper-cfa",

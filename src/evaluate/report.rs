@@ -341,7 +341,7 @@ pub fn figure_context(experiment: &Experiment, class_names: &[String]) -> Contex
         title: format!("{} on {}, {}", fairness.method.title(), experiment.data.dataset, experiment.model.arch),
         attack,
         train_attack,
-        targeted: experiment.is_targeted(),
+        train_robust: methods::train_robust(experiment),
         class_names: class_names.to_vec(),
         base_epsilon: experiment.attack.epsilon.exact(),
     }
@@ -350,6 +350,9 @@ pub fn figure_context(experiment: &Experiment, class_names: &[String]) -> Contex
 /// The training attack in one line.
 fn describe_training_attack(experiment: &Experiment) -> String {
     let (attack, method) = (&experiment.attack, experiment.method());
+    if !experiment.trains_on_attacked_images() {
+        return "no attack".into();
+    }
     let norm = match attack.norm {
         Norm::Linf => "L∞",
         Norm::L2 => "L2",
@@ -371,7 +374,7 @@ fn describe_training_attack(experiment: &Experiment) -> String {
     let start = match (method.search)(experiment) {
         SearchKind::Trades => format!("from normal noise of {}", experiment.trades.start_deviation),
         SearchKind::Attack if attack.random_start => "random start".into(),
-        SearchKind::Attack => "no random start".into(),
+        SearchKind::Attack | SearchKind::None => "no random start".into(),
     };
     let (steps, epsilon) = (attack.steps, attack.epsilon);
     let own = (method.own_step_size)(experiment);

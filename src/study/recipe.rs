@@ -22,6 +22,7 @@ pub fn recipe(base: &Experiment, method: MethodChoice, named: impl Fn(&str) -> b
         MethodChoice::Frl => fine_tune(&mut e, share(40, 200), base.optimizer.lr / 100.0, share(40, 200)),
         MethodChoice::Faal => fine_tune(&mut e, 2, base.optimizer.lr / 10.0, 1),
         MethodChoice::FairTat
+        | MethodChoice::Standard
         | MethodChoice::At
         | MethodChoice::Trades
         | MethodChoice::Cfa

@@ -7,7 +7,8 @@ use crate::config::Experiment;
 pub fn run_warnings(experiment: &Experiment) -> Vec<String> {
     // A method that chooses its own step crosses its ball.
     let own_step = (experiment.method().own_step_size)(experiment);
-    let training = training_attack(experiment).training_warning().filter(|_| !own_step);
+    let attacked = experiment.trains_on_attacked_images();
+    let training = training_attack(experiment).training_warning().filter(|_| attacked && !own_step);
     let mut all: Vec<String> = training.into_iter().collect();
     all.extend(evaluation_warnings(experiment));
     all.extend(long_warmup(experiment));

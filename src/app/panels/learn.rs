@@ -227,7 +227,7 @@ mod tests {
     fn steps_go_forth_and_back_and_the_last_one_marks_the_lesson() {
         let mut harness = harness(stage(Some("01-adversarial-example")), [700.0, 900.0], 1.0, true);
         harness.run();
-        assert!(harness.query_by_label("Train a network").is_some());
+        assert!(harness.query_by_label("A network without a defence").is_some());
         harness.get_by_label("Next").click();
         harness.run();
         assert!(harness.query_by_label("Attack one image").is_some());
@@ -235,7 +235,7 @@ mod tests {
         harness.get_by_label("Previous").click();
         harness.run();
         assert_eq!(harness.state().settings.lesson_step, 0);
-        harness.get_by_label("Step 5: A map of decisions").click();
+        harness.get_by_label("Step 7: A map of decisions").click();
         harness.run();
         assert!(harness.query_by_label("Next").is_none());
         harness.get_by_label("Finish").click();
@@ -267,13 +267,13 @@ mod tests {
         harness.run();
         harness.get_by_label("Next").click();
         harness.run();
-        harness.get_by_label("Open test image 3").click();
+        harness.get_by_label("Open test image 1").click();
         harness.run();
         let state = harness.state();
         assert!(matches!(&state.actions[0], Action::Command(Command::Start)));
         let Action::Inspect(subject) = &state.actions[1] else { panic!("{:?}", state.actions) };
         let test = &state.run.info.as_ref().unwrap().test;
-        assert_eq!((subject.label, &subject.pixels[..]), (Some(test.labels()[3]), test.image(3)));
+        assert_eq!((subject.label, &subject.pixels[..]), (Some(test.labels()[1]), test.image(1)));
         harness.get_by_label("Next").click();
         harness.run();
         harness.get_by_label("Show the inspector").click();
@@ -298,7 +298,7 @@ mod tests {
         state.settings.lesson = Some("01-adversarial-example".into());
         state.actions.clear();
         harness.run();
-        harness.get_by_label("Open test image 3").click();
+        harness.get_by_label("Open test image 1").click();
         harness.run();
         assert!(
             matches!(&harness.state().actions[..], [Action::Toast(Level::Warning, text)] if text.contains("start the run"))

@@ -15,8 +15,8 @@ use super::theme;
 use super::widgets::picture::{Textures, perturbation, plain};
 use super::widgets::{epsilon, percent, scrolled, strong, weak};
 
-/// The preset of *Watch it train*.
-pub(super) const FIRST_PRESET: &str = "digits-60s";
+/// The preset of *Watch it train*, and of the form at the first start: one whose targets and radii differ visibly.
+pub(super) const FIRST_PRESET: &str = "shapes-watch";
 /// Seconds for which each step of the attack is shown, and its end.
 const STEP_SECS: f64 = 0.7;
 const END_SECS: f64 = 4.0;
@@ -259,7 +259,8 @@ pub(super) fn buttons(ui: &mut Ui, actions: &mut Vec<Action>) {
         ui.add_space(((ui.available_width() - whole) / 2.0).max(0.0));
         let watch = ui.add(button("Watch it train").fill(palette.accent.gamma_multiply(0.35)));
         let what = format!(
-            "Train a network on handwritten digits with FAIR-TAT, in about a minute: the preset {FIRST_PRESET}."
+            "Train a network on drawn shapes with FAIR-TAT, in one to two minutes: the preset {FIRST_PRESET}, whose temperature is \
+             higher than the paper's so that targets differ visibly."
         );
         if watch.on_hover_text(what).clicked() {
             actions.push(Action::WatchItTrain);

@@ -181,7 +181,7 @@ fn draw(arguments: &EvalArgs, rows: &[Compared], transfers: &[Transfer], subject
         title: format!("{}, {}", first.stored.experiment.data.dataset, arguments.part.name()),
         attack: attack.to_owned(),
         train_attack: String::new(),
-        targeted: false,
+        train_robust: "train robust",
         statistics: String::new(),
         frozen_after: None,
         class_names: first.set.class_names().to_vec(),

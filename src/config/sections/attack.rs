@@ -15,6 +15,12 @@ fn no_steps(experiment: &Experiment) -> bool {
     experiment.attack.steps == 0
 }
 
+const NO_ATTACK: &str = "The method trains without an attack.";
+
+fn no_attack(experiment: &Experiment) -> bool {
+    !experiment.trains_on_attacked_images()
+}
+
 section! {
     /// The training attack (inner maximisation).
     pub struct AttackConfig in attack "Training attack" {
@@ -27,7 +33,7 @@ section! {
                 .idle("The method takes a quarter of the largest radius in the batch.", |e| (e.method().own_step_size)(e));
         /// Number of steps
         #[arg(value_name = "N")]
-        steps: u32 = 10, row("Attack steps", Now).range(0.0, 50.0).unit("steps");
+        steps: u32 = 10, row("Attack steps", Now).range(0.0, 50.0).unit("steps").idle(NO_ATTACK, no_attack);
         /// Shape of the ball
         #[arg(value_enum)]
         norm: Norm = Norm::Linf, row("Norm", NextEpoch);
@@ -35,10 +41,12 @@ section! {
         #[arg(value_name = "BOOL", action = ArgAction::Set)]
         random_start: bool = true,
             row("Random start", Now)
+                .idle(NO_ATTACK, no_attack)
                 .idle("The search of TRADES starts from normal noise.", Experiment::searches_as_trades);
         /// Batch norm during the attack
         #[arg(value_enum)]
         attack_bn: BatchNormMode = BatchNormMode::Train, row("Batch norm", Now).idle(NO_STEPS, no_steps)
+                .idle(NO_ATTACK, no_attack)
                 .idle("The search of TRADES runs batch norm in eval mode.", Experiment::searches_as_trades);
     }
 }

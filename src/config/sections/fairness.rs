@@ -17,6 +17,8 @@ use crate::units::Epsilon;
 pub enum MethodChoice {
     /// Fair targeted adversarial training
     FairTat,
+    /// Standard training, without an attack: not robust, to see what the attack of the others is for
+    Standard,
     /// Plain adversarial training (Madry et al.): untargeted, one epsilon for all classes
     At,
     /// TRADES (Zhang et al.): clean loss plus the divergence between clean and adversarial predictions

@@ -52,7 +52,7 @@ pub fn compared_curves(
         title: format!("{} runs", runs.len()),
         attack: String::new(),
         train_attack: String::new(),
-        targeted: false,
+        train_robust: "train robust",
         statistics: String::new(),
         frozen_after: None,
         class_names: Vec::new(),

@@ -13,7 +13,7 @@ use super::svg::{Canvas, INK, MUTED, Stroke, Style};
 use super::text::{self, Weight};
 use super::{Context, Figure, FigureError};
 use crate::fairness::DENSE_CLASSES;
-use crate::train::{ClassRow, MetricsRow, ValidationChange, changes_between, methods};
+use crate::train::{ClassRow, MetricsRow, ValidationChange, changes_between};
 
 /// Mean and worst-class accuracy on the validation split, clean and robust, and on the training attack's images.
 ///
@@ -55,7 +55,7 @@ pub fn accuracy_curves(rows: &[MetricsRow], context: &Context) -> Result<Figure,
 
     type Column = fn(&MetricsRow) -> f64;
     let columns: [(&str, Column, Stroke<'_>, bool); 5] = [
-        (methods::train_robust(context.targeted), |row| row.train_robust_accuracy, Stroke::new("#777777", 0.9), false),
+        (context.train_robust, |row| row.train_robust_accuracy, Stroke::new("#777777", 0.9), false),
         ("clean, worst class", |row| row.val_clean_worst, Stroke::new(BLUE, 1.4).dashed("5 3"), false),
         ("robust, worst class", |row| row.val_robust_worst, Stroke::new(VERMILLION, 1.4).dashed("5 3"), false),
         ("clean", |row| row.val_clean_accuracy, Stroke::new(BLUE, 2.2), true),

@@ -66,8 +66,8 @@ pub struct Context {
     pub attack: String,
     /// The training attack.
     pub train_attack: String,
-    /// Whether it is targeted.
-    pub targeted: bool,
+    /// The label of accuracy under it ([`methods::train_robust`](crate::train::methods::train_robust)).
+    pub train_robust: &'static str,
     /// The images on which CFPS was measured, such as `training images under targeted PGD-10`; targets and radii are
     /// computed from it.
     pub statistics: String,

@@ -182,7 +182,7 @@ mod tests {
         Context {
             title: "FAIR-TAT on digits".into(),
             attack: String::new(),
-            targeted: false,
+            train_robust: "train robust",
             train_attack: String::new(),
             statistics: String::new(),
             frozen_after: None,

@@ -153,7 +153,7 @@ mod tests {
             title: "WAT on digits".into(),
             attack: "PGD-10".into(),
             train_attack: "PGD-10".into(),
-            targeted: false,
+            train_robust: "train robust",
             statistics: String::new(),
             frozen_after: None,
             class_names: (0..classes).map(|class| format!("c{class}")).collect(),

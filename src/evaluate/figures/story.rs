@@ -312,7 +312,7 @@ mod tests {
             title: "t".into(),
             attack: "PGD-10".into(),
             train_attack: "PGD-7".into(),
-            targeted: true,
+            train_robust: "train robust, targeted",
             statistics: String::new(),
             frozen_after: None,
             class_names: ["cat", "dog", "ship"].map(str::to_owned).to_vec(),

@@ -10,7 +10,7 @@ pub(super) fn context(classes: usize) -> Context {
         title: "FAIR-TAT on digits, digits-cnn".to_owned(),
         attack: "PGD-20, ε 8/255, step 2/255, 1 random start, seed 0".to_owned(),
         train_attack: "targeted PGD-10, class-wise ε".to_owned(),
-        targeted: true,
+        train_robust: "train robust, targeted",
         statistics: "training images under targeted PGD-10, class-wise ε".to_owned(),
         frozen_after: None,
         class_names: (0..classes).map(|class| format!("{}{}", NAMES[class % 10], class / 10)).collect(),

@@ -351,7 +351,7 @@ mod tests {
             title: "t".into(),
             attack: "no attack".into(),
             train_attack: String::new(),
-            targeted: false,
+            train_robust: "train robust",
             statistics: String::new(),
             frozen_after: None,
             class_names: class_names.clone(),

@@ -223,7 +223,7 @@ impl ReportFiles<'_> {
             ),
             attack,
             train_attack: String::new(),
-            targeted: false,
+            train_robust: "train robust",
             statistics: String::new(),
             frozen_after: None,
             class_names: self.evaluation.class_names().to_vec(),

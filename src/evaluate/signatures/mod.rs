@@ -182,6 +182,8 @@ impl Reading {
 pub struct Setup {
     /// Whether the training attack is targeted.
     pub targeted: bool,
+    /// Whether the method trains without an attack.
+    pub without_attack: bool,
     /// The training attack in a few words.
     pub train_attack: String,
     /// The attack of the evaluation after each epoch.
@@ -212,7 +214,12 @@ impl Setup {
         let scaled = if scaled { " by class" } else { "" };
         Self {
             targeted,
-            train_attack: format!("{kind} PGD-{}, ε {}{scaled}", attack.steps, attack.epsilon),
+            train_attack: if experiment.trains_on_attacked_images() {
+                format!("{kind} PGD-{}, ε {}{scaled}", attack.steps, attack.epsilon)
+            } else {
+                "no attack".into()
+            },
+            without_attack: !experiment.trains_on_attacked_images(),
             attack: ValidationSetting::of(experiment).to_string(),
             harder_validation: evaluation.eval_epsilon.is_some_and(|radius| radius > attack.epsilon),
             validation_images,

@@ -87,6 +87,8 @@ const fn looks_at_validation(kind: Kind) -> bool {
 /// Whether the signature can appear in the run at all.
 fn applies(kind: Kind, points: &[Point], setup: &Setup) -> bool {
     match kind {
+        // Without a training attack there is no robustness to lose.
+        Kind::RobustOverfitting => !setup.without_attack,
         Kind::TargetedOverfitting => setup.targeted && !setup.harder_validation,
         // With two classes there is only one possible target.
         Kind::TargetCollapse => {

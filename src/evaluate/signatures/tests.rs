@@ -30,6 +30,7 @@ fn healthy(epochs: u32) -> Vec<Point> {
 fn setup() -> Setup {
     Setup {
         targeted: true,
+        without_attack: false,
         train_attack: "targeted PGD-10".into(),
         attack: "PGD-10, ε 8/255".into(),
         harder_validation: false,
@@ -119,6 +120,9 @@ fn robust_overfitting_as_published() {
     });
     let since = found(&points, Kind::RobustOverfitting, &["validation −", "training +", "targeted PGD-10"]);
     assert!((20..=32).contains(&since), "{since}");
+    // A network that is trained without an attack has no robustness to lose.
+    let standard = Setup { without_attack: true, ..setup() };
+    assert!(present(&points, &standard).iter().all(|signature| signature.kind != Kind::RobustOverfitting));
     let both_fall = changed(40, 16, |point, k| {
         point.robust -= 0.004 * k.min(20.0);
         point.train_robust -= 0.004 * k.min(20.0);

@@ -12,6 +12,7 @@ pub mod faal;
 pub mod fair_tat;
 pub mod fat;
 pub mod frl;
+pub mod standard;
 pub mod trades;
 pub mod trix;
 pub mod wat;
@@ -28,6 +29,7 @@ pub use faal::Faal;
 pub use fair_tat::FairTat;
 pub use fat::Fat;
 pub use frl::Frl;
+pub use standard::Standard;
 pub use trades::Trades;
 pub use trix::Trix;
 pub use wat::Wat;
@@ -253,6 +255,7 @@ pub trait Method: Send {
 pub fn build(experiment: &Experiment, classes: usize) -> Box<dyn Method> {
     match experiment.fairness.method {
         MethodChoice::FairTat => Box::new(FairTat::new(experiment, classes)),
+        MethodChoice::Standard => Box::new(Standard::new(experiment, classes)),
         MethodChoice::At => Box::new(AdversarialTraining::new(experiment, classes)),
         MethodChoice::Trades => Box::new(Trades::new(experiment, classes)),
         MethodChoice::Cfa => Box::new(Cfa::new(experiment, classes)),
@@ -267,9 +270,13 @@ pub fn build(experiment: &Experiment, classes: usize) -> Box<dyn Method> {
 }
 
 /// The label of accuracy under the training attack. A targeted attack is weaker than an untargeted one of the same
-/// radius, so its accuracy must not be mistaken for robust accuracy.
-pub const fn train_robust(targeted: bool) -> &'static str {
-    if targeted { "train robust, targeted" } else { "train robust" }
+/// radius, and some methods do not attack at all: such accuracies must not be mistaken for robust accuracy.
+pub fn train_robust(experiment: &Experiment) -> &'static str {
+    match (experiment.trains_on_attacked_images(), experiment.is_targeted()) {
+        (false, _) => "train, not attacked",
+        (true, true) => "train robust, targeted",
+        (true, false) => "train robust",
+    }
 }
 
 /// The training attack that an experiment describes, with `objective`.

@@ -105,6 +105,9 @@ fn reason(run: &RunView) -> String {
     let Some(experiment) = run.experiment.as_deref() else {
         return "Known from the first batch on.".into();
     };
+    if !experiment.trains_on_attacked_images() {
+        return format!("{} makes no attack: there are no targets.", experiment.method().title);
+    }
     if !experiment.is_targeted() {
         let from = if (experiment.method().divergence)(experiment) { "clean prediction" } else { "true class" };
         return format!("{} attacks away from the {from}: there are no targets.", experiment.method().title);

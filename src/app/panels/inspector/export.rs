@@ -19,7 +19,7 @@ fn figure_context(run: &RunView, names: &[String], attack: String, radius: f64) 
         title: in_directory(run, &title),
         train_attack: attack.clone(),
         attack,
-        targeted: false,
+        train_robust: "train robust",
         statistics: String::new(),
         frozen_after: None,
         class_names: names.to_vec(),

@@ -13,7 +13,7 @@ use crate::app::context::Context;
 use crate::app::theme::{self, Palette};
 use crate::app::view::RunView;
 use crate::app::widgets::{drawn, export_menu, percent, section, table, weak};
-use crate::config::{Experiment, Schedule};
+use crate::config::Schedule;
 use crate::evaluate::figures;
 use crate::train::{MetricsRow, ValidationChange, changes_between, methods, uninterrupted};
 use crate::worker::EpochRecord;
@@ -97,8 +97,8 @@ impl Changes {
 /// With more changes than this, the lines have no labels.
 const LABELLED_CHANGES: usize = 4;
 
-/// `targeted` says whether the training attack is targeted.
-fn series(palette: &Palette, targeted: bool) -> [Series; 6] {
+/// `train_robust` is the label of accuracy under the training attack.
+fn series(palette: &Palette, train_robust: &'static str) -> [Series; 6] {
     let line = |name, color, width, style, value| Series { name, color, width, style, value };
     let dashed = LineStyle::dashed_dense();
     [
@@ -107,9 +107,7 @@ fn series(palette: &Palette, targeted: bool) -> [Series; 6] {
         line("robust", palette.robust, 2.4, LineStyle::Solid, |e| e.metrics.val_robust_accuracy),
         line("robust, worst class", palette.worst, 2.0, LineStyle::Solid, |e| e.metrics.val_robust_worst),
         line("gap", palette.gap, 1.6, LineStyle::Solid, |e| gap(e).unwrap_or(f64::NAN)),
-        line(methods::train_robust(targeted), palette.neutral, 1.2, LineStyle::dotted_dense(), |e| {
-            e.metrics.train_robust_accuracy
-        }),
+        line(train_robust, palette.neutral, 1.2, LineStyle::dotted_dense(), |e| e.metrics.train_robust_accuracy),
     ]
 }
 
@@ -194,8 +192,8 @@ impl Curves {
                 return;
             }
             let palette = theme::palette(ui);
-            let targeted = run.experiment.as_deref().is_some_and(Experiment::is_targeted);
-            let all = series(palette, targeted);
+            let train_robust = run.experiment.as_deref().map_or("train robust", methods::train_robust);
+            let all = series(palette, train_robust);
             let changes = Changes::of(run);
             ui.horizontal_wrapped(|ui| {
                 ui.spacing_mut().item_spacing = egui::vec2(4.0, 2.0);
@@ -233,7 +231,7 @@ impl Curves {
                  training attack.",
                 attack(run),
                 changes.note(),
-                methods::train_robust(targeted)
+                train_robust
             );
             ui.label(weak(ui, text).small());
         });
