@@ -25,7 +25,8 @@ pub use inspect::{
     Subject, inspect, map,
 };
 pub use messages::{
-    BatchPoint, Ended, EpochRecord, Examples, ExamplesWish, Failure, Hold, Phase, Request, RunInfo, Speed, Update,
+    BatchPoint, Ended, EpochRecord, Examples, ExamplesWish, Failure, Hold, Looked, Phase, Request, RunInfo, Speed,
+    Update,
 };
 
 pub(crate) use failure::{is_full, sentence};
