@@ -3,6 +3,7 @@
 use egui::{ComboBox, DragValue, Ui, vec2};
 
 use super::choose_class;
+use super::network;
 use crate::app::context::{Action, Context, OpenFor};
 use crate::app::pictures::subject_from_set;
 use crate::app::widgets::weak;
@@ -42,6 +43,8 @@ pub(super) struct Source {
     pub(super) part: Part,
     pub(super) index: usize,
     pub(super) class: Option<u32>,
+    /// The checkpoint of the epoch that the scrubber shows.
+    checkpoint: network::Found,
     /// Number of images that the search for a misclassified one has left; `None` if there is no search.
     pub(super) seeking: Option<usize>,
 }
@@ -75,6 +78,7 @@ impl Source {
         let mut search = None;
         let names = context.run.class_names();
         let info = context.run.info.as_deref();
+        network::note(ui, context, &mut self.checkpoint);
         if let Some(info) = info {
             ui.horizontal_wrapped(|ui| {
                 let before = self.part;
