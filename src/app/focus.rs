@@ -18,6 +18,14 @@ impl Focus {
         self.epoch.is_none()
     }
 
+    /// The focus on a run that has just been opened: its newest epoch, or that of the checkpoint that was opened.
+    pub fn opened(run: &RunView) -> Self {
+        let looked = run.info.as_ref().and_then(|info| info.looked.as_ref());
+        let trained = looked.and_then(|looked| looked.position);
+        let is = |record: &&EpochRecord| Some(f64::from(record.metrics.epoch + 1)) == trained;
+        Self { epoch: run.epochs.iter().find(is).map(|record| record.metrics.epoch) }
+    }
+
     /// The record of the epoch, or the last one before it; the newest if it is followed.
     pub fn record(self, run: &RunView) -> Option<&EpochRecord> {
         let Some(epoch) = self.epoch else { return run.epochs.last() };
@@ -85,6 +93,14 @@ pub fn row(ui: &Ui, rect: egui::Rect, class: usize) {
     }
 }
 
+/// As [`row`], for a class of another run: the class of the open run with this name. Without an open run, `index`.
+pub fn row_named(ui: &Ui, rect: egui::Rect, name: &str, open: &[String], index: usize) {
+    let class = if open.is_empty() { Some(index) } else { open.iter().position(|other| other == name) };
+    if let Some(class) = class {
+        row(ui, rect, class);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,5 +116,43 @@ mod tests {
         assert_eq!([until(None), until(Some(5)), until(Some(6))], [17, 5, 6]);
         run.epochs.clear();
         assert!(Focus::default().record(&run).is_none() && Focus { epoch: Some(3) }.until(&run).is_empty());
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_opened_shows_its_own_epoch() {
+        let mut run = sample::run();
+        assert_eq!(Focus::opened(&run), Focus::default());
+        let mut look = |position| {
+            let looked = crate::worker::Looked { file: "runs/a/checkpoints/best.safetensors".into(), position };
+            run.info.as_mut().unwrap().looked = Some(looked);
+            Focus::opened(&run).epoch
+        };
+        assert_eq!([look(Some(3.0)), look(Some(18.0)), look(Some(99.0)), look(None)], [Some(2), Some(17), None, None]);
+    }
+
+    #[test]
+    fn the_probabilities_of_the_inspector_are_highlighted_and_highlight() {
+        use crate::app::context::Action;
+        use crate::app::panels::inspector::Inspector;
+        use crate::app::testing::{Stage, harness, is_highlighted};
+        use egui_kittest::kittest::Queryable;
+        let mut window = harness(Stage::new(Inspector::default(), sample::run()), [1200.0, 1000.0], 1.0, true);
+        window.run_steps(4);
+        let stage = window.state_mut();
+        for action in std::mem::take(&mut stage.actions) {
+            if let Action::Worker(request) = action
+                && let Some(update) = sample::answer(&request)
+            {
+                stage.run.apply(update, std::time::Instant::now());
+            }
+        }
+        window.run_steps(6);
+        // The first test image is an airplane.
+        let bar = window.get_all_by_label_contains("airplane (true) ").next().unwrap().rect();
+        assert!(is_highlighted(&mut window, bar, 0));
+        assert!(!is_highlighted(&mut window, bar, 1));
+        window.hover_at(bar.center());
+        window.run_steps(3);
+        assert_eq!(pointed(&window.ctx), Some(0));
     }
 }

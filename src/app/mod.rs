@@ -32,6 +32,7 @@ mod palette;
 #[cfg(test)]
 mod palette_tests;
 pub mod panels;
+pub mod past;
 mod paths;
 pub mod pictures;
 mod reading;

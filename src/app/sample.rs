@@ -41,6 +41,7 @@ pub(in crate::app) fn run() -> RunView {
             history,
             checkpoints: (1..=18).filter(|e| e % 3 == 0).map(f64::from).collect(),
             kept: Vec::new(),
+            looked: None,
         })),
         now,
     );
@@ -102,6 +103,7 @@ pub(in crate::app) fn of_classes(classes: usize) -> RunView {
         history: (0..3).map(epoch).collect(),
         checkpoints: Vec::new(),
         kept: Vec::new(),
+        looked: None,
     };
     view.apply(Update::Opened(Box::new(info)), now);
     view.apply(Update::Phase(Phase::Idle), now);
@@ -387,6 +389,14 @@ pub(in crate::app) fn run_of(method: MethodChoice, classes: usize, value: impl F
         }
     }
     view
+}
+
+/// As [`run_of`], of a method with two class series: weights between 0.5 and 1.6, and a switch.
+pub(in crate::app) fn with_series(classes: usize) -> RunView {
+    run_of(MethodChoice::Trix, classes, |name, epoch, class| match name {
+        "weight" => 0.5 + ((class * 7 + 3) % 10) as f64 / 10.0 + 0.01 * f64::from(epoch),
+        _ => f64::from(u32::from((class + epoch as usize).is_multiple_of(2))),
+    })
 }
 
 /// What a worker would answer to an inspection or a decision map: an attack that succeeds half way, and three regions.

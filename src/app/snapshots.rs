@@ -174,6 +174,11 @@ fn story_of_a_hundred_classes() {
 }
 
 #[test]
+fn story_with_class_series() {
+    check_as("story-series", PanelKind::Story, || sample::with_series(10), EvaluationView::default, CURVES);
+}
+
+#[test]
 fn training() {
     check(PanelKind::Training, sample::run, CURVES);
 }
@@ -181,6 +186,16 @@ fn training() {
 #[test]
 fn fairness() {
     check(PanelKind::Fairness, sample::run, CURVES);
+}
+
+#[test]
+fn fairness_of_two_classes() {
+    check_as("fairness-2", PanelKind::Fairness, || sample::run_with(2), EvaluationView::default, CURVES);
+}
+
+#[test]
+fn fairness_of_a_hundred_classes() {
+    check_as("fairness-100", PanelKind::Fairness, || sample::run_with(100), EvaluationView::default, CURVES);
 }
 
 #[test]

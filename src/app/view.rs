@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::past::PastExamples;
 use crate::config::Experiment;
 use crate::evaluate::FinalReport;
 use crate::train::KeptBest;
@@ -79,6 +80,8 @@ pub struct RunView {
     pub evaluating: Option<(usize, usize)>,
     /// Images of the current batch.
     pub examples: Option<Arc<Examples>>,
+    /// The last of these of finished epochs.
+    pub past: PastExamples,
     /// The newest inspection.
     pub inspection: Option<Arc<Inspection>>,
     /// The newest decision map.
@@ -151,6 +154,10 @@ impl RunView {
             }
             Update::Evaluating { done, total } => self.evaluating = Some((done, total)),
             Update::Epoch(record) => {
+                let last = self.examples.as_ref().filter(|examples| examples.epoch == record.metrics.epoch);
+                if let (Some(examples), Some(experiment)) = (last, &self.experiment) {
+                    self.past.keep(examples, &experiment.attack);
+                }
                 self.epochs.retain(|old| old.metrics.epoch < record.metrics.epoch);
                 self.epochs.push(*record);
                 if let Some(old) = self.epochs.len().checked_sub(PREDICTED + 1) {

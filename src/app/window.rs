@@ -246,7 +246,7 @@ impl App {
             let (opened, epoch) = (matches!(update, Update::Opened(_)), matches!(update, Update::Epoch(_)));
             self.view.apply(update, now);
             if opened {
-                self.focus = Focus::default();
+                self.focus = Focus::opened(&self.view);
                 // Do not announce signatures that a resumed run had before.
                 self.announced = panels::watch::present(&self.view).iter().map(|signature| signature.kind).collect();
             }

@@ -142,8 +142,14 @@ impl Confusion {
     ///
     /// `CFPS(j) = #{i : ŷ_i = j, y_i ≠ j} / #{i : ŷ_i ≠ y_i}` (FAIR-TAT, the authors' `CW_log`). Sums to 1.
     pub fn cfps(&self) -> Vec<f64> {
-        let landed = |j: usize| (0..self.classes).filter(|k| *k != j).map(|k| self.at(k, j)).sum();
-        self.shares_of_mistakes(landed)
+        // By rows, as the counts are stored.
+        let mut landed = vec![0; self.classes];
+        for (truth, row) in self.counts.chunks(self.classes.max(1)).enumerate() {
+            for (prediction, count) in row.iter().enumerate().filter(|(prediction, _)| *prediction != truth) {
+                landed[prediction] += count;
+            }
+        }
+        self.shares_of_mistakes(|j| landed[j])
     }
 
     /// Class-wise false-negative score: of all mistakes, the proportion made on images of each class.

@@ -2,7 +2,7 @@
 //!
 //! Everything here is plain data, so that a window can be shown, tested and captured without a run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -177,12 +177,30 @@ pub struct RunInfo {
     pub validation: Arc<Dataset>,
     /// Test images.
     pub test: Arc<Dataset>,
-    /// Completed epochs.
+    /// Completed epochs; of a checkpoint, those of the run that it lies in.
     pub history: Vec<EpochRecord>,
     /// Checkpoints in the run's log: number of completed epochs, with the fraction of the current one.
     pub checkpoints: Vec<f64>,
     /// The best checkpoints of earlier comparisons, oldest first.
     pub kept: Vec<KeptBest>,
+    /// The checkpoint, if one was opened only for inspections.
+    pub looked: Option<Looked>,
+}
+
+/// A checkpoint that was opened for inspections.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Looked {
+    /// The file.
+    pub file: PathBuf,
+    /// Epochs that the network was trained for, if the file records them.
+    pub position: Option<f64>,
+}
+
+impl Looked {
+    /// The run directory that a checkpoint lies in, by its path; `None` if it lies elsewhere.
+    pub fn run_directory(file: &Path) -> Option<&Path> {
+        file.parent().filter(|parent| parent.ends_with("checkpoints"))?.parent()
+    }
 }
 
 impl RunInfo {

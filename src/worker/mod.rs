@@ -26,7 +26,8 @@ pub use inspect::{
     Subject, inspect, map,
 };
 pub use messages::{
-    BatchPoint, Ended, EpochRecord, Examples, ExamplesWish, Failure, Hold, Phase, Request, RunInfo, Speed, Update,
+    BatchPoint, Ended, EpochRecord, Examples, ExamplesWish, Failure, Hold, Looked, Phase, Request, RunInfo, Speed,
+    Update,
 };
 #[cfg(test)]
 pub(crate) use seek::seek;

@@ -8,10 +8,10 @@ use super::desk::Desk;
 use super::mailbox::Mailbox;
 use super::open::Open;
 use super::session::{self, Ending, RunStart, SessionError};
-use super::watcher::Watcher;
-use super::{Ended, INSPECTING, Phase, Request, RunInfo, Update, failure};
+use super::watcher::{Watcher, history};
+use super::{Ended, EpochRecord, INSPECTING, Looked, Phase, Request, RunInfo, Update, failure};
 use crate::config::EngineOptions;
-use crate::train::{Matching, StoredError, StoredNetwork};
+use crate::train::{ClassRow, Matching, RunDir, RunDirError, StoredError, StoredNetwork};
 
 /// Serves requests until the channel closes.
 pub(super) fn serve(requests: &Receiver<Request>, mailbox: &Mailbox) {
@@ -137,6 +137,10 @@ fn look(desk: &mut Desk<'_>, path: &Path, options: &EngineOptions, former: &mut 
             return None;
         }
     };
+    let history = history_beside(&stored.file, splits.train.class_names()).unwrap_or_else(|error| {
+        desk.tell(Update::Warning(format!("The epochs of the run are not shown: {error}")));
+        Vec::new()
+    });
     desk.tell(Update::Opened(Box::new(RunInfo {
         directory: None,
         experiment: Box::new(stored.experiment),
@@ -145,11 +149,26 @@ fn look(desk: &mut Desk<'_>, path: &Path, options: &EngineOptions, former: &mut 
         train: splits.train,
         validation: splits.validation,
         test: splits.test,
-        history: Vec::new(),
+        history,
         checkpoints: Vec::new(),
         kept: Vec::new(),
+        looked: Some(Looked { file: stored.file, position: stored.position }),
     })));
     Some(Open { engine, position: stored.position })
+}
+
+/// The epochs of the run that a checkpoint lies in; none if it lies elsewhere, or if that run has other classes.
+fn history_beside(file: &Path, names: &[String]) -> Result<Vec<EpochRecord>, RunDirError> {
+    let Some(directory) = Looked::run_directory(file).filter(|path| path.join("metrics.csv").exists()) else {
+        return Ok(Vec::new());
+    };
+    let directory = RunDir::at(directory);
+    let (metrics, classes) = directory.read_rows()?;
+    let same = |row: &ClassRow| names.get(row.class as usize) == Some(&row.name);
+    if !classes.iter().all(same) {
+        return Ok(Vec::new());
+    }
+    history(&directory, &metrics, &classes)
 }
 
 /// Runs `work`; a panic in it is reported as a failure.

@@ -12,7 +12,7 @@ use super::session::{Host, Stage};
 use super::{BatchPoint, EpochRecord, Hold, Phase, Request, RunInfo, Update};
 use crate::config::Experiment;
 use crate::engine::Engine;
-use crate::train::{Event, Live, Observer, RunDirError, Trainer, WatchRequest};
+use crate::train::{ClassRow, Event, Live, MetricsRow, Observer, RunDir, RunDirError, Trainer, WatchRequest};
 
 /// Weight updates that take less time are not shown as a phase.
 const VISIBLE: Duration = Duration::from_millis(20);
@@ -221,7 +221,8 @@ impl Host for Watcher<'_, '_> {
 
     fn opened(&mut self, trainer: &mut Trainer) {
         let (engine, parameters) = (trainer.engine().describe(), trainer.engine().network().parameter_count());
-        let history = history(trainer).unwrap_or_else(|error| {
+        let (metrics, classes) = trainer.rows();
+        let history = history(trainer.directory(), metrics, classes).unwrap_or_else(|error| {
             self.desk.tell(Update::Warning(format!("Earlier epochs are not shown: {error}")));
             Vec::new()
         });
@@ -237,6 +238,7 @@ impl Host for Watcher<'_, '_> {
             history,
             checkpoints: trainer.directory().logged_checkpoints(trainer.batches()),
             kept: trainer.directory().kept_bests(),
+            looked: None,
         };
         self.open = true;
         self.desk.tell(Update::Opened(Box::new(info)));
@@ -247,15 +249,18 @@ impl Host for Watcher<'_, '_> {
     }
 }
 
-/// The completed epochs.
-fn history(trainer: &Trainer) -> Result<Vec<EpochRecord>, RunDirError> {
-    let (metrics, classes) = trainer.rows();
-    let record = |row: &crate::train::MetricsRow| {
+/// The completed epochs with these rows.
+pub(super) fn history(
+    directory: &RunDir,
+    metrics: &[MetricsRow],
+    classes: &[ClassRow],
+) -> Result<Vec<EpochRecord>, RunDirError> {
+    let record = |row: &MetricsRow| {
         Ok(EpochRecord {
             metrics: row.clone(),
             classes: classes.iter().filter(|class| class.epoch == row.epoch).cloned().collect(),
-            train: trainer.directory().confusion(row.epoch, "train")?,
-            validation: trainer.directory().confusion(row.epoch, "validation")?,
+            train: directory.confusion(row.epoch, "train")?,
+            validation: directory.confusion(row.epoch, "validation")?,
             predicted: None,
         })
     };

@@ -227,7 +227,9 @@ impl Compare {
 
     fn progress(&mut self, ui: &mut Ui, context: &mut Context<'_>, shown: &[Shown]) {
         wide_card(ui, "Over epochs", |ui| curves::ui(ui, context, shown, &mut self.quantity));
-        wide_card(ui, "Robust accuracy of each class", |ui| classes::ui(ui, shown, self.weights));
+        wide_card(ui, "Robust accuracy of each class", |ui| {
+            classes::ui(ui, context.run.class_names(), shown, self.weights);
+        });
     }
 }
 
@@ -336,6 +338,17 @@ mod tests {
         harness.run();
         assert_eq!(harness.state().settings.compare.len(), 2);
         assert!(harness.query_by_label_contains("holds no run").is_none());
+    }
+
+    #[test]
+    fn a_class_is_highlighted_from_and_in_the_bars() {
+        let (_place, mut harness) = two_runs([1400.0, 1600.0], 1.0, true);
+        let rect = harness.get_by_label_contains("cat: fair-tat-0").rect();
+        assert!(crate::app::testing::is_highlighted(&mut harness, rect, 3));
+        assert!(!crate::app::testing::is_highlighted(&mut harness, rect, 4));
+        harness.hover_at(rect.center());
+        harness.run_steps(3);
+        assert_eq!(crate::app::focus::pointed(&harness.ctx), Some(3));
     }
 
     #[test]

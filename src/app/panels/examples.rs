@@ -4,6 +4,7 @@
 mod card;
 mod cell;
 mod filter;
+mod past;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +17,7 @@ use crate::app::context::{Action, Context, Panel};
 use crate::app::pictures::subject_from_set;
 use crate::app::widgets::picture::Textures;
 use crate::app::widgets::{empty, strong, weak};
-use crate::config::Experiment;
+use crate::config::AttackConfig;
 use crate::data::Dataset;
 use crate::engine::Norm;
 use crate::worker::{self, Counted, ExamplesWish, Request};
@@ -34,6 +35,10 @@ const ROOMY: f32 = 420.0;
 #[derive(Debug)]
 pub struct Examples {
     shown: Option<Arc<worker::Examples>>,
+    /// The examples of an earlier epoch.
+    past: past::Unpacked,
+    /// The set that was drawn last.
+    drawn: Option<Arc<worker::Examples>>,
     /// Counts the displayed sets; part of the keys of their textures.
     generation: u64,
     textures: Textures,
@@ -56,6 +61,8 @@ impl Default for Examples {
     fn default() -> Self {
         Self {
             shown: None,
+            past: past::Unpacked::default(),
+            drawn: None,
             generation: 0,
             textures: Textures::default(),
             frozen: false,
@@ -78,13 +85,26 @@ impl Panel for Examples {
             return self.cell_ui(ui, context);
         }
         self.take(context);
-        let Some(set) = self.shown.clone() else {
-            return empty(
-                ui,
-                "No images yet",
-                "While a run trains, images of its current batch appear here: before the attack, the change, and after it.",
-            );
+        let set = match past::epoch_shown(context) {
+            Some(epoch) => match self.past.of(context.run, epoch) {
+                Some(set) => set,
+                None => return past::nothing(ui, context, epoch),
+            },
+            None => match self.shown.clone() {
+                Some(set) => set,
+                None => {
+                    return empty(
+                        ui,
+                        "No images yet",
+                        "While a run trains, images of its current batch appear here: before the attack, the change, and after it.",
+                    );
+                }
+            },
         };
+        if self.drawn.as_ref().is_none_or(|drawn| !Arc::ptr_eq(drawn, &set)) {
+            self.drawn = Some(Arc::clone(&set));
+            self.renew();
+        }
         if ui.available_height() < ROOMY {
             egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
                 self.controls(ui, context, &set);
@@ -108,11 +128,13 @@ impl Examples {
         if let Some(wanted) = self.wanted.take() {
             self.cells += 1;
             self.cell = cell::Open::ask(wanted, self.cells, context);
+            self.drawn = None;
             self.renew();
         }
         if self.cell.as_ref().is_some_and(|cell| !cell.belongs_to(context.run)) {
             self.cell = None;
             self.shown = None;
+            self.drawn = None;
         }
         if self.cell.as_mut().is_some_and(|cell| cell.renew(context.run)) {
             self.renew();
@@ -127,11 +149,20 @@ impl Examples {
 
     fn cell_ui(&mut self, ui: &mut Ui, context: &mut Context<'_>) {
         let Some(cell) = &self.cell else { return };
-        let (part, images) = (cell.cell.of, cell.images.clone());
+        let (asked, images) = (cell.cell, cell.images.clone());
+        let part = asked.of;
         if cell.heading(ui, context) {
             context.request(Request::Cell(None));
-            (self.cell, self.shown) = (None, None);
+            (self.cell, self.shown, self.drawn) = (None, None, None);
             return;
+        }
+        if let Some(epoch) = past::epoch_shown(context).filter(|epoch| *epoch != asked.epoch) {
+            ui.horizontal_wrapped(|ui| {
+                ui.label(format!("These are not of epoch {}, which the scrubber shows.", epoch + 1));
+                if ui.button(format!("Show those of epoch {}", epoch + 1)).clicked() {
+                    self.wanted = Some(Cell { epoch, ..asked });
+                }
+            });
         }
         ui.horizontal_wrapped(|ui| self.sliders(ui, context));
         ui.separator();
@@ -177,7 +208,6 @@ impl Examples {
         let new = self.shown.as_ref().is_none_or(|shown| !Arc::ptr_eq(shown, newest));
         if new && !(self.frozen && self.shown.is_some()) {
             self.shown = Some(Arc::clone(newest));
-            self.renew();
         }
     }
 
@@ -192,16 +222,24 @@ impl Examples {
                 format!("after {steps} attack steps")
             };
             ui.label(text);
-            if let Some(experiment) = &context.run.experiment {
-                ui.label(weak(ui, training_attack(experiment, set.targets.is_some())));
+            let past = past::epoch_shown(context).and_then(|epoch| context.run.past.of(epoch));
+            let attack = past.map(|past| &past.attack);
+            let attack = attack.or(context.run.experiment.as_ref().map(|experiment| &experiment.attack));
+            if let Some(attack) = attack {
+                ui.label(weak(ui, training_attack(attack, set.targets.is_some())));
+            }
+            if let Some(past) = past {
+                past::rounded(ui, past);
             }
         });
         self.filter.ui(ui, context.run.class_names(), &rows, set.targets.is_some());
         ui.horizontal_wrapped(|ui| {
             let shown = rows.iter().filter(|row| self.filter.admits(row)).count();
-            ui.checkbox(&mut self.frozen, "Freeze").on_hover_text(
-                "Keep these images while looking; the run goes on. Released, the newest images appear again.",
-            );
+            if context.focus.is_live() {
+                ui.checkbox(&mut self.frozen, "Freeze").on_hover_text(
+                    "Keep these images while looking; the run goes on. Released, the newest images appear again.",
+                );
+            }
             ui.label(format!("{shown} of {} shown", rows.len()));
             ui.add_space(if is_narrow(ui) { 0.0 } else { 8.0 });
             self.sliders(ui, context);
@@ -236,7 +274,8 @@ impl Examples {
     fn gallery(&mut self, ui: &mut Ui, context: &mut Context<'_>, set: &worker::Examples) {
         let rows: Vec<Row> = Row::all(set).into_iter().filter(|row| self.filter.admits(row)).collect();
         if rows.is_empty() {
-            ui.label("None of these images is one of those. The next batches may bring some.");
+            let hope = if context.focus.is_live() { " The next batches may bring some." } else { "" };
+            ui.label(format!("None of these images is one of those.{hope}"));
             if ui.button("Show all").clicked() {
                 self.filter = Filter::default();
             }
@@ -292,8 +331,7 @@ fn is_narrow(ui: &Ui) -> bool {
 }
 
 /// The training attack in one line; the radius differs between classes and is shown at each image.
-fn training_attack(experiment: &Experiment, targeted: bool) -> String {
-    let attack = &experiment.attack;
+fn training_attack(attack: &AttackConfig, targeted: bool) -> String {
     let norm = match attack.norm {
         Norm::Linf => "L∞",
         Norm::L2 => "L2",

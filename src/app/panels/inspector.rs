@@ -4,6 +4,7 @@ mod ask;
 mod attack;
 mod export;
 mod map;
+mod network;
 mod source;
 mod steps;
 #[cfg(test)]

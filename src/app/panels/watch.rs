@@ -11,7 +11,8 @@ use crate::app::widgets::{empty, strong, weak};
 use crate::evaluate::signatures::{self, Kind, Point, Reading, Setup, Severity, Signature, SignatureState};
 use crate::worker::EpochRecord;
 
-/// What the readings depend on: the cache key, so that they are computed once per epoch.
+/// What the readings depend on: number of epochs read and the last of them, whether the run failed, and its setup. The cache
+/// key, so that they are computed once per epoch.
 type Key = (usize, Option<u32>, bool, Setup);
 
 /// Part of the message of [`crate::engine::EngineError::NotFinite`]: the window only receives failures as text.
@@ -25,14 +26,15 @@ pub struct Watch {
 
 /// The signatures that are present in a run now; the user is told about each new one.
 pub fn present(run: &RunView) -> Vec<Signature> {
-    read(run, &setup_of(run)).iter().filter_map(Reading::signature).collect()
+    read(run, &run.epochs, &setup_of(run)).iter().filter_map(Reading::signature).collect()
 }
 
-/// The reading of every signature. A NaN loss ends a run before its epoch has a row, so it is detected from the failure
-/// alone.
-fn read(run: &RunView, setup: &Setup) -> Vec<Reading> {
-    let mut readings = signatures::readings(&points(&run.epochs), setup);
-    if let Some(failure) = run.failure.as_ref().filter(|failure| failure.what.contains(NOT_FINITE))
+/// The reading of every signature after the last of these epochs. A NaN loss ends a run before its epoch has a row, so it
+/// is detected from the failure alone, once all epochs are read.
+fn read(run: &RunView, epochs: &[EpochRecord], setup: &Setup) -> Vec<Reading> {
+    let mut readings = signatures::readings(&points(epochs), setup);
+    let whole = epochs.len() == run.epochs.len();
+    if let Some(failure) = run.failure.as_ref().filter(|failure| whole && failure.what.contains(NOT_FINITE))
         && let Some(diverged) = readings.iter_mut().find(|reading| reading.kind == Kind::Diverged)
     {
         let since = run.now().map_or(run.epochs.len() as u32, |batch| batch.epoch);
@@ -60,7 +62,8 @@ impl Panel for Watch {
                 "After each epoch the numbers are searched for known ways of going wrong.",
             );
         }
-        let readings = self.readings(context.run);
+        let epochs = context.focus.until(context.run);
+        let readings = self.readings(context.run, epochs);
         let present = readings.iter().filter(|reading| matches!(reading.state, SignatureState::Present { .. })).count();
         let text = match present {
             0 => "No failure signature is present.".to_owned(),
@@ -68,6 +71,10 @@ impl Panel for Watch {
             n => format!("{n} failure signatures are present."),
         };
         ui.label(strong(text).size(1.1 * reading_size(ui.available_width())));
+        if let Some(last) = epochs.last().filter(|_| !context.focus.is_live()) {
+            let text = format!("As it read after epoch {}.", last.metrics.epoch + 1);
+            ui.label(weak(ui, text));
+        }
         ui.add_space(2.0);
         let mut order: Vec<&Reading> = readings.iter().collect();
         order.sort_by_key(|reading| rank(reading.state));
@@ -84,17 +91,13 @@ impl Panel for Watch {
 }
 
 impl Watch {
-    fn readings(&mut self, run: &RunView) -> Vec<Reading> {
-        let key = (
-            run.epochs.len(),
-            run.epochs.last().map(|epoch| epoch.metrics.epoch),
-            run.failure.is_some(),
-            setup_of(run),
-        );
+    fn readings(&mut self, run: &RunView, epochs: &[EpochRecord]) -> Vec<Reading> {
+        let last = epochs.last().map(|epoch| epoch.metrics.epoch);
+        let key = (epochs.len(), last, run.failure.is_some(), setup_of(run));
         match &self.readings {
             Some((known, readings)) if *known == key => readings.clone(),
             _ => {
-                let readings = read(run, &key.3);
+                let readings = read(run, epochs, &key.3);
                 self.readings = Some((key, readings.clone()));
                 readings
             }
@@ -376,6 +379,31 @@ mod tests {
         harness.run();
         assert!(harness.query_by_label("One failure signature is present.").is_some());
         assert_eq!(present(&harness.state().run)[0].kind, Kind::TargetCollapse);
+    }
+
+    #[test]
+    fn an_earlier_epoch_reads_as_it_did_then() {
+        let mut harness = harness(Stage::new(Watch::default(), failing()), [800.0, 900.0], 1.0, true);
+        harness.run();
+        assert!(harness.query_by_label("2 failure signatures are present.").is_some());
+        assert!(harness.query_by_label_contains("As it read").is_none());
+        harness.state_mut().focus.epoch = Some(11);
+        harness.run();
+        assert!(harness.query_by_label("No failure signature is present.").is_some());
+        assert!(harness.query_by_label("As it read after epoch 12.").is_some());
+        // Too early to tell.
+        harness.state_mut().focus.epoch = Some(3);
+        harness.run();
+        assert!(harness.query_all_by_label("watching, needs 2 more epochs").count() >= 2);
+        // The failure that ended the run came after its last epoch.
+        let error = crate::engine::EngineError::NotFinite { what: "loss".into(), batch: 64 };
+        let (doing, what) = ("training".to_owned(), error.to_string());
+        harness.state_mut().run.failure = Some(crate::worker::Failure { doing, what, advice: None, run: None });
+        harness.run();
+        assert!(harness.query_by_label("present since epoch 19").is_none());
+        harness.state_mut().focus.epoch = None;
+        harness.run();
+        assert!(harness.query_by_label("present since epoch 19").is_some());
     }
 
     #[test]

@@ -7,9 +7,10 @@ use egui::{
 };
 
 use super::elided;
-use crate::app::theme;
+use crate::app::{focus, theme};
 
-/// The content of a [`matrix`]. Rows and columns are numbered from 0.
+/// The content of a [`matrix`]. Rows and columns are numbered from 0. Rows are classes, which are highlighted in all
+/// panels while the pointer is on them.
 pub struct Matrix<'a> {
     /// Accessible name.
     pub name: &'a str,
@@ -17,6 +18,8 @@ pub struct Matrix<'a> {
     pub rows: &'a [String],
     /// Column names, at the bottom.
     pub columns: &'a [String],
+    /// Whether columns are classes, too.
+    pub classes_in_columns: bool,
     /// Title of the columns, below their names.
     pub axis: &'a str,
     /// Colour of a cell.
@@ -145,6 +148,7 @@ fn interact(ui: &mut Ui, state: &mut MatrixState, what: &Matrix<'_>, layout: &La
     });
     let clicked = response.clicked();
     if let Some((row, column)) = pointed {
+        focus::highlight(ui, row);
         response.on_hover_text_at_pointer((what.describe)(row, column));
     }
     clicked.then_some(state.cursor)
@@ -190,6 +194,18 @@ fn paint_cells(ui: &Ui, state: &mut MatrixState, what: &Matrix<'_>, layout: &Lay
             }
         }
     }
+    if let Some(class) = focus::highlighted(ui) {
+        let along = |rect: Rect| {
+            painter.rect_stroke(rect, 0, Stroke::new(3.0, palette.card), StrokeKind::Outside);
+            painter.rect_stroke(rect, 0, Stroke::new(1.5, palette.accent), StrokeKind::Outside);
+        };
+        if class < rows {
+            along(layout.rect(class, 0).union(layout.rect(class, columns - 1)));
+        }
+        if what.classes_in_columns && class < columns {
+            along(layout.rect(0, class).union(layout.rect(rows - 1, class)));
+        }
+    }
     if let Some(column) = what.marked.filter(|column| *column < columns) {
         let rect = layout.rect(0, column).union(layout.rect(rows - 1, column));
         painter.rect_stroke(rect.expand(1.0), 1, Stroke::new(2.0, ui.visuals().text_color()), StrokeKind::Outside);
@@ -212,6 +228,8 @@ fn paint_names(
 ) {
     let palette = theme::palette(ui);
     let ink = ui.visuals().text_color();
+    let highlighted = focus::highlighted(ui);
+    let color_of = |class: usize| if highlighted == Some(class) { palette.accent } else { ink };
     let clip = ui.clip_rect();
     let line = ui.fonts_mut(|fonts| fonts.row_height(font));
     let (left, bottom) = (layout.sight.left() - gutter, layout.sight.bottom());
@@ -228,7 +246,7 @@ fn paint_names(
         if center < clip.top() - line || center > bottom {
             continue;
         }
-        let galley = elided(ui, name, font.clone(), gutter - 8.0, ink);
+        let galley = elided(ui, name, font.clone(), gutter - 8.0, color_of(row));
         painter.galley(pos2(left + gutter - 6.0 - galley.size().x, center - galley.size().y / 2.0), galley, ink);
     }
     if bottom < whole.bottom() - below {
@@ -252,6 +270,7 @@ fn paint_names(
         if x < left + gutter - 8.0 || x > clip.right() + 8.0 {
             continue;
         }
+        let ink = if what.classes_in_columns { color_of(column) } else { ink };
         if slanted {
             let galley = elided(ui, name, font.clone(), 106.0, ink);
             let at = pos2(x + 4.0, bottom + 3.0);
@@ -264,10 +283,26 @@ fn paint_names(
     let middle = layout.sight.intersect(layout.area).center().x;
     let at = pos2(middle, bottom + below);
     painter.text(at, Align2::CENTER_BOTTOM, what.axis, font.clone(), palette.weak);
+    if what.classes_in_columns {
+        let names = Rect::from_x_y_ranges(left + gutter..=layout.area.right(), bottom..=bottom + below - 16.0);
+        point_at_column(ui, layout, names.intersect(clip));
+    }
     if let Some(pos) = ui.ctx().pointer_hover_pos().filter(|pos| side.contains(*pos) && clip.contains(*pos)) {
         let row = ((pos.y - layout.area.top()) / layout.cell.y) as usize;
-        if let Some(name) = what.rows.get(row).filter(|_| pos.y < bottom) {
+        if let Some(name) = what.rows.get(row).filter(|_| pos.y < bottom && pos.y >= layout.area.top()) {
+            focus::highlight(ui, row);
             ui.interact(side, ui.scope_id().with((what.name, "rows")), Sense::HOVER).on_hover_text_at_pointer(name);
+        }
+    }
+}
+
+/// Highlights the class whose column name is under the pointer.
+fn point_at_column(ui: &Ui, layout: &Layout, foot: Rect) {
+    let pos = ui.ctx().pointer_hover_pos().filter(|pos| foot.contains(*pos) && ui.rect_contains_pointer(foot));
+    if let Some(pos) = pos {
+        let column = ((pos.x - layout.area.left()) / layout.cell.x).floor();
+        if column >= 0.0 && (column as usize) < layout.columns {
+            focus::highlight(ui, column as usize);
         }
     }
 }

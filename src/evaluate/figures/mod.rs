@@ -26,6 +26,7 @@ mod robustness_curves;
 mod series;
 mod shown;
 mod story;
+mod story_columns;
 mod svg;
 pub(crate) mod system_fonts;
 mod text;
@@ -50,7 +51,8 @@ pub use plane::{PlaneFigure, decision_map};
 pub use raster::RenderError;
 pub use robustness_curves::{CurveAxis, CurvePoint, RobustnessCurve, robustness_curve};
 pub use series::{SeriesScale, class_series};
-pub use story::{Rated, Story, StoryRow, story, story_span};
+pub use story::{Rated, Story, StoryRow, story};
+pub use story_columns::{StoryColumn, StoryQuantity, StoryScale, StorySeries};
 pub use system_fonts::{FoundFont, SystemFonts};
 pub use training::{learning_rate, loss_curve, time_by_epoch};
 

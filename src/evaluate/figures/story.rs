@@ -1,10 +1,13 @@
-//! What is known of each class in an epoch, left to right as the data flow: CFPS, targets, radius, accuracy, confusion.
+//! What is known of each class in an epoch, left to right as the data flow: CFPS, targets, radius, what else the method
+//! adapts, accuracy, confusion.
 
-use super::axes::{BLUE, LABEL, MARGIN, SMALL, VERMILLION, gutter, header, named, percent, row_labels, trimmed};
+use super::axes::{BLUE, GREEN, LABEL, MARGIN, SMALL, VERMILLION, gutter, header, named, percent, row_labels, trimmed};
 use super::shown::{NAMED_PITCH, Shown};
+use super::story_columns::{StoryColumn, StoryQuantity, StoryScale, StorySeries};
 use super::svg::{AXIS, Canvas, GRID, INK, MUTED, Stroke, Style};
 use super::text::{self, Weight};
 use super::{Context, Figure, FigureError};
+use crate::config::Experiment;
 use crate::fairness::{Confusion, wilson};
 use crate::train::ClassRow;
 
@@ -45,8 +48,12 @@ pub struct Story {
     pub epoch: u32,
     /// Index of the epoch after which accuracies were measured.
     pub measured: Option<u32>,
+    /// Index of the epoch that the class series belong to.
+    pub adapted: Option<u32>,
     /// One row for each class.
     pub rows: Vec<StoryRow>,
+    /// What else the method adapts for each class.
+    pub series: Vec<StorySeries>,
 }
 
 impl Story {
@@ -73,6 +80,13 @@ impl Story {
                 to.epsilon = known(row.epsilon);
             }
         }
+    }
+
+    /// Adds the class series of the method in an epoch.
+    pub fn adapt(&mut self, epoch: u32, rows: &[ClassRow], experiment: &Experiment) {
+        self.adapted = Some(epoch);
+        let of = |series| StorySeries::new(series, self.rows.len(), rows, experiment);
+        self.series = experiment.series().filter_map(of).collect();
     }
 
     /// Adds what was measured after an epoch; `counts` are those of the evaluation attack.
@@ -112,31 +126,23 @@ fn known(value: f64) -> Option<f64> {
     value.is_finite().then_some(value)
 }
 
-/// The values of one column, and where a value without effect lies.
-struct Column<'a> {
-    title: String,
-    values: Vec<Option<f64>>,
-    base: f64,
-    write: &'a dyn Fn(f64) -> String,
-    color: &'a str,
+/// A value of a column as it stands beside its bar.
+fn write(quantity: StoryQuantity, value: f64) -> String {
+    match quantity {
+        StoryQuantity::Cfps | StoryQuantity::Target => percent(value),
+        StoryQuantity::Epsilon => format!("{}/255", trimmed(255.0 * value, 2)),
+        StoryQuantity::Decimal => format!("{value:.3}"),
+        StoryQuantity::Number => trimmed(value, 3),
+    }
 }
 
-/// The largest distance of a value from `base`, at least a twentieth of `base`, so that differences that mean nothing
-/// stay small. The same in the window and in the figure.
-pub fn story_span(values: impl IntoIterator<Item = Option<f64>>, base: f64) -> f64 {
-    let distances = values.into_iter().flatten().map(|value| (value - base).abs());
-    distances.fold(0.05 * base.abs().max(f64::MIN_POSITIVE), f64::max)
-}
-
-/// Draws a story: CFPS, target probability and radius as their distance from an even share and from the base epsilon,
-/// then accuracies with intervals, and the most frequent mistake.
+/// Draws a story: CFPS, target probability and radius as their distance from an even share and from the base epsilon, the
+/// class series of the method, accuracies with intervals, and the most frequent mistake.
 ///
 /// # Errors
 /// [`FigureError::Empty`] without class names, [`FigureError::Length`] if the rows are not one for each of them.
 pub fn story(story: &Story, context: &Context) -> Result<Figure, FigureError> {
     const NAME: &str = "story";
-    const ROOM: f64 = 150.0;
-    const GAP: f64 = 18.0;
     let classes = context.class_names.len();
     if classes == 0 {
         return Err(FigureError::Empty { figure: NAME, missing: "there are no classes" });
@@ -147,37 +153,7 @@ pub fn story(story: &Story, context: &Context) -> Result<Figure, FigureError> {
     }
     let shown = Shown::highest(classes, |class| -story.rows[class].robust.map_or(f64::INFINITY, |robust| robust.value));
     let names = &shown.names(context);
-    let column = |value: &dyn Fn(&StoryRow) -> Option<f64>| story.rows.iter().map(value).collect::<Vec<_>>();
-    let even = 1.0 / classes as f64;
-    let share = |value: f64| percent(value);
-    let radius = |value: f64| format!("{}/255", trimmed(255.0 * value, 2));
-    let counted = story.counted.map_or_else(String::new, |epoch| format!(", epoch {}", epoch + 1));
-    let columns: Vec<Column<'_>> = [
-        Column {
-            title: format!("CFPS{counted}"),
-            values: column(&|row| row.cfps),
-            base: even,
-            write: &share,
-            color: "#9a9a9a",
-        },
-        Column {
-            title: format!("Target, epoch {}", story.epoch + 1),
-            values: column(&|row| row.target),
-            base: even,
-            write: &share,
-            color: BLUE,
-        },
-        Column {
-            title: format!("Epsilon, epoch {}", story.epoch + 1),
-            values: column(&|row| row.epsilon),
-            base: context.base_epsilon,
-            write: &radius,
-            color: BLUE,
-        },
-    ]
-    .into_iter()
-    .filter(|column| column.values.iter().any(Option::is_some))
-    .collect();
+    let columns = story.columns(context.base_epsilon);
 
     let pitch = (560.0 / shown.len() as f64).clamp(NAMED_PITCH.max(15.0), 24.0);
     let name_room = gutter(names, SMALL, 150.0);
@@ -187,32 +163,18 @@ pub fn story(story: &Story, context: &Context) -> Result<Figure, FigureError> {
     let mut notes = vec![
         format!("CFPS of {}", named(&context.statistics, "training images")),
         format!("Robust: under {}; thin line: 95 % interval", named(&context.attack, "the evaluation attack")),
-        "Bars of CFPS, targets and epsilon begin at an even share and at the base epsilon".to_owned(),
+        "Bars of CFPS, targets and epsilon begin at an even share and at the base epsilon, those of weights at equal weights; \
+         each column is zoomed to its values"
+            .to_owned(),
     ];
     notes.extend(shown.note("with the lowest robust accuracy, lowest first"));
     let top = header(&mut canvas, "Who is mistaken for whom, and what follows", context, &notes) + 28.0;
     let bottom = top + pitch * shown.len() as f64;
     row_labels(&mut canvas, names, left - 8.0, top, pitch, name_room);
     let middle_of = |row: usize| top + (row as f64 + 0.5) * pitch;
+    let rows = (&shown.classes[..], top, pitch);
     for (place, column) in columns.iter().enumerate() {
-        let (from, width) = (left + place as f64 * (ROOM + GAP), ROOM - 52.0);
-        canvas.text(from, top - 8.0, Style::new(LABEL).bold(), &column.title);
-        let (span, centre) = (story_span(column.values.iter().copied(), column.base), from + width / 2.0);
-        for (row, class) in shown.classes.iter().enumerate() {
-            let Some(value) = column.values[*class] else { continue };
-            let length = width / 2.0 * ((value - column.base) / span).clamp(-1.0, 1.0);
-            let y = middle_of(row) - 0.32 * pitch;
-            canvas.rect(centre.min(centre + length), y, length.abs().max(0.5), 0.64 * pitch, column.color);
-            if let (true, Some(rule)) = (column.base == context.base_epsilon, story.rows[*class].rule) {
-                let x = centre + width / 2.0 * ((rule - column.base) / span).clamp(-1.0, 1.0);
-                canvas.line((x, y - 1.0), (x, y + 0.64 * pitch + 1.0), Stroke::new(INK, 1.6));
-            }
-            let style = Style::new(SMALL).fill(MUTED);
-            canvas.centered_text(from + width + 6.0, middle_of(row), style, &(column.write)(value));
-        }
-        canvas.line((centre, top - 2.0), (centre, bottom), Stroke::new(INK, 1.0));
-        let label = format!("{} {}", if place < 2 { "even" } else { "base" }, (column.write)(column.base));
-        canvas.text(centre, bottom + 14.0, Style::new(SMALL).fill(MUTED).middle(), &label);
+        draw_column(&mut canvas, column, left + place as f64 * (ROOM + GAP), rows);
     }
     let from = left + columns.len() as f64 * (ROOM + GAP);
     let after = story.measured.map_or_else(String::new, |epoch| format!(" after epoch {}", epoch + 1));
@@ -250,6 +212,57 @@ pub fn story(story: &Story, context: &Context) -> Result<Figure, FigureError> {
         name: NAME,
         svg: canvas.finish(bottom + 22.0 + MARGIN - 6.0, "CFPS, targets, epsilon and accuracy by class"),
     })
+}
+
+/// Room for a column, and between two.
+const ROOM: f64 = 150.0;
+const GAP: f64 = 18.0;
+
+/// A column of bars or points, with its title and the value that is marked.
+fn draw_column(canvas: &mut Canvas, column: &StoryColumn, from: f64, (classes, top, pitch): (&[usize], f64, f64)) {
+    let (width, bottom) = (ROOM - 52.0, top + pitch * classes.len() as f64);
+    let title = text::fit(&column.title, LABEL, Weight::SemiBold, ROOM + GAP - 6.0);
+    canvas.text(from, top - 8.0, Style::new(LABEL).bold(), &title);
+    let x_of = |value: f64| from + width * column.scale.place(value);
+    let color = match column.quantity {
+        StoryQuantity::Cfps => "#9a9a9a",
+        StoryQuantity::Target | StoryQuantity::Epsilon => BLUE,
+        StoryQuantity::Decimal | StoryQuantity::Number => GREEN,
+    };
+    for (row, class) in classes.iter().enumerate() {
+        let Some(value) = column.values[*class] else { continue };
+        let (x, middle) = (x_of(value), top + (row as f64 + 0.5) * pitch);
+        let y = middle - 0.32 * pitch;
+        match column.scale.start() {
+            Some(start) => {
+                let start = from + width * start;
+                canvas.rect(start.min(x), y, (x - start).abs().max(0.5), 0.64 * pitch, color);
+            }
+            None => {
+                canvas.line((from, middle), (from + width, middle), Stroke::new(GRID, 1.0));
+                canvas.rect(x - 2.5, middle - 0.24 * pitch, 5.0, 0.48 * pitch, color);
+            }
+        }
+        if let Some(rule) = column.rule[*class] {
+            canvas.line((x_of(rule), y - 1.0), (x_of(rule), y + 0.64 * pitch + 1.0), Stroke::new(INK, 1.6));
+        }
+        let style = Style::new(SMALL).fill(MUTED);
+        canvas.centered_text(from + width + 6.0, middle, style, &write(column.quantity, value));
+    }
+    let style = Style::new(SMALL).fill(MUTED);
+    match (column.scale.marked(), column.scale) {
+        (Some(marked), _) => {
+            let x = x_of(marked);
+            canvas.line((x, top - 2.0), (x, bottom), Stroke::new(INK, 1.0));
+            let word = column.mark.split(' ').next().unwrap_or_default();
+            canvas.text(x, bottom + 14.0, style.middle(), &format!("{word} {}", write(column.quantity, marked)));
+        }
+        (None, StoryScale::Between { low, high }) => {
+            canvas.text(from, bottom + 14.0, style, &write(column.quantity, low));
+            canvas.text(from + width, bottom + 14.0, style.middle(), &write(column.quantity, high));
+        }
+        (None, _) => {}
+    }
 }
 
 #[cfg(test)]
@@ -300,13 +313,6 @@ mod tests {
     }
 
     #[test]
-    fn bars_reach_the_farthest_value_and_small_differences_stay_small() {
-        assert!((story_span([Some(0.1), None, Some(0.3)], 0.2) - 0.1).abs() < 1e-12);
-        assert!((story_span([Some(0.2001)], 0.2) - 0.01).abs() < 1e-12);
-        assert!(story_span([None], 0.0) > 0.0);
-    }
-
-    #[test]
     fn the_figure_names_epochs_attack_and_mistakes() {
         let context = Context {
             title: "t".into(),
@@ -319,9 +325,23 @@ mod tests {
             base_epsilon: 8.0 / 255.0,
         };
         let svg = story(&example(), &context).unwrap().svg;
+        let mut experiment = Experiment::default();
+        experiment.fairness.method = crate::config::MethodChoice::Wat;
+        let weights = [(0, 0.5), (1, 1.5), (2, 2.5)];
+        let weights = weights.map(|(class, weight)| {
+            let series = vec![("weight".to_owned(), weight)];
+            ClassRow { series, ..row(class, 0.3, 0.5) }
+        });
+        let mut with_weights = example();
+        with_weights.adapt(5, &weights, &experiment);
+        let weighted = story(&with_weights, &context).unwrap().svg;
         for text in ["CFPS, epoch 5", "Target, epoch 6", "Accuracy after epoch 6", "PGD-10", "40.0% dog", "even 33.3%"]
         {
             assert!(svg.contains(text), "{text}\n{svg}");
+        }
+        for text in ["Weight of the loss, epoch 6", "equal 1.500", "2.500"] {
+            assert!(!svg.contains(text), "{text}");
+            assert!(weighted.contains(text), "{text}\n{weighted}");
         }
         let two = Context { class_names: context.class_names[..2].to_vec(), ..context };
         assert!(matches!(story(&example(), &two), Err(FigureError::Length { expected: 2, found: 3, .. })));

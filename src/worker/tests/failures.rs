@@ -198,9 +198,18 @@ fn a_checkpoint_can_be_inspected_without_a_run() {
         look(&driver, &path);
         let info = driver.opened();
         assert_eq!((info.directory, info.experiment.as_ref()), (None, &e));
-        assert_eq!((info.test.len(), info.history.len()), (20, 0));
+        // With the epochs of the run that it lies in.
+        assert_eq!((info.test.len(), info.history.len()), (20, 1));
+        assert_eq!(info.history[0].validation.as_ref().unwrap().total(), 40);
+        assert_eq!(info.looked.unwrap().position, Some(1.0));
         driver.until("idleness", |update| matches!(update, Update::Phase(Phase::Idle)).then_some(()));
     }
+    // Elsewhere there are none.
+    let alone = dir.path().join("alone.safetensors");
+    std::fs::copy(run_in(&dir).join("checkpoints/last.safetensors"), &alone).unwrap();
+    look(&driver, &alone);
+    assert!(driver.opened().history.is_empty());
+    driver.until("idleness", |update| matches!(update, Update::Phase(Phase::Idle)).then_some(()));
     // A network stays open if the next one cannot be opened.
     look(&driver, &dir.path().join("nothing.safetensors"));
     driver.failure();

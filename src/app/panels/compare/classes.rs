@@ -4,14 +4,15 @@ use egui::{Align2, FontId, Sense, Ui};
 
 use super::{Shown, Weights, legend, unseeded};
 use crate::app::runs::Summary;
-use crate::app::theme;
 use crate::app::widgets::markdown::unbroken;
 use crate::app::widgets::weak;
+use crate::app::{focus, theme};
 
 /// Height of a bar.
 const BAR: f32 = 14.0;
 
-pub(super) fn ui(ui: &mut Ui, shown: &[Shown], weights: Weights) {
+/// Shows the card; `open` are the classes of the run of this window, which are highlighted in all panels.
+pub(super) fn ui(ui: &mut Ui, open: &[String], shown: &[Shown], weights: Weights) {
     let palette = theme::palette(ui);
     let summaries: Vec<_> =
         shown.iter().filter_map(|shown| Some((shown, shown.run.summary(weights.name())?))).collect();
@@ -50,12 +51,13 @@ pub(super) fn ui(ui: &mut Ui, shown: &[Shown], weights: Weights) {
         .map(|name| ui.painter().layout_no_wrap((*name).to_owned(), font.clone(), text).size().x)
         .fold(0.0, f32::max)
         .min(110.0);
-    for name in names {
+    for (index, name) in names.into_iter().enumerate() {
         let height = BAR * summaries.len() as f32 + 8.0;
         let (rect, response) = ui.allocate_exact_size(egui::vec2(ui.available_width(), height), Sense::hover());
         if !ui.is_rect_visible(rect) {
             continue;
         }
+        focus::row_named(ui, rect, name, open, index);
         let painter = ui.painter_at(rect);
         painter.text(egui::pos2(rect.left() + widest, rect.center().y), Align2::RIGHT_CENTER, name, font.clone(), text);
         let left = rect.left() + widest + 8.0;

@@ -41,7 +41,7 @@ pub(super) fn ui(ui: &mut Ui, context: &mut Context<'_>, study: &Study, choices:
             None => nothing(ui),
         });
         wide_card(ui, "Robust accuracy of each class", |ui| match cell {
-            Some(cell) => classes::ui(ui, study, cell, &mut choices.in_class_order),
+            Some(cell) => classes::ui(ui, context.run.class_names(), study, cell, &mut choices.in_class_order),
             None => nothing(ui),
         });
     };

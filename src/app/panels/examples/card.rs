@@ -4,9 +4,9 @@ use egui::text::{LayoutJob, TextFormat};
 use egui::{Align, Color32, FontId, Rect, Response, Sense, Ui, Vec2, pos2, vec2};
 
 use super::filter::Row;
-use crate::app::theme;
 use crate::app::widgets::picture::{self, Textures};
 use crate::app::widgets::{epsilon, percent};
+use crate::app::{focus, theme};
 use crate::worker::{self, Counted};
 
 /// Space between cards.
@@ -63,8 +63,15 @@ impl Card<'_> {
         let id = ui.scope_id().with(("card", self.row.index));
         let response = ui.interact(rect, id, Sense::click());
         response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, true, &description));
-        let line = if response.hovered() || response.has_focus() { palette.accent } else { palette.line };
-        ui.painter().rect(rect, 6, palette.card, (1.0, line), egui::StrokeKind::Inside);
+        let label = self.row.label as usize;
+        let highlighted = focus::highlighted(ui) == Some(label);
+        if ui.rect_contains_pointer(rect) {
+            focus::highlight(ui, label);
+        }
+        let line =
+            if highlighted || response.hovered() || response.has_focus() { palette.accent } else { palette.line };
+        let width = if highlighted { 2.5 } else { 1.0 };
+        ui.painter().rect(rect, 6, palette.card, (width, line), egui::StrokeKind::Inside);
         let mut ui = ui.new_child(egui::UiBuilder::new().max_rect(rect.shrink(PADDING)).id_salt(id));
         ui.set_clip_rect(ui.clip_rect().intersect(rect));
         let side = (rect.width() - FRAME) / 3.0;

@@ -220,3 +220,84 @@ fn it_looks_well_at_every_size() {
         shoot(&mut window, name);
     }
 }
+
+#[test]
+fn images_of_a_class_that_is_pointed_at_are_framed() {
+    use crate::app::testing::is_highlighted;
+    let mut window = window([1000.0, 900.0], true);
+    // The label of the image with this number.
+    let rect = window.get_by_label_contains("Training image 3: cat").rect();
+    assert!(is_highlighted(&mut window, rect, 3));
+    assert!(!is_highlighted(&mut window, rect, 4));
+    window.hover_at(rect.center());
+    window.run_steps(3);
+    assert_eq!(crate::app::focus::pointed(&window.ctx), Some(3));
+}
+
+#[test]
+fn an_earlier_epoch_shows_its_own_examples_or_says_that_there_are_none() {
+    let mut run = sample::run();
+    let now = std::time::Instant::now();
+    run.apply(crate::worker::Update::Epoch(Box::new(sample::epoch(18))), now);
+    let mut next = sample::examples();
+    (next.epoch, next.batch, next.step) = (19, 3, (7, 10));
+    run.apply(crate::worker::Update::Examples(Arc::new(next)), now);
+    // Since then the attack has been changed by hand.
+    run.experiment.as_mut().unwrap().attack.steps = 3;
+    let mut window = harness(Stage::new(Examples::default(), run), [1000.0, 900.0], 1.0, true);
+    window.run();
+    assert!(window.query_by_label("Epoch 20, batch 4").is_some());
+    assert!(window.query_by_label_contains("targeted PGD-3").is_some());
+    window.state_mut().focus.epoch = Some(18);
+    window.run();
+    assert!(window.query_by_label("Epoch 19, batch 46").is_some());
+    assert!(window.query_by_label("after 10 attack steps").is_some());
+    assert!(window.query_by_label("kept as bytes").is_some() && window.query_by_label("Freeze").is_none());
+    assert!(window.query_by_label_contains("targeted PGD-10").is_some());
+    assert_eq!(cards(&window), 16);
+    shoot(&mut window, "examples-past");
+    window.state_mut().focus.epoch = Some(4);
+    window.run();
+    assert_eq!(cards(&window), 0);
+    assert!(window.query_by_label("No examples of epoch 5").is_some());
+    assert!(window.query_by_label_contains("only while the window watches a run").is_some());
+    shoot(&mut window, "examples-none");
+    window.get_by_label("Show epoch 19").click();
+    window.run();
+    assert_eq!((window.state().focus.epoch, cards(&window)), (Some(18), 16));
+    window.state_mut().focus.epoch = Some(4);
+    window.run();
+    window.get_by_label("Live").click();
+    window.run();
+    assert!(window.query_by_label("Epoch 20, batch 4").is_some());
+}
+
+#[test]
+fn examples_that_were_dropped_say_so() {
+    let mut run = sample::run();
+    run.past = crate::app::past::PastExamples::with_limit(2 << 20);
+    for epoch in 0..60 {
+        let examples = worker::Examples { epoch, ..sample::examples() };
+        run.past.keep(&examples, &Default::default());
+    }
+    let mut window = harness(Stage::new(Examples::default(), run), [1000.0, 900.0], 1.0, true);
+    window.state_mut().focus.epoch = Some(1);
+    window.run();
+    assert!(window.query_by_label_contains("take at most 2 MiB of memory").is_some());
+}
+
+#[test]
+fn a_cell_of_another_epoch_than_the_scrubber_shows_says_so() {
+    let mut window = window([1000.0, 900.0], true);
+    let cell = Cell { of: Counted::Validation, epoch: 17, label: Some(2), prediction: 7 };
+    window.state_mut().panel.show_cell(cell);
+    window.run();
+    assert!(window.query_by_label_contains("which the scrubber shows").is_none());
+    window.state_mut().focus.epoch = Some(5);
+    window.run();
+    window.get_by_label("These are not of epoch 6, which the scrubber shows.");
+    window.get_by_label("Show those of epoch 6").click();
+    window.run();
+    assert_eq!((job(&window).epoch.epoch, job(&window).wanted), (5, Some(7)));
+    assert!(window.query_by_label_contains("which the scrubber shows").is_none());
+}

@@ -2,6 +2,7 @@
 
 use egui::{Color32, Ui, vec2};
 
+use super::source::Source;
 use super::version;
 use crate::app::context::{Action, Context, Export};
 use crate::app::layout::PanelKind;
@@ -14,35 +15,21 @@ use crate::app::widgets::{
 };
 use crate::evaluate::figures;
 use crate::fairness::Confusion;
-use crate::worker::{Counted, EpochRecord};
-
-/// The predictions that are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-enum Source {
-    /// Training images under the training attack.
-    Train,
-    /// The validation split under the evaluation attack.
-    #[default]
-    Validation,
-}
-
-impl Source {
-    fn of(self, epoch: &EpochRecord) -> Option<&Confusion> {
-        match self {
-            Self::Train => epoch.train.as_ref(),
-            Self::Validation => epoch.validation.as_ref(),
-        }
-    }
-}
+use crate::worker::EpochRecord;
 
 /// See the [module](self).
-#[derive(Default)]
 pub(super) struct Pairs {
     matrix: MatrixState,
     source: Source,
     /// The epoch that others are compared with; `None` if there is none.
     pinned: Option<u32>,
     cells: Option<(u64, Cells)>,
+}
+
+impl Default for Pairs {
+    fn default() -> Self {
+        Self { matrix: MatrixState::default(), source: Source::Validation, pinned: None, cells: None }
+    }
 }
 
 /// The values of the cells in row-major order, and the largest one for the colour scale.
@@ -116,10 +103,7 @@ impl Pairs {
         context.settings.cell_unit = unit;
         context.settings.confusion_scale_fixed = fixed;
         if let (Some((truth, prediction)), Some(shown)) = (clicked, shown) {
-            let of = match self.source {
-                Source::Train => Counted::Training,
-                Source::Validation => Counted::Validation,
-            };
+            let of = self.source.counted();
             let (label, prediction) = (Some(truth as u32), prediction as u32);
             context.ask(Action::ShowCell(Cell { of, epoch: shown.metrics.epoch, label, prediction }));
             context.ask(Action::Show(PanelKind::Examples));
@@ -128,10 +112,7 @@ impl Pairs {
 
     fn choices(&mut self, ui: &mut Ui, shown: Option<&EpochRecord>, unit: &mut CellUnit, fixed: &mut bool) {
         ui.horizontal_wrapped(|ui| {
-            ui.selectable_value(&mut self.source, Source::Validation, "Validation")
-                .on_hover_text("The validation split under the evaluation attack");
-            ui.selectable_value(&mut self.source, Source::Train, "Training")
-                .on_hover_text("Training images under the training attack, counted during the epoch");
+            self.source.choose(ui, "Confusion");
             ui.separator();
             ui.selectable_value(unit, CellUnit::Counts, "Counts").on_hover_text("Number of images");
             ui.selectable_value(unit, CellUnit::Row, "Row %").on_hover_text("Share of the true class");
@@ -197,6 +178,7 @@ impl Pairs {
             name: "Confusion matrix",
             rows: names,
             columns: names,
+            classes_in_columns: true,
             axis: "Predicted class (rows: true class)",
             color: &|t, p| match difference {
                 true => theme::diverging(0.5 + at(t, p) / (2.0 * top)),
@@ -226,20 +208,15 @@ impl Pairs {
         let number = epoch.metrics.epoch + 1;
         let experiment = run.experiment.as_ref()?;
         let attack = |epoch: &EpochRecord| epoch.metrics.validation_attack(experiment);
-        let under = match (self.source, pinned.map(attack).filter(|pinned| *pinned != attack(epoch))) {
-            (Source::Train, _) => {
-                format!("Training images under {}", crate::evaluate::figure_context(experiment, &[]).train_attack)
-            }
-            (Source::Validation, None) => format!("Validation split under {}", attack(epoch)),
-            (Source::Validation, Some(pinned)) => format!(
-                "Validation split under {}, the pinned epoch under {pinned}: the difference is the attack's, too",
-                attack(epoch)
-            ),
-        };
+        let other = pinned.map(attack).filter(|other| self.source == Source::Validation && *other != attack(epoch));
+        let mut under = self.source.describe(experiment, epoch);
+        if let Some(other) = other {
+            under += &format!(", the pinned epoch under {other}: the difference is the attack's, too");
+        }
         let text = match pinned {
-            Some(pinned) => format!("Epoch {number} minus epoch {}. {under}.", pinned.metrics.epoch + 1),
+            Some(pinned) => format!("Epoch {number} minus epoch {}: {under}.", pinned.metrics.epoch + 1),
             None => format!(
-                "Epoch {number}. {under}. Correct predictions are grey. Click a cell to see the images that were counted there."
+                "Epoch {number}: {under}. Correct predictions are grey. Click a cell to see the images that were counted there."
             ),
         };
         ui.label(weak(ui, text).small());

@@ -3,7 +3,8 @@
 use egui::{ComboBox, DragValue, Ui, vec2};
 use egui_extras::{Column, TableBuilder};
 
-use super::{row, version};
+use super::source::Source;
+use super::version;
 use crate::app::context::{Action, Context};
 use crate::app::panels::Cell;
 use crate::app::settings::CfpsScale;
@@ -12,19 +13,27 @@ use crate::app::view::RunView;
 use crate::app::widgets::{
     Matrix, MatrixState, color_bar, drawn, export_menu, matrix, percent, section, short_percent, table, weak,
 };
-use crate::evaluate::{figure_context, figures};
-use crate::train::ClassRow;
-use crate::worker::{Counted, EpochRecord};
+use crate::config::Experiment;
+use crate::evaluate::figures;
+use crate::train::{ClassRow, changes_between};
+use crate::worker::EpochRecord;
 
 /// See the [module](self).
-#[derive(Default)]
 pub(super) struct Heatmap {
     matrix: MatrixState,
+    /// Whose mistakes are shown.
+    source: Source,
     table: bool,
     /// The version of the data, CFPS by class and epoch, and the largest value.
     cells: Option<(u64, Vec<f64>, f64)>,
     /// The epoch and class of the cell that was clicked last.
     picked: Option<(u32, u32)>,
+}
+
+impl Default for Heatmap {
+    fn default() -> Self {
+        Self { matrix: MatrixState::default(), source: Source::Train, table: false, cells: None, picked: None }
+    }
 }
 
 impl Heatmap {
@@ -36,11 +45,18 @@ impl Heatmap {
         let mut scale = context.settings.cfps_scale;
         let as_table = self.table;
         let toggled = &mut self.table;
+        let source = self.source;
         let explanation = context.glossary.tooltip("cfps");
         let controls = |ui: &mut Ui| {
             export_menu(ui, context, "CFPS", || {
-                let rows = class_rows(run, None);
-                drawn(run, |figure| figures::cfps_heatmap(&rows, figure), || csv(run))
+                let rows = counted_rows(run, source);
+                let statistics = run.experiment.as_deref().zip(shown);
+                let statistics = statistics.map(|(experiment, epoch)| source.describe(experiment, epoch));
+                let draw = |figure: &figures::Context| {
+                    let statistics = statistics.clone().unwrap_or_else(|| figure.statistics.clone());
+                    figures::cfps_heatmap(&rows, &figures::Context { statistics, ..figure.clone() })
+                };
+                drawn(run, draw, || csv(&rows, source))
             });
             ui.toggle_value(toggled, "Table").on_hover_text("CFPS as numbers, a row for each epoch");
         };
@@ -52,11 +68,13 @@ impl Heatmap {
                 ));
                 return;
             }
-            let key = version(run, "cfps");
+            ui.horizontal_wrapped(|ui| self.source.choose(ui, "CFPS"));
+            let source = self.source;
+            let key = version(run, ("cfps", source));
             if self.cells.as_ref().is_none_or(|(old, ..)| *old != key) {
-                let value = |class, epoch: &EpochRecord| row(epoch, class).map_or(f64::NAN, |row| row.cfps);
+                let of_epochs = shares(run, source);
                 let cells: Vec<f64> =
-                    (0..names.len()).flat_map(|k| run.epochs.iter().map(move |epoch| value(k, epoch))).collect();
+                    (0..names.len()).flat_map(|k| of_epochs.iter().map(move |shares| shares[k])).collect();
                 let largest = cells.iter().copied().filter(|v| v.is_finite()).fold(0.0, f64::max);
                 self.cells = Some((key, cells, largest));
             }
@@ -78,6 +96,7 @@ impl Heatmap {
                 name: "CFPS by class and epoch",
                 rows: names,
                 columns: &columns,
+                classes_in_columns: false,
                 axis: "Epoch",
                 color: &|class, epoch| theme::sequential(at(class, epoch) / top),
                 text: &|class, epoch, wide| format!("{:.*}", usize::from(wide), 100.0 * at(class, epoch)),
@@ -92,7 +111,7 @@ impl Heatmap {
                     )
                 },
                 marked,
-                key: version(run, ("cfps", top.to_bits())),
+                key: version(run, ("cfps", source, top.to_bits())),
                 cell: (vec2(4.0, if many { 14.0 } else { 20.0 }), vec2(44.0, if many { 14.0 } else { 26.0 })),
                 height: 420.0,
             };
@@ -106,11 +125,8 @@ impl Heatmap {
                 choose_scale(ui, &mut scale);
                 ui.label(weak(ui, "Click a cell to show its epoch below.").small());
             });
-            if let Some(experiment) = run.experiment.as_deref() {
-                let counted = figure_context(experiment, names).statistics;
-                let text =
-                    format!("Mistakes on {counted}. The confusion matrix shows either these or the validation split.");
-                ui.label(weak(ui, text).small());
+            if let (Some(experiment), Some(epoch)) = (run.experiment.as_deref(), shown) {
+                ui.label(weak(ui, note(run, experiment, source, epoch)).small());
             }
             // Another run may not have it.
             let picked = self.picked.filter(|(epoch, class)| {
@@ -118,12 +134,12 @@ impl Heatmap {
             });
             if let Some((epoch, prediction)) = picked {
                 let name = &names[prediction as usize];
-                let button = ui.button(format!("Show the images mistaken for {name} in epoch {}", epoch + 1));
-                if button
-                    .on_hover_text("The training images whose share CFPS is, attacked as they were counted")
-                    .clicked()
-                {
-                    wanted = Some(Cell { of: Counted::Training, epoch, label: None, prediction });
+                let of = source.counted();
+                let images = of.name();
+                let button = ui.button(format!("Show the {images} images mistaken for {name} in epoch {}", epoch + 1));
+                let text = format!("The {images} images whose share this is, attacked as they were counted");
+                if button.on_hover_text(text).clicked() {
+                    wanted = Some(Cell { of, epoch, label: None, prediction });
                 }
             }
         });
@@ -133,6 +149,37 @@ impl Heatmap {
         }
         chosen
     }
+}
+
+/// CFPS of each class in each epoch.
+fn shares(run: &RunView, source: Source) -> Vec<Vec<f64>> {
+    let classes = run.class_names().len();
+    let of_method = run.experiment.as_deref().map_or(Source::Train, Source::of_method);
+    run.epochs.iter().map(|epoch| source.cfps(epoch, classes, of_method)).collect()
+}
+
+/// The rows of `classes.csv` with the CFPS of these images.
+fn counted_rows(run: &RunView, source: Source) -> Vec<ClassRow> {
+    let shares = shares(run, source);
+    let rows = run.epochs.iter().zip(shares).flat_map(|(epoch, shares)| {
+        let cfps = move |row: &ClassRow| shares.get(row.class as usize).copied().unwrap_or(f64::NAN);
+        epoch.classes.iter().map(move |row| ClassRow { cfps: cfps(row), ..row.clone() })
+    });
+    rows.collect()
+}
+
+/// Whose mistakes are shown, and whose the method uses.
+fn note(run: &RunView, experiment: &Experiment, source: Source, epoch: &EpochRecord) -> String {
+    let mut text = format!("Counted: {}.", source.describe(experiment, epoch));
+    let changed = !changes_between(run.epochs.iter().map(|epoch| &epoch.metrics)).is_empty();
+    if source == Source::Validation && changed {
+        text += " Other epochs were evaluated under another attack.";
+    }
+    let of_method = Source::of_method(experiment);
+    if source != of_method {
+        text += &format!(" {} itself counts {}.", experiment.method().title, of_method.describe(experiment, epoch));
+    }
+    text
 }
 
 fn choose_scale(ui: &mut Ui, scale: &mut CfpsScale) {
@@ -208,8 +255,8 @@ pub(super) fn class_rows(run: &RunView, until: Option<u32>) -> Vec<ClassRow> {
     wanted.flat_map(|epoch| epoch.classes.iter().cloned()).collect()
 }
 
-fn csv(run: &RunView) -> String {
-    let rows = run.epochs.iter().flat_map(|epoch| &epoch.classes);
-    let rows = rows.map(|row| [row.epoch.to_string(), row.class.to_string(), row.name.clone(), row.cfps.to_string()]);
-    table(&["epoch", "class", "name", "cfps"], rows)
+fn csv(rows: &[ClassRow], source: Source) -> String {
+    let cells = |row: &ClassRow| [row.epoch.to_string(), row.class.to_string(), row.name.clone(), row.cfps.to_string()];
+    let cfps = if source == Source::Validation { "val_cfps" } else { "cfps" };
+    table(&["epoch", "class", "name", cfps], rows.iter().map(cells))
 }

@@ -7,6 +7,7 @@ mod heatmap;
 mod series;
 #[cfg(test)]
 mod series_tests;
+mod source;
 mod targets;
 #[cfg(test)]
 mod tests;

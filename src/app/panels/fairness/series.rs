@@ -174,6 +174,7 @@ impl Card {
             name: &format!("{} by class and epoch", series.title),
             rows: names,
             columns: &columns,
+            classes_in_columns: false,
             axis: "Epoch",
             color: &|class, epoch| scale.color(at(class, epoch), epoch),
             text: &|class, epoch, wide| match at(class, epoch) {

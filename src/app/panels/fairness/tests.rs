@@ -362,7 +362,7 @@ fn a_cell_of_cfps_shows_the_training_images_that_were_mistaken_for_its_class() {
     harness.drop_at(at);
     harness.run();
     assert_eq!(harness.state().focus.epoch, Some(2));
-    harness.get_by_label("Show the images mistaken for cat in epoch 3").click();
+    harness.get_by_label("Show the training images mistaken for cat in epoch 3").click();
     harness.run();
     let cell = harness.state().actions.iter().find_map(|action| match action {
         Action::ShowCell(cell) => Some(*cell),
@@ -370,4 +370,101 @@ fn a_cell_of_cfps_shows_the_training_images_that_were_mistaken_for_its_class() {
     });
     let cell = cell.unwrap();
     assert_eq!((cell.of, cell.epoch, cell.label, cell.prediction), (Counted::Training, 2, None, 3));
+}
+
+#[test]
+fn cfps_of_the_validation_split_has_its_own_numbers_images_and_name() {
+    let mut harness = tall(sample::run());
+    let named = |harness: &Shown<'_>, text: &str| harness.query_by_label_contains(text).is_some();
+    assert!(named(&harness, "Counted: training images under PGD-"));
+    let value = |harness: &Shown<'_>| harness.get_by_label("CFPS by class and epoch").value().unwrap();
+    let expected = |counts: &crate::fairness::Confusion| {
+        format!("airplane, epoch 1: {} of all mistakes", crate::app::widgets::percent(counts.cfps()[0]))
+    };
+    let first = sample::run().epochs[0].clone();
+    let [train, validation] = [first.train.as_ref(), first.validation.as_ref()].map(|counts| expected(counts.unwrap()));
+    assert_ne!(train, validation);
+    assert!(value(&harness).starts_with(&train), "{}", value(&harness));
+    harness.get_by_label("CFPS: Validation").click();
+    harness.run();
+    assert!(value(&harness).starts_with(&validation), "{}", value(&harness));
+    assert!(named(&harness, "Counted: validation split under PGD-"));
+    assert!(named(&harness, "FAIR-TAT itself counts training images under PGD-"));
+    harness.get_by_label("Export CFPS").click();
+    harness.run();
+    harness.get_by_label("Save numbers as CSV…").click();
+    harness.run();
+    let [Action::Export(export, Format::Csv)] = &harness.state().actions[..] else { panic!() };
+    let cat = sample::run().epochs[17].validation.as_ref().unwrap().cfps()[3];
+    assert!(export.csv.starts_with("epoch,class,name,val_cfps\n"));
+    assert_eq!(export.csv.lines().nth(1 + 17 * 10 + 3), Some(format!("17,3,cat,{cat}").as_str()));
+    assert!(export.svg.contains("landed on the class; validation split under"), "{}", export.svg);
+    // A cell leads to images of the validation split.
+    let rect = harness.get_by_label("CFPS by class and epoch").rect();
+    let at = pos2(rect.left() + 2.5 * rect.width() / 18.0, rect.top() + 3.5 * rect.height() / 10.0);
+    harness.hover_at(at);
+    harness.drag_at(at);
+    harness.drop_at(at);
+    harness.run();
+    harness.get_by_label("Show the validation images mistaken for cat in epoch 3").click();
+    harness.run();
+    let cell = harness.state().actions.iter().find_map(|action| match action {
+        Action::ShowCell(cell) => Some((cell.of, cell.epoch, cell.label, cell.prediction)),
+        _ => None,
+    });
+    assert_eq!(cell, Some((Counted::Validation, 2, None, 3)));
+}
+
+#[test]
+fn without_counts_cfps_is_what_the_file_of_classes_says() {
+    let mut run = sample::run();
+    run.epochs.iter_mut().for_each(|epoch| (epoch.train, epoch.validation) = (None, None));
+    let mut harness = tall(run);
+    let value = |harness: &Shown<'_>| harness.get_by_label("CFPS by class and epoch").value().unwrap();
+    let cfps = crate::app::widgets::percent(sample::run().epochs[0].classes[0].cfps);
+    assert!(value(&harness).contains(&cfps), "{}", value(&harness));
+    // That is not of the validation split.
+    harness.get_by_label("CFPS: Validation").click();
+    harness.run();
+    assert!(!value(&harness).contains('%'), "{}", value(&harness));
+}
+
+#[test]
+fn a_class_is_highlighted_from_and_in_every_matrix() {
+    use crate::app::testing::is_highlighted;
+    let run = sample::run_of(MethodChoice::Wat, 10, |_, _, class| 0.5 + class as f64 / 10.0);
+    let mut harness = harness(Stage::new(Fairness::default(), run), [1200.0, 2300.0], 1.0, true);
+    harness.run();
+    let names = ["CFPS by class and epoch", "Confusion matrix", "Weight of the loss by class and epoch"];
+    for name in names {
+        let rect = harness.get_by_label(name).rect();
+        let row = |class: f32| {
+            egui::Rect::from_min_size(
+                pos2(rect.left(), rect.top() + class * rect.height() / 10.0),
+                egui::vec2(rect.width(), rect.height() / 10.0),
+            )
+        };
+        assert!(is_highlighted(&mut harness, row(3.0).expand(3.0), 3), "{name}");
+        harness.hover_at(row(6.0).center());
+        harness.run_steps(3);
+        assert_eq!(crate::app::focus::pointed(&harness.ctx), Some(6), "{name}");
+        harness.hover_at(pos2(1.0, 1.0));
+        harness.run_steps(3);
+        assert_eq!(crate::app::focus::pointed(&harness.ctx), None, "{name}");
+    }
+    // In the confusion matrix the column, too, of which only the frame is drawn.
+    let rect = harness.get_by_label("Confusion matrix").rect();
+    let width = rect.width() / 10.0;
+    let cell = |row: f32, column: f32| {
+        egui::Rect::from_center_size(
+            pos2(rect.left() + (column + 0.5) * width, rect.top() + (row + 0.5) * rect.height() / 10.0),
+            egui::vec2(width + 6.0, 4.0),
+        )
+    };
+    assert!(is_highlighted(&mut harness, cell(8.0, 3.0), 3));
+    assert!(!is_highlighted(&mut harness, cell(8.0, 6.0), 3));
+    // And the name below it.
+    harness.hover_at(pos2(rect.left() + 4.5 * width, rect.bottom() + 10.0));
+    harness.run_steps(3);
+    assert_eq!(crate::app::focus::pointed(&harness.ctx), Some(4));
 }

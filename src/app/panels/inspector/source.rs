@@ -5,6 +5,7 @@ use std::sync::Arc;
 use egui::{ComboBox, DragValue, Ui, vec2};
 
 use super::choose_class;
+use super::network;
 use crate::app::context::{Action, Context, OpenFor};
 use crate::app::level::Level;
 use crate::app::pictures::{image_of, subject_from_set};
@@ -45,6 +46,8 @@ pub(super) struct Source {
     pub(super) part: Part,
     pub(super) index: usize,
     pub(super) class: Option<u32>,
+    /// The checkpoint of the epoch that the scrubber shows.
+    checkpoint: network::Found,
     /// The search for a misclassified image under way.
     pub(super) seeking: Option<Seeking>,
     /// A search that the worker must be told to end.
@@ -188,6 +191,7 @@ impl Source {
         let mut changed = false;
         let names = context.run.class_names();
         let info = context.run.info.as_deref();
+        network::note(ui, context, &mut self.checkpoint);
         if let Some(info) = info {
             ui.horizontal_wrapped(|ui| {
                 let before = self.part;

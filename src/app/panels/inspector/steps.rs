@@ -348,6 +348,7 @@ fn bar(ui: &mut Ui, k: usize, probability: f32, shown: &Inspection, names: &[Str
     let color = theme::class_color(k, ui.visuals().dark_mode);
     let painter = ui.painter();
     painter.rect_filled(rect, 3, ui.visuals().faint_bg_color);
+    crate::app::focus::row(ui, rect, k);
     let filled = Rect::from_min_size(rect.min, vec2(rect.width() * probability.clamp(0.0, 1.0), rect.height()));
     painter.rect_filled(filled, 3, color.gamma_multiply(if ui.visuals().dark_mode { 0.45 } else { 0.35 }));
     painter.rect_filled(Rect::from_min_size(rect.min, vec2(3.0, rect.height())), 0, color);

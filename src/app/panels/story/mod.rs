@@ -16,6 +16,7 @@ use crate::app::view::Status;
 use crate::app::welcome::buttons;
 use crate::app::widgets::picture::Textures;
 use crate::app::widgets::{drawn, elided, empty, export_menu, percent, strong, weak};
+use crate::evaluate::figure_context;
 use crate::evaluate::figures::{self, Story as Facts};
 use crate::worker::Counted;
 
@@ -23,6 +24,8 @@ pub use result::ResultCard;
 
 /// With more classes than this, the least robust stand first and classes can be searched.
 const MANY: usize = 20;
+/// Below this height the panel scrolls as a whole.
+const ROOMY: f32 = 440.0;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
@@ -68,6 +71,20 @@ impl Panel for Story {
             ui.add_space(8.0);
             return buttons(ui, context.actions);
         }
+        if ui.available_height() < ROOMY {
+            egui::ScrollArea::vertical().id_salt("story").auto_shrink(false).show(ui, |ui| {
+                self.contents(ui, context, true);
+            });
+        } else {
+            self.contents(ui, context, false);
+        }
+    }
+}
+
+impl Story {
+    /// `scrolls` says whether the panel scrolls as a whole, rather than only the rows.
+    fn contents(&mut self, ui: &mut Ui, context: &mut Context<'_>, scrolls: bool) {
+        let run = context.run;
         let facts = told::facts(run, *context.focus);
         self.result.show(ui, context);
         self.heading(ui, context, &facts);
@@ -77,16 +94,14 @@ impl Panel for Story {
             ui.label(weak(ui, format!("No class has “{}” in its name.", self.search)));
             return;
         }
-        let clicked = rows::show(ui, context, &facts, &order, &mut self.textures);
+        let clicked = rows::show(ui, context, &facts, &order, &mut self.textures, scrolls);
         if let Some((label, prediction)) = clicked {
             let epoch = facts.measured.unwrap_or(facts.epoch);
             let (label, prediction) = (Some(label as u32), prediction as u32);
             context.ask(Action::ShowCell(Cell { of: Counted::Validation, epoch, label, prediction }));
         }
     }
-}
 
-impl Story {
     /// The worst class and the gap, with the attack, and the story in a sentence.
     fn heading(&self, ui: &mut Ui, context: &Context<'_>, facts: &Facts) {
         let (run, palette) = (context.run, theme::palette(ui));
@@ -116,7 +131,11 @@ impl Story {
         });
         if let Some(experiment) = run.experiment.as_deref() {
             let attack = record.metrics.validation_attack(experiment);
-            let text = format!("After epoch {}, validation split. Robust: under {attack}.", record.metrics.epoch + 1);
+            let counted = figure_context(experiment, &[]).statistics;
+            let text = format!(
+                "After epoch {}, validation split. Robust: under {attack}. CFPS: {counted}.",
+                record.metrics.epoch + 1
+            );
             ui.label(weak(ui, text).small());
         }
         if let Some(sentence) = told::sentence(run, facts) {

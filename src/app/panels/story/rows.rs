@@ -8,139 +8,195 @@ use crate::app::focus;
 use crate::app::theme::{self, Palette};
 use crate::app::view::RunView;
 use crate::app::widgets::picture::{self, Textures};
-use crate::app::widgets::{color_key, epsilon, mark_key, name_room, percent};
+use crate::app::widgets::{color_key, epsilon, mark_key, name_room, percent, weak};
 use crate::data::Dataset;
-use crate::evaluate::figures::{Story, StoryRow, story_span};
+use crate::evaluate::figure_context;
+use crate::evaluate::figures::{Story, StoryColumn, StoryQuantity, StoryRow, StoryScale};
 
 /// Seconds that a bar takes from one epoch's value to the next.
 const MOVES_FOR: f32 = 0.3;
-/// Width of a number beside its bar.
-const NUMBER: f32 = 58.0;
+/// Width of a number beside its bar; in narrow columns numbers are small.
+const NUMBER: f32 = 68.0;
+const SMALL_NUMBER: f32 = 54.0;
+/// Width of the mark of a value that is no bar.
+const POINT: f32 = 5.0;
+/// In a panel that scrolls as a whole: height of a row, and the number of them that are shown of many.
+const LOW: f32 = 26.0;
+const MOST: f32 = 20.0;
 /// Minimum width of the panel for pictures of the most frequent mistake, and for its name.
 const PICTURES: f32 = 860.0;
 const NAMED: f32 = 640.0;
-/// Columns narrower than this have short titles.
+/// Columns narrower than this have short titles and small numbers.
 const NARROW: f32 = 130.0;
 
-/// A column of bars that begin at a value without effect.
-struct Column<'a> {
-    title: String,
-    /// The same for a narrow column.
-    short: &'static str,
+/// Columns narrower than this have no room for a bar beside its number; then fewer columns are shown.
+const LEAST: f32 = 88.0;
+/// The same if the panel is wide enough for pictures, which take the room of two columns.
+const LEAST_BESIDE_PICTURES: f32 = 104.0;
+
+/// A column of bars or points.
+struct Column {
+    what: StoryColumn,
     tooltip: &'static str,
-    value: fn(&StoryRow) -> Option<f64>,
-    /// A second value, shown as a mark.
-    mark: fn(&StoryRow) -> Option<f64>,
-    base: f64,
-    base_name: &'a str,
-    span: f64,
-    write: fn(f64) -> String,
     color: Color32,
 }
 
+impl Column {
+    fn new(what: StoryColumn, palette: &Palette) -> Self {
+        let (tooltip, color) = match what.quantity {
+            StoryQuantity::Cfps => ("Share of all mistakes that landed on this class", palette.gap),
+            StoryQuantity::Target => ("Probability that an image is attacked towards this class", palette.accent),
+            StoryQuantity::Epsilon => ("Radius of the attack on images of this class", palette.accent),
+            StoryQuantity::Decimal | StoryQuantity::Number => ("What the method adapted for this class", palette.good),
+        };
+        Self { what, tooltip, color }
+    }
+
+    fn write(&self, value: f64) -> String {
+        match self.what.quantity {
+            StoryQuantity::Cfps | StoryQuantity::Target => percent(value),
+            StoryQuantity::Epsilon => levels(value),
+            StoryQuantity::Decimal => format!("{value:.3}"),
+            StoryQuantity::Number => ((1000.0 * value).round() / 1000.0).to_string(),
+        }
+    }
+
+    /// What the column is, of which images, and where its line or its ends are.
+    fn explain(&self, statistics: &str) -> String {
+        let counted = match self.what.quantity {
+            StoryQuantity::Cfps => format!(": {statistics}"),
+            _ => String::new(),
+        };
+        let scale = match (self.what.scale, self.what.scale.marked()) {
+            (_, Some(marked)) => format!("Line: {}, {}.", self.what.mark, self.write(marked)),
+            (StoryScale::Between { low, high }, None) => {
+                format!("From {} on the left to {} on the right.", self.write(low), self.write(high))
+            }
+            (_, None) => String::new(),
+        };
+        format!("{}{counted}. {scale}", self.tooltip)
+    }
+}
+
 /// The horizontal extent of each part of a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Layout {
     name: f32,
     column: f32,
     mistake: f32,
     pictures: bool,
+    /// Number of columns before the accuracy.
+    columns: usize,
 }
 
-/// Shows the rows of these classes; returns the cell of the confusion matrix that was clicked.
+impl Layout {
+    /// The widest arrangement of `wanted` columns within `width`: with less room first without pictures, then without
+    /// the most frequent mistake, then with fewer columns.
+    fn new(width: f32, name: f32, wanted: usize, with_pictures: bool) -> Self {
+        let of = |mistake: f32, pictures: bool, columns: usize| {
+            let column = (width - name - mistake) / (columns + 1) as f32;
+            Self { name, column, mistake, pictures, columns }
+        };
+        let mut all = Vec::new();
+        if with_pictures && width >= PICTURES {
+            all.push((of((0.22 * width).clamp(190.0, 260.0), true, wanted), LEAST_BESIDE_PICTURES));
+        }
+        if width >= NAMED {
+            all.push((of(130.0, false, wanted), LEAST));
+        }
+        all.extend((1..=wanted).rev().map(|columns| (of(0.0, false, columns), LEAST)));
+        let fits = all.into_iter().find(|(layout, least)| layout.column >= *least);
+        fits.map_or_else(|| of(0.0, false, wanted.min(1)), |(layout, _)| layout)
+    }
+}
+
+/// Shows the rows of these classes; returns the cell of the confusion matrix that was clicked. `scrolls` says whether the
+/// panel scrolls as a whole.
 pub(super) fn show(
     ui: &mut Ui,
     context: &Context<'_>,
     facts: &Story,
     order: &[usize],
     textures: &mut Textures,
+    scrolls: bool,
 ) -> Option<(usize, usize)> {
     let run = context.run;
-    let columns = columns(ui, run, facts);
+    let palette = theme::palette(ui);
+    let base = run.experiment.as_ref().map_or(0.0, |experiment| experiment.attack.epsilon.exact());
+    let columns: Vec<Column> = facts.columns(base).into_iter().map(|column| Column::new(column, palette)).collect();
     let font = TextStyle::Body.resolve(ui.style());
     let scroll = ui.spacing().scroll.allocated_width();
     let width = ui.available_width() - scroll;
     let name = name_room(ui, run.class_names(), &font).min(0.2 * width) + 16.0;
-    let pictures = width >= PICTURES && order.len() <= super::MANY;
-    let mistake = match width {
-        width if pictures => (0.22 * width).clamp(190.0, 260.0),
-        width if width >= NAMED => 130.0,
-        _ => 0.0,
-    };
-    let column = (width - name - mistake) / (columns.len() + 1) as f32;
-    let height = match ui.available_height() - 64.0 {
+    let layout = Layout::new(width, name, columns.len(), order.len() <= super::MANY);
+    let (shown, left_out) = columns.split_at(layout.columns);
+    // As high as it was in the last frame, because its lines wrap.
+    let foot_id = ui.scope_id().with("foot");
+    let foot = ui.data(|data| data.get_temp::<f32>(foot_id)).unwrap_or(40.0);
+    let height = match ui.available_height() - foot - 24.0 {
+        _ if scrolls => LOW,
         room if order.len() <= super::MANY => (room / order.len() as f32).clamp(24.0, 40.0),
         _ => 22.0,
     };
-    let layout = Layout { name, column, mistake, pictures };
     let x = ui.max_rect().left();
-    header(ui, x, &layout, &columns, facts);
+    header(ui, x, &layout, shown, facts, run);
     let images = representatives(run);
     let mut clicked = None;
-    let foot = 40.0;
-    egui::ScrollArea::vertical()
-        .max_height((ui.available_height() - foot).max(80.0))
-        .auto_shrink([false, true])
-        .show_rows(ui, height - ui.spacing().item_spacing.y, order.len(), |ui, range| {
-            for class in order[range].iter().copied() {
-                let (rect, _) = ui.allocate_exact_size(
-                    vec2(ui.available_width(), height - ui.spacing().item_spacing.y),
-                    Sense::hover(),
-                );
-                let row = Row { run, facts, class, rect, x, layout: &layout };
-                focus::row(ui, rect, class);
-                row.show(ui, &columns);
-                if row.mistake(ui, &images, textures) {
-                    clicked = facts.rows[class].confused.map(|(other, _)| (class, other));
-                }
-            }
-        });
+    let each = height - ui.spacing().item_spacing.y;
+    let mut row = |ui: &mut Ui, class: usize| {
+        let (rect, _) = ui.allocate_exact_size(vec2(ui.available_width(), each), Sense::hover());
+        let row = Row { run, facts, class, rect, x, layout: &layout };
+        focus::row(ui, rect, class);
+        row.show(ui, shown, left_out);
+        if row.mistake(ui, &images, textures) {
+            clicked = facts.rows[class].confused.map(|(other, _)| (class, other));
+        }
+    };
+    if scrolls && order.len() <= super::MANY {
+        order.iter().for_each(|class| row(ui, *class));
+    } else {
+        let most = if scrolls { LOW * MOST } else { (ui.available_height() - foot).max(80.0) };
+        egui::ScrollArea::vertical()
+            .id_salt("rows")
+            .max_height(most)
+            .min_scrolled_height(if scrolls { most } else { 64.0 })
+            .auto_shrink([false, true])
+            .show_rows(ui, each, order.len(), |ui, range| order[range].iter().for_each(|class| row(ui, *class)));
+    }
+    let found = ui.vertical(|ui| legend(ui, shown, left_out)).response.rect.height() + ui.spacing().item_spacing.y;
+    if found != foot {
+        ui.data_mut(|data| data.insert_temp(foot_id, found));
+        ui.request_repaint();
+    }
+    clicked
+}
+
+/// The meaning of colours and lines, and the columns that have no room.
+fn legend(ui: &mut Ui, shown: &[Column], left_out: &[Column]) {
     let palette = theme::palette(ui);
     ui.horizontal_wrapped(|ui| {
         color_key(ui, palette.robust, "robust");
         color_key(ui, palette.worst, "robust, worst class");
         color_key(ui, palette.clean, "clean");
         mark_key(ui, ui.visuals().text_color(), "95 % interval; what the rule says");
-        mark_key(ui, palette.weak, "even share, base epsilon: bars begin there, each column is zoomed to its values");
+        let mut marks: Vec<&str> = Vec::new();
+        for mark in shown.iter().map(|column| column.what.mark) {
+            if !mark.is_empty() && !marks.contains(&mark) {
+                marks.push(mark);
+            }
+        }
+        let from = if shown.iter().all(|column| column.what.scale.start() == Some(0.5)) {
+            "bars begin there, each column is zoomed to its values"
+        } else {
+            "each column is zoomed to its values"
+        };
+        mark_key(ui, palette.weak, &format!("{}: {from}", marks.join(", ")));
     });
-    clicked
-}
-
-fn columns<'a>(ui: &Ui, run: &RunView, facts: &Story) -> Vec<Column<'a>> {
-    let palette = theme::palette(ui);
-    let even = 1.0 / facts.rows.len().max(1) as f64;
-    let base = run.experiment.as_ref().map_or(0.0, |experiment| experiment.attack.epsilon.exact());
-    let counted = facts.counted.map_or_else(String::new, |epoch| format!(", epoch {}", epoch + 1));
-    let now = facts.epoch + 1;
-    let all = [
-        (
-            (format!("CFPS{counted}"), "CFPS"),
-            "Share of all mistakes under the training attack that landed on this class",
-            (|row: &StoryRow| row.cfps) as fn(&StoryRow) -> Option<f64>,
-            (|_: &StoryRow| None) as fn(&StoryRow) -> Option<f64>,
-            (even, "even share", percent as fn(f64) -> String, palette.gap),
-        ),
-        (
-            (format!("Target, epoch {now}"), "Target"),
-            "Probability that an image is attacked towards this class",
-            |row: &StoryRow| row.target,
-            |_: &StoryRow| None,
-            (even, "even share", percent, palette.accent),
-        ),
-        (
-            (format!("Epsilon, epoch {now}"), "Epsilon"),
-            "Radius of the attack on images of this class",
-            |row: &StoryRow| row.epsilon,
-            |row: &StoryRow| row.rule,
-            (base, "base epsilon", levels, palette.accent),
-        ),
-    ];
-    let known = all.into_iter().filter(|(_, _, value, ..)| facts.rows.iter().any(|row| value(row).is_some()));
-    known
-        .map(|((title, short), tooltip, value, mark, (base, base_name, write, color))| {
-            let span = story_span(facts.rows.iter().flat_map(|row| [value(row), mark(row)]), base);
-            Column { title, short, tooltip, value, mark, base, base_name, span, write, color }
-        })
-        .collect()
+    if !left_out.is_empty() {
+        let names: Vec<&str> = left_out.iter().map(|column| column.what.short).collect();
+        let text = format!("No room for {}: the tooltip of each row has the values.", names.join(", "));
+        ui.label(weak(ui, text).small());
+    }
 }
 
 /// A radius in levels of 255.
@@ -149,10 +205,12 @@ pub(super) fn levels(value: f64) -> String {
 }
 
 /// The titles above the columns.
-fn header(ui: &mut Ui, left: f32, layout: &Layout, columns: &[Column<'_>], facts: &Story) {
+fn header(ui: &mut Ui, left: f32, layout: &Layout, columns: &[Column], facts: &Story, run: &RunView) {
     let (rect, _) = ui.allocate_exact_size(vec2(ui.available_width(), 20.0), Sense::hover());
     let small = TextStyle::Small.resolve(ui.style());
     let color = ui.visuals().strong_text_color();
+    let statistics = run.experiment.as_deref().map(|experiment| figure_context(experiment, &[]).statistics);
+    let statistics = statistics.unwrap_or_default();
     let put = |index: usize, title: &str, tooltip: &str, width: f32| {
         let from = left + layout.name + index as f32 * layout.column;
         let place = Rect::from_min_size(pos2(from, rect.top()), vec2(width, 20.0));
@@ -163,9 +221,8 @@ fn header(ui: &mut Ui, left: f32, layout: &Layout, columns: &[Column<'_>], facts
         response.on_hover_text(tooltip);
     };
     for (index, column) in columns.iter().enumerate() {
-        let tooltip =
-            format!("{}. The line is the {}: {}", column.tooltip, column.base_name, (column.write)(column.base));
-        let title = if layout.column < NARROW { column.short } else { &column.title };
+        let title = if layout.column < NARROW { column.what.short } else { &column.what.title };
+        let tooltip = format!("{}: {}", column.what.title, column.explain(&statistics));
         put(index, title, &tooltip, layout.column);
     }
     let after = facts.measured.map_or_else(String::new, |epoch| format!(", after epoch {}", epoch + 1));
@@ -211,7 +268,7 @@ impl Row<'_> {
         f64::from(ui.ctx().animate_value_with_time(id, value as f32, MOVES_FOR))
     }
 
-    fn show(&self, ui: &mut Ui, columns: &[Column<'_>]) {
+    fn show(&self, ui: &mut Ui, columns: &[Column], left_out: &[Column]) {
         let palette = theme::palette(ui);
         let names = self.run.class_names();
         let swatch = Rect::from_center_size(pos2(self.x + 5.0, self.rect.center().y), vec2(8.0, 14.0));
@@ -224,39 +281,50 @@ impl Row<'_> {
         }
         self.accuracy(ui, columns.len(), palette);
         let response = ui.interact(self.rect, ui.scope_id().with(("row", self.class)), Sense::HOVER);
-        let text = self.describe(columns);
+        let text = self.describe(columns.iter().chain(left_out));
         response.widget_info(|| WidgetInfo::labeled(Role::Label, true, &text));
         response.on_hover_text_at_pointer(text);
+    }
+
+    /// The font of numbers.
+    fn font(&self, ui: &Ui) -> egui::FontId {
+        let style = if self.layout.column < NARROW { TextStyle::Small } else { TextStyle::Body };
+        style.resolve(ui.style())
     }
 
     /// The rectangle of the bars of a column, without its number.
     fn place(&self, index: usize) -> Rect {
         let left = self.x + self.layout.name + index as f32 * self.layout.column;
-        let width = (self.layout.column - NUMBER - 12.0).max(12.0);
+        let number = if self.layout.column < NARROW { SMALL_NUMBER } else { NUMBER };
+        let width = (self.layout.column - number - 12.0).max(12.0);
         Rect::from_min_size(pos2(left, self.rect.top() + 3.0), vec2(width, self.rect.height() - 6.0))
     }
 
-    fn bar(&self, ui: &Ui, index: usize, column: &Column<'_>, palette: &Palette) {
+    fn bar(&self, ui: &Ui, index: usize, column: &Column, palette: &Palette) {
         let (place, painter) = (self.place(index), ui.painter());
         painter.rect_filled(place, 2, ui.visuals().faint_bg_color);
-        let x_of = |value: f64| {
-            let part = ((value - column.base) / column.span).clamp(-1.0, 1.0) as f32;
-            place.center().x + part * place.width() / 2.0
-        };
-        let font = TextStyle::Body.resolve(ui.style());
-        let (text, color) = match (column.value)(self.facts()) {
+        let scale = column.what.scale;
+        // A point has no beginning, and lies within the ends as a whole.
+        let within = if scale.start().is_none() { place.shrink2(vec2(POINT / 2.0, 0.0)) } else { place };
+        let at = |share: f64| within.left() + within.width() * share as f32;
+        let x_of = |value: f64| at(scale.place(value));
+        let font = self.font(ui);
+        let (text, color) = match column.what.values[self.class] {
             Some(value) => {
                 let to = x_of(self.moving(ui, index, value));
-                let base = place.center().x;
-                let bar = Rect::from_x_y_ranges(base.min(to)..=base.max(to), place.shrink2(vec2(0.0, 2.0)).y_range());
-                painter.rect_filled(bar, 1, column.color);
-                ((column.write)(value), ui.visuals().text_color())
+                let band = place.shrink2(vec2(0.0, 2.0)).y_range();
+                let point = (to - POINT / 2.0, to + POINT / 2.0);
+                let ends = scale.start().map_or(point, |start| (at(start).min(to), at(start).max(to)));
+                painter.rect_filled(Rect::from_x_y_ranges(ends.0..=ends.1, band), 1, column.color);
+                (column.write(value), ui.visuals().text_color())
             }
             None => ("–".to_owned(), palette.weak),
         };
-        painter.vline(place.center().x, self.rect.y_range(), Stroke::new(1.0, palette.weak));
-        if let Some(mark) = (column.mark)(self.facts()) {
-            painter.vline(x_of(mark), place.y_range(), Stroke::new(2.0, ui.visuals().text_color()));
+        if let Some(marked) = scale.marked() {
+            painter.vline(x_of(marked), self.rect.y_range(), Stroke::new(1.0, palette.weak));
+        }
+        if let Some(rule) = column.what.rule[self.class] {
+            painter.vline(x_of(rule), place.y_range(), Stroke::new(2.0, ui.visuals().text_color()));
         }
         painter.text(pos2(place.right() + 5.0, self.rect.center().y), Align2::LEFT_CENTER, text, font, color);
     }
@@ -270,7 +338,7 @@ impl Row<'_> {
             let bar = Rect::from_x_y_ranges(place.left()..=to, place.y_range());
             painter.rect_filled(bar, 1, palette.clean.gamma_multiply(0.45));
         }
-        let font = TextStyle::Body.resolve(ui.style());
+        let font = self.font(ui);
         let Some(robust) = self.facts().robust else {
             let at = pos2(place.right() + 5.0, self.rect.center().y);
             painter.text(at, Align2::LEFT_CENTER, "–", font, palette.weak);
@@ -335,12 +403,12 @@ impl Row<'_> {
         clicked
     }
 
-    fn describe(&self, columns: &[Column<'_>]) -> String {
+    fn describe<'c>(&self, columns: impl Iterator<Item = &'c Column>) -> String {
         let facts = self.facts();
         let mut parts = Vec::new();
         for column in columns {
-            if let Some(value) = (column.value)(facts) {
-                parts.push(format!("{} {}", column.title, (column.write)(value)));
+            if let Some(value) = column.what.values[self.class] {
+                parts.push(format!("{} {}", column.what.title, column.write(value)));
             }
         }
         if let Some(rule) = facts.rule.filter(|rule| Some(*rule) != facts.epsilon) {
@@ -354,5 +422,27 @@ impl Row<'_> {
             parts.push(format!("most often mistaken for {} ({})", names[other], percent(share)));
         }
         format!("{}: {}", names[self.class], parts.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_never_overlap_and_keep_room_for_a_bar() {
+        for width in (300..2000).step_by(7).map(|width| width as f32) {
+            for wanted in 1..=6 {
+                let layout = Layout::new(width, 100.0, wanted, true);
+                let right = 100.0 + (layout.columns + 1) as f32 * layout.column + layout.mistake;
+                assert!(right <= width + 0.01, "{width} {layout:?}");
+                assert!((1..=wanted).contains(&layout.columns) && layout.column >= LEAST, "{width} {layout:?}");
+            }
+        }
+        let of = |width| Layout::new(width, 100.0, 5, true);
+        assert!(of(1400.0).pictures && of(1400.0).columns == 5);
+        assert!(!of(900.0).pictures && of(900.0).mistake > 0.0 && of(900.0).columns == 5);
+        assert_eq!((of(660.0).mistake, of(660.0).columns), (0.0, 5));
+        assert_eq!(of(460.0).columns, 3);
     }
 }

@@ -149,3 +149,70 @@ fn the_export_has_the_numbers_that_are_shown() {
     let context = crate::evaluate::figure_context(experiment, run.class_names());
     assert!(figures::story(&facts, &context).unwrap().svg.contains("Target, epoch 5"));
 }
+
+#[test]
+fn what_a_method_adapts_is_a_column_of_the_epoch_shown() {
+    let mut window = window(sample::with_series(10), [1500.0, 700.0]);
+    shoot(&mut window, "story-series");
+    assert!(window.query_by_label("Weight of the loss, epoch 18").is_some());
+    let cat = row(&window, "cat");
+    assert!(cat.contains("Weight of the loss, epoch 18 1.070; Attack: 1 targeted, 0 untargeted, epoch 18 1"), "{cat}");
+    window.get_by_label_contains("even share, base epsilon, equal weights");
+    window.state_mut().focus.epoch = Some(4);
+    window.run_steps(30);
+    let cat = row(&window, "cat");
+    assert!(cat.contains("Weight of the loss, epoch 5 0.940"), "{cat}");
+    // Numbers and figure are those that are shown.
+    let run = sample::with_series(10);
+    let facts = told::facts(&run, crate::app::focus::Focus { epoch: Some(4) });
+    let csv = told::csv(run.class_names(), &facts);
+    let line = |number: usize| csv.lines().nth(number).unwrap().split(',').collect::<Vec<_>>();
+    assert_eq!(line(0)[14..], ["series_epoch", "weight", "targeted"]);
+    assert_eq!(line(4)[14..], ["4", "0.9400000000000001", "0"]);
+    let context = crate::evaluate::figure_context(run.experiment.as_deref().unwrap(), run.class_names());
+    let svg = figures::story(&facts, &context).unwrap().svg;
+    assert!(svg.contains("Weight of the loss, epoch 5") && svg.contains(">0.940<"), "{svg}");
+    if let Some(directory) = std::env::var_os("SHOTS") {
+        let png = figures::png(&svg).unwrap();
+        std::fs::write(std::path::Path::new(&directory).join("story-figure.png"), png).unwrap();
+    }
+}
+
+#[test]
+fn columns_without_room_are_named_and_their_values_stay_in_the_rows() {
+    let mut window = window(sample::with_series(10), [512.0, 640.0]);
+    shoot(&mut window, "story-series-narrow");
+    let left_out = window.get_by_label_contains("No room for Weight of the loss, Attack: 1 targeted, 0 untargeted");
+    assert!(left_out.rect().bottom() <= 640.0, "{:?}", left_out.rect());
+    assert!(window.query_by_label("Weight of the loss").is_none());
+    assert!(row(&window, "cat").contains("Weight of the loss, epoch 18 1.070"));
+    // A low panel scrolls as a whole.
+    let mut low = self::window(sample::with_series(10), [512.0, 350.0]);
+    let bottom = |low: &Window<'_>| low.get_by_label_contains("No room for").rect().bottom();
+    assert!(bottom(&low) > 350.0);
+    low.hover_at(egui::pos2(300.0, 60.0));
+    low.event(egui::Event::MouseWheel {
+        unit: egui::MouseWheelUnit::Point,
+        delta: egui::vec2(0.0, -2000.0),
+        phase: egui::TouchPhase::Move,
+        source: egui::MouseWheelSource::Unknown,
+        modifiers: egui::Modifiers::NONE,
+    });
+    low.run_steps(60);
+    shoot(&mut low, "story-series-low");
+    assert!(bottom(&low) <= 350.0, "{}", bottom(&low));
+    for classes in [2, 100] {
+        let mut window = self::window(sample::with_series(classes), [1500.0, 700.0]);
+        shoot(&mut window, &format!("story-series-{classes}"));
+        assert!(window.query_by_label("Weight of the loss, epoch 18").is_some());
+        assert!(window.query_by_label_contains("No room for").is_none());
+    }
+}
+
+#[test]
+fn a_class_that_is_pointed_at_elsewhere_is_highlighted() {
+    let mut window = window(sample::run(), [1200.0, 700.0]);
+    let rect = window.get_by_label_contains("cat: CFPS").rect();
+    assert!(crate::app::testing::is_highlighted(&mut window, rect, 3));
+    assert!(!crate::app::testing::is_highlighted(&mut window, rect, 5));
+}

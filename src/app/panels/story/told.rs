@@ -8,7 +8,7 @@ use crate::evaluate::figure_context;
 use crate::evaluate::figures::{Rated, Story};
 
 /// What is known of each class. While the newest epoch is followed, targets and radii are those of the epoch under way;
-/// those of an earlier epoch are shown with what was measured after it.
+/// those of an earlier epoch are shown with what was measured after it. Class series are known at the end of an epoch.
 pub(super) fn facts(run: &RunView, focus: Focus) -> Story {
     let classes = run.class_names().len();
     let record = focus.record(run);
@@ -30,6 +30,9 @@ pub(super) fn facts(run: &RunView, focus: Focus) -> Story {
             story.use_of(&record.classes);
         }
         story.measure(record.metrics.epoch, &record.classes, record.validation.as_ref());
+        if let Some(experiment) = run.experiment.as_deref() {
+            story.adapt(record.metrics.epoch, &record.classes, experiment);
+        }
     }
     if let Some(now) = live {
         for (class, row) in story.rows.iter_mut().enumerate() {
@@ -94,7 +97,7 @@ pub(super) fn sentence(run: &RunView, facts: &Story) -> Option<String> {
 pub(super) fn csv(names: &[String], facts: &Story) -> String {
     let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
     let index = |epoch: Option<u32>| epoch.map_or(String::new(), |epoch| epoch.to_string());
-    let header = [
+    let mut header = vec![
         "class",
         "name",
         "counted_epoch",
@@ -110,9 +113,13 @@ pub(super) fn csv(names: &[String], facts: &Story) -> String {
         "mistaken_for",
         "mistaken_share",
     ];
+    if !facts.series.is_empty() {
+        header.push("series_epoch");
+        header.extend(facts.series.iter().map(|series| series.name));
+    }
     let rows = facts.rows.iter().enumerate().map(|(class, row)| {
         let ends = row.robust.and_then(|robust| robust.interval);
-        [
+        let mut cells = vec![
             class.to_string(),
             names[class].clone(),
             index(facts.counted),
@@ -127,7 +134,12 @@ pub(super) fn csv(names: &[String], facts: &Story) -> String {
             number(ends.map(|ends| ends[1])),
             row.confused.map_or(String::new(), |(other, _)| names[other].clone()),
             number(row.confused.map(|(_, share)| share)),
-        ]
+        ];
+        if !facts.series.is_empty() {
+            cells.push(index(facts.adapted));
+            cells.extend(facts.series.iter().map(|series| number(series.values[class])));
+        }
+        cells
     });
     table(&header, rows)
 }

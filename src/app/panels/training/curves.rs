@@ -1,5 +1,6 @@
 //! Accuracy, loss and learning rate over epochs.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use egui::{Align2, Color32, Id, Ui};
@@ -7,9 +8,11 @@ use egui_plot::{
     GridMark, HoverPosition, Line, LineStyle, Plot, PlotPoint, PlotPoints, PlotUi, Text, VLine, uniform_grid_spacer,
 };
 
-use super::numbers::{attack, gap};
+use super::class;
+use super::numbers::{attack, extremes, gap};
 use super::status::rate_text;
 use crate::app::context::Context;
+use crate::app::focus;
 use crate::app::theme::{self, Palette};
 use crate::app::view::RunView;
 use crate::app::widgets::{drawn, export_menu, percent, section, table, weak};
@@ -97,6 +100,9 @@ impl Changes {
 /// With more changes than this, the lines have no labels.
 const LABELLED_CHANGES: usize = 4;
 
+/// Name of the line of the least robust class.
+const WORST: &str = "robust, worst class";
+
 /// `train_robust` is the label of accuracy under the training attack.
 fn series(palette: &Palette, train_robust: &'static str) -> [Series; 6] {
     let line = |name, color, width, style, value| Series { name, color, width, style, value };
@@ -105,7 +111,7 @@ fn series(palette: &Palette, train_robust: &'static str) -> [Series; 6] {
         line("clean", palette.clean, 2.4, LineStyle::Solid, |e| e.metrics.val_clean_accuracy),
         line("clean, worst class", palette.clean, 1.5, dashed, |e| e.metrics.val_clean_worst),
         line("robust", palette.robust, 2.4, LineStyle::Solid, |e| e.metrics.val_robust_accuracy),
-        line("robust, worst class", palette.worst, 2.0, LineStyle::Solid, |e| e.metrics.val_robust_worst),
+        line(WORST, palette.worst, 2.0, LineStyle::Solid, |e| e.metrics.val_robust_worst),
         line("gap", palette.gap, 1.6, LineStyle::Solid, |e| gap(e).unwrap_or(f64::NAN)),
         line(train_robust, palette.neutral, 1.2, LineStyle::dotted_dense(), |e| e.metrics.train_robust_accuracy),
     ]
@@ -117,7 +123,7 @@ pub(super) fn metrics(run: &RunView) -> Vec<MetricsRow> {
 }
 
 /// An epoch is drawn at its end, as checkpoints are: the first one at 1.
-fn position(epoch: &EpochRecord) -> f64 {
+pub(super) fn position(epoch: &EpochRecord) -> f64 {
     f64::from(epoch.metrics.epoch) + 1.0
 }
 
@@ -202,9 +208,16 @@ impl Curves {
                     self.toggle(ui, line);
                 }
             });
+            // A class that the pointer finds in the plot, which cannot highlight it while it is drawn.
+            let pointed = Cell::new(None);
             let shown: Vec<&Series> = all.iter().filter(|line| !self.hidden.contains(line.name)).collect();
             let reading = |hover: &HoverPosition<'_>| {
                 let epoch = nearest(&run.epochs, at(hover))?;
+                if let HoverPosition::NearDataPoint { plot_name, .. } = hover
+                    && *plot_name == WORST
+                {
+                    pointed.set(extremes(epoch).map(|(worst, _)| worst.class as usize));
+                }
                 let lines: String =
                     shown.iter().map(|l| format!("\n{} {}", l.name, percent((l.value)(epoch)))).collect();
                 Some(format!("After epoch {}{lines}", position(epoch)))
@@ -215,6 +228,8 @@ impl Curves {
                 .y_axis_formatter(|mark, _| format!("{:.0} %", 100.0 * mark.value))
                 .label_formatter(reading);
             let last = run.position().map_or(1.0, |(position, _)| position.max(1.0));
+            let highlighted = focus::highlighted(ui).filter(|class| *class < run.class_names().len());
+            let dark = ui.visuals().dark_mode;
             plot.show(ui, |plot| {
                 focus_line(plot, epoch, palette);
                 changes.draw(plot, palette, last);
@@ -225,7 +240,13 @@ impl Curves {
                         plot.line(Line::new(line.name, points).color(line.color).width(line.width).style(line.style));
                     }
                 }
+                if let Some(class) = highlighted {
+                    class::draw(plot, run, &changes.0, class, theme::class_color(class, dark));
+                }
             });
+            if let Some(class) = pointed.get() {
+                focus::highlight(ui, class);
+            }
             let text = format!(
                 "Validation split. Robust, worst class and gap: under {}.{} Dotted, {}: training images under the \
                  training attack.",

@@ -1,5 +1,6 @@
 //! The panel `Training`: the progress of the run, its results, and where its time goes.
 
+mod class;
 mod curves;
 mod numbers;
 mod status;

@@ -1,8 +1,9 @@
 //! Results of the last epoch, large enough to be read from the back of a classroom.
 
-use egui::{Align2, Color32, FontId, Sense, TextStyle, Ui, WidgetInfo, accesskit::Role, vec2};
+use egui::{Align2, Color32, FontId, Rect, Sense, TextStyle, Ui, WidgetInfo, accesskit::Role, vec2};
 
 use crate::app::context::Context;
+use crate::app::focus;
 use crate::app::theme;
 use crate::app::view::RunView;
 use crate::app::widgets::{card, percent, points, strong, weak};
@@ -86,7 +87,10 @@ pub(super) fn show(ui: &mut Ui, context: &Context<'_>) {
         for row in numbers.chunks(columns) {
             ui.horizontal(|ui| {
                 for (name, value, change, color, up_is_good) in row {
-                    number(ui, width, name, *value, (*change, *up_is_good), *color);
+                    let rect = number(ui, width, name, *value, (*change, *up_is_good), *color);
+                    if let Some((worst, _)) = worst.filter(|_| *color == palette.worst) {
+                        focus::row(ui, rect, worst.class as usize);
+                    }
                 }
             });
         }
@@ -99,7 +103,15 @@ pub(super) fn show(ui: &mut Ui, context: &Context<'_>) {
     });
 }
 
-fn number(ui: &mut Ui, width: f32, name: &str, value: f64, (change, up_is_good): (Option<f64>, bool), color: Color32) {
+/// Shows a number under its name; returns where.
+fn number(
+    ui: &mut Ui,
+    width: f32,
+    name: &str,
+    value: f64,
+    (change, up_is_good): (Option<f64>, bool),
+    color: Color32,
+) -> Rect {
     let palette = theme::palette(ui);
     let small = TextStyle::Small.resolve(ui.style());
     let large = FontId::new(if width < 220.0 { 30.0 } else { 36.0 }, theme::strong_family());
@@ -125,4 +137,5 @@ fn number(ui: &mut Ui, width: f32, name: &str, value: f64, (change, up_is_good):
     let text = format!("{name}: {}{change}", percent(value));
     response.widget_info(|| WidgetInfo::labeled(Role::Label, true, &text));
     response.on_hover_text(text);
+    rect
 }

@@ -187,3 +187,35 @@ fn it_draws_at_every_size() {
     harness.run();
     assert!(harness.query_by_label("Nothing is training").is_some());
 }
+
+#[test]
+fn a_class_that_is_pointed_at_has_its_curves_and_the_worst_one_can_be_pointed_at() {
+    let mut harness = harness(Stage::new(Training::default(), sample::run()), [1024.0, 1100.0], 1.0, true);
+    harness.run();
+    let whole = egui::Rect::from_min_max(egui::pos2(0.0, 200.0), egui::pos2(1024.0, 1100.0));
+    assert!(crate::app::testing::is_highlighted(&mut harness, whole, 6), "no curve of a class was drawn");
+    harness.state_mut().pointed = Some(6);
+    harness.run_steps(3);
+    shoot(&mut harness, "training-class");
+    harness.state_mut().pointed = None;
+    let worst = harness.get_by_label_contains("Worst class, robust: cat: ").rect();
+    assert!(crate::app::testing::is_highlighted(&mut harness, worst, 3));
+    harness.hover_at(worst.center());
+    harness.run_steps(3);
+    assert_eq!(crate::app::focus::pointed(&harness.ctx), Some(3));
+}
+
+#[test]
+fn an_earlier_epoch_shows_where_its_own_time_went() {
+    let mut run = sample::run();
+    run.epochs[4].metrics.seconds_statistics = 7.0;
+    let mut harness = harness(Stage::new(Training::default(), run), [1024.0, 1100.0], 1.0, true);
+    harness.run();
+    assert!(harness.query_by_label_contains("Epoch 19, 45 of 90 batches").is_some());
+    assert!(harness.query_by_label_contains("Epoch 18, whole").is_some());
+    harness.state_mut().focus.epoch = Some(4);
+    harness.run();
+    assert!(harness.query_by_label_contains("Epoch 19, 45 of 90 batches").is_none());
+    assert!(harness.query_by_label_contains("Epoch 5, whole").is_some());
+    assert!(harness.query_by_label_contains("cost 50.0 % of this epoch").is_some());
+}

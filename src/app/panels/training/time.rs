@@ -34,6 +34,7 @@ pub(super) fn cost(seconds: [f64; 4]) -> String {
 /// Shows the card.
 pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>) {
     let run = context.run;
+    let (live, shown) = (context.focus.is_live(), context.focus.record(run));
     section(
         ui,
         "Where the time goes",
@@ -41,13 +42,13 @@ pub(super) fn show(ui: &mut Ui, context: &mut Context<'_>) {
         |ui| export(ui, context),
         |ui| {
             let next = run.epochs.last().map_or(0, |last| last.metrics.epoch + 1);
-            let current = run.now().filter(|now| now.epoch >= next && now.seconds[0] > 0.0);
+            let current = run.now().filter(|now| live && now.epoch >= next && now.seconds[0] > 0.0);
             if let Some(now) = current {
                 let part = format!("Epoch {}, {} of {} batches", now.epoch + 1, now.done, now.batches);
                 epoch(ui, &part, now.seconds);
             }
-            if let Some(last) = run.epochs.last() {
-                let row = &last.metrics;
+            if let Some(shown) = shown {
+                let row = &shown.metrics;
                 let seconds = [row.seconds, row.seconds_attack, row.seconds_update, row.seconds_statistics];
                 epoch(ui, &format!("Epoch {}, whole", row.epoch + 1), seconds);
             }

@@ -1,11 +1,11 @@
 //! The robust accuracy of each class with every arm: mean and deviation over seeds, and the difference from the baseline.
 
-use egui::{Align2, Color32, FontId, Rect, Sense, Stroke, Ui, pos2, vec2};
+use egui::{Align2, Color32, FontId, Rect, Response, Sense, Stroke, Ui, pos2, vec2};
 
 use crate::app::runs::Study;
-use crate::app::theme;
 use crate::app::widgets::markdown::unbroken;
 use crate::app::widgets::{color_key, elided, name_room, rows, weak};
+use crate::app::{focus, theme};
 use crate::study::{ArmReport, CellReport, Verdict};
 
 /// Height of a bar.
@@ -15,8 +15,8 @@ const NUMBERS: [f32; 2] = [168.0, 74.0];
 /// With less room for a bar, the difference is only in the tooltip.
 const NARROW: f32 = 420.0;
 
-/// Shows the classes of a cell.
-pub(super) fn ui(ui: &mut Ui, study: &Study, cell: &CellReport, in_order: &mut bool) {
+/// Shows the classes of a cell; `open` are those of the run of this window, which are highlighted in all panels.
+pub(super) fn ui(ui: &mut Ui, open: &[String], study: &Study, cell: &CellReport, in_order: &mut bool) {
     let baseline = study.report.baseline.as_str();
     let dark = ui.visuals().dark_mode;
     ui.horizontal_wrapped(|ui| {
@@ -42,12 +42,21 @@ pub(super) fn ui(ui: &mut Ui, study: &Study, cell: &CellReport, in_order: &mut b
     let room = name_room(ui, &cell.class_names, &font);
     let height = BAR * cell.arms.len() as f32 + 8.0;
     rows(ui, "classes of the study", height, order.len(), |ui, at| {
-        row(ui, cell, order[at], baseline, room, &font, height);
+        let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), height), Sense::hover());
+        focus::row_named(ui, rect, &cell.class_names[order[at]], open, order[at]);
+        row(ui, (rect, response), cell, order[at], baseline, room, &font);
     });
 }
 
-fn row(ui: &mut Ui, cell: &CellReport, class: usize, baseline: &str, room: f32, font: &FontId, height: f32) {
-    let (rect, response) = ui.allocate_exact_size(vec2(ui.available_width(), height), Sense::hover());
+fn row(
+    ui: &mut Ui,
+    (rect, response): (Rect, Response),
+    cell: &CellReport,
+    class: usize,
+    baseline: &str,
+    room: f32,
+    font: &FontId,
+) {
     let name = &cell.class_names[class];
     let words: Vec<String> = cell.arms.iter().map(|arm| described(arm, class, baseline)).collect();
     let words = format!("{name}: {}", words.join("; "));
