@@ -17,7 +17,7 @@ use crate::worker::{
 /// Number of batches kept for the loss curve; all epochs are kept.
 const BATCHES: usize = 20_000;
 /// Number of epochs whose predictions of every image are kept.
-const PREDICTED: usize = 50;
+pub(super) const PREDICTED: usize = 50;
 /// Number of log lines kept.
 const LOG: usize = 2_000;
 
@@ -174,7 +174,10 @@ impl RunView {
             Update::Examples(examples) => self.examples = Some(examples),
             Update::Inspected(inspection) => self.inspection = Some(inspection),
             Update::Mapped(map) => self.map = Some(map),
-            Update::Cell(cell) => self.cell = Some(cell),
+            Update::Cell(cell) => {
+                self.cell = Some(cell);
+                self.job_failure.take_if(|failure| failure.doing == COUNTING);
+            }
             Update::Sought(sought) => self.sought = Some(sought),
             Update::Warning(text) => self.say(now, Warning, text),
             Update::Ended(ended) => {

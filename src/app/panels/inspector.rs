@@ -23,6 +23,7 @@ use crate::data::Dataset;
 use crate::worker::{DecisionMap, Failure, INSPECTING, Inspection, InspectionJob, MAPPING, MapJob, Request, Subject};
 
 pub(super) use attack::{distance, largest_radius, levels, usual_radius};
+pub(super) use steps::after;
 
 use ask::Asking;
 use attack::AttackForm;

@@ -52,6 +52,7 @@ impl Panels {
 
     /// Drops what the panels keep of a run that is no longer shown.
     pub fn forget_run(&mut self) {
+        self.story = story::Story::default();
         self.training = training::Training::default();
         self.fairness = fairness::Fairness::default();
         self.examples = examples::Examples::default();

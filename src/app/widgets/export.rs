@@ -4,18 +4,29 @@ use crate::app::context::Export;
 use crate::app::view::RunView;
 use crate::evaluate::figure_context;
 use crate::evaluate::figures::{Context, Figure, FigureError};
+use crate::worker::EpochRecord;
 
-/// A figure of this run with its numbers; `None` if there is nothing to draw.
+/// A figure of all epochs of this run with its numbers; `None` if there is nothing to draw.
 pub fn drawn(
     run: &RunView,
     draw: impl FnOnce(&Context) -> Result<Figure, FigureError>,
     csv: impl FnOnce() -> String,
 ) -> Option<Export> {
+    drawn_of(run, run.epochs.last(), draw, csv)
+}
+
+/// A figure of one epoch of this run.
+pub fn drawn_of(
+    run: &RunView,
+    record: Option<&EpochRecord>,
+    draw: impl FnOnce(&Context) -> Result<Figure, FigureError>,
+    csv: impl FnOnce() -> String,
+) -> Option<Export> {
     let experiment = run.experiment.as_ref()?;
     let mut context = figure_context(experiment, run.class_names());
-    if let Some(last) = run.epochs.last() {
-        // Right after a change, the numbers were not measured under the experiment's current attack.
-        context.attack = last.metrics.validation_attack(experiment);
+    if let Some(record) = record {
+        // The numbers may have been measured before a change of the attack.
+        context.attack = record.metrics.validation_attack(experiment);
     }
     context.title = title(run, &context.title);
     let figure = draw(&context).ok()?;

@@ -12,7 +12,7 @@ mod scroll;
 mod text;
 
 pub use bars::{BarRow, Bars, Part, bars, color_key, elided, mark_key, name_room, rows, stacked};
-pub use export::{drawn, file_name as export_file_name, title as export_title};
+pub use export::{drawn, drawn_of, file_name as export_file_name, title as export_title};
 pub use flow::{Flow, flow, section};
 pub use heatmap::{Matrix, MatrixState, color_bar, matrix};
 pub use icon::{Icon, Look, icon_button};

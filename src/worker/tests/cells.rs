@@ -53,6 +53,7 @@ fn images_are_attacked_as_they_were_counted_and_the_run_does_not_change() {
     driver.begin(e, &watched, true);
     let info = driver.opened();
     driver.until_paused();
+    driver.send(Request::Examples(Some(ExamplesWish { count: 1000, every: Duration::ZERO })));
     for _ in 0..3 {
         driver.send(Request::OneBatch);
         driver.until_paused();
@@ -85,8 +86,25 @@ fn images_are_attacked_as_they_were_counted_and_the_run_does_not_change() {
             Counted::Validation => assert_eq!(predictions(last), seen),
             // Targets are drawn as they were.
             Counted::Training => {
-                let targets = last.targets.as_ref().unwrap();
-                assert!(targets.iter().zip(&last.labels).all(|(target, label)| target != label));
+                let of = |images: &Examples, i: usize| (images.targets.as_ref().unwrap()[i], images.epsilon[i]);
+                let trained: Vec<Arc<Examples>> = driver
+                    .told
+                    .iter()
+                    .filter_map(|update| match update {
+                        Update::Examples(examples) if examples.epoch == 0 => Some(Arc::clone(examples)),
+                        _ => None,
+                    })
+                    .collect();
+                let mut compared = 0;
+                for examples in &trained {
+                    for (i, id) in examples.ids.iter().enumerate() {
+                        if let Some(place) = last.ids.iter().position(|other| other == id) {
+                            assert_eq!(of(last, place), of(examples, i), "image {id}");
+                            compared += 1;
+                        }
+                    }
+                }
+                assert!(compared >= 20, "{compared} images");
             }
         }
         // Only those of one prediction, the first two.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use egui::Ui;
 
 use crate::app::context::Context;
+use crate::app::panels::inspector::after;
 use crate::app::theme;
-use crate::app::view::RunView;
+use crate::app::view::{PREDICTED, RunView};
 use crate::app::widgets::markdown::unbroken;
 use crate::app::widgets::{strong, weak};
+use crate::config::StatisticsSource;
 use crate::data::Dataset;
 use crate::train::{CountedEpoch, ValidationSetting, training_attack};
 use crate::worker::{COUNTING, CellImages, CellJob, Counted, EpochRecord, Request};
@@ -141,10 +143,9 @@ impl Open {
             ui.label(weak(ui, text));
             return back;
         };
-        let network = images.position.map_or_else(
-            || "the open network".to_owned(),
-            |position| format!("the network after {position:.2} epochs"),
-        );
+        let network = images
+            .position
+            .map_or_else(|| "the open network".to_owned(), |position| format!("the {}", after(position)));
         let shown = images.images.ids.len();
         let mut text = if self.exact {
             let classes = images.images.probabilities.len().checked_div(shown).unwrap_or(0);
@@ -159,8 +160,8 @@ impl Open {
             )
         } else {
             format!(
-                "Which images were counted is known only for epochs since the run was opened. Of the first {} candidates, {network} takes \
-                 {shown} for {predicted}.",
+                "Which images were counted is known only for the last {PREDICTED} epochs since the run was opened. Of the first {} \
+                 candidates, {network} takes {shown} for {predicted}.",
                 images.tried
             )
         };
@@ -178,8 +179,8 @@ impl Open {
             Counted::Training => {
                 let attack = training_attack(experiment);
                 format!(
-                    "Under the training attack ({attack}) with the radii, targets, random start and augmentation of that epoch; \
-                     batch norm in eval mode."
+                    "Under the training attack as it is set now ({attack}), with the radii, targets, random start and \
+                     augmentation of that epoch; batch norm in eval mode."
                 )
             }
             Counted::Validation => {
@@ -216,11 +217,16 @@ fn counted(record: &EpochRecord, cell: Cell) -> Option<u64> {
 /// What determined the training attack of an epoch.
 fn epoch(run: &RunView, record: &EpochRecord) -> CountedEpoch {
     let epoch = record.metrics.epoch;
-    let before = run.epochs.iter().find(|other| other.metrics.epoch + 1 == epoch);
+    let fairness = run.experiment.as_ref().map(|experiment| &experiment.fairness);
+    // The epoch and the images from which the trainer planned this one.
+    let frozen = fairness.and_then(|fairness| fairness.freeze_after).unwrap_or(u32::MAX);
+    let before = epoch.checked_sub(1).map(|before| before.min(frozen));
+    let before = before.and_then(|before| run.epochs.iter().find(|other| other.metrics.epoch == before));
+    let validation = fairness.is_some_and(|fairness| fairness.statistics_source == StatisticsSource::Validation);
     CountedEpoch {
         epoch,
         radii: record.classes.iter().map(|row| row.epsilon).collect(),
         targets: record.classes.iter().map(|row| row.target_probability).collect(),
-        before: before.and_then(|before| before.train.clone()),
+        before: before.and_then(|before| if validation { before.validation.clone() } else { before.train.clone() }),
     }
 }

@@ -227,7 +227,7 @@ fn attack_line(shown: &Inspection, names: &[String]) -> String {
 }
 
 /// How long the network had been trained: `network after 14 epochs`.
-pub(super) fn after(position: f64) -> String {
+pub(in crate::app) fn after(position: f64) -> String {
     if position.fract() == 0.0 {
         let epochs = if position == 1.0 { "epoch" } else { "epochs" };
         return format!("network after {position:.0} {epochs}");

@@ -14,11 +14,12 @@ use crate::app::panels::Cell;
 use crate::app::theme;
 use crate::app::view::Status;
 use crate::app::welcome::buttons;
-use crate::app::widgets::picture::Textures;
-use crate::app::widgets::{drawn, elided, empty, export_menu, percent, strong, weak};
+use crate::app::widgets::{drawn_of, elided, empty, export_menu, percent, strong, weak};
 use crate::evaluate::figure_context;
 use crate::evaluate::figures::{self, Story as Facts};
 use crate::worker::Counted;
+
+use rows::Portraits;
 
 pub use result::ResultCard;
 
@@ -32,7 +33,7 @@ const ROOMY: f32 = 440.0;
 pub struct Story {
     order: Option<Order>,
     search: String,
-    textures: Textures,
+    portraits: Portraits,
     result: ResultCard,
 }
 
@@ -94,7 +95,7 @@ impl Story {
             ui.label(weak(ui, format!("No class has “{}” in its name.", self.search)));
             return;
         }
-        let clicked = rows::show(ui, context, &facts, &order, &mut self.textures, scrolls);
+        let clicked = rows::show(ui, context, &facts, &order, &mut self.portraits, scrolls);
         if let Some((label, prediction)) = clicked {
             let epoch = facts.measured.unwrap_or(facts.epoch);
             let (label, prediction) = (Some(label as u32), prediction as u32);
@@ -157,9 +158,10 @@ impl Story {
                     egui::TextEdit::singleline(&mut self.search).hint_text("Search classes").desired_width(140.0);
                 ui.add(field).accessible_name("Search classes");
             }
+            let record = context.focus.record(run);
             export_menu(ui, context, "story", || {
                 let csv = || told::csv(run.class_names(), facts);
-                drawn(run, |figure| figures::story(facts, figure), csv)
+                drawn_of(run, record, |figure| figures::story(facts, figure), csv)
             });
         });
     }
@@ -170,7 +172,8 @@ impl Story {
 
     /// The classes to show, in their order.
     fn rows_in_order(&self, names: &[String], facts: &Facts) -> Vec<usize> {
-        let wanted = self.search.trim().to_lowercase();
+        // Where the field is not shown, what was typed for another run does not count.
+        let wanted = if names.len() > MANY { self.search.trim().to_lowercase() } else { String::new() };
         let mut order: Vec<usize> =
             (0..names.len()).filter(|class| names[*class].to_lowercase().contains(&wanted)).collect();
         let rows = &facts.rows;

@@ -9,7 +9,7 @@ use crate::app::context::{Action, Context};
 use crate::app::runs::{Entry, Library, Run};
 use crate::app::theme;
 use crate::app::widgets::{card, percent, points, strong, weak};
-use crate::config::{Experiment, MethodChoice};
+use crate::config::{Experiment, MethodChoice, ModelConfig};
 use crate::evaluate::{FinalReport, WeightsReport};
 
 /// Number of the newest neighbouring run directories among which the baseline is looked for.
@@ -46,13 +46,16 @@ impl Difference {
     }
 }
 
-/// Whether a run is the baseline of an experiment: adversarial training of the same network on the same images, evaluated
-/// in the same way.
-fn is_baseline(run: &Run, experiment: &Experiment, report: &FinalReport) -> bool {
+/// Whether one of two runs is the baseline of the other: adversarial training of the same network on the same images, by the
+/// same attack and schedule, evaluated in the same way. A network to start from is no part of the baseline.
+fn is_counterpart(run: &Run, experiment: &Experiment, report: &FinalReport) -> bool {
     let theirs = &run.experiment;
-    let same = theirs.fairness.method == MethodChoice::At
+    let network = |experiment: &Experiment| ModelConfig { init: None, ..experiment.model.clone() };
+    let is_at = |experiment: &Experiment| experiment.fairness.method == MethodChoice::At;
+    let same = is_at(theirs) != is_at(experiment)
         && theirs.data == experiment.data
-        && theirs.model == experiment.model
+        && network(theirs) == network(experiment)
+        && theirs.attack == experiment.attack
         && theirs.optimizer == experiment.optimizer;
     let comparable = |other: &FinalReport| other.attack == report.attack && other.images == report.images;
     same && run.report.as_ref().is_some_and(comparable)
@@ -67,7 +70,8 @@ impl ResultCard {
             return;
         }
         let is_at = experiment.fairness.method == MethodChoice::At;
-        let baseline = if is_at { None } else { self.baseline(ui, context, experiment, report) };
+        let other = self.counterpart(ui, context, experiment, report);
+        let method = other.as_ref().and_then(|run| Some(run.report.as_ref()?.method.clone())).unwrap_or_default();
         card(ui, "", |ui| {
             ui.set_width(ui.available_width());
             ui.label(strong(format!("Result of {} on {} test images", report.method, report.images)));
@@ -80,28 +84,26 @@ impl ResultCard {
                     ui.end_row();
                     for row in &report.weights {
                         numbers(ui, &row.weights, row, &report.class_names);
-                        let theirs = baseline.as_ref().and_then(|run| run.report.as_ref()?.of(&row.weights));
+                        let theirs = other.as_ref().and_then(|run| run.report.as_ref()?.of(&row.weights));
                         if let Some(theirs) = theirs {
-                            differences(ui, row, theirs);
+                            differences(ui, row, theirs, &method);
                         }
                     }
                 });
             });
-            if is_at {
-                return;
-            }
-            match &baseline {
+            match &other {
                 Some(run) => {
                     let text = format!(
-                        "Beside {}, PGD-AT with the same data, network and schedule. Grey: the 95 % interval of the \
+                        "Beside {}, {method} with the same data, network, attack and schedule. Grey: the 95 % interval of the \
                          difference contains 0. One run each: other seeds give other differences.",
                         run.path.display()
                     );
                     ui.label(weak(ui, text).small());
                 }
+                None if is_at => {}
                 None => {
                     let button = ui.button("Train PGD-AT to compare");
-                    let text = "Starts a run of PGD-AT with the same data, network and schedule.";
+                    let text = "Starts a run of PGD-AT with the same data, network, attack and schedule.";
                     if button.on_hover_text(text).clicked() {
                         context.ask(Action::TrainBaseline);
                     }
@@ -110,8 +112,8 @@ impl ResultCard {
         });
     }
 
-    /// The newest run beside this one that is its baseline.
-    fn baseline(
+    /// The newest run beside this one that is its baseline, or whose baseline it is.
+    fn counterpart(
         &mut self,
         ui: &Ui,
         context: &Context<'_>,
@@ -133,7 +135,7 @@ impl ResultCard {
                 _ => None,
             }
         });
-        read.collect::<Vec<_>>().into_iter().find(|run| is_baseline(run, experiment, report))
+        read.collect::<Vec<_>>().into_iter().find(|run| is_counterpart(run, experiment, report))
     }
 }
 
@@ -160,10 +162,10 @@ fn numbers(ui: &mut Ui, weights: &str, row: &WeightsReport, names: &[String]) {
     ui.end_row();
 }
 
-/// The differences from the baseline; a gap has no interval.
-fn differences(ui: &mut Ui, ours: &WeightsReport, theirs: &WeightsReport) {
+/// The differences from a run of `method`; a gap has no interval.
+fn differences(ui: &mut Ui, ours: &WeightsReport, theirs: &WeightsReport, method: &str) {
     let palette = theme::palette(ui);
-    ui.label(weak(ui, "− PGD-AT").small());
+    ui.label(weak(ui, format!("− {method}")).small());
     let all = [
         (ours.clean, ours.clean_interval, theirs.clean, theirs.clean_interval),
         (ours.clean_worst, ours.clean_worst_interval, theirs.clean_worst, theirs.clean_worst_interval),
@@ -212,12 +214,21 @@ mod tests {
         write(&path("unfinished"), MethodChoice::At, 2, None);
         let read = |name: &str| Run::read(&path(name)).unwrap();
         let report = read("fair").report.unwrap();
-        let is = |run: &Run, experiment: &Experiment| is_baseline(run, experiment, &report);
+        let is = |run: &Run, experiment: &Experiment| is_counterpart(run, experiment, &report);
         assert!(is(&read("at"), &ours) && !is(&read("fair"), &ours) && !is(&read("unfinished"), &ours));
         let mut wider = ours.clone();
         wider.model.width = Some(128);
         assert!(!is(&read("at"), &wider));
+        let mut longer = ours.clone();
+        longer.attack.steps += 1;
+        assert!(!is(&read("at"), &longer));
+        let mut tuned = ours.clone();
+        tuned.model.init = Some("runs/robust".into());
+        assert!(is(&read("at"), &tuned), "the baseline begins from scratch");
+        // And the other way round: after the baseline has been trained, it is the run that is shown.
+        let at = read("at");
+        assert!(is_counterpart(&read("fair"), &at.experiment, at.report.as_ref().unwrap()));
         let other = FinalReport { attack: "PGD-50".into(), ..report.clone() };
-        assert!(!is_baseline(&read("at"), &ours, &other));
+        assert!(!is_counterpart(&read("at"), &ours, &other));
     }
 }

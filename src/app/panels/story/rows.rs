@@ -1,5 +1,7 @@
 //! The rows: bars that move from one epoch to the next.
 
+use std::sync::Arc;
+
 use egui::{Align2, Color32, Rect, Sense, Stroke, TextStyle, Ui, WidgetInfo, accesskit::Role, pos2, vec2};
 
 use super::told;
@@ -117,7 +119,7 @@ pub(super) fn show(
     context: &Context<'_>,
     facts: &Story,
     order: &[usize],
-    textures: &mut Textures,
+    portraits: &mut Portraits,
     scrolls: bool,
 ) -> Option<(usize, usize)> {
     let run = context.run;
@@ -140,7 +142,9 @@ pub(super) fn show(
     };
     let x = ui.max_rect().left();
     header(ui, x, &layout, shown, facts, run);
-    let images = representatives(run);
+    if layout.pictures {
+        portraits.renew(run);
+    }
     let mut clicked = None;
     let each = height - ui.spacing().item_spacing.y;
     let mut row = |ui: &mut Ui, class: usize| {
@@ -148,7 +152,7 @@ pub(super) fn show(
         let row = Row { run, facts, class, rect, x, layout: &layout };
         focus::row(ui, rect, class);
         row.show(ui, shown, left_out);
-        if row.mistake(ui, &images, textures) {
+        if row.mistake(ui, portraits) {
             clicked = facts.rows[class].confused.map(|(other, _)| (class, other));
         }
     };
@@ -236,15 +240,39 @@ fn header(ui: &mut Ui, left: f32, layout: &Layout, columns: &[Column], facts: &S
 }
 
 /// An image of each class: of the validation split, or of the training images.
-fn representatives(run: &RunView) -> Vec<Option<(&Dataset, usize)>> {
-    let Some(info) = run.info.as_ref() else { return Vec::new() };
-    let of = |class: usize| {
-        [&info.validation, &info.train].into_iter().find_map(|set| {
-            let index = set.labels().iter().position(|label| *label as usize == class)?;
-            Some((&**set, index))
-        })
-    };
-    (0..run.class_names().len()).map(of).collect()
+#[derive(Debug, Default)]
+pub(super) struct Portraits {
+    /// The training images that they were chosen for.
+    of: Option<Arc<Dataset>>,
+    chosen: Vec<Option<(Arc<Dataset>, usize)>>,
+    textures: Textures,
+}
+
+impl Portraits {
+    /// Chooses them again if another run is open.
+    fn renew(&mut self, run: &RunView) {
+        let Some(info) = run.info.as_ref() else { return };
+        if self.of.as_ref().is_some_and(|known| Arc::ptr_eq(known, &info.train)) {
+            return;
+        }
+        let of = |class: usize| {
+            [&info.validation, &info.train].into_iter().find_map(|set| {
+                let index = set.labels().iter().position(|label| *label as usize == class)?;
+                Some((Arc::clone(set), index))
+            })
+        };
+        let chosen = (0..run.class_names().len()).map(of).collect();
+        *self = Self { of: Some(Arc::clone(&info.train)), chosen, textures: Textures::default() };
+    }
+
+    fn texture(&mut self, context: &egui::Context, class: usize) -> Option<&egui::TextureHandle> {
+        let (set, index) = self.chosen.get(class)?.as_ref()?;
+        let draw = || {
+            let values: Vec<f32> = set.image(*index).iter().map(|v| f32::from(*v) / 255.0).collect();
+            picture::plain(&values, set.shape())
+        };
+        Some(self.textures.get(context, class, draw))
+    }
 }
 
 struct Row<'a> {
@@ -360,7 +388,7 @@ impl Row<'_> {
     }
 
     /// An image of the class, and one of the class that it is most often mistaken for. Returns whether it was clicked.
-    fn mistake(&self, ui: &Ui, images: &[Option<(&Dataset, usize)>], textures: &mut Textures) -> bool {
+    fn mistake(&self, ui: &Ui, portraits: &mut Portraits) -> bool {
         let Some((other, share)) = self.facts().confused.filter(|_| self.layout.mistake > 0.0) else { return false };
         let names = self.run.class_names();
         let mut x = self.rect.left().max(self.x) + self.layout.name;
@@ -382,11 +410,7 @@ impl Row<'_> {
         let ink = ui.visuals().text_color();
         if self.layout.pictures {
             for (class, gap) in [(self.class, 16.0), (other, 6.0)] {
-                if let Some((set, index)) = images.get(class).copied().flatten() {
-                    let texture = textures.get(ui.ctx(), (set.name(), class, index, set.len()), || {
-                        let values: Vec<f32> = set.image(index).iter().map(|v| f32::from(*v) / 255.0).collect();
-                        picture::plain(&values, set.shape())
-                    });
+                if let Some(texture) = portraits.texture(ui.ctx(), class) {
                     let frame = Rect::from_center_size(pos2(x + side / 2.0, place.center().y), vec2(side, side));
                     let all = Rect::from_min_max(pos2(0.0, 0.0), pos2(1.0, 1.0));
                     ui.painter().image(texture.id(), frame, all, Color32::WHITE);
