@@ -77,7 +77,7 @@ fn the_images_of_a_cell_are_searched_for_if_their_predictions_are_not_known() {
     answer(&mut window);
     assert!(window.query_by_label("True bird, predicted horse").is_some());
     assert_eq!(window.query_all_by_label_contains("Validation image").count(), 20);
-    assert!(window.query_by_label_contains("only for epochs since the run was opened").is_some());
+    assert!(window.query_by_label_contains("only for the last 50 epochs since the run was opened").is_some());
     shoot(&mut window, "examples-cell");
     window.get_by_label_contains("Validation image 12:").click();
     window.run();
@@ -114,7 +114,7 @@ fn the_images_of_a_cell_are_those_that_were_counted() {
     answer(&mut window);
     assert_eq!(cards(&window), 13);
     assert!(window.query_by_label_contains("These are the images that were counted.").is_some());
-    assert!(window.query_by_label_contains("0 of 13 are taken for horse by the network after 18.50 epochs").is_some());
+    assert!(window.query_by_label_contains("0 of 13 are taken for horse by the network in epoch 19, at 50 % of it").is_some());
     // The mistakes of all classes that land on one, as CFPS counts them.
     window.state_mut().panel.show_cell(cell(None));
     window.run();
