@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 out="${1:-target/window}"
 cargo build --release --locked
-program=("$PWD/target/release/fairtat" window --tour "$out" --tour-epochs 8 --size 1280x820)
+program=("$PWD/target/release/fairtat" window --tour "$out" --tour-epochs 4 --size 1280x820)
 export FAIRTAT_STATE=
 if [ -n "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; then
     "${program[@]}"
