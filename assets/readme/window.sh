@@ -12,5 +12,5 @@ if [ -n "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; then
 else
     xvfb-run -a -s "-screen 0 1400x900x24" "${program[@]}"
 fi
-cp "$out/fairness.png" assets/readme/window-fairness.png
+cp "$out/story.png" assets/readme/window-story.png
 cp "$out/inspector.png" assets/readme/window-inspector.png
