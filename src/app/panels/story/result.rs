@@ -15,7 +15,7 @@ use crate::evaluate::{FinalReport, WeightsReport};
 /// Number of the newest neighbouring run directories among which the baseline is looked for.
 const NEIGHBOURS: usize = 40;
 
-/// See the [module](self).
+/// The card, and the runs beside the one that is shown.
 #[derive(Debug, Default)]
 pub struct ResultCard {
     library: Library,
