@@ -352,15 +352,20 @@ fn the_workers_echo_replaces_what_was_asked_for() {
     assert!(harness.query_by_label_contains("Bar of dog: 5/255").is_some());
 }
 
-#[test]
-fn a_cell_of_cfps_shows_the_training_images_that_were_mistaken_for_its_class() {
-    let mut harness = tall(sample::run());
+/// Clicks the cell of class 3 and epoch 3, of 18, in the heatmap of CFPS.
+fn click_cat_in_epoch_3(harness: &mut Harness<'_, Stage<Fairness>>) {
     let rect = harness.get_by_label("CFPS by class and epoch").rect();
     let at = pos2(rect.left() + 2.5 * rect.width() / 18.0, rect.top() + 3.5 * rect.height() / 10.0);
     harness.hover_at(at);
     harness.drag_at(at);
     harness.drop_at(at);
     harness.run();
+}
+
+#[test]
+fn a_cell_of_cfps_shows_the_training_images_that_were_mistaken_for_its_class() {
+    let mut harness = tall(sample::run());
+    click_cat_in_epoch_3(&mut harness);
     assert_eq!(harness.state().focus.epoch, Some(2));
     harness.get_by_label("Show the training images mistaken for cat in epoch 3").click();
     harness.run();
@@ -400,12 +405,7 @@ fn cfps_of_the_validation_split_has_its_own_numbers_images_and_name() {
     assert_eq!(export.csv.lines().nth(1 + 17 * 10 + 3), Some(format!("17,3,cat,{cat}").as_str()));
     assert!(export.svg.contains("landed on the class; validation split under"), "{}", export.svg);
     // A cell leads to images of the validation split.
-    let rect = harness.get_by_label("CFPS by class and epoch").rect();
-    let at = pos2(rect.left() + 2.5 * rect.width() / 18.0, rect.top() + 3.5 * rect.height() / 10.0);
-    harness.hover_at(at);
-    harness.drag_at(at);
-    harness.drop_at(at);
-    harness.run();
+    click_cat_in_epoch_3(&mut harness);
     harness.get_by_label("Show the validation images mistaken for cat in epoch 3").click();
     harness.run();
     let cell = harness.state().actions.iter().find_map(|action| match action {
