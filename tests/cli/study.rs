@@ -56,7 +56,7 @@ fn a_study_is_trained_measured_and_reported() {
     let text = ok(d, &["study", "run", &study, "--out", "out"]);
     let out = d.join("out");
     assert!(text.starts_with("# A | small study\n"), "{text}");
-    assert!(text.contains("* FAIR-TAT against PGD-AT. ") && text.contains("No difference shown"), "{text}");
+    assert!(text.contains("* FAIR-TAT against PGD-AT. Fewer than three seeds, so no difference is stated."), "{text}");
     assert!(text.contains("### CFPS and the success of targeted attacks"), "{text}");
 
     // The means are those of the runs.
