@@ -138,6 +138,14 @@ struct Window {
 }
 
 impl eframe::App for Window {
+    fn raw_input_hook(&mut self, _: &egui::Context, input: &mut egui::RawInput) {
+        // Wherever the pointer lies on a display that nobody looks at, no picture gets a tooltip.
+        if self.tour.is_some() {
+            input.events.retain(|event| !matches!(event, egui::Event::PointerMoved(_)));
+            input.events.push(egui::Event::PointerGone);
+        }
+    }
+
     fn ui(&mut self, ui: &mut egui::Ui, _frame: &mut eframe::Frame) {
         self.app.show(ui);
         if let Some(tour) = &mut self.tour {

@@ -216,10 +216,9 @@ impl Examples {
         ui.horizontal_wrapped(|ui| {
             ui.label(strong(format!("Epoch {}, batch {}", set.epoch + 1, set.batch + 1)));
             let (step, steps) = set.step;
-            let text = if step < steps {
-                format!("attack step {step} of {steps}")
-            } else {
-                format!("after {steps} attack steps")
+            let text = match filter::over(set) {
+                true => format!("after {steps} attack steps"),
+                false => format!("attack step {step} of {steps}"),
             };
             ui.label(text);
             let past = past::epoch_shown(context).and_then(|epoch| context.run.past.of(epoch));
@@ -232,7 +231,7 @@ impl Examples {
                 past::rounded(ui, past);
             }
         });
-        self.filter.ui(ui, context.run.class_names(), &rows, set.targets.is_some());
+        self.filter.ui(ui, context.run.class_names(), &rows, set.targets.is_some(), filter::over(set));
         ui.horizontal_wrapped(|ui| {
             let shown = rows.iter().filter(|row| self.filter.admits(row)).count();
             if context.focus.is_live() {

@@ -7,6 +7,7 @@ mod heatmap;
 mod icon;
 pub mod markdown;
 pub mod picture;
+pub mod plot;
 mod quantity;
 mod scroll;
 mod text;

@@ -1,13 +1,14 @@
 //! One quantity of every run over epochs, on the same axes.
 
 use egui::{Color32, Ui};
-use egui_plot::{Line, LineStyle, Plot, PlotPoints, VLine};
+use egui_plot::{LineStyle, VLine};
 
 use super::{Shown, legend, unseeded};
 use crate::app::context::{Context, Export};
 use crate::app::runs::Run;
 use crate::app::theme;
 use crate::app::widgets::markdown::unbroken;
+use crate::app::widgets::plot::{Curve, Scale, decimal, over_epochs};
 use crate::app::widgets::{export_menu, weak};
 use crate::evaluate::figures::{ComparedRun, compared_curves};
 use crate::train::{MetricsRow, ValidationChange, changes_between, uninterrupted};
@@ -141,14 +142,14 @@ pub(super) fn ui(ui: &mut Ui, context: &mut Context<'_>, shown: &[Shown], quanti
     legend(ui, shown);
     let share = quantity.is_share();
     let scale = if share { 100.0 } else { 1.0 };
-    let plot = Plot::new("curves")
+    let plot = over_epochs("curves", Scale::Linear)
         .height((ui.available_width() * 0.55).clamp(180.0, 340.0))
         .grid_color(theme::palette(ui).line)
         .allow_scroll(false)
         .allow_zoom(false)
         .allow_drag(false)
         .include_y(0.0)
-        .y_axis_formatter(move |mark, _| if share { format!("{} %", mark.value) } else { format!("{}", mark.value) })
+        .y_axis_formatter(move |mark, _| if share { format!("{} %", decimal(mark)) } else { decimal(mark) })
         .x_axis_label("epoch");
     let plot = if share { plot.include_y(100.0) } else { plot };
     let color_of: Vec<Color32> = shown.iter().map(|shown| shown.color(ui)).collect();
@@ -165,9 +166,9 @@ pub(super) fn ui(ui: &mut Ui, context: &mut Context<'_>, shown: &[Shown], quanti
                 plot.vline(mark.color(color).width(1.0).style(style));
             }
             let point = |row: &MetricsRow| Some([f64::from(row.epoch) + 1.0, scale * quantity.value(&shown.run, row)?]);
+            let curve = Curve { name: &shown.run.name, color, width: 2.2, style, hover: true };
             for part in uninterrupted(&shown.run.metrics, &changes, |row| row.epoch) {
-                let points: PlotPoints<'_> = part.iter().filter_map(point).collect();
-                plot.line(Line::new(shown.run.name.clone(), points).color(color).width(2.2).style(style));
+                curve.draw(plot, part.iter().filter_map(point).collect());
             }
         }
     });

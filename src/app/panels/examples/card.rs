@@ -3,7 +3,7 @@
 use egui::text::{LayoutJob, TextFormat};
 use egui::{Align, Color32, FontId, Rect, Response, Sense, Ui, Vec2, pos2, vec2};
 
-use super::filter::Row;
+use super::filter::{Row, over};
 use crate::app::widgets::picture::{self, Textures};
 use crate::app::widgets::{epsilon, percent};
 use crate::app::{focus, theme};
@@ -53,7 +53,7 @@ impl Card<'_> {
             self.name(label),
             self.name(prediction),
             percent(f64::from(confidence)),
-            outcome.text(self.row.target.is_some()),
+            outcome.text(self.row.target.is_some(), over(self.set)),
         )
     }
 
@@ -137,7 +137,7 @@ impl Card<'_> {
         let sign = Rect::from_center_size(pos2(rect.left() + 6.0, line(3) + LINE / 2.0), vec2(10.0, 10.0));
         row.outcome.sign(painter, sign, color);
         let mut outcome = LayoutJob::default();
-        append(&mut outcome, row.outcome.text(row.target.is_some()), color, true);
+        append(&mut outcome, row.outcome.text(row.target.is_some(), over(self.set)), color, true);
         let levels = epsilon(f64::from(row.epsilon));
         let levels = levels.split(' ').next().unwrap_or_default().replace("/255", "");
         let levels = levels.parse::<f64>().map_or(levels, |k| format!("ε {:.1}/255", k)).replace(".0/", "/");

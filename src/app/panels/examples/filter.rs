@@ -30,13 +30,16 @@ impl Outcome {
         }
     }
 
-    /// Its description; without targets, any error counts as success of the attack.
-    pub const fn text(self, targeted: bool) -> &'static str {
+    /// Its description; without targets, any error counts as success of the attack. Nothing has resisted an attack that
+    /// is not `over`.
+    pub const fn text(self, targeted: bool, over: bool) -> &'static str {
         match self {
-            Self::Reached => "reached the target",
+            Self::Reached if over => "reached the target",
+            Self::Reached => "at the target",
             Self::Error if targeted => "other error",
             Self::Error => "misled",
-            Self::Resisted => "resisted",
+            Self::Resisted if over => "resisted",
+            Self::Resisted => "right so far",
         }
     }
 
@@ -114,6 +117,12 @@ impl Row {
     }
 }
 
+/// Whether the attack on a set has made all its steps.
+pub(super) fn over(set: &worker::Examples) -> bool {
+    let (step, steps) = set.step;
+    step >= steps
+}
+
 fn chunk(values: &[f32], index: usize, length: usize) -> Option<&[f32]> {
     values.get(index * length..(index + 1) * length).filter(|values| !values.is_empty())
 }
@@ -139,7 +148,7 @@ impl Filter {
     }
 
     /// The controls, with the number of images of each outcome.
-    pub(super) fn ui(&mut self, ui: &mut Ui, names: &[String], rows: &[Row], targeted: bool) {
+    pub(super) fn ui(&mut self, ui: &mut Ui, names: &[String], rows: &[Row], targeted: bool, over: bool) {
         ui.horizontal_wrapped(|ui| {
             class_choice(ui, "Class", &mut self.label, names);
             if targeted {
@@ -150,7 +159,7 @@ impl Filter {
             ui.selectable_value(&mut self.outcome, None, format!("all {}", of_classes.len()));
             for outcome in Outcome::ALL.into_iter().filter(|outcome| targeted || *outcome != Outcome::Reached) {
                 let count = of_classes.iter().filter(|row| row.outcome == outcome).count();
-                let text = format!("{} {count}", outcome.text(targeted));
+                let text = format!("{} {count}", outcome.text(targeted, over));
                 let chosen = self.outcome == Some(outcome);
                 // Spaces leave room for the symbol.
                 let response = ui.add(egui::Button::selectable(chosen, format!("     {text}")));

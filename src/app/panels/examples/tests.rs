@@ -45,6 +45,21 @@ fn outcomes_are_told_apart_counted_and_filtered() {
     assert_eq!(cards(&window), 16);
 }
 
+/// An image has resisted only when the attack is over.
+#[test]
+fn during_the_attack_nothing_has_resisted_yet() {
+    let mut window = window([1000.0, 900.0], true);
+    let found = |window: &Window<'_>, text: &str| window.query_all_by_label_contains(text).count();
+    assert_eq!((found(&window, ", resisted"), found(&window, "right so far")), (6, 0));
+    let mut set = (**window.state().run.examples.as_ref().unwrap()).clone();
+    set.step = (1, 10);
+    window.state_mut().run.examples = Some(std::sync::Arc::new(set));
+    window.run();
+    assert_eq!((found(&window, "resisted"), found(&window, ", right so far")), (0, 6));
+    assert!(window.query_by_label("attack step 1 of 10").is_some());
+    assert_eq!((found(&window, "reached the target"), found(&window, ", at the target")), (0, 5));
+}
+
 /// The last job for the images of a cell.
 fn job(window: &Window<'_>) -> worker::CellJob {
     let job = window.state().actions.iter().rev().find_map(|action| match action {

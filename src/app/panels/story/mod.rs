@@ -115,21 +115,15 @@ impl Story {
         };
         let rated = |class: usize| facts.rows[class].robust;
         let (Some(low), Some(high)) = (rated(worst), rated(best)) else { return };
-        ui.horizontal_wrapped(|ui| {
-            let size = if ui.available_width() < 640.0 { 15.0 } else { 22.0 };
-            let large =
-                |text: String, color| RichText::new(text).size(size).family(theme::strong_family()).color(color);
-            ui.label(large(format!("Worst: {} {}", names[worst], percent(low.value)), palette.worst));
-            if let Some(interval) = low.interval {
-                ui.label(weak(ui, told::interval(interval)));
-            }
-            ui.add_space(12.0);
-            ui.label(large(format!("Gap {:.1} points", 100.0 * (high.value - low.value)), palette.gap));
-            ui.label(weak(ui, format!("to {}", names[best])));
-            ui.add_space(12.0);
-            ui.label(large(format!("Robust {}", percent(record.metrics.val_robust_accuracy)), palette.robust));
-            ui.label(large(format!("Clean {}", percent(record.metrics.val_clean_accuracy)), palette.clean));
-        });
+        let interval = low.interval.map(told::interval);
+        let best_of = format!("to {}", names[best]);
+        let parts = [
+            (format!("Worst: {} {}", names[worst], percent(low.value)), palette.worst, interval),
+            (format!("Gap {:.1} points", 100.0 * (high.value - low.value)), palette.gap, Some(best_of)),
+            (format!("Robust {}", percent(record.metrics.val_robust_accuracy)), palette.robust, None),
+            (format!("Clean {}", percent(record.metrics.val_clean_accuracy)), palette.clean, None),
+        ];
+        in_a_line(ui, &parts);
         if let Some(experiment) = run.experiment.as_deref() {
             let attack = record.metrics.validation_attack(experiment);
             let counted = figure_context(experiment, &[]).statistics;
@@ -191,6 +185,37 @@ impl Story {
         }
         order
     }
+}
+
+/// Numbers with what is beside them, as large as one line allows.
+fn in_a_line(ui: &mut Ui, parts: &[(String, egui::Color32, Option<String>)]) {
+    const BETWEEN: f32 = 12.0;
+    let (strong, beside) = (theme::strong_family(), egui::TextStyle::Body.resolve(ui.style()));
+    let gap = ui.spacing().item_spacing.x;
+    let width_of = |text: &str, font: egui::FontId| {
+        ui.painter().layout_no_wrap(text.to_owned(), font, egui::Color32::WHITE).size().x + gap
+    };
+    let width = |size: f32| -> f32 {
+        let part = |(text, _, after): &(String, _, Option<String>)| {
+            let after = after.as_ref().map_or(0.0, |text| width_of(text, beside.clone()));
+            width_of(text, egui::FontId::new(size, strong.clone())) + after + BETWEEN + gap
+        };
+        parts.iter().map(part).sum()
+    };
+    let room = ui.available_width();
+    let size = [22.0, 20.0, 18.0, 16.5].into_iter().find(|size| width(*size) <= room).unwrap_or(15.0);
+    ui.horizontal_wrapped(|ui| {
+        for (i, (text, color, after)) in parts.iter().enumerate() {
+            if i > 0 {
+                ui.add_space(BETWEEN);
+            }
+            let number = RichText::new(text).size(size).family(strong.clone()).color(*color);
+            for text in [number].into_iter().chain(after.as_ref().map(|after| weak(ui, after))) {
+                // Where several lines are needed, they do not begin within a text.
+                ui.add(egui::Label::new(text).extend());
+            }
+        }
+    });
 }
 
 /// A class name within a width.

@@ -54,6 +54,34 @@ fn a_running_epoch_is_told_from_its_mistakes_to_its_radii() {
 }
 
 #[test]
+fn even_targets_do_not_follow_from_the_mistakes() {
+    let mut run = sample::run();
+    let mut now = run.now().unwrap().clone();
+    now.targets = Some(std::sync::Arc::from([0.1; 10]));
+    run.apply(Update::Batch(now), std::time::Instant::now());
+    let window = window(run, [1200.0, 700.0]);
+    window.get_by_label_contains("Epoch 19 attacks towards all classes equally often.");
+    assert!(window.query_by_label_contains("as often as an even draw").is_none());
+}
+
+#[test]
+fn the_numbers_above_the_rows_keep_to_one_line() {
+    for width in [620.0, 770.0, 1200.0] {
+        let window = window(sample::run(), [width, 700.0]);
+        let places = ["Worst: cat", "Gap ", "Robust ", "Clean "].map(|label| {
+            let found = window
+                .query_all_by_label_contains(label)
+                .map(|node| node.rect())
+                .min_by(|a, b| a.top().total_cmp(&b.top()));
+            found.unwrap()
+        });
+        assert!(places.iter().all(|place| place.height() < 34.0), "{width}: {places:?}");
+        let lines = places.map(|place| (place.center().y - places[0].center().y).abs());
+        assert!(width < 700.0 || lines.iter().all(|off| *off < 2.0), "{width}: {places:?}");
+    }
+}
+
+#[test]
 fn an_earlier_epoch_is_told_with_what_came_of_it() {
     let run = sample::run();
     let (before, then) = (run.epochs[3].clone(), run.epochs[4].clone());

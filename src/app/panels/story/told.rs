@@ -73,9 +73,13 @@ pub(super) fn sentence(run: &RunView, facts: &Story) -> Option<String> {
         share * names.len() as f64
     );
     if let Some(target) = facts.rows[attractor].target {
-        let times = target * names.len() as f64;
-        text +=
-            &format!(" So epoch {} attacks towards it {times:.2} × as often as an even draw would.", facts.epoch + 1);
+        let (epoch, times) = (facts.epoch + 1, target * names.len() as f64);
+        let even = 1.0 / names.len() as f64;
+        let adapted = facts.rows.iter().filter_map(|row| row.target).any(|share| (share - even).abs() > 1e-6);
+        text += &match adapted {
+            true => format!(" So epoch {epoch} attacks towards it {times:.2} × as often as an even draw would."),
+            false => format!(" Epoch {epoch} attacks towards all classes equally often."),
+        };
     }
     let base = run.experiment.as_ref().map(|experiment| experiment.attack.epsilon.exact())?;
     let small = largest(&|class| facts.rows[class].epsilon, -1.0)?;

@@ -4,9 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use egui::{Align2, Color32, Id, Ui};
-use egui_plot::{
-    GridMark, HoverPosition, Line, LineStyle, Plot, PlotPoint, PlotPoints, PlotUi, Text, VLine, uniform_grid_spacer,
-};
+use egui_plot::{GridMark, HoverPosition, Line, LineStyle, Plot, PlotPoint, PlotPoints, PlotUi, Text, VLine};
 
 use super::class;
 use super::numbers::{attack, extremes, gap};
@@ -15,6 +13,7 @@ use crate::app::context::Context;
 use crate::app::focus;
 use crate::app::theme::{self, Palette};
 use crate::app::view::RunView;
+use crate::app::widgets::plot::{self, Curve, Scale, decimal};
 use crate::app::widgets::{drawn, export_menu, percent, section, table, weak};
 use crate::config::Schedule;
 use crate::evaluate::figures;
@@ -128,39 +127,21 @@ pub(super) fn position(epoch: &EpochRecord) -> f64 {
 }
 
 /// A plot over epochs; all of them show the same range.
-fn over_epochs<'a>(ui: &Ui, run: &RunView, name: &str, height: f32) -> Plot<'a> {
+fn over_epochs<'a>(ui: &Ui, run: &RunView, name: &str, height: f32, scale: Scale) -> Plot<'a> {
     let color = theme::palette(ui).line.gamma_multiply(0.7);
     let group = Id::unique("epochs");
     let last = run.position().map_or(1.0, |(position, _)| position.max(1.0));
-    let whole = |mark: GridMark| {
-        if mark.value.fract() == 0.0 && mark.value >= 0.0 { format!("{}", mark.value) } else { String::new() }
-    };
-    Plot::new(name.to_owned())
+    plot::over_epochs(name, scale)
         .height(height)
         .link_axis(group, [true, false])
         .link_cursor(group, [true, false])
         .allow_scroll(false)
         .include_x(0.0)
         .include_x(last)
-        .x_grid_spacer(uniform_grid_spacer(|input| [round_step((input.bounds.1 - input.bounds.0) / 8.0).max(1.0); 3]))
-        .y_grid_spacer(uniform_grid_spacer(|input| [round_step((input.bounds.1 - input.bounds.0) / 6.0); 3]))
-        .x_axis_formatter(move |mark, _| whole(mark))
         .y_axis_min_width(46.0)
         .grid_color(color)
         .grid_fade(0.0)
         .set_margin_fraction(egui::vec2(0.01, 0.06))
-}
-
-/// The smallest of 1, 2, 5, 10, … that is at least `wanted`, which must be positive.
-fn round_step(wanted: f64) -> f64 {
-    let power = 10f64.powf(wanted.max(1e-12).log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|f| f * power).find(|step| *step >= wanted * 0.96).unwrap_or(10.0 * power)
-}
-
-/// A grid label with as many decimals as distinguish it from its neighbours.
-fn decimal(mark: GridMark) -> String {
-    let digits = (-mark.step_size.max(1e-9).log10().floor()).max(0.0) as usize;
-    format!("{:.digits$}", mark.value)
 }
 
 /// The epoch that ended nearest to `x`.
@@ -222,7 +203,7 @@ impl Curves {
                     shown.iter().map(|l| format!("\n{} {}", l.name, percent((l.value)(epoch)))).collect();
                 Some(format!("After epoch {}{lines}", position(epoch)))
             };
-            let plot = over_epochs(ui, run, "accuracy", height)
+            let plot = over_epochs(ui, run, "accuracy", height, Scale::Linear)
                 .include_y(0.0)
                 .include_y(1.0)
                 .y_axis_formatter(|mark, _| format!("{:.0} %", 100.0 * mark.value))
@@ -235,9 +216,10 @@ impl Curves {
                 changes.draw(plot, palette, last);
                 for line in &shown {
                     let breaks = changes.breaking(line, palette);
+                    let Series { name, color, width, style, .. } = **line;
+                    let curve = Curve { name, color, width, style, hover: true };
                     for part in uninterrupted(&run.epochs, &breaks, |epoch| epoch.metrics.epoch) {
-                        let points: PlotPoints<'_> = part.iter().map(|e| [position(e), (line.value)(e)]).collect();
-                        plot.line(Line::new(line.name, points).color(line.color).width(line.width).style(line.style));
+                        curve.draw(plot, part.iter().map(|e| [position(e), (line.value)(e)]).collect());
                     }
                 }
                 if let Some(class) = highlighted {
@@ -309,7 +291,7 @@ impl Curves {
                     Some(format!("Epoch {}\nloss {:.4}", epoch.metrics.epoch + 1, epoch.metrics.train_loss))
                 }
             };
-            let plot = over_epochs(ui, run, "loss", height)
+            let plot = over_epochs(ui, run, "loss", height, Scale::Linear)
                 .include_y(0.0)
                 .y_axis_formatter(|mark, _| decimal(mark))
                 .label_formatter(reading);
@@ -317,8 +299,9 @@ impl Curves {
                 focus_line(plot, epoch, palette);
                 let points = PlotPoints::Borrowed(within);
                 plot.line(Line::new("epoch so far", points).color(palette.accent.gamma_multiply(0.7)).width(1.0));
-                let points: PlotPoints<'_> = run.epochs.iter().map(|e| [position(e), e.metrics.train_loss]).collect();
-                plot.line(Line::new("whole epoch", points).color(palette.neutral).width(2.2));
+                let (color, style) = (palette.neutral, LineStyle::Solid);
+                let whole = Curve { name: "whole epoch", color, width: 2.2, style, hover: true };
+                whole.draw(plot, run.epochs.iter().map(|e| [position(e), e.metrics.train_loss]).collect());
             });
             let text = "Thick: mean of each epoch. Thin: mean of the epoch so far. On training images under the training attack.";
             ui.label(weak(ui, text).small());
@@ -350,10 +333,9 @@ impl Curves {
             let decade = |mark: GridMark| {
                 if mark.value.fract().abs() < 1e-9 { rate_text(10f64.powf(mark.value)) } else { String::new() }
             };
-            let plot = over_epochs(ui, run, "learning rate", height)
+            let plot = over_epochs(ui, run, "learning rate", height, Scale::Decades)
                 .include_y((low - 0.05).floor())
                 .include_y((high + 0.05).ceil())
-                .y_grid_spacer(uniform_grid_spacer(|_| [1.0, 1.0, 1.0]))
                 .y_axis_formatter(move |mark, _| decade(mark))
                 .label_formatter(reading);
             let palette = theme::palette(ui);
