@@ -158,9 +158,10 @@ pub(super) fn bottom(app: &mut App, ui: &mut Ui) {
             let before = ui.cursor().left();
             ui.label(strong(text)).on_hover_text(app.view.phase.describe());
             ui.add_space((before + room - ui.cursor().left()).max(0.0));
-            if let Some((position, epochs)) = app.view.position().filter(|_| app.view.status != Status::Looking) {
-                // An epoch is complete only after its evaluation.
-                let epoch = (app.view.epochs.len() as u32 + 1).min(epochs);
+            // While a run is being opened, the panels still show the one before.
+            let trains = !matches!(app.view.status, Status::Looking | Status::Opening);
+            let position = app.view.position().filter(|_| trains);
+            if let (Some((position, epochs)), Some(epoch)) = (position, app.view.epoch_under_way()) {
                 ui.label(format!("epoch {epoch}/{epochs}"));
                 let width = (ui.available_width() * 0.25).clamp(40.0, 220.0);
                 let bar = egui::ProgressBar::new((position / f64::from(epochs)) as f32)
@@ -174,7 +175,7 @@ pub(super) fn bottom(app: &mut App, ui: &mut Ui) {
                 let ms = |share| times.quantile(share).map_or(0.0, |time| 1e3 * time.as_secs_f64());
                 let hover = format!("A frame takes {:.1} ms; one in a hundred over {:.1} ms.", ms(0.5), ms(0.99));
                 let text = engine.unwrap_or_else(|| "no engine open".into());
-                let run = app.view.title();
+                let run = app.view.title().filter(|_| app.view.status != Status::Opening);
                 // Where only one of them has room, it is the run.
                 let both = ui.available_width() > 320.0;
                 if both || run.is_none() {
@@ -188,7 +189,8 @@ pub(super) fn bottom(app: &mut App, ui: &mut Ui) {
                     ui.add(egui::Label::new(run).truncate()).on_hover_text(place);
                 }
                 if app.view.status.is_live() && ui.available_width() > 160.0 {
-                    if let Some(eta) = app.view.eta_secs() {
+                    // After the last epoch the test set is measured, which is no part of the estimate.
+                    if let Some(eta) = app.view.eta_secs().filter(|left| *left > 0.0) {
                         ui.label(format!("{} left", clock(eta)));
                     }
                     if let Some(rate) = app.view.rate.per_second() {
@@ -216,6 +218,8 @@ pub(super) fn scrubber(app: &mut App, ui: &mut Ui) {
     }
     let number = |record: Option<&EpochRecord>| record.map_or(0, |record| record.metrics.epoch + 1);
     let ends = number(app.view.epochs.first())..=number(app.view.epochs.last());
+    // A single epoch is the newest one: the knob stands at the right.
+    let range = (*ends.start()).min(ends.end().saturating_sub(1))..=(*ends.end()).max(1);
     let mut number = number(app.focus.record(&app.view));
     let mut focus = app.focus;
     egui::Panel::bottom("scrubber").show(ui, |ui| {
@@ -231,7 +235,7 @@ pub(super) fn scrubber(app: &mut App, ui: &mut Ui) {
                     let shown = if number == 0 { "–".to_owned() } else { format!("{number} of {}", ends.end()) };
                     ui.add_sized([76.0, 18.0], egui::Label::new(shown));
                     ui.spacing_mut().slider_width = (ui.available_width() - 12.0).max(60.0);
-                    let slider = egui::Slider::new(&mut number, ends.clone()).show_value(false);
+                    let slider = egui::Slider::new(&mut number, range.clone()).show_value(false);
                     if ui.add(slider).labelled_by(label.id).changed() {
                         focus.epoch = Some(number - 1);
                     }

@@ -4,12 +4,16 @@ use std::time::{Duration, Instant};
 
 use egui::{Align2, Color32, Frame, RichText};
 
+use super::layout::PanelKind;
 use super::level::Level;
 use super::theme;
 use super::widgets::strong;
 
 /// Maximum number of messages; new ones replace the oldest.
 const MOST: usize = 4;
+
+/// Distance of the messages from the lower edge: above the status line and the slider of epochs.
+const ABOVE: f32 = 72.0;
 
 /// Time for which a message is shown. An error has a next step to read, and may come while nobody looks.
 const fn life(level: Level) -> Duration {
@@ -23,36 +27,55 @@ const fn life(level: Level) -> Duration {
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Toasts {
-    shown: Vec<(Instant, Level, String)>,
+    shown: Vec<Toast>,
+}
+
+#[derive(Debug, Clone)]
+struct Toast {
+    at: Instant,
+    level: Level,
+    text: String,
+    /// The panel that has more about it.
+    panel: Option<PanelKind>,
 }
 
 impl Toasts {
     /// Shows a message. A repeated text is shown once.
-    pub(super) fn add(&mut self, now: Instant, level: Level, text: String) {
-        self.shown.retain(|(_, _, other)| *other != text);
+    pub(super) fn add(&mut self, at: Instant, level: Level, text: String) {
+        self.push(Toast { at, level, text, panel: None });
+    }
+
+    /// Shows a message with a button for the panel that has more about it.
+    pub(super) fn add_about(&mut self, at: Instant, level: Level, text: String, panel: PanelKind) {
+        self.push(Toast { at, level, text, panel: Some(panel) });
+    }
+
+    fn push(&mut self, toast: Toast) {
+        self.shown.retain(|other| other.text != toast.text);
         if self.shown.len() == MOST {
             self.shown.remove(0);
         }
-        self.shown.push((now, level, text));
+        self.shown.push(toast);
     }
 
-    /// Draws the current messages, newest at the bottom. None of them stays: the log has all.
-    pub(super) fn ui(&mut self, context: &egui::Context, now: Instant) {
-        self.shown.retain(|(at, level, _)| now - *at < life(*level));
-        let next = self.shown.iter().map(|(at, level, _)| life(*level).saturating_sub(now - *at)).min();
+    /// Draws the current messages, newest at the bottom. None of them stays: the log has all. Returns the panel that the
+    /// user wants to see.
+    pub(super) fn ui(&mut self, context: &egui::Context, now: Instant) -> Option<PanelKind> {
+        self.shown.retain(|toast| now - toast.at < life(toast.level));
+        let next = self.shown.iter().map(|toast| life(toast.level).saturating_sub(now - toast.at)).min();
         if let Some(next) = next {
             context.request_repaint_after(next);
         }
         if self.shown.is_empty() {
-            return;
+            return None;
         }
-        let mut closed = None;
+        let (mut closed, mut wanted) = (None, None);
         egui::Area::new(egui::Id::unique("toasts"))
             .order(egui::Order::Foreground)
-            .anchor(Align2::RIGHT_BOTTOM, [-12.0, -40.0])
+            .anchor(Align2::RIGHT_BOTTOM, [-12.0, -ABOVE])
             .show(context, |ui| {
                 ui.set_max_width(360.0_f32.min(context.content_rect().width() - 24.0));
-                for (i, (_, level, text)) in self.shown.iter().enumerate() {
+                for (i, Toast { level, text, panel, .. }) in self.shown.iter().enumerate() {
                     let palette = theme::palette(ui);
                     let (mark, color) = match level {
                         Level::Info => ("Done", palette.good),
@@ -70,7 +93,14 @@ impl Toasts {
                         .show(ui, |ui| {
                             ui.horizontal_top(|ui| {
                                 ui.label(strong(mark).color(color));
-                                ui.add(egui::Label::new(RichText::new(text)).wrap());
+                                ui.vertical(|ui| {
+                                    ui.set_max_width(ui.available_width() - 28.0);
+                                    ui.add(egui::Label::new(RichText::new(text)).wrap());
+                                    let more = panel.filter(|panel| ui.button(panel.title()).clicked());
+                                    if more.is_some() {
+                                        (wanted, closed) = (more, Some(i));
+                                    }
+                                });
                                 let close = ui.add(egui::Button::new("×").small().frame(false));
                                 close.widget_info(|| {
                                     egui::WidgetInfo::labeled(egui::Role::Button, true, "Close message")
@@ -85,6 +115,7 @@ impl Toasts {
         if let Some(closed) = closed {
             self.shown.remove(closed);
         }
+        wanted
     }
 }
 

@@ -270,6 +270,14 @@ impl RunView {
         Some((done.max(now), epochs))
     }
 
+    /// Number of the epoch under way, from 1; an epoch is complete only after its evaluation.
+    pub fn epoch_under_way(&self) -> Option<u32> {
+        let (_, epochs) = self.position()?;
+        let done = self.epochs.last().map_or(0, |last| last.metrics.epoch + 1);
+        let now = self.now().map_or(0, |now| now.epoch);
+        Some((done.max(now) + 1).min(epochs))
+    }
+
     /// Seconds until all epochs are finished, estimated from the latest ones; `None` if there is no basis for an
     /// estimate.
     pub fn eta_secs(&self) -> Option<f64> {

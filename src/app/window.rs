@@ -215,7 +215,9 @@ impl App {
             self.surroundings.dialogs.give_up();
             self.type_path(purpose);
         }
-        self.toasts.ui(&context, began);
+        if let Some(panel) = self.toasts.ui(&context, began) {
+            self.queue(Action::Show(panel));
+        }
         self.closing_ui(&context);
         for action in std::mem::take(&mut self.actions) {
             self.act(action, &context);
@@ -447,8 +449,9 @@ impl App {
         for signature in panels::watch::present(&self.view) {
             if !self.announced.contains(&signature.kind) {
                 self.announced.push(signature.kind);
-                let text = format!("{}. See the panel Failure watch.", signature.kind.title());
-                self.tell(Level::Warning, text);
+                let (now, text) = (Instant::now(), format!("{}.", signature.kind.title()));
+                self.toasts.add_about(now, Level::Warning, text.clone(), PanelKind::Watch);
+                self.view.say(now, Level::Warning, text);
             }
         }
     }

@@ -152,7 +152,8 @@ impl Compare {
                     None => drop(ui.label("Looking…")),
                     Some([]) => drop(ui.label(weak(ui, format!("There are no runs or studies below {places}.")))),
                     Some(found) => {
-                        egui::ScrollArea::vertical().max_height(300.0).show(ui, |ui| {
+                        ui.set_min_width(360.0_f32.min(ui.ctx().content_rect().width() - 40.0));
+                        egui::ScrollArea::vertical().max_height(300.0).min_scrolled_height(300.0).show(ui, |ui| {
                             for path in found.iter().filter(|path| !context.settings.compare.contains(path)) {
                                 if ui.button(path.display().to_string()).clicked() {
                                     chosen = Some(path.clone());

@@ -82,7 +82,15 @@ impl Learn {
             Some(Link::Set { field, value }) => match lessons::with_field(&context.form.experiment, &field, &value) {
                 Ok(experiment) => {
                     context.form.experiment = experiment;
-                    Action::Toast(Level::Info, format!("{field} is now {value}."))
+                    let label = crate::config::fields::field(&field).map_or(&*field, |known| known.label);
+                    // A run takes a change over when it is told to.
+                    let how = match context.run.status.is_live() {
+                        true => {
+                            " The run takes it over with “Apply to the run” in the Experiment panel, where that is possible."
+                        }
+                        false => "",
+                    };
+                    Action::Toast(Level::Info, format!("{label} is now {value}.{how}"))
                 }
                 Err(error) => tell(error.to_string()),
             },

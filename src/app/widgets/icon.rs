@@ -94,7 +94,11 @@ pub fn icon_button(ui: &mut Ui, icon: Icon, words: &str, room: Option<&[&str]>, 
     let size = vec2(SIGN + text.x, SIGN.max(text.y)) + 2.0 * padding;
     let (rect, response) = ui.allocate_at_least(vec2(size.x, size.y.max(ui.spacing().interact_size.y)), Sense::click());
     let enabled = ui.is_enabled();
-    response.widget_info(|| egui::WidgetInfo::selected(egui::Role::Button, enabled, look.selected, words));
+    // Only what is switched on is a switch to a screen reader.
+    response.widget_info(|| match look.selected {
+        true => egui::WidgetInfo::selected(egui::Role::Button, enabled, true, words),
+        false => egui::WidgetInfo::labeled(egui::Role::Button, enabled, words),
+    });
     if ui.is_rect_visible(rect) {
         let visuals = ui.style().interact_selectable(&response, look.selected);
         let (ground, color) = match look.fill.filter(|_| enabled) {

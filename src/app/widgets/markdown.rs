@@ -224,10 +224,11 @@ fn show<'a>(ui: &mut Ui, blocks: &'a [Block], size: f32, tooltip: Tooltip<'_, '_
             }
             Block::Paragraph(spans) if is_buttons(spans) => {
                 ui.horizontal_wrapped(|ui| {
+                    outlined(ui);
                     for span in spans {
                         let Some(link) = &span.link else { continue };
                         let text = egui::RichText::new(&span.text).size(size * 0.95).color(palette.accent);
-                        let button = ui.add(egui::Button::new(text).stroke((1.0, palette.accent)).corner_radius(5));
+                        let button = ui.add(egui::Button::new(text).corner_radius(5));
                         if explained(button, tooltip(link)).clicked() {
                             clicked = Some(link.as_str());
                         }
@@ -267,6 +268,15 @@ fn show<'a>(ui: &mut Ui, blocks: &'a [Block], size: f32, tooltip: Tooltip<'_, '_
         }
     }
     clicked
+}
+
+/// From here on, buttons have an outline in the accent colour, and the same size whether pointed at or not.
+pub fn outlined(ui: &mut Ui) {
+    let accent = theme::palette(ui).accent;
+    let widgets = &mut ui.visuals_mut().widgets;
+    for look in [&mut widgets.inactive, &mut widgets.hovered, &mut widgets.active] {
+        (look.bg_stroke, look.expansion) = (egui::Stroke::new(1.0, accent), 0.0);
+    }
 }
 
 fn is_buttons(spans: &[Span]) -> bool {

@@ -41,10 +41,14 @@ impl Card<'_> {
 
     /// Everything that the card shows, for screen readers and the tooltip.
     fn description(&self) -> String {
-        let Row { label, target, prediction, confidence, outcome, .. } = *self.row;
+        let Row { label, target, prediction, confidence, outcome, clean_prediction, .. } = *self.row;
+        let before = match clean_prediction == label {
+            true => String::new(),
+            false => format!(" (before the attack {})", self.name(clean_prediction)),
+        };
         let target = target.map_or_else(String::new, |target| format!(", target {}", self.name(target)));
         format!(
-            "{} image {}: {}{target}, predicted {} {}, {}",
+            "{} image {}: {}{target}, predicted {} {}{before}, {}",
             match self.part {
                 Counted::Training => "Training",
                 Counted::Validation => "Validation",
@@ -129,7 +133,7 @@ impl Card<'_> {
         append(&mut said, &self.name(row.prediction), ui.visuals().text_color(), true);
         append(&mut said, &format!("  {:.0} %", 100.0 * row.confidence), ui.visuals().text_color(), false);
         if row.clean_prediction != row.label {
-            append(&mut said, &format!("  (before: {})", self.name(row.clean_prediction)), palette.weak, false);
+            append(&mut said, &format!("  was {}", self.name(row.clean_prediction)), palette.weak, false);
         }
         self.line(ui, said, rect, line(2));
 

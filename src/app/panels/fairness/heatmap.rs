@@ -26,22 +26,20 @@ pub(super) struct Heatmap {
     table: bool,
     /// The version of the data, CFPS by class and epoch, and the largest value.
     cells: Option<(u64, Vec<f64>, f64)>,
-    /// The epoch and class of the cell that was clicked last.
-    picked: Option<(u32, u32)>,
 }
 
 impl Default for Heatmap {
     fn default() -> Self {
-        Self { matrix: MatrixState::default(), source: Source::Train, table: false, cells: None, picked: None }
+        Self { matrix: MatrixState::default(), source: Source::Train, table: false, cells: None }
     }
 }
 
 impl Heatmap {
-    /// Shows the card; returns the epoch of the cell that was chosen.
-    pub(super) fn show(&mut self, ui: &mut Ui, context: &mut Context<'_>, shown: Option<&EpochRecord>) -> Option<u32> {
+    /// Shows the card.
+    pub(super) fn show(&mut self, ui: &mut Ui, context: &mut Context<'_>, shown: Option<&EpochRecord>) {
         let run = context.run;
         let names = run.class_names();
-        let (mut chosen, mut wanted) = (None, None);
+        let mut wanted = None;
         let mut scale = context.settings.cfps_scale;
         let as_table = self.table;
         let toggled = &mut self.table;
@@ -116,38 +114,28 @@ impl Heatmap {
                 height: 420.0,
             };
             if let Some((class, column)) = matrix(ui, &mut self.matrix, &what) {
-                chosen = run.epochs.get(column).map(|epoch| epoch.metrics.epoch);
-                self.picked = chosen.map(|epoch| (epoch, class as u32));
+                let record = run.epochs.get(column);
+                wanted = record.map(|record| Cell {
+                    of: source.counted(),
+                    epoch: record.metrics.epoch,
+                    label: None,
+                    prediction: class as u32,
+                });
             }
             let mark = format!("chance, 1/{}: {}", names.len(), percent(chance));
             color_bar(ui, &|v| theme::sequential(v / top), (0.0, top), &short_percent, Some((chance, &mark)));
             ui.horizontal_wrapped(|ui| {
                 choose_scale(ui, &mut scale);
-                ui.label(weak(ui, "Click a cell to show its epoch below.").small());
+                ui.label(weak(ui, "Click a cell to show the images that were counted there.").small());
             });
             if let (Some(experiment), Some(epoch)) = (run.experiment.as_deref(), shown) {
                 ui.label(weak(ui, note(run, experiment, source, epoch)).small());
-            }
-            // Another run may not have it.
-            let picked = self.picked.filter(|(epoch, class)| {
-                (*class as usize) < names.len() && run.epochs.iter().any(|record| record.metrics.epoch == *epoch)
-            });
-            if let Some((epoch, prediction)) = picked {
-                let name = &names[prediction as usize];
-                let of = source.counted();
-                let images = of.name();
-                let button = ui.button(format!("Show the {images} images mistaken for {name} in epoch {}", epoch + 1));
-                let text = format!("The {images} images whose share this is, attacked as they were counted");
-                if button.on_hover_text(text).clicked() {
-                    wanted = Some(Cell { of, epoch, label: None, prediction });
-                }
             }
         });
         context.settings.cfps_scale = scale;
         if let Some(cell) = wanted {
             context.ask(Action::ShowCell(cell));
         }
-        chosen
     }
 }
 

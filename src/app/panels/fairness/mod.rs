@@ -65,11 +65,7 @@ impl Panel for Fairness {
         flow(ui, &parts, |ui, part| {
             let shown = context.focus.record(run);
             match part {
-                Part::Heatmap => {
-                    if let Some(epoch) = self.heatmap.show(ui, context, shown) {
-                        context.focus.epoch = Some(epoch);
-                    }
-                }
+                Part::Heatmap => self.heatmap.show(ui, context, shown),
                 Part::Confusion => self.confusion.show(ui, context, shown),
                 Part::Epsilon => self.epsilon.show(ui, context),
                 Part::Targets => targets::show(ui, context, shown),

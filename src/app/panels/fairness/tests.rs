@@ -366,9 +366,7 @@ fn click_cat_in_epoch_3(harness: &mut Harness<'_, Stage<Fairness>>) {
 fn a_cell_of_cfps_shows_the_training_images_that_were_mistaken_for_its_class() {
     let mut harness = tall(sample::run());
     click_cat_in_epoch_3(&mut harness);
-    assert_eq!(harness.state().focus.epoch, Some(2));
-    harness.get_by_label("Show the training images mistaken for cat in epoch 3").click();
-    harness.run();
+    assert!(harness.state().focus.is_live(), "the other cards keep their epoch");
     let cell = harness.state().actions.iter().find_map(|action| match action {
         Action::ShowCell(cell) => Some(*cell),
         _ => None,
@@ -406,8 +404,6 @@ fn cfps_of_the_validation_split_has_its_own_numbers_images_and_name() {
     assert!(export.svg.contains("landed on the class; validation split under"), "{}", export.svg);
     // A cell leads to images of the validation split.
     click_cat_in_epoch_3(&mut harness);
-    harness.get_by_label("Show the validation images mistaken for cat in epoch 3").click();
-    harness.run();
     let cell = harness.state().actions.iter().find_map(|action| match action {
         Action::ShowCell(cell) => Some((cell.of, cell.epoch, cell.label, cell.prediction)),
         _ => None,

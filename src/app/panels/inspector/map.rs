@@ -159,7 +159,7 @@ fn axis(ui: &mut Ui, name: &str, direction: &mut Direction, names: &[String]) {
     let text = describe(*direction, names);
     let response = ComboBox::from_id_salt(name)
         .selected_text(&text)
-        .width(140.0)
+        .width(if matches!(direction, Direction::Random(_)) { 70.0 } else { 140.0 })
         .truncate()
         .show_ui(ui, |ui| {
             let seed = match direction {
@@ -309,13 +309,16 @@ fn shares(ui: &mut Ui, map: &DecisionMap, names: &[String]) {
     shares.sort_by_key(|(class, count)| (std::cmp::Reverse(*count), *class));
     ui.label(strong("Predicted"));
     for (class, count) in shares {
-        ui.horizontal(|ui| {
-            let (rect, _) = ui.allocate_exact_size(vec2(12.0, 12.0), Sense::hover());
-            ui.painter().rect_filled(rect, 2, theme::class_color(class as usize, ui.visuals().dark_mode));
-            let name = names.get(class as usize).cloned().unwrap_or_else(|| format!("class {class}"));
-            ui.label(name);
-            ui.label(weak(ui, percent(count as f64 / map.predictions.len() as f64)));
-        });
+        let color = theme::class_color(class as usize, ui.visuals().dark_mode);
+        let name = names.get(class as usize).cloned().unwrap_or_else(|| format!("class {class}"));
+        let share = percent(count as f64 / map.predictions.len() as f64);
+        let (font, ink) = (egui::TextStyle::Body.resolve(ui.style()), ui.visuals().text_color());
+        let mut job = egui::text::LayoutJob::default();
+        for (text, color) in [("● ", color), (&name, ink), (&format!("  {share}"), theme::palette(ui).weak)] {
+            job.append(text, 0.0, egui::TextFormat::simple(font.clone(), color));
+        }
+        // Several in a line break only between them.
+        ui.add(egui::Label::new(job).extend());
     }
 }
 

@@ -10,7 +10,8 @@ use crate::app::context::{Action, Context};
 use crate::app::glossary::Glossary;
 use crate::app::lessons::{Lesson, Link};
 use crate::app::theme;
-use crate::app::widgets::markdown::{Markdown, reading_size};
+use crate::app::view::Status;
+use crate::app::widgets::markdown::{Markdown, outlined, reading_size};
 use crate::app::widgets::{strong, weak};
 
 /// What is remembered about lessons while the program runs.
@@ -143,7 +144,8 @@ fn header(ui: &mut Ui, lesson: &Lesson, size: f32, context: &mut Context<'_>) {
         });
     });
     ui.separator();
-    if context.run.before_lesson {
+    // While the lesson's own run is being opened, nothing has to be said of the one before.
+    if context.run.before_lesson && context.run.status != Status::Opening {
         column(ui, size, |ui| earlier_run(ui, size, context));
     }
 }
@@ -206,7 +208,8 @@ fn steps(ui: &mut Ui, lesson: &Lesson, context: &mut Context<'_>) {
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
             let next = if index + 1 < count { "Next" } else { "Finish" };
             let text = RichText::new(next).size(15.0).color(palette.accent);
-            if ui.add(egui::Button::new(text).stroke((1.0, palette.accent)).min_size(size)).clicked() {
+            outlined(ui);
+            if ui.add(egui::Button::new(text).min_size(size)).clicked() {
                 if index + 1 < count {
                     context.settings.lesson_step += 1;
                 } else {

@@ -118,7 +118,7 @@ impl Story {
         let interval = low.interval.map(told::interval);
         let best_of = format!("to {}", names[best]);
         let parts = [
-            (format!("Worst: {} {}", names[worst], percent(low.value)), palette.worst, interval),
+            (format!("Worst: {}, {}", names[worst], percent(low.value)), palette.worst, interval),
             (format!("Gap {:.1} points", 100.0 * (high.value - low.value)), palette.gap, Some(best_of)),
             (format!("Robust {}", percent(record.metrics.val_robust_accuracy)), palette.robust, None),
             (format!("Clean {}", percent(record.metrics.val_clean_accuracy)), palette.clean, None),

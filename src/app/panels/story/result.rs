@@ -15,12 +15,17 @@ use crate::evaluate::{FinalReport, WeightsReport};
 /// Number of the newest neighbouring run directories among which the baseline is looked for.
 const NEIGHBOURS: usize = 40;
 
+/// Minimum width of the card for intervals beside the numbers.
+const ROOMY: f32 = 700.0;
+
 /// The card, and the runs beside the one that is shown.
 #[derive(Debug, Default)]
 pub struct ResultCard {
     library: Library,
     /// The run directory that the neighbours belong to.
     of: Option<PathBuf>,
+    /// Whether all weights are shown, not only the first ones.
+    all: bool,
 }
 
 /// A difference between two accuracies, with its 95 % interval.
@@ -75,15 +80,18 @@ impl ResultCard {
         card(ui, "", |ui| {
             ui.set_width(ui.available_width());
             ui.label(strong(format!("Result of {} on {} test images", report.method, report.images)));
-            ui.label(weak(ui, format!("Robust: {}. In brackets: 95 % intervals.", report.attack)).small());
+            let wide = ui.available_width() >= ROOMY;
+            let brackets = if wide { " In brackets: 95 % intervals." } else { "" };
+            ui.label(weak(ui, format!("Robust: {}.{brackets}", report.attack)).small());
+            let shown = if self.all { report.weights.len() } else { 1 };
             egui::ScrollArea::horizontal().id_salt("result").show(ui, |ui| {
-                egui::Grid::new("result").num_columns(6).spacing([18.0, 4.0]).show(ui, |ui| {
+                egui::Grid::new("result").num_columns(6).spacing([14.0, 4.0]).show(ui, |ui| {
                     for title in ["Weights", "Clean", "Worst, clean", "Robust", "Worst, robust", "Gap"] {
                         ui.label(weak(ui, title).small());
                     }
                     ui.end_row();
-                    for row in &report.weights {
-                        numbers(ui, &row.weights, row, &report.class_names);
+                    for row in &report.weights[..shown] {
+                        numbers(ui, row, &report.class_names, wide);
                         let theirs = other.as_ref().and_then(|run| run.report.as_ref()?.of(&row.weights));
                         if let Some(theirs) = theirs {
                             differences(ui, row, theirs, &method);
@@ -91,6 +99,11 @@ impl ResultCard {
                     }
                 });
             });
+            let others: Vec<&str> = report.weights[1..].iter().map(|row| row.weights.as_str()).collect();
+            if !others.is_empty() {
+                let text = format!("The other weights of this run: {}", others.join(", "));
+                ui.checkbox(&mut self.all, "All weights").on_hover_text(text);
+            }
             match &other {
                 Some(run) => {
                     let text = format!(
@@ -139,24 +152,29 @@ impl ResultCard {
     }
 }
 
-fn rated(ui: &mut Ui, value: f64, interval: Option<[f64; 2]>, color: Color32, more: &str) {
-    let ends = interval.map_or(String::new(), |ends| format!(" {}", super::told::interval(ends)));
-    let text = RichText::new(format!("{}{more}", percent(value))).color(color).family(theme::strong_family());
-    ui.horizontal(|ui| {
-        ui.spacing_mut().item_spacing.x = 0.0;
-        ui.label(text);
-        ui.label(weak(ui, ends).small());
-    });
-}
-
-fn numbers(ui: &mut Ui, weights: &str, row: &WeightsReport, names: &[String]) {
+/// The accuracies of a row; with little room their intervals are in the tooltips.
+fn numbers(ui: &mut Ui, row: &WeightsReport, names: &[String], wide: bool) {
+    let rated = |ui: &mut Ui, value: f64, interval: Option<[f64; 2]>, color: Color32, more: &str| {
+        let text = RichText::new(format!("{}{more}", percent(value))).color(color).family(theme::strong_family());
+        ui.horizontal(|ui| {
+            ui.spacing_mut().item_spacing.x = 3.0;
+            let label = ui.label(text);
+            if let Some([low, high]) = interval {
+                let ends = format!("[{:.1}, {:.1}]", 100.0 * low, 100.0 * high);
+                match wide {
+                    true => _ = ui.label(weak(ui, ends).small()),
+                    false => _ = label.on_hover_text(format!("95 % interval {ends} %")),
+                }
+            }
+        });
+    };
     let palette = theme::palette(ui);
-    ui.label(strong(weights));
+    ui.label(strong(&row.weights));
     rated(ui, row.clean, row.clean_interval, palette.clean, "");
     rated(ui, row.clean_worst, row.clean_worst_interval, palette.clean, "");
     rated(ui, row.robust, row.robust_interval, palette.robust, "");
     let worst = row.robust_worst_class.and_then(|class| names.get(class));
-    let worst = worst.map_or(String::new(), |name| format!(" {name}"));
+    let worst = worst.map_or(String::new(), |name| format!(" ({name})"));
     rated(ui, row.robust_worst, row.robust_worst_interval, palette.worst, &worst);
     ui.label(RichText::new(format!("{:.1} points", 100.0 * row.robust_gap)).color(palette.gap));
     ui.end_row();

@@ -18,8 +18,8 @@ use crate::evaluate::figures::{Story, StoryColumn, StoryQuantity, StoryRow, Stor
 /// Seconds that a bar takes from one epoch's value to the next.
 const MOVES_FOR: f32 = 0.3;
 /// Width of a number beside its bar; in narrow columns numbers are small.
-const NUMBER: f32 = 68.0;
-const SMALL_NUMBER: f32 = 54.0;
+const NUMBER: f32 = 74.0;
+const SMALL_NUMBER: f32 = 61.0;
 /// Width of the mark of a value that is no bar.
 const POINT: f32 = 5.0;
 /// In a panel that scrolls as a whole: height of a row, and the number of them that are shown of many.
@@ -235,7 +235,8 @@ fn header(ui: &mut Ui, left: f32, layout: &Layout, columns: &[Column], facts: &S
     put(columns.len(), &title, tooltip, layout.column);
     if layout.mistake > 0.0 {
         let tooltip = "The class that images of this class are most often mistaken for under the evaluation attack";
-        put(columns.len() + 1, "Most often mistaken for", tooltip, layout.mistake);
+        let title = if layout.pictures { "Most often mistaken for" } else { "Mistaken for" };
+        put(columns.len() + 1, title, tooltip, layout.mistake);
     }
 }
 
@@ -290,9 +291,10 @@ impl Row<'_> {
         &self.facts.rows[self.class]
     }
 
-    /// `value`, on its way from the last one.
+    /// `value`, on its way from the last one of this run.
     fn moving(&self, ui: &Ui, what: usize, value: f64) -> f64 {
-        let id = ui.scope_id().with(("moving", self.class, what));
+        let run = self.run.info.as_ref().map(|info| Arc::as_ptr(&info.train).addr());
+        let id = ui.scope_id().with(("moving", run, self.class, what));
         f64::from(ui.ctx().animate_value_with_time(id, value as f32, MOVES_FOR))
     }
 

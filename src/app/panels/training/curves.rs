@@ -144,6 +144,14 @@ fn over_epochs<'a>(ui: &Ui, run: &RunView, name: &str, height: f32, scale: Scale
         .set_margin_fraction(egui::vec2(0.01, 0.06))
 }
 
+/// The images of the training curves.
+fn trained_on(run: &RunView) -> &'static str {
+    match run.experiment.as_deref().is_none_or(crate::config::Experiment::trains_on_attacked_images) {
+        true => "training images under the training attack",
+        false => "training images, which are not attacked",
+    }
+}
+
 /// The epoch that ended nearest to `x`.
 fn nearest(epochs: &[EpochRecord], x: f64) -> Option<&EpochRecord> {
     epochs.iter().min_by(|a, b| (position(a) - x).abs().total_cmp(&(position(b) - x).abs()))
@@ -230,11 +238,11 @@ impl Curves {
                 focus::highlight(ui, class);
             }
             let text = format!(
-                "Validation split. Robust, worst class and gap: under {}.{} Dotted, {}: training images under the \
-                 training attack.",
+                "Validation split. Robust, worst class and gap: under {}.{} Dotted, {}: {}.",
                 attack(run),
                 changes.note(),
-                train_robust
+                train_robust,
+                trained_on(run)
             );
             ui.label(weak(ui, text).small());
         });
@@ -303,7 +311,8 @@ impl Curves {
                 let whole = Curve { name: "whole epoch", color, width: 2.2, style, hover: true };
                 whole.draw(plot, run.epochs.iter().map(|e| [position(e), e.metrics.train_loss]).collect());
             });
-            let text = "Thick: mean of each epoch. Thin: mean of the epoch so far. On training images under the training attack.";
+            let images = trained_on(run);
+            let text = format!("Thick: mean of each epoch. Thin: mean of the epoch so far. On {images}.");
             ui.label(weak(ui, text).small());
         });
     }

@@ -50,9 +50,9 @@ fn facts(run: &RunView) -> Vec<Fact> {
         |name, value: String, longest: &str, key| facts.push(Fact { name, value, longest: longest.to_owned(), key });
     let live = run.status.is_live();
     let trained = live || run.now().is_some();
-    if let Some((position, epochs)) = run.position() {
+    if let (Some((position, epochs)), Some(under_way)) = (run.position(), run.epoch_under_way()) {
         let (what, current) = match (live, trained) {
-            (true, _) => ("Epoch", (position.floor() + 1.0).min(f64::from(epochs))),
+            (true, _) => ("Epoch", f64::from(under_way)),
             // The epoch in which it ended.
             (false, true) => ("Epoch", position.ceil()),
             (false, false) => ("Epochs done", position.floor()),
@@ -72,7 +72,7 @@ fn facts(run: &RunView) -> Vec<Fact> {
         add("Trained for", duration(secs), &of_time, "elapsed");
     }
     if trained {
-        let left = run.eta_secs().filter(|_| live).map_or_else(none, duration);
+        let left = run.eta_secs().filter(|left| live && *left > 0.0).map_or_else(none, duration);
         add("Left, about", left, &of_time, "eta");
     }
     let lr = run.now().map(|now| now.lr).or(run.epochs.last().map(|epoch| epoch.metrics.lr));
