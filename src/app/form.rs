@@ -357,7 +357,10 @@ impl Form {
 
     /// The fields in which the form differs from the experiment of a run.
     pub fn pending(&self, live: &Experiment) -> Vec<Pending> {
-        let differences = Values::of(&self.experiment);
+        // A run keeps paths that do not depend on the working directory.
+        let mut own = self.experiment.clone();
+        let _ = own.make_paths_absolute();
+        let differences = Values::of(&own);
         let differences = differences.differences(&Values::of(live)).collect::<Vec<_>>();
         // A change that is not known to apply during a run waits for the next run.
         let when = |path| applies(path).unwrap_or(Applies::Restart);
@@ -504,5 +507,17 @@ mod tests {
         let mut expected = live.clone();
         expected.optimizer.lr = 0.02;
         assert_eq!(form.change(&live), Some(expected));
+    }
+
+    #[test]
+    fn a_path_is_not_pending_because_the_run_keeps_it_absolute() {
+        let mut form = Form::default();
+        form.set("model.init", json!("runs/robust")).unwrap();
+        let mut live = form.experiment.clone();
+        live.make_paths_absolute().unwrap();
+        assert_ne!(live.model.init, form.experiment.model.init);
+        assert!(form.pending(&live).is_empty());
+        form.set("model.init", json!("runs/other")).unwrap();
+        assert_eq!(form.pending(&live).len(), 1);
     }
 }

@@ -200,10 +200,7 @@ impl RunView {
                 self.say(now, Info, text.into());
             }
             Update::Failed(failure) => {
-                let mut text = format!("{} failed: {}", sentence(&failure.doing), failure.what);
-                if let Some(advice) = &failure.advice {
-                    text = format!("{text} {advice}");
-                }
+                let text = format!("{} failed: {}", sentence(&failure.doing), failure.with_advice());
                 self.say(now, Error, text);
                 if [INSPECTING, MAPPING, COUNTING].contains(&failure.doing.as_str()) {
                     self.job_failure = Some(failure);

@@ -21,6 +21,17 @@ impl Experiment {
         self.run.engine_options().validate()
     }
 
+    /// Makes the paths independent of the working directory, as a run keeps them: a resume may start from another one.
+    ///
+    /// # Errors
+    /// The working directory is not known, or a path is empty.
+    pub(crate) fn make_paths_absolute(&mut self) -> std::io::Result<()> {
+        for path in [&mut self.data.path, &mut self.model.init].into_iter().flatten() {
+            *path = std::path::absolute(&path)?;
+        }
+        Ok(())
+    }
+
     /// Checks that a file can record the paths: TOML and JSON are UTF-8.
     ///
     /// # Errors

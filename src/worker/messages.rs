@@ -290,10 +290,18 @@ pub struct Failure {
     pub run: Option<PathBuf>,
 }
 
+impl Failure {
+    /// What went wrong, and the advice as a sentence of its own.
+    pub fn with_advice(&self) -> String {
+        let Some(advice) = &self.advice else { return self.what.clone() };
+        let stop = if self.what.ends_with(['.', '!', '?', ':']) { "" } else { "." };
+        format!("{}{stop} {advice}", self.what)
+    }
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.doing, self.what)?;
-        self.advice.as_ref().map_or(Ok(()), |advice| write!(f, " {advice}"))
+        write!(f, "{}: {}", self.doing, self.with_advice())
     }
 }
 

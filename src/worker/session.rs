@@ -207,10 +207,7 @@ fn begin(
     comment: &str,
     host: &mut dyn Host,
 ) -> Result<Trainer, SessionError> {
-    for path in [&mut experiment.data.path, &mut experiment.model.init].into_iter().flatten() {
-        // A resume may start from another working directory.
-        *path = std::path::absolute(&path).map_err(SessionError::Path)?;
-    }
+    experiment.make_paths_absolute().map_err(SessionError::Path)?;
     experiment.check_paths()?;
     let splits = load(&experiment, host)?;
     host.stage(Stage::OpeningEngine);

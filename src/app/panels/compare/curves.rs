@@ -149,8 +149,7 @@ pub(super) fn ui(ui: &mut Ui, context: &mut Context<'_>, shown: &[Shown], quanti
         .allow_zoom(false)
         .allow_drag(false)
         .include_y(0.0)
-        .y_axis_formatter(move |mark, _| if share { format!("{} %", decimal(mark)) } else { decimal(mark) })
-        .x_axis_label("epoch");
+        .y_axis_formatter(move |mark, _| if share { format!("{} %", decimal(mark)) } else { decimal(mark) });
     let plot = if share { plot.include_y(100.0) } else { plot };
     let color_of: Vec<Color32> = shown.iter().map(|shown| shown.color(ui)).collect();
     plot.show(ui, |plot| {
@@ -172,6 +171,8 @@ pub(super) fn ui(ui: &mut Ui, context: &mut Context<'_>, shown: &[Shown], quanti
             }
         }
     });
+    // A title of the axis would lie on its numbers.
+    ui.vertical_centered(|ui| ui.label(weak(ui, "Epoch").small()));
 }
 
 fn compared(shown: &[Shown], quantity: Quantity) -> Vec<ComparedRun> {

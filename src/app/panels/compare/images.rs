@@ -54,7 +54,7 @@ impl Images {
                     ui.vertical(|ui| {
                         ui.set_width(NAME);
                         swatch(ui, shown.index);
-                        ui.add(egui::Label::new(&shown.run.name).truncate()).on_hover_text(&shown.run.name);
+                        ui.add(egui::Label::new(&shown.run.name).wrap());
                     });
                     for (n, [_, adversarial]) in textures.iter().enumerate() {
                         let name = format!("{}: adversarial {n}", shown.run.name);

@@ -301,7 +301,12 @@ fn loss_curve(ui: &mut Ui, shown: &Inspection, step: usize) -> Option<usize> {
     };
     let small = FontId::proportional(11.0);
     for (value, y) in [(high, area.top()), (low, area.bottom())] {
-        let text = if value < 0.01 { format!("{value:.1e}") } else { format!("{value:.2}") };
+        // A loss of exactly 0 may carry a sign.
+        let text = match value.abs() {
+            0.0 => "0".to_owned(),
+            size if size < 0.01 => format!("{value:.1e}"),
+            _ => format!("{value:.2}"),
+        };
         painter.text(pos2(area.left() - 6.0, y), egui::Align2::RIGHT_CENTER, text, small.clone(), palette.weak);
     }
     painter.text(pos2(rect.left() + 6.0, area.center().y), egui::Align2::LEFT_CENTER, "loss", small, palette.weak);
