@@ -324,7 +324,14 @@ fn cell_report(file: &StudyFile, plan: &[PlannedRun], results: &Results, cell: &
     let epochs = experiment.optimizer.epochs;
     let plural = if epochs == 1 { "" } else { "s" };
     let width = experiment.model.width.map_or(String::new(), |width| format!(" (width {width})"));
-    let limit = experiment.data.limit.map_or(String::new(), |limit| format!(", {limit} training images"));
+    // The validation split is taken from these images.
+    let split = experiment.data.validation_per_class.map(|count| format!(" with {count} of each class for validation"));
+    let limit = experiment.data.limit.map_or(String::new(), |limit| {
+        format!(
+            ", {limit} images of the training set{}",
+            split.unwrap_or_else(|| ", validation split among them".into())
+        )
+    });
     let mut context = Context { file, plan, results, cell, class_names: &report.class_names };
     Some(CellReport {
         cell: cell.into(),
