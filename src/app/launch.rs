@@ -141,8 +141,11 @@ impl eframe::App for Window {
     fn raw_input_hook(&mut self, _: &egui::Context, input: &mut egui::RawInput) {
         // Wherever the pointer lies on a display that nobody looks at, no picture gets a tooltip.
         if self.tour.is_some() {
-            input.events.retain(|event| !matches!(event, egui::Event::PointerMoved(_)));
-            input.events.push(egui::Event::PointerGone);
+            for event in &mut input.events {
+                if matches!(event, egui::Event::PointerMoved(_)) {
+                    *event = egui::Event::PointerGone;
+                }
+            }
         }
     }
 
