@@ -127,6 +127,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_message_leads_to_the_panel_that_has_more_and_is_gone() {
+        let began = Instant::now();
+        let mut toasts = Toasts::default();
+        toasts.add_about(began, Level::Warning, "A class is lost.".into(), PanelKind::Watch);
+        let mut harness = Harness::builder().with_size([500.0, 400.0]).build_ui_state(
+            |ui, (toasts, wanted): &mut (Toasts, Option<PanelKind>)| {
+                super::theme::install(ui.ctx());
+                *wanted = toasts.ui(ui.ctx(), began).or(*wanted);
+            },
+            (toasts, None),
+        );
+        harness.run();
+        harness.get_by_label(PanelKind::Watch.title()).click();
+        harness.run();
+        assert_eq!(harness.state().1, Some(PanelKind::Watch));
+        assert!(harness.query_by_label("A class is lost.").is_none());
+    }
+
+    #[test]
     fn every_message_expires_an_error_last() {
         let began = Instant::now();
         let mut toasts = Toasts::default();

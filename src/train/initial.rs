@@ -53,7 +53,8 @@ impl InitialWeights {
             // Needs do not depend on the number of classes.
             if methods::build(experiment, 2).needs().trained_network {
                 let what = format!(
-                    "{} fine-tunes a robust network; name one in the field “Start from” (--init), such as the run directory of a TRADES run",
+                    "{} fine-tunes a robust network; name one with --init (in the window “Start from”), such as the run \
+                     directory of a TRADES run",
                     experiment.method().title
                 );
                 return Err(ConfigError::Invalid { field: "model.init", what }.into());
